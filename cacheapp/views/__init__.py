@@ -1,0 +1,1 @@
+"""What URLs lead to."""

@@ -1,0 +1,1 @@
+"""The deployment: settings, URLs, and the program behind `make run`."""

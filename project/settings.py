@@ -1,0 +1,164 @@
+"""Settings of this deployment: read from the environment alone, each variable typed.
+
+Everything wrong in the environment is reported at once and by name, before Django starts.
+README lists the variables.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import environs
+from django.core.exceptions import ImproperlyConfigured
+from marshmallow import validate
+
+from project.secret import checkout_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environs.Env(eager=False)  # collects mistakes until seal()
+
+DEBUG = env.bool("DEBUG", False)
+_secret_key = env.str("SECRET_KEY", "")
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
+DATA_DIR = env.path("DATA_DIR", BASE_DIR / "var")
+_redis_url = env.str(
+    "REDIS_URL",
+    "redis://127.0.0.1:6379/0",
+    validate=validate.Regexp(
+        r"(redis|rediss|unix)://.+", error="Not a redis://, rediss:// or unix:// URL."
+    ),
+)
+_log_level = env.str(
+    "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
+)
+_demo = env.bool("DEMO", False)
+_download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
+
+# Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
+# browsers remember it for as long as it says, on every host of the domain.
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0, validate=validate.Range(min=0))
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", False)
+SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
+_tls_proxy = env.bool("BEHIND_TLS_PROXY", False)
+
+try:
+    env.seal()
+except environs.EnvError as exc:
+    raise ImproperlyConfigured(f"environment: {exc}") from None
+
+if not _secret_key and not DEBUG:
+    raise ImproperlyConfigured(
+        "environment: SECRET_KEY is not set. Set it to a long random string, the same for all "
+        "workers and hosts; or set DEBUG=1 on your own machine, which makes one."
+    )
+SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
+
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _tls_proxy else None
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "cacheapp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+ASGI_APPLICATION = "project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
+        "OPTIONS": {
+            # WAL: readers do not wait for the writer. IMMEDIATE: a transaction takes the write
+            # lock when it begins, where it can wait for it; upgrading later cannot.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,  # seconds
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+_disk = {
+    "BACKEND": "cacheapp.backends.DiskCache",
+    "LOCATION": DATA_DIR / "cache",
+    "KEY_PREFIX": "cacheapp",
+}
+CACHES: dict[str, dict[str, Any]] = {
+    "default": _disk,
+    "disk": _disk,  # the same store by the name that the demo shows
+    "locmem": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": "locmem",
+        "KEY_PREFIX": "cacheapp",
+    },
+    "redis": {
+        "BACKEND": "cacheapp.backends.RedisCache",
+        "LOCATION": _redis_url,
+        "KEY_PREFIX": "cacheapp",
+    },
+}
+
+CACHEAPP = {
+    "DEMO": _demo,
+    "STATE_DIR": DATA_DIR / "state",
+    "DOWNLOAD_ROOT": DATA_DIR / "downloads",
+    "DOWNLOAD_ORIGINS": _download_origins,
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG  # without collectstatic on somebody's own machine
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "format": "{asctime} [{process}] {levelname} {name}: {message}",
+            "style": "{",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": _log_level},
+    # Django's own handlers would write each line a second time.
+    "loggers": {"django": {"handlers": [], "level": _log_level, "propagate": True}},
+}
