@@ -1,0 +1,172 @@
+"""JSON in and JSON out: how the API reads a body, answers, and says what was wrong."""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Concatenate, ParamSpec
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, JsonResponse, UnreadablePostError
+from django.http.response import HttpResponseBase
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+
+BODY_LIMIT_BYTES = 64 * 1024
+
+
+class BadRequest(Exception):
+    """What is wrong with a request; `json_errors` answers it. Raise it before anything is changed."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.extra = extra
+
+
+def answer(
+    status: HTTPStatus, headers: Mapping[str, str] | None = None, **fields: Any
+) -> JsonResponse:
+    """Return a JSON object with the fields and the worker's `pid`, never to be cached."""
+    response = JsonResponse({"pid": os.getpid(), **fields}, status=status, headers=headers)
+    response["Cache-Control"] = "no-store"
+    response.content += b"\n"  # made for curl: the prompt goes on its own line
+    return response
+
+
+def error(status: HTTPStatus, message: str, **extra: Any) -> JsonResponse:
+    """Return `{"error": message, "pid": …}` with the extra fields."""
+    return answer(status, error=message, **extra)
+
+
+def json_errors(view: View[P]) -> View[P]:
+    """Let a view raise `BadRequest` and answer it as JSON."""
+
+    @functools.wraps(view)
+    def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except BadRequest as exc:
+            return answer(exc.status, exc.headers, error=str(exc), **exc.extra)
+
+    return answering
+
+
+def allow_methods(*allowed: str) -> Callable[[View[P]], View[P]]:
+    """Refuse other methods with 405 and `Allow`; HEAD comes with GET. Goes inside `json_errors`."""
+    known = [*allowed, "HEAD"] if "GET" in allowed else list(allowed)
+
+    def decorate(view: View[P]) -> View[P]:
+        @functools.wraps(view)
+        def limited(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            if request.method not in known:
+                raise BadRequest(
+                    HTTPStatus.METHOD_NOT_ALLOWED,
+                    f"method {request.method} is not for this address; it takes {', '.join(known)}",
+                    headers={"Allow": ", ".join(known)},
+                )
+            return view(request, *args, **kwargs)
+
+        return limited
+
+    return decorate
+
+
+def has_body(request: HttpRequest) -> bool:
+    """Return whether the client announced a body."""
+    return "HTTP_TRANSFER_ENCODING" in request.META or _content_length(request) != 0
+
+
+def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, Any]:
+    """Return the body's JSON object; raise `BadRequest` for anything else.
+
+    The length is judged by `Content-Length` before a byte is read. Refused besides bad JSON: a
+    name twice in one object, `NaN` and infinities, text that is not UTF-8.
+    """
+    if request.content_type != "application/json":
+        raise BadRequest(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type is {request.content_type!r}; expected application/json",
+        )
+    body = _read(request, limit)
+    try:
+        found = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body is not good JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST,
+            f"the body is a JSON {type(found).__name__}; expected an object: {{…}}",
+        )
+    return found
+
+
+def _content_length(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return -1
+
+
+def _read(request: HttpRequest, limit: int) -> bytes:
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        # Django reads as far as Content-Length says: a chunked body would look empty.
+        raise BadRequest(
+            HTTPStatus.LENGTH_REQUIRED,
+            "the body has no Content-Length; chunked bodies are not read",
+        )
+    length = _content_length(request)
+    if length < 0:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
+    if length > limit:
+        raise _too_large(length, limit)
+    try:
+        body = request.body
+    except RequestDataTooBig as exc:  # the project's DATA_UPLOAD_MAX_MEMORY_SIZE is smaller
+        raise _too_large(length, limit) from exc
+    except UnreadablePostError as exc:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body broke off: {exc}") from exc
+    if len(body) != length:
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST,
+            f"the body broke off: {len(body)} bytes of {length} came",
+        )
+    return body
+
+
+def _too_large(length: int, limit: int) -> BadRequest:
+    return BadRequest(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body has {length} bytes; expected at most {limit}",
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number that JSON can hold")
+    return number
