@@ -49,6 +49,11 @@ try:
 except environs.EnvError as exc:
     raise ImproperlyConfigured(f"environment: {exc}") from None
 
+try:
+    DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+except OSError as exc:
+    raise ImproperlyConfigured(f"environment: DATA_DIR is {DATA_DIR}: {exc.strerror}") from None
+
 if not _secret_key and not DEBUG:
     raise ImproperlyConfigured(
         "environment: SECRET_KEY is not set. Set it to a long random string, the same for all "
@@ -88,7 +93,6 @@ TEMPLATES = [
     }
 ]
 
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",

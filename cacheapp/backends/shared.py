@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
@@ -12,11 +13,21 @@ from django.core.cache.backends.base import (
     memcached_error_chars_re,
 )
 
+from cacheapp.backends.alias import alias_of
 from cacheapp.backends.codec import Codec, Rejected
+from cacheapp.backends.counters import (
+    DELETES,
+    HITS,
+    MISSES,
+    SETS,
+    VALUES_REJECTED,
+    counters,
+)
 from cacheapp.backends.extended import ExtendedCache
 from cacheapp.backends.options import Option, read_options, read_params
 from cacheapp.backends.store import NotCountable, Payload, Store
 from cacheapp.backends.twins import AsyncTwins
+from cacheapp.conf import state_dir
 from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
@@ -48,6 +59,10 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             self.options["compress_min_bytes"],
             signed=self.options["signed"],
         )
+        self.alias = alias_of(type(self), location, params)
+        name = "unnamed" if self.alias is None else quote(self.alias, safe="")
+        self._counters = counters(state_dir() / f"counters-{name}")
+        self._count = self._counters.add
         self._store = self._shared_store()
 
     @classmethod
@@ -84,6 +99,7 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         try:
             return self._codec.decode(key, payload)
         except Rejected as exc:
+            self._count(VALUES_REJECTED)
             if self._store.discard(key, payload):
                 logger.warning(
                     "%s: removed a value that this cache did not write (%s)",
@@ -100,8 +116,14 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         key = self.make_and_validate_key(key, version=version)
         payload = self._store.get(key)
         if payload is None:
+            self._count(MISSES)
             return default
-        return self._decode(key, payload, default)
+        value = self._decode(key, payload, self._missing_key)
+        if value is self._missing_key:
+            self._count(MISSES)
+            return default
+        self._count(HITS)
+        return value
 
     def set(
         self,
@@ -118,6 +140,7 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             self._store.delete(key)
         else:
             self._store.set(key, payload, ttl)
+            self._count(SETS)
 
     def add(
         self,
@@ -135,7 +158,9 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         ttl = self._ttl(timeout)
         if ttl is not None and ttl <= 0:
             return not self._store.has(key)
-        return self._store.add(key, payload, ttl)
+        added = self._store.add(key, payload, ttl)
+        self._count(SETS, added)
+        return added
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Return whether the key is there and has not expired."""
@@ -143,7 +168,9 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Remove the key; return whether it was there."""
-        return self._store.delete(self.make_and_validate_key(key, version=version))
+        deleted = self._store.delete(self.make_and_validate_key(key, version=version))
+        self._count(DELETES, deleted)
+        return deleted
 
     def touch(
         self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
@@ -219,10 +246,13 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         """Return a dict of the keys that are there."""
         finals = {self.make_and_validate_key(key, version=version): key for key in keys}
         found = {}
-        for final, payload in self._store.get_many(list(finals)).items():
+        payloads = self._store.get_many(list(finals)) if finals else {}
+        for final, payload in payloads.items():
             value = self._decode(final, payload, self._missing_key)
             if value is not self._missing_key:
                 found[finals[final]] = value
+        self._count(HITS, len(found))
+        self._count(MISSES, len(finals) - len(found))
         return found
 
     def set_many(
@@ -235,16 +265,20 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         finals = {self.make_and_validate_key(key, version=version): key for key in data}
         payloads = {final: self._codec.encode(final, data[key]) for final, key in finals.items()}
         ttl = self._ttl(timeout)
+        if not payloads:
+            return []
         if ttl is not None and ttl <= 0:
             self._store.delete_many(list(finals))
             return []
-        return [finals[final] for final in self._store.set_many(payloads, ttl)]
+        failed = [finals[final] for final in self._store.set_many(payloads, ttl)]
+        self._count(SETS, len(payloads) - len(failed))
+        return failed
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Remove the keys."""
         finals = [self.make_and_validate_key(key, version=version) for key in keys]
         if finals:
-            self._store.delete_many(finals)
+            self._count(DELETES, self._store.delete_many(finals))
 
     def clear(self) -> None:
         """Remove this alias's own keys, of all versions; never another application's.
@@ -252,6 +286,10 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         Not one instant: an entry written meanwhile may stay or go.
         """
         self._store.clear(self.key_prefix)
+
+    def stats(self) -> dict[str, int]:
+        """Return what was counted for this alias, summed over all processes of this host."""
+        return self._counters.totals()
 
     def close(self, **kwargs: Any) -> None:
         """Keep the store: Django calls this after each request, and opening it is expensive."""

@@ -20,3 +20,8 @@ def until(condition: Callable[[], T], what: str, within_s: float = 10.0) -> T:
             raise TimeoutError(f"waited {within_s:g} s in vain for {what}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
+
+
+def pause(seconds: float) -> None:
+    """Wait for a time that somebody asked for; for a condition use `until`."""
+    time.sleep(seconds)

@@ -16,6 +16,7 @@ P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 
 BODY_LIMIT_BYTES = 64 * 1024
+_NESTING_LIMIT = 100  # far below where writing the value back would exhaust the stack
 
 
 class BadRequest(Exception):
@@ -91,7 +92,7 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
     """Return the body's JSON object; raise `BadRequest` for anything else.
 
     The length is judged by `Content-Length` before a byte is read. Refused besides bad JSON: a
-    name twice in one object, `NaN` and infinities, text that is not UTF-8.
+    name twice in one object, `NaN` and infinities, text that is not UTF-8, nesting beyond reason.
     """
     if request.content_type != "application/json":
         raise BadRequest(
@@ -106,6 +107,7 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
             parse_float=_finite,
             parse_constant=_finite,
         )
+        _refuse_nesting(found)
     except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
         raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body is not good JSON: {exc}") from exc
     if not isinstance(found, dict):
@@ -170,3 +172,17 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is not a number that JSON can hold")
     return number
+
+
+def _refuse_nesting(root: Any) -> None:
+    level = [root]
+    for _ in range(_NESTING_LIMIT):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_NESTING_LIMIT} levels deep")

@@ -1,0 +1,150 @@
+"""Counts what caches do, over all processes of the host, without a cache write per read.
+
+A file per alias holds a row of 64-bit numbers for each process; a process adds to its own row in
+memory, and anybody sums all rows. Invariant: one process at a time writes to a row. It holds by a
+POSIX lock on the row's byte of the file, on a descriptor that is never closed: the kernel releases
+it however the process ends, and does not give it to a forked child. Whoever claims the row of a
+dead process counts on from where that one stopped, so that no sum ever falls.
+"""
+
+import array
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import TypeAlias
+
+from cacheapp.backends.private import private_directory
+from cacheapp.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+NAMES = (
+    "hits",
+    "misses",
+    "sets",
+    "deletes",
+    "values_rejected",
+    "errors_raised",
+    "errors_swallowed",
+    "breaker_opened",
+    "breaker_open_now",
+)
+HITS, MISSES, SETS, DELETES, VALUES_REJECTED = range(5)
+ERRORS_RAISED, ERRORS_SWALLOWED, BREAKER_OPENED, BREAKER_OPEN_NOW = range(5, 9)
+_GAUGES = frozenset({BREAKER_OPEN_NOW})  # a state of a living process, not a sum over time
+
+_ROW = 32  # numbers in a row: room for what later versions count
+_ROWS = 512  # processes at a time
+_BYTES = _ROW * _ROWS * 8
+_Row: TypeAlias = "array.array[int] | memoryview[int]"
+
+
+class Counters:
+    """The counters of one file. `_lock` guards this process's row; `counters` shares instances."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._row: _Row = array.array("Q", bytes(_ROW * 8))
+        self._numbers: memoryview[int] | None = None
+        self._index = -1  # of our row; -1: none, we count in memory of our own
+        self._file = -1
+        try:
+            self._numbers = self._map()
+        except (OSError, StoreUnavailable) as exc:
+            logger.warning("counting for this process alone: %s", exc)
+        else:
+            self._claim()
+
+    def _map(self) -> "memoryview[int]":
+        private_directory(self._path.parent)
+        self._file = os.open(
+            self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        # Room that is reserved now cannot be missing later, when a store to it would be a SIGBUS.
+        os.posix_fallocate(self._file, 0, _BYTES)
+        return memoryview(mmap.mmap(self._file, _BYTES)).cast("B").cast("Q")
+
+    def _claim(self) -> None:
+        if self._numbers is None:
+            return
+        for index in range(_ROWS):
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+            except OSError:
+                continue  # a living process has it
+            self._row = self._numbers[index * _ROW : (index + 1) * _ROW]
+            for gauge in _GAUGES:
+                self._row[gauge] = 0
+            self._index = index
+            return
+        logger.warning(
+            "%s: all %d rows are taken; counting for this process alone", self._path, _ROWS
+        )
+        self._row, self._index = array.array("Q", bytes(_ROW * 8)), -1
+
+    def add(self, name: int, amount: int = 1) -> None:
+        """Add to the counter `NAMES[name]`."""
+        with self._lock:
+            self._row[name] += amount
+
+    def put(self, name: int, value: int) -> None:
+        """Set a gauge of this process."""
+        with self._lock:
+            self._row[name] = value
+
+    def totals(self) -> dict[str, int]:
+        """Return the sum over all processes of the host, dead ones included, for each name."""
+        with self._lock:
+            own = dict(zip(NAMES, self._row, strict=False))
+        if self._numbers is None:
+            return own
+        self._lower_gauges_of_the_dead(self._numbers)
+        numbers = self._numbers
+        return {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
+
+    def _lower_gauges_of_the_dead(self, numbers: "memoryview[int]") -> None:
+        """Zero the gauges in rows that nobody holds. Holding the row meanwhile, nobody claims it."""
+        for index in range(_ROWS):
+            row = numbers[index * _ROW : (index + 1) * _ROW]
+            if index == self._index or not any(row[gauge] for gauge in _GAUGES):
+                continue
+            with contextlib.suppress(OSError):  # a living process holds it: its gauge counts
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+                for gauge in _GAUGES:
+                    row[gauge] = 0
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index)
+
+    def after_fork_in_child(self) -> None:
+        """Claim a row of our own; the inherited one is the parent's."""
+        self._lock = threading.Lock()
+        self._claim()
+
+
+class _Shared:
+    """One `Counters` per path and process: two would take each other's lock for their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_path: dict[Path, Counters] = {}
+
+    def counters(self, path: Path) -> Counters:
+        """Return this process's counters for the file."""
+        with self._lock:
+            if path not in self._by_path:
+                self._by_path[path] = Counters(path)
+            return self._by_path[path]
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        for counters in self._by_path.values():
+            counters.after_fork_in_child()
+
+
+_shared = _Shared()
+counters = _shared.counters
+os.register_at_fork(after_in_child=_shared.after_fork_in_child)

@@ -1,0 +1,128 @@
+"""The demo's own keys in any alias: what reaches them, and nothing beside them.
+
+A demo key `x` is stored as `cacheapp.demo:x` under a version that nothing else uses, so no caller
+of the demo can name a key of the application. Errors of foreign backends become cacheapp's here.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import diskcache
+import django.db
+import redis
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.core.cache.backends.locmem import LocMemCache
+from django_redis.exceptions import ConnectionInterrupted
+
+from cacheapp.errors import ClearRefused, OutcomeUnknown, StoreUnavailable
+
+VERSION = 7_703_366  # no application counts its versions up to here
+_PREFIX = "cacheapp.demo:"
+_MISSING = object()
+
+# What backends that are not ours raise when their store does not answer.
+_FOREIGN_ERRORS = (
+    OSError,
+    redis.RedisError,
+    ConnectionInterrupted,
+    diskcache.Timeout,
+    sqlite3.Error,
+    django.db.Error,
+)
+
+
+def aliases() -> list[str]:
+    """Return the aliases of `CACHES`, but `default` only where no other alias is the same entry."""
+    default = settings.CACHES.get("default")
+    named = [alias for alias in settings.CACHES if alias != "default"]
+    twin = any(settings.CACHES[alias] == default for alias in named)
+    return named if twin or default is None else ["default", *named]
+
+
+class DemoCache:
+    """An alias, as far as the demo may see it. Made for one request; shares nothing itself.
+
+    Raises `StoreUnavailable`, `OutcomeUnknown` and `StoreFull` as cacheapp's backends do.
+    """
+
+    def __init__(self, alias: str) -> None:
+        """Raise `InvalidCacheBackendError` for an alias that `CACHES` does not have."""
+        self.alias = alias
+        self._cache: BaseCache = caches[alias]
+
+    def get(self, key: str) -> tuple[Any, bool]:
+        """Return the value and whether there was one."""
+        with _reading():
+            value = self._cache.get(_PREFIX + key, _MISSING, version=VERSION)
+        return (None, False) if value is _MISSING else (value, True)
+
+    def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT) -> None:
+        """Store the value."""
+        with _changing():
+            self._cache.set(_PREFIX + key, value, timeout, version=VERSION)
+
+    def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT) -> bool:
+        """Store the value if the key is absent; return whether this call did."""
+        with _changing():
+            return bool(self._cache.add(_PREFIX + key, value, timeout, version=VERSION))
+
+    def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT) -> bool:
+        """Give the key a new timeout; return whether it was there."""
+        with _changing():
+            return bool(self._cache.touch(_PREFIX + key, timeout, version=VERSION))
+
+    def delete(self, key: str) -> bool:
+        """Remove the key; return whether it was there."""
+        with _changing():
+            return bool(self._cache.delete(_PREFIX + key, version=VERSION))
+
+    def incr(self, key: str, delta: int) -> int:
+        """Add to a number. `ValueError`: no such key; `TypeError`: it holds no number."""
+        with _changing():
+            try:
+                return self._cache.incr(_PREFIX + key, delta, version=VERSION)
+            except redis.ResponseError as exc:  # Django's own RedisCache leaves it to the server
+                raise TypeError(str(exc)) from exc
+
+    def clear(self) -> int:
+        """Remove the demo's keys and no others; return how many. `ClearRefused` if it cannot."""
+        with _changing():
+            if hasattr(self._cache, "delete_pattern"):
+                return int(self._cache.delete_pattern(_PREFIX + "*", version=VERSION))
+            return sum(
+                self._cache.delete(_PREFIX + key, version=VERSION) for key in self._local_keys()
+            )
+
+    def _local_keys(self) -> list[str]:
+        """Return the demo's keys in this worker's own memory, if that is where the alias keeps them."""
+        if not isinstance(self._cache, LocMemCache) or self._cache.key_func is not default_key_func:
+            raise ClearRefused(
+                f"alias {self.alias!r}: {type(self._cache).__name__} cannot list its keys, so the "
+                "demo's cannot be told from others'; nothing was removed"
+            )
+        prefix = self._cache.make_key(_PREFIX, version=VERSION)
+        inside: Any = self._cache  # LocMemCache has no public way to list its keys
+        with inside._lock:  # noqa: SLF001
+            finals = list(inside._cache)  # noqa: SLF001
+        return [final[len(prefix) :] for final in finals if final.startswith(prefix)]
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except _FOREIGN_ERRORS as exc:
+        raise StoreUnavailable(f"{type(exc).__name__}: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _changing() -> Iterator[None]:
+    """Translate errors around a change: a foreign one does not say whether it happened."""
+    try:
+        yield
+    except _FOREIGN_ERRORS as exc:
+        raise OutcomeUnknown(f"{type(exc).__name__}: {exc}") from exc

@@ -1,0 +1,82 @@
+"""One key of one alias over HTTP: each call is one call of Django's cache, by this worker."""
+
+from http import HTTPStatus
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from cacheapp.views.answers import allow_methods
+from cacheapp.views.entry import Entry, on_entry
+from cacheapp.views.fields import anything, read_fields, timeout, whole_number
+from cacheapp.views.guard import demo_only
+
+
+@demo_only
+@allow_methods("GET", "PUT", "DELETE")
+@on_entry
+def key(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+    """Get, set or delete a key."""
+    if request.method == "PUT":
+        body = read_fields(request, {"value": anything}, {"timeout": timeout})
+        entry.cache.set(entry.key, body["value"], body.get("timeout", DEFAULT_TIMEOUT))
+        return entry.answer(body["value"], hit=None)
+    if request.method == "DELETE":
+        return entry.answer(None, hit=entry.cache.delete(entry.key))
+    value, hit = entry.cache.get(entry.key)
+    return entry.answer(value, hit=hit)
+
+
+@demo_only
+@allow_methods("POST")
+@on_entry
+def incr(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+    """Add to a number. With `initial`, first add that where the key is missing: Django's idiom."""
+    body = read_fields(
+        request, {}, {"delta": whole_number, "initial": whole_number, "timeout": timeout}
+    )
+    hit = True
+    if "initial" in body:
+        kept = body.get("timeout", DEFAULT_TIMEOUT)
+        hit = not entry.cache.add(entry.key, body["initial"], kept)
+    try:
+        value = entry.cache.incr(entry.key, body.get("delta", 1))
+    except ValueError as exc:
+        raise entry.refused(
+            HTTPStatus.NOT_FOUND,
+            'no such key: incr never creates one; {"initial": 0} adds it first',
+            hit=False,
+        ) from exc
+    except TypeError as exc:
+        raise entry.refused(
+            HTTPStatus.CONFLICT, f"the key holds no number that can be added to: {exc}", hit=True
+        ) from exc
+    return entry.answer(value, hit=hit)
+
+
+@demo_only
+@allow_methods("POST")
+@on_entry
+def add(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+    """Store a value if the key is absent; `added` says whether this call did."""
+    body = read_fields(request, {"value": anything}, {"timeout": timeout})
+    added = entry.cache.add(entry.key, body["value"], body.get("timeout", DEFAULT_TIMEOUT))
+    return entry.answer(body["value"] if added else None, hit=not added, added=added)
+
+
+@demo_only
+@allow_methods("POST")
+@on_entry
+def touch(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+    """Give a key a new timeout."""
+    body = read_fields(request, {}, {"timeout": timeout})
+    hit = entry.cache.touch(entry.key, body.get("timeout", DEFAULT_TIMEOUT))
+    return entry.answer(None, hit=hit)
+
+
+@demo_only
+@allow_methods("DELETE")
+@on_entry
+def alias(_request: HttpRequest, entry: Entry) -> HttpResponseBase:
+    """Remove the demo's keys of an alias; `removed` counts them."""
+    return entry.answer(None, hit=None, removed=entry.cache.clear())

@@ -1,0 +1,41 @@
+"""What can be asked: the front door for whoever has only curl."""
+
+from http import HTTPStatus
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from cacheapp.lab.namespace import aliases
+from cacheapp.views.answers import BadRequest, allow_methods, answer
+from cacheapp.views.guard import demo_only
+
+ENDPOINTS = {
+    "GET /api/": "this list",
+    "GET /api/worker": "which worker answers: its pid, threads alive, uptime_s",
+    "GET /api/cache/<alias>/<key>": "what this worker sees of a key",
+    "PUT /api/cache/<alias>/<key>": 'store {"value": ..., "timeout": ...}; seconds, or null for ever',
+    "DELETE /api/cache/<alias>/<key>": "remove a key",
+    "POST /api/cache/<alias>/<key>/incr": 'add {"delta": 1}; {"initial": 0} where it is missing',
+    "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
+    "POST /api/cache/<alias>/<key>/touch": 'give a key a new {"timeout": ...}',
+    "DELETE /api/cache/<alias>": "remove the demo's keys, and no others",
+    "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
+}
+
+
+@demo_only
+@allow_methods("GET")
+def index(_request: HttpRequest) -> HttpResponseBase:
+    """Answer with one line for each thing that can be asked, and the aliases to ask about."""
+    backends = {alias: settings.CACHES[alias]["BACKEND"] for alias in aliases()}
+    return answer(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
+
+
+@demo_only
+def nothing_here(request: HttpRequest, rest: str) -> HttpResponseBase:
+    """Refuse an address under `/api/` that is none, as JSON."""
+    del rest
+    raise BadRequest(
+        HTTPStatus.NOT_FOUND, f"nothing is at {request.path}; GET /api/ lists what can be asked"
+    )

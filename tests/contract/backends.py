@@ -1,0 +1,20 @@
+"""The backends that the contract is held against. Adding one is a line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cacheapp.lab.servers import RedisServer
+
+Entry = dict[str, Any]
+
+BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
+    "disk": lambda directory, _redis: {
+        "BACKEND": "cacheapp.backends.DiskCache",
+        "LOCATION": str(directory / "cache"),
+    },
+    "redis": lambda _directory, redis: {
+        "BACKEND": "cacheapp.backends.RedisCache",
+        "LOCATION": redis.url,
+    },
+}

@@ -1,0 +1,118 @@
+"""Clients in processes of their own, which call one function each at the same moment."""
+
+import functools
+import multiprocessing.context
+import os
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.cache import caches
+
+Context = multiprocessing.context.SpawnContext | multiprocessing.context.ForkContext
+Work = Callable[..., Any]
+DEADLINE_S = 60
+
+
+def _client(
+    pipe: Connection, barrier: Any, setup: dict[str, Any], threads: int, work: Work
+) -> None:
+    try:
+        django.setup()  # a spawned process has nothing; a forked one has all of it already
+        for name, value in setup.items():
+            setattr(settings, name, value)
+        caches["default"]  # the object; its store opens at the first call
+        barrier.wait(DEADLINE_S)
+        results: list[Any] = [None] * threads
+
+        def call(index: int) -> None:
+            try:
+                results[index] = ("ok", work(caches["default"]))
+            except BaseException:  # noqa: BLE001 (the parent raises what any thread met)
+                results[index] = ("failed", traceback.format_exc())
+
+        others = [threading.Thread(target=call, args=(index,)) for index in range(1, threads)]
+        for thread in others:
+            thread.start()
+        call(0)
+        for thread in others:
+            thread.join()
+        pipe.send(results)
+    except BaseException:  # noqa: BLE001
+        pipe.send([("failed", traceback.format_exc())])
+
+
+class Clients:
+    """Starts processes that use the cache `default`, and brings back what they returned."""
+
+    def __init__(self, context: Context, caches_setting: Any, cacheapp_setting: Any) -> None:
+        self._context = context
+        self._setup = {"CACHES": caches_setting, "CACHEAPP": cacheapp_setting}
+
+    def start(self, works: Sequence[Work], threads: int = 1) -> "Running":
+        """Start a process for each work; all begin at the same moment."""
+        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+        barrier = self._context.Barrier(len(works))
+        pipes, processes = [], []
+        for work in works:
+            ours, theirs = self._context.Pipe(duplex=False)
+            process = self._context.Process(
+                target=_client, args=(theirs, barrier, self._setup, threads, work), daemon=True
+            )
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        return Running(pipes, processes)
+
+    def run(self, work: Work, *args: Any, processes: int = 4, threads: int = 1) -> list[Any]:
+        """Call `work(cache, *args)` in every thread of every process; return all results."""
+        return self.start([functools.partial(_apply, work, args)] * processes, threads).results()
+
+
+def _apply(work: Work, args: Sequence[Any], cache: Any) -> Any:
+    return work(cache, *args)
+
+
+def calls(work: Work, *args: Any) -> Work:
+    """Return `work(cache, *args)` as a function of the cache alone, which can cross processes."""
+    return functools.partial(_apply, work, args)
+
+
+class Running:
+    """Client processes under way."""
+
+    def __init__(self, pipes: list[Connection], processes: list[Any]) -> None:
+        self.pipes = pipes
+        self.processes = processes
+
+    def results(self) -> list[Any]:
+        """Wait for the processes that were not killed; return what their threads returned."""
+        found: list[Any] = []
+        try:
+            for pipe, process in zip(self.pipes, self.processes, strict=True):
+                if not pipe.poll(DEADLINE_S):
+                    raise TimeoutError(f"client {process.pid} did not answer in {DEADLINE_S} s")
+                try:
+                    answers = pipe.recv()
+                except EOFError:
+                    continue  # killed
+                for outcome, value in answers:
+                    if outcome == "failed":
+                        raise AssertionError(f"client {process.pid}:\n{value}")
+                    found.append(value)
+        finally:
+            self.stop()
+        return found
+
+    def stop(self) -> None:
+        """End every process that is left."""
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            process.kill()
+            process.join()
+            process.close()
+            pipe.close()

@@ -1,0 +1,50 @@
+"""One cache per backend, and clients of it in other processes."""
+
+import multiprocessing
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from django.core.cache import caches
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends.shared import SharedCache
+from cacheapp.lab.servers import RedisServer
+from tests.contract.backends import BACKENDS, Entry
+from tests.contract.clients import Clients
+
+Build = Callable[..., SharedCache]
+
+
+@pytest.fixture(params=list(BACKENDS))
+def entry(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Entry:
+    """The entry of CACHES, under a prefix of its own."""
+    made = BACKENDS[request.param](tmp_path, redis_server)
+    return {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}
+
+
+@pytest.fixture
+def build(entry: Entry, settings: Settings) -> Build:
+    """Make a further alias that differs from `entry` as the keyword arguments say."""
+
+    def build(alias: str, **changes: Any) -> SharedCache:
+        settings.CACHES = {**settings.CACHES, alias: {**entry, **changes}}
+        return cast("SharedCache", caches[alias])
+
+    return build
+
+
+@pytest.fixture
+def cache(entry: Entry, settings: Settings) -> SharedCache:
+    """The cache under test, by the alias `default`."""
+    settings.CACHES = {"default": entry}
+    return cast("SharedCache", caches["default"])
+
+
+@pytest.fixture(params=["spawn", "fork"])
+def clients(request: pytest.FixtureRequest, cache: SharedCache, settings: Settings) -> Clients:
+    """Clients in processes of their own, started afresh or forked from this one."""
+    context = multiprocessing.get_context(request.param)
+    return Clients(cast("Any", context), settings.CACHES, settings.CACHEAPP)

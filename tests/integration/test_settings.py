@@ -1,0 +1,107 @@
+"""The project's settings, as processes with other environments load them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # noqa: S105
+SECURE = {
+    "SECRET_KEY": SECRET,
+    "ALLOWED_HOSTS": "cache.example",
+    "SECURE_HSTS_SECONDS": "31536000",
+    "SECURE_HSTS_INCLUDE_SUBDOMAINS": "1",
+    "SECURE_HSTS_PRELOAD": "1",
+}
+
+
+def _manage(tmp_path: Path, *args: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "manage.py", *args],
+        cwd=ROOT,
+        env={**kept, "DATA_DIR": str(tmp_path / "data"), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_deployment_that_sets_what_it_should_is_clean(tmp_path: Path) -> None:
+    done = _manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING", **SECURE)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "System check identified no issues (0 silenced).\n",
+    ), done.stderr
+
+
+def test_without_a_secret_key_nothing_starts(tmp_path: Path) -> None:
+    done = _manage(tmp_path, "check")
+    assert done.returncode != 0
+    assert "environment: SECRET_KEY is not set" in done.stderr
+
+
+def test_every_wrong_variable_is_named_at_once(tmp_path: Path) -> None:
+    wrong = {
+        "DEBUG": "perhaps",
+        "SECURE_HSTS_SECONDS": "-1",
+        "REDIS_URL": "http://127.0.0.1",
+        "LOG_LEVEL": "loud",
+    }
+    done = _manage(tmp_path, "check", **{**SECURE, **wrong})
+    assert done.returncode != 0
+    for name in wrong:
+        assert name in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_a_data_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    done = _manage(tmp_path, "check", **SECURE)
+    assert done.returncode != 0
+    assert "environment: DATA_DIR is" in done.stderr
+
+
+def test_all_workers_of_a_debug_checkout_get_one_secret_key(tmp_path: Path) -> None:
+    show = "import project.settings as s; print(s.SECRET_KEY)"
+    env = {**os.environ, "DEBUG": "1", "DATA_DIR": str(tmp_path)}
+    env.pop("SECRET_KEY", None)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", show], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(8)
+    ]
+    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert len(keys) == 1
+    assert len(keys.pop()) > 80
+    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "WEB_THREADS", "GRACEFUL_TIMEOUT"])
+def test_gunicorn_refuses_a_wrong_variable_by_name(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--check-config", "-c", "gunicorn.conf.py"],
+        cwd=ROOT,
+        env={**os.environ, **SECURE, "DATA_DIR": str(tmp_path), name: "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert name in done.stderr
+
+
+def test_the_database_is_in_wal_mode_with_immediate_transactions(tmp_path: Path) -> None:
+    ask = (
+        "from django.db import connection as c; cursor = c.cursor();"
+        "print(cursor.execute('PRAGMA journal_mode').fetchone()[0], c.transaction_mode)"
+    )
+    done = _manage(tmp_path, "shell", "--no-imports", "-c", ask, **SECURE)
+    assert done.stdout.split() == ["wal", "IMMEDIATE"], done.stderr

@@ -1,0 +1,81 @@
+"""The CACHEAPP setting: typed, and every mistake named at once."""
+
+from pathlib import Path
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from pytest_django.fixtures import Settings
+
+from cacheapp.conf import conf, read, state_dir
+
+
+def test_defaults_are_safe() -> None:
+    found, mistakes = read({})
+    assert mistakes == []
+    assert found.demo is False
+    assert found.download_origins == ()
+    assert found.download_root is None
+
+
+def test_every_mistake_is_named_at_once(settings: Settings) -> None:
+    settings.CACHEAPP = {"DEMO": 1, "DOWNLOAD_MAX_THREADS": 0, "TYPO": True, "STATE_DIR": "var"}
+    with pytest.raises(ImproperlyConfigured) as caught:
+        conf()
+    for part in (
+        "CACHEAPP['DEMO'] is 1; expected True or False",
+        "CACHEAPP['DOWNLOAD_MAX_THREADS'] is 0; expected an int of at least 1",
+        "CACHEAPP['TYPO'] is not a setting; expected one of DEMO,",
+        "CACHEAPP['STATE_DIR'] is 'var'; expected None or an absolute path",
+    ):
+        assert part in str(caught.value)
+    errors = [message for message in run_checks() if message.id == "cacheapp.E001"]
+    assert len(errors) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("http://files.example", "http://files.example:80"),
+        ("https://files.example/", "https://files.example:443"),
+        ("https://files.example:8443", "https://files.example:8443"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+    ],
+)
+def test_an_origin_gets_its_port(value: str, expected: str) -> None:
+    found, mistakes = read({"DOWNLOAD_ORIGINS": [value]})
+    assert (found.download_origins, mistakes) == ((expected,), [])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ftp://files.example",
+        "files.example",
+        "https://files.example/path",
+        "https://user@files.example",
+        "https://files.example:port",
+        "https://",
+        7,
+    ],
+)
+def test_what_is_no_origin_is_refused(value: object) -> None:
+    _found, mistakes = read({"DOWNLOAD_ORIGINS": [value]})
+    assert len(mistakes) == 1
+    assert repr(value) in mistakes[0]
+
+
+def test_the_setting_is_read_anew_when_it_is_overridden(settings: Settings) -> None:
+    settings.CACHEAPP = {"DEMO": True}
+    assert conf().demo is True
+    settings.CACHEAPP = {"DEMO": False}
+    assert conf().demo is False
+
+
+def test_without_a_state_dir_one_is_named_after_user_and_project(settings: Settings) -> None:
+    settings.CACHEAPP = {}
+    found = state_dir()
+    assert found == state_dir()
+    assert found.name.startswith("cacheapp-")
+    settings.BASE_DIR = Path("/elsewhere")
+    assert state_dir() != found
