@@ -1,0 +1,90 @@
+"""Real servers for the system tests: the Gunicorn that `gunicorn.conf.py` describes."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cacheapp.lab.servers import GunicornServer, RedisServer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKERS = 4
+
+# What Gunicorn and Django print when a worker was killed, did not start, or a view crashed.
+CRASHES = ("was sent SIG", "Exception in worker process", "Internal Server Error")
+
+StartGunicorn = Callable[[Mapping[str, str]], GunicornServer]
+NewEnv = Callable[[], dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def new_env(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], dict[str, str]]:
+    """Return a function that makes the environment of a deployment with data of its own."""
+
+    def make() -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
+            "REDIS_URL": redis_server.url,
+            "DEMO": "1",
+            "DEBUG": "0",
+            "SECURE_SSL_REDIRECT": "0",
+            "SECRET_KEY": "only-for-tests-" + "x" * 50,
+            "WEB_CONCURRENCY": str(WORKERS),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def start_gunicorn() -> Iterator[StartGunicorn]:
+    """Return a function that starts this project's Gunicorn; each must stop cleanly at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(env: Mapping[str, str]) -> GunicornServer:
+            server = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env))
+            stack.callback(assert_stops_cleanly, server)
+            return server.start()
+
+        yield start
+
+
+@pytest.fixture(scope="module", params=["0", "1"], ids=["fork", "preload"])
+def gunicorn(
+    request: pytest.FixtureRequest, new_env: NewEnv, start_gunicorn: StartGunicorn
+) -> GunicornServer:
+    """Gunicorn with 4 workers, once with each worker loading the project, once with preload."""
+    return start_gunicorn({**new_env(), "PRELOAD": request.param})
+
+
+def assert_stops_cleanly(server: GunicornServer) -> None:
+    """Stop with SIGTERM; fail unless it ends with 0, no process stays and none crashed before."""
+    if server.process is None:  # the test stopped it itself
+        return
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    server.send(signal.SIGTERM)
+    status = server.process.wait(30)
+    _gone, alive = psutil.wait_procs(family[1:], timeout=10)
+    printed = server.output()
+    assert status == 0, f"Gunicorn ended with {status}; it printed:\n{printed}"
+    assert not alive, f"processes stayed: {alive}; Gunicorn printed:\n{printed}"
+    crashes = [sign for sign in CRASHES if sign in printed]
+    assert not crashes, f"found {crashes} in what Gunicorn printed:\n{printed}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what each server printed below a test that failed with it."""
+    report = yield
+    if report.failed:
+        for name, value in item.funcargs.items():
+            if isinstance(value, GunicornServer | RedisServer):
+                report.sections.append((f"{name} printed", value.output()))
+    return report
