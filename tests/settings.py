@@ -1,15 +1,18 @@
 """The project's settings as the tests and the type checker load them: nothing from outside."""
 
+import atexit
 import os
+import shutil
 import tempfile
-from pathlib import Path
 
 os.environ["DEBUG"] = "0"
 os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
-os.environ.setdefault(
-    "DATA_DIR", str(Path(tempfile.gettempdir()) / f"cacheapp-tests-{os.getpid()}")
-)
 for name in ("REDIS_URL", "ALLOWED_HOSTS", "DEMO", "DOWNLOAD_ORIGINS", "LOG_LEVEL"):
     os.environ.pop(name, None)
+if "CACHEAPP_TESTS" not in os.environ:  # child processes use, and leave, their parent's directory
+    os.environ["CACHEAPP_TESTS"] = os.environ["DATA_DIR"] = tempfile.mkdtemp(
+        prefix="cacheapp-tests-"
+    )
+    atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 
 from project.settings import *  # noqa: E402, F403

@@ -28,7 +28,8 @@ class ServerFailed(RuntimeError):
     """A server did not start; the message has the end of what it printed."""
 
 
-def _dies_with_us(command: Sequence[str]) -> list[str]:
+def dies_with_us(command: Sequence[str]) -> list[str]:
+    """Return the command, wrapped so that SIGTERM reaches it when the thread that starts it ends."""
     setpriv = shutil.which("setpriv")  # util-linux: on every Debian
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
 
@@ -50,7 +51,7 @@ class _Server:
     ) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 (the command is ours)
-                _dies_with_us(command),
+                dies_with_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,59 @@
+"""The project itself on private servers: its own Gunicorn, and a Redis where none is named."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from django.conf import settings
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.utils.module_loading import import_string
+
+from cacheapp.backends import RedisCache
+from cacheapp.lab.demo import Finding, Verdict
+from cacheapp.lab.servers import GunicornServer, RedisServer, find_redis_server
+
+
+def redis_can_be_had() -> bool:
+    """Return whether a Redis is named by `REDIS_URL`, or a server program is there to start one."""
+    return bool(os.environ.get("REDIS_URL")) or find_redis_server() is not None
+
+
+@contextlib.contextmanager
+def private_deployment(workers: int) -> Iterator[GunicornServer]:
+    """Serve this project's settings with the demo on; stop all of it at the end."""
+    with contextlib.ExitStack() as stack:
+        env = {
+            "DEMO": "1",
+            "WEB_CONCURRENCY": str(workers),
+            "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE),
+            # It is asked by this name and without TLS, whatever the deployment is reached by.
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "SECURE_SSL_REDIRECT": "0",
+        }
+        if not os.environ.get("REDIS_URL") and redis_can_be_had():
+            env["REDIS_URL"] = stack.enter_context(RedisServer()).start().url
+        module, _, name = settings.WSGI_APPLICATION.rpartition(".")
+        root = Path(settings.BASE_DIR)
+        server = stack.enter_context(GunicornServer(f"{module}:{name}", root, env))
+        yield server.start()
+
+
+def unwelcome(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence for each alias that ought to be shared and was not seen to be.
+
+    `LocMemCache` and `DummyCache` promise nothing beyond their process. Django's and cacheapp's
+    other backends do, and so does everybody else's until shown otherwise. The one excuse for being
+    down: cacheapp's Redis backend where no Redis is named and no server program can be had.
+    """
+    found = []
+    for finding in findings:
+        backend = import_string(finding.backend)
+        if finding.verdict is Verdict.SHARED or issubclass(backend, LocMemCache | DummyCache):
+            continue
+        down = finding.verdict is Verdict.DOWN
+        if down and issubclass(backend, RedisCache) and not redis_can_be_had():
+            continue
+        found.append(f"{finding.alias} is {finding.verdict}, and should be SHARED")
+    return found

@@ -1,0 +1,234 @@
+"""A client that knows which worker it talks to: connections kept open, each to a known worker.
+
+Which worker gets a new connection is the kernel's choice. A connection stays with its worker as
+long as it lives, so each is asked once for its `pid`, and "ask every worker" is then certain.
+Changes are sent once and never repeated: an answer that is lost leaves the outcome unknown.
+"""
+
+import contextlib
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from cacheapp import clock
+
+T = TypeVar("T")
+
+ANSWER_WITHIN_S = 30.0
+FRESH_S = 1.0  # Gunicorn closes a connection after `keepalive` idle seconds, 5 here
+_HTTP_ERRORS = (OSError, http.client.HTTPException)
+
+
+class NotReached(Exception):
+    """No connection, or not the workers that were expected; nothing was sent."""
+
+
+class AnswerLost(Exception):
+    """The request was sent and no answer came: a change may have happened, or may yet."""
+
+
+class Moved(Exception):
+    """Another worker answered than the connection was known for: workers were replaced."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one worker said."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def pid(self) -> int:
+        """The worker that said it."""
+        return int(self.body.get("pid", 0))
+
+
+class Connection:
+    """One keep-alive connection; used by one thread at a time. `pid` is the worker at its end."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise NotReached(f"{url!r} is no address of a server; expected http://host:port")
+        self._base = parts.path.rstrip("/")
+        self._http = http.client.HTTPConnection(
+            parts.hostname, parts.port or 80, timeout=ANSWER_WITHIN_S
+        )
+        self._used_s = clock.monotonic_s()
+        self.pid = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether the server has not announced to close it (it may have closed it silently)."""
+        return self._http.sock is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was used so lately that the server cannot have closed it for being idle."""
+        return self.open and clock.monotonic_s() - self._used_s < FRESH_S
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """Send one request, once; raise `NotReached` or `AnswerLost`."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        if not self.open:
+            try:
+                self._http.connect()
+            except _HTTP_ERRORS as exc:
+                raise NotReached(f"no connection: {exc}") from exc
+        try:
+            self._http.request(method, self._base + path, body=data, headers=headers)
+            with self._http.getresponse() as response:
+                answer = Answer(response.status, _object(response.read()))
+        except _HTTP_ERRORS as exc:
+            self.close()
+            raise AnswerLost(f"{method} {path}: {type(exc).__name__}: {exc}") from exc
+        self._used_s = clock.monotonic_s()
+        return answer
+
+    def identify(self) -> int:
+        """Return the worker at the other end, after asking it; 0 if it did not answer."""
+        try:
+            answer = self.ask("GET", "/api/worker")
+        except AnswerLost:  # closed for being idle: nothing was lost but a question
+            return 0
+        if answer.status != http.HTTPStatus.OK or not answer.pid:
+            said = answer.body.get("error", f"HTTP {answer.status}")
+            raise NotReached(f"GET /api/worker is not answered by the demo: {said}")
+        self.pid = answer.pid
+        return answer.pid
+
+    def close(self) -> None:
+        """Let go of the connection; the next question opens it again, to any worker."""
+        self._http.close()
+
+
+class Workers:
+    """Connections to all `count` workers of a server, `per_worker` to each.
+
+    Used by one thread; `together` lends each connection to a thread of its own.
+    """
+
+    def __init__(
+        self, url: str, count: int, per_worker: int = 1, within_s: float = ANSWER_WITHIN_S
+    ) -> None:
+        self.url = url
+        self.count = count
+        self.per_worker = per_worker
+        self.within_s = within_s
+        self._held: dict[int, list[Connection]] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers at the other ends."""
+        return sorted(self._held)
+
+    def find(self) -> list[int]:
+        """Hold connections to every worker; return their pids. Raise `NotReached` in vain.
+
+        Connections that stood idle are asked again who is there, as they may have been closed or
+        their worker replaced. Missing ones are looked for by opening many at the same time: only
+        a busy worker leaves the next connection to others.
+        """
+        deadline = clock.monotonic_s() + self.within_s
+        self._drop_stale()
+        while self._missing():
+            if clock.monotonic_s() > deadline:
+                raise NotReached(
+                    f"{len(self._held)} workers answered within {self.within_s:g} s "
+                    f"({self.per_worker} connections to each wanted), expected {self.count}; "
+                    "--workers says how many there are"
+                )
+            batch = [Connection(self.url) for _ in range(4 * self.count * self.per_worker)]
+            try:
+                with ThreadPoolExecutor(len(batch)) as pool:
+                    list(pool.map(Connection.identify, batch))
+            finally:
+                for connection in batch:
+                    self._keep_or_close(connection)
+        return self.pids
+
+    def _missing(self) -> bool:
+        full = [pid for pid, held in self._held.items() if len(held) == self.per_worker]
+        return len(full) < self.count
+
+    def _keep_or_close(self, connection: Connection) -> None:
+        held = self._held.get(connection.pid, [])
+        room = held or len(self._held) < self.count
+        if connection.open and connection.pid and room and len(held) < self.per_worker:
+            self._held[connection.pid] = [*held, connection]
+        else:
+            connection.close()
+
+    def _drop_stale(self) -> None:
+        held = self._all()
+        self._held = {}
+        for connection in held:
+            if not connection.fresh:
+                connection.identify()
+            self._keep_or_close(connection)
+
+    def ask(self, pid: int, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """Have one worker do something, once; raise `Moved` if it is gone or another did it."""
+        if pid not in self._held or not self._held[pid][0].fresh:
+            self.find()
+        if pid not in self._held:
+            raise Moved(f"worker {pid} is gone; there are {self.pids}")
+        connection = self._held[pid][0]
+        answer = connection.ask(method, path, body)
+        if answer.pid != pid:
+            raise Moved(f"worker {answer.pid} answered instead of {pid}")
+        return answer
+
+    def each(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[int, Answer]:
+        """Have every worker do something, one after the other; return what each said."""
+        return {pid: self.ask(pid, method, path, body) for pid in self.find()}
+
+    def together(self, work: Callable[[int, Connection], T]) -> list[T]:
+        """Do `work(number, connection)` on all connections at the same time; return the results."""
+        self.find()
+        connections = self._all()
+        barrier = threading.Barrier(len(connections))
+
+        def run(number: int, connection: Connection) -> T:
+            barrier.wait(self.within_s)
+            return work(number, connection)
+
+        with ThreadPoolExecutor(len(connections)) as pool:
+            return list(pool.map(run, range(len(connections)), connections))
+
+    def _all(self) -> list[Connection]:
+        return [connection for group in self._held.values() for connection in group]
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for connection in self._all():
+            connection.close()
+        self._held = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object, or an empty one for what is none, such as an HTML error page."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(data)
+        if isinstance(found, dict):
+            return found
+    return {}

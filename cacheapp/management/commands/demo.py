@@ -1,0 +1,92 @@
+"""`manage.py demo`: see which caches all workers share, by what the workers themselves say."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from cacheapp.lab.demo import Finding, backends_of, examine
+from cacheapp.lab.demo_report import as_json, print_table
+from cacheapp.lab.deployment import private_deployment, unwelcome
+from cacheapp.lab.servers import ServerFailed
+from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.lab.workers import AnswerLost, NotReached, Workers
+
+PER_WORKER = 4  # connections: 16 requests at once with 4 workers
+
+
+class Command(BaseCommand):
+    """Drive a Gunicorn over HTTP and print, per alias, what its workers say."""
+
+    help = (
+        "Ask every worker of a running Gunicorn, or of a private one, what it sees of each cache "
+        "alias. Prints SHARED, BROKEN or DOWN with the numbers that prove it. Exit status: 0 when "
+        "every alias is SHARED that should be; 1 when one is not; 2 when the server could not be "
+        "asked. LocMemCache and DummyCache are expected to be BROKEN; a RedisCache that is DOWN "
+        "is excused where REDIS_URL is unset and no redis-server can be had."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--url", help="a running server with the demo on; default: a private one, just for this"
+        )
+        parser.add_argument(
+            "--workers",
+            type=int,
+            default=os.environ.get("WEB_CONCURRENCY", "4"),
+            help="how many workers it has, at least 2 (default: WEB_CONCURRENCY, or 4)",
+        )
+        parser.add_argument(
+            "--alias", action="append", help="ask only about this alias; may be repeated"
+        )
+        parser.add_argument("--json", action="store_true", help="print everything seen, as JSON")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Examine the aliases, print what was found, and exit with a status that says it."""
+        if options["workers"] < 2:  # noqa: PLR2004 (one worker shares with nobody)
+            raise CommandError("--workers: expected at least 2; one shares nothing", returncode=2)
+        try:
+            with (
+                stopping(),
+                self._server(options) as url,
+                Workers(url, options["workers"], PER_WORKER) as workers,
+            ):
+                findings = self._examine(workers, options["alias"])
+                pids = workers.pids
+        except (NotReached, AnswerLost, ServerFailed) as exc:
+            raise CommandError(str(exc), returncode=2) from exc
+        except Stopped as exc:
+            raise CommandError(f"stopped by {exc}", returncode=128 + exc.number) from None
+        if options["json"]:
+            self.stdout.write(as_json(findings, pids, url))
+        else:
+            print_table(findings, pids, url, sys.stdout)
+        if mistakes := unwelcome(findings):
+            raise CommandError("; ".join(mistakes), returncode=1)
+
+    @contextlib.contextmanager
+    def _server(self, options: dict[str, Any]) -> Iterator[str]:
+        if options["url"]:
+            yield options["url"]
+            return
+        with private_deployment(options["workers"]) as server:
+            try:
+                yield server.url
+            except NotReached as exc:
+                raise NotReached(
+                    "\n".join([str(exc), "Gunicorn printed:", server.output()])
+                ) from exc
+
+    def _examine(self, workers: Workers, chosen: list[str] | None) -> list[Finding]:
+        backends = backends_of(workers)
+        unknown = set(chosen or []) - set(backends)
+        if unknown:
+            raise CommandError(
+                f"--alias {', '.join(sorted(unknown))}: the server has {', '.join(backends)}",
+                returncode=2,
+            )
+        return [examine(workers, alias, backends[alias]) for alias in chosen or backends]

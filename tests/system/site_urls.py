@@ -1,0 +1,60 @@
+"""The pages of the small site: a session, a cached page, a cached fragment, a limited login."""
+
+import os
+import uuid
+from http import HTTPStatus
+
+from django.conf import settings
+from django.core.cache import caches
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Context, Engine
+from django.urls import path
+from django.views.decorators.cache import cache_page
+
+ALLOWED_ATTEMPTS = 5
+_FRAGMENT = Engine(libraries={"cache": "django.templatetags.cache"}).from_string(
+    "{% load cache %}{% cache 600 fragment user using=alias %}{{ made }}{% endcache %}"
+)
+
+
+def pid(_request: HttpRequest) -> JsonResponse:
+    """Say which worker answers."""
+    return JsonResponse({"pid": os.getpid()})
+
+
+def visit(request: HttpRequest) -> JsonResponse:
+    """Count this visitor's visits in the session."""
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return JsonResponse({"pid": os.getpid(), "visits": request.session["visits"]})
+
+
+@cache_page(600, cache=settings.SITE_ALIAS)
+def page(_request: HttpRequest) -> HttpResponse:
+    """Be expensive: the content tells which rendering this is."""
+    return HttpResponse(uuid.uuid4().hex)
+
+
+def fragment(_request: HttpRequest) -> HttpResponse:
+    """Cache a part of a page."""
+    made = uuid.uuid4().hex
+    context = {"made": made, "user": "somebody", "alias": settings.SITE_ALIAS}
+    return HttpResponse(_FRAGMENT.render(Context(context)))
+
+
+def login(request: HttpRequest) -> HttpResponse:
+    """Limit attempts as Django's documentation of `incr` suggests: `add`, then `incr`."""
+    cache = caches[settings.SITE_ALIAS]
+    key = f"attempts-{request.GET['user']}"
+    cache.add(key, 0, timeout=600)
+    if cache.incr(key) > ALLOWED_ATTEMPTS:
+        return HttpResponse("too many", status=HTTPStatus.TOO_MANY_REQUESTS)
+    return HttpResponse("allowed")
+
+
+urlpatterns = [
+    path("api/worker", pid),
+    path("visit", visit),
+    path("page", page),
+    path("fragment", fragment),
+    path("login", login),
+]
