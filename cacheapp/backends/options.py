@@ -16,6 +16,8 @@ class Option:
 
     reader: Reader
     default: Any
+    secret: bool = False
+    """Its value may hold a password: no message shows it."""
 
 
 def boolean(value: Any) -> bool:
@@ -93,7 +95,8 @@ def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any
         try:
             values[name] = known[name].reader(value)
         except ValueError as exc:
-            mistakes.append(f"OPTIONS[{name!r}] is {value!r}; expected {exc}")
+            shown = f"a {type(value).__name__}" if known[name].secret else repr(value)
+            mistakes.append(f"OPTIONS[{name!r}] is {shown}; expected {exc}")
     return values, mistakes
 
 

@@ -25,12 +25,14 @@ from cacheapp.backends.counters import (
 )
 from cacheapp.backends.extended import ExtendedCache
 from cacheapp.backends.options import Option, read_options, read_params
+from cacheapp.backends.quiet import Quiet
 from cacheapp.backends.store import NotCountable, Payload, Store
 from cacheapp.backends.twins import AsyncTwins
 from cacheapp.conf import state_dir
 from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
+_quiet = Quiet()  # who can write to the store could otherwise fill the disk with our log
 
 _unsafe_char = memcached_error_chars_re.search
 
@@ -100,11 +102,13 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             return self._codec.decode(key, payload)
         except Rejected as exc:
             self._count(VALUES_REJECTED)
-            if self._store.discard(key, payload):
+            if self._store.discard(key, payload) and (withheld := _quiet.due()) is not None:
                 logger.warning(
-                    "%s: removed a value that this cache did not write (%s)",
+                    "%s: removed a value that this cache did not write (%s; %d more since the last "
+                    "such line)",
                     type(self).__name__,
                     exc,
+                    withheld,
                     extra={"event": "cache_value_rejected"},
                 )
             return default
@@ -191,20 +195,21 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         if type(delta) is int:
             try:
                 total = self._store.incr(final, delta)
-            except NotCountable:
-                pass
-            else:
-                if total is None:
-                    raise ValueError(f"Key {key!r} not found")
-                return total
-        return self._incr_slowly(key, final, delta)
+            except NotCountable as exc:
+                return self._incr_slowly(key, final, delta, exc.found)
+            if total is None:
+                raise ValueError(f"Key {key!r} not found")
+            return total
+        return self._incr_slowly(key, final, delta, None)
 
-    def _incr_slowly(self, key: Any, final: str, delta: float) -> int:
+    def _incr_slowly(self, key: Any, final: str, delta: float, found: Payload | None) -> int:
         """Add by compare-and-set: for floats, and beyond what the store counts by itself.
 
-        Each failure of `replace` means that another write succeeded, so somebody always advances.
+        `found` is what the store has just read, if it has. Each failure of `replace` means that
+        another write succeeded, so somebody always advances.
         """
-        while (payload := self._store.get(final)) is not None:
+        payload = self._store.get(final) if found is None else found
+        while payload is not None:
             value = self._decode(final, payload, self._missing_key)
             if value is self._missing_key:
                 break
@@ -215,6 +220,7 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             total = value + delta
             if self._store.replace(final, payload, self._codec.encode(final, total)):
                 return total  # type: ignore[return-value]  # Django's stubs know no float counters
+            payload = self._store.get(final)
         raise ValueError(f"Key {key!r} not found")
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:

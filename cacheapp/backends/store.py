@@ -21,7 +21,14 @@ Payload = bytes | int
 
 
 class NotCountable(Exception):
-    """The entry is there, but its sum is not an integer that the store can count by itself."""
+    """The entry is there, but its sum is not an integer that the store can count by itself.
+
+    `found` is its payload where the store learned it on the way, which spares the caller a read.
+    """
+
+    def __init__(self, found: Payload | None = None) -> None:
+        super().__init__()
+        self.found = found
 
 
 class Store(abc.ABC):

@@ -1,0 +1,140 @@
+"""Connections to Redis: one pool per process and store, which waits for a free one, briefly.
+
+django-redis's factories build it from its own OPTIONS, with three things put right: the pool is
+not shared with whoever has the same URL, it blocks with a deadline, and no connection leaves it
+that is known to be stale or may hold an answer meant for somebody else.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.utils.module_loading import import_string
+from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
+from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool, ConnectionPool
+from redis.exceptions import MaxConnectionsError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+
+class Bounded(ConnectionPool):
+    """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
+
+    Invariant: a slot of `_slots` is taken for exactly as long as a connection is in
+    `_in_use_connections`. The sets are redis-py's own (its Sentinel pool works on them too),
+    guarded by its `_lock`.
+    """
+
+    def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
+        self._pool_timeout_s = pool_timeout
+        self._slots = threading.Semaphore(max_connections)
+        super().__init__(max_connections=max_connections, **kwargs)
+
+    def get_connection(self, *_args: Any, **_options: Any) -> Any:
+        """Return a connection that is up and has nothing to read; `release` it afterwards.
+
+        Whatever it raises, nothing of the caller's was sent. `MaxConnectionsError`: none came
+        free in time.
+        """
+        self._checkpid()  # for clients that somebody kept across a fork: ours are replaced there
+        if not self._slots.acquire(timeout=self._pool_timeout_s):
+            raise MaxConnectionsError(
+                f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
+                f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
+            )
+        connection: Any = None
+        try:
+            with self._lock:
+                idle = self._available_connections
+                connection = idle.pop() if idle else self.make_connection()
+                self._in_use_connections.add(connection)
+            _make_ready(connection)
+        except BaseException:
+            if connection is None:
+                self._slots.release()
+            else:
+                # Sentinel's connections stay up when they are interrupted in their handshake,
+                # whose answer would be the next caller's.
+                connection.disconnect()
+                self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        held = connection in self._in_use_connections
+        super().release(connection)
+        if held:
+            self._slots.release()
+
+
+def _make_ready(connection: Any) -> None:
+    """Connect, anew where the server has closed it meanwhile or sent what nobody asked for."""
+    if connection.is_connected:
+        try:
+            if not connection.can_read():
+                return
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            pass
+        connection.disconnect()
+    connection.connect()
+
+
+@functools.cache
+def _bounded(pool_class: Any) -> Any:
+    if pool_class is BlockingConnectionPool:
+        pool_class = ConnectionPool  # what it adds is what `Bounded` does
+    if issubclass(pool_class, Bounded):
+        return pool_class
+    return type(f"Bounded{pool_class.__name__}", (Bounded, pool_class), {})
+
+
+class _OwnPool:
+    """Mix-in for django-redis's factories: pools of ours, never shared by URL alone."""
+
+    pool_cls: Any
+    options: dict[str, Any]
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)  # type: ignore[call-arg]
+        self.pool_cls = _bounded(self.pool_cls)
+
+    def make_connection_params(self, url: str) -> dict[str, Any]:
+        params: dict[str, Any] = super().make_connection_params(url)  # type: ignore[misc]
+        # On by default with RESP3, they let pools hand out connections with unread data.
+        params["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+        return params
+
+    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
+        """Build a pool: whoever asked keeps it."""
+        return self.get_connection_pool(params)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _own(factory: Any) -> Callable[..., Any]:
+    return type(f"Own{factory.__name__}", (_OwnPool, factory), {})
+
+
+def connection_factory(options: dict[str, Any]) -> Any:
+    """Return a factory like the one that the options ask for, but with pools of ours."""
+    name = options.get("CONNECTION_FACTORY") or getattr(
+        settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
+    )
+    if name:
+        factory = import_string(name)
+    else:
+        factory = SentinelConnectionFactory if options.get("SENTINELS") else ConnectionFactory
+    options = dict(options)  # Sentinel's factory writes to it
+    if options.get("SENTINELS"):
+        # Without this, redis-py asks a dead sentinel eleven times, with pauses.
+        asking = {
+            "socket_timeout": options["SOCKET_TIMEOUT"],
+            "socket_connect_timeout": options["SOCKET_CONNECT_TIMEOUT"],
+            "retry": Retry(NoBackoff(), 0),
+        }
+        options["SENTINEL_KWARGS"] = {**asking, **(options.get("SENTINEL_KWARGS") or {})}
+    return _own(factory)(options)
