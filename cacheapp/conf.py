@@ -22,6 +22,12 @@ class Conf:
     demo: bool = False
     """Serve the demo endpoints, to loopback only."""
 
+    workers: int | None = None
+    """Worker processes that serve this project, for the system checks. `None`: unknown."""
+
+    threads: int | None = None
+    """Threads of one worker process, for the system checks. `None`: unknown."""
+
     state_dir: Path | None = None
     """Directory of small files that the workers of this host share (counters). `None`: one
     under the system's temporary directory, named after the user and the project."""
@@ -55,6 +61,10 @@ def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError("an int of at least 1")
     return value
+
+
+def _count_or_none(value: Any) -> int | None:
+    return None if value is None else _count(value)
 
 
 def _seconds(value: Any) -> float:
@@ -95,6 +105,8 @@ def _origin(value: Any) -> str:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "demo": _boolean,
+    "workers": _count_or_none,
+    "threads": _count_or_none,
     "state_dir": _directory,
     "download_root": _directory,
     "download_origins": _origins,

@@ -34,6 +34,8 @@ _log_level = env.str(
     "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
 )
 _demo = env.bool("DEMO", False)
+_workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as gunicorn.conf.py
+_threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
@@ -130,6 +132,8 @@ CACHES: dict[str, dict[str, Any]] = {
 
 CACHEAPP = {
     "DEMO": _demo,
+    "WORKERS": _workers,
+    "THREADS": _threads,
     "STATE_DIR": DATA_DIR / "state",
     "DOWNLOAD_ROOT": DATA_DIR / "downloads",
     "DOWNLOAD_ORIGINS": _download_origins,

@@ -83,9 +83,9 @@ COMMON: Mapping[str, Option] = {
 
 def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
     """Return the options with defaults filled in, and a sentence for each mistake."""
-    if not isinstance(found, Mapping):
-        return {}, [f"OPTIONS is {found!r}; expected a dict"]
     values = {name: option.default for name, option in known.items()}
+    if not isinstance(found, Mapping):
+        return values, [f"OPTIONS is {found!r}; expected a dict"]
     mistakes = []
     for name, value in found.items():
         if name not in known:

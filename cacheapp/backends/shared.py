@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from django.conf import settings
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
     MEMCACHE_MAX_KEY_LENGTH,
     memcached_error_chars_re,
 )
 
+from cacheapp import conf
 from cacheapp.backends.alias import alias_of
 from cacheapp.backends.codec import Codec, Rejected
 from cacheapp.backends.counters import (
@@ -28,13 +30,25 @@ from cacheapp.backends.options import Option, read_options, read_params
 from cacheapp.backends.quiet import Quiet
 from cacheapp.backends.store import NotCountable, Payload, Store
 from cacheapp.backends.twins import AsyncTwins
-from cacheapp.conf import state_dir
 from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
 _quiet = Quiet()  # who can write to the store could otherwise fill the disk with our log
 
 _unsafe_char = memcached_error_chars_re.search
+
+
+class _Refusal:
+    """Stands where the store of a cache with wrong options would: every use says what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        raise OptionsRefused(self._message)
+
+    def __call__(self, *_args: Any) -> Any:
+        raise OptionsRefused(self._message)
 
 
 class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
@@ -49,10 +63,10 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         mistakes = self.mistakes(location, params)
-        if mistakes:
-            raise OptionsRefused(f"{type(self).__name__}: " + "; ".join(mistakes))
-        super().__init__(params)
-        self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache cuts fractions off
+        mistakes += conf.read(getattr(settings, "CACHEAPP", {}))[1]
+        super().__init__({**params, "OPTIONS": {}})
+        if not mistakes:
+            self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache cuts fractions off
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
@@ -63,7 +77,12 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         )
         self.alias = alias_of(type(self), location, params)
         name = "unnamed" if self.alias is None else quote(self.alias, safe="")
-        self._counters = counters(state_dir() / f"counters-{name}")
+        if mistakes:
+            # Not raised here: Django's own checks build every cache, and ours report all mistakes.
+            refusal: Any = _Refusal(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
+            self._counters = self._count = self._store = refusal
+            return
+        self._counters = counters(conf.state_dir() / f"counters-{name}")
         self._count = self._counters.add
         self._store = self._shared_store()
 
@@ -295,7 +314,8 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
 
     def stats(self) -> dict[str, int]:
         """Return what was counted for this alias, summed over all processes of this host."""
-        return self._counters.totals()
+        totals: dict[str, int] = self._counters.totals()
+        return totals
 
     def close(self, **kwargs: Any) -> None:
         """Keep the store: Django calls this after each request, and opening it is expensive."""

@@ -67,7 +67,7 @@ class Clients:
             theirs.close()
             pipes.append(ours)
             processes.append(process)
-        return Running(pipes, processes)
+        return Running(pipes, processes, barrier)
 
     def run(self, work: Work, *args: Any, processes: int = 4, threads: int = 1) -> list[Any]:
         """Call `work(cache, *args)` in every thread of every process; return all results."""
@@ -86,7 +86,8 @@ def calls(work: Work, *args: Any) -> Work:
 class Running:
     """Client processes under way."""
 
-    def __init__(self, pipes: list[Connection], processes: list[Any]) -> None:
+    def __init__(self, pipes: list[Connection], processes: list[Any], barrier: Any) -> None:
+        self._barrier = barrier  # its semaphores go with it, and a slow starter still needs them
         self.pipes = pipes
         self.processes = processes
 

@@ -8,6 +8,7 @@ import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 
 from cacheapp.backends.shared import SharedCache
+from cacheapp.errors import OptionsRefused
 from cacheapp.lab.waiting import until
 from tests.contract.conftest import Build
 
@@ -433,8 +434,12 @@ def test_stats_count_what_was_done(cache: SharedCache) -> None:
 
 
 def test_an_unknown_or_ill_typed_option_is_refused_by_name(build: Build) -> None:
-    with pytest.raises(Exception, match=r"OPTIONS\['serialiser'\] is not an option") as caught:
-        build("wrong", OPTIONS={"serialiser": "json", "signed": "yes"}, TIMEOUT="soon")
+    wrong = build("wrong", OPTIONS={"serialiser": "json", "signed": "yes"}, TIMEOUT="soon")
+    for call in (lambda: wrong.get("key"), lambda: wrong.set("key", 1), wrong.clear, wrong.stats):
+        with pytest.raises(OptionsRefused, match=r"CACHES\['wrong'\]"):
+            call()
+    with pytest.raises(OptionsRefused, match=r"OPTIONS\['serialiser'\] is not an option") as caught:
+        wrong.get("key")
     assert "OPTIONS['signed'] is 'yes'; expected True or False" in str(caught.value)
     assert "TIMEOUT is 'soon'; expected None or a number of seconds" in str(caught.value)
 

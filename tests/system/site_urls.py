@@ -11,6 +11,7 @@ from django.template import Context, Engine
 from django.urls import path
 from django.views.decorators.cache import cache_page
 
+SITE_ALIAS: str = settings.SITE_ALIAS  # type: ignore[misc]  # of site_settings alone
 ALLOWED_ATTEMPTS = 5
 _FRAGMENT = Engine(libraries={"cache": "django.templatetags.cache"}).from_string(
     "{% load cache %}{% cache 600 fragment user using=alias %}{{ made }}{% endcache %}"
@@ -28,7 +29,7 @@ def visit(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "visits": request.session["visits"]})
 
 
-@cache_page(600, cache=settings.SITE_ALIAS)
+@cache_page(600, cache=SITE_ALIAS)
 def page(_request: HttpRequest) -> HttpResponse:
     """Be expensive: the content tells which rendering this is."""
     return HttpResponse(uuid.uuid4().hex)
@@ -37,13 +38,13 @@ def page(_request: HttpRequest) -> HttpResponse:
 def fragment(_request: HttpRequest) -> HttpResponse:
     """Cache a part of a page."""
     made = uuid.uuid4().hex
-    context = {"made": made, "user": "somebody", "alias": settings.SITE_ALIAS}
+    context = {"made": made, "user": "somebody", "alias": SITE_ALIAS}
     return HttpResponse(_FRAGMENT.render(Context(context)))
 
 
 def login(request: HttpRequest) -> HttpResponse:
     """Limit attempts as Django's documentation of `incr` suggests: `add`, then `incr`."""
-    cache = caches[settings.SITE_ALIAS]
+    cache = caches[SITE_ALIAS]
     key = f"attempts-{request.GET['user']}"
     cache.add(key, 0, timeout=600)
     if cache.incr(key) > ALLOWED_ATTEMPTS:

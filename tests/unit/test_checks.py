@@ -1,0 +1,138 @@
+"""Each system check, by its id."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from pytest_django.fixtures import Settings
+
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+URL = "redis://127.0.0.1:6379/0"
+
+
+def _redis(prefix: str = "mine", url: str = URL, **options: Any) -> dict[str, Any]:
+    return {
+        "BACKEND": "cacheapp.backends.RedisCache",
+        "LOCATION": url,
+        "KEY_PREFIX": prefix,
+        "OPTIONS": options,
+    }
+
+
+def _disk(location: Path, **options: Any) -> dict[str, Any]:
+    return {
+        "BACKEND": "cacheapp.backends.DiskCache",
+        "LOCATION": str(location),
+        "OPTIONS": options,
+    }
+
+
+def _found(*, deploy: bool = False) -> dict[str, str]:
+    messages = run_checks(include_deployment_checks=deploy)
+    return {str(found.id): found.msg for found in messages if str(found.id).startswith("cacheapp")}
+
+
+@pytest.fixture(autouse=True)
+def _four_workers(settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "WORKERS": 4, "THREADS": 8}
+
+
+def test_the_project_itself_is_clean() -> None:
+    assert _found(deploy=True) == {}
+
+
+@pytest.mark.parametrize("local", [LOCMEM, DUMMY], ids=["locmem", "dummy"])
+def test_w001_a_default_cache_in_one_process(settings: Settings, local: dict[str, Any]) -> None:
+    settings.CACHES = {"default": local}
+    assert "will differ from worker to worker" in _found()["cacheapp.W001"]
+    settings.CACHEAPP = {**settings.CACHEAPP, "WORKERS": 1}
+    assert _found(deploy=True) == {}
+    settings.CACHEAPP = {**settings.CACHEAPP, "WORKERS": None}
+    assert _found() == {}
+    assert list(_found(deploy=True)) == ["cacheapp.W001"]
+
+
+def test_w002_sessions_in_one_process(settings: Settings, tmp_path: Path) -> None:
+    settings.CACHES = {"default": _disk(tmp_path), "local": LOCMEM}
+    settings.SESSION_CACHE_ALIAS = "local"
+    assert _found() == {}
+    for engine in ("cache", "cached_db"):
+        settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+        assert "sessions will differ" in _found()["cacheapp.W002"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RATELIMIT_USE_CACHE", "local"),
+        ("AXES_CACHE", "local"),
+        ("REST_FRAMEWORK", {"DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.X"]}),
+    ],
+)
+def test_w003_a_rate_limiter_in_one_process(settings: Settings, name: str, value: Any) -> None:
+    settings.CACHES = {"default": LOCMEM, "local": LOCMEM}
+    setattr(settings, name, value)
+    assert "rate limits" in _found()["cacheapp.W003"]
+
+
+def test_w004_unsigned_pickles_on_a_server(settings: Settings) -> None:
+    settings.CACHES = {"default": _redis(signed=False)}
+    assert "whoever can write there can run code here" in _found()["cacheapp.W004"]
+    settings.CACHES = {"default": _redis(signed=False, serializer="json")}
+    assert _found() == {}
+
+
+def test_w005_a_pool_smaller_than_the_threads(settings: Settings) -> None:
+    settings.CACHES = {"default": _redis(max_connections=4)}
+    assert "at most 4 connections for 8 threads" in _found()["cacheapp.W005"]
+    settings.CACHES = {"default": _redis(max_connections=8)}
+    assert _found() == {}
+
+
+@pytest.mark.parametrize("argument", ["cache", "cache_config"])
+def test_w006_client_side_caching(settings: Settings, argument: str) -> None:
+    stock = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": URL,
+        "OPTIONS": {"CONNECTION_POOL_KWARGS": {argument: object()}},
+    }
+    settings.CACHES = {"default": stock}
+    assert "client-side caching" in _found()["cacheapp.W006"]
+
+
+def test_w007_no_prefix_on_a_server(settings: Settings) -> None:
+    settings.CACHES = {"default": _redis(prefix="")}
+    assert "has no KEY_PREFIX" in _found()["cacheapp.W007"]
+    settings.CACHES = {"default": _redis(prefix="", owns_database=True)}
+    assert _found() == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "warned"),
+    [
+        (_redis("mine:2"), True),
+        (_redis("mine", max_connections=50), True),
+        (_redis("mine"), False),
+        (_redis("mine2"), False),
+        (_redis("mine:2", url="redis://127.0.0.1:6379/1"), False),
+    ],
+    ids=["begun by it", "the same", "one cache by two names", "longer", "another database"],
+)
+def test_w008_a_prefix_that_takes_in_anothers_keys(
+    settings: Settings, other: dict[str, Any], *, warned: bool
+) -> None:
+    settings.CACHES = {"default": _redis("mine"), "other": other}
+    assert ("cacheapp.W008" in _found()) is warned
+
+
+def test_e002_an_entry_with_mistakes(settings: Settings, tmp_path: Path) -> None:
+    settings.CACHES = {
+        "default": _disk(tmp_path, colour="red"),
+        "other": {**_redis(), "TIMEOUT": "soon"},
+    }
+    messages = [found for found in run_checks() if found.id == "cacheapp.E002"]
+    assert len(messages) == 2
+    assert "CACHES['default']: OPTIONS['colour'] is not an option" in messages[0].msg
+    assert "CACHES['other']: TIMEOUT is 'soon'" in messages[1].msg
