@@ -1,8 +1,18 @@
 """cacheapp's URLs; a project includes them where it wants them."""
 
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from cacheapp.views import cache, index, origin, worker
+
+
+class AnyText(StringConverter):
+    """Whatever is left, slashes and line breaks too, so that its refusal is ours and is JSON."""
+
+    regex = "(?s:.+)"
+
+
+register_converter(AnyText, "cacheapp_any")
 
 app_name = "cacheapp"
 
@@ -14,7 +24,7 @@ urlpatterns = [
     path("api/cache/<str:alias>/<str:key>/incr", cache.incr, name="incr"),
     path("api/cache/<str:alias>/<str:key>/add", cache.add, name="add"),
     path("api/cache/<str:alias>/<str:key>/touch", cache.touch, name="touch"),
-    path("api/cache/<str:alias>/<path:key>", cache.key, name="key"),  # slashes: a clear refusal
+    path("api/cache/<str:alias>/<cacheapp_any:key>", cache.key, name="key"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
-    path("api/<path:rest>", index.nothing_here, name="nothing"),
+    path("api/<cacheapp_any:rest>", index.nothing_here, name="nothing"),
 ]

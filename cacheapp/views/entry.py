@@ -58,7 +58,7 @@ class Entry:
 
     def failed(self, exc: CacheappError) -> BadRequest:
         """Return the answer to an error of the cache, which names the alias and what to do."""
-        status, outcome = _ERRORS[type(exc)]
+        status, outcome = next(said for kind, said in _ERRORS.items() if isinstance(exc, kind))
         message = str(exc)
         if status is HTTPStatus.SERVICE_UNAVAILABLE:
             alias = self.cache.alias

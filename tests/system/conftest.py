@@ -55,11 +55,15 @@ def start_gunicorn() -> Iterator[StartGunicorn]:
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["fork", "preload"])
-def gunicorn(
-    request: pytest.FixtureRequest, new_env: NewEnv, start_gunicorn: StartGunicorn
-) -> GunicornServer:
-    """Gunicorn with 4 workers, once with each worker loading the project, once with preload."""
-    return start_gunicorn({**new_env(), "PRELOAD": request.param})
+def gunicorn_env(request: pytest.FixtureRequest, new_env: NewEnv) -> dict[str, str]:
+    """A deployment once with each worker loading the project, and once with preload."""
+    return {**new_env(), "PRELOAD": request.param}
+
+
+@pytest.fixture(scope="module")
+def gunicorn(gunicorn_env: dict[str, str], start_gunicorn: StartGunicorn) -> GunicornServer:
+    """That deployment, served by Gunicorn with 4 workers."""
+    return start_gunicorn(gunicorn_env)
 
 
 def assert_stops_cleanly(server: GunicornServer) -> None:

@@ -10,7 +10,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from cacheapp.lab.demo import Finding, backends_of, examine
 from cacheapp.lab.demo_report import as_json, print_table
-from cacheapp.lab.deployment import private_deployment, unwelcome
+from cacheapp.lab.deployment import (
+    private_deployment,
+    redis_can_be_had,
+    unwelcome,
+    without_redis,
+)
 from cacheapp.lab.servers import ServerFailed
 from cacheapp.lab.stopping import Stopped, stopping
 from cacheapp.lab.workers import AnswerLost, NotReached, Workers
@@ -61,11 +66,14 @@ class Command(BaseCommand):
             raise CommandError(str(exc), returncode=2) from exc
         except Stopped as exc:
             raise CommandError(f"stopped by {exc}", returncode=128 + exc.number) from None
+        redis_to_be_had = redis_can_be_had()
+        if not redis_to_be_had:
+            findings = without_redis(findings)
         if options["json"]:
             self.stdout.write(as_json(findings, pids, url))
         else:
             print_table(findings, pids, url, sys.stdout)
-        if mistakes := unwelcome(findings):
+        if mistakes := unwelcome(findings, redis_to_be_had=redis_to_be_had):
             raise CommandError("; ".join(mistakes), returncode=1)
 
     @contextlib.contextmanager
