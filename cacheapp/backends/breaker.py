@@ -31,6 +31,10 @@ _MOVES: dict[State, frozenset[State]] = {
 }
 
 
+def _nothing(*, opened: bool) -> None:
+    """Tell nobody."""
+
+
 class Breaker:
     """The state of one way to a server, shared by the threads of a process.
 
@@ -41,10 +45,12 @@ class Breaker:
     def __init__(
         self,
         name: str,
+        changed: Callable[..., None] | None = None,
         now_s: Callable[[], float] = clock.monotonic_s,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._name = name
+        self._changed = changed or _nothing  # called with `opened`, outside of the lock
         self._now_s = now_s
         self._jitter = jitter
         self._lock = threading.Lock()
@@ -93,6 +99,7 @@ class Breaker:
             self._pause_s = _FIRST_PAUSE_S
             self.troubled = False
         if was_open:
+            self._changed(opened=False)
             logger.warning("%s answers again", self._name, extra={"event": "cache_breaker_closed"})
 
     def failed(self, reason: str) -> None:
@@ -112,6 +119,7 @@ class Breaker:
             self._probe_at_s = self._now_s() + self._pause_s * self._jitter(0.5, 1.0)
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         if opened:
+            self._changed(opened=True)
             logger.warning(
                 "%s fails (%s): calls fail at once until it answers a probe",
                 self._name,

@@ -38,14 +38,17 @@ def _loads_json(body: Any) -> Any:
 
 def _dumps_json(value: Any) -> bytes:
     _refuse_inexact(value, "json", (str, int, float, bool, type(None)))
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as exc:  # a cycle, great depth, an int of 4300 digits
+        raise ValueRefused(f"json cannot store {_shown(value)}: {exc}") from exc
 
 
 def _dumps_msgpack(value: Any) -> bytes:
     _refuse_inexact(value, "msgpack", (str, bytes, int, float, bool, type(None)))
     try:
         packed: bytes = msgpack.packb(value)
-    except (OverflowError, UnicodeEncodeError, ValueError) as exc:
+    except (OverflowError, ValueError, RecursionError) as exc:
         raise ValueRefused(f"msgpack cannot store {_shown(value)}: {exc}") from exc
     return packed
 
@@ -81,11 +84,17 @@ def _shown(value: Any) -> str:
 def _refuse_inexact(root: Any, serializer: str, scalars: tuple[type, ...]) -> None:
     """Raise `ValueRefused` unless `root` consists of what the serializer brings back unchanged.
 
-    Types are compared exactly: a tuple would come back as a list, a subclass as its base.
+    Types are compared exactly: a tuple would come back as a list, a subclass as its base. What
+    contains itself is left to the serializer, which refuses it.
     """
     todo = [root]
+    seen: set[int] = set()  # ids of containers, which `root` keeps alive meanwhile
     while todo:
         value = todo.pop()
+        if type(value) in {list, dict}:
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
         if type(value) is list:
             todo.extend(value)
         elif type(value) is dict:
@@ -113,7 +122,8 @@ class Codec:
         self._dumps = _DUMPS[serializer]
         self._loads = _LOADS[serializer]
         self._compress_min_bytes = compress_min_bytes
-        self._keys = _signing_keys() if signed else []
+        # Hashes that have taken in their key and nothing else; the first one signs.
+        self._macs = [_keyed(secret) for secret in _secrets()] if signed else []
         self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
         self._plain = bytes([self._header])
         self._packed = bytes([self._header | _COMPRESSED])
@@ -129,8 +139,8 @@ class Codec:
             packed = zlib.compress(body, 1)
             if len(packed) < len(body):
                 header, body = self._packed, packed
-        if self._keys:
-            return header + _mac(self._keys[0], key, header, body) + body
+        if self._macs:
+            return header + _mac(self._macs[0], key, header, body) + body
         return header + body
 
     def decode(self, key: str, payload: Payload) -> Any:
@@ -141,13 +151,13 @@ class Codec:
         if not payload or payload[0] & ~_COMPRESSED != self._header:
             raise Rejected(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
         body: Any = memoryview(payload)[self._body_at :]
-        if self._keys:
+        if self._macs:
             found = payload[1 : self._body_at]
             header = payload[:1]
-            if not any(
-                hmac.compare_digest(found, _mac(signing_key, key, header, body))
-                for signing_key in self._keys
-            ):
+            for keyed in self._macs:
+                if hmac.compare_digest(found, _mac(keyed, key, header, body)):
+                    break
+            else:
                 raise Rejected("signature does not match")
         try:
             return self._loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
@@ -155,25 +165,25 @@ class Codec:
             raise Rejected(f"{type(exc).__name__}: {exc}") from exc
 
 
-def _signing_keys() -> list[bytes]:
-    """Return the keys that verify, the one that signs first, from Django's secret keys."""
-    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return [
-        hmac.digest(
-            secret.encode() if isinstance(secret, str) else secret, b"cacheapp.signed", "sha256"
-        )
-        for secret in secrets
-    ]
+def _secrets() -> list[str | bytes]:
+    """Return Django's secret keys, whose first one signs while all verify."""
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
-def _mac(signing_key: bytes, key: str, header: bytes, body: Any) -> bytes:
+def _keyed(secret: str | bytes) -> "hashlib.blake2b":
+    """Return a hash with a key of this purpose alone, derived from one of Django's."""
+    material = secret.encode() if isinstance(secret, str) else secret
+    signing_key = hmac.digest(material, b"cacheapp.signed", "sha256")
+    return hashlib.blake2b(key=signing_key, digest_size=_MAC_BYTES)
+
+
+def _mac(keyed: "hashlib.blake2b", key: str, header: bytes, body: Any) -> bytes:
     """Return the keyed BLAKE2b of the payload and the cache key that it is stored under.
 
     The key's length goes first, so that no other pair of key and body gives the same input.
     """
     name = key.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(
-        b"%d:%b%b" % (len(name), name, header), key=signing_key, digest_size=_MAC_BYTES
-    )
+    digest = keyed.copy()
+    digest.update(b"%d:%b%b" % (len(name), name, header))
     digest.update(body)
     return digest.digest()

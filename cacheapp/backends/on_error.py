@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from cacheapp.backends.counters import ERRORS_RAISED, ERRORS_SWALLOWED
 from cacheapp.backends.quiet import Quiet
 from cacheapp.backends.shared import SharedCache
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
@@ -72,7 +73,9 @@ class Forgiving(SharedCache):
     def _swallow(self, error: Exception, *, asked: bool) -> None:
         """Log the error where its kind is to be swallowed; else raise it."""
         if not asked:
+            self._count(ERRORS_RAISED)
             raise error
+        self._count(ERRORS_SWALLOWED)
         if (withheld := _quiet.due()) is not None:
             logger.warning(
                 "%s goes on without its store, as OPTIONS['on_error'] asks (%s; %d more since the "
@@ -202,6 +205,35 @@ class Forgiving(SharedCache):
             super().delete_many(keys, version)
         except STORE_FAILED as exc:
             self._swallow(exc, asked=self._on_error.delete)
+
+    # -- what always raises ------------------------------------------------------------------
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        try:
+            return super().add(key, value, timeout, version)
+        except STORE_FAILED:
+            self._count(ERRORS_RAISED)
+            raise
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        try:
+            return super().incr(key, delta, version)
+        except STORE_FAILED:
+            self._count(ERRORS_RAISED)
+            raise
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        try:
+            return super().incr_version(key, delta, version)
+        except STORE_FAILED:
+            self._count(ERRORS_RAISED)
+            raise
 
 
 class _Once:

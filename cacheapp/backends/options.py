@@ -85,7 +85,7 @@ def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any
     """Return the options with defaults filled in, and a sentence for each mistake."""
     values = {name: option.default for name, option in known.items()}
     if not isinstance(found, Mapping):
-        return values, [f"OPTIONS is {found!r}; expected a dict"]
+        return values, [f"OPTIONS is a {type(found).__name__}; expected a dict"]
     mistakes = []
     for name, value in found.items():
         if name not in known:

@@ -11,7 +11,7 @@ from cacheapp.backends.on_error import Forgiving
 from cacheapp.backends.options import Option
 from cacheapp.backends.redis_pool import connection_factory
 from cacheapp.backends.redis_store import RedisStore
-from cacheapp.backends.store import Store, registry
+from cacheapp.backends.store import registry
 from cacheapp.errors import ClearRefused
 
 
@@ -31,12 +31,14 @@ class RedisCache(Forgiving):
             found.insert(0, str(exc))
         return found
 
-    def _shared_store(self) -> Store:
+    def _shared_store(self) -> RedisStore:
         url = redis_options.read_location(self.location)
         options = self.options
         key = (RedisStore, url, _frozen(self.params.get("OPTIONS", {})))
         name = f"Redis at {redis_options.redacted(url)}"
-        return registry.shared(key, lambda: RedisStore(lambda: _client(url, options), name))
+        store = registry.shared(key, lambda: RedisStore(lambda: _client(url, options), name))
+        store.counters.add(self._counters)
+        return store
 
     @property
     def client(self) -> Any:

@@ -48,8 +48,8 @@ class _Failed(Exception):
 class Link:
     """A pool of connections and a breaker. Threads share it; processes do not."""
 
-    def __init__(self, pool: Any, name: str) -> None:
-        self.breaker = Breaker(name)
+    def __init__(self, pool: Any, breaker: Breaker, name: str) -> None:
+        self.breaker = breaker
         self._pool = pool
         self._name = name
 

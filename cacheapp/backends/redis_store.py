@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Any
 
 from cacheapp.backends import redis_scripts as scripts
+from cacheapp.backends.breaker import Breaker
+from cacheapp.backends.counters import BREAKER_OPEN_NOW, BREAKER_OPENED, Counters
 from cacheapp.backends.redis_link import Link
 from cacheapp.backends.store import NotCountable, Payload, Store
 from cacheapp.errors import ValueRefused
@@ -31,12 +33,19 @@ class RedisStore(Store):
     def __init__(self, build_client: Callable[[], Any], name: str) -> None:
         self._build_client = build_client
         self._name = name
+        self.counters: set[Counters] = set()  # of the aliases that use it; only ever grows
         self._open()
 
     def _open(self) -> None:
         """Begin with a client of our own; nothing connects before the first command."""
         self.client = self._build_client()
-        self._link = Link(self.client.get_client(write=True).connection_pool, self._name)
+        pool = self.client.get_client(write=True).connection_pool
+        self._link = Link(pool, Breaker(self._name, self._count_breaker), self._name)
+
+    def _count_breaker(self, *, opened: bool) -> None:
+        for counters in tuple(self.counters):
+            counters.put(BREAKER_OPEN_NOW, int(opened))
+            counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name}, breaker {self._link.breaker.state.value}>"
@@ -83,7 +92,7 @@ class RedisStore(Store):
         left_ms: int = self._link.ask(b"PTTL", _raw_key(key), repeatable=True)
         if left_ms == -1:
             return None
-        return 0.0 if left_ms < 0 else max(left_ms, 1) / 1000
+        return 0.0 if left_ms < 0 else (left_ms + 1) / 1000  # see `_ms`
 
     def incr(self, key: str, delta: int) -> int | None:
         try:
@@ -215,7 +224,12 @@ def _payload(raw: bytes) -> Payload:
 
 
 def _ms(ttl: float) -> int:
-    return max(1, int(min(ttl * 1000, _LONGEST_TTL_MS)))
+    """Return the TTL in Redis's milliseconds: one less, for Redis serves an entry through its last.
+
+    It keeps the deadline in whole milliseconds and expires what is older than that; without the
+    subtraction an answer could come up to 1 ms late. A TTL below 2 ms becomes Redis's shortest.
+    """
+    return max(1, int(min(ttl * 1000, _LONGEST_TTL_MS)) - 1)
 
 
 def _glob_escaped(text: str) -> str:

@@ -33,7 +33,6 @@ from cacheapp.backends.twins import AsyncTwins
 from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
-_quiet = Quiet()  # who can write to the store could otherwise fill the disk with our log
 
 _unsafe_char = memcached_error_chars_re.search
 
@@ -60,6 +59,9 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
 
     OPTIONS: ClassVar[Mapping[str, Option]]
     """The options that this backend knows."""
+
+    rejections = Quiet()
+    """Who can write to the store could otherwise fill the disk with our log."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         mistakes = self.mistakes(location, params)
@@ -121,7 +123,10 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             return self._codec.decode(key, payload)
         except Rejected as exc:
             self._count(VALUES_REJECTED)
-            if self._store.discard(key, payload) and (withheld := _quiet.due()) is not None:
+            if (
+                self._store.discard(key, payload)
+                and (withheld := self.rejections.due()) is not None
+            ):
                 logger.warning(
                     "%s: removed a value that this cache did not write (%s; %d more since the last "
                     "such line)",

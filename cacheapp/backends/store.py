@@ -16,6 +16,7 @@ import abc
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 Payload = bytes | int
 
@@ -134,6 +135,9 @@ class Store(abc.ABC):
         """Drop what must not be shared with the parent, then go on."""
 
 
+StoreT = TypeVar("StoreT", bound=Store)
+
+
 class _Registry:
     """The stores of this process, one per key; every fork is announced to each of them.
 
@@ -145,13 +149,13 @@ class _Registry:
         self._lock = threading.RLock()
         self._stores: dict[Hashable, Store] = {}
 
-    def shared(self, key: Hashable, build: Callable[[], Store]) -> Store:
-        """Return this process's store for `key`, built on first use."""
+    def shared(self, key: Hashable, build: Callable[[], StoreT]) -> StoreT:
+        """Return this process's store for `key`, built on first use; its class belongs in the key."""
         with self._lock:
             store = self._stores.get(key)
             if store is None:
                 store = self._stores[key] = build()
-            return store
+            return cast("StoreT", store)
 
     def before_fork(self) -> None:
         self._lock.acquire()

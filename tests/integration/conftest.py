@@ -1,0 +1,22 @@
+"""Parts of their own for the tests of one backend."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cacheapp.backends import RedisCache
+from cacheapp.lab.servers import RedisServer
+from tests.integration.redis_parts import ours
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis that the test may stop, pause, kill and start again."""
+    with RedisServer() as server:
+        yield server.start()
+
+
+@pytest.fixture
+def own_cache(own_redis: RedisServer) -> RedisCache:
+    """A cache on that Redis, with short timeouts."""
+    return ours(own_redis.url, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5)

@@ -1,0 +1,124 @@
+import uuid
+from typing import Any
+
+import django_redis.cache
+import pytest
+
+from cacheapp.backends import RedisCache
+from cacheapp.errors import ClearRefused
+from cacheapp.lab.servers import RedisServer
+from tests.integration.redis_parts import ours, raw, sent
+
+
+def reversed_key(key: str, prefix: str, version: int) -> str:
+    return f"{key}:{version}:{prefix}"
+
+
+def put(server: RedisServer, *keys: str) -> None:
+    with raw(server) as client:
+        for key in keys:
+            client.set(key, "theirs")
+
+
+def there(server: RedisServer) -> set[str]:
+    with raw(server) as client:
+        return {key.decode() for key in client.keys("*")}
+
+
+@pytest.mark.parametrize("prefix", ["app", "a*p", "a[p]p", "a?p", "a\\p", "a^p", "a:b", "ключ"])
+def test_clear_removes_the_own_keys_of_all_versions_and_nothing_else(
+    own_redis: RedisServer, prefix: str
+) -> None:
+    cache = ours(own_redis.url, prefix)
+    theirs = {
+        "app2:1:key", "axp:1:key", "app:x:key", "app:1", "app::key", "app:1.5:key", "xapp:1:key",
+        "aXp:1:key", "session:1:key", ":1:key", f"{prefix}:word:key", f"{prefix}:-:key", "b:1:key",
+    }  # fmt: skip
+    put(own_redis, *theirs)
+    for version in (1, 2, -3, 10**20):
+        cache.set("key", "ours", version=version)
+        cache.set("more:1:key", "ours", version=version)
+    assert len(there(own_redis)) == len(theirs) + 8
+    cache.clear()
+    assert there(own_redis) == theirs
+
+
+def test_clear_with_the_empty_prefix_removes_what_has_that_form(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url, "")
+    put(own_redis, "app:1:key", "key", ":x:key")
+    cache.set("key", "ours")
+    cache.set("key", "ours", version=2)
+    cache.clear()
+    assert there(own_redis) == {"app:1:key", "key", ":x:key"}
+
+
+def test_stock_clear_removes_other_applications_keys(own_redis: RedisServer) -> None:
+    put(own_redis, "theirs")
+    django_redis.cache.RedisCache(own_redis.url, {"KEY_PREFIX": "app"}).clear()
+    assert there(own_redis) == set()
+
+
+def test_a_hundred_thousand_keys_are_removed_in_batches(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    put(own_redis, "theirs")
+    for part in range(20):
+        cache.set_many({f"key-{part}-{n}": n for n in range(5000)})
+    commands = sent(own_redis, cache.clear)
+    assert set(commands) == {"SCAN", "UNLINK"}
+    assert len(commands) < 300
+    assert there(own_redis) == {"theirs"}
+
+
+def with_key_function(server: RedisServer, **options: Any) -> RedisCache:
+    return RedisCache(server.url, {"KEY_FUNCTION": reversed_key, "OPTIONS": options})
+
+
+def test_clear_refuses_where_a_key_function_hides_the_prefix(own_redis: RedisServer) -> None:
+    cache = with_key_function(own_redis)
+    cache.set("key", "value")
+    for work in (cache.clear, lambda: cache.delete_pattern("*"), lambda: cache.keys("*")):
+        with pytest.raises(ClearRefused, match="KEY_FUNCTION"):
+            work()
+    assert cache.get("key") == "value"
+
+
+@pytest.mark.parametrize("prefix", ["app", None], ids=["default keys", "a key function"])
+def test_an_alias_that_owns_the_database_empties_it(
+    own_redis: RedisServer, prefix: str | None
+) -> None:
+    put(own_redis, "anything")
+    cache = (
+        with_key_function(own_redis, owns_database=True)
+        if prefix is None
+        else ours(own_redis.url, prefix, owns_database=True)
+    )
+    cache.set("key", "value")
+    assert sent(own_redis, cache.clear) == ["FLUSHDB"]
+    assert there(own_redis) == set()
+
+
+def test_delete_pattern_removes_what_matches_in_one_version(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url, "a*[p]")
+    put(own_redis, "axp:1:user-1", "a*[p]:2:user-1")
+    cache.set_many({"user-1": 1, "user-2": 2, "other": 3, "us*r": 4})
+    assert cache.delete_pattern("user-*") == 2
+    assert cache.delete_pattern("us\\*r") == 1
+    assert cache.delete_pattern("nothing*") == 0
+    assert there(own_redis) == {"axp:1:user-1", "a*[p]:2:user-1", "a*[p]:1:other"}
+
+
+def test_every_key_is_listed_once_though_redis_repeats_some_while_its_table_shrinks(
+    redis_server: RedisServer,
+) -> None:
+    prefix = f"scan-{uuid.uuid4().hex}"
+    cache = ours(redis_server.url, prefix)
+    kept = {f"kept-{n}" for n in range(200)}
+    cache.set_many(dict.fromkeys(kept, 1))
+    cache.set_many({f"gone-{n}": 1 for n in range(20_000)})
+    listed = []
+    gone = iter(range(20_000))
+    for key in cache.iter_keys("kept-*", itersize=1):
+        listed.append(key)
+        cache.delete_many([f"gone-{n}" for _, n in zip(range(150), gone, strict=False)])
+    assert len(listed) == len(set(listed))
+    assert set(listed) == kept
