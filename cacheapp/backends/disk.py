@@ -1,7 +1,0 @@
-"""DiskCache: on `diskcache`."""
-
-import diskcache
-
-
-class DiskCache(diskcache.DjangoCache):  # type: ignore[misc]
-    """Placeholder until the store lands."""

@@ -1,0 +1,199 @@
+"""DiskCache: what `CACHES` names; its options, its alias's directory, and diskcache's tags."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func, get_key_func
+
+from cacheapp.backends.disk.store import DiskStore
+from cacheapp.backends.options import (
+    COMMON,
+    Option,
+    boolean,
+    count,
+    one_of,
+    read_options,
+    seconds,
+)
+from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.store import registry
+from cacheapp.backends.twins import in_thread
+
+_SHARD_MIN_BYTES = 512 * 1024
+_ELSEWHERE = {"SHARDS": "shards", "DATABASE_TIMEOUT": "database_timeout"}
+_DJANGO_ONLY = frozenset(["MAX_ENTRIES", "CULL_FREQUENCY"])
+
+
+class DiskCache(SharedCache):
+    """A cache in a directory of this host, on `diskcache`: for large values, kept across restarts.
+
+    `LOCATION` is a directory; each alias has a subdirectory of its own in it. Entries of `CACHES`
+    that say the same are one cache, under the first one's name. Caches built by hand with one
+    location and KEY_PREFIX are one cache too, and must agree in their options.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        **COMMON,
+        "shards": Option(count(1), 8),
+        "database_timeout": Option(seconds, 5.0),
+        "size_limit": Option(count(_SHARD_MIN_BYTES), 2**30),
+        "cull_limit": Option(count(1), 10),
+        "eviction_policy": Option(
+            one_of("none", "least-recently-stored", "least-recently-used", "least-frequently-used"),
+            "least-recently-stored",
+        ),
+        "disk_min_file_size": Option(count(0), 2**15),
+        "tag_index": Option(boolean, default=False),
+        # diskcache's 8192 pages would be 32 MiB for each thread and shard.
+        "sqlite_cache_size": Option(count(1), 512),
+        # diskcache maps 64 MiB: a mapped file that is cut short kills the process (SIGBUS).
+        "sqlite_mmap_size": Option(count(0), 0),
+        "sqlite_synchronous": Option(count(0), 1),
+    }
+
+    _store: DiskStore
+
+    @classmethod
+    def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each mistake in an entry of `CACHES`."""
+        options = params.get("OPTIONS", {})
+        rest = {name: value for name, value in params.items() if name not in _ELSEWHERE}
+        found = [
+            f"{name!r} stands in OPTIONS[{option!r}] here, not beside OPTIONS"
+            for name, option in _ELSEWHERE.items()
+            if name in params
+        ]
+        if isinstance(options, Mapping):
+            found += [
+                f"OPTIONS[{name!r}] is not for this cache, which is limited in bytes, not in "
+                "entries: use OPTIONS['size_limit'] and OPTIONS['cull_limit']"
+                for name in sorted(_DJANGO_ONLY.intersection(options))
+            ]
+            rest["OPTIONS"] = {
+                name: value for name, value in options.items() if name not in _DJANGO_ONLY
+            }
+        found += super().mistakes(location, rest) + _location_mistakes(location)
+        return found or _shard_mistakes(params, cls.OPTIONS)
+
+    def _shared_store(self) -> DiskStore:
+        routed = self.key_prefix if self.key_func is default_key_func else None
+        place = Path(os.path.abspath(self.location))
+        name = _directory_name(self.alias, self.key_prefix)
+        own = {name: value for name, value in self.options.items() if name not in COMMON}
+        key = ("disk", place, name, routed, tuple(sorted(own.items())))
+        store = registry.shared(key, lambda: DiskStore(place, name, routed, own))
+        assert isinstance(store, DiskStore)  # noqa: S101 (for the type checker)
+        return store
+
+    def close(self, **kwargs: Any) -> None:
+        """Note the end of a request: files are looked at before they are used again."""
+        del kwargs
+        self._store.end_request()
+
+    # -- diskcache's tags --------------------------------------------------------------------
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tag: str | None = None,
+    ) -> None:
+        """Store the value as Django says, and with a tag that `evict` finds it by."""
+        if tag is None:
+            super().set(key, value, timeout, version)
+            return
+        final = self.make_and_validate_key(key, version=version)
+        payload = self._codec.encode(final, value)
+        ttl = self._ttl(timeout)
+        if ttl is not None and ttl <= 0:
+            self._store.delete(final)
+        else:
+            self._store.set(final, payload, ttl, tag)
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tag: str | None = None,
+    ) -> bool:
+        """Store the value if the key is absent, and with a tag that `evict` finds it by."""
+        ttl = self._ttl(timeout)
+        if tag is None or (ttl is not None and ttl <= 0):
+            return super().add(key, value, timeout, version)
+        final = self.make_and_validate_key(key, version=version)
+        return self._store.add(final, self._codec.encode(final, value), ttl, tag)
+
+    def evict(self, tag: str) -> int:
+        """Remove all entries with this tag; return how many. Not one instant."""
+        return self._store.evict(tag)
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tag: str | None = None,
+    ) -> None:
+        """Do what `set` does."""
+        await in_thread(self.set, key, value, timeout, version, tag)
+
+    async def aadd(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tag: str | None = None,
+    ) -> bool:
+        """Do what `add` does."""
+        result: bool = await in_thread(self.add, key, value, timeout, version, tag)
+        return result
+
+    async def aevict(self, tag: str) -> int:
+        """Do what `evict` does."""
+        result: int = await in_thread(self.evict, tag)
+        return result
+
+
+def _directory_name(alias: str | None, key_prefix: str) -> str:
+    """Return the name of the alias's directory: the alias itself, as far as it is a file name."""
+    if alias is None:
+        return "by-hand" + (f"-{quote(key_prefix, safe='')}" if key_prefix else "")
+    quoted = quote(alias, safe="")
+    return quoted if not quoted.startswith(".") else "%2E" + quoted[1:]
+
+
+def _location_mistakes(location: Any) -> list[str]:
+    if not isinstance(location, str | os.PathLike) or not str(location):
+        return [f"LOCATION is {location!r}; expected the path of a directory"]
+    if os.path.expandvars(os.path.expanduser(str(location))) != str(location):
+        return [f"LOCATION is {location!r}, which diskcache would expand; expected a plain path"]
+    return []
+
+
+def _shard_mistakes(params: Mapping[str, Any], known: Mapping[str, Option]) -> list[str]:
+    """Return what is wrong with the number of shards, in options that are right one by one."""
+    given = params.get("OPTIONS", {})
+    options, _ = read_options(given, known)
+    shards = options["shards"]
+    own_keys = get_key_func(params.get("KEY_FUNCTION")) is not default_key_func
+    found = []
+    if own_keys and given.get("shards", 1) != 1:
+        found.append(
+            f"OPTIONS['shards'] is {shards}; expected 1 with a KEY_FUNCTION: it may hide the "
+            "version, by which keys must not be spread"
+        )
+    if not own_keys and options["size_limit"] < shards * _SHARD_MIN_BYTES:
+        found.append(
+            f"OPTIONS['size_limit'] is {options['size_limit']}; expected at least "
+            f"{_SHARD_MIN_BYTES} for each of the {shards} shards"
+        )
+    return found

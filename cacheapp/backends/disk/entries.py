@@ -1,0 +1,297 @@
+"""What the cache does with the entries of one shard: each method is one atomic step.
+
+Every write is one transaction, begun with BEGIN IMMEDIATE: it waits for the write lock at its
+begin, and what it reads after that is still so when it commits. Every read is one SELECT, which
+sees one committed state. Rows whose deadline has passed count as absent.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.backends.disk.connections import Connection
+from cacheapp.backends.disk.files import Columns, fits_64_bits, payload_of
+from cacheapp.backends.disk.shard import CacheFile, Drop, Execute
+from cacheapp.backends.store import NotCountable, Payload
+from cacheapp.errors import StoreFull
+
+_ALIVE = " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+
+GET = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
+HAS = "SELECT 1 FROM Cache" + _ALIVE
+DEADLINE = "SELECT expire_time FROM Cache" + _ALIVE
+KEYS = (
+    "SELECT key FROM Cache WHERE key > ? AND raw = 1"
+    " AND (expire_time IS NULL OR expire_time > ?) ORDER BY key LIMIT ?"
+)
+
+_FIND = "SELECT rowid, filename, expire_time FROM Cache WHERE key = ? AND raw = 1"
+_WHOLE = "SELECT rowid, filename, size, value, expire_time, tag FROM Cache" + _ALIVE
+_INSERT = (
+    "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size,"
+    " mode, filename, value) VALUES (?, 1, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
+)
+_UPDATE = (
+    "UPDATE Cache SET store_time = ?, expire_time = ?, access_time = ?, access_count = 0, tag = ?,"
+    " size = ?, mode = ?, filename = ?, value = ? WHERE rowid = ?"
+)
+_DELETE = "DELETE FROM Cache WHERE rowid = ?"
+_COUNT_UP = "UPDATE Cache SET value = ?, store_time = ? WHERE rowid = ?"
+_TOUCH = "UPDATE Cache SET expire_time = ?" + _ALIVE
+_PERSIST = "UPDATE Cache SET expire_time = NULL" + _ALIVE + " AND expire_time IS NOT NULL"
+_NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
+
+# Bytes that a row costs beside its value, roughly: only for deciding when to look at the WAL.
+_ROW_BYTES = 8192
+
+
+class Shard(CacheFile):
+    """The entries of one database; `key` is always a final key."""
+
+    def put(
+        self,
+        connection: Connection,
+        entries: Sequence[tuple[str, Payload]],
+        ttl: float | None,
+        tag: str | None,
+    ) -> None:
+        """Store all entries in one transaction."""
+        rows: list[tuple[str, Columns]] = []
+        try:
+            for key, payload in entries:
+                rows.append((key, self._keep(payload)))
+            self._run(connection, self._put, rows, ttl, tag)
+        except (sqlite3.Error, OSError, StoreFull):
+            self._unlink([columns[2] for _, columns in rows])
+            raise
+        connection.unchecked_bytes += sum(
+            _ROW_BYTES + (len(columns[3]) if isinstance(columns[3], bytes | str) else 0)
+            for _, columns in rows
+        )
+
+    def _put(
+        self,
+        execute: Execute,
+        now: float,
+        drop: Drop,
+        rows: Sequence[tuple[str, Columns]],
+        ttl: float | None,
+        tag: str | None,
+    ) -> None:
+        deadline = None if ttl is None else now + ttl
+        for key, columns in rows:
+            found = execute(_FIND, (key,)).fetchone()
+            self._write(execute, now, drop, key, found, columns, deadline, tag)
+        self._make_room(now, execute, drop)
+
+    def add(
+        self,
+        connection: Connection,
+        key: str,
+        payload: Payload,
+        ttl: float | None,
+        tag: str | None,
+    ) -> bool:
+        """Store the payload where no entry is alive; return whether this call did."""
+        # Most calls of an `add` that somebody else won end here, without the write lock.
+        if connection.execute(HAS, (key, clock.wall_s())).fetchall():
+            return False
+        columns = self._keep(payload)
+        return bool(self._run_with_file(connection, columns, self._add, key, ttl, tag))
+
+    def _add(
+        self,
+        execute: Execute,
+        now: float,
+        drop: Drop,
+        columns: Columns,
+        key: str,
+        ttl: float | None,
+        tag: str | None,
+    ) -> bool:
+        found = execute(_FIND, (key,)).fetchone()
+        if found is not None and (found[2] is None or found[2] > now):
+            return False
+        deadline = None if ttl is None else now + ttl
+        self._write(execute, now, drop, key, found, columns, deadline, tag)
+        self._make_room(now, execute, drop)
+        return True
+
+    def drop_keys(self, connection: Connection, keys: Sequence[str]) -> int:
+        """Remove the entries in one transaction; return how many were alive."""
+        count: int = self._run(connection, self._drop_keys, keys)
+        return count
+
+    @staticmethod
+    def _drop_keys(execute: Execute, now: float, drop: Drop, keys: Sequence[str]) -> int:
+        alive = 0
+        for key in keys:
+            found = execute(_FIND, (key,)).fetchone()
+            if found is not None:
+                rowid, filename, deadline = found
+                drop(filename)
+                execute(_DELETE, (rowid,))
+                alive += deadline is None or deadline > now
+        return alive
+
+    def set_deadline(self, connection: Connection, key: str, ttl: float | None) -> bool:
+        """Replace the deadline of an entry that is alive."""
+        return bool(self._run(connection, self._set_deadline, key, ttl))
+
+    @staticmethod
+    def _set_deadline(
+        execute: Execute, now: float, _drop: Drop, key: str, ttl: float | None
+    ) -> bool:
+        deadline = None if ttl is None else now + ttl
+        return execute(_TOUCH, (deadline, key, now)).rowcount > 0
+
+    def persist(self, connection: Connection, key: str) -> bool:
+        """Take the deadline away."""
+        return bool(self._run(connection, self._persist, key))
+
+    @staticmethod
+    def _persist(execute: Execute, now: float, _drop: Drop, key: str) -> bool:
+        return execute(_PERSIST, (key, now)).rowcount > 0
+
+    def incr(self, connection: Connection, key: str, delta: int) -> int | None:
+        """Add to an integer; `None` where there is none; raise `NotCountable`."""
+        total: int | None = self._run(connection, self._incr, key, delta)
+        return total
+
+    @staticmethod
+    def _incr(execute: Execute, now: float, _drop: Drop, key: str, delta: int) -> int | None:
+        found = execute(_NUMBER, (key, now)).fetchone()
+        if found is None:
+            return None
+        rowid, value = found
+        if type(value) is not int or not fits_64_bits(value + delta):
+            raise NotCountable(None if value is None else payload_of(value))
+        execute(_COUNT_UP, (value + delta, now, rowid))
+        return value + delta
+
+    def exchange(
+        self,
+        connection: Connection,
+        source: str,
+        target: str,
+        expected: Payload,
+        payload: Payload,
+    ) -> bool:
+        """Put the payload at `target` with the deadline and tag of `source`, which goes.
+
+        Only if `expected` is at `source`. They may be one key.
+        """
+        columns = self._keep(payload)
+        return bool(
+            self._run_with_file(connection, columns, self._exchange, source, target, expected)
+        )
+
+    def _exchange(
+        self,
+        execute: Execute,
+        now: float,
+        drop: Drop,
+        columns: Columns,
+        source: str,
+        target: str,
+        expected: Payload,
+    ) -> bool:
+        row = execute(_WHOLE, (source, now)).fetchone()
+        if row is None or not self._holds(row, expected):
+            return False
+        rowid, filename, _size, _value, deadline, tag = row
+        found: Sequence[Any] | None = row
+        if source != target:
+            found = execute(_FIND, (target,)).fetchone()
+            drop(filename)
+            execute(_DELETE, (rowid,))
+        self._write(execute, now, drop, target, found, columns, deadline, tag)
+        self._make_room(now, execute, drop)
+        return True
+
+    def discard(self, connection: Connection, key: str, expected: Payload) -> bool:
+        """Remove the entry if it holds `expected`."""
+        return bool(self._run(connection, self._discard, key, expected))
+
+    def _discard(
+        self, execute: Execute, now: float, drop: Drop, key: str, expected: Payload
+    ) -> bool:
+        row = execute(_WHOLE, (key, now)).fetchone()
+        if row is None or not self._holds(row, expected):
+            return False
+        drop(row[1])
+        execute(_DELETE, (row[0],))
+        return True
+
+    def _holds(self, row: Sequence[Any], expected: Payload) -> bool:
+        """Return whether the row holds exactly `expected`; `1` is not `b"1"`, nor `True`."""
+        _rowid, filename, size, value, *_ = row
+        found = payload_of(value) if filename is None else self._disk.load(filename, size)
+        return type(found) is type(expected) and found == expected
+
+    # -- values in files ---------------------------------------------------------------------
+
+    def load(self, connection: Connection, key: str, row: Sequence[Any] | None) -> Payload | None:
+        """Return the payload of a row that names a file; follow it where the file is gone.
+
+        The file of a row that was replaced is unlinked at once: so the row is read again. Should
+        that go on, once more under the write lock, where no row can be replaced. A file that is
+        missing (or not of its size) while its row stays is damage: that row goes, by compare.
+        """
+        for _ in range(3):
+            if row is None:
+                return None
+            value, filename, size, rowid = row
+            if filename is None:
+                return payload_of(value)
+            content: bytes | None = self._disk.load(filename, size)
+            if content is not None:
+                return content
+            again = connection.execute(GET, (key, clock.wall_s())).fetchone()
+            if again is not None and again[3] == rowid and again[1] == filename:
+                break
+            row = again
+        found: Payload | None = self._run(connection, self._load, key)
+        return found
+
+    def _load(self, execute: Execute, now: float, drop: Drop, key: str) -> Payload | None:
+        row = execute(GET, (key, now)).fetchone()
+        if row is None:
+            return None
+        value, filename, size, rowid = row
+        if filename is None:
+            return payload_of(value)
+        content: bytes | None = self._disk.load(filename, size)
+        if content is None:
+            drop(filename)
+            execute(_DELETE, (rowid,))
+        return content
+
+    def note_use(self, connection: Connection, key: str) -> None:
+        """Write down that the entry was used, for the policies that go by that."""
+        self._run(connection, self._note_use, key)
+
+    def _note_use(self, execute: Execute, now: float, _drop: Drop, key: str) -> None:
+        assert self.notes_use is not None  # noqa: S101 (for the type checker)
+        execute(f"UPDATE Cache SET {self.notes_use.format(now=now)}{_ALIVE}", (key, now))
+
+    # -- rows -------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        execute: Execute,
+        now: float,
+        drop: Drop,
+        key: str,
+        found: Sequence[Any] | None,
+        columns: Columns,
+        deadline: float | None,
+        tag: str | None,
+    ) -> None:
+        """Put the columns into the row that was found, or into a new one; then make room."""
+        if found is not None:
+            drop(found[1])
+            execute(_UPDATE, (now, deadline, now, tag, *columns, found[0]))
+        else:
+            execute(_INSERT, (key, now, deadline, now, tag, *columns))

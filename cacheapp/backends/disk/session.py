@@ -1,0 +1,270 @@
+"""Runs one operation on one shard with this thread's connection: opens, looks again, mends.
+
+"No two truths": a connection counts only while the path of its database leads to the very file
+that it has open. That is looked at before every write, and before a read if a request has ended in
+this process since the last look, or a second has passed. A directory that was removed or replaced
+is thus found by all processes within a request, and all meet in the one that is at the path.
+"""
+
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.backends.disk.connections import Connection, Handle, Handles
+from cacheapp.backends.disk.directory import AliasDirectory, identity_of
+from cacheapp.backends.disk.entries import Shard
+from cacheapp.backends.disk.faults import (
+    Damaged,
+    is_busy,
+    is_closed,
+    suspects_damage,
+    translated,
+)
+from cacheapp.backends.disk.upkeep import Upkeep
+from cacheapp.errors import StoreUnavailable
+
+_ATTEMPTS = 5
+_LOOK_AGAIN_S = 1.0
+_PROBES = (
+    "SELECT key, raw, store_time, expire_time, tag, size, mode, filename, value FROM Cache LIMIT 1",
+    "SELECT key, value FROM Settings",
+)
+
+
+class Sessions:
+    """What all threads of this process know of one alias's shards.
+
+    `_opening` guards `_shards`, and lets one thread of the process at a time open or inspect a
+    database. Order of locks: a `Handle.lock`, then `_opening`, then the directory's lock.
+    """
+
+    def __init__(
+        self,
+        directory: AliasDirectory,
+        shards: int,
+        timeout_s: float,
+        settings: dict[str, Any],
+        upkeep: Upkeep,
+    ) -> None:
+        self.handles = Handles(shards)
+        self.directory = directory
+        self.request = 0
+        self._requests = itertools.count(1)
+        self._timeout_s = timeout_s
+        self._settings = settings
+        self._upkeep = upkeep
+        self._databases = [directory.database(number) for number in range(shards)]
+        # Settings of a connection, as opposed to those that the file keeps.
+        self._pragmas = [
+            f"PRAGMA {name.removeprefix('sqlite_')} = {value}"
+            for name, value in settings.items()
+            if name.startswith("sqlite_") and name != "sqlite_auto_vacuum"
+        ]
+        # Reentrant: a signal handler may use the cache while this thread opens a shard.
+        self._opening = threading.RLock()
+        self._shards: list[Shard | None] = [None] * shards
+
+    def end_request(self) -> None:
+        """Have every connection look at its file before it is used again."""
+        self.request = next(self._requests)
+
+    # -- one operation -----------------------------------------------------------------------
+
+    def read(self, number: int, sql: str, key: str) -> list[Any]:
+        """Return the rows of one SELECT for a key that is alive. The path of every hit."""
+        handle = self.handles.mine()
+        handle.inside = True
+        try:
+            with handle.lock:
+                now = clock.wall_s()
+                con = handle.connections[number]
+                if (
+                    con is not None
+                    and con.request == self.request
+                    and 0 <= now - con.checked_s < _LOOK_AGAIN_S
+                ):
+                    try:
+                        return con.execute(sql, (key, now)).fetchall()
+                    except (sqlite3.Error, OSError):
+                        pass  # what it was shows when it is done again, with care
+                rows: list[Any] = self._carefully(
+                    handle, number, _select, (sql, key), writing=False
+                )
+                return rows
+        finally:
+            handle.inside = False
+
+    def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
+        """Return `work(shard, connection, *args)`; every error as the cache's own."""
+        handle = self.handles.mine()
+        handle.inside = True
+        try:
+            with handle.lock:
+                return self._carefully(handle, number, work, args, writing=writing)
+        finally:
+            handle.inside = False
+
+    def _carefully(
+        self,
+        handle: Handle,
+        number: int,
+        work: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        writing: bool,
+    ) -> Any:
+        """Run it, and again after what went wrong was mended; it never runs twice with effect."""
+        for attempt in range(_ATTEMPTS):
+            torn = handle.torn
+            con: Connection | None = None
+            try:
+                con = self._connected(handle, number)
+                shard = self._shards[number]
+                if shard is None or shard.database_identity != con.identity:
+                    handle.drop(number)  # another thread has replaced it since
+                    continue
+                result = work(shard, con, *args)
+            except (sqlite3.Error, OSError, Damaged) as exc:
+                if is_closed(exc) and handle.torn != torn:
+                    continue
+                if attempt == _ATTEMPTS - 1 or not self._mended(
+                    handle, number, con, exc, hard=attempt > 0
+                ):
+                    raise translated(
+                        exc,
+                        writing=writing,
+                        path=self._databases[number],
+                        timeout_s=self._timeout_s,
+                    ) from exc
+            else:
+                if writing:
+                    self._upkeep.after_write(shard, con)
+                return result
+        raise StoreUnavailable(f"{self._databases[number]}: keeps changing; nothing was done")
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _connected(self, handle: Handle, number: int) -> Connection:
+        """Return the thread's connection, to the file that is at the path now."""
+        con = handle.connections[number]
+        request = self.request  # before the look: one that ends meanwhile asks for another
+        if con is not None:
+            if identity_of(self._databases[number]) == con.identity:
+                con.request, con.checked_s = request, clock.wall_s()
+                return con
+            handle.drop(number)
+        shard = self._shard(handle, number)
+        con = Connection(self._databases[number], self._timeout_s, handle, self._pragmas)
+        # SQLite has opened some file at the path; if this one is there after, and was before
+        # (when its shard was made), it is this one.
+        if identity_of(self._databases[number]) != shard.database_identity:
+            con.close()
+            raise FileNotFoundError(2, "was replaced while it was opened")
+        con.identity = shard.database_identity
+        con.request, con.checked_s = request, clock.wall_s()
+        handle.connections[number], handle.opening = con, None
+        return con
+
+    def _shard(self, handle: Handle, number: int) -> Shard:
+        """Return the process's shard for the file at the path, opened (and made) where needed."""
+        with self._opening:
+            shard = self._shards[number]
+            found = identity_of(self._databases[number])
+            if shard is not None and found == shard.database_identity:
+                return shard
+            with self.directory.locked():
+                try:
+                    shard = self._open(handle, number)
+                except (sqlite3.Error, Damaged) as exc:
+                    if not suspects_damage(exc):
+                        raise
+                    self.directory.set_aside(number, str(exc))
+                    shard = self._open(handle, number)
+            self._shards[number] = shard
+            return shard
+
+    def _open(self, handle: Handle, number: int) -> Shard:
+        """Open a shard; under the directory's lock."""
+        self.directory.make_shard(number)
+        found = identity_of(self._databases[number])
+        con = Connection(self._databases[number], self._timeout_s, handle)
+        try:
+            shard = Shard(str(self.directory.shard(number)), con, self._settings)
+        finally:
+            con.close()
+            handle.opening = None
+        if found is None or identity_of(self._databases[number]) != found:
+            raise FileNotFoundError(2, "was removed while it was opened")
+        shard.database_identity = found
+        return shard
+
+    # -- faults ------------------------------------------------------------------------------
+
+    def _mended(
+        self,
+        handle: Handle,
+        number: int,
+        con: Connection | None,
+        error: Exception,
+        *,
+        hard: bool,
+    ) -> bool:
+        """Return whether the operation, which had no effect, is worth another attempt.
+
+        `hard`: it has failed before, so a database that looks sound is not believed.
+        """
+        if is_busy(error):
+            return False
+        handle.drop(number)
+        if suspects_damage(error) and con is not None:
+            self._inspect(handle, number, con, error, hard=hard)
+            return True
+        moved = con is None or identity_of(self._databases[number]) != con.identity
+        gone = isinstance(error, FileNotFoundError) or (
+            getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN
+        )
+        return gone or (moved and con is not None)
+
+    def _inspect(
+        self, handle: Handle, number: int, con: Connection, error: Exception, *, hard: bool
+    ) -> None:
+        """Set the database aside if it is damaged, and is still the one that the error is about."""
+        with self._opening, self.directory.locked():
+            if identity_of(self._databases[number]) != con.identity:
+                return  # another process was faster
+            if hard or not self._sound(handle, number):
+                self.directory.set_aside(number, str(error))
+
+    def _sound(self, handle: Handle, number: int) -> bool:
+        probe: Connection | None = None
+        try:
+            probe = Connection(self._databases[number], self._timeout_s, handle)
+            for sql in _PROBES:
+                probe.execute(sql).fetchall()
+            return [*probe.execute("PRAGMA quick_check(1)").fetchall()] == [("ok",)]
+        except sqlite3.Error as exc:
+            if suspects_damage(exc):
+                return False
+            raise
+        finally:
+            handle.opening = None
+            if probe is not None:
+                probe.close()
+
+    # -- the process -------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every connection of this process."""
+        self.handles.close(self._timeout_s)
+
+    def after_fork_in_child(self) -> None:
+        """Give up what the parent was doing; its lock on the directory stays its own."""
+        self.directory.unlock()
+        self.handles.after_fork_in_child()
+
+
+def _select(_shard: Shard, con: Connection, sql: str, key: str) -> list[Any]:
+    return con.execute(sql, (key, clock.wall_s())).fetchall()

@@ -1,0 +1,184 @@
+"""One shard: a `diskcache.Cache` whose connections, transactions and value files are ours.
+
+From diskcache come the schema with its triggers, the settings, culling and tags; docs/why.md lists
+what of it is private. What the cache does with a shard stands in `entries`.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import diskcache
+from diskcache.core import EVICTION_POLICY
+
+from cacheapp import clock
+from cacheapp.backends.disk.connections import Connection, Identity
+from cacheapp.backends.disk.faults import Damaged
+from cacheapp.backends.disk.files import ORPHAN_AGE_S, Columns, ValueFiles
+from cacheapp.backends.store import Payload
+from cacheapp.errors import StoreFull
+
+_CULL_AT_MOST = 1000
+
+Execute = Callable[..., sqlite3.Cursor]
+Drop = Callable[[str | None], None]
+"""Notes a file that goes when the transaction has committed."""
+
+
+class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
+    """One database file and the value files of its rows.
+
+    Threads share the object. After construction its attributes change only by `volume` (`size`, a
+    number that nobody reads later), `_local`, which is each thread's own, and `sweep_at_s`, where
+    the worst of a race is a second look.
+    """
+
+    def __init__(self, directory: str, connection: Connection, settings: dict[str, Any]) -> None:
+        """Bring the database up to date over `connection`; the caller holds the alias's lock."""
+        self._opening: Connection | None = connection
+        super().__init__(directory, disk=ValueFiles, **settings)
+        self._opening = None
+        self._local = threading.local()
+        self.database_identity: Identity = (0, 0)
+        self.sweep_at_s = 0.0
+        note = EVICTION_POLICY[self.eviction_policy]["get"]
+        self.notes_use: str | None = note
+        """What a hit writes, under policies that go by use; `{now}` stands for the time."""
+
+    # -- what diskcache's own methods work with ----------------------------------------------
+
+    def use(self, connection: Connection, method: Callable[..., Any], *args: Any) -> Any:
+        """Return `method(*args)`, which may be or call diskcache's, run over this connection.
+
+        What was in use before is put back: an operation in a signal handler has its own.
+        """
+        local = self._local
+        outer = getattr(local, "connection", None)
+        local.connection = connection
+        try:
+            return method(*args)
+        finally:
+            local.connection = outer
+
+    @property
+    def _con(self) -> Connection:
+        connection: Connection = self._opening or self._local.connection
+        return connection
+
+    @property
+    def _sql_retry(self) -> Execute:
+        execute: Execute = self._con.execute  # SQLite waits by itself, and not for ever
+        return execute
+
+    def close(self) -> None:
+        """Do nothing: connections belong to their handles."""
+
+    @contextlib.contextmanager
+    def _transact(self, retry: Any = None, filename: Any = None) -> Iterator[tuple[Execute, Drop]]:
+        del retry, filename  # diskcache's way of waiting; ours is SQLite's own
+        connection = self._con
+        gone: list[str | None] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection.execute, gone.append
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.roll_back()
+            raise
+        self._unlink(gone)
+
+    def volume(self) -> int:
+        """Return the bytes in use: pages with content, and value files.
+
+        Unlike diskcache's, it leaves out free pages: within the transaction that culls they are
+        still in the file, and culling until they go would empty the cache.
+        """
+        connection = self._con
+        execute = connection.execute
+        (pages,) = execute("PRAGMA page_count").fetchone()
+        (free,) = execute("PRAGMA freelist_count").fetchone()
+        row = execute("SELECT value FROM Settings WHERE key = 'size'").fetchone()
+        if row is None or type(row[0]) is not int:
+            raise Damaged("its Settings table lacks the sum of sizes")
+        volume: int = self._page_size * (pages - free) + row[0]
+        connection.volume = volume
+        return volume
+
+    # -- transactions ------------------------------------------------------------------------
+
+    def _run(self, connection: Connection, body: Callable[..., Any], *args: Any) -> Any:
+        """Run `body(execute, now, drop, *args)` in one write transaction; return its result."""
+        return self.use(connection, self._run_here, connection, body, *args)
+
+    def _run_here(self, connection: Connection, body: Callable[..., Any], *args: Any) -> Any:
+        execute = connection.execute
+        gone: list[str | None] = []
+        try:
+            execute("BEGIN IMMEDIATE")
+            result = body(execute, clock.wall_s(), gone.append, *args)
+            execute("COMMIT")
+        except BaseException:
+            connection.roll_back()
+            raise
+        if gone:
+            self._unlink(gone)
+        return result
+
+    def _run_with_file(
+        self, connection: Connection, columns: Columns, body: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Run a transaction that may store `columns`; without success their file goes again."""
+        try:
+            stored = self._run(connection, body, columns, *args)
+        except sqlite3.Error:  # so it did not commit; other exceptions may come after it did
+            self._unlink([columns[2]])
+            raise
+        if not stored:
+            self._unlink([columns[2]])
+        return stored
+
+    def _unlink(self, names: Sequence[str | None]) -> None:
+        for name in names:
+            if name is not None:
+                self._disk.remove(name)
+
+    def _keep(self, payload: Payload) -> Columns:
+        if type(payload) is not int and len(payload) > self.size_limit:  # type: ignore[arg-type]
+            raise StoreFull(
+                f"{self._directory}: a value of {len(payload)} bytes is larger than "  # type: ignore[arg-type]
+                f"what this shard may hold ({self.size_limit} bytes: size_limit divided by "
+                "shards); nothing was stored"
+            )
+        columns: Columns = self._disk.keep(payload)
+        return columns
+
+    def _make_room(self, now: float, execute: Execute, drop: Drop) -> None:
+        """Cull as diskcache does, then go on until the shard is below its limit."""
+        connection = self._con
+        connection.volume = None
+        self._cull(now, execute, drop)
+        limit = self.cull_limit
+        while True:
+            volume = connection.volume
+            if volume is None:  # there were expired rows enough, so diskcache did not look
+                volume = self.volume()
+            if volume < self.size_limit or EVICTION_POLICY[self.eviction_policy]["cull"] is None:
+                return
+            if execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is None:
+                return
+            limit = min(limit * 2, _CULL_AT_MOST)
+            connection.volume = None
+            self._cull(now, execute, drop, limit)
+
+    def sweep(self, connection: Connection) -> int:
+        """Remove old value files that no row names; return how many."""
+        old = self._disk.old_files(ORPHAN_AGE_S)
+        if not old:
+            return 0
+        # After the listing: a file that is old and has no row by now will not get one.
+        rows = connection.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")
+        orphans = set(old).difference(name for (name,) in rows.fetchall())
+        self._unlink(list(orphans))
+        return len(orphans)

@@ -1,0 +1,68 @@
+"""What a shard needs now and then, done after a write: a bounded WAL, no orphans."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+
+from cacheapp.backends.disk.connections import Connection
+from cacheapp.backends.disk.entries import Shard
+from cacheapp.backends.disk.files import ORPHAN_AGE_S
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Looks after the shards of one store. The database has the locks that this needs."""
+
+    def __init__(self, wal_bytes: int, timeout_s: float) -> None:
+        self._wal_bytes = wal_bytes
+        self._timeout_s = timeout_s
+
+    def after_write(self, shard: Shard, con: Connection) -> None:
+        """Keep the WAL bounded and remove orphans; the write has succeeded whatever happens here."""
+        if con.unchecked_bytes > self._wal_bytes // 4:
+            con.unchecked_bytes = 0
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._bound_wal(shard, con)
+        if con.checked_s >= shard.sweep_at_s:
+            shard.sweep_at_s = con.checked_s + ORPHAN_AGE_S
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._sweep(shard, con)
+
+    def _bound_wal(self, shard: Shard, con: Connection) -> None:
+        """Empty the WAL where readers have kept it from starting over.
+
+        Briefly: with a reader that is stopped in the middle of its SELECT, nothing can, and
+        writers must not wait for it each time.
+        """
+        size = os.stat(f"{shard.directory}/cache.db-wal").st_size
+        if size <= self._wal_bytes or con.checked_s < con.next_checkpoint_s:
+            return
+        con.execute("PRAGMA busy_timeout = 20").fetchall()
+        try:
+            (busy, *_), *_ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            con.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
+        if busy:
+            con.next_checkpoint_s = con.checked_s + 1
+
+    def _sweep(self, shard: Shard, con: Connection) -> None:
+        """Remove orphans, unless another process has within the last minutes."""
+        stamp = f"{shard.directory}/swept"
+        number = os.open(stamp, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            found = os.fstat(number)
+            if found.st_size and con.checked_s - found.st_mtime < ORPHAN_AGE_S:
+                return
+            os.pwrite(number, b"swept\n", 0)
+            os.utime(number)
+        finally:
+            os.close(number)
+        if count := shard.sweep(con):
+            logger.info(
+                "removed %d value files that killed writers had left in %s",
+                count,
+                shard.directory,
+                extra={"event": "cache_orphans_removed"},
+            )

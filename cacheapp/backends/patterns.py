@@ -1,0 +1,57 @@
+"""Redis-style globs as regular expressions, for the stores that match keys themselves.
+
+`*`, `?`, `[abc]`, `[a-z]`, `[^a]`; a backslash takes the next character literally. The corners are
+Redis's own (`stringmatchlen` in its util.c): a class that is never closed ends with the pattern,
+`[]` matches nothing, `[^]` any character, a reversed range is turned round. Redis counts bytes and
+this counts characters, which differs for `?` and classes beyond ASCII.
+"""
+
+import functools
+import re
+
+_NOTHING = "(?!)"
+
+
+@functools.lru_cache(maxsize=256)
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression whose `fullmatch` matches what the glob matches."""
+    parts: list[str] = []
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "*":
+            if not parts or parts[-1] != ".*":
+                parts.append(".*")
+        elif char == "?":
+            parts.append(".")
+        elif char == "[":
+            part, at = _class(pattern, at)
+            parts.append(part)
+        else:
+            if char == "\\" and at < len(pattern):
+                char = pattern[at]
+                at += 1
+            parts.append(re.escape(char))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _class(pattern: str, at: int) -> tuple[str, int]:
+    """Return the regular expression of the class that begins at `at`, and where it ends."""
+    negated = pattern.startswith("^", at)
+    at += negated
+    members: list[str] = []
+    while at < len(pattern) and pattern[at] != "]":
+        if pattern[at] == "\\" and at + 1 < len(pattern):
+            members.append(re.escape(pattern[at + 1]))
+            at += 2
+        elif pattern.startswith("-", at + 1) and at + 2 < len(pattern):
+            low, high = sorted((pattern[at], pattern[at + 2]))
+            members.append(f"{re.escape(low)}-{re.escape(high)}")
+            at += 3
+        else:
+            members.append(re.escape(pattern[at]))
+            at += 1
+    if not members:
+        return ("." if negated else _NOTHING), at + 1
+    return f"[{'^' if negated else ''}{''.join(members)}]", at + 1
