@@ -43,6 +43,9 @@ class _Refusal:
     def __init__(self, message: str) -> None:
         self._message = message
 
+    def end_request(self) -> None:
+        """Do nothing: Django closes every cache, used or not."""
+
     def __getattr__(self, name: str) -> Any:
         raise OptionsRefused(self._message)
 
@@ -322,5 +325,6 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         totals: dict[str, int] = self._counters.totals()
         return totals
 
-    def close(self, **kwargs: Any) -> None:
-        """Keep the store: Django calls this after each request, and opening it is expensive."""
+    def close(self, **kwargs: Any) -> None:  # noqa: ARG002 (Django passes what its signal has)
+        """Tell the store, and keep it: Django calls this after each request."""
+        self._store.end_request()

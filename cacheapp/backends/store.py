@@ -125,6 +125,9 @@ class Store(abc.ABC):
     def close(self) -> None:
         """Let go of connections and files; the next primitive opens them again."""
 
+    def end_request(self) -> None:  # noqa: B027 (a store with nothing to look at needs none)
+        """Note that a request ended: Django's moment for looking after connections."""
+
     def before_fork(self) -> None:  # noqa: B027 (a store without connections needs none)
         """Come to rest, so that the fork copies no operation in flight."""
 

@@ -88,11 +88,6 @@ class DiskCache(SharedCache):
         assert isinstance(store, DiskStore)  # noqa: S101 (for the type checker)
         return store
 
-    def close(self, **kwargs: Any) -> None:
-        """Note the end of a request: files are looked at before they are used again."""
-        del kwargs
-        self._store.end_request()
-
     # -- diskcache's tags --------------------------------------------------------------------
 
     def set(
