@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import UnionType
 
 from django.conf import settings
 from django.core.cache.backends.dummy import DummyCache
@@ -66,11 +67,18 @@ def unwelcome(findings: Sequence[Finding], *, redis_to_be_had: bool) -> list[str
         f"{finding.alias} is {finding.verdict}, and should be SHARED"
         for finding in findings
         if finding.verdict is not Verdict.SHARED
-        and not issubclass(import_string(finding.backend), LocMemCache | DummyCache)
+        and not _is(finding, LocMemCache | DummyCache)
         and (redis_to_be_had or not _redis_down(finding))
     ]
 
 
 def _redis_down(finding: Finding) -> bool:
-    backend = import_string(finding.backend)
-    return finding.verdict is Verdict.DOWN and issubclass(backend, RedisCache)
+    return finding.verdict is Verdict.DOWN and _is(finding, RedisCache)
+
+
+def _is(finding: Finding, kind: type | UnionType) -> bool:
+    """Return whether the backend is of a kind; one that only the server has is of none."""
+    try:
+        return issubclass(import_string(finding.backend), kind)
+    except ImportError:
+        return False

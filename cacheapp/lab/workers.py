@@ -8,6 +8,7 @@ Changes are sent once and never repeated: an answer that is lost leaves the outc
 import contextlib
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,10 @@ class Answer:
 
 
 class Connection:
-    """One keep-alive connection; used by one thread at a time. `pid` is the worker at its end."""
+    """One keep-alive connection; used by one thread at a time. `pid` is the worker at its end.
+
+    Only `abort` is for other threads; `_aborted`, once true, stays so.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -62,6 +66,7 @@ class Connection:
             parts.hostname, parts.port or 80, timeout=ANSWER_WITHIN_S
         )
         self._used_s = clock.monotonic_s()
+        self._aborted = False
         self.pid = 0
 
     @property
@@ -78,6 +83,8 @@ class Connection:
         """Send one request, once; raise `NotReached` or `AnswerLost`."""
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
+        if self._aborted:
+            raise NotReached("given up")
         if not self.open:
             try:
                 self._http.connect()
@@ -104,6 +111,14 @@ class Connection:
             raise NotReached(f"GET /api/worker is not answered by the demo: {said}")
         self.pid = answer.pid
         return answer.pid
+
+    def abort(self) -> None:
+        """End the question that another thread waits for, and refuse all later ones."""
+        self._aborted = True
+        sock = self._http.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # closed in this very moment
+                sock.shutdown(socket.SHUT_RDWR)  # wakes who reads from it; close() would not
 
     def close(self) -> None:
         """Let go of the connection; the next question opens it again, to any worker."""
@@ -202,7 +217,12 @@ class Workers:
             return work(number, connection)
 
         with ThreadPoolExecutor(len(connections)) as pool:
-            return list(pool.map(run, range(len(connections)), connections))
+            try:
+                return list(pool.map(run, range(len(connections)), connections))
+            except BaseException:  # Ctrl-C, say: leaving the pool waits for its threads
+                for connection in connections:
+                    connection.abort()
+                raise
 
     def _all(self) -> list[Connection]:
         return [connection for group in self._held.values() for connection in group]

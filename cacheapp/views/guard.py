@@ -43,6 +43,9 @@ _FORWARDING = frozenset(
 def demo_only(view: View[P]) -> View[P]:
     """Guard a view of the demo; refusals, and the `BadRequest` that it raises, are JSON.
 
+    What cannot be told is a proxy on this machine that speaks HTTP/1.1, hides the name it was asked
+    by and adds no header: the demo is not for machines that forward requests from elsewhere.
+
     404 while `CACHEAPP["DEMO"]` is off; 403 for whoever is not on this machine, came through a
     proxy, used another name for it (DNS rebinding), or would change something from another site.
 
@@ -89,6 +92,9 @@ def _not_from_here(request: HttpRequest) -> str | None:
     peer = request.META.get("REMOTE_ADDR", "")
     if not _is_loopback(peer):
         return f"the connection comes from {peer!r}; expected a loopback address"
+    if request.META.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        # nginx forwards so unless told otherwise, with a loopback Host and no header of its own.
+        return "it came by HTTP/1.0, as through a proxy; expected HTTP/1.1"
     for name in request.META:
         if name in _FORWARDING or name.startswith("HTTP_X_FORWARDED"):
             header = name.removeprefix("HTTP_").replace("_", "-").title()

@@ -13,6 +13,9 @@ from cacheapp.lab.servers import GunicornServer, RedisServer
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 4
 
+# Loads the project once instead of once per worker: for tests that do not care which.
+QUICK_START = {"PRELOAD": "1"}
+
 # What Gunicorn and Django print when a worker was killed, did not start, or a view crashed.
 CRASHES = ("was sent SIG", "Exception in worker process", "Internal Server Error")
 

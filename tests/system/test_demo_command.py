@@ -15,7 +15,7 @@ from cacheapp.lab.demo import Verdict, examine
 from cacheapp.lab.servers import GunicornServer, RedisServer
 from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import Workers
-from tests.system.conftest import ROOT, WORKERS, NewEnv, StartGunicorn
+from tests.system.conftest import QUICK_START, ROOT, WORKERS, NewEnv, StartGunicorn
 
 DEMO = [sys.executable, "manage.py", "demo"]
 
@@ -51,7 +51,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_private_demo_shows_what_breaks_and_what_holds(new_env: NewEnv, short_tmp: Path) -> None:
-    env = {**new_env(), "TMPDIR": str(short_tmp), "COLUMNS": "80"}
+    env = {**new_env(), **QUICK_START, "TMPDIR": str(short_tmp), "COLUMNS": "80"}
     del env["REDIS_URL"]  # so that it starts its own
     done = run(env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_a_store_that_is_down_says_so_and_comes_back(
     new_env: NewEnv, start_gunicorn: StartGunicorn
 ) -> None:
     with RedisServer() as store:
-        env = {**new_env(), "REDIS_URL": store.start().url}
+        env = {**new_env(), **QUICK_START, "REDIS_URL": store.start().url}
         url = start_gunicorn(env).url
         with Workers(url, WORKERS) as workers:
             assert examine(workers, "redis", "").verdict is Verdict.SHARED
@@ -112,6 +112,7 @@ def test_redis_may_be_missing_where_none_can_be_had(new_env: NewEnv, tmp_path: P
     (hidden / "__init__.py").touch()
     env = {
         **new_env(),
+        **QUICK_START,
         "DJANGO_SETTINGS_MODULE": "tests.system.no_redis_settings",
         "PATH": "",
         "PYTHONPATH": str(tmp_path),
@@ -127,7 +128,7 @@ def test_redis_may_be_missing_where_none_can_be_had(new_env: NewEnv, tmp_path: P
 @pytest.fixture(scope="module")
 def off(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
     """A server whose demo is off."""
-    return start_gunicorn({**new_env(), "DEMO": "0", "WEB_CONCURRENCY": "1"})
+    return start_gunicorn({**new_env(), **QUICK_START, "DEMO": "0", "WEB_CONCURRENCY": "1"})
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_server_that_cannot_be_asked_is_an_error(
 
 
 def test_ctrl_c_stops_all_that_was_started(new_env: NewEnv, short_tmp: Path) -> None:
-    env = {**os.environ, **new_env(), "TMPDIR": str(short_tmp)}
+    env = {**os.environ, **new_env(), **QUICK_START, "TMPDIR": str(short_tmp)}
     del env["REDIS_URL"]
     with subprocess.Popen(DEMO, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as demo:
         me = psutil.Process(demo.pid)

@@ -8,14 +8,14 @@ import pytest
 
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.workers import Workers
-from tests.system.conftest import WORKERS, NewEnv, StartGunicorn
+from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 PATH = "/api/cache/disk/refusals"
 
 
 @pytest.fixture(scope="module")
 def server(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
-    return start_gunicorn(new_env())
+    return start_gunicorn({**new_env(), **QUICK_START})
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ PUT = f"PUT {PATH} HTTP/1.1"
         (403, [PUT, HOST, JSON, LENGTH, "Sec-Fetch-Site: cross-site"], GOOD),
         (403, [f"DELETE {PATH} HTTP/1.1", HOST, "Sec-Fetch-Site: same-site"], b""),
         (403, ["DELETE /api/cache/disk HTTP/1.1", HOST, "Origin: http://localhost:1"], b""),
+        (403, [f"PUT {PATH} HTTP/1.0", HOST, JSON, LENGTH], GOOD),
         (415, [PUT, HOST, LENGTH], GOOD),
         (415, [f"POST {PATH}/incr HTTP/1.1", HOST, "Content-Type: text/plain", LENGTH], GOOD),
         (411, [PUT, HOST, JSON, "Transfer-Encoding: chunked"], b"10\r\n" + GOOD + b"\r\n0\r\n\r\n"),
@@ -99,7 +100,7 @@ def test_the_origin_streams_what_it_promises(server: GunicornServer) -> None:
 
 
 def test_the_demo_is_off_unless_asked_for(new_env: NewEnv, start_gunicorn: StartGunicorn) -> None:
-    server = start_gunicorn({**new_env(), "DEMO": "0", "WEB_CONCURRENCY": "1"})
+    server = start_gunicorn({**new_env(), **QUICK_START, "DEMO": "0", "WEB_CONCURRENCY": "1"})
     for line in ("GET /api/worker HTTP/1.1", f"GET {PATH} HTTP/1.1", "GET / HTTP/1.1"):
         status, said = send(server, [line, HOST])
         assert status == 404

@@ -7,12 +7,12 @@ import pytest
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import AnswerLost, Connection, Moved, NotReached, Workers
-from tests.system.conftest import WORKERS, NewEnv, StartGunicorn
+from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 
 @pytest.fixture(scope="module")
 def server(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
-    return start_gunicorn(new_env())
+    return start_gunicorn({**new_env(), **QUICK_START})
 
 
 @pytest.fixture

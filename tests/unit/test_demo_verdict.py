@@ -106,6 +106,7 @@ def test_with_anything_unanswered_nothing_is_called_shared(
         (LOCMEM, Verdict.BROKEN, True, True),
         (DUMMY, Verdict.BROKEN, True, True),
         ("django.core.cache.backends.filebased.FileBasedCache", Verdict.BROKEN, True, False),
+        ("somebody.elses.Cache", Verdict.DOWN, False, False),
     ],
 )
 def test_what_ought_to_be_shared_and_is_not_is_unwelcome(

@@ -127,6 +127,12 @@ def test_requests_through_a_proxy_are_refused(header: str) -> None:
     assert header.lower() in body["error"].lower()
 
 
+def test_what_nginx_forwards_by_default_is_refused() -> None:
+    status, body = put(SERVER_PROTOCOL="HTTP/1.0")
+    assert (status, stored()) == (403, None)
+    assert "HTTP/1.0" in body["error"]
+
+
 @pytest.mark.parametrize(
     "meta",
     [
