@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, index, origin, worker
+from cacheapp.views import cache, downloads, index, origin, worker
 
 
 class AnyText(StringConverter):
@@ -25,6 +25,8 @@ urlpatterns = [
     path("api/cache/<str:alias>/<str:key>/add", cache.add, name="add"),
     path("api/cache/<str:alias>/<str:key>/touch", cache.touch, name="touch"),
     path("api/cache/<str:alias>/<cacheapp_any:key>", cache.key, name="key"),
+    path("api/downloads", downloads.downloads, name="downloads"),
+    path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
     path("api/<cacheapp_any:rest>", index.nothing_here, name="nothing"),
 ]

@@ -20,6 +20,10 @@ ENDPOINTS = {
     "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
     "POST /api/cache/<alias>/<key>/touch": 'give a key a new {"timeout": ...}',
     "DELETE /api/cache/<alias>": "remove the demo's keys, and no others",
+    "POST /api/downloads": 'fetch {"urls": [...], "threads": 32} in the background',
+    "GET /api/downloads": "the newest downloads: ?limit=... (to 100)",
+    "GET /api/downloads/<id>": "where a download is, from any worker",
+    "DELETE /api/downloads/<id>": "cancel a download, from any worker",
     "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
 }
 

@@ -1,0 +1,91 @@
+r"""Decides which URLs may be fetched: by the origins that are allowed, at every hop of a redirect.
+
+One parser decides and fetches: what is checked here is what `connections` connects to. That is why
+only the characters of RFC 3986 are let in: on the others (`\\`, spaces, controls) parsers differ,
+and a URL that two parsers read differently passes one check and reaches another host.
+"""
+
+import dataclasses
+import re
+from urllib.parse import urljoin
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from cacheapp.errors import CacheappError
+
+MAX_URL_CHARACTERS = 4096
+_PORTS = {"http": 80, "https": 443}
+_NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
+
+
+class UrlRefused(CacheappError):
+    """The URL may not be fetched; the message says why. Nothing was sent to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A URL that was taken apart once: where to connect, and what to ask for."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    target: str
+    """Path and query."""
+
+    @property
+    def origin(self) -> str:
+        """The origin in the form of `Conf.download_origins`."""
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """Lets through the URLs of some origins (`scheme://host:port`)."""
+
+    origins: frozenset[str]
+
+    def admit(self, url: str) -> Address:
+        """Return the URL taken apart; raise `UrlRefused` where it may not be fetched."""
+        address = take_apart(url)
+        if address.origin not in self.origins:
+            allowed = ", ".join(sorted(self.origins)) or "none (CACHEAPP['DOWNLOAD_ORIGINS'])"
+            raise UrlRefused(f"origin {address.origin} is not allowed; allowed: {allowed}")
+        return address
+
+    def follow(self, address: Address, location: str) -> Address:
+        """Return where a redirect leads; raise `UrlRefused` where that may not be fetched."""
+        try:
+            return self.admit(urljoin(address.url, location))
+        except UrlRefused as exc:
+            raise UrlRefused(f"redirected to {location[:200]!r}: {exc}") from exc
+        except ValueError as exc:  # urljoin's, on such as an unclosed [
+            raise UrlRefused(f"redirected to {location[:200]!r}, which is no URL") from exc
+
+
+def take_apart(url: str) -> Address:
+    """Return the parts of an absolute http(s) URL; raise `UrlRefused` naming what is wrong."""
+    if len(url) > MAX_URL_CHARACTERS:
+        raise UrlRefused(f"{len(url)} characters; expected at most {MAX_URL_CHARACTERS}")
+    if found := _NOT_IN_A_URL.search(url):
+        where = f"{found[0]!r} at character {found.start() + 1}"
+        raise UrlRefused(f"{where} cannot stand in a URL; percent-encode it")
+    try:
+        parts = parse_url(url)
+    except LocationParseError as exc:
+        raise UrlRefused("not a URL; expected http:// or https:// with a host") from exc
+    return _checked(url, parts)
+
+
+def _checked(url: str, parts: Url) -> Address:
+    if parts.scheme not in _PORTS:
+        raise UrlRefused(f"scheme is {parts.scheme!r}; expected http or https")
+    if not parts.host:
+        raise UrlRefused("no host")
+    if parts.auth is not None:
+        raise UrlRefused("has a user name or password before the host; credentials are not sent")
+    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    if not port:
+        raise UrlRefused("port is 0; expected 1 to 65535")
+    return Address(url, parts.scheme, parts.host, port, parts.request_uri)

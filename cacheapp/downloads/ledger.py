@@ -1,0 +1,257 @@
+"""What the database knows about downloads, and every write to it after a job is made.
+
+Invariants, each held by a transaction:
+- A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
+  "unfinished and still so" (`_mine`, `end_early`), so that exactly one of them ends it.
+- The rows of a job's files are written in the same transaction as a write to the job that found it
+  unfinished: a late owner writes nothing.
+- In a finished job no file is unfinished.
+
+SQLite takes the write lock when a transaction begins (see the settings); elsewhere the row lock of
+the first UPDATE or `select_for_update` serves.
+"""
+
+import dataclasses
+import datetime as dt
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Count, Q, QuerySet, Sum
+
+from cacheapp import clock
+from cacheapp.conf import conf
+from cacheapp.downloads.engine import Item, Plan, Progress, Report
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.names import plan_names
+from cacheapp.downloads.order import Order
+from cacheapp.downloads.states import (
+    JOB_MOVES,
+    UNFINISHED_FILE,
+    UNFINISHED_JOB,
+    FileState,
+    JobState,
+    file_sources,
+    outcome,
+    sources,
+)
+from cacheapp.downloads.transfer import remove_partials
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """A process that runs jobs."""
+
+    token: UUID
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the owner learns when it records its progress."""
+
+    cancelled: frozenset[UUID]
+    """Jobs whose cancellation was asked for."""
+    lost: frozenset[UUID]
+    """Jobs that somebody else has ended meanwhile."""
+
+
+def now() -> dt.datetime:
+    """Return the wall time as the database keeps it."""
+    return dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
+
+
+def directory_of(job_id: UUID, root: Path) -> Path:
+    """Return where a job's files arrive."""
+    return root / str(job_id)
+
+
+@transaction.atomic
+def create(order: Order, owner: Owner) -> DownloadJob:
+    """Write a queued job and its files; the owner answers for it from now on."""
+    moment = now()
+    job = DownloadJob.objects.create(
+        threads=order.threads,
+        extra_origins=sorted(order.extra_origins),
+        owner=owner.token,
+        owner_pid=owner.pid,
+        heartbeat_at=moment,
+        created_at=moment,
+        files_total=len(order.urls),
+    )
+    names = plan_names(order.urls)
+    DownloadFile.objects.bulk_create(
+        (
+            DownloadFile(job=job, position=position, url=url, name=name)
+            for position, (url, name) in enumerate(zip(order.urls, names, strict=True))
+        ),
+        batch_size=500,
+    )
+    return job
+
+
+def waiting(owner: Owner) -> list[DownloadJob]:
+    """Return the owner's queued jobs, oldest first."""
+    found = DownloadJob.objects.filter(owner=owner.token, state=JobState.QUEUED)
+    return list(found.order_by("created_at", "id"))
+
+
+def start(job: DownloadJob, owner: Owner, root: Path) -> Plan | None:
+    """Move a job from queued to running and return what is to be done; `None` if it has ended."""
+    moment = now()
+    moved = _mine(job.id, owner).filter(state__in=sources(JobState.RUNNING), cancel_asked=False)
+    if not moved.update(state=JobState.RUNNING, started_at=moment, heartbeat_at=moment):
+        return None
+    rows = job.files.order_by("position").values_list("id", "position", "url", "name")
+    return Plan(
+        job=job.id,
+        directory=directory_of(job.id, root),
+        threads=min(job.threads, job.files_total),
+        origins=frozenset(conf().download_origins) | frozenset(job.extra_origins),
+        items=tuple(Item(*row) for row in rows),
+    )
+
+
+@transaction.atomic
+def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) -> Told:
+    """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction."""
+    moment = now()
+    mine = DownloadJob.objects.filter(owner=owner.token, state__in=UNFINISHED_JOB)
+    mine.update(heartbeat_at=moment)  # the first statement: it takes the lock
+    asked = dict(mine.values_list("id", "cancel_asked"))
+    for job_id, (reports, progress) in changes.items():
+        if job_id in asked:
+            _mine(job_id, owner).update(**dataclasses.asdict(progress))
+            _write(reports)
+    return Told(
+        cancelled=frozenset(job_id for job_id, cancelled in asked.items() if cancelled),
+        lost=frozenset(changes.keys() - asked.keys()),
+    )
+
+
+@transaction.atomic
+def finish(
+    job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, error: str
+) -> JobState | None:
+    """End a job whose run is over; return how, or `None` if somebody else has ended it."""
+    job = _mine(job_id, owner).select_for_update().first()
+    if job is None:
+        return None
+    _write(reports)
+    state = outcome(total=job.files_total, done=progress.files_done, cancel_asked=job.cancel_asked)
+    if state is JobState.FAILED and not error:
+        error = f"{progress.files_failed} of {job.files_total} files failed"
+    _close(job, state, "" if state is JobState.SUCCEEDED else error)
+    return state
+
+
+def ask_cancel(job_id: UUID) -> bool:
+    """Leave word that a job is to be cancelled; return whether it was unfinished."""
+    asked = DownloadJob.objects.filter(id=job_id, state__in=UNFINISHED_JOB)
+    return bool(asked.update(cancel_asked=True))
+
+
+def is_orphan(job: DownloadJob) -> bool:
+    """Return whether the job is unfinished and its owner has given no sign of life for too long."""
+    age = now() - job.heartbeat_at
+    return job.state in UNFINISHED_JOB and age.total_seconds() > conf().download_heartbeat_s
+
+
+def end_early(job: DownloadJob, error: str) -> bool:
+    """End a job whose owner no longer can; return whether it was we who did.
+
+    The job's directory is the truth about its files: a final name there means a whole file, also
+    when the owner had no time to record it. Nothing happens if the job has changed since `job` was
+    read: another worker was first, or its owner lives.
+    """
+    root = conf().download_root
+    directory = None if root is None else directory_of(job.id, root)
+    whole = _whole_files(directory)
+    with transaction.atomic():
+        same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
+        found = DownloadJob.objects.select_for_update().filter(same).first()
+        if found is None or found.state not in UNFINISHED_JOB:
+            return False
+        rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
+        _write(
+            Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
+            for row in rows
+            if (size := whole.get(row.name)) is not None
+        )
+        done = found.files.filter(state=FileState.SUCCEEDED).count()
+        state = outcome(total=found.files_total, done=done, cancel_asked=found.cancel_asked)
+        _close(found, state, "" if state is JobState.SUCCEEDED else error)
+    if directory is not None:
+        remove_partials(directory)
+    logger.warning(
+        *("job %s: %s: %s", job.id, state, error or "cancelled before it began"),
+        extra={"event": "job_ended", "job": str(job.id), "state": state},
+    )
+    return True
+
+
+def owned(owner: Owner) -> list[DownloadJob]:
+    """Return the owner's unfinished jobs."""
+    return list(DownloadJob.objects.filter(owner=owner.token, state__in=UNFINISHED_JOB))
+
+
+def _mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
+    return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=UNFINISHED_JOB)
+
+
+def _close(job: DownloadJob, state: JobState, error: str) -> None:
+    """Write a job's end: no file stays unfinished, and the numbers are counted from the rows."""
+    if state not in JOB_MOVES[JobState(job.state)]:
+        raise AssertionError(f"job {job.id} cannot move from {job.state} to {state}")
+    left = FileState.CANCELLED if state is JobState.CANCELLED else FileState.FAILED
+    reason = error or "not fetched: the job was cancelled"
+    job.files.filter(state__in=UNFINISHED_FILE).update(state=left, error=reason)
+    counts = job.files.aggregate(
+        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
+        failed=Count("id", filter=Q(state=FileState.FAILED)),
+        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
+    )
+    moment = now()
+    DownloadJob.objects.filter(id=job.id).update(
+        state=state,
+        error=error,
+        files_done=counts["done"],
+        files_failed=counts["failed"],
+        bytes_done=counts["size"] or 0,
+        heartbeat_at=moment,
+        finished_at=moment,
+    )
+
+
+def _write(reports: Iterable[Report]) -> None:
+    """Write files' rows; one statement for all, because 10,000 may come in one job.
+
+    A file that has ended stays as it ended.
+    """
+    rows = [
+        (report.state.value, report.bytes_done, report.error, report.item.row) for report in reports
+    ]
+    if not rows:
+        return
+    unfinished = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_FILE))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {DownloadFile._meta.db_table} SET state = %s, bytes_done = %s, error = %s "  # noqa: S608, SLF001 (our own names)
+            f"WHERE id = %s AND state IN ({unfinished})",
+            rows,
+        )
+
+
+def _whole_files(directory: Path | None) -> dict[str, int]:
+    """Return the size of each final name in a job's directory."""
+    if directory is None or not directory.is_dir():
+        return {}
+    return {
+        path.name: path.stat().st_size
+        for path in directory.iterdir()
+        if not path.name.startswith(".") and path.is_file()
+    }

@@ -1,0 +1,85 @@
+"""The durable facts about downloads: what any worker can read, and what outlives the owner."""
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+
+from cacheapp.downloads.names import MAX_BYTES
+from cacheapp.downloads.states import FileState, JobState
+
+
+class DownloadJob(models.Model):
+    """One order of files, run by the worker that took it: its owner.
+
+    Who writes what: the view that takes the order creates the row; from then on the owner's
+    coordinator writes it (`ledger`), each time with the compare-and-set "still unfinished, still
+    mine". Others write two things only: `cancel_asked`, and, once the heartbeat is too old, the
+    end of the job, by compare-and-set on that heartbeat.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    state = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in JobState], default=JobState.QUEUED.value
+    )
+    threads = models.PositiveIntegerField()
+    extra_origins = models.JSONField(default=list)
+    """Origins allowed for this job besides the setting: the demo's own."""
+    error = models.TextField(blank=True, default="")
+    """Why the job as a whole ended early; what was wrong with a file stands with the file."""
+    cancel_asked = models.BooleanField(default=False)
+
+    owner = models.UUIDField()
+    """The process that runs the job (`host.identity`). Process ids come again; this does not."""
+    owner_pid = models.PositiveIntegerField()
+    heartbeat_at = models.DateTimeField()
+
+    files_total = models.PositiveIntegerField()
+    files_done = models.PositiveIntegerField(default=0)
+    files_failed = models.PositiveIntegerField(default=0)
+    bytes_done = models.PositiveBigIntegerField(default=0)
+    """Bytes of the files that are whole, and of those that are on their way."""
+
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        """How jobs are looked for: by their owner, and the newest first."""
+
+        indexes: ClassVar = [
+            models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
+            models.Index(fields=["-created_at"], name="cacheapp_job_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.state} {self.files_done}/{self.files_total}"
+
+
+class DownloadFile(models.Model):
+    """One file of a job."""
+
+    job = models.ForeignKey(DownloadJob, on_delete=models.CASCADE, related_name="files")
+    position = models.PositiveIntegerField()
+    """Place in the order, from 0; names the partial file."""
+    url = models.TextField()
+    name = models.CharField(max_length=MAX_BYTES)
+    """The file's final name in the job's directory."""
+    state = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in FileState],
+        default=FileState.QUEUED.value,
+    )
+    bytes_done = models.PositiveBigIntegerField(default=0)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        """One file per place in the order, and per name."""
+
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job", "position"], name="cacheapp_file_position"),
+            models.UniqueConstraint(fields=["job", "name"], name="cacheapp_file_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.state}"

@@ -1,0 +1,200 @@
+"""Who may write what about a job, in the database."""
+
+import datetime as dt
+import uuid
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads import ledger
+from cacheapp.downloads.engine import Item, Plan, Progress, Report
+from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.order import Order
+from cacheapp.downloads.states import FileState, JobState
+
+pytestmark = pytest.mark.django_db
+
+ME = Owner(uuid.uuid4(), 1111)
+OTHER = Owner(uuid.uuid4(), 1111)  # the same process id, on another host or later
+URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
+
+
+@pytest.fixture(autouse=True)
+def root(settings: Settings, tmp_path: Path) -> Path:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path}
+    return tmp_path
+
+
+@pytest.fixture
+def job() -> DownloadJob:
+    return ledger.create(Order(URLS, threads=9), ME)
+
+
+@pytest.fixture
+def plan(job: DownloadJob, root: Path) -> Plan:
+    plan = ledger.start(job, ME, root)
+    assert plan is not None
+    return plan
+
+
+def _age(job: DownloadJob, seconds: float) -> None:
+    job.heartbeat_at = ledger.now() - dt.timedelta(seconds=seconds)
+    job.save(update_fields=["heartbeat_at"])
+
+
+def _states(job: DownloadJob) -> list[str]:
+    return list(job.files.order_by("position").values_list("state", flat=True))
+
+
+def _done(item: Item, size: int = 10) -> Report:
+    return Report(item, FileState.SUCCEEDED, bytes_done=size)
+
+
+def test_a_new_job_is_queued_with_its_files(job: DownloadJob) -> None:
+    assert (job.state, job.files_total, job.owner_pid) == ("queued", 4, 1111)
+    assert list(job.files.order_by("position").values_list("url", "name", "state")) == [
+        (url, f"{n}.bin", "queued") for n, url in enumerate(URLS)
+    ]
+    assert [found.id for found in ledger.waiting(ME)] == [job.id]
+    assert ledger.waiting(OTHER) == []
+
+
+def test_only_its_owner_starts_a_job_and_only_once(job: DownloadJob, root: Path) -> None:
+    assert ledger.start(job, OTHER, root) is None
+    plan = ledger.start(job, ME, root)
+    assert plan is not None
+    assert plan.directory == root / str(job.id)
+    assert plan.threads == 4  # no more than there are files
+    assert [item.name for item in plan.items] == ["0.bin", "1.bin", "2.bin", "3.bin"]
+    assert ledger.start(job, ME, root) is None
+
+
+def test_a_job_that_was_cancelled_first_is_not_started(job: DownloadJob, root: Path) -> None:
+    assert ledger.ask_cancel(job.id)
+    assert ledger.start(job, ME, root) is None
+    assert ledger.record(ME, {}).cancelled == {job.id}
+
+
+def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: Plan) -> None:
+    _age(job, 60)
+    reports = [_done(plan.items[0]), Report(plan.items[1], FileState.FAILED, error="answered 404")]
+    told = ledger.record(ME, {job.id: (reports, Progress(1, 1, 15))})
+    assert told == ledger.Told(cancelled=frozenset(), lost=frozenset())
+    job.refresh_from_db()
+    assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
+    assert _states(job) == ["succeeded", "failed", "queued", "queued"]
+    assert not ledger.is_orphan(job)
+
+
+def test_a_late_owner_writes_nothing_and_is_told(job: DownloadJob, plan: Plan) -> None:
+    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
+    told = ledger.record(ME, {job.id: ([_done(plan.items[0])], Progress(1, 0, 10))})
+    assert told.lost == {job.id}
+    assert ledger.finish(job.id, ME, [_done(plan.items[0])], Progress(4, 0, 40), "") is None
+    job.refresh_from_db()
+    assert (job.state, job.files_done, job.error) == ("failed", 0, "its worker 1111 ended")
+    assert _states(job) == ["failed"] * 4
+
+
+def test_another_process_with_the_same_pid_is_not_the_owner(job: DownloadJob, plan: Plan) -> None:
+    told = ledger.record(OTHER, {job.id: ([_done(plan.items[0])], Progress(1, 0, 10))})
+    assert told.lost == {job.id}
+    assert ledger.owned(OTHER) == []
+    assert _states(job) == ["queued"] * 4
+
+
+@pytest.mark.parametrize(
+    ("failed", "cancel", "state", "error"),
+    [
+        pytest.param(0, False, "succeeded", "", id="all-whole"),
+        pytest.param(1, False, "failed", "1 of 4 files failed", id="one-failed"),
+        pytest.param(0, True, "succeeded", "", id="cancelled-too-late"),
+    ],
+)
+def test_a_job_ends_with_the_numbers_of_its_files(
+    job: DownloadJob, plan: Plan, failed: int, state: str, error: str, *, cancel: bool
+) -> None:
+    if cancel:
+        assert ledger.ask_cancel(job.id)
+    reports = [_done(item) for item in plan.items[failed:]]
+    reports += [Report(item, FileState.FAILED, error="x") for item in plan.items[:failed]]
+    progress = Progress(4 - failed, failed, 40 - 10 * failed)
+    assert ledger.finish(job.id, ME, reports, progress, "") == state
+    job.refresh_from_db()
+    assert (job.state, job.error) == (state, error)
+    assert (job.files_done, job.files_failed) == (4 - failed, failed)
+    assert job.bytes_done == 10 * (4 - failed)
+    assert job.finished_at is not None
+
+
+def test_what_a_cancelled_job_had_not_begun_is_cancelled(job: DownloadJob, plan: Plan) -> None:
+    assert ledger.ask_cancel(job.id)
+    reports = [_done(plan.items[0]), Report(plan.items[1], FileState.CANCELLED, error="cancelled")]
+    assert ledger.finish(job.id, ME, reports, Progress(1, 0, 10), "") is JobState.CANCELLED
+    assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
+    assert not ledger.ask_cancel(job.id)
+
+
+def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> None:
+    assert not ledger.is_orphan(job)
+    _age(job, 4)
+    assert not ledger.is_orphan(job)
+    _age(job, 5.1)
+    assert ledger.is_orphan(job)
+    DownloadJob.objects.update(state="failed")
+    job.refresh_from_db()
+    assert not ledger.is_orphan(job)
+
+
+def test_exactly_one_ends_an_orphan(job: DownloadJob, plan: Plan) -> None:
+    _age(job, 60)
+    seen = [DownloadJob.objects.get(id=job.id) for _ in range(3)]
+    assert [ledger.end_early(found, f"by {n}") for n, found in enumerate(seen)] == [
+        *(True, False, False),
+    ]
+    job.refresh_from_db()
+    assert job.error == "by 0"
+
+
+def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: Plan) -> None:
+    _age(job, 60)
+    seen = DownloadJob.objects.get(id=job.id)
+    assert ledger.record(ME, {job.id: ([], Progress())}).lost == frozenset()
+    assert not ledger.end_early(seen, "too late")
+    job.refresh_from_db()
+    assert job.state == "running"
+
+
+def test_files_that_are_whole_on_disk_count_though_nobody_recorded_them(
+    job: DownloadJob, plan: Plan
+) -> None:
+    plan.directory.mkdir()
+    (plan.directory / "1.bin").write_bytes(b"12345")
+    (plan.directory / ".2.part").write_bytes(b"123")
+    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
+    job.refresh_from_db()
+    assert (job.state, job.files_done, job.files_failed, job.bytes_done) == ("failed", 1, 3, 5)
+    assert _states(job) == ["failed", "succeeded", "failed", "failed"]
+    assert [path.name for path in plan.directory.iterdir()] == ["1.bin"]
+    assert set(DownloadFile.objects.filter(state="failed").values_list("error", flat=True)) == {
+        "its worker 1111 ended"
+    }
+
+
+def test_an_orphan_whose_files_are_all_on_disk_has_succeeded(job: DownloadJob, plan: Plan) -> None:
+    plan.directory.mkdir()
+    for item in plan.items:
+        (plan.directory / item.name).write_bytes(b"1")
+    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
+    job.refresh_from_db()
+    assert (job.state, job.error, job.files_done) == ("succeeded", "", 4)
+
+
+def test_an_orphan_that_was_to_be_cancelled_is_cancelled(job: DownloadJob) -> None:
+    assert ledger.ask_cancel(job.id)
+    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("cancelled", "its worker 1111 ended")
+    assert _states(job) == ["cancelled"] * 4

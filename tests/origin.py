@@ -1,0 +1,214 @@
+"""An HTTP origin on loopback that can be slow, cut, lie, redirect, hang: what real ones do.
+
+The first part of the path says how it behaves (`Origin._KINDS`); the rest is free, so that any
+file name can be asked for. `python -m tests.origin` serves until its standard input is closed,
+for programs that need it in a process of its own.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import ClassVar, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from cacheapp.lab.origin import content
+
+Query = Mapping[str, str]
+Kind = Callable[["Origin", asyncio.StreamWriter, Query], Awaitable[None]]
+
+
+def body(query: Query) -> bytes:
+    """Return the bytes that the origin stands for: by `n`, as many as `bytes` says."""
+    return b"".join(content(int(query.get("n", "0")), int(query.get("bytes", "1000"))))
+
+
+class Origin:
+    """The server, in a thread of its own; use it as a context manager.
+
+    `_lock` guards `asked` and `connections`; the event loop's thread alone uses the rest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.asked: list[tuple[str, str]] = []
+        """Method and path of each request, in the order of arrival."""
+        self.accept_encodings: set[str] = set()
+        self.connections = 0
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="origin", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._served: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        port = server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with self._lock:
+            self.connections += 1
+        try:
+            await self._talk(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went, or the test is over
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort() if writer.is_closing() else writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            method, target, _version = head.split("\r\n", 1)[0].split(" ")
+            parts = urlsplit(target)
+            fields = [line.partition(": ") for line in head.lower().split("\r\n")]
+            with self._lock:
+                self.asked.append((method, target))
+                encodings = {value for name, _, value in fields if name == "accept-encoding"}
+                self.accept_encodings |= encodings
+            query = dict(parse_qsl(parts.query))
+            await self._KINDS[parts.path.split("/")[1]](self, writer, query)
+            await writer.drain()
+
+    async def _file(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        await asyncio.sleep(int(query.get("delay_ms", "0")) / 1000)
+        found = body(query)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(found)}\r\n"
+        writer.write(head.encode() + query.get("header", "X-A: b").encode() + b"\r\n\r\n" + found)
+
+    async def _once(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        await self._file(writer, {**query, "header": "Connection: close"})
+        writer.close()
+
+    async def _cut(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        found = body(query)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(found))
+        writer.write(found[: len(found) // 2])
+        await writer.drain()
+        writer.close()
+
+    async def _more_than_announced(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        found = body(query)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(found))
+        writer.write(found + b"and this, which was not announced")
+
+    async def _lengths(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        lines = "".join(f"Content-Length: {value}\r\n" for value in query["say"].split(","))
+        writer.write(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body(query))
+        await writer.drain()
+        writer.close()
+
+    async def _unframed(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body(query))
+        await writer.drain()
+        writer.close()
+
+    async def _chunked(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        found = body(query)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        half = len(found) // 2
+        writer.write(b"%x\r\n%b\r\n" % (half, found[:half]))
+        writer.write(b"%x\r\n%b\r\n" % (len(found) - half, found[half:]))
+        if "cut" in query:
+            await writer.drain()
+            writer.close()
+            return
+        writer.write(b"0\r\n\r\n")
+
+    async def _status(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        writer.write(f"HTTP/1.1 {query['say']}\r\nContent-Length: 3\r\n\r\nno\n".encode())
+
+    async def _redirect(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {query['to']}\r\n".encode())
+        writer.write(b"Content-Length: 0\r\n\r\n")
+
+    async def _circle(self, writer: asyncio.StreamWriter, _query: Query) -> None:
+        await self._redirect(writer, {"to": "/circle/again"})
+
+    async def _hang(self, _writer: asyncio.StreamWriter, _query: Query) -> None:
+        await self._over.wait()
+
+    async def _hang_in_body(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        found = body(query)
+        close = b"Connection: close\r\n" if "close" in query else b""
+        writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (close, len(found)))
+        writer.write(found[: len(found) // 2])
+        await self._over.wait()
+
+    async def _trickle(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        found = body(query)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(found))
+        for byte in found:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async def _flaky(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        """Close the connection without a word, but for the first request on it."""
+        if writer in self._served:
+            writer.close()
+            return
+        self._served.add(writer)
+        await self._file(writer, query)
+
+    _KINDS: ClassVar[dict[str, Kind]] = {
+        "file": _file,
+        "once": _once,
+        "flaky": _flaky,
+        "cut": _cut,
+        "more": _more_than_announced,
+        "lengths": _lengths,
+        "unframed": _unframed,
+        "chunked": _chunked,
+        "status": _status,
+        "redirect": _redirect,
+        "circle": _circle,
+        "hang": _hang,
+        "hang-in-body": _hang_in_body,
+        "trickle": _trickle,
+    }
+
+
+def main() -> None:
+    """Print the address, and serve until whoever started this closes our input, or ends."""
+    with Origin() as origin:
+        print(origin.url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+import itertools
+
+import pytest
+
+from cacheapp.downloads.states import (
+    FILE_MOVES,
+    JOB_MOVES,
+    UNFINISHED_FILE,
+    UNFINISHED_JOB,
+    FileState,
+    JobState,
+    file_sources,
+    outcome,
+    sources,
+)
+
+
+def test_a_finished_job_or_file_has_no_way_on() -> None:
+    finished = {"succeeded", "failed", "cancelled"}
+    assert {state.value for state, moves in JOB_MOVES.items() if not moves} == finished
+    assert {state.value for state, moves in FILE_MOVES.items() if not moves} == finished
+    assert {JobState.QUEUED, JobState.RUNNING} == UNFINISHED_JOB
+    assert {FileState.QUEUED, FileState.RUNNING} == UNFINISHED_FILE
+
+
+def test_every_state_stands_in_its_table_and_can_be_reached() -> None:
+    assert set(JOB_MOVES) == set(JobState)
+    assert set(FILE_MOVES) == set(FileState)
+    assert frozenset().union(*JOB_MOVES.values()) == set(JobState) - {JobState.QUEUED}
+    assert frozenset().union(*FILE_MOVES.values()) == set(FileState) - {FileState.QUEUED}
+
+
+def test_no_job_succeeds_that_never_ran() -> None:
+    assert sources(JobState.SUCCEEDED) == {JobState.RUNNING}
+
+
+def test_what_a_compare_and_set_expects_is_the_table_read_backwards() -> None:
+    for old, new in itertools.product(JobState, JobState):
+        assert (old in sources(new)) == (new in JOB_MOVES[old])
+    for before, after in itertools.product(FileState, FileState):
+        assert (before in file_sources(after)) == (after in FILE_MOVES[before])
+
+
+@pytest.mark.parametrize(
+    ("done", "cancel_asked", "expected"),
+    [
+        pytest.param(3, False, JobState.SUCCEEDED, id="all-whole"),
+        pytest.param(3, True, JobState.SUCCEEDED, id="cancelled-too-late"),
+        pytest.param(2, False, JobState.FAILED, id="one-failed"),
+        pytest.param(2, True, JobState.CANCELLED, id="cancelled"),
+        pytest.param(0, False, JobState.FAILED, id="none"),
+    ],
+)
+def test_a_job_ends_as_its_files_did(done: int, expected: JobState, *, cancel_asked: bool) -> None:
+    assert outcome(total=3, done=done, cancel_asked=cancel_asked) is expected
