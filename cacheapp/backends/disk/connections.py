@@ -53,7 +53,7 @@ class Connection:
         self.request = -1  # the store's request number when the file was last looked at
         self.checked_s = 0.0  # and the wall time
         self.volume: int | None = None  # bytes in use, as the last `Shard.volume()` found
-        self.unchecked_bytes = 0  # written since the size of the WAL was last looked at
+        self.writes = 0  # since the size of the WAL was last looked at
         self.next_checkpoint_s = 0.0
         handle.opening = self
         try:
@@ -85,7 +85,8 @@ class Handle:
     __slots__ = ("connections", "ended", "inside", "lock", "nested", "opening", "thread", "torn")
 
     def __init__(self, shards: int) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: a signal handler may fork while this thread prepares a fork.
+        self.lock = threading.RLock()
         self.inside = False
         self.thread = threading.get_ident()
         self.connections: list[Connection | None] = [None] * shards
@@ -119,8 +120,7 @@ class _Owner:
         handle: Handle | None = self._handle
         while handle is not None:
             handle.ended = True
-            # Not waiting: the lock is taken only during a fork, which closes them itself, and in
-            # a forked child, where the locals of the parent's other threads go while it is held.
+            # Not waiting: others take the lock only to close the connections themselves.
             if handle.lock.acquire(blocking=False):
                 try:
                     handle.close()
@@ -138,7 +138,7 @@ class Handles:
         self._lock = threading.RLock()
         self._all: list[Handle] = []  # guarded by _lock; the strong references
         self._here = threading.local()
-        self._held: list[Handle] = []  # whose locks a fork in progress holds
+        self._held: list[list[Handle]] = []  # whose locks the forks in progress hold
 
     def __repr__(self) -> str:
         opened = sum(con is not None for handle in self._all for con in handle.connections)
@@ -180,20 +180,20 @@ class Handles:
         """Wait for the operations in flight and close every connection; keep the locks."""
         self._lock.acquire()
         me = threading.get_ident()
-        self._held = []
+        held: list[Handle] = []
         for handle in self._all:
             if handle.inside and handle.thread == me:
                 handle.torn += 1  # a signal handler forks: see the module's docstring
             else:
                 handle.lock.acquire()
-                self._held.append(handle)
+                held.append(handle)
             handle.close()
+        self._held.append(held)
 
     def after_fork_in_parent(self) -> None:
         """Let the threads go on."""
-        for handle in self._held:
+        for handle in self._held.pop():
             handle.lock.release()
-        self._held = []
         self._lock.release()
 
     def after_fork_in_child(self) -> None:

@@ -42,9 +42,6 @@ _TOUCH = "UPDATE Cache SET expire_time = ?" + _ALIVE
 _PERSIST = "UPDATE Cache SET expire_time = NULL" + _ALIVE + " AND expire_time IS NOT NULL"
 _NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
 
-# Bytes that a row costs beside its value, roughly: only for deciding when to look at the WAL.
-_ROW_BYTES = 8192
-
 
 class Shard(CacheFile):
     """The entries of one database; `key` is always a final key."""
@@ -65,10 +62,6 @@ class Shard(CacheFile):
         except (sqlite3.Error, OSError, StoreFull):
             self._unlink([columns[2] for _, columns in rows])
             raise
-        connection.unchecked_bytes += sum(
-            _ROW_BYTES + (len(columns[3]) if isinstance(columns[3], bytes | str) else 0)
-            for _, columns in rows
-        )
 
     def _put(
         self,

@@ -34,7 +34,7 @@ def suspects_damage(error: Exception) -> bool:
 
 def is_closed(error: Exception) -> bool:
     """Return whether the connection was closed before the statement ran."""
-    return isinstance(error, sqlite3.ProgrammingError)
+    return isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error)
 
 
 def is_busy(error: Exception) -> bool:

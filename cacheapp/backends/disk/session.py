@@ -117,18 +117,20 @@ class Sessions:
         writing: bool,
     ) -> Any:
         """Run it, and again after what went wrong was mended; it never runs twice with effect."""
-        for attempt in range(_ATTEMPTS):
+        attempt = 0
+        while attempt < _ATTEMPTS:
             torn = handle.torn
             con: Connection | None = None
             try:
                 con = self._connected(handle, number)
                 shard = self._shards[number]
                 if shard is None or shard.database_identity != con.identity:
-                    handle.drop(number)  # another thread has replaced it since
-                    continue
+                    raise FileNotFoundError(2, "was replaced by another thread")
                 result = work(shard, con, *args)
             except (sqlite3.Error, OSError, Damaged) as exc:
-                if is_closed(exc) and handle.torn != torn:
+                if is_closed(exc):  # by a fork, so it did not commit; forks are no failed attempts
+                    handle.drop(number)
+                    attempt += handle.torn == torn
                     continue
                 if attempt == _ATTEMPTS - 1 or not self._mended(
                     handle, number, con, exc, hard=attempt > 0
@@ -139,6 +141,7 @@ class Sessions:
                         path=self._databases[number],
                         timeout_s=self._timeout_s,
                     ) from exc
+                attempt += 1
             else:
                 if writing:
                     self._upkeep.after_write(shard, con)
@@ -219,7 +222,7 @@ class Sessions:
         if is_busy(error):
             return False
         handle.drop(number)
-        if suspects_damage(error) and con is not None:
+        if suspects_damage(error):
             self._inspect(handle, number, con, error, hard=hard)
             return True
         moved = con is None or identity_of(self._databases[number]) != con.identity
@@ -229,13 +232,22 @@ class Sessions:
         return gone or (moved and con is not None)
 
     def _inspect(
-        self, handle: Handle, number: int, con: Connection, error: Exception, *, hard: bool
+        self,
+        handle: Handle,
+        number: int,
+        con: Connection | None,
+        error: Exception,
+        *,
+        hard: bool,
     ) -> None:
-        """Set the database aside if it is damaged, and is still the one that the error is about."""
+        """Set the database aside if it is damaged, and is still the one that the error is about.
+
+        Without a connection, which one that was is not known, and only what is found here counts.
+        """
         with self._opening, self.directory.locked():
-            if identity_of(self._databases[number]) != con.identity:
+            if con is not None and identity_of(self._databases[number]) != con.identity:
                 return  # another process was faster
-            if hard or not self._sound(handle, number):
+            if (hard and con is not None) or not self._sound(handle, number):
                 self.directory.set_aside(number, str(error))
 
     def _sound(self, handle: Handle, number: int) -> bool:

@@ -11,6 +11,8 @@ from cacheapp.backends.disk.files import ORPHAN_AGE_S
 
 logger = logging.getLogger(__name__)
 
+_LOOK_EVERY = 4  # writes: one may log some 20 pages where it culls
+
 
 class Upkeep:
     """Looks after the shards of one store. The database has the locks that this needs."""
@@ -21,8 +23,9 @@ class Upkeep:
 
     def after_write(self, shard: Shard, con: Connection) -> None:
         """Keep the WAL bounded and remove orphans; the write has succeeded whatever happens here."""
-        if con.unchecked_bytes > self._wal_bytes // 4:
-            con.unchecked_bytes = 0
+        con.writes += 1
+        if con.writes >= _LOOK_EVERY:
+            con.writes = 0
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._bound_wal(shard, con)
         if con.checked_s >= shard.sweep_at_s:
@@ -45,7 +48,7 @@ class Upkeep:
         finally:
             con.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
         if busy:
-            con.next_checkpoint_s = con.checked_s + 1
+            con.next_checkpoint_s = con.checked_s + 0.1
 
     def _sweep(self, shard: Shard, con: Connection) -> None:
         """Remove orphans, unless another process has within the last minutes."""

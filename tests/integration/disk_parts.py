@@ -1,0 +1,94 @@
+"""What the tests of DiskCache build on: caches of ours and stock ones, and work for processes."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import diskcache
+from django.core.cache import caches
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends import DiskCache
+from tests.contract.clients import Clients
+
+LARGE = 40_000  # bytes: above the 32 KiB from which diskcache keeps values in files
+STOCK = "diskcache.DjangoCache"
+OURS = "cacheapp.backends.DiskCache"
+
+
+def use(settings: Settings, location: Path, backend: str = OURS, **options: Any) -> Any:
+    """Make the alias `default` a cache in a directory; return it."""
+    settings.CACHES = {
+        "default": {"BACKEND": backend, "LOCATION": str(location), "OPTIONS": options}
+    }
+    return caches["default"]
+
+
+def ours(settings: Settings, location: Path, **options: Any) -> DiskCache:
+    """Make `default` a DiskCache."""
+    return cast("DiskCache", use(settings, location, **options))
+
+
+def stock(settings: Settings, location: Path, **options: Any) -> diskcache.DjangoCache:
+    """Make `default` diskcache's own backend."""
+    return use(settings, location, STOCK, **options)
+
+
+def forked(settings: Settings) -> Clients:
+    """Return clients of `default` that are forked from this process."""
+    context = cast("Any", multiprocessing.get_context("fork"))
+    return Clients(context, settings.CACHES, settings.CACHEAPP)
+
+
+def shards(location: Path) -> list[Path]:
+    """Return the directories of the shards of `default`."""
+    return sorted((location / "default").glob("[0-9]*x*"))
+
+
+def databases(location: Path) -> list[Path]:
+    """Return the databases of `default`."""
+    return sorted((location / "default").glob("[0-9]*x*/cache.db"))
+
+
+def value_files(location: Path) -> list[Path]:
+    """Return the value files under a directory."""
+    return sorted(location.rglob("*.val"))
+
+
+def bytes_under(location: Path) -> int:
+    """Return the size of all files under a directory."""
+    total = 0
+    for folder, _, names in os.walk(location):
+        for name in names:
+            try:
+                total += (Path(folder) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork; return the pid of a child that ends with 0 if `work()` is true, else with 1."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return pid
+
+
+def open_databases() -> list[str]:
+    """Return the paths of the cache databases that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(link.readlink())
+        except FileNotFoundError:  # the descriptor that lists them
+            continue
+        if "cache.db" in target:
+            found.append(target)
+    return found
