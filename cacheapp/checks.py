@@ -9,6 +9,7 @@ on a server, W008 a KEY_PREFIX that takes in another alias's keys.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -18,7 +19,9 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
 from cacheapp import conf
-from cacheapp.backends import RedisCache
+from cacheapp.backends import DiskCache, RedisCache
+from cacheapp.backends.disk.directory import refusal
+from cacheapp.backends.filesystem import filesystem_type, is_network_filesystem
 from cacheapp.backends.options import read_options
 from cacheapp.backends.shared import SharedCache
 
@@ -36,6 +39,12 @@ class _Entry:
     backend: type
     location: Any
     params: dict[str, Any]
+
+    def mistakes(self) -> list[str]:
+        """Return the mistakes in an entry of one of our backends."""
+        backend: Any = self.backend
+        found: list[str] = backend.mistakes(self.location, self.params)
+        return found
 
     @property
     def prefix(self) -> str:
@@ -58,7 +67,7 @@ def _entries(kind: type = object) -> Iterator[_Entry]:
 def _on_servers() -> Iterator[tuple[_Entry, dict[str, Any]]]:
     """Yield each RedisCache in which there is no mistake, with its options."""
     for entry in _entries(RedisCache):
-        if not entry.backend.mistakes(entry.location, entry.params):  # type: ignore[attr-defined]
+        if not entry.mistakes():
             yield entry, read_options(entry.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
 
 
@@ -80,8 +89,41 @@ def check_entries(**_: Any) -> Messages:
             id="cacheapp.E002",
         )
         for entry in _entries(SharedCache)
-        for mistake in entry.backend.mistakes(entry.location, entry.params)  # type: ignore[attr-defined]
+        for mistake in entry.mistakes()
     ]
+
+
+@checks.register(checks.Tags.caches)
+def check_directories(**_: Any) -> Messages:
+    """E003 and E004: report directories that cannot be trusted with a cache."""
+    return [
+        message
+        for entry in _entries(DiskCache)
+        if not entry.mistakes()
+        for message in _directory(entry)
+    ]
+
+
+def _directory(entry: _Entry) -> Messages:
+    found: Messages = []
+    if is_network_filesystem(entry.location):
+        found.append(
+            checks.Error(
+                f"CACHES[{entry.alias!r}] keeps its files on a network filesystem "
+                f"({filesystem_type(entry.location)}), whose locks cannot be relied on.",
+                hint="Use a directory on this host's own disk, or RedisCache for several hosts.",
+                id="cacheapp.E003",
+            )
+        )
+    if reason := refusal(Path(entry.location)):
+        found.append(
+            checks.Error(
+                f"CACHES[{entry.alias!r}]: {reason}. What is in it may be unpickled.",
+                hint="Use a directory that only this user can write to.",
+                id="cacheapp.E004",
+            )
+        )
+    return found
 
 
 # -- a cache that lives in one process ---------------------------------------------------------

@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, index, origin, worker
+from cacheapp.views import cache, downloads, index, origin, stats, worker
 
 
 class AnyText(StringConverter):
@@ -20,6 +20,7 @@ urlpatterns = [
     path("", index.index, name="index"),
     path("api/", index.index, name="api"),
     path("api/worker", worker.worker, name="worker"),
+    path("api/stats", stats.stats, name="stats"),
     path("api/cache/<str:alias>", cache.alias, name="alias"),
     path("api/cache/<str:alias>/<str:key>/incr", cache.incr, name="incr"),
     path("api/cache/<str:alias>/<str:key>/add", cache.add, name="add"),

@@ -13,6 +13,7 @@ from cacheapp.views.guard import demo_only
 ENDPOINTS = {
     "GET /api/": "this list",
     "GET /api/worker": "which worker answers: its pid, threads alive, uptime_s",
+    "GET /api/stats": "hits, misses, writes, errors of each alias: the sum over all workers",
     "GET /api/cache/<alias>/<key>": "what this worker sees of a key",
     "PUT /api/cache/<alias>/<key>": 'store {"value": ..., "timeout": ...}; seconds, or null for ever',
     "DELETE /api/cache/<alias>/<key>": "remove a key",

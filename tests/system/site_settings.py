@@ -3,11 +3,11 @@
 import os
 
 from project.settings import *  # noqa: F403
+from project.settings import MIDDLEWARE
 
-SITE_ALIAS = os.environ["SITE_ALIAS"]
+SITE_ALIAS = os.environ.get("SITE_ALIAS", "default")
 ROOT_URLCONF = "tests.system.site_urls"
+MIDDLEWARE = ["tests.system.site_urls.say_who", *MIDDLEWARE]
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 SESSION_CACHE_ALIAS = SITE_ALIAS
-ALLOWED_HOSTS = ["127.0.0.1"]
 SESSION_COOKIE_SECURE = False
-SECURE_SSL_REDIRECT = False

@@ -127,6 +127,25 @@ def test_w008_a_prefix_that_takes_in_anothers_keys(
     assert ("cacheapp.W008" in _found()) is warned
 
 
+def test_e003_a_directory_on_a_network_filesystem(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHES = {"default": _disk(tmp_path / "cache")}
+    assert _found() == {}
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"30 1 0:40 / {tmp_path} rw - nfs4 server:/export rw\n")
+    monkeypatch.setattr("cacheapp.backends.filesystem._MOUNTS", mounts)
+    assert "on a network filesystem (nfs4)" in _found()["cacheapp.E003"]
+
+
+def test_e004_a_directory_that_others_can_write_to(settings: Settings, tmp_path: Path) -> None:
+    settings.CACHES = {"default": _disk(tmp_path / "open")}
+    (tmp_path / "open").mkdir(mode=0o700)
+    assert _found() == {}
+    (tmp_path / "open").chmod(0o777)
+    assert "is world-writable (mode 0777)" in _found()["cacheapp.E004"]
+
+
 def test_e002_an_entry_with_mistakes(settings: Settings, tmp_path: Path) -> None:
     settings.CACHES = {
         "default": _disk(tmp_path, colour="red"),
