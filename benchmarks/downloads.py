@@ -173,6 +173,7 @@ def main() -> int:
     for name, row in found["seconds"].items():
         print(f"{name:<45}{row['median']:>9.2f}{row['p90']:>9.2f}{row['max']:>9.2f}")
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     missed = [name for name, row in found["seconds"].items() if row["median"] > GOAL_S]
     missed = [name for name in missed if not name.startswith("one thread")]

@@ -1,5 +1,6 @@
 """The only module that reads a clock, so that tests can replace it."""
 
+import os
 import time
 
 
@@ -11,3 +12,22 @@ def wall_s() -> float:
 def monotonic_s() -> float:
     """Return seconds of `CLOCK_MONOTONIC`: for durations; it never steps."""
     return time.monotonic()
+
+
+def uptime_s() -> float:
+    """Return for how long this process has had cacheapp loaded; a fork begins anew."""
+    return monotonic_s() - _life.began_s
+
+
+class _Life:
+    """When this process began: written as the module loads, and in a child before its first line."""
+
+    def __init__(self) -> None:
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self.began_s = monotonic_s()
+
+
+_life = _Life()

@@ -93,6 +93,9 @@ class Connection:
         try:
             self._http.request(method, self._base + path, body=data, headers=headers)
             with self._http.getresponse() as response:
+                if response.length is None and not response.chunked:
+                    # http.client takes a connection that ends amid the headers for their end.
+                    raise http.client.IncompleteRead(b"")
                 answer = Answer(response.status, _object(response.read()))
         except _HTTP_ERRORS as exc:
             self.close()

@@ -1,6 +1,5 @@
 """Which worker answers, and since when it does."""
 
-import os
 import threading
 from http import HTTPStatus
 
@@ -12,20 +11,6 @@ from cacheapp.views.answers import allow_methods, answer
 from cacheapp.views.guard import demo_only
 
 
-class _Life:
-    """When this process began to be a worker: when it loaded the project, or was forked with it."""
-
-    def __init__(self) -> None:
-        self.begin()
-        os.register_at_fork(after_in_child=self.begin)  # preload: the master loaded it
-
-    def begin(self) -> None:
-        self.began_s = clock.monotonic_s()
-
-
-_life = _Life()
-
-
 @demo_only
 @allow_methods("GET")
 def worker(_request: HttpRequest) -> HttpResponseBase:
@@ -33,5 +18,5 @@ def worker(_request: HttpRequest) -> HttpResponseBase:
     return answer(
         HTTPStatus.OK,
         threads=threading.active_count(),
-        uptime_s=round(clock.monotonic_s() - _life.began_s, 3),
+        uptime_s=round(clock.uptime_s(), 3),
     )

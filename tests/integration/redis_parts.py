@@ -4,7 +4,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import redis
 
 from cacheapp.backends import RedisCache
 from cacheapp.lab.servers import RedisServer
+from cacheapp.lab.waiting import until
 
 
 def ours(url: str, prefix: str = "ours", **options: Any) -> RedisCache:
@@ -41,22 +41,20 @@ def sent(server: RedisServer, work: Callable[[], Any]) -> list[str]:
 
 
 class Wire:
-    """A socket before a real Redis that passes everything on, until told what to lose.
+    """A TCP port before a real Redis that passes everything on, until told what to lose.
 
     `_lock` guards `_sockets`. `lose_answers`: requests arrive, their answers do not, and the
     connection is cut. `lost` counts those answers.
     """
 
-    def __init__(self, server: RedisServer, path: Path) -> None:
-        self.url = f"unix://{path}?db=0"
+    def __init__(self, server: RedisServer) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         self.lose_answers = threading.Event()
         self.lost = 0
         self._target = str(server.socket)
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(64)
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -65,7 +63,11 @@ class Wire:
             while True:
                 theirs, _ = self._listener.accept()
                 ours = socket.socket(socket.AF_UNIX)
-                ours.connect(self._target)
+                try:
+                    ours.connect(self._target)
+                except OSError:  # the server is down
+                    _close(theirs, ours)
+                    continue
                 with self._lock:
                     self._sockets |= {theirs, ours}
                 for work, source, target in (
@@ -105,12 +107,52 @@ class Wire:
             _cut(*self._sockets)
         for thread in self._threads:
             thread.join(10)
-        self._listener.close()
-        for each in self._sockets:
-            each.close()
+        _close(self._listener, *self._sockets)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _cut(*sockets: socket.socket) -> None:
     for each in sockets:
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        number: int = found.getsockname()[1]
+        return number
+
+
+class SentinelServer(RedisServer):
+    """A real Sentinel that watches one primary and decides alone."""
+
+    def __init__(self, primary_port: int) -> None:
+        super().__init__()
+        self.port = free_port()
+        self._primary_port = primary_port
+
+    def start(self, within_s: float = 10.0) -> Self:
+        """Start it; return when it answers."""
+        config = self.directory / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+            f"sentinel monitor cached 127.0.0.1 {self._primary_port} 1\n"
+            "sentinel down-after-milliseconds cached 300\n"
+            "sentinel failover-timeout cached 2000\n"
+        )
+        self._spawn([self._binary, str(config), "--sentinel"])
+        until(self.knows_replica, "the sentinel to know primary and replica", within_s)
+        return self
+
+    def knows_replica(self) -> bool:
+        """Return whether the sentinel has met the replica."""
+        with redis.Redis(port=self.port) as client:
+            try:
+                return bool(client.sentinel_slaves("cached"))
+            except redis.RedisError:
+                return False

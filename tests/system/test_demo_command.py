@@ -15,7 +15,7 @@ from cacheapp.lab.demo import Verdict, examine
 from cacheapp.lab.servers import GunicornServer, RedisServer
 from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import Workers
-from tests.system.conftest import QUICK_START, ROOT, WORKERS, NewEnv, StartGunicorn
+from tests.system.conftest import QUICK_START, ROOT, WORKERS, NewEnv, StartGunicorn, still_running
 
 DEMO = [sys.executable, "manage.py", "demo"]
 
@@ -162,4 +162,4 @@ def test_ctrl_c_stops_all_that_was_started(new_env: NewEnv, short_tmp: Path) -> 
     assert demo.returncode == 128 + signal.SIGINT
     assert "stopped by SIGINT" in said
     assert "Traceback" not in said
-    assert psutil.wait_procs(family, timeout=0)[1] == []
+    assert still_running(family) == []

@@ -297,6 +297,11 @@ def test_the_origin_sends_the_bytes_that_follow_from_the_number(size: int) -> No
     assert b"".join(content(7, 300_000)).startswith(b"".join(content(7, size))[:65536])
 
 
+def test_no_two_chunks_of_the_origin_are_alike() -> None:
+    chunks = [*content(7, 300_000), *content(8, 300_000)]
+    assert len(set(chunks)) == len(chunks) == 10
+
+
 @pytest.mark.parametrize(
     "query",
     ["bytes=x", "bytes=-1", "bytes=10485761", "delay_ms=5001", "bytes=", "delay_ms=1e3", "bytes=¹"],

@@ -175,11 +175,13 @@ def test_changes_from_here_need_no_token(meta: dict[str, str]) -> None:
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "text/json"],
 )
-def test_bodies_that_a_form_could_send_are_refused(content_type: str) -> None:
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_bodies_that_a_form_could_send_are_refused(method: str, content_type: str) -> None:
+    caches["locmem"].set("cacheapp.demo:k", "old", version=VERSION)
     response = Client().generic(
-        "PUT", KEY, b'{"value": "new"}', content_type=content_type, HTTP_HOST="localhost"
+        method, KEY, b'{"value": "new"}', content_type=content_type, HTTP_HOST="localhost"
     )
-    assert (response.status_code, stored()) == (415, None)
+    assert (response.status_code, stored()) == (415, "old")
     assert "expected application/json" in json.loads(response.content)["error"]
 
 

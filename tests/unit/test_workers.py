@@ -1,9 +1,18 @@
+import fcntl
 import socket
+import sys
+import termios
 import threading
 
 import pytest
 
+from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import AnswerLost, Connection, NotReached
+
+
+def unread_bytes(connection: Connection) -> int:
+    data = fcntl.ioctl(connection._http.sock, termios.FIONREAD, bytes(4))  # noqa: SLF001
+    return int.from_bytes(data, sys.byteorder)
 
 
 def test_a_question_that_hangs_can_be_given_up_from_another_thread() -> None:
@@ -22,10 +31,12 @@ def test_a_question_that_hangs_can_be_given_up_from_another_thread() -> None:
         peer, _ = silent.accept()
         with peer:
             peer.settimeout(30)
-            assert b"POST / HTTP/1.1" in peer.recv(65536)  # now it waits for an answer
+            assert b"POST / HTTP/1.1" in peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\n")  # and no more
+            until(lambda: unread_bytes(connection) == 0, "it to read the beginning")
             connection.abort()
             thread.join(20)  # well before the time that an answer may take
-        assert not thread.is_alive()
+            assert not thread.is_alive()
         assert [type(exc) for exc in raised] == [AnswerLost]
         with pytest.raises(NotReached, match="given up"):
             connection.ask("GET", "/")
@@ -54,6 +65,33 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{"',
+    ],
+    ids=["nothing", "half a line", "no headers", "half a body"],
+)
+def test_an_answer_that_breaks_off_is_lost(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = Connection(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread = threading.Thread(target=reply_once, args=[server, answer])
+        thread.start()
+        with pytest.raises(AnswerLost):
+            connection.ask("GET", "/")
+        thread.join(30)
+
+
+def reply_once(server: socket.socket, answer: bytes) -> None:
+    peer, _ = server.accept()
+    with peer:
+        peer.recv(65536)
+        peer.sendall(answer)
+
+
+@pytest.mark.parametrize(
     ("answer", "status", "body"),
     [
         (b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}', 200, {"pid": 7}),
@@ -66,14 +104,7 @@ def test_an_answer_that_is_no_json_object_is_still_an_answer(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connection = Connection(f"http://127.0.0.1:{server.getsockname()[1]}")
-
-        def reply() -> None:
-            peer, _ = server.accept()
-            with peer:
-                peer.recv(65536)
-                peer.sendall(answer)
-
-        thread = threading.Thread(target=reply)
+        thread = threading.Thread(target=reply_once, args=[server, answer])
         thread.start()
         found = connection.ask("GET", "/")
         thread.join(30)

@@ -12,7 +12,7 @@ from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.directory import AliasDirectory
 from cacheapp.backends.disk.entries import DEADLINE, GET, HAS, KEYS, Shard
-from cacheapp.backends.disk.files import payload_of
+from cacheapp.backends.disk.files import ValueFiles, payload_of
 from cacheapp.backends.disk.session import Sessions
 from cacheapp.backends.disk.upkeep import Upkeep
 from cacheapp.backends.patterns import glob_to_regex
@@ -53,6 +53,7 @@ class DiskStore(Store):
         self.path = directory.path
         upkeep = Upkeep(2 * wal_bytes, timeout_s)
         self._sessions = Sessions(directory, shards, timeout_s, settings, upkeep)
+        self._files = [ValueFiles(str(directory.shard(number))) for number in range(shards)]
         self._run = self._sessions.run
         self._read = self._sessions.read
         self._notes_use = options["eviction_policy"] in {
@@ -88,7 +89,9 @@ class DiskStore(Store):
         if filename is None:
             found = value if type(value) is not str else payload_of(value)
         else:
-            found = self._run(number, Shard.load, key, row)
+            found = self._files[number].load(filename, row[2])
+            if found is None:
+                found = self._run(number, Shard.load, key, row)
         if self._notes_use and found is not None:
             with contextlib.suppress(StoreFull, StoreUnavailable):  # it is only a hint
                 self._run(number, Shard.note_use, key)
