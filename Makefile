@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check venv soak bench clean
+.PHONY: help run demo test check venv soak bench clean
 
 help:
 	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
+	@echo "make demo   ask every worker what it sees of each cache"
 	@echo "make test   run the whole test suite"
 	@echo "make check  lint, types, import layers, spelling"
 	@echo "make venv   only make $(VENV), with everything that tests need"
@@ -45,13 +46,18 @@ venv: $(VENV)/.dev $(VENV)/.redis
 run: $(VENV)/.run $(VENV)/.redis
 	@exec $(BIN)/python -m project.run
 
+# What the workers say about each cache: of a private server, or with URL=http://127.0.0.1:8000.
+demo: $(VENV)/.run $(VENV)/.redis
+	@DEBUG=1 $(BIN)/python manage.py demo $(if $(URL),--url $(URL))
+
 test: venv
 	@$(BIN)/python -X dev -m pytest
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/mypy
+	@# mypy imports the settings and ends without cleaning up: give it a directory that can stay.
+	@DJANGO_SETTINGS_MODULE=tests.settings CACHEAPP_TESTS=1 DATA_DIR=$(CURDIR)/.mypy_cache/data $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/codespell
 

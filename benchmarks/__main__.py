@@ -1,0 +1,31 @@
+"""Run benchmarks, one after the other: all of them, or those named."""
+
+import argparse
+import pkgutil
+import subprocess
+import sys
+
+import benchmarks
+
+NAMES = sorted(
+    found.name for found in pkgutil.iter_modules(benchmarks.__path__) if found.name != "__main__"
+)
+
+
+def main() -> int:
+    """Run each in a process of its own; return how many failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
+    names = parser.parse_args().names
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    failed = 0
+    for name in names or NAMES:
+        print(f"\n== {name}", flush=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
+        failed += done.returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
