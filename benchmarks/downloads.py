@@ -144,13 +144,14 @@ def conditions() -> dict[str, Any]:
     """Return what the numbers depend on."""
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    kernel = platform.release().partition("-")[0]
     packages = ["urllib3", "Django", "gunicorn"]
     return {
         "commit": commit.stdout.strip() or "unknown",
         "command": "python -m benchmarks.downloads",
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
-        "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "machine": f"{platform.system()} {kernel} {platform.machine()}",
         "processors": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "files": FILES,

@@ -92,3 +92,8 @@ def open_databases() -> list[str]:
         if "cache.db" in target:
             found.append(target)
     return found
+
+
+def own_key(key: str, key_prefix: str, version: int) -> str:
+    """Make a final key that hides the version from whoever looks for a colon."""
+    return f"{version}/{key_prefix}/{key}"

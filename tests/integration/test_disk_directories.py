@@ -238,6 +238,14 @@ def test_the_oldest_entries_are_evicted_first_and_expired_ones_before_them(
     assert not cache.has_key("short")
 
 
+def test_room_is_made_for_the_newest_entry_not_by_it(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path, size_limit=4 * MIB, shards=1)
+    for n in range(20):
+        cache.set(f"key-{n}", os.urandom(MIB), timeout=None)
+        assert cache.has_key(f"key-{n}")
+    assert cache.has_key("key-18"), "and not only the newest is kept"
+
+
 def test_a_value_larger_than_a_shard_is_refused_and_evicts_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -257,7 +265,10 @@ def test_a_value_larger_than_a_shard_is_refused_and_evicts_nothing(
         ({"SHARDS": 4}, r"'SHARDS' stands in OPTIONS\['shards'\]"),
         ({"DATABASE_TIMEOUT": 1}, r"stands in OPTIONS\['database_timeout'\]"),
         ({"OPTIONS": {"size_limit": 2**20}}, "at least 524288 for each of the 8 shards"),
-        ({"OPTIONS": {"shards": 2}, "KEY_FUNCTION": "os.path.join"}, "expected 1 with a KEY_FUN"),
+        (
+            {"OPTIONS": {"shards": 2}, "KEY_FUNCTION": "tests.integration.disk_parts.own_key"},
+            "expected 1 with a KEY_FUN",
+        ),
         ({"OPTIONS": {"eviction_policy": "random"}}, "expected one of 'none'"),
         ({"OPTIONS": {"database_timeout": 0}}, "a number of seconds above 0"),
         ({"OPTIONS": {"timeout": 1}}, "is not an option"),
@@ -267,10 +278,10 @@ def test_a_wrong_entry_is_refused_by_name(
     tmp_path: Path, params: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OptionsRefused, match=message):
-        DiskCache(str(tmp_path), params)
+        DiskCache(str(tmp_path), params).get("key")
 
 
 def test_a_location_that_diskcache_would_expand_is_refused() -> None:
     for location in ("~/cache", "", None):
         with pytest.raises(OptionsRefused, match="LOCATION is"):
-            DiskCache(location, {})
+            DiskCache(location, {}).get("key")

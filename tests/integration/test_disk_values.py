@@ -9,6 +9,7 @@ from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
+from cacheapp.backends import DiskCache
 from cacheapp.lab.waiting import until
 from tests.contract import work
 from tests.contract.clients import calls
@@ -143,3 +144,56 @@ def test_integers_count_up_to_64_bits_and_round_trip_beyond(
         assert cache.get("key") == number + 1
     cache.set("key", -(2**63))
     assert cache.decr("key") == -(2**63) - 1
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a:b:", ":"])
+def test_all_versions_of_a_key_share_a_shard_whatever_the_prefix(
+    settings: Settings, tmp_path: Path, prefix: str
+) -> None:
+    cache = DiskCache(str(tmp_path), {"KEY_PREFIX": prefix})
+    for n in range(30):
+        cache.set(f"key:{n}", n, version=9)
+        assert cache.incr_version(f"key:{n}", version=9) == 10
+        assert cache.get(f"key:{n}", version=9) is None
+        assert cache.get(f"key:{n}", version=10) == n
+    assert len(list(tmp_path.rglob("cache.db"))) > 2, "and keys are spread"
+
+
+def test_with_a_key_function_there_is_one_shard_and_versions_move(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = DiskCache(str(tmp_path), {"KEY_FUNCTION": "tests.integration.disk_parts.own_key"})
+    for n in range(30):
+        cache.set(f"key:{n}", n)
+        assert cache.incr_version(f"key:{n}") == 2
+        assert cache.get(f"key:{n}", version=2) == n
+    assert len(list(tmp_path.rglob("cache.db"))) == 1
+
+
+def test_entries_are_evicted_by_tag(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path, tag_index=True)
+    for n in range(300):
+        cache.set(f"key-{n}", n, tag="odd" if n % 2 else "even")
+    cache.set("key-1", "without")
+    assert cache.add("added", b"x" * LARGE, tag="odd")
+    cache.incr("key-3")
+    cache.incr_version("key-5")
+    assert cache.evict("odd") == 150
+    assert sorted(cache.get_many([f"key-{n}" for n in range(300)])) == sorted(
+        ["key-1", *(f"key-{n}" for n in range(0, 300, 2))]
+    )
+    assert cache.get("key-5", version=2) is None
+    assert value_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("policy", ["least-recently-used", "least-frequently-used"])
+def test_what_is_used_stays_under_the_policies_that_go_by_use(
+    settings: Settings, tmp_path: Path, policy: str
+) -> None:
+    cache = ours(settings, tmp_path, size_limit=2**21, shards=1, eviction_policy=policy)
+    cache.set("used", "often", timeout=None)
+    cache.set("unused", "never", timeout=None)
+    for n in range(400):
+        cache.set(f"key-{n}", os.urandom(10_000), timeout=None)
+        assert cache.get("used") == "often"
+    assert cache.get("unused") is None

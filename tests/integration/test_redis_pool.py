@@ -101,7 +101,7 @@ def test_no_connection_is_lost_by_failures(own_redis: RedisServer) -> None:
             with pytest.raises(StoreUnavailable, match=r"not asked: \d|failed"):
                 cache.get("key")
         own_redis.start()
-        until(lambda: works(cache), "the cache to work again", 5)
+        until(lambda: works(cache), "the cache to work again", 20)
     pool = pool_of(cache)
     held = [use(pool), use(pool)]
     for connection in held:

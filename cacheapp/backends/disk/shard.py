@@ -21,6 +21,7 @@ from cacheapp.backends.store import Payload
 from cacheapp.errors import StoreFull
 
 _CULL_AT_MOST = 1000
+_SUMS = "SELECT key, value FROM Settings WHERE key IN ('size', 'count')"
 
 Execute = Callable[..., sqlite3.Cursor]
 Drop = Callable[[str | None], None]
@@ -90,21 +91,25 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         self._unlink(gone)
 
     def volume(self) -> int:
-        """Return the bytes in use: pages with content, and value files.
-
-        Unlike diskcache's, it leaves out free pages: within the transaction that culls they are
-        still in the file, and culling until they go would empty the cache.
-        """
+        """Return the bytes in use, as `_make_room` has just measured them for `_cull`."""
         connection = self._con
-        execute = connection.execute
+        if connection.volume is None:
+            connection.volume = self._measured()[0]
+        return connection.volume
+
+    def _measured(self) -> tuple[int, int]:
+        """Return the bytes in use (pages with content, and value files), and the number of rows.
+
+        Unlike diskcache's volume, this leaves out free pages: within the transaction that culls
+        they are still in the file, and culling until they go would empty the cache.
+        """
+        execute = self._con.execute
         (pages,) = execute("PRAGMA page_count").fetchone()
         (free,) = execute("PRAGMA freelist_count").fetchone()
-        row = execute("SELECT value FROM Settings WHERE key = 'size'").fetchone()
-        if row is None or type(row[0]) is not int:
-            raise Damaged("its Settings table lacks the sum of sizes")
-        volume: int = self._page_size * (pages - free) + row[0]
-        connection.volume = volume
-        return volume
+        found = dict(execute(_SUMS).fetchall())
+        if type(found.get("size")) is not int or type(found.get("count")) is not int:
+            raise Damaged("its Settings table lacks a sum")
+        return self._page_size * (pages - free) + found["size"], found["count"]
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -155,22 +160,24 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         return columns
 
     def _make_room(self, now: float, execute: Execute, drop: Drop) -> None:
-        """Cull as diskcache does, then go on until the shard is below its limit."""
+        """Cull as diskcache does, and go on until the shard is below its limit.
+
+        Never all rows at once: the newest is the one that room is made for.
+        """
         connection = self._con
-        connection.volume = None
-        self._cull(now, execute, drop)
-        limit = self.cull_limit
+        evicts = EVICTION_POLICY[self.eviction_policy]["cull"] is not None
+        limit: int = self.cull_limit
         while True:
-            volume = connection.volume
-            if volume is None:  # there were expired rows enough, so diskcache did not look
-                volume = self.volume()
-            if volume < self.size_limit or EVICTION_POLICY[self.eviction_policy]["cull"] is None:
+            volume, rows = self._measured()
+            over = evicts and volume >= self.size_limit
+            if over:
+                share = (volume - self.size_limit) * rows // volume + 1
+                limit = min(max(self.cull_limit, share), _CULL_AT_MOST, rows - 1)
+            connection.volume = volume
+            if limit > 0:
+                self._cull(now, execute, drop, limit)
+            if limit <= 0 or not over:
                 return
-            if execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is None:
-                return
-            limit = min(limit * 2, _CULL_AT_MOST)
-            connection.volume = None
-            self._cull(now, execute, drop, limit)
 
     def sweep(self, connection: Connection) -> int:
         """Remove old value files that no row names; return how many."""

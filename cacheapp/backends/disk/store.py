@@ -42,8 +42,9 @@ class DiskStore(Store):
         settings = {
             **{name: options[name] for name in _DISKCACHE_SETTINGS},
             "tag_index": int(options["tag_index"]),
-            # What the rows may use; the rest of the budget is the WAL's and its index's.
-            "size_limit": max(budget // 4, budget - 2 * wal_bytes - _SHM_BYTES),
+            # What the rows may use; the rest of the budget is the WAL's and its index's, and that
+            # of pages that were freed, which the file keeps until the next checkpoint.
+            "size_limit": max(budget // 4, budget - 4 * wal_bytes - _SHM_BYTES),
             "sqlite_journal_mode": "wal",
             "sqlite_wal_autocheckpoint": wal_pages,
             "sqlite_journal_size_limit": wal_bytes,

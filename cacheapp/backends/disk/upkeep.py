@@ -11,7 +11,7 @@ from cacheapp.backends.disk.files import ORPHAN_AGE_S
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 4  # writes: one may log some 20 pages where it culls
+_LOOK_EVERY = 2  # writes: one may log some 20 pages where it culls
 
 
 class Upkeep:
