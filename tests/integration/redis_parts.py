@@ -7,9 +7,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import redis
 
 from cacheapp.backends import RedisCache
+from cacheapp.backends.breaker import FAILURES_TO_OPEN
+from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import until
 
@@ -38,6 +41,33 @@ def sent(server: RedisServer, work: Callable[[], Any]) -> list[str]:
                 if command["client_type"] != "lua":
                     names.append(command["command"].split()[0].upper())
     raise AssertionError("the server ended")
+
+
+OPERATIONS: dict[str, Callable[[RedisCache], Any]] = {
+    "get": lambda cache: cache.get("key"),
+    "get_many": lambda cache: cache.get_many(["key"]),
+    "has_key": lambda cache: cache.has_key("key"),
+    "ttl": lambda cache: cache.ttl("key"),
+    "keys": lambda cache: cache.keys("*"),
+    "set": lambda cache: cache.set("key", "value"),
+    "set_many": lambda cache: cache.set_many({"key": "value"}),
+    "add": lambda cache: cache.add("key", "value"),
+    "incr": lambda cache: cache.incr("key"),
+    "incr_version": lambda cache: cache.incr_version("key"),
+    "touch": lambda cache: cache.touch("key", 5),
+    "persist": lambda cache: cache.persist("key"),
+    "delete": lambda cache: cache.delete("key"),
+    "delete_many": lambda cache: cache.delete_many(["key"]),
+    "delete_pattern": lambda cache: cache.delete_pattern("*"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+def open_the_breaker(cache: RedisCache) -> None:
+    """Fail until calls are refused."""
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
+            cache.get("key")
 
 
 class Wire:

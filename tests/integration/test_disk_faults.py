@@ -91,6 +91,10 @@ def _fill(cache: Any, size: int) -> tuple[int, str]:
     for n in range(written):
         assert cache.get(f"key-{n}") == b"%08d" % n * (size // 8)
     assert not cache.has_key(f"key-{written}")
+    cache.clear()
+    assert not cache.has_key("first")
+    cache.set("small", 1)
+    assert cache.get("small") == 1
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     cache.set("after", "room again", timeout=None)
     assert cache.get("after") == "room again"

@@ -37,6 +37,11 @@ def is_closed(error: Exception) -> bool:
     return isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error)
 
 
+def is_full(error: Exception) -> bool:
+    """Return whether the database found no room on its filesystem."""
+    return _primary(error) == sqlite3.SQLITE_FULL
+
+
 def is_busy(error: Exception) -> bool:
     """Return whether another connection held a lock for the whole of the database timeout."""
     return _primary(error) in {

@@ -6,6 +6,7 @@ this process since the last look, or a second has passed. A directory that was r
 is thus found by all processes within a request, and all meet in the one that is at the path.
 """
 
+import contextlib
 import itertools
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from cacheapp.backends.disk.faults import (
     Damaged,
     is_busy,
     is_closed,
+    is_full,
     suspects_damage,
     translated,
 )
@@ -221,6 +223,12 @@ class Sessions:
         """
         if is_busy(error):
             return False
+        if is_full(error) and con is not None and not hard:
+            # What the WAL holds goes into the database, mostly over pages that it has already:
+            # with the room of the WAL, at least a delete or `clear` finds a way.
+            with contextlib.suppress(sqlite3.Error):
+                con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return True
         handle.drop(number)
         if suspects_damage(error):
             self._inspect(handle, number, con, error, hard=hard)
@@ -265,6 +273,16 @@ class Sessions:
             handle.opening = None
             if probe is not None:
                 probe.close()
+
+    def remove(self, number: int) -> None:
+        """Remove a shard with all that is in it; every process then meets in a new one."""
+        handle = self.handles.mine()
+        handle.inside = True
+        try:
+            with handle.lock, self._opening, self.directory.locked():  # no fork in between
+                self.directory.remove(number)
+        finally:
+            handle.inside = False
 
     # -- the process -------------------------------------------------------------------------
 

@@ -105,11 +105,14 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         """
         execute = self._con.execute
         (pages,) = execute("PRAGMA page_count").fetchone()
-        (free,) = execute("PRAGMA freelist_count").fetchone()
         found = dict(execute(_SUMS).fetchall())
         if type(found.get("size")) is not int or type(found.get("count")) is not int:
             raise Damaged("its Settings table lacks a sum")
-        return self._page_size * (pages - free) + found["size"], found["count"]
+        volume = self._page_size * pages + found["size"]
+        if volume >= self.size_limit:
+            (free,) = execute("PRAGMA freelist_count").fetchone()
+            volume -= self._page_size * free
+        return volume, found["count"]
 
     # -- transactions ------------------------------------------------------------------------
 
