@@ -21,7 +21,8 @@ from cacheapp.backends.store import Payload
 from cacheapp.errors import StoreFull
 
 _CULL_AT_MOST = 1000
-_SUMS = "SELECT key, value FROM Settings WHERE key IN ('size', 'count')"
+_SIZE = "SELECT value FROM Settings WHERE key = 'size'"
+_COUNT = "SELECT value FROM Settings WHERE key = 'count'"
 
 Execute = Callable[..., sqlite3.Cursor]
 Drop = Callable[[str | None], None]
@@ -94,25 +95,29 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         """Return the bytes in use, as `_make_room` has just measured them for `_cull`."""
         connection = self._con
         if connection.volume is None:
-            connection.volume = self._measured()[0]
+            connection.volume = self._measured()
         return connection.volume
 
-    def _measured(self) -> tuple[int, int]:
-        """Return the bytes in use (pages with content, and value files), and the number of rows.
+    def _measured(self) -> int:
+        """Return the bytes in use: pages with content, and value files.
 
         Unlike diskcache's volume, this leaves out free pages: within the transaction that culls
         they are still in the file, and culling until they go would empty the cache.
         """
         execute = self._con.execute
         (pages,) = execute("PRAGMA page_count").fetchone()
-        found = dict(execute(_SUMS).fetchall())
-        if type(found.get("size")) is not int or type(found.get("count")) is not int:
-            raise Damaged("its Settings table lacks a sum")
-        volume = self._page_size * pages + found["size"]
+        volume: int = self._page_size * pages + self._sum(execute, _SIZE)
         if volume >= self.size_limit:
             (free,) = execute("PRAGMA freelist_count").fetchone()
             volume -= self._page_size * free
-        return volume, found["count"]
+        return volume
+
+    @staticmethod
+    def _sum(execute: Execute, sql: str) -> int:
+        row = execute(sql).fetchone()
+        if row is None or type(row[0]) is not int:
+            raise Damaged("its Settings table lacks a sum")
+        return row[0]
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -171,9 +176,10 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         evicts = EVICTION_POLICY[self.eviction_policy]["cull"] is not None
         limit: int = self.cull_limit
         while True:
-            volume, rows = self._measured()
+            volume = self._measured()
             over = evicts and volume >= self.size_limit
             if over:
+                rows = self._sum(execute, _COUNT)
                 share = (volume - self.size_limit) * rows // volume + 1
                 limit = min(max(self.cull_limit, share), _CULL_AT_MOST, rows - 1)
             connection.volume = volume
