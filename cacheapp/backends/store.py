@@ -145,7 +145,7 @@ class _Registry:
     """The stores of this process, one per key; every fork is announced to each of them.
 
     `_lock` guards `_stores`. It is held through a fork, so that the child inherits it in a known
-    state. Stores are few and live as long as the process: nothing is ever taken out.
+    state; reentrant, because a signal handler may fork while this thread prepares a fork. Stores are few and live as long as the process: nothing is ever taken out.
     """
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class _Registry:
     def after_fork_in_child(self) -> None:
         for store in self._stores.values():
             store.after_fork_in_child()
-        self._lock = threading.RLock()
+        self._lock.release()  # this thread took it, and is the one that came along
 
 
 registry = _Registry()
