@@ -27,5 +27,9 @@ class ClearRefused(CacheappError):
     """The alias's own keys cannot be told from others'; nothing was removed."""
 
 
+class LockLost(CacheappError):
+    """A lock is not held any more by who would release or extend it; another may have had it."""
+
+
 class OptionsRefused(CacheappError, ImproperlyConfigured):
     """A cache's options are wrong; the message names each, what was found and what is expected."""

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 from django.conf import settings
 
-from cacheapp.backends.store import Payload
+from cacheapp.backends.forms import Payload
 from cacheapp.errors import ValueRefused
 
 _FORMAT = 0xA0  # high nibble of the header: format version; never an ASCII digit or sign

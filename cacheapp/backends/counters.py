@@ -1,15 +1,12 @@
 """Counts what caches do, over all processes of the host, without a cache write per read.
 
 A file per alias holds a row of 64-bit numbers for each process; a process adds to its own row in
-memory, and anybody sums all rows. Invariant: one process at a time writes to a row. It holds by a
-POSIX lock on the row's byte of the file, on a descriptor that is never closed: the kernel releases
-it however the process ends, and does not give it to a forked child. Whoever claims the row of a
-dead process counts on from where that one stopped, so that no sum ever falls.
+memory, and anybody sums all rows. Invariant: one process at a time writes to a row. It holds by
+the row being a slot (see `slots`), which is free once its process has ended. Whoever claims the row
+of a dead process counts on from where that one stopped, so that no sum ever falls.
 """
 
 import array
-import contextlib
-import fcntl
 import logging
 import mmap
 import os
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cacheapp.backends.private import private_directory
+from cacheapp.backends.slots import SlotFile, slot_file
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -32,9 +30,16 @@ NAMES = (
     "errors_swallowed",
     "breaker_opened",
     "breaker_open_now",
+    "factory_runs",
+    "factory_errors",
+    "factory_us",
+    "lease_waits",
+    "stale_hits",
+    "voided_fills",
 )
 HITS, MISSES, SETS, DELETES, VALUES_REJECTED = range(5)
 ERRORS_RAISED, ERRORS_SWALLOWED, BREAKER_OPENED, BREAKER_OPEN_NOW = range(5, 9)
+FACTORY_RUNS, FACTORY_ERRORS, FACTORY_US, LEASE_WAITS, STALE_HITS, VOIDED_FILLS = range(9, 15)
 _GAUGES = frozenset({BREAKER_OPEN_NOW})  # a state of a living process, not a sum over time
 
 _ROW = 32  # numbers in a row: room for what later versions count
@@ -48,11 +53,11 @@ class Counters:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may count while its thread does
         self._row: _Row = array.array("Q", bytes(_ROW * 8))
         self._numbers: memoryview[int] | None = None
-        self._index = -1  # of our row; -1: none, we count in memory of our own
-        self._file = -1
+        self._index: int | None = None  # of our row; without one we count in memory of our own
+        self._file: SlotFile | None = None
         try:
             self._numbers = self._map()
         except (OSError, StoreUnavailable) as exc:
@@ -62,30 +67,25 @@ class Counters:
 
     def _map(self) -> "memoryview[int]":
         private_directory(self._path.parent)
-        self._file = os.open(
-            self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        self._file = slot_file(self._path, _ROWS)
+        number = self._file.descriptor
         # Room that is reserved now cannot be missing later, when a store to it would be a SIGBUS.
-        os.posix_fallocate(self._file, 0, _BYTES)
-        return memoryview(mmap.mmap(self._file, _BYTES)).cast("B").cast("Q")
+        os.posix_fallocate(number, 0, _BYTES)
+        return memoryview(mmap.mmap(number, _BYTES)).cast("B").cast("Q")
 
     def _claim(self) -> None:
-        if self._numbers is None:
+        if self._numbers is None or self._file is None:
             return
-        for index in range(_ROWS):
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
-            except OSError:
-                continue  # a living process has it
-            self._row = self._numbers[index * _ROW : (index + 1) * _ROW]
-            for gauge in _GAUGES:
-                self._row[gauge] = 0
-            self._index = index
+        index = self._index = self._file.claim()
+        if index is None:
+            logger.warning(
+                "%s: all %d rows are taken; counting for this process alone", self._path, _ROWS
+            )
+            self._row = array.array("Q", bytes(_ROW * 8))
             return
-        logger.warning(
-            "%s: all %d rows are taken; counting for this process alone", self._path, _ROWS
-        )
-        self._row, self._index = array.array("Q", bytes(_ROW * 8)), -1
+        self._row = self._numbers[index * _ROW : (index + 1) * _ROW]
+        for gauge in _GAUGES:
+            self._row[gauge] = 0
 
     def add(self, name: int, amount: int = 1) -> None:
         """Add to the counter `NAMES[name]`."""
@@ -103,25 +103,25 @@ class Counters:
             own = dict(zip(NAMES, self._row, strict=False))
         if self._numbers is None:
             return own
-        self._lower_gauges_of_the_dead(self._numbers)
         numbers = self._numbers
+        self._lower_gauges_of_the_dead(numbers)
         return {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
 
     def _lower_gauges_of_the_dead(self, numbers: "memoryview[int]") -> None:
         """Zero the gauges in rows that nobody holds. Holding the row meanwhile, nobody claims it."""
+        assert self._file is not None  # noqa: S101 (for the type checker)
         for index in range(_ROWS):
             row = numbers[index * _ROW : (index + 1) * _ROW]
             if index == self._index or not any(row[gauge] for gauge in _GAUGES):
                 continue
-            with contextlib.suppress(OSError):  # a living process holds it: its gauge counts
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+            if self._file.hold(index):  # else a living process has it: its gauge counts
                 for gauge in _GAUGES:
                     row[gauge] = 0
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index)
+                self._file.let_go(index)
 
     def after_fork_in_child(self) -> None:
         """Claim a row of our own; the inherited one is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._claim()
 
 

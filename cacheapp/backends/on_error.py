@@ -7,8 +7,9 @@ otherwise, kind by kind.
 """
 
 import dataclasses
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -142,14 +143,45 @@ class Forgiving(SharedCache):
         default: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> Any:
         """Return the value, or compute and store it; without a store, only compute it."""
-        compute = _Once(default) if callable(default) else default
+        once = _Once(default)
         try:
-            return super().get_or_set(key, compute, timeout, version)
+            return super().get_or_set(key, once, timeout, version, stale=stale, jitter=jitter)
         except STORE_FAILED as exc:
+            if exc is once.error:
+                raise  # it is not this cache's store that failed
             self._swallow(exc, asked=self._on_error.read)
-            return compute() if callable(compute) else compute
+            return once()
+
+    async def aget_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
+    ) -> Any:
+        """Do what `get_or_set` does."""
+        once = _Once(default)
+
+        async def compute() -> Any:
+            return await once.awaited()
+
+        try:
+            return await super().aget_or_set(
+                key, compute, timeout, version, stale=stale, jitter=jitter
+            )
+        except STORE_FAILED as exc:
+            if exc is once.error:
+                raise  # it is not this cache's store that failed
+            self._swallow(exc, asked=self._on_error.read)
+            return await once.awaited()
 
     # -- writes ------------------------------------------------------------------------------
 
@@ -159,9 +191,12 @@ class Forgiving(SharedCache):
         value: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> None:
         try:
-            super().set(key, value, timeout, version)
+            super().set(key, value, timeout, version, stale=stale, jitter=jitter)
         except STORE_FAILED as exc:
             self._swallow(exc, asked=self._on_error.set)
 
@@ -237,13 +272,35 @@ class Forgiving(SharedCache):
 
 
 class _Once:
-    """A callable whose result is kept: a failure after it ran must not run it again."""
+    """A factory, or a value, that runs once: a failure of the store must not run it again.
 
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self._compute = compute
+    What came of it is kept: a value, or in `error` what it raised.
+    """
+
+    def __init__(self, default: Any) -> None:
+        self._default = default
         self._results: list[Any] = []
+        self.error: BaseException | None = None
 
     def __call__(self) -> Any:
+        if self.error is not None:
+            raise self.error
         if not self._results:
-            self._results.append(self._compute())
+            default = self._default
+            try:
+                self._results.append(default() if callable(default) else default)
+            except BaseException as exc:
+                self.error = exc
+                raise
         return self._results[0]
+
+    async def awaited(self) -> Any:
+        """Return the result; await it first if it can be."""
+        found = self()
+        if inspect.isawaitable(found):
+            try:
+                self._results[0] = found = await found
+            except BaseException as exc:
+                self.error = exc
+                raise
+        return found

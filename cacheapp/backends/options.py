@@ -77,6 +77,9 @@ def anything(value: Any) -> Any:
 COMMON: Mapping[str, Option] = {
     "serializer": Option(one_of(*SERIALIZERS), "pickle"),
     "compress_min_bytes": Option(count_or_none(0), None),
+    "lease_time": Option(seconds, 5.0),
+    "lease_wait": Option(seconds, 10.0),
+    "refresh": Option(one_of("thread", "inline"), "thread"),
     "signed": Option(boolean, default=False),
 }
 

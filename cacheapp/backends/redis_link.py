@@ -2,11 +2,12 @@
 
 The rule that all of it serves: **a retry never changes an outcome.** Redis runs a command only
 when it has read all of it. So whatever fails before the last byte was handed to the kernel has
-certainly not run, and is repeated. After that, only a command whose repetition changes nothing (a
-read) is repeated; for any other one `OutcomeUnknown` tells the caller. An answer that is an error
-is an answer: the command has not run.
+certainly not run, and is repeated. After that, only a command whose repetition changes nothing is
+repeated (a read, or a write that finds its own work done); for any other one `OutcomeUnknown` tells
+the caller. An answer that is an error is an answer: the command has not run.
 """
 
+import enum
 import random
 import time
 from typing import Any
@@ -33,6 +34,17 @@ _TROUBLE = (redis.ConnectionError, redis.TimeoutError, InvalidResponse)
 _ANSWERS = (BusyLoadingError, AuthenticationError, AuthorizationError)  # yet `ConnectionError`s
 
 
+class Kind(enum.Enum):
+    """What a command does when it is run twice."""
+
+    READ = "the same answer, and no effect at all"
+    REPEATABLE = "the effect and the answer of once"
+    WRITE = "something else"
+
+
+_WRITE = Kind.WRITE
+
+
 class _Failed(Exception):
     """An attempt without a usable answer; `may_have_run` says what is known about its effect."""
 
@@ -53,11 +65,10 @@ class Link:
         self._pool = pool
         self._name = name
 
-    def ask(self, *command: Any, repeatable: bool = False) -> Any:
+    def ask(self, *command: Any, kind: Kind = _WRITE) -> Any:
         """Return Redis's answer to one command.
 
-        `repeatable`: running it twice has the same effect and answer as once, so a lost answer is
-        asked for again. Raises `StoreUnavailable`, `OutcomeUnknown`, `StoreFull`; `NoScriptError`
+        A lost answer is asked for again unless `kind` forbids it. Raises `StoreUnavailable`, `OutcomeUnknown`, `StoreFull`; `NoScriptError`
         and other errors of the command itself (`ResponseError`) as they are.
         """
         breaker = self.breaker
@@ -66,19 +77,19 @@ class Link:
         try:
             answer = self._exchange(command)
         except _Failed as failure:
-            answer = self._retry(command, failure, repeatable=repeatable)
+            answer = self._retry(command, failure, kind)
         except ResponseError as exc:
             raise self._translated(exc) from exc
         if breaker.troubled:
             breaker.succeeded()
         return answer
 
-    def run(self, script: Script, keys: int, *args: Any) -> Any:
+    def run(self, script: Script, keys: int, *args: Any, kind: Kind = _WRITE) -> Any:
         """Return the answer of a script; the first `keys` of its arguments are keys."""
         try:
-            return self.ask(b"EVALSHA", script.sha, keys, *args)
+            return self.ask(b"EVALSHA", script.sha, keys, *args, kind=kind)
         except NoScriptError:  # so it has not run; EVAL also makes Redis remember it
-            return self.ask(b"EVAL", script.text, keys, *args)
+            return self.ask(b"EVAL", script.text, keys, *args, kind=kind)
 
     # -- one attempt -------------------------------------------------------------------------
 
@@ -136,10 +147,11 @@ class Link:
 
     # -- after a failure ---------------------------------------------------------------------
 
-    def _retry(self, command: tuple[Any, ...], failure: _Failed, *, repeatable: bool) -> Any:
+    def _retry(self, command: tuple[Any, ...], failure: _Failed, kind: Kind) -> Any:
         """Repeat what may be repeated, a few times and not for long; else raise what is known."""
+        may_have_run = failure.may_have_run  # any of the attempts
         for pause_s in _PAUSES_S:
-            if failure.may_have_run and not repeatable:
+            if may_have_run and kind is Kind.WRITE:
                 break
             if not self.breaker.closed or isinstance(failure.cause, redis.TimeoutError):
                 break  # who has waited once has waited enough
@@ -149,12 +161,14 @@ class Link:
                 return self._exchange(command)
             except _Failed as exc:
                 failure = exc
+                may_have_run = may_have_run or exc.may_have_run
             except ResponseError as exc:
                 raise self._translated(exc) from exc
-        if failure.may_have_run and not repeatable:
+        if may_have_run and kind is not Kind.READ:
             raise OutcomeUnknown(
                 f"{_named(command)} was sent to {self._name} and its answer was lost ({failure}): "
-                "it may have happened or may yet; it was not repeated"
+                "it may have happened or may yet; "
+                + ("it was not repeated" if kind is Kind.WRITE else "repeating it did not help")
             ) from failure.cause
         raise StoreUnavailable(
             f"{_named(command)} did not happen: {self._name} failed ({failure})"

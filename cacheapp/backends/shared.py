@@ -1,6 +1,7 @@
 """What all shared backends have in common: Django's whole cache API over a `Store`."""
 
 import abc
+import contextlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,8 @@ from django.core.cache.backends.base import (
     memcached_error_chars_re,
 )
 
-from cacheapp import conf
+from cacheapp import clock, conf
+from cacheapp.backends import forms
 from cacheapp.backends.alias import alias_of
 from cacheapp.backends.codec import Codec, Rejected
 from cacheapp.backends.counters import (
@@ -26,9 +28,12 @@ from cacheapp.backends.counters import (
     counters,
 )
 from cacheapp.backends.extended import ExtendedCache
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.locks import Lock
 from cacheapp.backends.options import Option, read_options, read_params
 from cacheapp.backends.quiet import Quiet
-from cacheapp.backends.store import NotCountable, Payload, Store
+from cacheapp.backends.single_flight import SingleFlight
+from cacheapp.backends.store import NotCountable, Store
 from cacheapp.backends.twins import AsyncTwins
 from cacheapp.errors import OptionsRefused
 
@@ -53,7 +58,7 @@ class _Refusal:
         raise OptionsRefused(self._message)
 
 
-class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
+class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
     """A cache that all threads and processes share; see docs/guarantees.md for what that promises.
 
     Django builds one object per alias and thread, and calls `close()` after each request. These
@@ -121,10 +126,16 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         return None if timeout == math.inf else timeout
 
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
-        """Return the value, or `default` after removing a payload that is not ours."""
+        """Return the value, or `default` for what nobody may see, or is not ours and is removed."""
         try:
             return self._codec.decode(key, payload)
         except Rejected as exc:
+            shown = forms.visible(payload, clock.wall_s())
+            if shown is None:
+                return default
+            if shown is not payload:  # it stands behind a soft deadline
+                with contextlib.suppress(Rejected):
+                    return self._codec.decode(key, shown)
             self._count(VALUES_REJECTED)
             if (
                 self._store.discard(key, payload)
@@ -162,16 +173,39 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         value: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> None:
-        """Store the value for `timeout` seconds; `None` for ever; 0 or less removes the key."""
-        key = self.make_and_validate_key(key, version=version)
-        payload = self._codec.encode(key, value)
-        ttl = self._ttl(timeout)
+        """Store the value for `timeout` seconds; `None` for ever; 0 or less removes the key.
+
+        `stale`, `jitter`: store it as `get_or_set` would have with these.
+        """
+        final, payload, ttl = self._entry(key, value, timeout, version, stale, jitter)
         if ttl is not None and ttl <= 0:
-            self._store.delete(key)
+            self._store.delete(final)
         else:
-            self._store.set(key, payload, ttl)
+            self._store.set(final, payload, ttl)
             self._count(SETS)
+
+    def _entry(
+        self,
+        key: Any,
+        value: Any,
+        timeout: float | None,
+        version: int | None,
+        stale: float,
+        jitter: float,
+    ) -> tuple[str, Payload, float | None]:
+        """Return what `set` stores: the final key, the payload, the TTL."""
+        final = self.make_and_validate_key(key, version=version)
+        payload = self._codec.encode(final, value)
+        ttl = self._ttl(timeout)
+        if stale or jitter:
+            fill = self._asked_for(key, version, timeout, stale, jitter)
+            if ttl is not None and ttl > 0:
+                ttl, payload = self._until(fill, payload)
+        return final, payload, ttl
 
     def add(
         self,
@@ -245,7 +279,8 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
                     f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
                 )
             total = value + delta
-            if self._store.replace(final, payload, self._codec.encode(final, total)):
+            new = forms.rewrapped(self._codec.encode(final, total), like=payload)
+            if self._store.replace(final, payload, new):
                 return total  # type: ignore[return-value]  # Django's stubs know no float counters
             payload = self._store.get(final)
         raise ValueError(f"Key {key!r} not found")
@@ -267,9 +302,8 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
             value = self._decode(source, payload, self._missing_key)
             if value is self._missing_key:
                 break
-            if source == target or self._store.move(
-                source, target, payload, self._codec.encode(target, value)
-            ):
+            new = forms.rewrapped(self._codec.encode(target, value), like=payload)
+            if source == target or self._store.move(source, target, payload, new):
                 return version + delta
         raise ValueError(f"Key {key!r} not found")
 
@@ -319,6 +353,21 @@ class SharedCache(AsyncTwins, ExtendedCache, abc.ABC):
         Not one instant: an entry written meanwhile may stay or go.
         """
         self._store.clear(self.key_prefix)
+
+    def lock(
+        self,
+        name: str,
+        timeout: float | None = None,
+        blocking_timeout: float | None = None,
+        *,
+        version: int | None = None,
+    ) -> Lock:
+        """Return a lock of this name and version, to be used with `with` or `async with`."""
+        for what, seconds in (("timeout", timeout), ("blocking_timeout", blocking_timeout)):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{what} is {seconds!r}; expected None or seconds above 0")
+        final = self.make_key(name, version=version)
+        return Lock(self._store, final, timeout, blocking_timeout, self.options["lease_time"])
 
     def stats(self) -> dict[str, int]:
         """Return what was counted for this alias, summed over all processes of this host."""

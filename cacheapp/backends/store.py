@@ -8,6 +8,9 @@ A *payload* is what the codec made of a value: an `int` for a plain integer that
 count by itself, `bytes` for everything else. A *TTL* is a lifetime in seconds, above 0; `None`
 means that the entry has no deadline.
 
+`get` and `get_many` return whatever stands at a key. To all others, an entry that is not `visible`
+(a lease, or past its soft deadline: see `forms`) is absent.
+
 Errors of every primitive: `StoreUnavailable` (did not happen), `OutcomeUnknown` (may have
 happened), `StoreFull` (a write found no room and did not happen).
 """
@@ -16,9 +19,12 @@ import abc
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
-Payload = bytes | int
+from cacheapp.backends import forms
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.poller import Poller
+from cacheapp.backends.watches import Watches
 
 
 class NotCountable(Exception):
@@ -34,6 +40,9 @@ class NotCountable(Exception):
 
 class Store(abc.ABC):
     """The primitives; `key` is always the final key: prefix, version and all."""
+
+    def __init__(self) -> None:
+        self.forget_watches()
 
     @abc.abstractmethod
     def get(self, key: str) -> Payload | None:
@@ -92,6 +101,95 @@ class Store(abc.ABC):
         """Store the payload and keep the deadline, if `expected` is what is there; else `False`."""
 
     @abc.abstractmethod
+    def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
+        """Store the payload with this deadline, if `expected` is what is there; else `False`.
+
+        `expected` may be a lease or an entry past its soft deadline, and so may the payload.
+        """
+
+    @abc.abstractmethod
+    def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
+        """Put the lease where nothing is, or the lease of a holder that is gone; return `None`.
+
+        Where something else is, return that, and change nothing: an entry, visible or past its
+        soft deadline, or the lease of a living holder.
+        """
+
+    def new_lease(self) -> bytes:
+        """Return a lease of this process."""
+        return forms.new_lease(bytes(forms.HOLDER_BYTES))
+
+    def is_orphaned(self, lease: Payload) -> bool:
+        """Return whether a lease's holder is known to be gone. A server only sees its time end."""
+        del lease
+        return False
+
+    def wait(self, key: str, seen: Payload, within_s: float) -> None:
+        """Return when something else than `seen` may be at the key; after `within_s` at the latest.
+
+        One thread of the process watches a key; the others wait for it.
+        """
+        self._watches.wait(key, within_s, lambda: self._watch(key, seen, within_s))
+
+    async def await_change(self, key: str, seen: Payload, within_s: float) -> None:
+        """Do what `wait` does, for tasks: one task of the event loop watches a key."""
+        await self._watches.await_(key, within_s, lambda: self._awatch(key, seen, within_s))
+
+    def _watch(self, key: str, seen: Payload, within_s: float) -> None:
+        self._poller.wait(key, seen, within_s)
+
+    async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
+        await self._poller.await_(key, seen, within_s)
+
+    def _changed(self, seen: Mapping[str, Payload]) -> list[str]:
+        """Return the keys at which something else stands, or the lease of a holder that is gone."""
+        found = self._look(seen)
+        gone: dict[bytes, bool] = {}
+        changed = []
+        for key, payload in seen.items():
+            if found.get(key) != payload:
+                changed.append(key)
+            elif isinstance(payload, bytes) and forms.is_lease(payload):
+                holder = forms.holder_of(payload)
+                if holder not in gone:
+                    gone[holder] = self.is_orphaned(payload)
+                if gone[holder]:
+                    changed.append(key)
+        return changed
+
+    def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
+        """Return what stands at the keys; only the poller's thread calls it."""
+        return self.get_many(list(seen))
+
+    def forget_watches(self) -> None:
+        """Begin anew; in a forked child, the threads that waited and looked are gone."""
+        self._watches = Watches()
+        self._poller = Poller(self._changed)
+
+    sees_deaths: ClassVar[bool] = False
+    """Whether leases and locks of a dead process are free at once, without their time being over."""
+
+    @abc.abstractmethod
+    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
+        """Take a lock that is free, over, or of a dead holder; return its fencing token, or `None`.
+
+        The token is larger than all that were ever given for the name. Locks are no entries: no
+        `clear`, `scan` or eviction reaches them.
+        """
+
+    @abc.abstractmethod
+    def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
+        """Let the lock's time begin anew if the token still holds it; return whether it did."""
+
+    @abc.abstractmethod
+    def release_lock(self, name: str, token: int) -> bool:
+        """Free the lock if the token still holds it; return whether it did."""
+
+    @abc.abstractmethod
+    def lock_token(self, name: str) -> int | None:
+        """Return the token that holds the lock, or `None` where it is free."""
+
+    @abc.abstractmethod
     def discard(self, key: str, expected: Payload) -> bool:
         """Remove the entry if `expected` is what is there; return whether this call did."""
 
@@ -104,7 +202,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
-        """Remove every key that is `prefix` and then matches the glob; return how many.
+        """Remove every key that is `prefix` and then matches the glob; return how many were visible.
 
         Not one instant: in batches of about `batch`; an entry written meanwhile may stay or go.
         """
@@ -145,7 +243,8 @@ class _Registry:
     """The stores of this process, one per key; every fork is announced to each of them.
 
     `_lock` guards `_stores`. It is held through a fork, so that the child inherits it in a known
-    state; reentrant, because a signal handler may fork while this thread prepares a fork. Stores are few and live as long as the process: nothing is ever taken out.
+    state; reentrant, because a signal handler may fork while this thread prepares a fork. Stores
+    are few and live as long as the process: nothing is ever taken out.
     """
 
     def __init__(self) -> None:
@@ -172,6 +271,7 @@ class _Registry:
 
     def after_fork_in_child(self) -> None:
         for store in self._stores.values():
+            store.forget_watches()
             store.after_fork_in_child()
         self._lock.release()  # this thread took it, and is the one that came along
 

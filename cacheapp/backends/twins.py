@@ -29,8 +29,11 @@ class AsyncTwins(BaseCache):
         value: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> None:
-        await in_thread(self.set, key, value, timeout, version)
+        await in_thread(self.set, key, value, timeout, version, stale=stale, jitter=jitter)
 
     async def aadd(
         self,
@@ -87,15 +90,6 @@ class AsyncTwins(BaseCache):
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         await in_thread(self.delete_many, keys, version)
-
-    async def aget_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> Any:
-        return await in_thread(self.get_or_set, key, default, timeout, version)
 
     async def aclear(self) -> None:
         await in_thread(self.clear)

@@ -157,7 +157,7 @@ def test_a_forked_child_uses_connections_of_its_own(redis_server: RedisServer) -
 
 
 def test_a_fork_amid_busy_threads_leaves_a_child_that_works(redis_server: RedisServer) -> None:
-    cache = ours(redis_server.url, "busy", max_connections=3)
+    cache = ours(redis_server.url, "busy", max_connections=3, pool_timeout=30)
     cache.set("count", 0)
     done = threading.Event()
 

@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from cacheapp.backends.breaker import FAILURES_TO_OPEN, Breaker
-from cacheapp.backends.redis_link import Link
+from cacheapp.backends.redis_link import Kind, Link
 from cacheapp.errors import StoreUnavailable
 
 
@@ -26,11 +26,11 @@ def test_while_the_server_is_down_only_probes_reach_for_it() -> None:
     breaker = Breaker("Redis at nowhere", now_s=lambda: now[0])
     link = Link(pool, breaker, "Redis at nowhere")
     with pytest.raises(StoreUnavailable, match=r"GET 'key' did not happen: .* refused"):
-        link.ask(b"GET", b"key", repeatable=True)
+        link.ask(b"GET", b"key", kind=Kind.READ)
     assert pool.asked == FAILURES_TO_OPEN
     for _ in range(100):
         with pytest.raises(StoreUnavailable, match="was not asked"):
-            link.ask(b"GET", b"key", repeatable=True)
+            link.ask(b"GET", b"key", kind=Kind.READ)
     assert pool.asked == FAILURES_TO_OPEN
     now[0] += 1
     with pytest.raises(StoreUnavailable, match="failed a probe"):

@@ -97,14 +97,15 @@ class DiskCache(SharedCache):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
         tag: str | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> None:
         """Store the value as Django says, and with a tag that `evict` finds it by."""
         if tag is None:
-            super().set(key, value, timeout, version)
+            super().set(key, value, timeout, version, stale=stale, jitter=jitter)
             return
-        final = self.make_and_validate_key(key, version=version)
-        payload = self._codec.encode(final, value)
-        ttl = self._ttl(timeout)
+        final, payload, ttl = self._entry(key, value, timeout, version, stale, jitter)
         if ttl is not None and ttl <= 0:
             self._store.delete(final)
         else:
@@ -136,9 +137,12 @@ class DiskCache(SharedCache):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
         tag: str | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
     ) -> None:
         """Do what `set` does."""
-        await in_thread(self.set, key, value, timeout, version, tag)
+        await in_thread(self.set, key, value, timeout, version, tag, stale=stale, jitter=jitter)
 
     async def aadd(
         self,

@@ -22,12 +22,11 @@ have run, it begins again: in the parent, and in the child too should the handle
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
 from cacheapp import clock
-
-Identity = tuple[int, int]  # device and inode of a database file
+from cacheapp.backends.slots import Identity
 
 
 class Connection:
@@ -61,6 +60,17 @@ class Connection:
                 self.execute(pragma).fetchall()
         except BaseException:
             self.close()
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the write lock; commit at the end, or roll back what an exception leaves."""
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            self.roll_back()
             raise
 
     def roll_back(self) -> None:

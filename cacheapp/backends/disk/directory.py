@@ -21,23 +21,14 @@ from pathlib import Path
 from diskcache.core import DBNAME
 
 from cacheapp import clock
-from cacheapp.backends.disk.connections import Identity
 from cacheapp.backends.private import private_directory
+from cacheapp.backends.slots import identity_of
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"(\d+)x\d{3,}")
 _SET_ASIDE = "damaged-"
-
-
-def identity_of(path: str) -> Identity | None:
-    """Return device and inode of a file, or `None` where there is none."""
-    try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def refusal(directory: Path) -> str | None:
@@ -87,7 +78,7 @@ class AliasDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory's lock, which makes the directory first, or look at it again."""
-        self._prepare()
+        self.prepare()
         self._lock_number = self._locked_file()
         try:
             yield
@@ -100,7 +91,8 @@ class AliasDirectory:
         if number is not None:
             os.close(number)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make the directory, or look whether it may still be used."""
         if not self._location.exists():
             private_directory(self._location)
         if reason := refusal(self._location):
@@ -121,7 +113,7 @@ class AliasDirectory:
                 found = os.fstat(number)
                 if identity_of(path) == (found.st_dev, found.st_ino):
                     return number
-                self._prepare()  # removed meanwhile: this lock is nobody else's
+                self.prepare()  # removed meanwhile: this lock is nobody else's
             except OSError as exc:
                 os.close(number)
                 if exc.errno not in {errno.EWOULDBLOCK, errno.EINTR}:
@@ -185,3 +177,19 @@ class AliasDirectory:
             aside,
             extra={"event": "cache_database_set_aside"},
         )
+
+
+class LockDirectory(AliasDirectory):
+    """Where the database of an alias's locks is: beside the shards, whose number may change."""
+
+    def shard(self, number: int) -> Path:
+        """Return the directory of the locks."""
+        del number
+        return self.path / "locks"
+
+    def database(self, number: int) -> str:
+        """Return the path of their database."""
+        return str(self.shard(number) / "locks.db")
+
+    def _remove_other_layouts(self) -> None:
+        """Leave the shards alone."""

@@ -2,7 +2,9 @@
 
 Every write is one transaction, begun with BEGIN IMMEDIATE: it waits for the write lock at its
 begin, and what it reads after that is still so when it commits. Every read is one SELECT, which
-sees one committed state. Rows whose deadline has passed count as absent.
+sees one committed state. Rows whose deadline has passed count as absent; so do leases and entries
+past their soft deadline, but for `GET`, `exchange` and `discard`. Those have a mode of their own, so
+that of a plain row nothing more is looked at than this number.
 """
 
 import sqlite3
@@ -10,24 +12,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from cacheapp import clock
+from cacheapp.backends import forms
 from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.files import Columns, fits_64_bits, payload_of
+from cacheapp.backends.disk.files import (
+    MODE_LEASE,
+    MODE_SOFT,
+    Columns,
+    fits_64_bits,
+    payload_of,
+)
 from cacheapp.backends.disk.shard import CacheFile, Drop, Execute
-from cacheapp.backends.store import NotCountable, Payload
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.store import NotCountable
 from cacheapp.errors import StoreFull
 
 _ALIVE = " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+# NULL for what everybody may see, else what `forms.is_visible` must look at.
+_HEAD = f"CASE WHEN mode >= {MODE_LEASE} THEN substr(value, 1, {forms.HEAD_BYTES}) END"
 
 GET = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
-HAS = "SELECT 1 FROM Cache" + _ALIVE
-DEADLINE = "SELECT expire_time FROM Cache" + _ALIVE
+HAS = f"SELECT {_HEAD} FROM Cache" + _ALIVE
+DEADLINE = f"SELECT expire_time, {_HEAD} FROM Cache" + _ALIVE
 KEYS = (
-    "SELECT key FROM Cache WHERE key > ? AND raw = 1"
+    f"SELECT key, {_HEAD} FROM Cache WHERE key > ? AND raw = 1"
     " AND (expire_time IS NULL OR expire_time > ?) ORDER BY key LIMIT ?"
 )
 
-_FIND = "SELECT rowid, filename, expire_time FROM Cache WHERE key = ? AND raw = 1"
-_WHOLE = "SELECT rowid, filename, size, value, expire_time, tag FROM Cache" + _ALIVE
+FIND = "SELECT rowid, filename FROM Cache WHERE key = ? AND raw = 1"
+_LOOK = f"SELECT rowid, filename, expire_time, {_HEAD} FROM Cache WHERE key = ? AND raw = 1"
+WHOLE = "SELECT rowid, filename, size, value, expire_time, tag, mode FROM Cache" + _ALIVE
 _INSERT = (
     "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size,"
     " mode, filename, value) VALUES (?, 1, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
@@ -38,12 +51,15 @@ _UPDATE = (
 )
 _DELETE = "DELETE FROM Cache WHERE rowid = ?"
 _COUNT_UP = "UPDATE Cache SET value = ?, store_time = ? WHERE rowid = ?"
-_TOUCH = "UPDATE Cache SET expire_time = ?" + _ALIVE
-_PERSIST = "UPDATE Cache SET expire_time = NULL" + _ALIVE + " AND expire_time IS NOT NULL"
 _NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
 
 
-class Shard(CacheFile):
+def visible(head: bytes | None, now: float) -> bool:
+    """Return whether everybody may see a row, by what these statements give for its head."""
+    return head is None or forms.is_visible(head, now)
+
+
+class Entries(CacheFile):
     """The entries of one database; `key` is always a final key."""
 
     def put(
@@ -74,7 +90,7 @@ class Shard(CacheFile):
     ) -> None:
         deadline = None if ttl is None else now + ttl
         for key, columns in rows:
-            found = execute(_FIND, (key,)).fetchone()
+            found = execute(FIND, (key,)).fetchone()
             self._write(execute, now, drop, key, found, columns, deadline, tag)
         self._make_room(now, execute, drop)
 
@@ -88,7 +104,9 @@ class Shard(CacheFile):
     ) -> bool:
         """Store the payload where no entry is alive; return whether this call did."""
         # Most calls of an `add` that somebody else won end here, without the write lock.
-        if connection.execute(HAS, (key, clock.wall_s())).fetchall():
+        now = clock.wall_s()
+        rows = connection.execute(HAS, (key, now)).fetchall()
+        if rows and visible(rows[0][0], now):
             return False
         columns = self._keep(payload)
         return bool(self._run_with_file(connection, columns, self._add, key, ttl, tag))
@@ -103,8 +121,8 @@ class Shard(CacheFile):
         ttl: float | None,
         tag: str | None,
     ) -> bool:
-        found = execute(_FIND, (key,)).fetchone()
-        if found is not None and (found[2] is None or found[2] > now):
+        found = execute(_LOOK, (key,)).fetchone()
+        if found is not None and _is_there(found, now):
             return False
         deadline = None if ttl is None else now + ttl
         self._write(execute, now, drop, key, found, columns, deadline, tag)
@@ -112,7 +130,7 @@ class Shard(CacheFile):
         return True
 
     def drop_keys(self, connection: Connection, keys: Sequence[str]) -> int:
-        """Remove the entries in one transaction; return how many were alive."""
+        """Remove the entries in one transaction; return how many were there."""
         count: int = self._run(connection, self._drop_keys, keys)
         return count
 
@@ -120,32 +138,12 @@ class Shard(CacheFile):
     def _drop_keys(execute: Execute, now: float, drop: Drop, keys: Sequence[str]) -> int:
         alive = 0
         for key in keys:
-            found = execute(_FIND, (key,)).fetchone()
+            found = execute(_LOOK, (key,)).fetchone()
             if found is not None:
-                rowid, filename, deadline = found
-                drop(filename)
-                execute(_DELETE, (rowid,))
-                alive += deadline is None or deadline > now
+                drop(found[1])
+                execute(_DELETE, (found[0],))
+                alive += _is_there(found, now)
         return alive
-
-    def set_deadline(self, connection: Connection, key: str, ttl: float | None) -> bool:
-        """Replace the deadline of an entry that is alive."""
-        return bool(self._run(connection, self._set_deadline, key, ttl))
-
-    @staticmethod
-    def _set_deadline(
-        execute: Execute, now: float, _drop: Drop, key: str, ttl: float | None
-    ) -> bool:
-        deadline = None if ttl is None else now + ttl
-        return execute(_TOUCH, (deadline, key, now)).rowcount > 0
-
-    def persist(self, connection: Connection, key: str) -> bool:
-        """Take the deadline away."""
-        return bool(self._run(connection, self._persist, key))
-
-    @staticmethod
-    def _persist(execute: Execute, now: float, _drop: Drop, key: str) -> bool:
-        return execute(_PERSIST, (key, now)).rowcount > 0
 
     def incr(self, connection: Connection, key: str, delta: int) -> int | None:
         """Add to an integer; `None` where there is none; raise `NotCountable`."""
@@ -159,7 +157,12 @@ class Shard(CacheFile):
             return None
         rowid, value = found
         if type(value) is not int or not fits_64_bits(value + delta):
-            raise NotCountable(None if value is None else payload_of(value))
+            _rowid, filename, _size, value, _deadline, _tag, mode = execute(
+                WHOLE, (key, now)
+            ).fetchone()
+            if mode >= MODE_LEASE and not forms.is_visible(value, now):
+                return None
+            raise NotCountable(None if filename is not None else payload_of(value))
         execute(_COUNT_UP, (value + delta, now, rowid))
         return value + delta
 
@@ -190,13 +193,13 @@ class Shard(CacheFile):
         target: str,
         expected: Payload,
     ) -> bool:
-        row = execute(_WHOLE, (source, now)).fetchone()
+        row = execute(WHOLE, (source, now)).fetchone()
         if row is None or not self._holds(row, expected):
             return False
-        rowid, filename, _size, _value, deadline, tag = row
+        rowid, filename, _size, _value, deadline, tag, _mode = row
         found: Sequence[Any] | None = row
         if source != target:
-            found = execute(_FIND, (target,)).fetchone()
+            found = execute(FIND, (target,)).fetchone()
             drop(filename)
             execute(_DELETE, (rowid,))
         self._write(execute, now, drop, target, found, columns, deadline, tag)
@@ -210,7 +213,7 @@ class Shard(CacheFile):
     def _discard(
         self, execute: Execute, now: float, drop: Drop, key: str, expected: Payload
     ) -> bool:
-        row = execute(_WHOLE, (key, now)).fetchone()
+        row = execute(WHOLE, (key, now)).fetchone()
         if row is None or not self._holds(row, expected):
             return False
         drop(row[1])
@@ -219,8 +222,14 @@ class Shard(CacheFile):
 
     def _holds(self, row: Sequence[Any], expected: Payload) -> bool:
         """Return whether the row holds exactly `expected`; `1` is not `b"1"`, nor `True`."""
-        _rowid, filename, size, value, *_ = row
-        found = payload_of(value) if filename is None else self._disk.load(filename, size)
+        _rowid, filename, size, value, *_, mode = row
+        if mode == MODE_SOFT:  # no two have one head
+            return (
+                type(expected) is bytes
+                and forms.is_soft(expected)
+                and (value[: forms.SOFT_HEAD_BYTES] == expected[: forms.SOFT_HEAD_BYTES])
+            )
+        found = payload_of(value) if filename is None else self._disk.load(filename, size, None)
         return type(found) is type(expected) and found == expected
 
     # -- values in files ---------------------------------------------------------------------
@@ -238,7 +247,7 @@ class Shard(CacheFile):
             value, filename, size, rowid = row
             if filename is None:
                 return payload_of(value)
-            content: bytes | None = self._disk.load(filename, size)
+            content: bytes | None = self._disk.load(filename, size, value)
             if content is not None:
                 return content
             again = connection.execute(GET, (key, clock.wall_s())).fetchone()
@@ -255,7 +264,7 @@ class Shard(CacheFile):
         value, filename, size, rowid = row
         if filename is None:
             return payload_of(value)
-        content: bytes | None = self._disk.load(filename, size)
+        content: bytes | None = self._disk.load(filename, size, value)
         if content is None:
             drop(filename)
             execute(_DELETE, (rowid,))
@@ -282,9 +291,15 @@ class Shard(CacheFile):
         deadline: float | None,
         tag: str | None,
     ) -> None:
-        """Put the columns into the row that was found, or into a new one; then make room."""
+        """Put the columns into the row that was found, or into a new one."""
         if found is not None:
             drop(found[1])
             execute(_UPDATE, (now, deadline, now, tag, *columns, found[0]))
         else:
             execute(_INSERT, (key, now, deadline, now, tag, *columns))
+
+
+def _is_there(row: Sequence[Any], now: float) -> bool:
+    """Return whether a row of `_LOOK` is an entry that everybody sees."""
+    _rowid, _filename, deadline, head = row
+    return (deadline is None or deadline > now) and visible(head, now)

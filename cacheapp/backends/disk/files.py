@@ -16,13 +16,17 @@ import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 from cacheapp import clock
-from cacheapp.backends.store import Payload
+from cacheapp.backends import forms
+from cacheapp.backends.forms import Payload
 
 ORPHAN_AGE_S = 600.0
 """Files without a row are left alone for this long: their writer may be about to commit."""
 
 _MIN_64, _MAX_64 = -(2**63), 2**63 - 1
 _FOLDER = re.compile(r"[0-9a-f]{2}")
+
+MODE_LEASE, MODE_SOFT = 16, 17
+"""Modes beyond diskcache's: the row's `value` tells who may see it, and is not a plain payload."""
 
 Columns = tuple[int, int, str | None, Any]  # size, mode, filename, value
 
@@ -46,11 +50,29 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
             # Beyond 64 bits: text, in a base that Python does not limit the length of.
             return 0, MODE_RAW, None, payload if fits_64_bits(payload) else hex(payload)
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+        if payload[:1] >= b"\xb0":
+            if forms.is_lease(payload):
+                return 0, MODE_LEASE, None, payload
+            if forms.is_soft(payload):
+                return self._keep_soft(payload)
         if len(payload) < self.min_file_size:
             return 0, MODE_RAW, None, payload
+        return self._keep_in_file(MODE_BINARY, None, payload)
+
+    def _keep_soft(self, payload: bytes) -> Columns:
+        """Keep the head in the row: it tells who may see the entry, and goes when that changes.
+
+        An integer is in no file: as a plain payload it would not be either.
+        """
+        if forms.holds_int(payload) or len(payload) < self.min_file_size + forms.SOFT_HEAD_BYTES:
+            return 0, MODE_SOFT, None, payload
+        head, inner = payload[: forms.SOFT_HEAD_BYTES], payload[forms.SOFT_HEAD_BYTES :]
+        return self._keep_in_file(MODE_SOFT, head, inner)
+
+    def _keep_in_file(self, mode: int, head: bytes | None, content: bytes) -> Columns:
         name, path = self.filename()
-        self._create(path, payload)
-        return len(payload), MODE_BINARY, name, None
+        self._create(path, content)
+        return len(content), mode, name, head
 
     def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
         """Return a new name, relative and absolute."""
@@ -79,14 +101,16 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
                 os.unlink(path)
             raise
 
-    def load(self, name: str, size: int) -> bytes | None:
-        """Return the content of a value file, or `None` where it is gone or not of its size."""
+    def load(self, name: str, size: int, head: bytes | None) -> bytes | None:
+        """Return head and content of a value file, or `None` where it is gone or not of its size."""
         try:
             with open(f"{self._directory}/{name}", "rb", buffering=0) as file:
                 content = file.readall()
         except FileNotFoundError:
             return None
-        return content if len(content) == size else None
+        if len(content) != size:
+            return None
+        return content if head is None else head + content
 
     def remove(self, file_path: str) -> None:
         """Unlink a value file; one that is gone or cannot be unlinked is left to `sweep`."""

@@ -7,16 +7,16 @@ is thus found by all processes within a request, and all meet in the one that is
 """
 
 import contextlib
+import dataclasses
 import itertools
 import sqlite3
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection, Handle, Handles
-from cacheapp.backends.disk.directory import AliasDirectory, identity_of
-from cacheapp.backends.disk.entries import Shard
+from cacheapp.backends.disk.directory import AliasDirectory
 from cacheapp.backends.disk.faults import (
     Damaged,
     is_busy,
@@ -25,15 +25,34 @@ from cacheapp.backends.disk.faults import (
     suspects_damage,
     translated,
 )
-from cacheapp.backends.disk.upkeep import Upkeep
+from cacheapp.backends.slots import Identity, identity_of
 from cacheapp.errors import StoreUnavailable
 
 _ATTEMPTS = 5
 _LOOK_AGAIN_S = 1.0
-_PROBES = (
-    "SELECT key, raw, store_time, expire_time, tag, size, mode, filename, value FROM Cache LIMIT 1",
-    "SELECT key, value FROM Settings",
-)
+
+
+class Database(Protocol):
+    """What a process knows of one database file, besides its threads' connections."""
+
+    database_identity: Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What the databases of one directory are."""
+
+    open: Callable[[str, Connection], Any]
+    """Brings the database in a directory up to date, and returns the `Database`."""
+
+    probes: Sequence[str]
+    """Statements that a sound database answers without an error."""
+
+    pragmas: Sequence[str]
+    """Settings of each connection."""
+
+    after_write: Callable[[Any, Connection], None]
+    """Called after each write, for upkeep."""
 
 
 class Sessions:
@@ -48,26 +67,18 @@ class Sessions:
         directory: AliasDirectory,
         shards: int,
         timeout_s: float,
-        settings: dict[str, Any],
-        upkeep: Upkeep,
+        kind: Kind,
     ) -> None:
         self.handles = Handles(shards)
         self.directory = directory
         self.request = 0
         self._requests = itertools.count(1)
         self._timeout_s = timeout_s
-        self._settings = settings
-        self._upkeep = upkeep
+        self._kind = kind
         self._databases = [directory.database(number) for number in range(shards)]
-        # Settings of a connection, as opposed to those that the file keeps.
-        self._pragmas = [
-            f"PRAGMA {name.removeprefix('sqlite_')} = {value}"
-            for name, value in settings.items()
-            if name.startswith("sqlite_") and name != "sqlite_auto_vacuum"
-        ]
         # Reentrant: a signal handler may use the cache while this thread opens a shard.
         self._opening = threading.RLock()
-        self._shards: list[Shard | None] = [None] * shards
+        self._shards: list[Database | None] = [None] * shards
 
     def end_request(self) -> None:
         """Have every connection look at its file before it is used again."""
@@ -146,7 +157,7 @@ class Sessions:
                 attempt += 1
             else:
                 if writing:
-                    self._upkeep.after_write(shard, con)
+                    self._kind.after_write(shard, con)
                 return result
         raise StoreUnavailable(f"{self._databases[number]}: keeps changing; nothing was done")
 
@@ -162,7 +173,7 @@ class Sessions:
                 return con
             handle.drop(number)
         shard = self._shard(handle, number)
-        con = Connection(self._databases[number], self._timeout_s, handle, self._pragmas)
+        con = Connection(self._databases[number], self._timeout_s, handle, self._kind.pragmas)
         # SQLite has opened some file at the path; if this one is there after, and was before
         # (when its shard was made), it is this one.
         if identity_of(self._databases[number]) != shard.database_identity:
@@ -173,7 +184,7 @@ class Sessions:
         handle.connections[number], handle.opening = con, None
         return con
 
-    def _shard(self, handle: Handle, number: int) -> Shard:
+    def _shard(self, handle: Handle, number: int) -> Database:
         """Return the process's shard for the file at the path, opened (and made) where needed."""
         with self._opening:
             shard = self._shards[number]
@@ -191,13 +202,13 @@ class Sessions:
             self._shards[number] = shard
             return shard
 
-    def _open(self, handle: Handle, number: int) -> Shard:
+    def _open(self, handle: Handle, number: int) -> Database:
         """Open a shard; under the directory's lock."""
         self.directory.make_shard(number)
         found = identity_of(self._databases[number])
         con = Connection(self._databases[number], self._timeout_s, handle)
         try:
-            shard = Shard(str(self.directory.shard(number)), con, self._settings)
+            shard: Database = self._kind.open(str(self.directory.shard(number)), con)
         finally:
             con.close()
             handle.opening = None
@@ -262,7 +273,7 @@ class Sessions:
         probe: Connection | None = None
         try:
             probe = Connection(self._databases[number], self._timeout_s, handle)
-            for sql in _PROBES:
+            for sql in self._kind.probes:
                 probe.execute(sql).fetchall()
             return [*probe.execute("PRAGMA quick_check(1)").fetchall()] == [("ok",)]
         except sqlite3.Error as exc:
@@ -296,5 +307,5 @@ class Sessions:
         self.handles.after_fork_in_child()
 
 
-def _select(_shard: Shard, con: Connection, sql: str, key: str) -> list[Any]:
+def _select(_shard: Database, con: Connection, sql: str, key: str) -> list[Any]:
     return con.execute(sql, (key, clock.wall_s())).fetchall()

@@ -14,13 +14,18 @@ import diskcache
 from diskcache.core import EVICTION_POLICY
 
 from cacheapp import clock
-from cacheapp.backends.disk.connections import Connection, Identity
+from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.faults import Damaged
 from cacheapp.backends.disk.files import ORPHAN_AGE_S, Columns, ValueFiles
-from cacheapp.backends.store import Payload
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.slots import Identity
 from cacheapp.errors import StoreFull
 
 _CULL_AT_MOST = 1000
+PROBES = (
+    "SELECT key, raw, store_time, expire_time, tag, size, mode, filename, value FROM Cache LIMIT 1",
+    "SELECT key, value FROM Settings",
+)
 _SIZE = "SELECT value FROM Settings WHERE key = 'size'"
 _COUNT = "SELECT value FROM Settings WHERE key = 'count'"
 

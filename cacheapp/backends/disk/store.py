@@ -5,22 +5,25 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 from cacheapp import clock
+from cacheapp.backends import forms
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.directory import AliasDirectory
-from cacheapp.backends.disk.entries import DEADLINE, GET, HAS, KEYS, Shard
+from cacheapp.backends.disk.entries import DEADLINE, GET, HAS, KEYS, visible
 from cacheapp.backends.disk.files import ValueFiles, payload_of
+from cacheapp.backends.disk.leases import Shard
+from cacheapp.backends.disk.locks import Locks
+from cacheapp.backends.disk.quiet_shards import QuietShards
 from cacheapp.backends.disk.session import Sessions
-from cacheapp.backends.disk.upkeep import Upkeep
+from cacheapp.backends.disk.settings import shards_kind
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.holders import Holders
 from cacheapp.backends.patterns import glob_to_regex
-from cacheapp.backends.store import Payload, Store
+from cacheapp.backends.store import Store
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
-
-_PAGE = 4096
-_SHM_BYTES = 32 * 1024
 
 
 class DiskStore(Store):
@@ -32,28 +35,19 @@ class DiskStore(Store):
     KEY_FUNCTION of the project's own, which may hide the version: there is one shard then.
     """
 
+    sees_deaths: ClassVar[bool] = True
+
     def __init__(self, location: Path, name: str, key_prefix: str | None, options: Any) -> None:
+        super().__init__()
         shards = options["shards"] if key_prefix is not None else 1
         self._count: int = shards
         self._version_at = len(key_prefix or "") + 1
-        budget = options["size_limit"] // shards
-        wal_pages = max(16, min(1000, budget // 16 // _PAGE))
-        wal_bytes = wal_pages * _PAGE
-        settings = {
-            **{name: options[name] for name in _DISKCACHE_SETTINGS},
-            "tag_index": int(options["tag_index"]),
-            # What the rows may use; the rest of the budget is the WAL's and its index's, and that
-            # of pages that were freed, which the file keeps until the next checkpoint.
-            "size_limit": max(budget // 4, budget - 4 * wal_bytes - _SHM_BYTES),
-            "sqlite_journal_mode": "wal",
-            "sqlite_wal_autocheckpoint": wal_pages,
-            "sqlite_journal_size_limit": wal_bytes,
-        }
         timeout_s: float = options["database_timeout"]
         directory = AliasDirectory(location, name, shards, timeout_s)
         self.path = directory.path
-        upkeep = Upkeep(2 * wal_bytes, timeout_s)
-        self._sessions = Sessions(directory, shards, timeout_s, settings, upkeep)
+        self._sessions = Sessions(
+            directory, shards, timeout_s, shards_kind(options, shards, timeout_s)
+        )
         self._files = [ValueFiles(str(directory.shard(number))) for number in range(shards)]
         self._run = self._sessions.run
         self._read = self._sessions.read
@@ -61,6 +55,9 @@ class DiskStore(Store):
             "least-recently-used",
             "least-frequently-used",
         }
+        self._holders = Holders(self.path / "holders", directory.prepare)
+        self._locks = Locks(location, name, timeout_s, self._holders)
+        self._quiet = QuietShards(self._sessions, self._number)
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -90,10 +87,10 @@ class DiskStore(Store):
         if filename is None:
             found = value if type(value) is not str else payload_of(value)
         else:
-            found = self._files[number].load(filename, row[2])
+            found = self._files[number].load(filename, row[2], value)
             if found is None:
                 found = self._run(number, Shard.load, key, row)
-        if self._notes_use and found is not None:
+        if self._notes_use and found is not None and not forms.is_lease(found):
             with contextlib.suppress(StoreFull, StoreUnavailable):  # it is only a hint
                 self._run(number, Shard.note_use, key)
         return found
@@ -109,39 +106,49 @@ class DiskStore(Store):
 
     def has(self, key: str) -> bool:
         """Return whether an entry is there."""
-        return bool(self._read(self._number(key), HAS, key))
+        rows = self._read(self._number(key), HAS, key)
+        return bool(rows) and visible(rows[0][0], clock.wall_s())
 
     def ttl(self, key: str) -> float | None:
         """Return the seconds left."""
         rows = self._read(self._number(key), DEADLINE, key)
         if not rows:
             return 0.0
-        deadline: float | None = rows[0][0]
-        return None if deadline is None else max(0.0, deadline - clock.wall_s())
+        deadline, head = rows[0]
+        now = clock.wall_s()
+        if head is not None:
+            if not forms.is_visible(head, now):
+                return 0.0
+            deadline = forms.soft_deadline_s(head)
+        return None if deadline is None else max(0.0, deadline - now)
 
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
         """Yield matching keys, shard by shard in the order of keys; each batch is one SELECT."""
         for number in range(self._count):
-            for keys in self._batches(number, prefix, pattern, batch):
-                yield from keys
+            for rows in self._batches(number, prefix, pattern, batch):
+                now = clock.wall_s()
+                yield from [key for key, head in rows if visible(head, now)]
 
-    def _batches(self, number: int, prefix: str, pattern: str, batch: int) -> Iterator[list[str]]:
+    def _batches(
+        self, number: int, prefix: str, pattern: str, batch: int
+    ) -> Iterator[list[tuple[str, bytes | None]]]:
+        """Yield the rows of `KEYS` that match, leases too."""
         matches = glob_to_regex(pattern).fullmatch
         # What begins with the prefix stands together in the order of keys, from the prefix on.
         last, going = prefix, True
-        if self.has(prefix) and self._number(prefix) == number and matches(""):
-            yield [prefix]
+        if self._number(prefix) == number and matches(""):
+            yield [(prefix, head) for (head,) in self._read(number, HAS, prefix)]
         while going:
             rows = self._run(number, _keys_after, last, batch, writing=False)
             going = len(rows) == batch
             found = []
-            for (key,) in rows:
-                if not key.startswith(prefix):
+            for row in rows:
+                last = row[0]
+                if not last.startswith(prefix):
                     going = False
                     break
-                if matches(key, len(prefix)):
-                    found.append(key)
-                last = key
+                if matches(last, len(prefix)):
+                    found.append(row)
             yield found
 
     # -- writes ------------------------------------------------------------------------------
@@ -200,6 +207,53 @@ class DiskStore(Store):
         """Remove the entry if `expected` is there."""
         return bool(self._run(self._number(key), Shard.discard, key, expected))
 
+    # -- leases and locks --------------------------------------------------------------------
+
+    def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
+        """Put the lease where nothing is, or over a dead holder's."""
+        found: Payload | None = self._run(
+            self._number(key), Shard.lease, key, lease, ttl, self._holders.alive
+        )
+        return found
+
+    def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
+        """Store the payload with this deadline if `expected` is there."""
+        return bool(self._run(self._number(key), Shard.fill, key, expected, payload, ttl))
+
+    def new_lease(self) -> bytes:
+        """Return a lease of this process."""
+        return forms.new_lease(self._holders.mine_or_unknown())
+
+    def is_orphaned(self, lease: Payload) -> bool:
+        """Return whether a lease's holder is dead."""
+        return (
+            isinstance(lease, bytes)
+            and forms.is_lease(lease)
+            and not self._holders.alive(forms.holder_of(lease))
+        )
+
+    def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
+        same = self._quiet.unchanged(seen)
+        return {**same, **self.get_many([key for key in seen if key not in same])}
+
+    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
+        """Take a lock that is free, over, or of a dead holder."""
+        return self._locks.acquire(name, ttl)
+
+    def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
+        """Let the lock's time begin anew."""
+        return self._locks.renew(name, token, ttl)
+
+    def release_lock(self, name: str, token: int) -> bool:
+        """Free the lock."""
+        return self._locks.release(name, token)
+
+    def lock_token(self, name: str) -> int | None:
+        """Return the token that holds the lock."""
+        return self._locks.token(name)
+
+    # -- more than one key -------------------------------------------------------------------
+
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
         """Move an entry between two versions of its key, which one shard holds."""
         number = self._number(source)
@@ -211,9 +265,9 @@ class DiskStore(Store):
         """Remove matching keys, a batch in one transaction."""
         count = 0
         for number in range(self._count):
-            for keys in self._batches(number, prefix, pattern, batch):
-                if keys:
-                    count += self._run(number, Shard.drop_keys, keys)
+            for rows in self._batches(number, prefix, pattern, batch):
+                if rows:
+                    count += self._run(number, Shard.drop_keys, [key for key, _head in rows])
         return count
 
     def clear(self, prefix: str) -> None:
@@ -238,24 +292,22 @@ class DiskStore(Store):
     def close(self) -> None:
         """Close the connections of all threads."""
         self._sessions.close()
+        self._locks.sessions.close()
 
     def before_fork(self) -> None:
         """Wait for operations in flight, and close all connections."""
         self._sessions.handles.before_fork()
+        self._locks.sessions.handles.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        self._locks.sessions.handles.after_fork_in_parent()
         self._sessions.handles.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads, then go on."""
+        self._locks.sessions.after_fork_in_child()
         self._sessions.after_fork_in_child()
-
-
-_DISKCACHE_SETTINGS = (
-    *("cull_limit", "eviction_policy", "disk_min_file_size"),
-    *("sqlite_cache_size", "sqlite_mmap_size", "sqlite_synchronous"),
-)
 
 
 def _close(store: "weakref.ref[DiskStore]") -> None:
@@ -263,7 +315,7 @@ def _close(store: "weakref.ref[DiskStore]") -> None:
         found.close()
 
 
-def _keys_after(_shard: Shard, con: Connection, last: str, batch: int) -> list[tuple[str]]:
+def _keys_after(_shard: Shard, con: Connection, last: str, batch: int) -> list[Any]:
     return con.execute(KEYS, (last, clock.wall_s(), batch)).fetchall()
 
 

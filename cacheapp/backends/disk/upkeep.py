@@ -6,8 +6,8 @@ import os
 import sqlite3
 
 from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.entries import Shard
 from cacheapp.backends.disk.files import ORPHAN_AGE_S
+from cacheapp.backends.disk.leases import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,64 @@
+"""How RedisStore waits for a key to change: woken by the server, and looking itself now and then.
+
+Every script that ends a lease publishes to the channel of the key, in the same step. Who waits
+subscribes first and looks then, so it misses nothing between the two. Plain commands (SET, FLUSHDB)
+and a lease whose time is over publish nothing: those are found by looking, every quarter of a second.
+"""
+
+import asyncio
+import contextlib
+from concurrent.futures import Future
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.redis_arguments import raw_key
+from cacheapp.backends.redis_listener import Listener
+from cacheapp.backends.redis_scripts import WAKE_CHANNEL
+from cacheapp.backends.store import Store
+from cacheapp.backends.twins import in_thread
+
+LOOK_EVERY_S = 0.25
+_CHANNEL = WAKE_CHANNEL.encode()
+
+
+class RedisWaiting(Store):
+    """Mix-in: waiting for a key. Where nobody can listen, it looks, as any store does."""
+
+    _listener: Listener
+
+    def _watch(self, key: str, seen: Payload, within_s: float) -> None:
+        deadline_s = clock.monotonic_s() + within_s
+        with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
+            if _done(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
+                while self.get(key) == seen and (left_s := deadline_s - clock.monotonic_s()) > 0:
+                    if _done(ear.heard, min(LOOK_EVERY_S, left_s)):
+                        break
+                return
+        super()._watch(key, seen, deadline_s - clock.monotonic_s())
+
+    async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
+        deadline_s = clock.monotonic_s() + within_s
+        with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
+            if await _adone(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
+                while (
+                    await in_thread(self.get, key) == seen
+                    and (left_s := deadline_s - clock.monotonic_s()) > 0
+                ):
+                    if await _adone(ear.heard, min(LOOK_EVERY_S, left_s)):
+                        break
+                return
+        await super()._awatch(key, seen, deadline_s - clock.monotonic_s())
+
+
+def _done(future: Future[Any], within_s: float) -> bool:
+    """Wait for the future; return whether it is done."""
+    with contextlib.suppress(TimeoutError):
+        future.result(within_s)
+    return future.done()
+
+
+async def _adone(future: Future[Any], within_s: float) -> bool:
+    """Await the future, without cancelling it with this task; return whether it is done."""
+    await asyncio.wait([asyncio.wrap_future(future)], timeout=within_s)
+    return future.done()

@@ -1,0 +1,59 @@
+"""Refreshes stale entries in the background: few threads, a short queue, nothing held at exit."""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+from django.db import connections
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 2
+_QUEUED = 64
+
+
+class Refresher:
+    """A pool of daemon threads. `_lock` guards `_threads`; the queue guards itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(_QUEUED)
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Run the job soon; return `False`, with nothing queued, while there is too much to do."""
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            return False
+        with self._lock:
+            if len(self._threads) < min(_THREADS, self._jobs.unfinished_tasks):
+                thread = threading.Thread(target=self._run, name="cacheapp-refresh", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except Exception:
+                logger.exception(
+                    "refreshing an entry failed", extra={"event": "cache_refresh_failed"}
+                )
+            finally:
+                # The factory may have used the database: a request would have closed it now.
+                for connection in connections.all(initialized_only=True):
+                    connection.close_if_unusable_or_obsolete()
+                self._jobs.task_done()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: threads do not come along, and what they had to do is the parent's."""
+        self.__init__()  # type: ignore[misc]
+
+
+refresher = Refresher()
+os.register_at_fork(after_in_child=refresher.after_fork_in_child)

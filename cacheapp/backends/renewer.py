@@ -1,0 +1,87 @@
+"""Keeps the leases and locks of this process alive while they are held."""
+
+import contextlib
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from cacheapp import clock
+from cacheapp.errors import CacheappError
+
+logger = logging.getLogger(__name__)
+
+
+class Renewer:
+    """Renews what is held from one daemon thread, which exists once something was held.
+
+    `_wake` (a condition) guards all fields; `_held` maps a number to how to renew, every how many
+    seconds, and when next. A process that is stopped or dead renews nothing: that is the point.
+    """
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._held: dict[int, tuple[Callable[[], bool], float, float]] = {}
+        self._last = 0
+        self._thread: threading.Thread | None = None
+        self._sleeps_until = math.inf
+
+    @contextlib.contextmanager
+    def renewing(self, renew: Callable[[], bool], time_s: float) -> Iterator[None]:
+        """Call `renew` every third of the time until the block ends, or it returns `False`."""
+        with self._wake:
+            self._last += 1
+            number, due = self._last, clock.monotonic_s() + time_s / 3
+            self._held[number] = (renew, time_s / 3, due)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="cacheapp-renewer", daemon=True
+                )
+                self._thread.start()
+            elif due < self._sleeps_until:
+                self._wake.notify()
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._held.pop(number, None)
+
+    def _run(self) -> None:
+        while True:
+            for number, renew in self._due():
+                self._renew(number, renew)
+
+    def _due(self) -> list[tuple[int, Callable[[], bool]]]:
+        """Wait until something is due; return it, and plan its next turn."""
+        with self._wake:
+            now = clock.monotonic_s()
+            next_turn = min((due for _renew, _every, due in self._held.values()), default=math.inf)
+            if next_turn > now:
+                self._sleeps_until = next_turn
+                self._wake.wait(None if next_turn == math.inf else next_turn - now)
+                return []
+            found = [(number, held) for number, held in self._held.items() if held[2] <= now]
+            for number, (renew, every_s, _due) in found:
+                self._held[number] = (renew, every_s, now + every_s)
+            return [(number, held[0]) for number, held in found]
+
+    def _renew(self, number: int, renew: Callable[[], bool]) -> None:
+        try:
+            renewed = renew()
+        except CacheappError as exc:
+            logger.debug("not renewed, another try follows: %s", exc)
+        except Exception:
+            logger.exception("renewing failed")  # this thread serves all others: it goes on
+        else:
+            if not renewed:
+                with self._wake:
+                    self._held.pop(number, None)
+
+    def after_fork_in_child(self) -> None:
+        """Forget what the parent holds, and its thread, which did not come along."""
+        self.__init__()  # type: ignore[misc]
+
+
+renewer = Renewer()
+os.register_at_fork(after_in_child=renewer.after_fork_in_child)

@@ -1,0 +1,300 @@
+"""What every shared backend promises of its locks, across real processes."""
+
+import asyncio
+import itertools
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from cacheapp.backends.locks import Lock
+from cacheapp.backends.shared import SharedCache
+from cacheapp.errors import LockLost
+from cacheapp.lab.waiting import until
+from tests.contract import lock_work
+from tests.contract.backends import Entry
+from tests.contract.clients import Clients, calls
+from tests.contract.conftest import Build
+
+DEADLINE_S = 30
+LEASE_S = 1.0
+
+
+@pytest.fixture
+def entry(entry: Entry) -> Entry:
+    """An entry whose locks a dead holder does not keep for long, on any backend."""
+    return {**entry, "OPTIONS": {**entry.get("OPTIONS", {}), "lease_time": LEASE_S}}
+
+
+def test_one_holder_at_a_time_and_each_with_a_larger_token(
+    cache: SharedCache, clients: Clients, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch()
+    done = clients.run(lock_work.count_under_lock, "lock", str(tokens), 12, processes=4, threads=2)
+    assert done == [12] * 8
+    found = [int(line) for line in tokens.read_text().splitlines()]
+    assert len(found) == 96
+    assert all(earlier < later for earlier, later in itertools.pairwise(found))
+
+
+def test_a_lock_is_held_by_one_object_and_free_after_its_release(cache: SharedCache) -> None:
+    first, second = cache.lock("lock"), cache.lock("lock")
+    assert first.token is None
+    assert first.acquire()
+    assert (first.owned(), second.owned()) == (True, False)
+    assert not second.acquire(blocking=False)
+    with pytest.raises(RuntimeError, match="held by this object already"):
+        first.acquire()
+    first.extend()
+    first.release()
+    assert (first.owned(), first.token) == (False, None)
+    assert second.acquire(blocking=False)
+    second.release()
+
+
+def test_a_blocked_acquire_gets_the_lock_when_it_is_released(cache: SharedCache) -> None:
+    held = cache.lock("lock")
+    assert held.acquire()
+    got: list[bool] = []
+    waiter = threading.Thread(target=lambda: got.append(cache.lock("lock").acquire()))
+    waiter.start()
+    held.release()
+    waiter.join(DEADLINE_S)
+    assert got == [True]
+
+
+def _token(cache: SharedCache) -> int:
+    with cache.lock("lock") as lock:
+        assert lock.token is not None
+        return lock.token
+
+
+def test_tokens_grow_whatever_happens_to_the_cache(cache: SharedCache, build: Build) -> None:
+    tokens = [_token(cache), _token(cache)]
+    cache.clear()
+    tokens.append(_token(cache))
+    cache.delete_pattern("*")
+    tokens.append(_token(cache))
+    cache._store.close()  # noqa: SLF001 (as at the end of a process)
+    tokens.append(_token(build("again")))
+    overdue = cache.lock("lock", timeout=0.05)
+    assert overdue.acquire()
+    tokens += [overdue.token or 0, _token(cache)]
+    assert all(earlier < later for earlier, later in itertools.pairwise(tokens))
+
+
+def test_clear_frees_no_lock_and_lists_none(cache: SharedCache) -> None:
+    with cache.lock("lock") as lock:
+        cache.set("lock", "a key of this name is something else")
+        assert cache.get("lock") == "a key of this name is something else"
+        assert cache.keys("*") == ["lock"]
+        cache.clear()
+        assert cache.keys("*") == []
+        assert lock.owned()
+        assert not cache.lock("lock").acquire(blocking=False)
+        assert "lock" not in cache
+
+
+def _taken_from_the_dead(cache: SharedCache) -> Lock:
+    lock = cache.lock("lock", blocking_timeout=DEADLINE_S)
+    assert lock.acquire()
+    assert (lock.token or 0) > cache.get("held")
+    return lock
+
+
+@pytest.mark.parametrize("clients", ["fork"], indirect=True)
+def test_the_lock_of_a_killed_holder_is_free(cache: SharedCache, clients: Clients) -> None:
+    running = clients.start([calls(lock_work.hold_for_ever, "lock")])
+    until(lambda: cache.get("held"), "the lock to be held", DEADLINE_S)
+    assert not cache.lock("lock").acquire(blocking=False)
+    running.processes[0].kill()
+    _taken_from_the_dead(cache).release()
+    assert running.results() == []
+
+
+@pytest.mark.parametrize("clients", ["fork"], indirect=True)
+def test_the_lock_of_a_killed_parent_is_free_though_its_child_lives(
+    cache: SharedCache, clients: Clients
+) -> None:
+    running = clients.start([calls(lock_work.hold_and_fork, "lock")])
+    until(lambda: cache.get("held"), "the lock to be held", DEADLINE_S)
+    child: int = cache.get("child")
+    try:
+        assert not cache.lock("lock").acquire(blocking=False)
+        running.processes[0].kill()
+        _taken_from_the_dead(cache).release()
+        os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, signal.SIGKILL)
+        running.stop()
+
+
+def _in_child(lock: Lock) -> str:
+    """Return what a forked child finds when it uses the parent's lock."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            lock.release()
+            os.write(theirs, b"released")
+        except LockLost:
+            os.write(theirs, b"lost, owned" if lock.owned() else b"lost")
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as answer:
+        found = answer.read()
+    os.waitpid(child, 0)
+    return found
+
+
+def test_a_forked_child_cannot_release_its_parents_lock(cache: SharedCache) -> None:
+    with cache.lock("lock") as lock:
+        assert _in_child(lock) == "lost"
+        assert lock.owned()
+        assert not cache.lock("lock").acquire(blocking=False)
+
+
+def test_a_late_holder_changes_nothing_and_is_told(cache: SharedCache) -> None:
+    late = cache.lock("lock", timeout=0.1)
+    assert late.acquire()
+    successor = cache.lock("lock", timeout=1000, blocking_timeout=DEADLINE_S)
+    assert successor.acquire()
+    assert not late.owned()
+    with pytest.raises(LockLost, match="was not extended"):
+        late.extend()
+    with pytest.raises(LockLost, match="was not released"):
+        late.release()
+    with pytest.raises(LockLost, match="was not released"):
+        late.release()  # it holds nothing now
+    assert successor.owned()
+    successor.extend()
+    successor.release()
+
+
+def test_a_late_holder_is_told_though_nobody_came(cache: SharedCache) -> None:
+    late = cache.lock("lock", timeout=0.05)
+    assert late.acquire()
+    until(lambda: not late.owned(), "the lock's time to end")
+    with pytest.raises(LockLost):
+        late.extend()
+    with pytest.raises(LockLost):
+        late.release()
+    assert _token(cache)
+
+
+def test_extending_lets_the_time_begin_anew(cache: SharedCache) -> None:
+    lock = cache.lock("lock", timeout=2.5)
+    assert lock.acquire()
+    passed = threading.Event()
+    for _ in range(3):
+        assert not passed.wait(1)
+        lock.extend()
+    assert lock.owned()
+    lock.release()
+
+
+def test_without_a_timeout_a_lock_is_held_for_as_long_as_it_takes(cache: SharedCache) -> None:
+    with cache.lock("lock") as lock:
+        passed = threading.Event()
+        assert not passed.wait(3 * LEASE_S)
+        assert lock.owned()
+        assert not cache.lock("lock").acquire(blocking=False)
+
+
+def test_a_lock_that_is_not_to_be_had_in_time_raises(cache: SharedCache) -> None:
+    with cache.lock("lock"):
+        assert not cache.lock("lock", blocking_timeout=0.05).acquire()
+        with (
+            pytest.raises(TimeoutError, match=r"was not to be had within 0\.05 s"),
+            cache.lock("lock", blocking_timeout=0.05),
+        ):
+            pytest.fail("two hold it")
+
+
+def test_an_exception_under_a_lock_releases_it_and_is_not_replaced(cache: SharedCache) -> None:
+    with pytest.raises(LookupError), cache.lock("lock"):
+        raise LookupError
+    overdue = cache.lock("lock", timeout=0.05)
+
+    def fail() -> None:
+        until(lambda: not overdue.owned(), "the lock's time to end")
+        raise LookupError
+
+    with pytest.raises(LookupError), overdue:
+        fail()
+    assert _token(cache)
+
+
+def test_a_lock_whose_time_ended_raises_at_the_end_of_its_block(cache: SharedCache) -> None:
+    overdue = cache.lock("lock", timeout=0.05)
+    with pytest.raises(LockLost, match="not held here any more"), overdue:
+        until(lambda: not overdue.owned(), "the lock's time to end")
+
+
+ODD = ["", " ", "a b", "a:b", "a\0b", "line\nbreak", "*?[a-z]", "naïve ☃", "%d {x}", "x" * 2000]
+
+
+def test_each_name_is_a_lock_of_its_own(cache: SharedCache, build: Build) -> None:
+    locks = [cache.lock(name) for name in ODD]
+    locks += [cache.lock("a b", version=2), build("other", KEY_PREFIX="other").lock("a b")]
+    for lock in locks:
+        assert lock.acquire(blocking=False)
+    for name in ODD:
+        assert not cache.lock(name).acquire(blocking=False)
+    assert all(lock.owned() for lock in locks)
+    for lock in locks:
+        lock.release()
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan")])
+def test_wrong_times_are_refused(cache: SharedCache, wrong: float) -> None:
+    with pytest.raises(ValueError, match="expected None or seconds above 0"):
+        cache.lock("lock", timeout=wrong)
+    with pytest.raises(ValueError, match="expected None or seconds above 0"):
+        cache.lock("lock", blocking_timeout=wrong)
+
+
+# -- the async twin ---------------------------------------------------------------------------
+
+
+async def test_tasks_exclude_each_other(cache: SharedCache) -> None:
+    inside = 0
+
+    async def task() -> int:
+        nonlocal inside
+        async with cache.lock("lock") as lock:
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            inside -= 1
+            assert lock.token is not None
+            return lock.token
+
+    async with asyncio.timeout(DEADLINE_S):
+        tokens = await asyncio.gather(*(task() for _ in range(8)))
+        assert len(set(tokens)) == 8
+        async with cache.lock("lock"):
+            with pytest.raises(TimeoutError, match="was not to be had"):
+                await cache.lock("lock", blocking_timeout=0.05).__aenter__()
+
+
+async def test_a_task_cancelled_while_it_acquires_leaves_no_lock(cache: SharedCache) -> None:
+    async def take() -> None:
+        async with cache.lock("lock"):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(DEADLINE_S):
+        for turns in range(30):
+            task = asyncio.create_task(take())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            lock = cache.lock("lock", blocking_timeout=0.5)
+            assert await lock.aacquire()
+            await lock.arelease()

@@ -1,0 +1,414 @@
+"""`get_or_set` in one process: one computation, void leases, stale values."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cacheapp.backends.shared import SharedCache
+from cacheapp.lab.waiting import until
+from tests.contract.conftest import Build
+
+DEADLINE_S = 30
+
+
+class Factory:
+    """A factory that computes when it is told to, and counts."""
+
+    def __init__(self, *results: Any) -> None:
+        self._results = list(results)
+        self._lock = threading.Lock()
+        self.running = threading.Event()
+        self.go_on = threading.Event()
+        self.runs = 0
+
+    def __call__(self) -> Any:
+        with self._lock:
+            result = self._results[min(self.runs, len(self._results) - 1)]
+            self.runs += 1
+        self.running.set()
+        assert self.go_on.wait(DEADLINE_S)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class Calling(threading.Thread):
+    """A thread that calls, and keeps what it returned or raised."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.result: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except Exception as exc:  # noqa: BLE001 (the test looks at it)
+            self.result = exc
+
+    def outcome(self) -> Any:
+        self.join(DEADLINE_S)
+        assert not self.is_alive()
+        return self.result
+
+
+def _waits(cache: SharedCache) -> int:
+    return cache.stats()["lease_waits"]
+
+
+def test_all_threads_get_the_value_of_one_call(cache: SharedCache) -> None:
+    factory = Factory("value")
+    before = cache.stats()
+    threads = [Calling(lambda: cache.get_or_set("key", factory, 100)) for _ in range(8)]
+    until(lambda: _waits(cache) - before["lease_waits"] == 7, "seven threads to wait")
+    factory.go_on.set()
+    assert [thread.outcome() for thread in threads] == ["value"] * 8
+    assert factory.runs == 1
+    assert cache.get("key") == "value"
+    assert 90 < (cache.ttl("key") or 0) <= 100
+    after = cache.stats()
+    assert after["factory_runs"] - before["factory_runs"] == 1
+    assert after["factory_us"] > before["factory_us"]
+
+
+def test_a_hit_calls_nothing(cache: SharedCache) -> None:
+    cache.set("key", None)
+    assert cache.get_or_set("key", Factory("never")) is None
+    assert cache.get_or_set("other", "plain value") == "plain value"
+    assert cache.get("other") == "plain value"
+
+
+def test_a_timeout_of_zero_computes_and_keeps_nothing(cache: SharedCache) -> None:
+    assert cache.get_or_set("key", lambda: "value", 0) == "value"
+    assert "key" not in cache
+    assert cache.get_or_set("key", lambda: "other", 0) == "other"
+
+
+def test_while_it_is_computed_the_key_is_absent_for_all_others(cache: SharedCache) -> None:
+    factory = Factory("value")
+    holder = Calling(lambda: cache.get_or_set("key", factory, 100))
+    assert factory.running.wait(DEADLINE_S)
+    assert cache.get("key", "default") == "default"
+    assert cache.get_many(["key"]) == {}
+    assert not cache.has_key("key")
+    assert cache.ttl("key") == 0
+    assert cache.persist("key") is False
+    assert cache.keys("*") == []
+    assert cache.touch("key", 50) is False
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr("key")
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr("key", 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr_version("key")
+    assert cache.delete("key", version=2) is False
+    factory.go_on.set()
+    assert holder.outcome() == "value"
+    assert cache.get("key") == "value"
+
+
+def _set_and_incr(cache: SharedCache) -> int:
+    cache.set("key", 1)
+    return cache.incr("key")
+
+
+VOIDS: dict[str, Callable[[SharedCache], Any]] = {
+    "set": lambda cache: cache.set("key", "written"),
+    "set_many": lambda cache: cache.set_many({"key": "written"}),
+    "add": lambda cache: cache.add("key", "written"),
+    "set and incr": _set_and_incr,
+    "delete of the absent": lambda cache: cache.delete("key"),
+    "delete_many": lambda cache: cache.delete_many(["key"]),
+    "delete_pattern": lambda cache: cache.delete_pattern("k*"),
+    "clear": lambda cache: cache.clear(),
+    "set with no timeout left": lambda cache: cache.set("key", "written", 0),
+}
+
+
+@pytest.mark.parametrize("void", VOIDS.values(), ids=VOIDS)
+def test_a_write_in_mid_factory_voids_the_lease(
+    cache: SharedCache, void: Callable[[SharedCache], Any]
+) -> None:
+    factory = Factory("stale")
+    before = cache.stats()["voided_fills"]
+    holder = Calling(lambda: cache.get_or_set("key", factory, 100))
+    assert factory.running.wait(DEADLINE_S)
+    answer = void(cache)
+    assert answer in (None, True, False, 0, [], 2)
+    written = cache.get("key", "absent")
+    factory.go_on.set()
+    assert holder.outcome() == "stale"  # its own caller gets it
+    assert cache.get("key", "absent") == written  # and nobody else
+    assert cache.stats()["voided_fills"] - before == 1
+    if written == "absent":
+        assert answer in (None, False, 0)
+        assert cache.get_or_set("key", lambda: "anew") == "anew"
+
+
+def test_who_comes_after_a_void_does_not_wait_for_the_old_value(cache: SharedCache) -> None:
+    factory = Factory("old")
+    holder = Calling(lambda: cache.get_or_set("key", factory, 100))
+    assert factory.running.wait(DEADLINE_S)
+    cache.delete("key")
+    assert cache.get_or_set("key", lambda: "new", 100) == "new"
+    factory.go_on.set()
+    assert holder.outcome() == "old"
+    assert cache.get("key") == "new"
+
+
+def test_an_exception_goes_to_its_caller_and_one_waiter_tries_next(cache: SharedCache) -> None:
+    factory = Factory(LookupError("first"), "second")
+    before = _waits(cache)
+    threads = [Calling(lambda: cache.get_or_set("key", factory, 100)) for _ in range(4)]
+    until(lambda: _waits(cache) - before == 3, "three threads to wait")
+    factory.go_on.set()
+    outcomes = [thread.outcome() for thread in threads]
+    assert sorted(map(repr, outcomes)) == ["'second'"] * 3 + ["LookupError('first')"]
+    assert factory.runs == 2
+
+
+def test_a_value_that_cannot_be_stored_gives_the_lease_back(cache: SharedCache) -> None:
+    with pytest.raises(TypeError, match="cannot store"):
+        cache.get_or_set("key", threading.Lock)
+    assert cache.get_or_set("key", lambda: "value") == "value"
+
+
+def test_nesting_in_opposite_orders_does_not_deadlock(cache: SharedCache) -> None:
+    both = threading.Barrier(2)
+
+    def nested(outer: str, inner: str) -> str:
+        def factory() -> str:
+            both.wait(DEADLINE_S)  # each holds its outer lease
+            found: str = cache.get_or_set(inner, lambda: f"{inner} for {outer}", 100)
+            both.wait(DEADLINE_S)  # and has got the inner value while the other still holds it
+            return f"{outer} of {found}"
+
+        result: str = cache.get_or_set(outer, factory, 100)
+        return result
+
+    first = Calling(lambda: nested("a", "b"))
+    second = Calling(lambda: nested("b", "a"))
+    assert first.outcome() == "a of b for a"
+    assert second.outcome() == "b of a for b"
+
+
+def test_a_factory_that_hangs_holds_nobody_up_for_longer_than_the_wait(build: Build) -> None:
+    cache = build("hasty", OPTIONS={"lease_wait": 0.2})
+    hangs = Factory("late")
+    holder = Calling(lambda: cache.get_or_set("key", hangs, 100))
+    assert hangs.running.wait(DEADLINE_S)
+    assert cache.get_or_set("key", lambda: "in time", 100) == "in time"
+    assert cache.get("key") == "in time"
+    hangs.go_on.set()
+    assert holder.outcome() == "late"
+    assert cache.get("key") == "in time"
+
+
+def test_a_lease_is_renewed_while_its_factory_runs(build: Build) -> None:
+    cache = build("short", OPTIONS={"lease_time": 1.0, "lease_wait": 20.0})
+    factory = Factory("value")
+    threads = [Calling(lambda: cache.get_or_set("key", factory, 100)) for _ in range(2)]
+    assert factory.running.wait(DEADLINE_S)
+    elapsed = threading.Event()
+    assert not elapsed.wait(
+        2.5
+    )  # more than two lease times: what is waited for is that nothing happens
+    factory.go_on.set()
+    assert [thread.outcome() for thread in threads] == ["value", "value"]
+    assert factory.runs == 1
+
+
+# -- stale values and jitter ------------------------------------------------------------------
+
+
+def _past_its_deadline(cache: SharedCache, value: Any = "old") -> None:
+    assert cache.get_or_set("key", lambda: value, 0.05, stale=1000) == value
+    until(lambda: not cache.has_key("key"), "the soft deadline to pass")
+
+
+@pytest.mark.parametrize("value", ["old", 7], ids=["str", "int"])
+def test_a_stale_value_is_served_while_one_caller_refreshes_it(
+    cache: SharedCache, value: Any
+) -> None:
+    _past_its_deadline(cache, value)
+    factory = Factory("new")
+    before = cache.stats()
+    for _ in range(5):
+        assert cache.get_or_set("key", factory, 100, stale=1000) == value
+    assert factory.running.wait(DEADLINE_S)
+    factory.go_on.set()
+    until(lambda: cache.get("key") == "new", "the refreshed value")
+    assert factory.runs == 1
+    assert cache.stats()["stale_hits"] - before["stale_hits"] == 5
+
+
+def test_past_its_soft_deadline_a_key_is_expired_for_all_others(cache: SharedCache) -> None:
+    _past_its_deadline(cache, 7)
+    assert cache.get("key", "default") == "default"
+    assert cache.get_many(["key"]) == {}
+    assert cache.ttl("key") == 0
+    assert cache.touch("key", 100) is False
+    assert cache.persist("key") is False
+    assert cache.keys("*") == []
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr("key")
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr_version("key")
+    assert cache.delete("key") is False
+    _past_its_deadline(cache, 7)
+    assert cache.add("key", "added") is True
+    assert cache.get("key") == "added"
+
+
+def test_before_its_soft_deadline_a_key_is_like_any_other(cache: SharedCache) -> None:
+    cache.get_or_set("key", lambda: 7, 500, stale=1000)
+    assert cache.get("key") == 7
+    assert cache.has_key("key")
+    assert 490 < (cache.ttl("key") or 0) <= 500
+    assert cache.add("key", 8) is False
+    assert cache.keys("*") == ["key"]
+    assert cache.incr("key", 3) == 10
+    assert 490 < (cache.ttl("key") or 0) <= 500
+    assert cache.incr_version("key") == 2
+    assert cache.get("key", version=2) == 10
+    assert 490 < (cache.ttl("key", version=2) or 0) <= 500
+    assert cache.touch("key", 100, version=2) is True
+    assert 90 < (cache.ttl("key", version=2) or 0) <= 100
+    assert cache.persist("key", version=2) is True
+    assert cache.ttl("key", version=2) is None
+    assert cache.get("key", version=2) == 10
+    assert cache.delete("key", version=2) is True
+
+
+def test_without_stale_a_caller_computes_anew(cache: SharedCache) -> None:
+    _past_its_deadline(cache)
+    assert cache.get_or_set("key", lambda: "new", 100) == "new"
+    assert cache.get("key") == "new"
+
+
+def test_past_the_stale_time_nothing_is_left(cache: SharedCache) -> None:
+    cache.get_or_set("key", lambda: "old", 0.02, stale=0.02)
+    until(lambda: cache.add("key", "gone"), "the key to expire")
+    assert cache.get_or_set("key", lambda: "new") == "gone"
+
+
+def test_a_refresh_that_fails_leaves_the_old_value(build: Build) -> None:
+    cache = build("inline", OPTIONS={"refresh": "inline"})
+    _past_its_deadline(cache)
+    failing = Factory(LookupError("broken"))
+    failing.go_on.set()
+    before = cache.stats()["factory_errors"]
+    assert cache.get_or_set("key", failing, 100, stale=1000) == "old"
+    assert cache.stats()["factory_errors"] - before == 1
+    assert cache.get_or_set("key", lambda: "new", 100, stale=1000) == "new"
+    assert cache.get("key") == "new"
+
+
+@pytest.mark.parametrize("write", ["set", "delete"])
+def test_a_write_in_mid_refresh_voids_it(build: Build, write: str) -> None:
+    cache = build("inline", OPTIONS={"refresh": "inline"})
+    _past_its_deadline(cache)
+    factory = Factory("refreshed")
+    holder = Calling(lambda: cache.get_or_set("key", factory, 100, stale=1000))
+    assert factory.running.wait(DEADLINE_S)
+    cache.set("key", "written") if write == "set" else cache.delete("key")
+    factory.go_on.set()
+    assert holder.outcome() == "refreshed"
+    assert cache.get("key", "absent") == ("written" if write == "set" else "absent")
+
+
+def test_jitter_spreads_deadlines(cache: SharedCache) -> None:
+    for number in range(20):
+        cache.get_or_set(f"key-{number}", lambda: 1, 1000, jitter=0.5)
+    left = [cache.ttl(f"key-{number}") or 0 for number in range(20)]
+    assert all(490 <= seconds <= 1000 for seconds in left)
+    assert len(set(left)) > 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stale": -1}, {"jitter": 2}, {"jitter": -0.1}], ids=["stale", "jitter", "negative"]
+)
+def test_wrong_times_are_refused(cache: SharedCache, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        cache.get_or_set("key", lambda: 1, 100, None, **wrong)
+    assert "key" not in cache
+
+
+# -- the async twin ---------------------------------------------------------------------------
+
+
+async def test_all_tasks_get_the_value_of_one_call(cache: SharedCache) -> None:
+    runs = 0
+    go_on = asyncio.Event()
+
+    async def factory() -> str:
+        nonlocal runs
+        runs += 1
+        await go_on.wait()
+        return "value"
+
+    tasks = [asyncio.create_task(cache.aget_or_set("key", factory, 100)) for _ in range(20)]
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.to_thread(until, lambda: _waits(cache) == 19, "nineteen tasks to wait")
+        go_on.set()
+        assert await asyncio.gather(*tasks) == ["value"] * 20
+    assert runs == 1
+    assert await cache.aget_or_set("key", factory) == "value"
+    assert await cache.aget_or_set("plain", lambda: "sync") == "sync"
+
+
+async def test_a_cancelled_factory_gives_the_lease_back(cache: SharedCache) -> None:
+    running = asyncio.Event()
+
+    async def factory() -> str:
+        running.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    task = asyncio.create_task(cache.aget_or_set("key", factory, 100))
+    async with asyncio.timeout(DEADLINE_S):
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await cache.aget_or_set("key", lambda: "value") == "value"
+
+
+async def test_a_task_cancelled_at_any_moment_leaves_no_lease(build: Build) -> None:
+    cache = build("patient", OPTIONS={"lease_time": 1000.0, "lease_wait": 0.5})
+
+    async def factory() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    async with asyncio.timeout(DEADLINE_S):
+        for turns in range(40):
+            key = f"key-{turns}"
+            task = asyncio.create_task(cache.aget_or_set(key, factory, 100))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            waits = _waits(cache)
+            assert await cache.aget_or_set(key, lambda: "value") == "value"
+            assert _waits(cache) == waits, "nobody holds the lease"
+
+
+async def test_a_stale_value_is_refreshed_by_one_task(cache: SharedCache) -> None:
+    _past_its_deadline(cache)
+    runs = 0
+
+    async def factory() -> str:
+        nonlocal runs
+        runs += 1
+        return "new"
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert await cache.aget_or_set("key", factory, 100, stale=1000) == "old"
+        await asyncio.to_thread(until, lambda: cache.get("key") == "new", "the refreshed value")
+    assert runs == 1
