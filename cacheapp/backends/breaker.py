@@ -38,7 +38,8 @@ def _nothing(*, opened: bool) -> None:
 class Breaker:
     """The state of one way to a server, shared by the threads of a process.
 
-    `_lock` guards every field. `closed` and `troubled` are read without it: a call more or less
+    `_lock` guards every field. It is reentrant: a signal handler may use the cache between any two
+    calls made under it, and what that changed is then looked at again (`_move`). `closed` and `troubled` are read without it: a call more or less
     goes through in the moment of a change, and nothing depends on that.
     """
 
@@ -53,7 +54,7 @@ class Breaker:
         self._changed = changed or _nothing  # called with `opened`, outside of the lock
         self._now_s = now_s
         self._jitter = jitter
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._state = State.CLOSED
         self._failures = 0  # in a row
         self._pause_s = _FIRST_PAUSE_S
@@ -68,7 +69,9 @@ class Breaker:
         return self._state
 
     def _move(self, state: State) -> None:
-        assert state in _MOVES[self._state]  # noqa: S101 (a mistake in this file)
+        """Move, unless a signal handler has just moved to where no move leads there."""
+        if state not in _MOVES[self._state]:
+            return
         self._state = state
         self.closed = state is State.CLOSED
 
@@ -78,9 +81,9 @@ class Breaker:
         Who is told to probe must report by `succeeded` or `failed`, whatever happens.
         """
         with self._lock:
+            left_s = self._probe_at_s - self._now_s()
             if self._state is State.CLOSED:
                 return False
-            left_s = self._probe_at_s - self._now_s()
             if self._state is State.OPEN and left_s <= 0:
                 self._move(State.HALF_OPEN)
                 return True

@@ -39,7 +39,9 @@ def _loads_json(body: Any) -> Any:
 def _dumps_json(value: Any) -> bytes:
     _refuse_inexact(value, "json", (str, int, float, bool, type(None)))
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        # Not as ASCII: two escaped halves of a surrogate pair would come back as one character.
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return text.encode("utf-8", "surrogatepass")  # as `json.loads` decodes
     except (ValueError, RecursionError) as exc:  # a cycle, great depth, an int of 4300 digits
         raise ValueRefused(f"json cannot store {_shown(value)}: {exc}") from exc
 
@@ -161,6 +163,8 @@ class Codec:
                 raise Rejected("signature does not match")
         try:
             return self._loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
+        except (MemoryError, RecursionError):
+            raise  # it is this caller who has no room for the value, which is sound
         except Exception as exc:  # unpickling runs the classes' own code, which may raise anything
             raise Rejected(f"{type(exc).__name__}: {exc}") from exc
 

@@ -53,7 +53,8 @@ class Counters:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.RLock()  # a signal handler may count while its thread does
+        # Reentrant: a signal handler may use the cache while its thread counts or sums.
+        self._lock = threading.RLock()
         self._row: _Row = array.array("Q", bytes(_ROW * 8))
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one we count in memory of our own
@@ -129,7 +130,7 @@ class _Shared:
     """One `Counters` per path and process: two would take each other's lock for their own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant for the same reason
         self._by_path: dict[Path, Counters] = {}
 
     def counters(self, path: Path) -> Counters:
@@ -140,7 +141,7 @@ class _Shared:
             return self._by_path[path]
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for counters in self._by_path.values():
             counters.after_fork_in_child()
 

@@ -14,8 +14,7 @@ def private_directory(path: Path) -> Path:
     or the world: what is read from it may be unpickled.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
+        found = _made(path)
     except OSError as exc:
         raise StoreUnavailable(f"cannot make the directory {path}: {exc.strerror}") from exc
     if found.st_uid != os.geteuid():
@@ -29,3 +28,16 @@ def private_directory(path: Path) -> Path:
             "write to it; expected 0700; nothing in it was touched"
         )
     return path
+
+
+def _made(path: Path) -> os.stat_result:
+    """Make the directory unless it is there, and again should it go meanwhile; return what it is."""
+    attempts = 10
+    while True:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path.stat()
+        except (FileExistsError, FileNotFoundError):
+            attempts -= 1
+            if not attempts or (os.path.lexists(path) and not path.is_dir()):
+                raise

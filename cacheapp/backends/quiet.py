@@ -19,7 +19,7 @@ class Quiet:
     ) -> None:
         self._every_s = every_s
         self._now_s = now_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log while its thread is in `due`
         self._next_at_s = float("-inf")
         self._withheld = 0
         os.register_at_fork(after_in_child=self._renew_lock)
@@ -36,4 +36,4 @@ class Quiet:
             return withheld
 
     def _renew_lock(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()

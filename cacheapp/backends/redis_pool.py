@@ -6,7 +6,7 @@ that is known to be stale or may hold an answer meant for somebody else.
 """
 
 import functools
-import threading
+import queue
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +24,17 @@ from redis.retry import Retry
 class Bounded(ConnectionPool):
     """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
 
-    Invariant: a slot of `_slots` is taken for exactly as long as a connection is in
+    Invariant: a slot is out of `_slots` for exactly as long as a connection is in
     `_in_use_connections`. The sets are redis-py's own (its Sentinel pool works on them too),
-    guarded by its `_lock`.
+    guarded by its `_lock`, which is reentrant. So is `SimpleQueue`, and no semaphore: a signal
+    handler may use the cache while its thread takes or gives back a slot.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
         self._pool_timeout_s = pool_timeout
-        self._slots = threading.Semaphore(max_connections)
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(max_connections):
+            self._slots.put(None)
         super().__init__(max_connections=max_connections, **kwargs)
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
@@ -41,11 +44,13 @@ class Bounded(ConnectionPool):
         free in time.
         """
         self._checkpid()  # for clients that somebody kept across a fork: ours are replaced there
-        if not self._slots.acquire(timeout=self._pool_timeout_s):
+        try:
+            self._slots.get(timeout=self._pool_timeout_s)
+        except queue.Empty:
             raise MaxConnectionsError(
                 f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
                 f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
-            )
+            ) from None
         connection: Any = None
         try:
             with self._lock:
@@ -55,7 +60,7 @@ class Bounded(ConnectionPool):
             _make_ready(connection)
         except BaseException:
             if connection is None:
-                self._slots.release()
+                self._slots.put(None)
             else:
                 # Sentinel's connections stay up when they are interrupted in their handshake,
                 # whose answer would be the next caller's.
@@ -69,7 +74,7 @@ class Bounded(ConnectionPool):
         held = connection in self._in_use_connections
         super().release(connection)
         if held:
-            self._slots.release()
+            self._slots.put(None)
 
 
 def _make_ready(connection: Any) -> None:

@@ -216,7 +216,7 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         start = raw_key(prefix)
         cursor: Any = b"0"
         while True:
-            scan = (b"SCAN", cursor, b"MATCH", raw_key(glob), b"COUNT", batch)
+            scan = (b"SCAN", cursor, b"MATCH", raw_key(glob), b"COUNT", max(1, batch))
             cursor, keys = self._link.ask(*scan, kind=_READ)
             if keys:
                 yield [key for key in keys if key.startswith(start)]

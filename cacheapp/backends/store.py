@@ -261,8 +261,14 @@ class _Registry:
 
     def before_fork(self) -> None:
         self._lock.acquire()
+        interruption: BaseException | None = None
         for store in self._stores.values():
-            store.before_fork()
+            try:
+                store.before_fork()
+            except BaseException as exc:  # noqa: BLE001 (the fork comes: all stores must be ready)
+                interruption = exc
+        if interruption is not None:
+            raise interruption
 
     def after_fork_in_parent(self) -> None:
         for store in self._stores.values():

@@ -400,6 +400,13 @@ def test_keys_are_listed_and_removed_by_pattern(
     assert set(other.keys("*")) == set(every)
 
 
+@pytest.mark.parametrize("itersize", [0, -1, 1])
+def test_listing_ends_whatever_the_size_of_its_steps(cache: SharedCache, itersize: int) -> None:
+    cache.set_many({"a": 1, "b": 1, "c": 1})
+    assert sorted(cache.iter_keys("*", itersize=itersize)) == ["a", "b", "c"]
+    assert cache.delete_pattern("*", itersize=itersize) == 3
+
+
 def test_an_expired_key_is_not_listed(cache: SharedCache) -> None:
     cache.set("key", 1, timeout=0.05)
     until(lambda: cache.get("key") is None, "the key to expire")

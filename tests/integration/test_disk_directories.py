@@ -172,7 +172,24 @@ def test_each_alias_has_a_directory_and_equal_entries_share_one(
     assert caches["../other"].get("key") == "../other"
     assert DiskCache(location, {"KEY_PREFIX": "mine:too"}).get("key") == "by hand"
     names = sorted(path.name for path in (tmp_path / "cache").iterdir())
-    assert names == ["%2E.%2Fother", "by-hand-mine%3Atoo", "default"]
+    assert names == ["%2E.%2Fother@other", "by-hand-mine%3Atoo", "default"]
+
+
+@pytest.mark.parametrize("prefix", ["staging", "ж" * 200], ids=["short", "long"])
+def test_projects_of_one_location_and_alias_are_told_apart_by_their_prefix(
+    settings: Settings, tmp_path: Path, prefix: str
+) -> None:
+    entry = {"BACKEND": "cacheapp.backends.DiskCache", "LOCATION": str(tmp_path)}
+    for other in ({"OPTIONS": {"shards": 8}}, {"OPTIONS": {"shards": 4}}):
+        settings.CACHES = {"default": {**entry, "KEY_PREFIX": "production"}}
+        caches["default"].set("key", "kept")
+        settings.CACHES = {"default": {**entry, "KEY_PREFIX": prefix, **other}}
+        caches["default"].set("key", "theirs")
+        assert caches["default"].get("key") == "theirs"
+        caches["default"].clear()
+        assert caches["default"].get("key") is None
+        settings.CACHES = {"default": {**entry, "KEY_PREFIX": "production"}}
+        assert caches["default"].get("key") == "kept"
 
 
 def test_entries_of_another_number_of_shards_never_come_back(

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import resource
+import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -209,3 +210,29 @@ def test_processes_that_run_while_a_database_is_damaged_all_meet_in_one_new_one(
     assert [path.stat().st_ino for path in asides] == [inode]
     with contextlib.closing(sqlite3.connect(after)) as other:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def _write_on(cache: Any, n: int, stop: Path) -> list[str]:
+    """Write until the file is there; return all errors, of whatever kind."""
+    errors = []
+    while not stop.exists():
+        try:
+            cache.set(f"mine-{n}", b"x" * LARGE)
+            cache.set(f"mine-{n}", n)
+            cache.get(f"mine-{n}")
+        except Exception as exc:  # noqa: BLE001 (each is shown)
+            errors.append(repr(exc))
+    return errors
+
+
+def test_no_operation_fails_because_the_directory_is_being_removed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    location, stop = tmp_path / "cache", tmp_path / "stop"
+    ours(settings, location)
+    running = forked(settings).start([calls(_write_on, n, stop) for n in range(3)], threads=2)
+    for _ in range(30):
+        until(lambda: len(shards(location)) >= 3, "the directory to come back", 30)
+        shutil.rmtree(location, ignore_errors=True)
+    stop.touch()
+    assert running.results() == [[]] * 6

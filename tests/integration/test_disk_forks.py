@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,6 +139,46 @@ def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path
     assert cache.get("key") == 2
 
 
+def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Python forks all the same, and prints what the handler raised."""
+    cache = ours(settings, tmp_path, shards=1, database_timeout=20)
+    cache.set("key", 0)
+    other = sqlite3.connect(databases(tmp_path)[0], isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=lambda: cache.incr("key"))
+    thread.start()
+    handles = cache._store._sessions.handles  # noqa: SLF001 (when is it inside?)
+    until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        interrupted.append(number)
+        release = threading.Timer(0.2, lambda: other.execute("ROLLBACK"))
+        release.start()
+        raise KeyboardInterrupt
+
+    ignored = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda found: ignored.append(found.exc_type)
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
+    finally:
+        sys.unraisablehook = before
+        signal.signal(signal.SIGUSR1, handler)
+    assert _end_of(child) == 0
+    thread.join(30)
+    assert not thread.is_alive()
+    timer.join()
+    other.close()
+    assert interrupted == [signal.SIGUSR1]
+    assert ignored == [KeyboardInterrupt]
+    assert cache.get("key") == 2
+
+
 def test_with_the_stock_backend_the_child_blocks_for_ever(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -244,3 +285,14 @@ def test_the_end_of_a_request_closes_nothing(settings: Settings, tmp_path: Path)
     cache.close()
     assert cache.get("key-1") == 1
     assert sorted(open_databases()) == before
+
+
+def test_with_the_stock_backend_the_end_of_a_request_closes_every_connection(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = stock(settings, tmp_path)
+    cache.set_many({f"key-{n}": n for n in range(50)})
+    mine = str(tmp_path)
+    assert sum(path.startswith(mine) for path in open_databases()) > 8
+    cache.close()
+    assert [path for path in open_databases() if path.startswith(mine)] == []

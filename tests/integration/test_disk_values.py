@@ -10,6 +10,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import DiskCache
+from cacheapp.errors import StoreUnavailable
 from cacheapp.lab.waiting import until
 from tests.contract import work
 from tests.contract.clients import calls
@@ -77,6 +78,21 @@ def test_a_value_file_that_is_damaged_is_a_miss_and_its_row_goes(
     cache.set("key", b"y" * LARGE)
     assert cache.get("key") == b"y" * LARGE
     assert len(value_files(tmp_path)) == 1
+
+
+def test_a_value_file_that_cannot_be_read_is_an_error_of_the_cache(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", b"x" * LARGE)
+    (file,) = value_files(tmp_path)
+    file.rename(tmp_path / "aside")
+    file.mkdir()  # any `open` that fails other than by absence; a user without leave, no descriptors
+    with pytest.raises(StoreUnavailable, match=r"Is a directory.*nothing was done"):
+        cache.get("key")
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    assert cache.get("key") == b"x" * LARGE
 
 
 def test_overwriting_deleting_moving_and_refused_adds_leave_no_file_behind(

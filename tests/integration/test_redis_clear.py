@@ -135,7 +135,7 @@ def repeat_keys(listener: socket.socket) -> None:
 
 def test_every_key_is_listed_once_though_redis_may_repeat_some() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        redis = threading.Thread(target=repeat_keys, args=(listener,))
+        redis = threading.Thread(target=repeat_keys, args=(listener,), daemon=True)
         redis.start()
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2"
         cache = ours(url, "p")

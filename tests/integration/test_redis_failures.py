@@ -4,8 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import django_redis.cache
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from cacheapp import clock
 from cacheapp.backends import RedisCache
 from cacheapp.backends.breaker import FAILURES_TO_OPEN
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
@@ -144,6 +148,20 @@ def test_a_hung_redis_opens_the_breaker_and_is_used_again_when_it_goes_on(
     assert until(answers, "the cache to work again", 20) == "value"
 
 
+def test_with_stock_every_call_to_a_hung_redis_waits_out_its_time(hung_redis: RedisServer) -> None:
+    stock: Any = django_redis.cache.RedisCache(
+        f"{hung_redis.url}&stock", {"OPTIONS": {"SOCKET_TIMEOUT": 0.2}}
+    )
+    stock.set("key", "value")
+    hung_redis.send(signal.SIGSTOP)
+    for _ in range(FAILURES_TO_OPEN + 2):
+        began_s = clock.monotonic_s()
+        with pytest.raises(RedisTimeoutError):
+            stock.get("key")
+        assert clock.monotonic_s() - began_s >= 0.19
+    stock.client.get_client().connection_pool.disconnect()
+
+
 def test_a_write_that_a_hung_redis_may_still_run_has_an_unknown_outcome(
     hung_redis: RedisServer,
 ) -> None:
@@ -229,6 +247,27 @@ def test_a_read_whose_answer_was_lost_is_asked_again(own_redis: RedisServer, wir
     reader.join()
     assert found == ["value"]
     assert wire.lost < FAILURES_TO_OPEN
+
+
+def test_with_stock_a_read_whose_answer_was_lost_fails(own_redis: RedisServer, wire: Wire) -> None:
+    stock: Any = django_redis.cache.RedisCache(wire.url, {"OPTIONS": {"SOCKET_TIMEOUT": 5}})
+    stock.set("key", "value")
+    wire.lose_answers.set()
+    found: list[Any] = []
+
+    def read() -> None:
+        try:
+            found.append(stock.get("key"))
+        except RedisConnectionError as exc:
+            found.append(exc)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: wire.lost, "the answer to be lost")
+    wire.lose_answers.clear()
+    reader.join()
+    assert isinstance(found[0], RedisConnectionError)  # pools made from a URL repeat nothing
+    stock.client.get_client().connection_pool.disconnect()
 
 
 def test_a_connection_interrupted_in_mid_answer_is_never_used_again(

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +7,11 @@ from typing import Any
 import django_redis.cache
 import pytest
 
+from cacheapp import clock
 from cacheapp.backends import RedisCache
 from cacheapp.errors import StoreUnavailable, ValueRefused
 from cacheapp.lab.servers import RedisServer
+from cacheapp.lab.waiting import until
 from tests.integration.redis_parts import ours, raw, sent
 
 
@@ -119,6 +122,35 @@ def test_no_increment_is_lost_beyond_what_redis_counts(
         add_in_threads(under_test, "count", delta)
     assert cache.get("count") == start + 400 * delta
     assert stock.get("count") < start + 400 * delta  # get, then set: most are lost
+
+
+def test_stock_deletes_a_float_near_its_deadline_instead_of_counting(
+    own_redis: RedisServer, stock: Any
+) -> None:
+    def deleted() -> bool:
+        began_s = clock.monotonic_s()
+        stock.set("count", 0.5, 0.4)  # which its `ttl()`, in whole seconds, calls 0
+        with contextlib.suppress(ValueError, TypeError):  # expired: too slow to show anything
+            stock.incr("count", 0.25)
+        with raw(own_redis) as client:
+            return not client.exists("stock:1:count") and clock.monotonic_s() < began_s + 0.4
+
+    until(deleted, "stock to delete what it was to count", 30)
+
+
+def test_a_float_near_its_deadline_is_counted_and_keeps_it(cache: RedisCache) -> None:
+    def counted() -> bool:
+        cache.set("count", 0.5, 0.9)
+        try:
+            assert cache.incr("count", 0.25) == 0.75  # type: ignore[arg-type]
+        except ValueError:
+            return False  # expired: this machine was too slow
+        left = cache.pttl("count")
+        assert left is not None
+        assert left <= 900
+        return left > 0
+
+    until(counted, "the sum", 30)
 
 
 async def count_in_tasks(cache: Any) -> None:

@@ -148,3 +148,22 @@ def test_a_line_is_due_once_a_minute_and_says_how_many_were_withheld(clock: Cloc
     clock.now += 0.2
     assert quiet.due() == 4
     assert quiet.due() is None
+
+
+def test_a_call_from_a_signal_handler_inside_a_change_does_not_wait_for_itself(
+    clock: Clock,
+) -> None:
+    handlers: list[str] = []
+
+    def now_s() -> float:  # called under the lock, where a signal may arrive
+        if handlers:
+            handlers.pop()
+            probed.succeeded()
+        return clock()
+
+    probed = Breaker("Redis", now_s=now_s, jitter=lambda _low, high: high)
+    open_it(probed)
+    clock.now += 10
+    handlers.append("closes it")
+    assert probed.admit() is False
+    assert state(probed) is State.CLOSED

@@ -256,3 +256,32 @@ def test_msgpack_keeps_every_float_to_the_bit(value: float) -> None:
 def test_json_is_readable_by_others_behind_its_header() -> None:
     payload = encoded({"a": [1, 2.5, None]}, "json", signed=False)
     assert json.loads(payload[1:]) == {"a": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud83d\ude00", "\ud800", {"\udbff\udfff": 1}, "\x00☃"], ids=ascii
+)
+def test_json_keeps_surrogates_apart(value: Any) -> None:
+    under_test = codec("json")
+    assert under_test.decode(KEY, under_test.encode(KEY, value)) == value
+
+
+class _Costly:
+    """A sound value that its reader has no room for."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return _no_room, (self._error,)
+
+
+def _no_room(error: type[Exception]) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_reader_without_room_does_not_call_the_value_foreign(error: type[Exception]) -> None:
+    under_test = codec()
+    with pytest.raises(error):
+        under_test.decode(KEY, under_test.encode(KEY, _Costly(error)))

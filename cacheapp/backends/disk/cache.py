@@ -1,5 +1,6 @@
 """DiskCache: what `CACHES` names; its options, its alias's directory, and diskcache's tags."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from cacheapp.backends.store import registry
 from cacheapp.backends.twins import in_thread
 
 _SHARD_MIN_BYTES = 512 * 1024
+_LONGEST_PREFIX = 100  # in a file name, which has at most 255 bytes
 _ELSEWHERE = {"SHARDS": "shards", "DATABASE_TIMEOUT": "database_timeout"}
 _DJANGO_ONLY = frozenset(["MAX_ENTRIES", "CULL_FREQUENCY"])
 
@@ -30,7 +32,7 @@ _DJANGO_ONLY = frozenset(["MAX_ENTRIES", "CULL_FREQUENCY"])
 class DiskCache(SharedCache):
     """A cache in a directory of this host, on `diskcache`: for large values, kept across restarts.
 
-    `LOCATION` is a directory; each alias has a subdirectory of its own in it. Entries of `CACHES`
+    `LOCATION` is a directory; each alias and KEY_PREFIX has a subdirectory of its own in it. Entries of `CACHES`
     that say the same are one cache, under the first one's name. Caches built by hand with one
     location and KEY_PREFIX are one cache too, and must agree in their options.
     """
@@ -163,11 +165,19 @@ class DiskCache(SharedCache):
 
 
 def _directory_name(alias: str | None, key_prefix: str) -> str:
-    """Return the name of the alias's directory: the alias itself, as far as it is a file name."""
+    """Return the name of the alias's directory: the alias and, after an "@", its KEY_PREFIX.
+
+    With the prefix, because two projects may have one LOCATION and an alias `default` each: what
+    one of them clears, or keeps in another number of shards, must not be the other's.
+    """
+    prefix = quote(key_prefix, safe="")
+    if len(prefix) > _LONGEST_PREFIX:
+        prefix = hashlib.blake2b(key_prefix.encode(), digest_size=16).hexdigest()
     if alias is None:
-        return "by-hand" + (f"-{quote(key_prefix, safe='')}" if key_prefix else "")
+        return "by-hand" + (f"-{prefix}" if prefix else "")
     quoted = quote(alias, safe="")
-    return quoted if not quoted.startswith(".") else "%2E" + quoted[1:]
+    quoted = quoted if not quoted.startswith(".") else "%2E" + quoted[1:]
+    return f"{quoted}@{prefix}" if prefix else quoted
 
 
 def _location_mistakes(location: Any) -> list[str]:

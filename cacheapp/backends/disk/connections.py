@@ -187,18 +187,25 @@ class Handles:
                     handle.lock.release()
 
     def before_fork(self) -> None:
-        """Wait for the operations in flight and close every connection; keep the locks."""
+        """Wait for the operations in flight and close every connection; keep the locks.
+
+        Python forks whatever this raises, and says that it was ignored. So what a signal handler
+        raises meanwhile is raised when all is ready for the fork.
+        """
         self._lock.acquire()
         me = threading.get_ident()
         held: list[Handle] = []
+        self._held.append(held)
+        interruption: BaseException | None = None
         for handle in self._all:
             if handle.inside and handle.thread == me:
                 handle.torn += 1  # a signal handler forks: see the module's docstring
             else:
-                handle.lock.acquire()
+                interruption = _taken(handle) or interruption
                 held.append(handle)
             handle.close()
-        self._held.append(held)
+        if interruption is not None:
+            raise interruption
 
     def after_fork_in_parent(self) -> None:
         """Let the threads go on."""
@@ -211,3 +218,15 @@ class Handles:
         me = threading.get_ident()
         self._all = [handle for handle in self._all if handle.thread == me]
         self.after_fork_in_parent()
+
+
+def _taken(handle: Handle) -> BaseException | None:
+    """Take the lock; return what a signal handler raised while it was waited for."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            handle.lock.acquire()
+        except BaseException as exc:  # noqa: BLE001 (raised by `before_fork`, a little later)
+            interruption = exc
+        else:
+            return interruption

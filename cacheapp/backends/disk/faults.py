@@ -8,6 +8,17 @@ from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable, ValueRef
 _NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 
 
+# What SQLite says while somebody removes the directory, file after file.
+_UPROOTED = frozenset(
+    [
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR_FSTAT,
+        sqlite3.SQLITE_IOERR_DELETE_NOENT,
+        sqlite3.SQLITE_READONLY_DBMOVED,
+    ]
+)
+
+
 class Damaged(Exception):
     """The database cannot be made sense of; whoever gets this inspects it."""
 
@@ -40,6 +51,11 @@ def is_closed(error: Exception) -> bool:
 def is_full(error: Exception) -> bool:
     """Return whether the database found no room on its filesystem."""
     return _primary(error) == sqlite3.SQLITE_FULL
+
+
+def is_uprooted(error: Exception) -> bool:
+    """Return whether a file or directory was gone, or another one, when it was reached for."""
+    return isinstance(error, FileNotFoundError) or _code(error) in _UPROOTED
 
 
 def is_busy(error: Exception) -> bool:

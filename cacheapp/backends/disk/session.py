@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -22,13 +23,15 @@ from cacheapp.backends.disk.faults import (
     is_busy,
     is_closed,
     is_full,
+    is_uprooted,
     suspects_damage,
     translated,
 )
 from cacheapp.backends.slots import Identity, identity_of
 from cacheapp.errors import StoreUnavailable
 
-_ATTEMPTS = 5
+_ATTEMPTS = 8
+_PAUSE_S = 0.01
 _LOOK_AGAIN_S = 1.0
 
 
@@ -130,7 +133,7 @@ class Sessions:
         writing: bool,
     ) -> Any:
         """Run it, and again after what went wrong was mended; it never runs twice with effect."""
-        attempt = 0
+        attempt, hard = 0, False
         while attempt < _ATTEMPTS:
             torn = handle.torn
             con: Connection | None = None
@@ -146,7 +149,7 @@ class Sessions:
                     attempt += handle.torn == torn
                     continue
                 if attempt == _ATTEMPTS - 1 or not self._mended(
-                    handle, number, con, exc, hard=attempt > 0
+                    handle, number, con, exc, hard=hard
                 ):
                     raise translated(
                         exc,
@@ -154,7 +157,7 @@ class Sessions:
                         path=self._databases[number],
                         timeout_s=self._timeout_s,
                     ) from exc
-                attempt += 1
+                attempt, hard = attempt + 1, suspects_damage(exc) or is_full(exc)
             else:
                 if writing:
                     self._kind.after_write(shard, con)
@@ -230,7 +233,7 @@ class Sessions:
     ) -> bool:
         """Return whether the operation, which had no effect, is worth another attempt.
 
-        `hard`: it has failed before, so a database that looks sound is not believed.
+        `hard`: it has failed so before; a database that looks sound is then not believed.
         """
         if is_busy(error):
             return False
@@ -242,13 +245,14 @@ class Sessions:
             return True
         handle.drop(number)
         if suspects_damage(error):
-            self._inspect(handle, number, con, error, hard=hard)
+            # What hinders the inspection would hinder the next attempt too, which then tells it.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._inspect(handle, number, con, error, hard=hard)
             return True
-        moved = con is None or identity_of(self._databases[number]) != con.identity
-        gone = isinstance(error, FileNotFoundError) or (
-            getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN
-        )
-        return gone or (moved and con is not None)
+        if is_uprooted(error):
+            time.sleep(_PAUSE_S)  # whoever removes a directory is not done yet
+            return True
+        return con is not None and identity_of(self._databases[number]) != con.identity
 
     def _inspect(
         self,

@@ -87,7 +87,9 @@ class DiskStore(Store):
         if filename is None:
             found = value if type(value) is not str else payload_of(value)
         else:
-            found = self._files[number].load(filename, row[2], value)
+            found = None
+            with contextlib.suppress(OSError):  # met again below, where it becomes the cache's own
+                found = self._files[number].load(filename, row[2], value)
             if found is None:
                 found = self._run(number, Shard.load, key, row)
         if self._notes_use and found is not None and not forms.is_lease(found):
@@ -138,6 +140,7 @@ class DiskStore(Store):
         last, going = prefix, True
         if self._number(prefix) == number and matches(""):
             yield [(prefix, head) for (head,) in self._read(number, HAS, prefix)]
+        batch = max(1, batch)  # with none at a time there would be no end
         while going:
             rows = self._run(number, _keys_after, last, batch, writing=False)
             going = len(rows) == batch
