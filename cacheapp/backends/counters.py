@@ -106,7 +106,10 @@ class Counters:
             return own
         numbers = self._numbers
         self._lower_gauges_of_the_dead(numbers)
-        return {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
+        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
+        if self._index is None:  # without a row in the file
+            return {name: own[name] + total for name, total in totals.items()}
+        return totals
 
     def _lower_gauges_of_the_dead(self, numbers: "memoryview[int]") -> None:
         """Zero the gauges in rows that nobody holds. Holding the row meanwhile, nobody claims it."""

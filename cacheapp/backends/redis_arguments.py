@@ -6,6 +6,9 @@ from cacheapp import clock
 from cacheapp.backends.forms import Payload
 from cacheapp.errors import ValueRefused
 
+# Redis cuts the connection of who sends more (`proto-max-bulk-len`, as it is by default), which
+# would look like a failing server, and open the breaker for everybody.
+_LARGEST_VALUE = 512 * 2**20
 _LONGEST_TTL_MS = 2**60  # Redis adds it to the clock, in 64 bits
 _integer = re.compile(rb"-?[1-9][0-9]*|0").fullmatch
 _glob_special = re.compile(r"[*?\[\]\\]")
@@ -24,6 +27,11 @@ def text_key(key: bytes) -> str:
 def raw(payload: Payload) -> bytes:
     """Return the payload as it stands in Redis: integers as decimals, which INCRBY counts."""
     if type(payload) is bytes:
+        if len(payload) > _LARGEST_VALUE:
+            raise ValueRefused(
+                f"Redis takes values of at most {_LARGEST_VALUE} bytes; found {len(payload)}; "
+                "nothing was stored"
+            )
         return payload
     try:
         return str(payload).encode()

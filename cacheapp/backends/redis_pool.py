@@ -5,6 +5,7 @@ not shared with whoever has the same URL, it blocks with a deadline, and no conn
 that is known to be stale or may hold an answer meant for somebody else.
 """
 
+import contextlib
 import functools
 import queue
 from collections.abc import Callable
@@ -20,21 +21,23 @@ from redis.exceptions import MaxConnectionsError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from cacheapp import clock
+
+_TURN_S = 0.01
+
 
 class Bounded(ConnectionPool):
     """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
 
-    Invariant: a slot is out of `_slots` for exactly as long as a connection is in
-    `_in_use_connections`. The sets are redis-py's own (its Sentinel pool works on them too),
-    guarded by its `_lock`, which is reentrant. So is `SimpleQueue`, and no semaphore: a signal
-    handler may use the cache while its thread takes or gives back a slot.
+    Invariant: whoever has a connection has it in `_in_use_connections`, and these are what is
+    counted. The sets are redis-py's own (its Sentinel pool works on them too), guarded by its
+    `_lock`. That is reentrant, and so is `SimpleQueue`, unlike a semaphore: a signal handler may
+    use the cache while its thread takes a connection or gives it back.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
         self._pool_timeout_s = pool_timeout
-        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(max_connections):
-            self._slots.put(None)
+        self._freed: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes who waits for one
         super().__init__(max_connections=max_connections, **kwargs)
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
@@ -44,37 +47,49 @@ class Bounded(ConnectionPool):
         free in time.
         """
         self._checkpid()  # for clients that somebody kept across a fork: ours are replaced there
+        connection = self._taken()
+        if connection is None:
+            connection = self._awaited()
         try:
-            self._slots.get(timeout=self._pool_timeout_s)
-        except queue.Empty:
-            raise MaxConnectionsError(
-                f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
-                f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
-            ) from None
-        connection: Any = None
-        try:
-            with self._lock:
-                idle = self._available_connections
-                connection = idle.pop() if idle else self.make_connection()
-                self._in_use_connections.add(connection)
             _make_ready(connection)
         except BaseException:
-            if connection is None:
-                self._slots.put(None)
-            else:
-                # Sentinel's connections stay up when they are interrupted in their handshake,
-                # whose answer would be the next caller's.
-                connection.disconnect()
-                self.release(connection)
+            # Sentinel's connections stay up when they are interrupted in their handshake,
+            # whose answer would be the next caller's.
+            connection.disconnect()
+            self.release(connection)
             raise
         return connection
 
+    def _taken(self) -> Any:
+        """Take a connection, perhaps a new one that is not up yet; `None` if all are in use."""
+        with self._lock:
+            busy, idle = self._in_use_connections, self._available_connections
+            if len(busy) >= self.max_connections:
+                return None
+            # Not redis-py's own count, which an interruption leaves too high for ever.
+            self._created_connections = len(busy) + len(idle)
+            connection: Any = idle.pop() if idle else self.make_connection()
+            busy.add(connection)
+            return connection
+
+    def _awaited(self) -> Any:
+        """Wait for a connection; in short turns, for two that come free may wake only one."""
+        deadline = clock.monotonic_s() + self._pool_timeout_s
+        while (left_s := deadline - clock.monotonic_s()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._freed.get(timeout=min(left_s, _TURN_S))
+            if (connection := self._taken()) is not None:
+                return connection
+        raise MaxConnectionsError(
+            f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
+            f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
+        )
+
     def release(self, connection: Any) -> None:
         """Take a connection back."""
-        held = connection in self._in_use_connections
         super().release(connection)
-        if held:
-            self._slots.put(None)
+        if self._freed.empty():
+            self._freed.put(None)
 
 
 def _make_ready(connection: Any) -> None:

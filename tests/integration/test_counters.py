@@ -121,6 +121,37 @@ def test_a_directory_that_cannot_be_used_is_said_and_breaks_nothing(
     assert here.totals()["hits"] == 1
 
 
+HOLD_ALL = """
+import fcntl, os, sys
+from cacheapp.backends.counters import _ROWS
+number = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(number, fcntl.LOCK_EX, _ROWS, 0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_finds_no_free_row_still_counts_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "counters"
+    Counters(path).add(HITS, 5)  # garbage at once, and its lock on the row with it
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_ALL, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with caplog.at_level(logging.WARNING):
+            here = Counters(path)
+        assert "all 512 rows are taken" in caplog.text
+        here.add(HITS, 3)
+        assert here.totals()["hits"] == 8
+        other.communicate()
+
+
 def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "counters"
     counters(path)

@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import logging
+import multiprocessing
 import resource
 import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core.cache import caches
@@ -17,7 +18,8 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.errors import StoreFull, StoreUnavailable
 from cacheapp.lab.waiting import until
-from tests.contract.clients import calls
+from tests.contract import work
+from tests.contract.clients import Clients, calls
 from tests.integration.disk_parts import (
     LARGE,
     databases,
@@ -115,6 +117,27 @@ def test_without_room_a_write_says_so_and_nothing_else_is_harmed(
     with contextlib.closing(sqlite3.connect(database)) as other:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert caches["default"].get("after") == "room again"
+
+
+def _get_without_room(cache: Any, key: str) -> Any:
+    """Be a process that starts while no file may grow; say also what becomes of a write."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    with pytest.raises(StoreFull):
+        cache.set(key, b"x" * 8_000)
+    return cache.get(key)
+
+
+def test_a_process_that_starts_when_nothing_can_be_written_reads(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A worker that is replaced while the disk is full, or while another is stopped in a write."""
+    cache = ours(settings, tmp_path, shards=2, database_timeout=0.5)
+    cache.set("key", "kept")
+    context = cast("Any", multiprocessing.get_context("spawn"))
+    clients = Clients(context, settings.CACHES, settings.CACHEAPP)
+    assert clients.run(_get_without_room, "key", processes=1) == ["kept"]
+    with _write_locks(databases(tmp_path)):
+        assert clients.run(work.get, "key", processes=1) == ["kept"]
 
 
 def _garbage_at_the_front(path: Path) -> None:

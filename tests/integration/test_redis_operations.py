@@ -8,7 +8,7 @@ import django_redis.cache
 import pytest
 
 from cacheapp import clock
-from cacheapp.backends import RedisCache
+from cacheapp.backends import RedisCache, redis_arguments
 from cacheapp.errors import StoreUnavailable, ValueRefused
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import until
@@ -246,6 +246,13 @@ def test_an_integer_of_thousands_of_digits_is_refused(cache: RedisCache) -> None
     with pytest.raises(ValueRefused, match="decimals"):
         cache.set("key", 10**5000)
     assert cache.get("key") is None
+
+
+def test_a_value_larger_than_redis_takes_is_refused_before_anything_is_sent() -> None:
+    largest = bytes(512 * 2**20)  # zeros that are never touched take no memory
+    assert redis_arguments.raw(largest) is largest
+    with pytest.raises(ValueRefused, match="Redis takes values of at most 536870912 bytes"):
+        redis_arguments.raw(bytes(512 * 2**20 + 1))
 
 
 def test_a_key_that_holds_another_type_is_an_error_that_says_so(

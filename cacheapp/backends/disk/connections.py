@@ -22,6 +22,7 @@ have run, it begins again: in the parent, and in the child too should the handle
 import contextlib
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
@@ -53,7 +54,8 @@ class Connection:
         self.checked_s = 0.0  # and the wall time
         self.volume: int | None = None  # bytes in use, as the last `Shard.volume()` found
         self.writes = 0  # since the size of the WAL was last looked at
-        self.next_checkpoint_s = 0.0
+        # When the WAL may be waited for again, for each degree of patience.
+        self.next_checkpoint_s: defaultdict[object, float] = defaultdict(float)
         handle.opening = self
         try:
             for pragma in pragmas:

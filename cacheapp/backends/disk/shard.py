@@ -29,6 +29,19 @@ PROBES = (
 _SIZE = "SELECT value FROM Settings WHERE key = 'size'"
 _COUNT = "SELECT value FROM Settings WHERE key = 'count'"
 
+# What diskcache writes to its settings when it opens a database, and how to tell that it need not.
+_SAME_SETTING = {
+    "INSERT OR REPLACE INTO Settings VALUES (?, ?)": (
+        "SELECT 1 FROM Settings WHERE key = ? AND value IS ?"
+    ),
+    "UPDATE Settings SET value = ? WHERE key = ?": (
+        "SELECT 1 FROM Settings WHERE value IS ? AND key = ?"
+    ),
+    "INSERT OR IGNORE INTO Settings VALUES (?, ?)": (
+        "SELECT 1 FROM Settings WHERE key = ?1 AND ?2 IS NOT NULL"
+    ),
+}
+
 Execute = Callable[..., sqlite3.Cursor]
 Drop = Callable[[str | None], None]
 """Notes a file that goes when the transaction has committed."""
@@ -76,8 +89,23 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
 
     @property
     def _sql_retry(self) -> Execute:
+        if self._opening is not None:
+            return self._spared
         execute: Execute = self._con.execute  # SQLite waits by itself, and not for ever
         return execute
+
+    def _spared(self, sql: str, arguments: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Execute it, unless it writes a setting that is there already.
+
+        Even that would need the write lock, and room: a new process could not so much as read
+        while another one is stopped in a write, or the disk is full.
+        """
+        execute: Execute = self._con.execute
+        if (same := _SAME_SETTING.get(sql)) is not None:
+            found = execute(same, arguments)
+            if found.fetchall():
+                return found
+        return execute(sql, arguments)
 
     def close(self) -> None:
         """Do nothing: connections belong to their handles."""

@@ -299,8 +299,10 @@ class DiskStore(Store):
 
     def before_fork(self) -> None:
         """Wait for operations in flight, and close all connections."""
-        self._sessions.handles.before_fork()
-        self._locks.sessions.handles.before_fork()
+        try:
+            self._sessions.handles.before_fork()
+        finally:  # Python forks whatever a signal handler raised meanwhile
+            self._locks.sessions.handles.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+from typing import NamedTuple
 
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.files import ORPHAN_AGE_S
@@ -11,6 +12,16 @@ from cacheapp.backends.disk.leases import Shard
 
 logger = logging.getLogger(__name__)
 
+
+class Patience(NamedTuple):
+    """How long a writer waits to empty the WAL, and how long it leaves it alone after that."""
+
+    wait_ms: int
+    pause_s: float
+
+
+_BRIEF = Patience(20, 0.1)
+_PATIENT = Patience(500, 5.0)
 _LOOK_EVERY = 2  # writes: one may log some 20 pages where it culls
 
 
@@ -34,21 +45,25 @@ class Upkeep:
                 self._sweep(shard, con)
 
     def _bound_wal(self, shard: Shard, con: Connection) -> None:
-        """Empty the WAL where readers have kept it from starting over.
+        """Empty the WAL where others have kept it from starting over.
 
-        Briefly: with a reader that is stopped in the middle of its SELECT, nothing can, and
-        writers must not wait for it each time.
+        Briefly: while a reader is stopped in the middle of its SELECT nothing can, and writers must
+        not wait for it each time. Once the WAL is far too large they do wait, but a small part of
+        the time: on a busy machine the others may only be waiting for their turn.
         """
         size = os.stat(f"{shard.directory}/cache.db-wal").st_size
-        if size <= self._wal_bytes or con.checked_s < con.next_checkpoint_s:
+        if size <= self._wal_bytes:
             return
-        con.execute("PRAGMA busy_timeout = 20").fetchall()
+        patience = _PATIENT if size > 2 * self._wal_bytes else _BRIEF
+        if con.checked_s < con.next_checkpoint_s[patience]:
+            return
+        con.execute(f"PRAGMA busy_timeout = {patience.wait_ms}").fetchall()
         try:
             (busy, *_), *_ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             con.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
         if busy:
-            con.next_checkpoint_s = con.checked_s + 0.1
+            con.next_checkpoint_s[patience] = con.checked_s + patience.pause_s
 
     def _sweep(self, shard: Shard, con: Connection) -> None:
         """Remove orphans, unless another process has within the last minutes."""
