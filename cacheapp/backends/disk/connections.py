@@ -54,8 +54,8 @@ class Connection:
         self.checked_s = 0.0  # and the wall time
         self.volume: int | None = None  # bytes in use, as the last `Shard.volume()` found
         self.writes = 0  # since the size of the WAL was last looked at
-        # When the WAL may be waited for again, for each degree of patience.
-        self.next_checkpoint_s: defaultdict[object, float] = defaultdict(float)
+        # When the WAL may be waited for again, by how long the wait is.
+        self.next_checkpoint_s: defaultdict[int, float] = defaultdict(float)
         handle.opening = self
         try:
             for pragma in pragmas:

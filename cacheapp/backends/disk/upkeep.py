@@ -4,8 +4,8 @@ import contextlib
 import logging
 import os
 import sqlite3
-from typing import NamedTuple
 
+from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.files import ORPHAN_AGE_S
 from cacheapp.backends.disk.leases import Shard
@@ -13,15 +13,9 @@ from cacheapp.backends.disk.leases import Shard
 logger = logging.getLogger(__name__)
 
 
-class Patience(NamedTuple):
-    """How long a writer waits to empty the WAL, and how long it leaves it alone after that."""
-
-    wait_ms: int
-    pause_s: float
-
-
-_BRIEF = Patience(20, 0.1)
-_PATIENT = Patience(500, 5.0)
+_BRIEF_MS = 20
+_PATIENT_MS = 500
+_REST = 10  # times what was waited in vain, before the next attempt
 _LOOK_EVERY = 2  # writes: one may log some 20 pages where it culls
 
 
@@ -48,22 +42,24 @@ class Upkeep:
         """Empty the WAL where others have kept it from starting over.
 
         Briefly: while a reader is stopped in the middle of its SELECT nothing can, and writers must
-        not wait for it each time. Once the WAL is far too large they do wait, but a small part of
-        the time: on a busy machine the others may only be waiting for their turn.
+        not wait for it each time, but a small part of their time. Longer once the WAL is far too
+        large: on a busy machine the others may only be waiting for their turn.
         """
         size = os.stat(f"{shard.directory}/cache.db-wal").st_size
         if size <= self._wal_bytes:
             return
-        patience = _PATIENT if size > 2 * self._wal_bytes else _BRIEF
-        if con.checked_s < con.next_checkpoint_s[patience]:
+        wait_ms = _PATIENT_MS if size > 1.5 * self._wal_bytes else _BRIEF_MS
+        began_s = clock.monotonic_s()
+        if began_s < con.next_checkpoint_s[wait_ms]:
             return
-        con.execute(f"PRAGMA busy_timeout = {patience.wait_ms}").fetchall()
+        con.execute(f"PRAGMA busy_timeout = {wait_ms}").fetchall()
         try:
             (busy, *_), *_ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             con.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
-        if busy:
-            con.next_checkpoint_s[patience] = con.checked_s + patience.pause_s
+        if busy:  # at once, without waiting, where another process is at it
+            now_s = clock.monotonic_s()
+            con.next_checkpoint_s[wait_ms] = now_s + _REST * (now_s - began_s)
 
     def _sweep(self, shard: Shard, con: Connection) -> None:
         """Remove orphans, unless another process has within the last minutes."""
