@@ -135,7 +135,9 @@ def test_a_process_that_finds_no_free_row_still_counts_its_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "counters"
-    Counters(path).add(HITS, 5)  # garbage at once, and its lock on the row with it
+    with _process(path, 5) as first:  # not this process, which would keep its row
+        _row(first)
+        first.communicate()
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_ALL, str(path)],
         stdin=subprocess.PIPE,
