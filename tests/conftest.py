@@ -1,12 +1,13 @@
 """What all tests share: a real Redis, and state of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.lab.servers import RedisServer
+from tests.contract.clients import stacks_of_all, stop_all
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,20 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(autouse=True)
 def _own_state(settings: Settings, tmp_path: Path) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
+
+
+@pytest.fixture(autouse=True)
+def _no_client_left() -> Iterator[None]:
+    yield
+    stop_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say of a test that failed where each of its client processes stood."""
+    report = yield
+    if call.when == "call" and report.failed:
+        report.sections += stacks_of_all()
+    return report

@@ -1,27 +1,39 @@
 """Clients in processes of their own, which call one function each at the same moment."""
 
+import contextlib
+import faulthandler
 import functools
 import multiprocessing.context
 import os
+import signal
+import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import django
 from django.conf import settings
 from django.core.cache import caches
 
+from cacheapp.lab.waiting import until
+
 Context = multiprocessing.context.SpawnContext | multiprocessing.context.ForkContext
 Work = Callable[..., Any]
 DEADLINE_S = 60
+STACKS_WITHIN_S = 5
 
 
 def _client(
     pipe: Connection, barrier: Any, setup: dict[str, Any], threads: int, work: Work
 ) -> None:
     try:
+        # Asked for by `Running.stacks`; the file stays open for as long as the process lives.
+        stacks = _stacks_file(os.getpid()).open("w")
+        faulthandler.register(signal.SIGUSR2, file=stacks)
         django.setup()  # a spawned process has nothing; a forked one has all of it already
         for name, value in setup.items():
             setattr(settings, name, value)
@@ -44,6 +56,10 @@ def _client(
         pipe.send(results)
     except BaseException:  # noqa: BLE001
         pipe.send([("failed", traceback.format_exc())])
+
+
+def _stacks_file(pid: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"client-{pid}.stacks"
 
 
 class Clients:
@@ -90,6 +106,8 @@ class Running:
         self._barrier = barrier  # its semaphores go with it, and a slow starter still needs them
         self.pipes = pipes
         self.processes = processes
+        self._stopped = False
+        _running.add(self)
 
     def results(self) -> list[Any]:
         """Wait for the processes that were not killed; return what their threads returned."""
@@ -112,8 +130,36 @@ class Running:
 
     def stop(self) -> None:
         """End every process that is left."""
+        if self._stopped:
+            return
+        self._stopped = True
         for pipe, process in zip(self.pipes, self.processes, strict=True):
             process.kill()
             process.join()
+            _stacks_file(process.pid).unlink(missing_ok=True)
             process.close()
             pipe.close()
+
+    def stacks(self) -> Iterator[tuple[str, str]]:
+        """Yield a title and the stacks of all threads, for each process that still runs."""
+        for process in [] if self._stopped else self.processes:
+            file = _stacks_file(process.pid)
+            with contextlib.suppress(OSError, TimeoutError):
+                if process.is_alive() and file.exists():
+                    os.kill(process.pid, signal.SIGUSR2)
+                    until(file.read_text, "the stacks", STACKS_WITHIN_S)
+                    yield f"client {process.pid} stood here", file.read_text()
+
+
+_running: weakref.WeakSet[Running] = weakref.WeakSet()
+
+
+def stacks_of_all() -> list[tuple[str, str]]:
+    """Return where every client of the test stands, for a test that has failed."""
+    return [found for running in list(_running) for found in running.stacks()]
+
+
+def stop_all() -> None:
+    """End what a test has left behind."""
+    for running in list(_running):
+        running.stop()
