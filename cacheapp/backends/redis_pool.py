@@ -8,6 +8,8 @@ that is known to be stale or may hold an answer meant for somebody else.
 import contextlib
 import functools
 import queue
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,27 +19,42 @@ from django.utils.module_loading import import_string
 from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
+from redis.driver_info import DriverInfo
 from redis.exceptions import MaxConnectionsError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from cacheapp import clock
 
-_TURN_S = 0.01
+# Found out once. redis-py would read its package's metadata for each connection, and import what
+# that needs: a fork meanwhile leaves the child waiting for the import for ever.
+_DRIVER = DriverInfo()
+_NAMED_BY_USER = frozenset({"driver_info", "lib_name", "lib_version"})
+
+
+class _Waiter:
+    """A caller who waits for a connection."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.thread = threading.get_ident()
+        self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
 
 class Bounded(ConnectionPool):
     """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
 
-    Invariant: whoever has a connection has it in `_in_use_connections`, and these are what is
-    counted. The sets are redis-py's own (its Sentinel pool works on them too), guarded by its
-    `_lock`. That is reentrant, and so is `SimpleQueue`, unlike a semaphore: a signal handler may
-    use the cache while its thread takes a connection or gives it back.
+    Invariants: whoever has a connection has it in `_in_use_connections`, and these are what is
+    counted; who waits is in `_waiting`, in order, and nobody overtakes: a thread that gives back
+    its connection would else take it again before those that wait have woken up, for ever.
+    All three collections are guarded by redis-py's `_lock`. That is reentrant, and so is
+    `SimpleQueue`, unlike a semaphore: a signal handler may use the cache while its thread takes a
+    connection or gives it back.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
         self._pool_timeout_s = pool_timeout
-        self._freed: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes who waits for one
+        self._waiting: deque[_Waiter] = deque()
         super().__init__(max_connections=max_connections, **kwargs)
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
@@ -47,7 +64,7 @@ class Bounded(ConnectionPool):
         free in time.
         """
         self._checkpid()  # for clients that somebody kept across a fork: ours are replaced there
-        connection = self._taken()
+        connection = self._taken(None)
         if connection is None:
             connection = self._awaited()
         try:
@@ -60,9 +77,13 @@ class Bounded(ConnectionPool):
             raise
         return connection
 
-    def _taken(self) -> Any:
-        """Take a connection, perhaps a new one that is not up yet; `None` if all are in use."""
+    def _taken(self, waiter: _Waiter | None) -> Any:
+        """Take a connection, perhaps a new one that is not up yet; `None` if it must be waited for."""
         with self._lock:
+            while self._waiting and self._waiting[0].deadline_s < clock.monotonic_s():
+                self._waiting.popleft()  # its thread was interrupted as it left
+            if self._waiting and self._waiting[0] is not waiter:
+                return None
             busy, idle = self._in_use_connections, self._available_connections
             if len(busy) >= self.max_connections:
                 return None
@@ -73,23 +94,40 @@ class Bounded(ConnectionPool):
             return connection
 
     def _awaited(self) -> Any:
-        """Wait for a connection; in short turns, for two that come free may wake only one."""
-        deadline = clock.monotonic_s() + self._pool_timeout_s
-        while (left_s := deadline - clock.monotonic_s()) > 0:
-            with contextlib.suppress(queue.Empty):
-                self._freed.get(timeout=min(left_s, _TURN_S))
-            if (connection := self._taken()) is not None:
-                return connection
+        """Wait for a connection until it is this caller's turn."""
+        waiter = _Waiter(clock.monotonic_s() + self._pool_timeout_s)
+        try:
+            with self._lock:
+                self._waiting.insert(self._place(waiter), waiter)
+            while (left_s := waiter.deadline_s - clock.monotonic_s()) > 0:
+                if (connection := self._taken(waiter)) is not None:
+                    return connection
+                with contextlib.suppress(queue.Empty):
+                    waiter.woken.get(timeout=left_s)
+        finally:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiting.remove(waiter)
+            self._wake_next()
         raise MaxConnectionsError(
             f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
             f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
         )
 
+    def _place(self, waiter: _Waiter) -> int:
+        """Return where to wait: at the end, or before a wait that a signal handler interrupts."""
+        threads = [other.thread for other in self._waiting]
+        return threads.index(waiter.thread) if waiter.thread in threads else len(threads)
+
+    def _wake_next(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting[0].woken.put(None)
+
     def release(self, connection: Any) -> None:
         """Take a connection back."""
         super().release(connection)
-        if self._freed.empty():
-            self._freed.put(None)
+        if self._waiting:
+            self._wake_next()
 
 
 def _make_ready(connection: Any) -> None:
@@ -127,6 +165,8 @@ class _OwnPool:
         params: dict[str, Any] = super().make_connection_params(url)  # type: ignore[misc]
         # On by default with RESP3, they let pools hand out connections with unread data.
         params["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+        if not _NAMED_BY_USER.intersection(self.options.get("CONNECTION_POOL_KWARGS") or {}):
+            params["driver_info"] = _DRIVER
         return params
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 from typing import Any
 
@@ -63,6 +64,65 @@ def test_more_threads_than_connections_wait_instead_of_failing(redis_server: Red
     assert errors == []
     assert cache.get("count") == 320
     assert len(pool_of(cache)._available_connections) <= 2  # noqa: SLF001
+
+
+def test_nobody_who_waits_for_a_connection_is_overtaken_for_ever(
+    redis_server: RedisServer,
+) -> None:
+    cache = ours(redis_server.url, "fair", max_connections=1, pool_timeout=30)
+    counts = [0] * 4
+    done = threading.Event()
+
+    def work(index: int) -> None:
+        while not done.is_set():
+            cache.set("key", index)
+            counts[index] += 1
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: min(counts) >= 300, "the last thread to get on", 60)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert max(counts) < 2 * min(counts)
+
+
+def test_a_signal_handler_takes_the_place_in_line_of_the_wait_that_it_interrupts(
+    redis_server: RedisServer,
+) -> None:
+    cache = ours(redis_server.url, "handler", max_connections=1, pool_timeout=30)
+    cache.set("key", "value")
+    pool = pool_of(cache)
+    held = pool.get_connection()
+    seen: list[Any] = []
+
+    def waiters() -> int:
+        return len(pool._waiting)  # noqa: SLF001
+
+    def free() -> None:
+        until(lambda: waiters() == 2, "the handler to wait too")
+        pool.release(held)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        threading.Thread(target=free).start()
+        seen.append(cache.get("key"))
+
+    def send() -> None:
+        until(waiters, "the wait")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    waiting = threading.Thread(target=send)
+    waiting.start()
+    try:
+        seen.append(cache.get("key"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        waiting.join()
+    assert seen == ["value", "value"]
 
 
 def test_stock_pools_raise_when_they_are_exhausted(redis_server: RedisServer) -> None:
