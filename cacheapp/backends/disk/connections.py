@@ -163,6 +163,11 @@ class Handles:
         except AttributeError:
             handle = self._here.handle = self._new()
             self._here.owner = _Owner(handle)
+        if self._held and not handle.inside:
+            # A fork waits for our lock, and would go on doing so if we were to take it again and
+            # again: let it go first. Not from inside an operation, whose lock it may wait for.
+            with self._lock:
+                pass
         while handle.inside:
             if handle.nested is None:
                 handle.nested = self._new()
