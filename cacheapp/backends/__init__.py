@@ -1,6 +1,20 @@
-"""What `CACHES` may name, and what the shared backends have in common."""
+"""What `CACHES` may name. Each is imported when first asked for, with the packages that it needs."""
 
-from cacheapp.backends.disk import DiskCache
-from cacheapp.backends.redis import RedisCache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cacheapp.backends.disk import DiskCache
+    from cacheapp.backends.redis import RedisCache
 
 __all__ = ["DiskCache", "RedisCache"]
+
+_HOMES = {"DiskCache": "cacheapp.backends.disk", "RedisCache": "cacheapp.backends.redis"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found

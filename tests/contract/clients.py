@@ -6,6 +6,7 @@ import functools
 import multiprocessing.context
 import os
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -15,7 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import django
 from django.conf import settings
 from django.core.cache import caches
 
@@ -34,7 +34,8 @@ def _client(
         # Asked for by `Running.stacks`; the file stays open for as long as the process lives.
         stacks = _stacks_file(os.getpid()).open("w")
         faulthandler.register(signal.SIGUSR2, file=stacks)
-        django.setup()  # a spawned process has nothing; a forked one has all of it already
+        if not settings.configured:  # a spawned process has nothing; a forked one, all of it
+            settings.configure()
         for name, value in setup.items():
             setattr(settings, name, value)
         caches["default"]  # the object; its store opens at the first call
@@ -58,6 +59,18 @@ def _client(
         pipe.send([("failed", traceback.format_exc())])
 
 
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide this process's main module, which is pytest: a spawned one would import it again."""
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main).pop(name, None) for name in ("__spec__", "__file__")}
+    try:
+        vars(main)["__spec__"] = None
+        yield
+    finally:
+        vars(main).update(hidden)
+
+
 def _stacks_file(pid: int) -> Path:
     return Path(tempfile.gettempdir()) / f"client-{pid}.stacks"
 
@@ -67,11 +80,14 @@ class Clients:
 
     def __init__(self, context: Context, caches_setting: Any, cacheapp_setting: Any) -> None:
         self._context = context
-        self._setup = {"CACHES": caches_setting, "CACHEAPP": cacheapp_setting}
+        self._setup = {
+            "CACHES": caches_setting,
+            "CACHEAPP": cacheapp_setting,
+            "SECRET_KEY": settings.SECRET_KEY,
+        }
 
     def start(self, works: Sequence[Work], threads: int = 1) -> "Running":
         """Start a process for each work; all begin at the same moment."""
-        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
         barrier = self._context.Barrier(len(works))
         pipes, processes = [], []
         for work in works:
@@ -79,7 +95,8 @@ class Clients:
             process = self._context.Process(
                 target=_client, args=(theirs, barrier, self._setup, threads, work), daemon=True
             )
-            process.start()
+            with _no_main_module():
+                process.start()
             theirs.close()
             pipes.append(ours)
             processes.append(process)
