@@ -44,12 +44,12 @@ def forked(settings: Settings) -> Clients:
 
 def shards(location: Path) -> list[Path]:
     """Return the directories of the shards of `default`."""
-    return sorted((location / "default").glob("[0-9]*x*"))
+    return sorted((location / "default").glob("[0-9]*x[0-9][0-9][0-9]"))
 
 
 def databases(location: Path) -> list[Path]:
     """Return the databases of `default`."""
-    return sorted((location / "default").glob("[0-9]*x*/cache.db"))
+    return sorted((location / "default").glob("[0-9]*x[0-9][0-9][0-9]/cache.db"))
 
 
 def value_files(location: Path) -> list[Path]:
@@ -81,15 +81,15 @@ def in_child(work: Callable[[], object]) -> int:
     return pid
 
 
-def open_databases() -> list[str]:
-    """Return the paths of the cache databases that this process has open."""
+def open_databases(location: Path) -> list[str]:
+    """Return the paths of the cache databases in a directory that this process has open."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
             target = str(link.readlink())
         except FileNotFoundError:  # the descriptor that lists them
             continue
-        if "cache.db" in target:
+        if "cache.db" in target and target.startswith(str(location)):
             found.append(target)
     return found
 

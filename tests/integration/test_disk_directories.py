@@ -14,6 +14,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.backends import DiskCache
 from cacheapp.errors import OptionsRefused, StoreUnavailable
 from cacheapp.lab.waiting import until
+from tests.contract import work
 from tests.contract.clients import calls
 from tests.integration.disk_parts import (
     LARGE,
@@ -199,6 +200,30 @@ def test_entries_of_another_number_of_shards_never_come_back(
     ours(settings, tmp_path, shards=2).set("other", 1)
     assert ours(settings, tmp_path, shards=4).get("key") is None
     assert {path.name[:2] for path in shards(tmp_path)} == {"4x"}
+
+
+def test_no_two_databases_ever_have_the_same_path(settings: Settings, tmp_path: Path) -> None:
+    """SQLite finds the WAL by path, perhaps only after the directory was replaced."""
+    cache = ours(settings, tmp_path, shards=1)
+    seen = set()
+    for _ in range(3):
+        cache.set("key", "value")
+        (shard,) = shards(tmp_path)
+        seen.add(shard.resolve())
+        shutil.rmtree(tmp_path / "default")
+        cache.close()
+    assert len(seen) == 3
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path / "cache", shards=1)
+    cache.set("key", "value")
+    (shard,) = shards(tmp_path / "cache")
+    shard.resolve().rename(tmp_path / "elsewhere")
+    shard.unlink()
+    shard.symlink_to(tmp_path / "elsewhere")
+    assert forked(settings).run(work.get, "key", processes=1) == ["missing"]
+    assert shard.resolve().parent == tmp_path / "cache" / "default"
 
 
 MIB = 2**20

@@ -16,6 +16,7 @@ import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
+from cacheapp import clock
 from cacheapp.errors import StoreFull, StoreUnavailable
 from cacheapp.lab.waiting import until
 from tests.contract import work
@@ -248,6 +249,11 @@ def _write_on(cache: Any, n: int, stop: Path) -> list[str]:
     return errors
 
 
+def written(location: Path) -> list[Path]:
+    """Return a file of each shard that is there since the first write."""
+    return [*location.glob("default/*x[0-9][0-9][0-9]/swept")]
+
+
 def test_no_operation_fails_because_the_directory_is_being_removed(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -255,7 +261,28 @@ def test_no_operation_fails_because_the_directory_is_being_removed(
     ours(settings, location)
     running = forked(settings).start([calls(_write_on, n, stop) for n in range(3)], threads=2)
     for _ in range(30):
-        until(lambda: len(shards(location)) >= 3, "the directory to come back", 30)
+        until(lambda: len(written(location)) >= 3, "the directory to come back", 30)
         shutil.rmtree(location, ignore_errors=True)
     stop.touch()
     assert running.results() == [[]] * 6
+
+
+def test_a_database_that_is_locked_while_it_is_opened_is_an_error_in_time(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Stock diskcache goes on trying for a minute per pragma."""
+    first = ours(settings, tmp_path, shards=1)
+    first.set("key", "value")
+    first._store.close()  # noqa: SLF001
+    (path,) = databases(tmp_path)
+    cache = ours(settings, tmp_path, shards=1, database_timeout=0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("PRAGMA journal_mode = delete")
+        other.execute("BEGIN EXCLUSIVE")
+        began_s = clock.monotonic_s()
+        with pytest.raises(StoreUnavailable, match=r"held the lock .* nothing was done"):
+            cache.get("key")
+        assert clock.monotonic_s() - began_s < 10
+        other.execute("ROLLBACK")
+    assert cache.get("key") == "value"

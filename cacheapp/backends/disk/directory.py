@@ -1,5 +1,10 @@
 """The directory of one alias: `LOCATION/<alias>/<shards>x<number>/cache.db` and its value files.
 
+What a shard's name leads to is a link to its *generation*, a directory under a random name which is
+never used twice. For SQLite finds `-wal` and `-shm` by path, when it first needs them: if a removed
+and a new database could have the same path, a process might put the new one's WAL beside its old
+database, and two that map one `-shm` by different databases end with SIGBUS.
+
 `locked` holds an exclusive `flock` across processes. Whatever makes, renames or removes a shard
 does so under it, after looking again at what is there: so a database is initialised by one
 process at a time, and nobody sets aside the good one that another has just put in place. The lock
@@ -27,7 +32,8 @@ from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_SHARD = re.compile(r"(\d+)x\d{3,}")
+_SHARD = re.compile(r"(\d+)x\d{3,}(-.*)?")
+_GENERATION = re.compile(r"-[0-9a-f]{16}")
 _SET_ASIDE = "damaged-"
 
 
@@ -56,6 +62,8 @@ def refusal(directory: Path) -> str | None:
 class AliasDirectory:
     """Paths, permissions and the lock of one alias's directory."""
 
+    database_name = DBNAME
+
     def __init__(self, location: Path, name: str, shards: int, timeout_s: float) -> None:
         self.path = location / name
         self._location = location
@@ -64,7 +72,7 @@ class AliasDirectory:
         self._lock_number: int | None = None  # the lock's descriptor, while this process holds it
 
     def shard(self, number: int) -> Path:
-        """Return the directory of a shard.
+        """Return the link to a shard's generation.
 
         Its name tells how many there are: with another number of shards, keys are elsewhere, and
         what is left here must never be found again.
@@ -72,8 +80,16 @@ class AliasDirectory:
         return self.path / f"{self._shards}x{number:03d}"
 
     def database(self, number: int) -> str:
-        """Return the path of a shard's database."""
-        return str(self.shard(number) / DBNAME)
+        """Return the path by which all processes find a shard's database."""
+        return str(self.shard(number) / self.database_name)
+
+    def generation(self, number: int) -> Path:
+        """Return the directory in which a shard is now; `OSError` where there is none."""
+        link = self.shard(number)
+        name = os.readlink(link)
+        if not (name.startswith(link.name) and _GENERATION.fullmatch(name, len(link.name))):
+            raise FileNotFoundError(errno.ENOENT, "leads elsewhere", str(link))
+        return self.path / name
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -133,41 +149,52 @@ class AliasDirectory:
     # -- under the lock ----------------------------------------------------------------------
 
     def make_shard(self, number: int) -> None:
-        """Make a shard's directory and an empty database, unless they are there.
+        """Make a generation with an empty database for a shard, unless it has one.
 
         SQLite gives `-wal` and `-shm` the mode of the database. Never open a database that
         exists: closing it again would drop the locks that SQLite holds on it for this process.
         """
-        private_directory(self.shard(number))
         self._remove_other_layouts()
+        link = self.shard(number)
+        with contextlib.suppress(OSError):
+            found = private_directory(self.generation(number))
+            if (found / self.database_name).exists():
+                return
+        fresh = private_directory(self.path / f"{link.name}-{os.urandom(8).hex()}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.database(number), flags, 0o600))
+        os.close(os.open(fresh / self.database_name, flags, 0o600))
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        new = fresh.with_suffix(".new")
+        new.symlink_to(fresh.name)
+        new.replace(link)
+        for other in self.path.glob(f"{link.name}-*"):
+            if other != fresh:
+                _remove(other)
 
     def _remove_other_layouts(self) -> None:
         for entry in self.path.iterdir():
             found = _SHARD.fullmatch(entry.name)
             if found and int(found[1]) != self._shards:
-                shutil.rmtree(entry, ignore_errors=True)
+                _remove(entry)
 
     def remove(self, number: int) -> None:
         """Remove a shard, in one step for whoever looks at the path."""
-        shard = self.shard(number)
-        gone = self.path / f"removed-{shard.name}-{os.getpid()}"
-        shard.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        generation = self.generation(number)
+        self.shard(number).unlink()
+        shutil.rmtree(generation, ignore_errors=True)
 
     def set_aside(self, number: int, why: str) -> None:
-        """Rename a damaged shard, in one step with all that belongs to it; keep only the newest.
+        """Take a damaged shard away, in one step for whoever looks at the path; keep the newest.
 
-        Connections to it stay valid, and their owners see that the path leads elsewhere. SQLite
-        sees that too, and removes no `-wal` of the new database when they are closed.
+        Connections to it stay valid, and their owners see that the path leads elsewhere.
         """
-        shard = self.shard(number)
-        for older in self.path.glob(f"{_SET_ASIDE}{shard.name}-*"):
+        link, generation = self.shard(number), self.generation(number)
+        for older in self.path.glob(f"{_SET_ASIDE}{link.name}-*"):
             shutil.rmtree(older, ignore_errors=True)
-        aside = self.path / f"{_SET_ASIDE}{shard.name}-{clock.wall_s():.0f}"
-        shard.rename(aside)
+        link.unlink()
+        aside = self.path / f"{_SET_ASIDE}{link.name}-{clock.wall_s():.0f}"
+        generation.rename(aside)
         for folder in aside.iterdir():
             if folder.is_dir():  # value files are of no use without their rows
                 shutil.rmtree(folder, ignore_errors=True)
@@ -179,17 +206,22 @@ class AliasDirectory:
         )
 
 
+def _remove(entry: Path) -> None:
+    if entry.is_symlink():
+        entry.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(entry, ignore_errors=True)
+
+
 class LockDirectory(AliasDirectory):
     """Where the database of an alias's locks is: beside the shards, whose number may change."""
 
+    database_name = "locks.db"
+
     def shard(self, number: int) -> Path:
-        """Return the directory of the locks."""
+        """Return the link to the directory of the locks."""
         del number
         return self.path / "locks"
-
-    def database(self, number: int) -> str:
-        """Return the path of their database."""
-        return str(self.shard(number) / "locks.db")
 
     def _remove_other_layouts(self) -> None:
         """Leave the shards alone."""

@@ -17,6 +17,14 @@ _UPROOTED = frozenset(
         sqlite3.SQLITE_READONLY_DBMOVED,
     ]
 )
+_DAMAGE = frozenset(
+    [
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_PROTOCOL,  # after ten seconds without making sense of the WAL's index
+    ]
+)
 
 
 class Damaged(Exception):
@@ -35,7 +43,7 @@ def suspects_damage(error: Exception) -> bool:
     """Return whether the error may come from a damaged database file."""
     if isinstance(error, Damaged) or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ:
         return True
-    if _primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}:
+    if _primary(error) in _DAMAGE:
         return True
     # A database without our tables, and text that is no UTF-8 (which the module finds itself).
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith(
@@ -58,12 +66,16 @@ def is_uprooted(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or _code(error) in _UPROOTED
 
 
+def is_unopenable(error: Exception) -> bool:
+    """Return whether SQLite could not open a file, for whatever reason."""
+    return _primary(error) == sqlite3.SQLITE_CANTOPEN
+
+
 def is_busy(error: Exception) -> bool:
     """Return whether another connection held a lock for the whole of the database timeout."""
     return _primary(error) in {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_PROTOCOL,
     }
 
 

@@ -23,6 +23,7 @@ from cacheapp.backends.disk.faults import (
     is_busy,
     is_closed,
     is_full,
+    is_unopenable,
     is_uprooted,
     suspects_damage,
     translated,
@@ -134,6 +135,7 @@ class Sessions:
     ) -> Any:
         """Run it, and again after what went wrong was mended; it never runs twice with effect."""
         attempt, hard = 0, False
+        began_s = clock.monotonic_s()
         while attempt < _ATTEMPTS:
             torn = handle.torn
             con: Connection | None = None
@@ -144,12 +146,16 @@ class Sessions:
                     raise FileNotFoundError(2, "was replaced by another thread")
                 result = work(shard, con, *args)
             except (sqlite3.Error, OSError, Damaged) as exc:
-                if is_closed(exc):  # by a fork, so it did not commit; forks are no failed attempts
+                # What others do meanwhile, a fork or a removal, is no failed attempt.
+                if is_closed(exc):  # by a fork, so it did not commit
                     handle.drop(number)
                     attempt += handle.torn == torn
                     continue
-                if attempt == _ATTEMPTS - 1 or not self._mended(
-                    handle, number, con, exc, hard=hard
+                in_time = clock.monotonic_s() - began_s < self._timeout_s
+                if (
+                    attempt == _ATTEMPTS - 1
+                    or (is_busy(exc) and not in_time)
+                    or not self._mended(handle, number, con, exc, hard=hard)
                 ):
                     raise translated(
                         exc,
@@ -157,7 +163,8 @@ class Sessions:
                         path=self._databases[number],
                         timeout_s=self._timeout_s,
                     ) from exc
-                attempt, hard = attempt + 1, suspects_damage(exc) or is_full(exc)
+                hard = suspects_damage(exc) or is_full(exc)
+                attempt += not (in_time and self._was_removed(number, exc))
             else:
                 if writing:
                     self._kind.after_write(shard, con)
@@ -176,9 +183,10 @@ class Sessions:
                 return con
             handle.drop(number)
         shard = self._shard(handle, number)
-        con = Connection(self._databases[number], self._timeout_s, handle, self._kind.pragmas)
-        # SQLite has opened some file at the path; if this one is there after, and was before
-        # (when its shard was made), it is this one.
+        path = self._database_now(number)
+        con = Connection(path, self._timeout_s, handle, self._kind.pragmas)
+        # SQLite has opened some file; if this one is there after, and was before (when its shard
+        # was made), it is this one.
         if identity_of(self._databases[number]) != shard.database_identity:
             con.close()
             raise FileNotFoundError(2, "was replaced while it was opened")
@@ -193,7 +201,9 @@ class Sessions:
             shard = self._shards[number]
             found = identity_of(self._databases[number])
             if shard is not None and found == shard.database_identity:
-                return shard
+                with contextlib.suppress(OSError):  # a link that leads elsewhere is made anew
+                    self.directory.generation(number)
+                    return shard
             with self.directory.locked():
                 try:
                     shard = self._open(handle, number)
@@ -209,9 +219,9 @@ class Sessions:
         """Open a shard; under the directory's lock."""
         self.directory.make_shard(number)
         found = identity_of(self._databases[number])
-        con = Connection(self._databases[number], self._timeout_s, handle)
+        con = Connection(self._database_now(number), self._timeout_s, handle)
         try:
-            shard: Database = self._kind.open(str(self.directory.shard(number)), con)
+            shard: Database = self._kind.open(str(self.directory.generation(number)), con)
         finally:
             con.close()
             handle.opening = None
@@ -219,6 +229,10 @@ class Sessions:
             raise FileNotFoundError(2, "was removed while it was opened")
         shard.database_identity = found
         return shard
+
+    def _database_now(self, number: int) -> str:
+        """Return a path at which there never is another database than the one of now."""
+        return str(self.directory.generation(number) / self.directory.database_name)
 
     # -- faults ------------------------------------------------------------------------------
 
@@ -235,8 +249,9 @@ class Sessions:
 
         `hard`: it has failed so before; a database that looks sound is then not believed.
         """
-        if is_busy(error):
-            return False
+        if is_busy(error):  # at once, where SQLite fears a deadlock among those that wait
+            time.sleep(_PAUSE_S)
+            return True
         if is_full(error) and con is not None and not hard:
             # What the WAL holds goes into the database, mostly over pages that it has already:
             # with the room of the WAL, at least a delete or `clear` finds a way.
@@ -252,7 +267,14 @@ class Sessions:
         if is_uprooted(error):
             time.sleep(_PAUSE_S)  # whoever removes a directory is not done yet
             return True
-        return con is not None and identity_of(self._databases[number]) != con.identity
+        # Else, without a connection, the file may have gone while it was opened.
+        return con is None or identity_of(self._databases[number]) != con.identity
+
+    def _was_removed(self, number: int, error: Exception) -> bool:
+        """Return whether the error is of a removal, which ends, and not of a missing permission."""
+        return is_uprooted(error) and (
+            not is_unopenable(error) or identity_of(self._databases[number]) is None
+        )
 
     def _inspect(
         self,
@@ -276,7 +298,7 @@ class Sessions:
     def _sound(self, handle: Handle, number: int) -> bool:
         probe: Connection | None = None
         try:
-            probe = Connection(self._databases[number], self._timeout_s, handle)
+            probe = Connection(self._database_now(number), self._timeout_s, handle)
             for sql in self._kind.probes:
                 probe.execute(sql).fetchall()
             return [*probe.execute("PRAGMA quick_check(1)").fetchall()] == [("ok",)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import diskcache
-from diskcache.core import EVICTION_POLICY
+from diskcache.core import DEFAULT_SETTINGS, ENOVAL, EVICTION_POLICY
 
 from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection
@@ -29,14 +29,21 @@ PROBES = (
 _SIZE = "SELECT value FROM Settings WHERE key = 'size'"
 _COUNT = "SELECT value FROM Settings WHERE key = 'count'"
 
+_UPDATE_SETTING = "UPDATE Settings SET value = ? WHERE key = ?"
+# A new database is not synced to the disk step by step, which can take seconds where others write
+# much: should the machine crash, it is found damaged, and was empty.
+_OPENING = {
+    "synchronous": 0,
+    "auto_vacuum": DEFAULT_SETTINGS["sqlite_auto_vacuum"],
+    "journal_mode": "wal",
+}
+
 # What diskcache writes to its settings when it opens a database, and how to tell that it need not.
 _SAME_SETTING = {
     "INSERT OR REPLACE INTO Settings VALUES (?, ?)": (
         "SELECT 1 FROM Settings WHERE key = ? AND value IS ?"
     ),
-    "UPDATE Settings SET value = ? WHERE key = ?": (
-        "SELECT 1 FROM Settings WHERE value IS ? AND key = ?"
-    ),
+    _UPDATE_SETTING: ("SELECT 1 FROM Settings WHERE value IS ? AND key = ?"),
     "INSERT OR IGNORE INTO Settings VALUES (?, ?)": (
         "SELECT 1 FROM Settings WHERE key = ?1 AND ?2 IS NOT NULL"
     ),
@@ -58,6 +65,10 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     def __init__(self, directory: str, connection: Connection, settings: dict[str, Any]) -> None:
         """Bring the database up to date over `connection`; the caller holds the alias's lock."""
         self._opening: Connection | None = connection
+        for pragma, wanted in _OPENING.items():
+            # Where it is so already, setting it would need the write lock, and room.
+            if connection.execute(f"PRAGMA {pragma}").fetchall() != [(wanted,)]:
+                connection.execute(f"PRAGMA {pragma} = {wanted}").fetchall()
         super().__init__(directory, disk=ValueFiles, **settings)
         self._opening = None
         self._local = threading.local()
@@ -106,6 +117,19 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
             if found.fetchall():
                 return found
         return execute(sql, arguments)
+
+    def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
+        """Read or write a setting. Pragmas are noted only: each connection has them from its `Kind`.
+
+        diskcache would set them here, and for up to a minute again and again while the database is
+        locked, with all processes waiting behind this one.
+        """
+        if not key.startswith("sqlite_"):
+            return super().reset(key, value, update)
+        if update:
+            self._spared(_UPDATE_SETTING, (value, key))
+        setattr(self, key, value)
+        return value
 
     def close(self) -> None:
         """Do nothing: connections belong to their handles."""
