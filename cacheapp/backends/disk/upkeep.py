@@ -48,9 +48,10 @@ class Upkeep:
         size = os.stat(f"{shard.directory}/cache.db-wal").st_size
         if size <= self._wal_bytes:
             return
-        wait_ms = _PATIENT_MS if size > 1.5 * self._wal_bytes else _BRIEF_MS
+        waits_ms = [_PATIENT_MS, _BRIEF_MS] if size > 1.5 * self._wal_bytes else [_BRIEF_MS]
         began_s = clock.monotonic_s()
-        if began_s < con.next_checkpoint_s[wait_ms]:
+        wait_ms = next((ms for ms in waits_ms if began_s >= con.next_checkpoint_s[ms]), None)
+        if wait_ms is None:
             return
         con.execute(f"PRAGMA busy_timeout = {wait_ms}").fetchall()
         try:
