@@ -9,7 +9,6 @@ answer is then true of a moment between the call and its return.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from cacheapp import clock
@@ -35,6 +34,7 @@ from cacheapp.backends.redis_waiting import RedisWaiting
 from cacheapp.backends.store import NotCountable, Store
 from cacheapp.errors import ValueRefused
 
+_BYTES_AT_ONCE = 2**24
 _KEYS_AT_ONCE = 1000  # per command: Redis serves nobody else meanwhile
 _READ, _REPEATABLE = Kind.READ, Kind.REPEATABLE
 _version = re.compile(r"-?\d+:")
@@ -162,13 +162,11 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         return found
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
-        """Store all payloads, in atomic batches of a thousand; return an empty list."""
+        """Store all payloads, in atomic batches of a thousand or 16 MiB; return an empty list."""
         ttl_ms = ms_or_0(ttl)
-        entries = iter(payloads.items())
-        while part := list(islice(entries, _KEYS_AT_ONCE)):
-            keys = [raw_key(key) for key, _ in part]
-            values = [raw(payload) for _, payload in part]
-            self._link.run(scripts.SET_MANY, len(keys), *keys, ttl_ms, *values)
+        for part in _batches_of(payloads):
+            keys = [raw_key(key) for key in part]
+            self._link.run(scripts.SET_MANY, len(keys), *keys, ttl_ms, *part.values())
         return []
 
     def delete_many(self, keys: Sequence[str]) -> int:
@@ -237,3 +235,18 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
 def _is_visible(head: bytes, now_s: float) -> bool:
     """Return whether an entry that begins like this is visible; an empty one is not there."""
     return head != b"" and forms.is_visible(head, now_s)
+
+
+def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
+    """Yield what goes to the server at once: while it runs a command, it does nothing else."""
+    part: dict[str, Any] = {}
+    size = 0
+    for key, payload in payloads.items():
+        value = raw(payload)
+        if part and (len(part) == _KEYS_AT_ONCE or size + len(value) > _BYTES_AT_ONCE):
+            yield part
+            part, size = {}, 0
+        part[key] = value
+        size += len(value)
+    if part:
+        yield part

@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -39,6 +38,7 @@ from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
 
+_FOR_EVER_S = 1e11  # three thousand years: what is longer has no deadline, so that none overflows
 _unsafe_char = memcached_error_chars_re.search
 
 
@@ -121,9 +121,9 @@ class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
             return None
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"timeout is {timeout!r}; expected None or a number of seconds")
-        if math.isnan(timeout):
+        if timeout != timeout:  # noqa: PLR0124 (isnan refuses large integers)
             raise ValueError("timeout is nan; expected None or a number of seconds")
-        return None if timeout == math.inf else timeout
+        return None if timeout > _FOR_EVER_S else timeout
 
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
         """Return the value, or `default` for what nobody may see, or is not ours and is removed."""
@@ -311,13 +311,15 @@ class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return a dict of the keys that are there."""
-        finals = {self.make_and_validate_key(key, version=version): key for key in keys}
+        finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
         found = {}
-        payloads = self._store.get_many(list(finals)) if finals else {}
-        for final, payload in payloads.items():
-            value = self._decode(final, payload, self._missing_key)
-            if value is not self._missing_key:
-                found[finals[final]] = value
+        # Each once: 1 and "1" are two keys to the caller, and one to the store.
+        payloads = self._store.get_many(list(dict.fromkeys(finals.values()))) if finals else {}
+        for key, final in finals.items():
+            if final in payloads:
+                value = self._decode(final, payloads[final], self._missing_key)
+                if value is not self._missing_key:
+                    found[key] = value
         self._count(HITS, len(found))
         self._count(MISSES, len(finals) - len(found))
         return found

@@ -257,6 +257,14 @@ def test_incr_version_moves_value_and_deadline(cache: SharedCache, value: Any) -
         cache.incr_version("missing")
 
 
+def test_a_timeout_of_any_size_is_kept(cache: SharedCache) -> None:
+    for timeout in (10.0**10, 10**400, math.inf):
+        cache.set("key", "value", timeout)
+        assert cache.get("key") == "value"
+        assert cache.touch("key", timeout)
+    assert cache.ttl("key") is None
+
+
 # -- many keys --------------------------------------------------------------------------------
 
 
@@ -264,6 +272,8 @@ def test_the_many_calls(cache: SharedCache) -> None:
     assert cache.set_many({"a": 1, "b": None, "c": "x"}, timeout=1000) == []
     assert cache.get_many(["a", "b", "c", "missing"]) == {"a": 1, "b": None, "c": "x"}
     assert cache.get_many(key for key in ("a", "a")) == {"a": 1}
+    assert cache.set_many({1: "one"}) == []
+    assert cache.get_many([1, "1"]) == {1: "one", "1": "one"}
     assert (cache.ttl("c") or 0) > 990
     cache.delete_many(key for key in ("a", "c", "missing"))
     assert cache.get_many(["a", "b", "c"]) == {"b": None}

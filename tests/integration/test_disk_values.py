@@ -191,7 +191,9 @@ def test_entries_are_evicted_by_tag(settings: Settings, tmp_path: Path) -> None:
     for n in range(300):
         cache.set(f"key-{n}", n, tag="odd" if n % 2 else "even")
     cache.set("key-1", "without")
+    before = cache.stats()["sets"]
     assert cache.add("added", b"x" * LARGE, tag="odd")
+    assert cache.stats()["sets"] == before + 1
     cache.incr("key-3")
     cache.incr_version("key-5")
     assert cache.evict("odd") == 150

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -280,6 +281,12 @@ def test_thousands_of_keys_go_in_parts(own_redis: RedisServer, cache: RedisCache
     data = {f"key-{n}": n for n in range(2500)}
     cache.delete("key")  # makes Redis know the script
     assert sent(own_redis, lambda: cache.set_many(data)).count("EVALSHA") == 3
+    large = {f"large-{n}": os.urandom(6 * 2**20) for n in range(5)}
+    with raw(own_redis) as client:
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        cache.set_many(large)
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 3
+    assert cache.get_many(large) == large
     assert cache.get_many(data) == data
     assert sent(own_redis, lambda: cache.delete_many(data)) == ["EVALSHA"] * 3
     assert cache.get_many(data) == {}

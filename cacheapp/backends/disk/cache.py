@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func, get_key_func
 
+from cacheapp.backends.counters import SETS
 from cacheapp.backends.disk.store import DiskStore
 from cacheapp.backends.options import (
     COMMON,
@@ -112,6 +113,7 @@ class DiskCache(SharedCache):
             self._store.delete(final)
         else:
             self._store.set(final, payload, ttl, tag)
+            self._count(SETS)
 
     def add(
         self,
@@ -126,7 +128,9 @@ class DiskCache(SharedCache):
         if tag is None or (ttl is not None and ttl <= 0):
             return super().add(key, value, timeout, version)
         final = self.make_and_validate_key(key, version=version)
-        return self._store.add(final, self._codec.encode(final, value), ttl, tag)
+        added = self._store.add(final, self._codec.encode(final, value), ttl, tag)
+        self._count(SETS, added)
+        return added
 
     def evict(self, tag: str) -> int:
         """Remove all entries with this tag; return how many. Not one instant."""
