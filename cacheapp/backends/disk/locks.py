@@ -15,7 +15,8 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.directory import LockDirectory
-from cacheapp.backends.disk.session import Kind, Sessions
+from cacheapp.backends.disk.kind import Kind
+from cacheapp.backends.disk.session import Sessions
 from cacheapp.backends.holders import Holders
 from cacheapp.backends.slots import Identity
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.session import Database, Sessions
+from cacheapp.backends.disk.kind import Database
+from cacheapp.backends.disk.session import Sessions
 from cacheapp.backends.forms import Payload
 
 _LOOK_EVERY_S = 0.25  # an entry whose time ends is not written to

@@ -7,13 +7,12 @@ is thus found by all processes within a request, and all meet in the one that is
 """
 
 import contextlib
-import dataclasses
 import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from cacheapp import clock
 from cacheapp.backends.disk.connections import Connection, Handle, Handles
@@ -28,35 +27,13 @@ from cacheapp.backends.disk.faults import (
     suspects_damage,
     translated,
 )
-from cacheapp.backends.slots import Identity, identity_of
+from cacheapp.backends.disk.kind import Database, Kind
+from cacheapp.backends.slots import identity_of
 from cacheapp.errors import StoreUnavailable
 
 _ATTEMPTS = 8
 _PAUSE_S = 0.01
 _LOOK_AGAIN_S = 1.0
-
-
-class Database(Protocol):
-    """What a process knows of one database file, besides its threads' connections."""
-
-    database_identity: Identity
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """What the databases of one directory are."""
-
-    open: Callable[[str, Connection], Any]
-    """Brings the database in a directory up to date, and returns the `Database`."""
-
-    probes: Sequence[str]
-    """Statements that a sound database answers without an error."""
-
-    pragmas: Sequence[str]
-    """Settings of each connection."""
-
-    after_write: Callable[[Any, Connection], None]
-    """Called after each write, for upkeep."""
 
 
 class Sessions:

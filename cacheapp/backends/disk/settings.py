@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from cacheapp.backends.disk.kind import Kind
 from cacheapp.backends.disk.leases import Shard
-from cacheapp.backends.disk.session import Kind
 from cacheapp.backends.disk.shard import PROBES
 from cacheapp.backends.disk.upkeep import Upkeep
 
