@@ -27,12 +27,13 @@ Changed = Callable[[Mapping[str, Payload]], Collection[str]]
 class _Watch:
     """One wait: what was seen at a key, and when to look next."""
 
-    def __init__(self, key: str, seen: Payload, wake: Wake) -> None:
+    def __init__(self, key: str, seen: Payload, wake: Wake, pause_s: float) -> None:
         self.key = key
         self.seen = seen
         self.wake = wake
-        self.pause_s = SHORTEST_S
-        self.due_s = clock.monotonic_s() + SHORTEST_S
+        self.pause_s = pause_s
+        self.longest_s = max(pause_s, LONGEST_S)
+        self.due_s = clock.monotonic_s() + pause_s
 
 
 class Poller:
@@ -49,9 +50,14 @@ class Poller:
         self._running = False
         self._offset_s = random.random() * LONGEST_S  # noqa: S311 (processes should take turns)
 
-    def add(self, key: str, seen: Payload, wake: Wake) -> Callable[[], None]:
-        """Call `wake` once when the key may have changed; return what ends that earlier."""
-        watch = _Watch(key, seen, wake)
+    def add(
+        self, key: str, seen: Payload, wake: Wake, pause_s: float = SHORTEST_S
+    ) -> Callable[[], None]:
+        """Call `wake` once when the key may have changed; return what ends that earlier.
+
+        It is looked at after `pause_s`, and then again after pauses that grow.
+        """
+        watch = _Watch(key, seen, wake, pause_s)
         with self._wake:
             self._watches.add(watch)
             if not self._running:
@@ -113,7 +119,7 @@ class Poller:
                 return []
             due = [watch for watch in self._watches if watch.due_s <= now_s]
             for watch in due:
-                watch.pause_s = min(watch.pause_s * _GROWTH, LONGEST_S)
+                watch.pause_s = min(watch.pause_s * _GROWTH, watch.longest_s)
                 # On a grid, so that in time all keys are looked at together.
                 turn = (now_s - self._offset_s) // watch.pause_s + 1
                 watch.due_s = self._offset_s + turn * watch.pause_s

@@ -7,13 +7,14 @@ and a lease whose time is over publish nothing: those are found by looking, ever
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from cacheapp import clock
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.redis_arguments import raw_key
-from cacheapp.backends.redis_listener import Listener
+from cacheapp.backends.redis_listener import Ear, Listener
 from cacheapp.backends.redis_scripts import WAKE_CHANNEL
 from cacheapp.backends.store import Store
 from cacheapp.backends.twins import in_thread
@@ -31,22 +32,28 @@ class RedisWaiting(Store):
         deadline_s = clock.monotonic_s() + within_s
         with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
             if _done(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
-                while self.get(key) == seen and (left_s := deadline_s - clock.monotonic_s()) > 0:
-                    if _done(ear.heard, min(LOOK_EVERY_S, left_s)):
-                        break
+                if self.get(key) == seen:
+                    with self._looking(key, seen, ear):
+                        _done(ear.heard, deadline_s - clock.monotonic_s())
                 return
         super()._watch(key, seen, deadline_s - clock.monotonic_s())
+
+    @contextlib.contextmanager
+    def _looking(self, key: str, seen: Payload, ear: Ear) -> Iterator[None]:
+        """Look at the key now and then, with all others in one command, for what is not published."""
+        end = self._poller.add(key, seen, ear.hears, LOOK_EVERY_S)
+        try:
+            yield
+        finally:
+            end()
 
     async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s
         with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
             if await _adone(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
-                while (
-                    await in_thread(self.get, key) == seen
-                    and (left_s := deadline_s - clock.monotonic_s()) > 0
-                ):
-                    if await _adone(ear.heard, min(LOOK_EVERY_S, left_s)):
-                        break
+                if await in_thread(self.get, key) == seen:
+                    with self._looking(key, seen, ear):
+                        await _adone(ear.heard, deadline_s - clock.monotonic_s())
                 return
         await super()._awatch(key, seen, deadline_s - clock.monotonic_s())
 
@@ -54,11 +61,11 @@ class RedisWaiting(Store):
 def _done(future: Future[Any], within_s: float) -> bool:
     """Wait for the future; return whether it is done."""
     with contextlib.suppress(TimeoutError):
-        future.result(within_s)
+        future.result(max(0.0, within_s))
     return future.done()
 
 
 async def _adone(future: Future[Any], within_s: float) -> bool:
     """Await the future, without cancelling it with this task; return whether it is done."""
-    await asyncio.wait([asyncio.wrap_future(future)], timeout=within_s)
+    await asyncio.wait([asyncio.wrap_future(future)], timeout=max(0.0, within_s))
     return future.done()
