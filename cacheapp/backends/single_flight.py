@@ -11,20 +11,16 @@ holder that hangs, or computes for itself. (Leases: Nishtala et al., "Scaling Me
 Facebook", NSDI 2013.)
 
 What is to be done stands once, in generators that touch nothing themselves: they yield steps, and
-one of two drivers, sync or async, takes them.
+one of two drivers (see `drivers`), sync or async, takes them.
 """
 
-import asyncio
-import contextvars
 import dataclasses
-import inspect
 import logging
 import random
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from typing import Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cacheapp import clock
 from cacheapp.backends import forms
@@ -40,52 +36,12 @@ from cacheapp.backends.counters import (
     STALE_HITS,
     VOIDED_FILLS,
 )
+from cacheapp.backends.drivers import Ask, Compute, Drivers, Refresh, Steps, Wait, holding
 from cacheapp.backends.forms import Payload
-from cacheapp.backends.refresh import refresher
-from cacheapp.backends.renewer import renewer
-from cacheapp.backends.store import Store
 from cacheapp.backends.twins import in_thread
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
-
-_holding = contextvars.ContextVar("cacheapp_holds_a_lease", default=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ask:
-    """Call the store; send its answer."""
-
-    call: Callable[..., Any]
-    args: tuple[Any, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Wait:
-    """Wait until something else than `seen` may stand at `key`, or `within_s` seconds are over."""
-
-    key: str
-    seen: Payload
-    within_s: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Compute:
-    """Call the factory; send its value. `lease` is renewed at `place` meanwhile, if there is one."""
-
-    place: str = ""
-    lease: bytes = b""
-
-
-@dataclasses.dataclass(frozen=True)
-class Refresh:
-    """Take these steps in the background; send whether somebody will."""
-
-    steps: "Steps"
-
-
-Step = Ask | Wait | Compute | Refresh
-Steps = Generator[Step, Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +54,12 @@ class _Fill:
     jitter: float
 
 
-class SingleFlight(BaseCache):
+class SingleFlight(Drivers):
     """Mix-in: `get_or_set` and `aget_or_set`."""
 
-    _store: Store
     _codec: Codec
     _count: Callable[..., None]
     _ttl: Callable[[float | None], float | None]
-    options: dict[str, Any]
 
     def get_or_set(
         self,
@@ -189,7 +143,7 @@ class SingleFlight(BaseCache):
                     return value
             if not forms.is_lease(held):
                 continue  # it was not ours and is removed
-            if _holding.get():
+            if holding.get():
                 return (yield Compute())  # whoever holds a lease never waits for another one
             if give_up_at is None:
                 give_up_at = clock.monotonic_s() + self.options["lease_wait"]
@@ -294,123 +248,3 @@ class SingleFlight(BaseCache):
         if fill.stale_s:
             return ttl + fill.stale_s, forms.soft(payload, clock.wall_s() + ttl)
         return max(ttl, 0.001), payload
-
-    # -- who does it -------------------------------------------------------------------------
-
-    def _drive(self, steps: Steps, factory: Callable[[], Any]) -> Any:
-        """Take the steps in this thread; return what they return."""
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            answer, error = None, None
-            try:
-                if type(step) is Ask:
-                    answer = step.call(*step.args)
-                elif type(step) is Wait:
-                    self._store.wait(step.key, step.seen, step.within_s)
-                elif type(step) is Refresh:
-                    answer = self._refresh(step, factory)
-                else:
-                    answer = self._compute(step, factory)  # type: ignore[arg-type]
-            except BaseException as exc:  # noqa: BLE001 (the steps decide, and raise it again)
-                error = exc
-
-    def _compute(self, step: Compute, factory: Callable[[], Any]) -> Any:
-        if not step.lease:
-            return factory()
-        token = _holding.set(True)
-        try:
-            with self._renewing(step):
-                return factory()
-        finally:
-            _holding.reset(token)
-
-    def _renewing(self, step: Compute) -> AbstractContextManager[None]:
-        lease_s = self.options["lease_time"]
-        again = (step.place, step.lease, step.lease, lease_s)
-        return renewer.renewing(lambda: self._store.fill(*again), lease_s)
-
-    def _refresh(self, step: Refresh, factory: Callable[[], Any]) -> bool:
-        return refresher.submit(lambda: self._drive(step.steps, factory))
-
-    async def _adrive(self, steps: Steps, factory: Callable[[], Any]) -> Any:
-        """Take the steps in this task; what blocks goes to a thread."""
-        answer: Any = None
-        error: BaseException | None = None
-        cancelled: asyncio.CancelledError | None = None
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as stop:
-                if cancelled is not None:
-                    raise cancelled from None
-                return stop.value
-            if cancelled is not None and type(step) is not Ask:
-                error, cancelled = cancelled, None
-                continue
-            answer, error = None, None
-            try:
-                if type(step) is Ask:
-                    answer, interrupt = await _asked(step)
-                    cancelled = cancelled or interrupt
-                elif type(step) is Wait:
-                    await self._store.await_change(step.key, step.seen, step.within_s)
-                elif type(step) is Refresh:
-                    answer = self._arefresh(step, factory)
-                else:
-                    answer = await self._acompute(step, factory)  # type: ignore[arg-type]
-            except BaseException as exc:  # noqa: BLE001 (the steps decide, and raise it again)
-                error = exc
-
-    async def _acompute(self, step: Compute, factory: Callable[[], Any]) -> Any:
-        if not step.lease:
-            return await _result(factory)
-        token = _holding.set(True)
-        try:
-            with self._renewing(step):
-                return await _result(factory)
-        finally:
-            _holding.reset(token)
-
-    def _arefresh(self, step: Refresh, factory: Callable[[], Any]) -> bool:
-        task = asyncio.create_task(self._adrive(step.steps, factory))
-        _refreshing.add(task)
-        task.add_done_callback(_refreshed)
-        return True
-
-
-_refreshing: set[asyncio.Task[Any]] = set()  # asyncio itself keeps no strong reference
-
-
-def _refreshed(task: "asyncio.Task[Any]") -> None:
-    _refreshing.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error(
-            "refreshing an entry failed: its old value is used on",
-            exc_info=error,
-            extra={"event": "cache_refresh_failed"},
-        )
-
-
-async def _asked(step: Ask) -> tuple[Any, asyncio.CancelledError | None]:
-    """Return the store's answer; and if the task was cancelled meanwhile, by what.
-
-    The steps must learn the answer all the same: if it is a lease, they have to give it back.
-    """
-    asking = asyncio.ensure_future(in_thread(step.call, *step.args))
-    try:
-        return await asyncio.shield(asking), None
-    except asyncio.CancelledError as exc:
-        try:
-            return await asking, exc
-        except CacheappError:
-            raise exc from None
-
-
-async def _result(factory: Callable[[], Any]) -> Any:
-    found = factory()
-    return await found if inspect.isawaitable(found) else found
