@@ -7,6 +7,9 @@ import pytest
 from django.core.checks import run_checks
 from pytest_django.fixtures import Settings
 
+pytestmark = pytest.mark.django_db  # Django 6.1 looks at the database in its own checks
+
+
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
 URL = "redis://127.0.0.1:6379/0"

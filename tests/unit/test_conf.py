@@ -18,6 +18,7 @@ def test_defaults_are_safe() -> None:
     assert found.download_root is None
 
 
+@pytest.mark.django_db  # Django 6.1 looks at the database in its own checks
 def test_every_mistake_is_named_at_once(settings: Settings) -> None:
     settings.CACHEAPP = {"DEMO": 1, "DOWNLOAD_MAX_THREADS": 0, "TYPO": True, "STATE_DIR": "var"}
     with pytest.raises(ImproperlyConfigured) as caught:
