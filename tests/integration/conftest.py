@@ -6,6 +6,7 @@ import pytest
 
 from cacheapp.backends import RedisCache
 from cacheapp.lab.servers import RedisServer
+from tests.integration.disk_parts import close_stock
 from tests.integration.redis_parts import ours
 
 
@@ -20,3 +21,9 @@ def own_redis() -> Iterator[RedisServer]:
 def own_cache(own_redis: RedisServer) -> RedisCache:
     """A cache on that Redis, with short timeouts."""
     return ours(own_redis.url, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5)
+
+
+@pytest.fixture(autouse=True)
+def _no_stock_connection_left() -> Iterator[None]:
+    yield
+    close_stock()

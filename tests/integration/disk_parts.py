@@ -33,7 +33,18 @@ def ours(settings: Settings, location: Path, **options: Any) -> DiskCache:
 
 def stock(settings: Settings, location: Path, **options: Any) -> diskcache.DjangoCache:
     """Make `default` diskcache's own backend."""
-    return use(settings, location, STOCK, **options)
+    made: diskcache.DjangoCache = use(settings, location, STOCK, **options)
+    _stock.append(made)
+    return made
+
+
+_stock: list[diskcache.DjangoCache] = []
+
+
+def close_stock() -> None:
+    """Close this thread's connections of the stock caches that a test has made."""
+    while _stock:
+        _stock.pop().close()
 
 
 def forked(settings: Settings) -> Clients:

@@ -191,6 +191,7 @@ def test_with_the_stock_backend_the_child_blocks_for_ever(
         with cache._cache._shards[shard].transact():  # noqa: SLF001
             begun.set()
             end.wait(30)
+        cache.close()  # this thread's connections
 
     thread = threading.Thread(target=transaction)
     thread.start()

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import django
 import django_redis.cache
 import pytest
 
@@ -172,7 +173,8 @@ async def test_aincr_loses_nothing_and_keeps_the_deadline_where_stock_does_not(
     assert left is not None
     assert left > 4900
     await count_in_tasks(stock)
-    assert await stock.aget("count") < 200 or stock.ttl("count") <= 300
+    right = await stock.aget("count") == 200 and stock.ttl("count") > 4900
+    assert right == (django.VERSION >= (6, 1)), "from there on, Django's aincr calls incr"
 
 
 def versions_seen(server: RedisServer, cache: Any, prefix: str) -> set[int]:
