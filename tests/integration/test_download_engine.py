@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from cacheapp.downloads.engine import Item, Plan, Progress, Report, Run
+from cacheapp.downloads.pool import Pool
+from cacheapp.downloads.retrying import Retries
 from cacheapp.downloads.states import FileState
-from cacheapp.downloads.transfer import Limits
+from cacheapp.downloads.wanted import Limits
 from cacheapp.lab.waiting import until
 from tests.origin import Origin, body
 
@@ -34,9 +36,11 @@ def new_run(origin: Origin, tmp_path: Path) -> Iterator[NewRun]:
             Item(row=100 + number, position=number, url=origin.url + path, name=f"file{number}")
             for number, path in enumerate(paths)
         )
-        plan = Plan(uuid.uuid4(), tmp_path / "job", threads, frozenset([origin.url]), items)
-        ended: list[bool] = []
-        run = Run(plan, limits, on_end=lambda: ended.append(True))
+        plan = Plan(
+            *(uuid.uuid4(), tmp_path / "job", threads, frozenset([origin.url]), items),
+            retries=Retries(tries=1),
+        )
+        run = Run(plan, limits, lambda: None, Pool(threads))
         runs.append(run)
         return run
 
@@ -111,7 +115,7 @@ def test_a_transfer_that_stalls_fails_alone(new_run: NewRun) -> None:
     run.start()
 
     def ended() -> bool:
-        run.abort_stalled()
+        run.enforce()
         return run.ended
 
     until(ended, "the trickle to be given up")

@@ -81,7 +81,7 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
     _age(job, 60)
     reports = [_done(plan.items[0]), Report(plan.items[1], FileState.FAILED, error="answered 404")]
     told = ledger.record(ME, {job.id: (reports, Progress(1, 1, 15))})
-    assert told == ledger.Told(cancelled=frozenset(), lost=frozenset())
+    assert told == ledger.Told(frozenset(), frozenset(), frozenset())
     job.refresh_from_db()
     assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
     assert _states(job) == ["succeeded", "failed", "queued", "queued"]
