@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.downloads.engine import Item, Plan, Run
+from cacheapp.downloads.engine import Run
+from cacheapp.downloads.plan import Item, Plan
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.wanted import Limits
 from cacheapp.lab.servers import GunicornServer

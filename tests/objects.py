@@ -33,6 +33,8 @@ class Thing:
 
     versions: list[Version]
     cuts: list[int | None] = dataclasses.field(default_factory=list)
+    hang: bool = False
+    """Instead of breaking a connection at its cut, say nothing more on it."""
     ranges: bool = True
     if_range: bool = True
     """Whether it heeds `If-Range`; if not, it sends ranges of whatever is there."""

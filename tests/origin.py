@@ -126,6 +126,8 @@ class Origin:
         head, found, cut = thing.answer(fields)
         writer.write(head + found)
         await writer.drain()
+        if cut and thing.hang:
+            await self._over.wait()
         if cut:
             writer.close()
 

@@ -239,7 +239,12 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-os.register_at_fork(after_in_child=_tls.cache_clear)
+def forget_tls() -> None:
+    """Have the next client load the certificates anew."""
+    _tls.cache_clear()
+
+
+os.register_at_fork(after_in_child=forget_tls)
 
 
 def client(threads: int) -> urllib3.PoolManager:

@@ -10,91 +10,24 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from cacheapp import clock
 from cacheapp.downloads import connections
-from cacheapp.downloads.addresses import Network
 from cacheapp.downloads.digests import given_sha256
 from cacheapp.downloads.exchange import Sign
 from cacheapp.downloads.explanations import TransferAborted, TransferFailed
 from cacheapp.downloads.guards import Guard
 from cacheapp.downloads.journal import Journal, Published, is_there
 from cacheapp.downloads.partial import Leftover, Stem, find_leftovers, remove_partials
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.pool import Pool, Tried
-from cacheapp.downloads.retrying import Retries
 from cacheapp.downloads.schedule import Queue
 from cacheapp.downloads.states import FileState
 from cacheapp.downloads.transfer import Transfer
-from cacheapp.downloads.wanted import Buffer, Fetched, Limits, Wanted
+from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One file to fetch."""
-
-    row: int
-    """Its row in the database; the engine only hands it back."""
-    position: int
-    url: str
-    name: str
-    """Below the job's directory; `/` separates folders."""
-    sha256: str = ""
-    size: int | None = None
-    etag: str = ""
-    """As an object store listed it; empty elsewhere."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a run is, in numbers."""
-
-    files_done: int = 0
-    files_failed: int = 0
-    bytes_done: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a run is to do."""
-
-    job: UUID
-    directory: Path
-    threads: int
-    origins: frozenset[str] | None
-    items: tuple[Item, ...]
-    networks: tuple[Network, ...] = ()
-    trusted: frozenset[str] = frozenset()
-    token: int = 0
-    """The owner's fencing token."""
-    more: bool = False
-    """Whether `feed` will bring more items, until `no_more`."""
-    resumable: bool = False
-    """Whether what is on disk may be gone on from, by this run and by one after it."""
-    journal: bool = False
-    """Whether final names are noted: where other files may lie beside those of the job."""
-    retries: Retries = dataclasses.field(default_factory=Retries)
-    max_bytes: int | None = None
-    """Of all files together."""
-    max_s: float | None = None
-    done: Progress = dataclasses.field(default_factory=Progress)
-    """What earlier runs have done."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What became of a file."""
-
-    item: Item
-    state: FileState
-    bytes_done: int = 0
-    error: str = ""
-    sha256: str = ""
-    tries: int = 0
 
 
 @dataclasses.dataclass
@@ -176,6 +109,19 @@ class Run:
         """Queue more files. Ignored once the run was stopped."""
         fetches = [(urlsplit(item.url).netloc.lower(), Fetch(item)) for item in items]
         self._pool.feed(self, fetches)
+
+    def wait_for_room(self, full: int) -> bool:
+        """Wait until fewer than `full` files wait; return whether the run still goes on."""
+        while self.stopped is None:
+            if self._pool.wait_until(lambda: len(self.queue) < full, clock.monotonic_s() + 0.1):
+                return self.stopped is None
+        return False
+
+    def count_refused(self, files: int) -> None:
+        """Count files that failed before they were fed."""
+        with self._lock:
+            failed = self._progress.files_failed + files
+            self._progress = dataclasses.replace(self._progress, files_failed=failed)
 
     def no_more(self) -> None:
         """Say that all files were fed."""
@@ -307,8 +253,12 @@ class Run:
         )
 
     def _found_whole(self, item: Item) -> Report | None:
-        """Return that the file got its name already, in a run that could not record it."""
+        """Return that the file is there already: of a run that could not record it, or skipped."""
         noted = self._published.get(item.position)
+        if self._limits.existing is Existing.SKIP:
+            target = self.plan.directory / item.name
+            if target.is_file() and item.size in {None, target.stat().st_size}:
+                return Report(item, FileState.SUCCEEDED, error="was there already")
         if noted is None or not is_there(noted, self.plan.directory / item.name):
             return None
         return self._whole(item, noted, 0)

@@ -17,8 +17,8 @@ from cacheapp.downloads.retrying import TOO_MUCH, WORTH_RETRYING, read_retry_aft
 
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
-Sign = Callable[[str, Mapping[str, str]], Mapping[str, str]]
-"""Takes a URL and the request's headers; returns those that prove who asks."""
+Sign = Callable[[str], Mapping[str, str]]
+"""Takes a URL; returns the headers that prove who asks for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Asker:
         home = address.origin
         for _ in range(self.max_redirects + 1):
             self.check()
-            signed = self.sign(address.url, headers) if self.sign and address.origin == home else {}
+            signed = self.sign(address.url) if self.sign and address.origin == home else {}
             answer = self._ask(address, {**headers, **signed})
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not location:

@@ -94,11 +94,16 @@ def _sentence(exc: Exception) -> str:
 
 
 def _last(exc: BaseException) -> BaseException:
-    while (cause := exc.__cause__ or getattr(exc, "reason", None)) is not None:
-        if not isinstance(cause, BaseException):
-            break
+    while True:
+        inner = (
+            exc.__cause__,
+            getattr(exc, "reason", None),
+            *exc.args[:1],
+        )  # urllib3 has all three
+        cause = next((found for found in inner if isinstance(found, BaseException)), None)
+        if cause is None:
+            return exc
         exc = cause
-    return exc
 
 
 def _last_cause(exc: BaseException) -> str:

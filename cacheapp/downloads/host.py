@@ -16,10 +16,11 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger
-from cacheapp.downloads.engine import Fetch, Progress, Run
+from cacheapp.downloads import ledger, pausing
+from cacheapp.downloads.engine import Fetch, Run
 from cacheapp.downloads.ledger import Owner, Told
 from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.plan import Progress
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.wanted import Limits
@@ -127,7 +128,7 @@ class Host:
             if job.id in told.cancelled:
                 left |= not ledger.end_early(job, "")
             elif job.id in told.paused:
-                left |= not ledger.pause(job.id, self.owner, [], Progress(), "")
+                left |= not pausing.pause(job.id, self.owner, [], Progress(), "")
             elif left or self._closed or not self._pool.reserve() or not self._start(job):
                 left = True
         if not left:
@@ -165,7 +166,7 @@ class Host:
         reports, progress = run.changes()
         paused = run.stopped == _PAUSED
         if paused:
-            ours = ledger.pause(run.plan.job, self.owner, reports, progress, "")
+            ours = pausing.pause(run.plan.job, self.owner, reports, progress, "")
             state = JobState.PAUSED if ours else None
         else:
             error = "" if run.stopped in {None, _CANCELLED} else run.stopped or ""

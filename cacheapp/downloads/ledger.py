@@ -2,7 +2,7 @@
 
 Invariants, each held by a transaction:
 - A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
-  "unfinished and still so" (`_mine`, `end_early`), so that exactly one of them ends it.
+  "unfinished and still so" (`mine`, `end_early`), so that exactly one of them ends it.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
@@ -25,11 +25,11 @@ from django.db.models.functions import Coalesce
 from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.downloads.addresses import read_networks
-from cacheapp.downloads.engine import Item, Plan, Progress, Report
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import name_key, plan_names
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.partial import remove_partials
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
 from cacheapp.downloads.states import (
     JOB_MOVES,
@@ -125,7 +125,7 @@ def start(
     """
     moment = now()
     settings = conf()
-    free = _mine(job.id, owner).filter(cancel_asked=False, pause_asked=False)
+    free = mine(job.id, owner).filter(cancel_asked=False, pause_asked=False)
     moved = free.filter(state__in=sources(JobState.RUNNING)).update(
         state=JobState.RUNNING,
         started_at=Coalesce("started_at", Value(moment)),
@@ -166,13 +166,13 @@ def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple
 def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) -> Told:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction."""
     moment = now()
-    mine = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
-    mine.update(heartbeat_at=moment)  # the first statement: it takes the lock
-    asked = {row[0]: row for row in mine.values_list("id", "cancel_asked", "pause_asked")}
+    owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
+    owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
+    asked = {row[0]: row for row in owned_now.values_list("id", "cancel_asked", "pause_asked")}
     for job_id, (reports, progress) in changes.items():
         if job_id in asked:
-            _mine(job_id, owner).update(**dataclasses.asdict(progress))
-            _write(reports)
+            mine(job_id, owner).update(**dataclasses.asdict(progress))
+            write(reports)
     return Told(
         cancelled=frozenset(job_id for job_id, cancelled, _ in asked.values() if cancelled),
         paused=frozenset(job_id for job_id, _, paused in asked.values() if paused),
@@ -185,11 +185,15 @@ def finish(
     job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, error: str
 ) -> JobState | None:
     """End a job whose run is over; return how, or `None` if somebody else has ended it."""
-    job = _mine(job_id, owner).select_for_update().first()
+    job = mine(job_id, owner).select_for_update().first()
     if job is None:
         return None
-    _write(reports)
-    state = outcome(total=job.files_total, done=progress.files_done, cancel_asked=job.cancel_asked)
+    write(reports)
+    # A listing that broke off, or has nothing, is no success, whatever became of its files.
+    missing = int(bool(error) and not (job.listed_all and job.files_total))
+    state = outcome(
+        total=job.files_total + missing, done=progress.files_done, cancel_asked=job.cancel_asked
+    )
     if state is JobState.FAILED and not error:
         error = f"{progress.files_failed} of {job.files_total} files failed"
     _close(job, state, "" if state is JobState.SUCCEEDED else error)
@@ -203,55 +207,6 @@ def ask_cancel(job_id: UUID) -> bool:
     """
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
     return bool(asked.update(cancel_asked=True)) or _cancel_paused(job_id)
-
-
-def ask_pause(job_id: UUID) -> bool:
-    """Leave word that a job is to pause; return whether it was queued or running."""
-    asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    return bool(asked.update(pause_asked=True))
-
-
-@transaction.atomic
-def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, why: str) -> bool:
-    """Let go of a job whose run was stopped, to be gone on with; return whether it was ours."""
-    job = _mine(job_id, owner).select_for_update().first()
-    if job is None:
-        return False
-    _write(reports)
-    _put_down(job, why)
-    DownloadJob.objects.filter(id=job_id).update(**dataclasses.asdict(progress))
-    return True
-
-
-@transaction.atomic
-def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
-    """Queue a job again, as ours: one that is paused, has failed or was cancelled, or is an orphan.
-
-    Files that failed or were cancelled are tried again; those that are whole stay. Return whether
-    it was we who took it: it must be as `job` was read, so that of many one wins.
-    """
-    same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
-    found = DownloadJob.objects.select_for_update().filter(same).first()
-    free = sources(JobState.QUEUED) - OWNED_JOB
-    if found is None or not (found.state in free or is_orphan(found)):
-        return False
-    again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
-    found.files.filter(state__in=again).update(state=FileState.QUEUED, error="", tries=0)
-    moment = now()
-    DownloadJob.objects.filter(id=job.id).update(
-        state=JobState.QUEUED,
-        owner=owner.token,
-        owner_pid=owner.pid,
-        threads=threads or found.threads,
-        heartbeat_at=moment,
-        finished_at=None,
-        cancel_asked=False,
-        pause_asked=False,
-        error="",
-        files_failed=0,
-    )
-    job.refresh_from_db()
-    return True
 
 
 def is_orphan(job: DownloadJob) -> bool:
@@ -276,10 +231,10 @@ def end_early(job: DownloadJob, error: str) -> bool:
         if found is None or found.state not in OWNED_JOB:
             return False
         if found.destination:  # somebody's terminal: the same command goes on with it
-            _put_down(found, error)
+            put_down(found, error)
             return True
         rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
-        _write(
+        write(
             Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
             for row in rows
             if (size := whole.get(row.name)) is not None
@@ -301,7 +256,8 @@ def owned(owner: Owner) -> list[DownloadJob]:
     return list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB))
 
 
-def _mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
+def mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
+    """Return the job, if it is still the owner's to write."""
     return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
 
 
@@ -314,7 +270,7 @@ def _cancel_paused(job_id: UUID) -> bool:
     return True
 
 
-def _put_down(job: DownloadJob, why: str) -> None:
+def put_down(job: DownloadJob, why: str) -> None:
     """Write that a job is paused: its files wait, and nobody has to be alive for it."""
     if JobState.PAUSED not in JOB_MOVES[JobState(job.state)]:
         raise AssertionError(f"job {job.id} cannot move from {job.state} to paused")
@@ -355,7 +311,7 @@ def _close(job: DownloadJob, state: JobState, error: str) -> None:
     )
 
 
-def _write(reports: Iterable[Report]) -> None:
+def write(reports: Iterable[Report]) -> None:
     """Write files' rows; one statement for all, because 10,000 may come in one job.
 
     A file that has ended stays as it ended.

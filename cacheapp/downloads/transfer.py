@@ -36,7 +36,7 @@ from cacheapp.downloads.ranges import (
     same_kind,
     validator_of,
 )
-from cacheapp.downloads.wanted import Buffer, Fetched, Limits, Wanted
+from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
 
 _LENGTH = re.compile("[0-9]{1,18}")
 _OK, _PRECONDITION_FAILED = 200, 412
@@ -307,7 +307,8 @@ class Transfer:
         if wanted.journal is not None:
             inode = part.path.stat().st_ino
             wanted.journal.note(wanted.stem.position, Published(part.size, sha256, inode))
-        publish(part.path, wanted.target, replace=limits.replace, fsync=limits.fsync)
+        replace = limits.existing is Existing.REPLACE
+        publish(part.path, wanted.target, replace=replace, fsync=limits.fsync)
 
     def _look_for_room(self, wanted: int) -> None:
         """Raise where the disk would be too full: sooner than by a write that fails."""

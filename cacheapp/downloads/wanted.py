@@ -1,6 +1,7 @@
 """What a transfer is asked for, within which limits, and what it answers."""
 
 import dataclasses
+from enum import StrEnum
 from pathlib import Path
 
 from cacheapp.downloads.digests import Sum
@@ -9,6 +10,15 @@ from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.partial import Leftover, Stem
 
 READ_BYTES = 256 * 1024
+
+
+class Existing(StrEnum):
+    """What to do where a file has the wanted name already."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    """Leave it, and count it as there."""
+    REPLACE = "replace"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +37,7 @@ class Limits:
     digest: bool = True
     """Make a SHA-256 of every file, not only of those that one was given for."""
     fsync: bool = False
-    replace: bool = False
-    """Put the file in the place of one that has its name."""
+    existing: Existing = Existing.FAIL
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import ledger
-from cacheapp.downloads.engine import Item, Plan, Progress, Report
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.states import FileState, JobState
 
 pytestmark = pytest.mark.django_db
