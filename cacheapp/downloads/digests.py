@@ -11,8 +11,7 @@ import dataclasses
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable
-from email.message import Message
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 Bytes = bytes | bytearray | memoryview
@@ -100,16 +99,16 @@ def given_sha256(text: str) -> Sum:
     return Sum("sha256", bytes.fromhex(text), "the order")
 
 
-def sums_told(headers: Message, etag: str = "", *, of_all: bool) -> tuple[Sum, ...]:
+def sums_told(headers: Mapping[str, str], etag: str = "", *, of_all: bool) -> tuple[Sum, ...]:
     """Return the sums that an answer tells of the whole file, without doubles.
 
-    `etag` is given only for objects of S3, where a plain one is
+    `headers` by names in lower case. `etag` is given only for objects of S3, where a plain one is
     the MD5; it is used where nothing better is there, for MD5 costs as much as fetching.
     `of_all`: the answer is a 200; of a 206 only what speaks of the whole object is taken.
     """
-    found = _representation(headers.get("Repr-Digest", ""))
+    found = _representation(headers.get("repr-digest", ""))
     if of_all:
-        found += _one("md5", headers.get("Content-MD5", ""), "Content-MD5")
+        found += _one("md5", headers.get("content-md5", ""), "Content-MD5")
         if headers.get("x-amz-checksum-type", "").upper() != "COMPOSITE":
             for algorithm, name in _AMAZON.items():
                 found += _one(algorithm, headers.get(name, ""), name)
@@ -120,7 +119,7 @@ def sums_told(headers: Message, etag: str = "", *, of_all: bool) -> tuple[Sum, .
     return tuple(found)
 
 
-def _encrypted(headers: Message) -> bool:
+def _encrypted(headers: Mapping[str, str]) -> bool:
     by_service = headers.get("x-amz-server-side-encryption", "").startswith("aws:")
     return by_service or bool(headers.get("x-amz-server-side-encryption-customer-algorithm", ""))
 

@@ -46,7 +46,7 @@ class Asker:
             self.check()
             signed = self.sign(address.url) if self.sign and address.origin == home else {}
             answer = self._ask(address, {**headers, **signed})
-            location = answer.headers.get("Location")
+            location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
             answer.close()  # its body, of any length, is not worth reading
@@ -91,7 +91,9 @@ class Answer:
         line: connections.Line,
     ) -> None:
         self.status = response.status
-        self.headers = raw.headers
+        self.headers = {name.lower(): value for name, value in raw.headers.items()}
+        """By their names in lower case; of one that comes more than once, the last."""
+        self.lengths: list[str] = raw.headers.get_all("Content-Length", [])
         self.chunked = raw.chunked
         self.readinto = raw.readinto
         self._raw = raw
@@ -105,7 +107,7 @@ class Answer:
             f"answered {self.status} {self._response.reason or ''}".rstrip(),
             again=self.status in WORTH_RETRYING,
             slow_down=self.status in TOO_MUCH,
-            retry_after_s=read_retry_after(self.headers.get("Retry-After"), now),
+            retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
         )
 
     def leave(self) -> None:

@@ -16,6 +16,7 @@ import binascii
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from cacheapp.downloads.explanations import TransferFailed
 from cacheapp.downloads.ranges import Have
 
 _NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
+_WRITE = os.O_WRONLY | os.O_CLOEXEC
 _MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and is not resumed from
 
 
@@ -67,8 +69,9 @@ class Part:
         digest: bool,
         also: AbstractSet[str] = frozenset(),
     ) -> None:
-        # Exclusive: two transfers that thought the file theirs would mix their bytes.
-        path.open("xb").close()
+        # Exclusive: two transfers that thought the file theirs would mix their bytes. Opened once
+        # for a file that comes in one go, and past `io`: opening costs as much as asking does.
+        self._file: int | None = os.open(path, os.O_CREAT | os.O_EXCL | _WRITE, 0o666)
         self.path = path
         self.size = 0
         self.total: int | None = None
@@ -86,16 +89,29 @@ class Part:
 
     def store(self, read: Callable[[memoryview], int], view: memoryview, told: "Told") -> None:
         """Append what `read` gives, until it gives nothing; `told` hears of each chunk."""
-        with self.path.open("r+b", buffering=0) as file:
-            file.seek(self.size)
-            file.truncate()  # a write that failed half-way is not counted in `size`
+        file, self._file = self._file, None
+        again = file is None
+        if file is None:
+            file = os.open(self.path, _WRITE)
+        try:
+            if again:
+                os.ftruncate(file, self.size)  # a write that failed half-way is not counted
+                os.lseek(file, self.size, os.SEEK_SET)
             while count := read(view):
                 told(self.size, count)
-                written = file.write(view[:count])
+                written = os.write(file, view[:count])
                 while written < count:  # a disk that fills up, or a signal, may take less
-                    written += file.write(view[written:count])
+                    written += os.write(file, view[written:count])
                 self.running.update(view[:count])
                 self.size += count
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Let go of the file, which stays."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
     def sync(self) -> None:
         """Make the bytes outlast a power cut."""
@@ -104,6 +120,7 @@ class Part:
 
     def remove(self) -> None:
         """Give it up."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -145,14 +162,15 @@ def remove_partials(directory: Path, job: str | None = None) -> None:
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:
     """Give the file its final name, in one step; unless `replace`, only where nothing has it."""
+    name = partial.replace if replace else functools.partial(_publish_new, partial)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            name(target)
+        except FileNotFoundError:  # the first file of its folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            name(target)
     except (FileExistsError, NotADirectoryError) as exc:
         raise TransferFailed("a folder of its path is a file already") from exc
-    if replace:
-        partial.replace(target)
-    else:
-        _publish_new(partial, target)
     if fsync:
         sync_directory(target.parent)
 

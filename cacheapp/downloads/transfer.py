@@ -144,8 +144,10 @@ class Transfer:
         """Return what ended the try, and drop the bytes that are of no more use."""
         with self._lock:
             aborted, stalled, keep = self._aborted, self._stalled, self._keep
-        if self._part is not None and self._part.have is None:
-            self._drop()
+        if self._part is not None:
+            self._part.close()
+            if self._part.have is None:
+                self._drop()
         if aborted is not None:  # what the cut looked like from here is of no interest
             if not keep:
                 self.discard()
@@ -211,13 +213,13 @@ class Transfer:
                 raise answer.failure()
             self._size, self._etag = None, ""  # the object that was listed is gone; take this one
             return None
-        tag = same_kind(have, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-        verdict = judge(answer.status, have, answer.headers.get("Content-Range"), tag)
+        tag = same_kind(have, answer.headers.get("etag"), answer.headers.get("last-modified"))
+        verdict = judge(answer.status, have, answer.headers.get("content-range"), tag)
         if verdict is Verdict.NO_FILE:
             raise answer.failure()
         if verdict is Verdict.CONTINUE:
             return self._continued(answer, part, have)
-        if have.validator != answer.headers.get("ETag"):  # it is no longer what was listed
+        if have.validator != answer.headers.get("etag"):  # it is no longer what was listed
             self._size, self._etag = None, ""
         self._drop()
         return self._begun(answer) if verdict is Verdict.ANEW else None
@@ -232,9 +234,9 @@ class Transfer:
         headers = answer.headers
         self._look_for_room(total or 0)
         validator = validator_of(
-            headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date")
+            headers.get("etag"), headers.get("last-modified"), headers.get("date")
         )
-        of_s3 = headers.get("ETag", "") if self._wanted.etag else ""
+        of_s3 = headers.get("etag", "") if self._wanted.etag else ""
         sums = self._wanted.sums + sums_told(headers, of_s3, of_all=True)
         self._drop()
         path = self._wanted.stem.path(total, validator)
@@ -244,7 +246,7 @@ class Transfer:
 
     def _continued(self, answer: Answer, part: Part, have: Have) -> Part:
         _announced(answer)
-        found = read_content_range(answer.headers.get("Content-Range"))
+        found = read_content_range(answer.headers.get("content-range"))
         total = found.total if found else None
         if (total or 0) > self._limits.max_bytes:
             raise TransferFailed(self._too_long(f"has {total}"))
@@ -328,9 +330,9 @@ def _announced(answer: Answer) -> int | None:
     """Return the length that the answer announces; `None` where its chunks mark its end."""
     if answer.chunked:
         return None
-    if coding := answer.headers.get("Transfer-Encoding"):
+    if coding := answer.headers.get("transfer-encoding"):
         raise TransferFailed(f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked")
-    lengths = answer.headers.get_all("Content-Length", [])
+    lengths = answer.lengths
     if not lengths:
         raise TransferFailed("announces neither Content-Length nor chunks: a cut would go unseen")
     if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
