@@ -88,13 +88,13 @@ def requests(work: Work) -> dict[str, float]:
     import requests as library  # noqa: PLC0415
 
     here = threading.local()
+    verify = work.get("authority") or True
 
     def one(numbered: tuple[int, str]) -> None:
         session = getattr(here, "session", None)
         if session is None:
             session = here.session = library.Session()
-            session.verify = work.get("authority") or True
-        with session.get(numbered[1], stream=True, timeout=60) as answer:
+        with session.get(numbered[1], stream=True, timeout=60, verify=verify) as answer:
             answer.raise_for_status()
             with (Path(work["directory"]) / f"{numbered[0]}.bin").open("wb") as file:
                 for chunk in answer.iter_content(256 * 1024):

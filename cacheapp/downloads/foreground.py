@@ -18,7 +18,7 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads import additions, ledger, pausing
+from cacheapp.downloads import additions, ledger, live, pausing
 from cacheapp.downloads.addresses import Network
 from cacheapp.downloads.engine import Fetch, Run
 from cacheapp.downloads.feeding import Feeder
@@ -101,6 +101,7 @@ class Foreground:
         self._run: Run | None = None
         self._feeder: Feeder | None = None
         self._flushed_s = 0.0
+        self._meter = live.Meter()
         self._total = (job.files_total, job.listed_all)
 
     def run(self, show: Callable[[Glimpse], None]) -> DownloadJob:
@@ -164,6 +165,7 @@ class Foreground:
             logger.warning("progress not recorded: %s", exc, extra={"event": "flush_failed"})
             return
         run.recorded(reports)
+        live.tell(run, self._meter)
         if told.lost:
             run.stop(_LOST, FileState.QUEUED, keep=True)
         elif told.cancelled:

@@ -16,7 +16,7 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger, pausing
+from cacheapp.downloads import ledger, live, pausing
 from cacheapp.downloads.engine import Fetch, Run
 from cacheapp.downloads.ledger import Owner, Told
 from cacheapp.downloads.models import DownloadJob
@@ -46,6 +46,7 @@ class Host:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, Run] = {}
+        self._meters: dict[UUID, live.Meter] = {}  # the coordinator's alone
         settings = conf()
         self._pool: Pool[Fetch] = Pool(
             settings.download_max_threads, settings.download_max_per_host
@@ -108,6 +109,7 @@ class Host:
         told = ledger.record(self.owner, changes)
         for job_id, run in self._runs.items():
             run.recorded(changes[job_id][0])
+            live.tell(run, self._meters.setdefault(job_id, live.Meter()))
             if job_id in told.lost:
                 run.stop("its job was ended by another worker")
             elif job_id in told.cancelled:
@@ -174,6 +176,7 @@ class Host:
         run.clean(keep=paused)
         with self._lock:
             del self._runs[run.plan.job]
+        self._meters.pop(run.plan.job, None)
         logger.log(
             logging.INFO if state is JobState.SUCCEEDED else logging.WARNING,
             *("job %s: %s, %d whole", run.plan.job, state or "lost", progress.files_done),

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
+from pytest_django.fixtures import Settings
 
+from cacheapp.downloads import live
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.engine import Fetch, Run
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
@@ -341,3 +344,34 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
     second.clean()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "foreign"}
     first.clean()
+
+
+def test_what_a_run_does_at_the_moment_is_in_the_shared_cache(
+    new_run: NewRun, settings: Settings
+) -> None:
+    run = new_run(["/hang-in-body/x?bytes=2000000"], threads=1, limits=HOURS)
+    run.start()
+    until(lambda: run.changes()[1].bytes_done > 0, "bytes to come")
+    live.tell(run, live.Meter())
+    found = live.seen(run.plan.job)
+    assert found is not None
+    assert (found["files_moving"], found["retries"]) == (1, 0)
+    (file,) = found["moving"]
+    assert (file["name"], file["bytes_total"]) == ("file0", 2_000_000)
+    assert file["bytes_done"] > 0
+    cache.clear()
+    assert live.seen(run.plan.job) is None  # and nothing else happens
+
+
+def test_a_cache_that_fails_does_no_harm(new_run: NewRun, settings: Settings) -> None:
+    settings.CACHES = {"default": {"BACKEND": "no.such.Backend"}}
+    run = new_run(["/file/x"], threads=1)
+    live.tell(run, live.Meter())
+    assert live.seen(run.plan.job) is None
+
+
+def test_the_rate_is_that_of_the_last_looks() -> None:
+    meter = live.Meter()
+    assert meter.look(10.0, 500) == 0
+    assert meter.look(11.0, 1500) == 1000
+    assert meter.look(12.0, 1500) == pytest.approx(700)
