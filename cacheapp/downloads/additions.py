@@ -11,7 +11,7 @@ from django.db.models import F, Max
 
 from cacheapp.downloads.ledger import Owner, now
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import first_free, name_key
+from cacheapp.downloads.names import REFUSED, first_free, name_key
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
@@ -94,7 +94,7 @@ def _row(job_id: UUID, position: int, entry: Entry, name: str) -> DownloadFile:
         job_id=job_id,
         position=position,
         url=entry.url,
-        name=f"(refused {position})" if refused else name,
+        name=f"{REFUSED}{position})" if refused else name,
         name_key=None if refused else name_key(name),
         expected_sha256=entry.sha256,
         expected_size=entry.size,

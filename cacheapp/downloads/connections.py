@@ -5,8 +5,8 @@ tells the transfer that uses it (`Line`), and whoever cancels shuts its socket d
 read returns at once, on Linux and macOS. What cannot be cut is name resolution and connecting;
 those end with `connect_s`.
 
-A host name is resolved once for each connection, and the connection goes to the address that was
-checked (`addresses`): a name that answers differently a moment later gains nothing.
+A host name is resolved (`resolving`), and the connection goes to the address that was checked: a name
+that answers differently a moment later gains nothing.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from cacheapp.downloads import resolving
 from cacheapp.errors import CacheappError
 
 _USER_AGENT = "cacheapp/0.1"
@@ -157,7 +158,7 @@ class _Cuttable(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+            found = resolving.find(self._dns_host, self.port)
         except (socket.gaierror, UnicodeError) as exc:
             cause = exc if isinstance(exc, socket.gaierror) else socket.gaierror(str(exc))
             raise NameResolutionError(self.host, self, cause) from exc

@@ -281,10 +281,13 @@ def put_down(job: DownloadJob, why: str) -> None:
 
 
 def _progress_of(job: DownloadJob) -> Progress:
-    """Return the numbers of the files that are whole."""
-    whole = job.files.filter(state=FileState.SUCCEEDED)
-    counts = whole.aggregate(done=Count("id"), size=Sum("bytes_done"))
-    return Progress(files_done=counts["done"], bytes_done=counts["size"] or 0)
+    """Return the numbers of the files that have ended."""
+    counts = job.files.aggregate(
+        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
+        failed=Count("id", filter=Q(state=FileState.FAILED)),
+        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
+    )
+    return Progress(counts["done"], counts["failed"], counts["size"] or 0)
 
 
 def _close(job: DownloadJob, state: JobState, error: str) -> None:
@@ -294,18 +297,12 @@ def _close(job: DownloadJob, state: JobState, error: str) -> None:
     left = FileState.CANCELLED if state is JobState.CANCELLED else FileState.FAILED
     reason = error or "not fetched: the job was cancelled"
     job.files.filter(state__in=UNFINISHED_FILE).update(state=left, error=reason)
-    counts = job.files.aggregate(
-        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
-        failed=Count("id", filter=Q(state=FileState.FAILED)),
-        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
-    )
+    counts = _progress_of(job)
     moment = now()
     DownloadJob.objects.filter(id=job.id).update(
         state=state,
         error=error,
-        files_done=counts["done"],
-        files_failed=counts["failed"],
-        bytes_done=counts["size"] or 0,
+        **dataclasses.asdict(counts),
         heartbeat_at=moment,
         finished_at=moment,
     )

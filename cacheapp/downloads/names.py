@@ -22,6 +22,9 @@ MAX_BYTES = 200
 MAX_PATH_BYTES = 1200
 """Longest name with its folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
 
+REFUSED = "(refused "
+"""How the stand-in for a name begins, in the row of a file that has none: its key was refused."""
+
 _MAX_SUFFIX_BYTES = 20  # a longer "extension" is no extension, and may be cut
 _MAX_KEY_BYTES = 1024
 _DRIVE = re.compile("[A-Za-z]:")

@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from cacheapp.downloads.ledger import Owner, is_orphan, mine, now, put_down, write
 from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.names import REFUSED
 from cacheapp.downloads.plan import Progress, Report
 from cacheapp.downloads.states import (
     OWNED_JOB,
@@ -44,7 +45,8 @@ def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress,
 def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
     """Queue a job again, as ours: one that is paused, has failed or was cancelled, or is an orphan.
 
-    Files that failed or were cancelled are tried again; those that are whole stay. Return whether
+    Files that failed or were cancelled are tried again; those that are whole stay, and those that
+    were refused for their keys. Return whether
     it was we who took it: it must be as `job` was read, so that of many one wins.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
@@ -53,7 +55,8 @@ def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
     if found is None or not (found.state in free or is_orphan(found)):
         return False
     again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
-    found.files.filter(state__in=again).update(state=FileState.QUEUED, error="", tries=0)
+    fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
+    fetchable.filter(state__in=again).update(state=FileState.QUEUED, error="", tries=0)
     moment = now()
     DownloadJob.objects.filter(id=job.id).update(
         state=JobState.QUEUED,

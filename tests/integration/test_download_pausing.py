@@ -176,3 +176,18 @@ def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
     assert state is JobState.FAILED
     listed.refresh_from_db()
     assert listed.error == "listing: Connection refused"
+
+
+def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: DownloadJob) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    added = additions.add(listed.id, ME, [_entry("a"), _entry("", "hostile")], "z")
+    assert added is not None
+    additions.listed_all(listed.id, ME)
+    failed = [Report(added.items[0], FileState.FAILED, error="answered 404")]
+    assert ledger.finish(listed.id, ME, failed, Progress(0, 2, 0), "") is JobState.FAILED
+    listed.refresh_from_db()
+    assert pausing.take(listed, OTHER)
+    plan = ledger.start(listed, OTHER, None, stream=True)
+    assert plan is not None
+    assert plan.done == Progress(files_failed=1)
+    assert [item.name for item in ledger.unfinished(listed.id)] == ["a"]
