@@ -69,6 +69,7 @@ class Pool(Generic[T]):
         self._idle = 0
         self._newcomers = False
         self._number = 0
+        self._turn = 0
 
     def __repr__(self) -> str:
         with self._changed:
@@ -230,6 +231,8 @@ class Pool(Generic[T]):
             taken = queue.take(self._hosts, now_s)
             if taken is not None:
                 queue.active += 1
+                self._turn += 1
+                queue.turn = self._turn
                 self._hosts[taken[0]].active += 1
                 return by_queue[id(queue)], *taken
         return None

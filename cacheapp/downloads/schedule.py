@@ -1,6 +1,6 @@
 """Which file is fetched next, for whom, and from which host. No threads, no clock, no I/O.
 
-Fair among jobs: a free thread goes to the job that has the fewest at work. Fair among hosts: the
+Fair among jobs: a free thread goes to the job that has the fewest at work, and among equals by turns. Fair among hosts: the
 hosts of a job take turns. A file that waits for its next try, and a host that wants to be left
 alone, hold no thread.
 
@@ -71,6 +71,8 @@ class Queue(Generic[T]):
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.active = 0
+        self.turn = -1
+        """When it was served last, as a number that grows; of two with as many, the older goes."""
         self.closed = False
         """Whether it takes no more files: its job was stopped."""
         self._waiting = 0
@@ -132,7 +134,9 @@ class Queue(Generic[T]):
 
 
 def fairest(queues: Iterable[Queue[T]]) -> list[Queue[T]]:
-    """Return the queues that may have another thread, those with the fewest at work first."""
-    return sorted(
-        (queue for queue in queues if queue.active < queue.threads), key=lambda queue: queue.active
-    )
+    """Return the queues that may have another thread, those with the fewest at work first.
+
+    Of those with as many, the one that has waited longest: or one thread would serve one job alone.
+    """
+    free = (queue for queue in queues if queue.active < queue.threads)
+    return sorted(free, key=lambda queue: (queue.active, queue.turn))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,19 +253,23 @@ def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
 
 
 def test_a_new_job_gets_the_next_thread_where_all_are_taken(origin: Origin, tmp_path: Path) -> None:
-    pool: Pool[Fetch] = Pool(2)
+    pool: Pool[Fetch] = Pool(1)
     called: list[bool] = []
     pool.on_free = lambda: called.append(True)
-    slow = [(f"{origin.url}/file/{n}?delay_ms=50", f"{n}") for n in range(40)]
+    slow = [(f"{origin.url}/file/{n}?delay_ms=30", f"{n}") for n in range(200)]
     large = _run_of(slow, tmp_path / "large", pool)
     assert pool.reserve()
     large.start()
     until(lambda: not pool.reserve(), "all threads to be taken")
     until(lambda: called, "a thread to be kept free")
+    done = large.changes()[1].files_done
+    assert not threading.Event().wait(0.15)  # time for five files of the large job
+    assert large.changes()[1].files_done == done
+    assert pool.reserve()
     small = _run_of(slow[:1], tmp_path / "small", pool)
     small.start()
     until(lambda: small.ended, "the small job to end")
-    assert not large.ended
+    until(lambda: large.changes()[1].files_done > done, "the large job to go on")
     large.stop("enough")
     assert large.join(10)
     small.clean()

@@ -44,6 +44,12 @@ def test_a_free_thread_goes_to_the_job_with_the_fewest() -> None:
     assert fairest([large, small, full]) == [small, large]
 
 
+def test_jobs_with_as_many_at_work_take_turns() -> None:
+    first, second, new = _queue(9, a=9), _queue(9, a=9), _queue(9, a=9)
+    first.turn, second.turn = 7, 6
+    assert fairest([first, second, new]) == [new, second, first]
+
+
 def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
     queue, hosts = _queue(9, a=1), Hosts(9)
     queue.add_later(10.0, "a", "again")
