@@ -26,7 +26,9 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         shown = console.is_terminal
-        name = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
+        name = TextColumn(
+            "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)
+        )
         self._files = Progress(
             name,
             BarColumn(20),
