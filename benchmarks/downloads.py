@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.downloads.engine import Item, Plan, Run
-from cacheapp.downloads.transfer import Limits
+from cacheapp.downloads.engine import Run
+from cacheapp.downloads.plan import Item, Plan
+from cacheapp.downloads.pool import Pool
+from cacheapp.downloads.wanted import Limits
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import Workers
@@ -83,7 +85,7 @@ def engine(origin: str, directory: Path, files: int, threads: int) -> float:
     """Return the seconds from the first thread's start to the last one's end."""
     items = tuple(Item(n, n, url, f"{n}.bin") for n, url in enumerate(_urls(origin, files)))
     plan = Plan(uuid.uuid4(), directory / uuid.uuid4().hex, threads, frozenset([origin]), items)
-    run = Run(plan, Limits(max_bytes=2**20), on_end=lambda: None)
+    run = Run(plan, Limits(max_bytes=2**20), lambda: None, Pool(threads))
     began_s = clock.monotonic_s()
     run.start()
     if not run.join(within_s=300):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import ipaddress
 import os
 import tempfile
 from collections.abc import Callable
@@ -38,8 +39,26 @@ class Conf:
     download_origins: tuple[str, ...] = ()
     """Origins (`scheme://host[:port]`) that may be fetched from. Empty: none."""
 
+    download_networks: tuple[str, ...] = ()
+    """Networks (`10.1.0.0/16`) that may be connected to although they are not public."""
+
     download_max_threads: int = 200
-    """Threads that one job may ask for."""
+    """Threads of one process for all its jobs, and those that one job may ask for."""
+
+    download_max_per_host: int = 200
+    """Requests that one process has under way to one host at most."""
+
+    download_tries: int = 5
+    """How often a file is tried, where trying again may help."""
+
+    download_max_job_bytes: int = 2**40
+    """Bytes that all files of a job may have together."""
+
+    download_max_job_s: float = 86_400.0
+    """Seconds that a job may take."""
+
+    download_min_free_bytes: int = 100 * 2**20
+    """Bytes that downloads leave free on the disk."""
 
     download_max_files: int = 10_000
     """Files that one job may ask for."""
@@ -103,6 +122,15 @@ def _origin(value: Any) -> str:
     return f"{parts.scheme}://{host}:{port or {'http': 80, 'https': 443}[parts.scheme]}"
 
 
+def _networks(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError("a list of networks such as '10.1.0.0/16'")
+    try:
+        return tuple(str(ipaddress.ip_network(item)) for item in value)
+    except ValueError as exc:
+        raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "demo": _boolean,
     "workers": _count_or_none,
@@ -110,7 +138,13 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "state_dir": _directory,
     "download_root": _directory,
     "download_origins": _origins,
+    "download_networks": _networks,
     "download_max_threads": _count,
+    "download_max_per_host": _count,
+    "download_tries": _count,
+    "download_max_job_bytes": _count,
+    "download_max_job_s": _seconds,
+    "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
     "download_heartbeat_s": _seconds,

@@ -37,6 +37,8 @@ _demo = env.bool("DEMO", False)
 _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as gunicorn.conf.py
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
+_download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
+_download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
 # browsers remember it for as long as it says, on every host of the domain.
@@ -137,6 +139,8 @@ CACHEAPP = {
     "STATE_DIR": DATA_DIR / "state",
     "DOWNLOAD_ROOT": DATA_DIR / "downloads",
     "DOWNLOAD_ORIGINS": _download_origins,
+    "DOWNLOAD_NETWORKS": _download_networks,
+    "DOWNLOAD_TRIES": _download_tries,
 }
 
 STATIC_URL = "static/"

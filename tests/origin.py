@@ -7,6 +7,7 @@ for programs that need it in a process of its own.
 
 import asyncio
 import contextlib
+import ssl
 import sys
 import threading
 import weakref
@@ -16,6 +17,7 @@ from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from cacheapp.lab.origin import content
+from tests.objects import Thing
 
 Query = Mapping[str, str]
 Kind = Callable[["Origin", asyncio.StreamWriter, Query], Awaitable[None]]
@@ -32,11 +34,14 @@ class Origin:
     `_lock` guards `asked` and `connections`; the event loop's thread alone uses the rest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._lock = threading.Lock()
         self.asked: list[tuple[str, str]] = []
         """Method and path of each request, in the order of arrival."""
         self.accept_encodings: set[str] = set()
+        self.things: dict[str, Thing] = {}
+        """What `/thing/<name>` is; to be put there before it is asked for."""
         self.connections = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="origin", daemon=True)
@@ -64,9 +69,11 @@ class Origin:
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._served: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(
+            self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls
+        )
         port = server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}" if self._tls is None else f"https://localhost:{port}"
         self._ready.set()
         await self._over.wait()
         server.close()
@@ -95,12 +102,15 @@ class Origin:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, target, _version = head.split("\r\n", 1)[0].split(" ")
             parts = urlsplit(target)
-            fields = [line.partition(": ") for line in head.lower().split("\r\n")]
+            pairs = (line.partition(": ") for line in head.split("\r\n")[1:] if line)
+            fields = {name.lower(): value for name, _, value in pairs}
             with self._lock:
                 self.asked.append((method, target))
-                encodings = {value for name, _, value in fields if name == "accept-encoding"}
-                self.accept_encodings |= encodings
+                self.accept_encodings.add(fields.get("accept-encoding", ""))
             query = dict(parse_qsl(parts.query))
+            if parts.path.startswith("/thing/"):
+                await self._thing(writer, self.things[parts.path.split("/")[2]], fields)
+                continue
             await self._KINDS[parts.path.split("/")[1]](self, writer, query)
             await writer.drain()
 
@@ -109,6 +119,23 @@ class Origin:
         found = body(query)
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(found)}\r\n"
         writer.write(head.encode() + query.get("header", "X-A: b").encode() + b"\r\n\r\n" + found)
+
+    async def _thing(
+        self, writer: asyncio.StreamWriter, thing: Thing, fields: Mapping[str, str]
+    ) -> None:
+        head, found, cut = thing.answer(fields)
+        writer.write(head + found)
+        await writer.drain()
+        if cut and thing.hang:
+            await self._over.wait()
+        if cut:
+            writer.close()
+
+    async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        line = f"{query['line']}\r\n".encode()
+        for _ in range(100_000):
+            writer.write(line)
+            await writer.drain()
 
     async def _once(self, writer: asyncio.StreamWriter, query: Query) -> None:
         await self._file(writer, {**query, "header": "Connection: close"})
@@ -200,6 +227,7 @@ class Origin:
         "hang": _hang,
         "hang-in-body": _hang_in_body,
         "trickle": _trickle,
+        "endless-head": _endless_head,
     }
 
 

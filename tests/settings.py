@@ -16,3 +16,6 @@ if "CACHEAPP_TESTS" not in os.environ:  # child processes use, and leave, their 
     atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 
 from project.settings import *  # noqa: E402, F403
+
+# A file, as everywhere else: in memory, SQLite's threads lock each other out instead of waiting.
+DATABASES["default"]["TEST"] = {"NAME": DATA_DIR / "tests.sqlite3"}  # noqa: F405

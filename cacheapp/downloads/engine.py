@@ -1,162 +1,181 @@
-"""Runs one job's transfers with threads; knows no database and no Django.
+"""Runs one job's transfers on the pool's threads; knows no database and no Django.
 
 The coordinator (`host`) starts a `Run`, asks it now and then what has changed, and is called back
-when its last thread has ended. Each thread takes the next file until none is left, so the slowest
-file delays nobody but itself.
+when its last transfer has ended. A run may be fed while it goes on: a listing of 100,000 objects
+never stands in memory.
 """
 
 import dataclasses
 import logging
+import random
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from uuid import UUID
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlsplit
 
 from cacheapp import clock
 from cacheapp.downloads import connections
+from cacheapp.downloads.digests import given_sha256
+from cacheapp.downloads.exchange import Sign
+from cacheapp.downloads.explanations import TransferAborted, TransferFailed
 from cacheapp.downloads.guards import Guard
+from cacheapp.downloads.journal import Journal, Published, is_there
+from cacheapp.downloads.partial import Leftover, Stem, find_leftovers, remove_partials
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
+from cacheapp.downloads.pool import Pool, Tried
+from cacheapp.downloads.schedule import Queue
 from cacheapp.downloads.states import FileState
-from cacheapp.downloads.transfer import (
-    Buffer,
-    Limits,
-    Transfer,
-    TransferAborted,
-    TransferFailed,
-    partial_path,
-    remove_partials,
-)
+from cacheapp.downloads.transfer import Transfer
+from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One file to fetch."""
-
-    row: int
-    """Its row in the database; the engine only hands it back."""
-    position: int
-    url: str
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a run is to do."""
-
-    job: UUID
-    directory: Path
-    threads: int
-    origins: frozenset[str]
-    items: tuple[Item, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What became of a file."""
+@dataclasses.dataclass
+class Fetch:
+    """A file in the pool: with its transfer, once it was begun."""
 
     item: Item
-    state: FileState
-    bytes_done: int = 0
-    error: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a run is, in numbers."""
-
-    files_done: int = 0
-    files_failed: int = 0
-    bytes_done: int = 0
+    transfer: Transfer | None = None
 
 
 class Run:
-    """The threads of one job in this process.
+    """One job in this process.
 
-    `_lock` guards all fields below it, and is never held during I/O. Invariant: an item is in
-    `_waiting`, or its transfer is in `_active`, or its last report is final. Transfers are begun
-    under the lock, so `stop` misses none: it either finds the transfer or prevents it.
+    `_lock` guards all fields below it, and is never held during I/O, nor while the pool's is taken.
+    Invariant: an item waits in the queue, or its transfer is in `_transfers`, or its last report is
+    final. Transfers are begun under the lock, so `stop` misses none: it either finds the transfer
+    or prevents it.
     """
 
-    def __init__(self, plan: Plan, limits: Limits, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        limits: Limits,
+        on_end: Callable[[], None],
+        pool: Pool[Fetch],
+        sign: Sign | None = None,
+    ) -> None:
         self.plan = plan
+        self.queue: Queue[Fetch] = Queue(plan.threads)  # the pool's lock guards it
+        self.retries_made = 0  # only ever grows; read without the lock
+        self._pool = pool
         self._limits = limits
-        self._guard = Guard(plan.origins)
+        self._sign = sign
+        self._guard = Guard(plan.origins, plan.networks, plan.trusted)
         self._on_end = on_end
         self._client = connections.client(plan.threads)
-        self._threads: list[threading.Thread] = []  # the coordinator's alone
+        self._job = plan.job.hex[:12]
+        self._journal = Journal(plan.directory, self._job)
+        self._published: dict[int, Published] = {}
+        self._leftovers: dict[int, Leftover] = {}
+        self._began_s = clock.monotonic_s()
         self._lock = threading.Lock()
-        self._waiting = deque(plan.items)
-        self._active: dict[int, Transfer] = {}  # by position
+        self._transfers: dict[int, Transfer] = {}  # by position
         self._changed: dict[int, Report] = {}  # by position: the last report not yet recorded
-        self._progress = Progress()
-        self._alive = 0
+        self._progress = plan.done
+        self._more = True
+        self._told_end = False
         self._stopped: str | None = None
         self._aborted_are = FileState.FAILED
+        self._keep = False
 
     def __repr__(self) -> str:
-        with self._lock:
-            return (
-                f"<Run {self.plan.job} waiting={len(self._waiting)} active={len(self._active)} "
-                f"threads={self._alive} {self._progress}>"
-            )
+        waiting, active = self._pool.waiting(self)
+        return f"<Run {self.plan.job} waiting={waiting} active={active} {self._progress}>"
 
     def start(self) -> None:
-        """Make the directory and start the threads; raise `OSError` or `RuntimeError`.
+        """Make the directory and begin; raise `OSError` or `RuntimeError`, and nothing was begun."""
+        try:
+            self._start()
+        except (OSError, RuntimeError):
+            self.stop("could not be started")
+            raise
 
-        The threads are daemons: they must not hold up the end of their worker, which hands over.
-        """
-        self.plan.directory.mkdir(parents=True, exist_ok=True)
-        wanted = min(self.plan.threads, len(self.plan.items))
-        for number in range(wanted):
-            name = f"download-{self.plan.job.hex[:8]}-{number}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            with self._lock:
-                self._alive += 1
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more threads: go on with fewer, if any
-                with self._lock:
-                    self._alive -= 1
-                if not self._threads:
-                    raise
-                logger.warning("job %s has %d threads of %d", self.plan.job, number, wanted)
-                break
-            self._threads.append(thread)
+    def _start(self) -> None:
+        plan = self.plan
+        plan.directory.mkdir(parents=True, exist_ok=True)
+        if plan.resumable:
+            self._leftovers = find_leftovers(plan.directory, self._job)
+        if plan.journal:
+            self._published = self._journal.read()
+            self._journal.open()
+        self._pool.add(self)
+        if plan.items:
+            self.feed(plan.items)
+        if not plan.more:
+            self.no_more()
 
-    def stop(self, reason: str, aborted: FileState = FileState.FAILED) -> None:
-        """Begin no more files, and abort those on their way; returns before the threads end.
+    def feed(self, items: Sequence[Item]) -> None:
+        """Queue more files. Ignored once the run was stopped."""
+        fetches = [(urlsplit(item.url).netloc.lower(), Fetch(item)) for item in items]
+        self._pool.feed(self, fetches)
 
-        `aborted` is what the aborted files are from then on. The first call counts.
+    def wait_for_room(self, full: int) -> bool:
+        """Wait until fewer than `full` files wait; return whether the run still goes on."""
+        while self.stopped is None:
+            if self._pool.wait_until(lambda: len(self.queue) < full, clock.monotonic_s() + 0.1):
+                return self.stopped is None
+        return False
+
+    def count_refused(self, files: int) -> None:
+        """Count files that failed before they were fed."""
+        with self._lock:
+            failed = self._progress.files_failed + files
+            self._progress = dataclasses.replace(self._progress, files_failed=failed)
+
+    def no_more(self) -> None:
+        """Say that all files were fed."""
+        with self._lock:
+            self._more = False
+        self._pool.stir()
+        self.worked()
+
+    def stop(
+        self, reason: str, aborted: FileState = FileState.FAILED, *, keep: bool = False
+    ) -> None:
+        """Begin no more files, and abort those on their way; returns before they have ended.
+
+        `aborted` is what the aborted files are from then on. `keep`: leave their bytes for a run
+        that goes on. The first call counts.
         """
         with self._lock:
             if self._stopped is None:
-                self._stopped, self._aborted_are = reason, aborted
-            active = list(self._active.values())
-        for transfer in active:
-            transfer.abort(reason)
+                self._stopped, self._aborted_are, self._keep = reason, aborted, keep
+            keep = self._keep
+            transfers = list(self._transfers.values())
+        self._pool.close(self)
+        for transfer in transfers:
+            transfer.abort(reason, keep=keep)
+        self.worked()
 
-    def abort_stalled(self) -> None:
-        """End the transfers that get next to nothing; each is one failed file."""
+    def enforce(self) -> None:
+        """End tries that get next to nothing, and the run when it has taken more than it may."""
         now_s = clock.monotonic_s()
         with self._lock:
-            stalled = [transfer for transfer in self._active.values() if transfer.is_stalled(now_s)]
+            stalled = [found for found in self._transfers.values() if found.is_stalled(now_s)]
         for transfer in stalled:
-            transfer.abort(f"stalled: hardly anything came for {self._limits.stall_s:g} s")
+            transfer.stall(f"stalled: hardly anything came for {self._limits.stall_s:g} s")
+        plan = self.plan
+        if plan.max_s is not None and now_s - self._began_s > plan.max_s:
+            self.stop(f"took longer than {plan.max_s:g} s", keep=True)
+        if plan.max_bytes is not None and self.changes()[1].bytes_done > plan.max_bytes:
+            self.stop(f"has more than {plan.max_bytes} bytes")
 
     def join(self, within_s: float) -> bool:
-        """Wait for the threads to end; return whether they have."""
+        """Wait for the last transfer to end; return whether it has."""
         deadline_s = clock.monotonic_s() + within_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline_s - clock.monotonic_s()))
-        return self.ended
+        return self._pool.wait_until(lambda: self._is_over, deadline_s)
 
     @property
     def ended(self) -> bool:
-        """Whether the last thread is done: no report comes after it."""
-        with self._lock:
-            return self._alive == 0
+        """Whether the last transfer is done: no report comes after it."""
+        return self._pool.wait_until(lambda: self._is_over, 0.0)
+
+    @property
+    def _is_over(self) -> bool:
+        # Under the pool's lock. `_more` and `_stopped` change one way only.
+        fed = not self._more or self._stopped is not None
+        return fed and not len(self.queue) and not self.queue.active
 
     @property
     def stopped(self) -> str | None:
@@ -167,10 +186,16 @@ class Run:
     def changes(self) -> tuple[list[Report], Progress]:
         """Return the reports that are not recorded yet, and the numbers that go with them."""
         with self._lock:
-            moving = sum(transfer.bytes_done for transfer in self._active.values())
+            moving = sum(transfer.bytes_done for transfer in self._transfers.values())
             progress = self._progress
             reports = list(self._changed.values())
         return reports, dataclasses.replace(progress, bytes_done=progress.bytes_done + moving)
+
+    def moving(self) -> list[tuple[str, int, int | None]]:
+        """Return name, bytes and length of each file on its way."""
+        with self._lock:
+            found = list(self._transfers.values())
+        return [(transfer.name, transfer.bytes_done, transfer.total) for transfer in found]
 
     def recorded(self, reports: Iterable[Report]) -> None:
         """Forget reports that are safe; those that came since stay."""
@@ -179,54 +204,121 @@ class Run:
                 if self._changed.get(report.item.position) is report:
                     del self._changed[report.item.position]
 
-    def clean(self) -> None:
-        """Remove partial files and close idle connections; for when the threads have ended."""
+    def clean(self, *, keep: bool = False) -> None:
+        """Remove partial files, unless they are to be gone on from; for when all has ended."""
+        self._pool.remove(self)
         self._client.clear()
-        remove_partials(self.plan.directory)
+        self._journal.close()
+        if not keep:
+            remove_partials(self.plan.directory, self._job)
 
-    def _work(self) -> None:
-        buffer = Buffer()
-        try:
-            while begun := self._begin():
-                self._end(begun[0], self._fetch(*begun, buffer))
-        finally:
-            with self._lock:
-                self._alive -= 1
-                last = self._alive == 0
-            if last:
-                self._on_end()
-
-    def _begin(self) -> tuple[Item, Transfer] | None:
+    def worked(self) -> None:
+        """Tell the coordinator, once, when the last transfer has ended."""
+        if not self.ended:
+            return
         with self._lock:
-            if self._stopped is not None or not self._waiting:
-                return None
-            item = self._waiting.popleft()
-            directory = self.plan.directory
-            partial = partial_path(directory, item.position)
-            transfer = Transfer(self._guard, self._limits, partial, directory / item.name)
-            self._active[item.position] = transfer
-            self._changed[item.position] = Report(item, FileState.RUNNING)
-            return item, transfer
+            first, self._told_end = not self._told_end, True
+        if first:
+            self._on_end()
 
-    def _fetch(self, item: Item, transfer: Transfer, buffer: Buffer) -> Report:
+    def work(self, file: Fetch, buffer: Buffer) -> Tried:
+        """Try one file, in a thread of the pool."""
+        item = file.item
+        if file.transfer is None and (report := self._found_whole(item)) is not None:
+            self._end(report)
+            return Tried()
+        transfer = self._begin(file)
+        if transfer is None:
+            return Tried()
         try:
-            size = transfer.run(self._client, item.url, buffer)
+            fetched = transfer.run(self._client, buffer)
         except TransferFailed as exc:
-            return Report(item, FileState.FAILED, error=str(exc))
+            return self._failed(file, transfer, exc)
         except TransferAborted as exc:
             with self._lock:
-                return Report(item, self._aborted_are, error=str(exc))
+                state = self._aborted_are
+            self._end(Report(item, state, error=str(exc), tries=transfer.tries))
+            return Tried()
         except Exception as exc:  # whatever it is, it is one file's, and must not look running
             logger.exception("file %s of job %s", item.name, self.plan.job)
-            return Report(item, FileState.FAILED, error=f"internal error: {type(exc).__name__}")
-        return Report(item, FileState.SUCCEEDED, bytes_done=size)
+            message = f"internal error: {type(exc).__name__}"
+            self._end(Report(item, FileState.FAILED, error=message, tries=transfer.tries))
+            return Tried()
+        self._end(self._whole(item, fetched, transfer.tries))
+        return Tried(well=True)
 
-    def _end(self, item: Item, report: Report) -> None:
+    def _whole(self, item: Item, found: Fetched | Published, tries: int) -> Report:
+        return Report(
+            item, FileState.SUCCEEDED, bytes_done=found.size, sha256=found.sha256, tries=tries
+        )
+
+    def _found_whole(self, item: Item) -> Report | None:
+        """Return that the file is there already: of a run that could not record it, or skipped."""
+        noted = self._published.get(item.position)
+        if self._limits.existing is Existing.SKIP:
+            target = self.plan.directory / item.name
+            if target.is_file() and item.size in {None, target.stat().st_size}:
+                return Report(item, FileState.SUCCEEDED, error="was there already")
+        if noted is None or not is_there(noted, self.plan.directory / item.name):
+            return None
+        return self._whole(item, noted, 0)
+
+    def _begin(self, file: Fetch) -> Transfer | None:
+        item = file.item
+        if file.transfer is None:
+            try:
+                file.transfer = Transfer(self._wanted(item), self._guard, self._limits)
+            except ValueError as exc:
+                self._end(Report(item, FileState.FAILED, error=str(exc)))
+                return None
         with self._lock:
-            del self._active[item.position]
-            self._changed[item.position] = report
+            if self._stopped is not None:
+                return None
+            self._transfers[item.position] = file.transfer
+            self._changed[item.position] = Report(item, FileState.RUNNING)
+            return file.transfer
+
+    def _wanted(self, item: Item) -> Wanted:
+        plan = self.plan
+        return Wanted(
+            url=item.url,
+            target=plan.directory / item.name,
+            stem=Stem(plan.directory, self._job, item.position, plan.token),
+            sums=(given_sha256(item.sha256),) if item.sha256 else (),
+            size=item.size,
+            etag=item.etag,
+            sign=self._sign,
+            leftover=self._leftovers.get(item.position),
+            journal=self._journal if plan.journal else None,
+        )
+
+    def _failed(self, file: Fetch, transfer: Transfer, failed: TransferFailed) -> Tried:
+        retries = self.plan.retries
+        wait_s = None
+        if failed.again:
+            luck = random.random()  # noqa: S311 (chance, no secret)
+            wait_s = retries.again_in_s(transfer.tries, luck, failed.retry_after_s)
+        rest_s = min(failed.retry_after_s or 0.0, retries.obey_s)
+        well = None if failed.again and not failed.slow_down else not failed.slow_down
+        error, tries = str(failed), transfer.tries
+        if wait_s is None:
+            transfer.discard()
+            error += f"; tried {tries} times" if tries > 1 else ""
+            self._end(Report(file.item, FileState.FAILED, error=error, tries=tries))
+            return Tried(well, rest_s)
+        self.retries_made += 1
+        waits = Report(file.item, FileState.QUEUED, transfer.bytes_done, error, tries=tries)
+        with self._lock:
+            self._changed[file.item.position] = waits
+        return Tried(well, rest_s, wait_s)
+
+    def _end(self, report: Report) -> None:
+        with self._lock:
+            self._transfers.pop(report.item.position, None)
+            self._changed[report.item.position] = report
+            whole = report.state is FileState.SUCCEEDED
             self._progress = Progress(
-                self._progress.files_done + (report.state is FileState.SUCCEEDED),
+                self._progress.files_done + whole,
                 self._progress.files_failed + (report.state is FileState.FAILED),
-                self._progress.bytes_done + report.bytes_done,
+                self._progress.bytes_done + (report.bytes_done if whole else 0),
             )

@@ -1,4 +1,4 @@
-r"""Decides which URLs may be fetched: by the origins that are allowed, at every hop of a redirect.
+r"""Decides what may be fetched: by origins and network addresses, at every hop of a redirect.
 
 One parser decides and fetches: what is checked here is what `connections` connects to. That is why
 only the characters of RFC 3986 are let in: on the others (`\\`, spaces, controls) parsers differ,
@@ -6,16 +6,19 @@ and a URL that two parsers read differently passes one check and reaches another
 """
 
 import dataclasses
+import functools
 import re
 from urllib.parse import urljoin
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+from cacheapp.downloads.addresses import Network, refusal
 from cacheapp.errors import CacheappError
 
 MAX_URL_CHARACTERS = 4096
 _PORTS = {"http": 80, "https": 443}
+_IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 
 
@@ -42,17 +45,38 @@ class Address:
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """Lets through the URLs of some origins (`scheme://host:port`)."""
+    """Lets through the URLs of some origins (`scheme://host:port`), at some network addresses."""
 
-    origins: frozenset[str]
+    origins: frozenset[str] | None
+    """`None`: any, for somebody at a terminal; addresses are checked all the same."""
+    networks: tuple[Network, ...] = ()
+    """Networks that may be connected to although they are not public."""
+    trusted: frozenset[str] = frozenset()
+    """Origins that may be at any address: named by whoever runs this, such as a store at home."""
 
     def admit(self, url: str) -> Address:
         """Return the URL taken apart; raise `UrlRefused` where it may not be fetched."""
         address = take_apart(url)
-        if address.origin not in self.origins:
+        if self.origins is not None and address.origin not in self.origins:
             allowed = ", ".join(sorted(self.origins)) or "none (CACHEAPP['DOWNLOAD_ORIGINS'])"
             raise UrlRefused(f"origin {address.origin} is not allowed; allowed: {allowed}")
         return address
+
+    def check_address(self, host: str, port: int, text: str) -> None:
+        """Raise `UrlRefused` where `host` may not be connected to at the address `text`.
+
+        An origin that is allowed by its address, or as localhost, is allowed to be there; a name
+        that is allowed may not lead to just any place in our own network.
+        """
+        if f"{host}:{port}" in self._anywhere:
+            return
+        if (reason := refusal(text, self.networks)) is not None:
+            raise UrlRefused(f"{host}: {reason}; see DOWNLOAD_NETWORKS")
+
+    @functools.cached_property
+    def _anywhere(self) -> frozenset[str]:
+        named = {origin for origin in self.origins or () if _is_place(origin)}
+        return frozenset(origin.partition("://")[2] for origin in named | self.trusted)
 
     def follow(self, address: Address, location: str) -> Address:
         """Return where a redirect leads; raise `UrlRefused` where that may not be fetched."""
@@ -64,6 +88,12 @@ class Guard:
             raise UrlRefused(f"redirected to {location[:200]!r}, which is no URL") from exc
 
 
+def _is_place(origin: str) -> bool:
+    host = origin.partition("://")[2].rpartition(":")[0]
+    return host == "localhost" or host.startswith("[") or bool(_IPV4.fullmatch(host))
+
+
+@functools.lru_cache(maxsize=1024)
 def take_apart(url: str) -> Address:
     """Return the parts of an absolute http(s) URL; raise `UrlRefused` naming what is wrong."""
     if len(url) > MAX_URL_CHARACTERS:

@@ -16,17 +16,20 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger
-from cacheapp.downloads.engine import Run
-from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads import ledger, live, pausing
+from cacheapp.downloads.engine import Fetch, Run
+from cacheapp.downloads.ledger import Owner, Told
 from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.plan import Progress
+from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.transfer import Limits
+from cacheapp.downloads.wanted import Limits
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0
 _CANCELLED = "cancelled"
+_PAUSED = "paused"
 
 
 class Host:
@@ -43,6 +46,12 @@ class Host:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, Run] = {}
+        self._meters: dict[UUID, live.Meter] = {}  # the coordinator's alone
+        settings = conf()
+        self._pool: Pool[Fetch] = Pool(
+            settings.download_max_threads, settings.download_max_per_host
+        )
+        self._pool.on_free = self._wanted.set
 
     def wake(self) -> None:
         """Have the coordinator look for what is new, soon; make it if there is none."""
@@ -93,38 +102,39 @@ class Host:
     def _tick(self) -> bool:
         """Do everything that is to be done now; return whether any job is unfinished."""
         for run in self._runs.values():
-            run.abort_stalled()
+            run.enforce()
         # Asked first: what a run that has ended reports from here on is all there is.
         over = [run for run in self._runs.values() if run.ended]
         changes = {job_id: run.changes() for job_id, run in self._runs.items()}
         told = ledger.record(self.owner, changes)
         for job_id, run in self._runs.items():
             run.recorded(changes[job_id][0])
+            live.tell(run, self._meters.setdefault(job_id, live.Meter()))
             if job_id in told.lost:
                 run.stop("its job was ended by another worker")
             elif job_id in told.cancelled:
                 run.stop(_CANCELLED, aborted=FileState.CANCELLED)
+            elif job_id in told.paused:
+                run.stop(_PAUSED, aborted=FileState.QUEUED, keep=True)
         for run in over:
             self._finish(run)
-        return self._start_waiting(told.cancelled) or bool(self._runs)
+        return self._start_waiting(told) or bool(self._runs)
 
-    def _start_waiting(self, cancelled: frozenset[UUID]) -> bool:
+    def _start_waiting(self, told: Told) -> bool:
         """Start queued jobs, oldest first, while there are threads; return whether any is left.
 
-        Strictly in turn: a large job is not overtaken for ever by small ones.
+        A job that finds none has the next one that gets free, and from then on its fair share.
         """
-        room = conf().download_max_threads - sum(run.plan.threads for run in self._runs.values())
         left = False
         for job in ledger.waiting(self.owner):
-            threads = min(job.threads, job.files_total)
-            if job.id in cancelled:
+            if job.id in told.cancelled:
                 left |= not ledger.end_early(job, "")
-            elif left or self._closed or (threads > room and self._runs):
+            elif job.id in told.paused:
+                left |= not pausing.pause(job.id, self.owner, [], Progress(), "")
+            elif left or self._closed or not self._pool.reserve() or not self._start(job):
                 left = True
-            elif self._start(job):
-                room -= threads
-            else:
-                left = True
+        if not left:
+            self._pool.reserve(wanted=False)
         return left
 
     def _start(self, job: DownloadJob) -> bool:
@@ -135,7 +145,10 @@ class Host:
         plan = ledger.start(job, self.owner, settings.download_root)
         if plan is None:
             return False  # cancelled a moment ago: the next tick ends it
-        run = Run(plan, Limits(max_bytes=settings.download_max_bytes), on_end=self._wanted.set)
+        limits = Limits(
+            max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
+        )
+        run = Run(plan, limits, self._wanted.set, self._pool)
         with self._lock:
             self._runs[job.id] = run
         try:
@@ -153,11 +166,17 @@ class Host:
 
     def _finish(self, run: Run) -> None:
         reports, progress = run.changes()
-        error = "" if run.stopped in {None, _CANCELLED} else run.stopped or ""
-        state = ledger.finish(run.plan.job, self.owner, reports, progress, error)
-        run.clean()
+        paused = run.stopped == _PAUSED
+        if paused:
+            ours = pausing.pause(run.plan.job, self.owner, reports, progress, "")
+            state = JobState.PAUSED if ours else None
+        else:
+            error = "" if run.stopped in {None, _CANCELLED} else run.stopped or ""
+            state = ledger.finish(run.plan.job, self.owner, reports, progress, error)
+        run.clean(keep=paused)
         with self._lock:
             del self._runs[run.plan.job]
+        self._meters.pop(run.plan.job, None)
         logger.log(
             logging.INFO if state is JobState.SUCCEEDED else logging.WARNING,
             *("job %s: %s, %d whole", run.plan.job, state or "lost", progress.files_done),

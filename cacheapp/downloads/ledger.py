@@ -2,7 +2,7 @@
 
 Invariants, each held by a transaction:
 - A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
-  "unfinished and still so" (`_mine`, `end_early`), so that exactly one of them ends it.
+  "unfinished and still so" (`mine`, `end_early`), so that exactly one of them ends it.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
@@ -19,25 +19,28 @@ from pathlib import Path
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum, Value
+from django.db.models.functions import Coalesce
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.engine import Item, Plan, Progress, Report
+from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import plan_names
+from cacheapp.downloads.names import name_key, plan_names
 from cacheapp.downloads.order import Order
+from cacheapp.downloads.partial import remove_partials
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
+from cacheapp.downloads.retrying import Retries
 from cacheapp.downloads.states import (
     JOB_MOVES,
+    OWNED_JOB,
     UNFINISHED_FILE,
-    UNFINISHED_JOB,
     FileState,
     JobState,
     file_sources,
     outcome,
     sources,
 )
-from cacheapp.downloads.transfer import remove_partials
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class Told:
 
     cancelled: frozenset[UUID]
     """Jobs whose cancellation was asked for."""
+    paused: frozenset[UUID]
+    """Jobs that are to pause."""
     lost: frozenset[UUID]
     """Jobs that somebody else has ended meanwhile."""
 
@@ -68,6 +73,15 @@ def now() -> dt.datetime:
 def directory_of(job_id: UUID, root: Path) -> Path:
     """Return where a job's files arrive."""
     return root / str(job_id)
+
+
+def place_of(job: DownloadJob, root: Path | None) -> Path:
+    """Return where a job's files arrive: its own destination, or its directory under the root."""
+    if job.destination:
+        return Path(job.destination)
+    if root is None:
+        raise AssertionError(f"job {job.id} has neither destination nor DOWNLOAD_ROOT")
+    return directory_of(job.id, root)
 
 
 @transaction.atomic
@@ -86,7 +100,7 @@ def create(order: Order, owner: Owner) -> DownloadJob:
     names = plan_names(order.urls)
     DownloadFile.objects.bulk_create(
         (
-            DownloadFile(job=job, position=position, url=url, name=name)
+            DownloadFile(job=job, position=position, url=url, name=name, name_key=name_key(name))
             for position, (url, name) in enumerate(zip(order.urls, names, strict=True))
         ),
         batch_size=500,
@@ -100,35 +114,68 @@ def waiting(owner: Owner) -> list[DownloadJob]:
     return list(found.order_by("created_at", "id"))
 
 
-def start(job: DownloadJob, owner: Owner, root: Path) -> Plan | None:
-    """Move a job from queued to running and return what is to be done; `None` if it has ended."""
+def start(
+    job: DownloadJob, owner: Owner, root: Path | None, *, stream: bool = False
+) -> Plan | None:
+    """Move a job from queued to running and return what is to be done; `None` if it has ended.
+
+    Its fencing token grows: what an earlier run still writes goes to files of another name.
+    `stream`: the plan has no items; the run is fed with what `unfinished` gives. `root` may be
+    `None` for a job with a destination of its own.
+    """
     moment = now()
-    moved = _mine(job.id, owner).filter(state__in=sources(JobState.RUNNING), cancel_asked=False)
-    if not moved.update(state=JobState.RUNNING, started_at=moment, heartbeat_at=moment):
+    settings = conf()
+    free = mine(job.id, owner).filter(cancel_asked=False, pause_asked=False)
+    moved = free.filter(state__in=sources(JobState.RUNNING)).update(
+        state=JobState.RUNNING,
+        started_at=Coalesce("started_at", Value(moment)),
+        heartbeat_at=moment,
+        token=F("token") + 1,
+    )
+    if not moved:
         return None
-    rows = job.files.order_by("position").values_list("id", "position", "url", "name")
+    job.refresh_from_db()
     return Plan(
         job=job.id,
-        directory=directory_of(job.id, root),
-        threads=min(job.threads, job.files_total),
-        origins=frozenset(conf().download_origins) | frozenset(job.extra_origins),
-        items=tuple(Item(*row) for row in rows),
+        directory=place_of(job, root),
+        threads=min(job.threads, job.files_total) if job.listed_all else job.threads,
+        origins=frozenset(settings.download_origins) | frozenset(job.extra_origins),
+        items=() if stream else unfinished(job.id),
+        networks=read_networks(settings.download_networks),
+        token=job.token,
+        more=stream,
+        resumable=True,
+        journal=bool(job.destination),
+        retries=Retries(tries=settings.download_tries),
+        max_bytes=settings.download_max_job_bytes,
+        max_s=settings.download_max_job_s,
+        done=_progress_of(job),
     )
+
+
+def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple[Item, ...]:
+    """Return the files of a job that are still to be fetched, in order, behind a position."""
+    rows = DownloadFile.objects.filter(
+        job=job_id, state__in=UNFINISHED_FILE, position__gt=after
+    ).order_by("position")
+    fields = ("id", "position", "url", "name", "expected_sha256", "expected_size", "etag")
+    return tuple(Item(*row) for row in rows.values_list(*fields)[:limit])
 
 
 @transaction.atomic
 def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) -> Told:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction."""
     moment = now()
-    mine = DownloadJob.objects.filter(owner=owner.token, state__in=UNFINISHED_JOB)
-    mine.update(heartbeat_at=moment)  # the first statement: it takes the lock
-    asked = dict(mine.values_list("id", "cancel_asked"))
+    owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
+    owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
+    asked = {row[0]: row for row in owned_now.values_list("id", "cancel_asked", "pause_asked")}
     for job_id, (reports, progress) in changes.items():
         if job_id in asked:
-            _mine(job_id, owner).update(**dataclasses.asdict(progress))
-            _write(reports)
+            mine(job_id, owner).update(**dataclasses.asdict(progress))
+            write(reports)
     return Told(
-        cancelled=frozenset(job_id for job_id, cancelled in asked.items() if cancelled),
+        cancelled=frozenset(job_id for job_id, cancelled, _ in asked.values() if cancelled),
+        paused=frozenset(job_id for job_id, _, paused in asked.values() if paused),
         lost=frozenset(changes.keys() - asked.keys()),
     )
 
@@ -138,11 +185,15 @@ def finish(
     job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, error: str
 ) -> JobState | None:
     """End a job whose run is over; return how, or `None` if somebody else has ended it."""
-    job = _mine(job_id, owner).select_for_update().first()
+    job = mine(job_id, owner).select_for_update().first()
     if job is None:
         return None
-    _write(reports)
-    state = outcome(total=job.files_total, done=progress.files_done, cancel_asked=job.cancel_asked)
+    write(reports)
+    # A listing that broke off, or has nothing, is no success, whatever became of its files.
+    missing = int(bool(error) and not (job.listed_all and job.files_total))
+    state = outcome(
+        total=job.files_total + missing, done=progress.files_done, cancel_asked=job.cancel_asked
+    )
     if state is JobState.FAILED and not error:
         error = f"{progress.files_failed} of {job.files_total} files failed"
     _close(job, state, "" if state is JobState.SUCCEEDED else error)
@@ -150,15 +201,18 @@ def finish(
 
 
 def ask_cancel(job_id: UUID) -> bool:
-    """Leave word that a job is to be cancelled; return whether it was unfinished."""
-    asked = DownloadJob.objects.filter(id=job_id, state__in=UNFINISHED_JOB)
-    return bool(asked.update(cancel_asked=True))
+    """Leave word that a job is to be cancelled; return whether it was unfinished.
+
+    A paused one, which nobody has to be alive for, is cancelled at once.
+    """
+    asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
+    return bool(asked.update(cancel_asked=True)) or _cancel_paused(job_id)
 
 
 def is_orphan(job: DownloadJob) -> bool:
     """Return whether the job is unfinished and its owner has given no sign of life for too long."""
     age = now() - job.heartbeat_at
-    return job.state in UNFINISHED_JOB and age.total_seconds() > conf().download_heartbeat_s
+    return job.state in OWNED_JOB and age.total_seconds() > conf().download_heartbeat_s
 
 
 def end_early(job: DownloadJob, error: str) -> bool:
@@ -174,10 +228,13 @@ def end_early(job: DownloadJob, error: str) -> bool:
     with transaction.atomic():
         same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
         found = DownloadJob.objects.select_for_update().filter(same).first()
-        if found is None or found.state not in UNFINISHED_JOB:
+        if found is None or found.state not in OWNED_JOB:
             return False
+        if found.destination:  # somebody's terminal: the same command goes on with it
+            put_down(found, error)
+            return True
         rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
-        _write(
+        write(
             Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
             for row in rows
             if (size := whole.get(row.name)) is not None
@@ -196,11 +253,41 @@ def end_early(job: DownloadJob, error: str) -> bool:
 
 def owned(owner: Owner) -> list[DownloadJob]:
     """Return the owner's unfinished jobs."""
-    return list(DownloadJob.objects.filter(owner=owner.token, state__in=UNFINISHED_JOB))
+    return list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB))
 
 
-def _mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
-    return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=UNFINISHED_JOB)
+def mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
+    """Return the job, if it is still the owner's to write."""
+    return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
+
+
+@transaction.atomic
+def _cancel_paused(job_id: UUID) -> bool:
+    found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
+    if found is None:
+        return False
+    _close(found, JobState.CANCELLED, "")
+    return True
+
+
+def put_down(job: DownloadJob, why: str) -> None:
+    """Write that a job is paused: its files wait, and nobody has to be alive for it."""
+    if JobState.PAUSED not in JOB_MOVES[JobState(job.state)]:
+        raise AssertionError(f"job {job.id} cannot move from {job.state} to paused")
+    job.files.filter(state=FileState.RUNNING).update(state=FileState.QUEUED)
+    DownloadJob.objects.filter(id=job.id).update(
+        state=JobState.PAUSED, pause_asked=False, error=why, heartbeat_at=now()
+    )
+
+
+def _progress_of(job: DownloadJob) -> Progress:
+    """Return the numbers of the files that have ended."""
+    counts = job.files.aggregate(
+        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
+        failed=Count("id", filter=Q(state=FileState.FAILED)),
+        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
+    )
+    return Progress(counts["done"], counts["failed"], counts["size"] or 0)
 
 
 def _close(job: DownloadJob, state: JobState, error: str) -> None:
@@ -210,38 +297,36 @@ def _close(job: DownloadJob, state: JobState, error: str) -> None:
     left = FileState.CANCELLED if state is JobState.CANCELLED else FileState.FAILED
     reason = error or "not fetched: the job was cancelled"
     job.files.filter(state__in=UNFINISHED_FILE).update(state=left, error=reason)
-    counts = job.files.aggregate(
-        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
-        failed=Count("id", filter=Q(state=FileState.FAILED)),
-        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
-    )
+    counts = _progress_of(job)
     moment = now()
     DownloadJob.objects.filter(id=job.id).update(
         state=state,
         error=error,
-        files_done=counts["done"],
-        files_failed=counts["failed"],
-        bytes_done=counts["size"] or 0,
+        **dataclasses.asdict(counts),
         heartbeat_at=moment,
         finished_at=moment,
     )
 
 
-def _write(reports: Iterable[Report]) -> None:
+def write(reports: Iterable[Report]) -> None:
     """Write files' rows; one statement for all, because 10,000 may come in one job.
 
     A file that has ended stays as it ended.
     """
     rows = [
-        (report.state.value, report.bytes_done, report.error, report.item.row) for report in reports
+        (
+            *(report.state.value, report.bytes_done, report.error),
+            *(report.sha256, report.tries, report.item.row),
+        )
+        for report in reports
     ]
     if not rows:
         return
     unfinished = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_FILE))
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"UPDATE {DownloadFile._meta.db_table} SET state = %s, bytes_done = %s, error = %s "  # noqa: S608, SLF001 (our own names)
-            f"WHERE id = %s AND state IN ({unfinished})",
+            f"UPDATE {DownloadFile._meta.db_table} SET state = %s, bytes_done = %s, error = %s, "  # noqa: S608, SLF001 (our own names)
+            f"sha256 = %s, tries = %s WHERE id = %s AND state IN ({unfinished})",
             rows,
         )
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from django.db import models
 
-from cacheapp.downloads.names import MAX_BYTES
+from cacheapp.downloads.names import MAX_PATH_BYTES
 from cacheapp.downloads.states import FileState, JobState
 
 
@@ -28,7 +28,21 @@ class DownloadJob(models.Model):
     error = models.TextField(blank=True, default="")
     """Why the job as a whole ended early; what was wrong with a file stands with the file."""
     cancel_asked = models.BooleanField(default=False)
+    pause_asked = models.BooleanField(default=False)
 
+    source = models.TextField(blank=True, default="")
+    """What was asked for from a terminal, in the words used there."""
+    fingerprint = models.CharField(max_length=64, blank=True, default="")
+    """Of source and destination: the same command finds its job again. Empty: ordered over HTTP."""
+    destination = models.TextField(blank=True, default="")
+    """An absolute directory; empty: the job's own one under `DOWNLOAD_ROOT`."""
+    listed_to = models.TextField(blank=True, default="")
+    """The last key of a listing whose files have rows; the next run lists on from there."""
+    listed_all = models.BooleanField(default=True)
+    """Whether every file of the source has a row."""
+
+    token = models.PositiveBigIntegerField(default=0)
+    """The fencing token: grows with each start, and stands in the names of partial files."""
     owner = models.UUIDField()
     """The process that runs the job (`host.identity`). Process ids come again; this does not."""
     owner_pid = models.PositiveIntegerField()
@@ -48,6 +62,7 @@ class DownloadJob(models.Model):
         """How jobs are looked for: by their owner, and the newest first."""
 
         indexes: ClassVar = [
+            models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
             models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
             models.Index(fields=["-created_at"], name="cacheapp_job_created"),
         ]
@@ -63,8 +78,18 @@ class DownloadFile(models.Model):
     position = models.PositiveIntegerField()
     """Place in the order, from 0; names the partial file."""
     url = models.TextField()
-    name = models.CharField(max_length=MAX_BYTES)
-    """The file's final name in the job's directory."""
+    name = models.CharField(max_length=MAX_PATH_BYTES)
+    """The file's final name in the job's directory; `/` separates folders."""
+    name_key = models.CharField(max_length=32, null=True)  # noqa: DJ001 (NULL: rows made before it)
+    """What names that some file system takes for one have in common (`names.name_key`)."""
+    expected_sha256 = models.CharField(max_length=64, blank=True, default="")
+    """As given with the order."""
+    expected_size = models.PositiveBigIntegerField(null=True)
+    etag = models.CharField(max_length=200, blank=True, default="")
+    """Both as an object store listed them."""
+    sha256 = models.CharField(max_length=64, blank=True, default="")
+    """Of the file that is whole, hexadecimal."""
+    tries = models.PositiveIntegerField(default=0)
     state = models.CharField(
         max_length=10,
         choices=[(s.value, s.value) for s in FileState],
@@ -79,6 +104,10 @@ class DownloadFile(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job", "position"], name="cacheapp_file_position"),
             models.UniqueConstraint(fields=["job", "name"], name="cacheapp_file_name"),
+            models.UniqueConstraint(fields=["job", "name_key"], name="cacheapp_file_name_key"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["job", "state", "position"], name="cacheapp_file_state"),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-r"""Turns URLs into file names that are safe in one directory, and differ from each other. Pure.
+r"""Turns URLs and keys into file names that are safe in one directory, and differ from each other. Pure.
 
 What a hostile name could do, and what stands against it: leave the directory (only the last
 segment counts, after decoding, with `/` and `\` both as separators); hide itself or pose as one
@@ -8,14 +8,26 @@ a listing (no control or invisible characters); be refused by the file system (a
 normalising file system get numbers).
 """
 
+import hashlib
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes, urlsplit
+
+from cacheapp.errors import CacheappError
 
 MAX_BYTES = 200
 """Longest name. File systems allow 255; the rest is room for what other programs append."""
 
+MAX_PATH_BYTES = 1200
+"""Longest name with its folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
+
+REFUSED = "(refused "
+"""How the stand-in for a name begins, in the row of a file that has none: its key was refused."""
+
 _MAX_SUFFIX_BYTES = 20  # a longer "extension" is no extension, and may be cut
+_MAX_KEY_BYTES = 1024
+_DRIVE = re.compile("[A-Za-z]:")
 _FORBIDDEN = frozenset('<>:"|?*/\\')  # on Windows and its shares, and what separates folders
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]
@@ -33,6 +45,49 @@ def safe_name(url: str) -> str:
     return _clean(decoded.replace("\\", "/").rstrip("/").rpartition("/")[2])
 
 
+class KeyRefused(CacheappError):
+    """A key of an object store that cannot be a path; the message says why."""
+
+
+def path_of_key(key: str) -> str:
+    """Return where an object is stored below the destination: its sub-path, each folder made safe.
+
+    Raise `KeyRefused` for what would lead elsewhere, or could be two paths: repairing such a key
+    would put the object where nobody looks for it.
+    """
+    if any(_is_unsafe(character) and character not in _FORBIDDEN for character in key):
+        raise KeyRefused("the key has control or invisible characters")
+    if "\\" in key:
+        raise KeyRefused("the key has a backslash, which separates folders on some systems")
+    segments = key.split("/")
+    if key.startswith("/"):
+        raise KeyRefused("the key begins with /: an absolute path")
+    if ".." in segments or "." in segments:
+        raise KeyRefused("the key has . or .. as a folder: it would lead elsewhere")
+    if "" in segments:
+        raise KeyRefused("the key has an empty folder or name")
+    if _DRIVE.match(key):
+        raise KeyRefused("the key begins with a drive letter")
+    if _size(key) > _MAX_KEY_BYTES or any(_size(segment) > MAX_BYTES for segment in segments):
+        raise KeyRefused(f"a name of the key is longer than {MAX_BYTES} bytes")
+    return "/".join(_clean(segment) for segment in segments)
+
+
+def name_key(name: str) -> str:
+    """Return the same short text for names that some file system takes for one and the same."""
+    return hashlib.blake2b(folded(name).encode(), digest_size=16).hexdigest()
+
+
+def first_free(name: str, is_taken: Callable[[str], bool], number: int = 2) -> tuple[str, int]:
+    """Return the name, numbered if it has to be, and the number to begin with the next time."""
+    found = name
+    while is_taken(found):
+        folder, slash, last = name.rpartition("/")
+        found = folder + slash + _numbered(last, number)
+        number += 1
+    return found, number
+
+
 def plan_names(urls: Iterable[str]) -> list[str]:
     """Return a safe name for each URL, in order; a name that is taken gets a number.
 
@@ -43,11 +98,9 @@ def plan_names(urls: Iterable[str]) -> list[str]:
     next_number: dict[str, int] = {}
     names = []
     for url in urls:
-        name = first = safe_name(url)
+        first = safe_name(url)
         number = next_number.get(folded(first), 2)
-        while folded(name) in taken:
-            name = _numbered(first, number)
-            number += 1
+        name, number = first_free(first, lambda found: folded(found) in taken, number)
         next_number[folded(first)] = number
         taken.add(folded(name))
         names.append(name)

@@ -1,293 +1,340 @@
 """Fetches one file: to a partial file beside the target, renamed when it is whole, or not at all.
 
 Invariants:
-- A final name appears only when the file is whole, and never replaces a file (`_publish`).
+- A final name appears only when the file is whole, has every sum that it was told to have, and
+  never replaces a file unless that was asked for (`partial.publish`).
 - After `abort` has returned, no final name appears (`_lock` is held for the check and the rename).
-- Whatever ends `run` but success removes the partial file.
+- A partial file holds bytes of the one representation that its name tells (`partial`): what is
+  continued is proved by a strong validator (`ranges.judge`), everything else begins a new one.
+- The sums are of the bytes in the file that is renamed: counted and added as they are written.
 """
 
-import dataclasses
-import errno
-import http.client
-import os
+import math
 import re
-import ssl
+import shutil
 import threading
-from pathlib import Path
-from typing import BinaryIO
+from http.client import HTTPException
 
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import HTTPError
 
 from cacheapp import clock
 from cacheapp.downloads import connections
-from cacheapp.downloads.guards import Address, Guard, UrlRefused
-from cacheapp.errors import CacheappError
+from cacheapp.downloads.digests import sums_told
+from cacheapp.downloads.exchange import Answer, Asker
+from cacheapp.downloads.explanations import TransferAborted, TransferFailed, explained, printable
+from cacheapp.downloads.guards import Guard, UrlRefused
+from cacheapp.downloads.journal import Published
+from cacheapp.downloads.partial import Leftover, Part, publish
+from cacheapp.downloads.ranges import (
+    Have,
+    Verdict,
+    judge,
+    needs_nothing,
+    range_headers,
+    read_content_range,
+    same_kind,
+    validator_of,
+)
+from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
 
-READ_BYTES = 256 * 1024
 _LENGTH = re.compile("[0-9]{1,18}")
-_REDIRECTS = frozenset([301, 302, 303, 307, 308])
-
-
-class TransferFailed(CacheappError):
-    """The file could not be fetched; nothing of it is left. The message says why."""
-
-
-class TransferAborted(CacheappError):
-    """Somebody asked the transfer to stop, and it did; nothing of the file is left."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a transfer may take; times in seconds."""
-
-    max_bytes: int
-    connect_s: float = 10.0
-    read_s: float = 60.0
-    """Silence on the connection."""
-    stall_s: float = 60.0
-    """Time in which `READ_BYTES` must come: a trickle keeps `read_s` content, but not this."""
-    max_redirects: int = 5
-
-
-class Buffer:
-    """One thread's reading space: made when a first body arrives, then used again."""
-
-    def __init__(self) -> None:
-        self._bytes: bytearray | None = None
-
-    def view(self) -> memoryview:
-        """Return the whole space."""
-        if self._bytes is None:
-            self._bytes = bytearray(READ_BYTES)
-        return memoryview(self._bytes)
-
-
-def partial_path(directory: Path, position: int) -> Path:
-    """Return where a file gathers. The leading dot keeps it apart from every final name."""
-    return directory / f".{position}.part"
-
-
-def remove_partials(directory: Path) -> None:
-    """Remove what transfers that ended without a word have left behind."""
-    for path in directory.glob(".*.part"):
-        path.unlink(missing_ok=True)
+_OK, _PRECONDITION_FAILED = 200, 412
+_ROUNDS = 4  # requests of one try: the object may change, and change again
+_LOOK_FOR_ROOM_BYTES = 64 * 2**20
 
 
 class Transfer:
-    """One file on its way. `run` belongs to one thread; `abort` is for any other.
+    """One file on its way, over all its tries. `run` belongs to one thread at a time.
 
     `bytes_done` and `moved_at_s` are written by the running thread alone and read by others, who
-    may see them a moment late. `_lock` guards `_aborted`, and the rename against it.
+    may see them a moment late. `_lock` guards `_aborted`, `_keep`, `_stalled` and `_line`, and the
+    rename against an abort.
     """
 
-    def __init__(self, guard: Guard, limits: Limits, partial: Path, target: Path) -> None:
+    def __init__(self, wanted: Wanted, guard: Guard, limits: Limits) -> None:
         self.bytes_done = 0
-        self.moved_at_s = clock.monotonic_s()
+        self.tries = 0
+        self.moved_at_s = math.inf  # what does not run cannot stall
+        self._wanted = wanted
         self._guard = guard
         self._limits = limits
-        self._partial = partial
-        self._target = target
-        self._line = connections.Line()
+        self._size, self._etag = wanted.size, wanted.etag
+        self._leftover = wanted.leftover
+        self._part: Part | None = None
+        self._wrong_sums = 0
         self._lock = threading.Lock()
+        self._line = connections.Line()
         self._aborted: str | None = None
+        self._stalled: str | None = None
+        self._keep = False
 
-    def abort(self, reason: str) -> None:
-        """Make `run` end soon, with `TransferAborted(reason)`; unless the file is whole by now."""
+    def abort(self, reason: str, *, keep: bool = False) -> None:
+        """Make `run` end soon, with `TransferAborted(reason)`; unless the file is whole by now.
+
+        `keep`: leave the partial file, if it can be gone on from.
+        """
         with self._lock:
-            self._aborted = self._aborted or reason
-        self._line.cut()
+            if self._aborted is None:
+                self._aborted, self._keep = reason, keep
+            line = self._line
+        line.cut()
+
+    def stall(self, reason: str) -> None:
+        """End this try, which gets next to nothing; another may do better."""
+        with self._lock:
+            self._stalled = reason
+            line = self._line
+        line.cut()
 
     def is_stalled(self, now_s: float) -> bool:
         """Return whether too little has come for too long."""
         return now_s - self.moved_at_s > self._limits.stall_s
 
-    def run(self, client: urllib3.PoolManager, url: str, buffer: Buffer) -> int:
-        """Fetch `url`; return the file's length.
+    def run(self, client: urllib3.PoolManager, buffer: Buffer) -> Fetched:
+        """Try to fetch the file.
 
-        Raise `TransferFailed` or `TransferAborted`; in both cases nothing is left on disk.
+        Raise `TransferFailed`; where its `again` says so, `run` may be called once more, and goes
+        on from the bytes that are there, until `discard` is called. Or raise `TransferAborted`.
         """
-        connections.use(self._line)
+        self.tries += 1
+        self.moved_at_s = clock.monotonic_s()
+        with self._lock:
+            line = self._line = connections.Line()
+            self._stalled = None
+        connections.use(line, self._guard.check_address)
+        limits = self._limits
+        asker = Asker(
+            *(client, self._guard, line, self._check),
+            *(limits.connect_s, limits.read_s, limits.max_redirects, self._wanted.sign),
+        )
         try:
-            return self._fetch(client, url, buffer)
-        except (UrlRefused, TransferFailed) as exc:
-            raise self._ended(str(exc)) from exc
-        except (HTTPError, http.client.HTTPException, OSError) as exc:
-            raise self._ended(_explain(exc)) from exc
+            return self._fetch(asker, buffer)
+        except (UrlRefused, TransferFailed, HTTPError, HTTPException, OSError) as exc:
+            raise self._ended(exc) from exc
         finally:
-            self._line.release()
+            self.moved_at_s = math.inf
+            line.release()
             connections.use(None)
 
-    def _ended(self, message: str) -> CacheappError:
+    @property
+    def name(self) -> str:
+        """The file's final name."""
+        return self._wanted.target.name
+
+    @property
+    def total(self) -> int | None:
+        """How many bytes the file has, as far as is known."""
+        part = self._part
+        return part.total if part is not None and part.total is not None else self._size
+
+    def discard(self) -> None:
+        """Remove the partial file: the file is given up."""
+        self._drop()
+        if self._leftover is not None:
+            self._leftover.path.unlink(missing_ok=True)
+            self._leftover = None
+
+    def _drop(self) -> None:
+        if self._part is not None:
+            self._part.remove()
+        self._part, self.bytes_done = None, 0
+
+    def _ended(self, exc: Exception) -> TransferFailed | TransferAborted:
+        """Return what ended the try, and drop the bytes that are of no more use."""
         with self._lock:
-            if self._aborted is not None:  # what the cut looked like from here is of no interest
-                return TransferAborted(self._aborted)
-        return TransferFailed(_printable(message))
+            aborted, stalled, keep = self._aborted, self._stalled, self._keep
+        if self._part is not None:
+            self._part.close()
+            if self._part.have is None:
+                self._drop()
+        if aborted is not None:  # what the cut looked like from here is of no interest
+            if not keep:
+                self.discard()
+            return TransferAborted(aborted)
+        if stalled is not None:
+            return TransferFailed(stalled, again=True, slow_down=True)
+        if isinstance(exc, UrlRefused):
+            exc = TransferFailed(str(exc))
+        failed = explained(exc)
+        failed.args = (printable(str(failed)),)
+        if not failed.again:
+            self.discard()
+        return failed
 
     def _check(self) -> None:
         with self._lock:
-            if self._aborted is not None:
-                raise TransferFailed(self._aborted)
+            if self._aborted is not None or self._stalled is not None:
+                raise TransferFailed("stopped")
 
-    def _fetch(self, client: urllib3.PoolManager, url: str, buffer: Buffer) -> int:
-        response = self._follow(client, url)
-        whole = False
-        try:
-            answer = connections.raw_answer()
-            expected = _announced(answer)
-            if expected is not None and expected > self._limits.max_bytes:
-                raise TransferFailed(self._too_long(f"has {expected}"))
-            self._store(answer, expected, buffer)
-            whole = True
-            return self.bytes_done
-        finally:
-            self._line.release()
-            if not whole:  # the rest of the answer would be taken for the next one
-                response.close()
-            response.release_conn()
-
-    def _follow(self, client: urllib3.PoolManager, url: str) -> urllib3.BaseHTTPResponse:
-        """Return the answer at the end of the redirects; each hop has been admitted."""
-        address = self._guard.admit(url)
-        for _ in range(self._limits.max_redirects + 1):
-            self._check()
-            response = self._ask(client, address)
-            location = response.headers.get("Location")
-            if response.status == http.HTTPStatus.OK:
-                return response
-            self._line.release()
-            response.close()  # its body, of any length, is not worth reading
-            response.release_conn()
-            if response.status not in _REDIRECTS or not location:
-                raise TransferFailed(f"answered {response.status} {response.reason or ''}".rstrip())
-            address = self._guard.follow(address, location)
-        raise TransferFailed(f"redirected more than {self._limits.max_redirects} times")
-
-    def _ask(self, client: urllib3.PoolManager, address: Address) -> urllib3.BaseHTTPResponse:
-        try:
-            return self._ask_once(client, address)
-        except ProtocolError as exc:
-            # The server may have closed a kept connection just as it was used: nothing was
-            # answered, and GET may be repeated. Once: the next may be an old one as well.
-            broken = isinstance(exc.args[-1], ConnectionError)
-            if not (broken and connections.was_reused()):
-                raise
-            self._check()
-            client.clear()
-            return self._ask_once(client, address)
-
-    def _ask_once(self, client: urllib3.PoolManager, address: Address) -> urllib3.BaseHTTPResponse:
-        pool = client.connection_from_host(address.host, address.port, address.scheme)
-        return pool.urlopen(
-            "GET",
-            address.target,
-            headers=client.headers,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=self._limits.connect_s, read=self._limits.read_s),
-        )
-
-    def _store(
-        self, answer: http.client.HTTPResponse, expected: int | None, buffer: Buffer
-    ) -> None:
-        # Exclusive: two transfers that thought the file theirs would mix their bytes.
-        with self._partial.open("xb", buffering=0) as file:
+    def _fetch(self, asker: Asker, buffer: Buffer) -> Fetched:
+        self._check()
+        if self._leftover is not None and self._part is None:
+            self._take_over(self._leftover, buffer)
+        if self._part is None or not (self._part.have and needs_nothing(self._part.have)):
+            answer, part = self._ask(asker)
+            whole = False
             try:
-                self._copy(answer, file, buffer)
-                if expected is not None and self.bytes_done != expected:
-                    raise TransferFailed(f"broke off after {self.bytes_done} bytes of {expected}")
-                self._publish_unless_aborted()
+                part.store(answer.readinto, buffer.view(), self._hear)
+                whole = True
             finally:
-                self._partial.unlink(missing_ok=True)
+                self.bytes_done = part.size
+                answer.leave() if whole else answer.close()
+        else:
+            part = self._part
+        return self._finish(part)
 
-    def _publish_unless_aborted(self) -> None:
+    def _ask(self, asker: Asker) -> tuple[Answer, Part]:
+        """Return an answer, and the partial file that its body is to be appended to."""
+        for _ in range(_ROUNDS):
+            answer = asker.ask(self._wanted.url, self._headers())
+            part = None
+            try:
+                part = self._placed(answer)
+            finally:
+                if part is None:
+                    answer.close()
+            if part is not None:
+                return answer, part
+        raise TransferFailed("the object changes all the time", again=True)
+
+    def _headers(self) -> dict[str, str]:
+        if self._part is not None and self._part.have is not None:
+            return range_headers(self._part.have)
+        return {"If-Match": self._etag} if self._etag else {}
+
+    def _placed(self, answer: Answer) -> Part | None:
+        """Return where the answer's body goes; `None` to ask anew, for the whole file."""
+        part, have = self._part, self._part.have if self._part is not None else None
+        if part is None or have is None:
+            if answer.status == _OK:
+                return self._begun(answer)
+            if answer.status != _PRECONDITION_FAILED or not self._etag:
+                raise answer.failure()
+            self._size, self._etag = None, ""  # the object that was listed is gone; take this one
+            return None
+        tag = same_kind(have, answer.headers.get("etag"), answer.headers.get("last-modified"))
+        verdict = judge(answer.status, have, answer.headers.get("content-range"), tag)
+        if verdict is Verdict.NO_FILE:
+            raise answer.failure()
+        if verdict is Verdict.CONTINUE:
+            return self._continued(answer, part, have)
+        if have.validator != answer.headers.get("etag"):  # it is no longer what was listed
+            self._size, self._etag = None, ""
+        self._drop()
+        return self._begun(answer) if verdict is Verdict.ANEW else None
+
+    def _begun(self, answer: Answer) -> Part:
+        """Return a new partial file for an answer that brings the whole."""
+        total = _announced(answer)
+        if total is not None and total > self._limits.max_bytes:
+            raise TransferFailed(self._too_long(f"has {total}"))
+        if self._size is not None and total is not None and total != self._size:
+            raise TransferFailed(f"has {total} bytes; the listing says {self._size}")
+        headers = answer.headers
+        self._look_for_room(total or 0)
+        validator = validator_of(
+            headers.get("etag"), headers.get("last-modified"), headers.get("date")
+        )
+        of_s3 = headers.get("etag", "") if self._wanted.etag else ""
+        sums = self._wanted.sums + sums_told(headers, of_s3, of_all=True)
+        self._drop()
+        path = self._wanted.stem.path(total, validator)
+        part = self._part = Part(path, sums, digest=self._limits.digest)
+        part.total, part.validator = total, validator
+        return part
+
+    def _continued(self, answer: Answer, part: Part, have: Have) -> Part:
+        _announced(answer)
+        found = read_content_range(answer.headers.get("content-range"))
+        total = found.total if found else None
+        if (total or 0) > self._limits.max_bytes:
+            raise TransferFailed(self._too_long(f"has {total}"))
+        self._look_for_room((total or have.size) - have.size)
+        part.total = have.total if total is None else total
+        of_s3 = have.validator if self._wanted.etag else ""
+        for told in sums_told(answer.headers, of_s3, of_all=False):
+            if told not in part.sums and part.running.digest(told.algorithm) is not None:
+                part.sums += (told,)
+        return part
+
+    def _take_over(self, left: Leftover, buffer: Buffer) -> None:
+        """Copy what an earlier run left to a file of our own, and make its sums on the way."""
+        self._look_for_room(left.have.size)
+        wanted, digest = self._wanted, self._limits.digest
+        path = wanted.stem.path(left.have.total, left.have.validator)
+        also = {"md5"} if wanted.etag else set()  # the next answer says whether its tag is one
+        part = self._part = Part(path, wanted.sums, digest=digest, also=also)
+        with left.path.open("rb", buffering=0) as file:
+            part.store(lambda view: file.readinto(view) or 0, buffer.view(), self._hear)
+        part.total, part.validator = left.have.total, left.have.validator
+        left.path.unlink()
+        self._leftover = None
+
+    def _hear(self, before: int, count: int) -> None:
+        """Take note of a chunk that is about to be written."""
+        if before + count > self._limits.max_bytes:
+            raise TransferFailed(self._too_long("has more"))
+        if before // _LOOK_FOR_ROOM_BYTES != (before + count) // _LOOK_FOR_ROOM_BYTES:
+            self._look_for_room(0)
+        self.bytes_done = before  # written by now; this chunk is with the next
+        self.moved_at_s = clock.monotonic_s()
+        if self._aborted is not None or self._stalled is not None:  # a late look costs one chunk
+            raise TransferFailed("stopped")
+
+    def _finish(self, part: Part) -> Fetched:
+        self.bytes_done = part.size
+        if part.total is not None and part.size > part.total:
+            self._drop()
+            raise TransferFailed("has more bytes than it said", again=True)
+        if part.total is not None and part.size != part.total:
+            message = f"broke off after {part.size} bytes of {part.total}"
+            raise TransferFailed(message, again=True)
+        if (wrong := part.running.wrong(part.sums)) is not None:
+            self._drop()
+            self._wrong_sums += 1  # on the way, perhaps: once more, from the first byte
+            raise TransferFailed(wrong, again=self._wrong_sums == 1)
+        if self._limits.fsync:
+            part.sync()
+        sha256 = (part.running.digest("sha256") or b"").hex()
         with self._lock:
             if self._aborted is not None:
-                raise TransferFailed(self._aborted)
-            _publish(self._partial, self._target)
+                raise TransferFailed("stopped")
+            self._publish(part, sha256)
+        self._part = None
+        return Fetched(part.size, sha256)
 
-    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO, buffer: Buffer) -> None:
-        view = buffer.view()
-        while count := answer.readinto(view):
-            if self.bytes_done + count > self._limits.max_bytes:
-                raise TransferFailed(self._too_long("has more"))
-            written = file.write(view[:count])
-            while written < count:  # a disk that fills up, or a signal, may take less
-                written += file.write(view[written:count])
-            self.bytes_done += count
-            self.moved_at_s = clock.monotonic_s()
-            if self._aborted is not None:  # without the lock: a late look costs one chunk
-                raise TransferFailed(self._aborted)
+    def _publish(self, part: Part, sha256: str) -> None:
+        wanted, limits = self._wanted, self._limits
+        if wanted.journal is not None:
+            inode = part.path.stat().st_ino
+            wanted.journal.note(wanted.stem.position, Published(part.size, sha256, inode))
+        replace = limits.existing is Existing.REPLACE
+        publish(part.path, wanted.target, replace=replace, fsync=limits.fsync)
+
+    def _look_for_room(self, wanted: int) -> None:
+        """Raise where the disk would be too full: sooner than by a write that fails."""
+        least = self._limits.min_free_bytes
+        if not least and wanted < _LOOK_FOR_ROOM_BYTES:
+            return
+        free = shutil.disk_usage(self._wanted.stem.directory).free
+        if free - wanted < least:
+            kept = f", and {least} are to stay free" if least else ""
+            raise TransferFailed(f"needs {wanted} bytes; the disk has {free}{kept}")
 
     def _too_long(self, found: str) -> str:
         return f"{found} bytes; expected at most {self._limits.max_bytes}"
 
 
-def _announced(answer: http.client.HTTPResponse) -> int | None:
+def _announced(answer: Answer) -> int | None:
     """Return the length that the answer announces; `None` where its chunks mark its end."""
     if answer.chunked:
         return None
-    if coding := answer.headers.get("Transfer-Encoding"):
+    if coding := answer.headers.get("transfer-encoding"):
         raise TransferFailed(f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked")
-    lengths = answer.headers.get_all("Content-Length", [])
+    lengths = answer.lengths
     if not lengths:
         raise TransferFailed("announces neither Content-Length nor chunks: a cut would go unseen")
     if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
     return int(lengths[0])
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Give the file its final name, in one step, unless something has that name already."""
-    try:
-        os.link(partial, target)
-    except FileExistsError as exc:
-        raise TransferFailed(f"{target.name} exists already and was left as it is") from exc
-    except OSError as exc:
-        if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
-            raise
-        # No hard links here (FAT, some network disks). The name is taken, empty, for the moment
-        # between these two lines; that is the price of never replacing what is somebody else's.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        partial.replace(target)
-
-
-_EXPLANATIONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (NameResolutionError, "the host name has no address"),  # a NewConnectionError: goes first
-    (NewConnectionError, "no connection: {cause}"),
-    (ConnectTimeoutError, "connecting took too long"),
-    ((ReadTimeoutError, TimeoutError), "the connection was silent for too long"),
-    ((SSLError, ssl.SSLError), "TLS failed: {cause}"),
-    (http.client.IncompleteRead, "broke off in the middle of its chunks"),
-)
-
-
-def _printable(message: str) -> str:
-    """Return what any database and terminal takes: parts of it were written by the origin."""
-    return "".join(character if character.isprintable() else "?" for character in message[:500])
-
-
-def _explain(exc: Exception) -> str:
-    """Return a sentence for people; it names no address, only what the URL says already."""
-    for kind, sentence in _EXPLANATIONS:
-        if isinstance(exc, kind):
-            return sentence.format(cause=_last_cause(exc))
-    return f"{type(exc).__name__}: {_last_cause(exc)}"
-
-
-def _last_cause(exc: BaseException) -> str:
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror  # without the path: that is the server's affair
-    return str(exc) or type(exc).__name__

@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger
+from cacheapp.downloads import ledger, live
 from cacheapp.downloads.host import existing_host, host
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order, OrderRefused, read_order
@@ -59,7 +59,10 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     job = _current(job_id)
     if request.method == "DELETE":
         return _cancel(job)
-    return answer(HTTPStatus.OK, **_shown(job), **_errors(job))
+    running = job.state == JobState.RUNNING
+    return answer(
+        HTTPStatus.OK, **_shown(job), live=live.seen(job.id) if running else None, **_errors(job)
+    )
 
 
 def _order(request: HttpRequest) -> HttpResponseBase:

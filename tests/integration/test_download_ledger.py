@@ -8,10 +8,10 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import ledger
-from cacheapp.downloads.engine import Item, Plan, Progress, Report
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
+from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.states import FileState, JobState
 
 pytestmark = pytest.mark.django_db
@@ -81,7 +81,7 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
     _age(job, 60)
     reports = [_done(plan.items[0]), Report(plan.items[1], FileState.FAILED, error="answered 404")]
     told = ledger.record(ME, {job.id: (reports, Progress(1, 1, 15))})
-    assert told == ledger.Told(cancelled=frozenset(), lost=frozenset())
+    assert told == ledger.Told(frozenset(), frozenset(), frozenset())
     job.refresh_from_db()
     assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
     assert _states(job) == ["succeeded", "failed", "queued", "queued"]

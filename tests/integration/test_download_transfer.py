@@ -1,5 +1,6 @@
 """One file from a real origin that may misbehave: whole, or not at all."""
 
+import hashlib
 import resource
 import threading
 from collections.abc import Callable, Iterator
@@ -9,15 +10,11 @@ import pytest
 import urllib3
 
 from cacheapp.downloads import connections
+from cacheapp.downloads.explanations import TransferAborted, TransferFailed
 from cacheapp.downloads.guards import Guard
-from cacheapp.downloads.transfer import (
-    Buffer,
-    Limits,
-    Transfer,
-    TransferAborted,
-    TransferFailed,
-    partial_path,
-)
+from cacheapp.downloads.partial import Stem
+from cacheapp.downloads.transfer import Transfer
+from cacheapp.downloads.wanted import Buffer, Fetched, Limits, Wanted
 from cacheapp.lab.waiting import until
 from tests.origin import Origin, body
 
@@ -37,14 +34,21 @@ def client() -> Iterator[urllib3.PoolManager]:
     manager.clear()
 
 
+JOB = "0123456789ab"
 NewTransfer = Callable[..., Transfer]
+
+
+def _transfer(
+    url: str, directory: Path, limits: Limits, *origins: str, name: str = "name"
+) -> Transfer:
+    wanted = Wanted(url, directory / name, Stem(directory, JOB, 0, 1))
+    return Transfer(wanted, Guard(frozenset([url[: url.index("/", 8)], *origins])), limits)
 
 
 @pytest.fixture
 def new(origin: Origin, tmp_path: Path) -> NewTransfer:
-    def make(limits: Limits = LIMITS, *origins: str) -> Transfer:
-        guard = Guard(frozenset([origin.url, *origins]))
-        return Transfer(guard, limits, partial_path(tmp_path, 0), tmp_path / "name")
+    def make(path: str, limits: Limits = LIMITS, *origins: str) -> Transfer:
+        return _transfer(origin.url + path, tmp_path, limits, *origins)
 
     return make
 
@@ -57,7 +61,7 @@ def failure(
 
     def fetch(path: str, limits: Limits = LIMITS) -> str:
         with pytest.raises(TransferFailed) as caught:
-            new(limits).run(client, origin.url + path, Buffer())
+            new(path, limits).run(client, Buffer())
         assert list(tmp_path.iterdir()) == []
         return str(caught.value)
 
@@ -74,10 +78,11 @@ def test_a_file_arrives_whole_under_its_name_alone(
     new: NewTransfer,
     tmp_path: Path,
 ) -> None:
-    transfer = new()
     if kind == "chunked" and size < 2:
         size = 2  # an empty chunk would end it
-    assert transfer.run(client, f"{origin.url}/{kind}/a?bytes={size}", Buffer()) == size
+    transfer = new(f"/{kind}/a?bytes={size}")
+    digest = hashlib.sha256(body({"bytes": str(size)})).hexdigest()
+    assert transfer.run(client, Buffer()) == Fetched(size, digest)
     assert transfer.bytes_done == size
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
     assert (tmp_path / "name").read_bytes() == body({"bytes": str(size)})
@@ -115,9 +120,9 @@ def test_a_bad_answer_fails_with_the_reason_and_leaves_nothing(
 def test_more_than_announced_is_cut_and_does_not_reach_the_next_file(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
-    assert new().run(client, f"{origin.url}/more/a", Buffer()) == 1000
+    assert new("/more/a").run(client, Buffer()).size == 1000
     (tmp_path / "name").unlink()
-    assert new().run(client, f"{origin.url}/file/b?n=7", Buffer()) == 1000
+    assert new("/file/b?n=7").run(client, Buffer()).size == 1000
     assert (tmp_path / "name").read_bytes() == body({"n": "7"})
 
 
@@ -137,7 +142,7 @@ def test_redirects_are_followed_to_allowed_origins_only(
         path = f"/redirect/a?to={other.url}/file/b"
         assert f"redirected to '{other.url}/file/b': origin {other.url} is not" in failure(path)
         assert other.asked == []  # refused before anything was sent
-        new(LIMITS, other.url).run(client, origin.url + path, Buffer())
+        new(path, LIMITS, other.url).run(client, Buffer())
         assert (tmp_path / "name").read_bytes() == body({})
         assert other.asked == [("GET", "/file/b")]
 
@@ -153,7 +158,7 @@ def test_a_file_that_exists_is_left_as_it_is(
 ) -> None:
     (tmp_path / "name").write_text("mine")
     with pytest.raises(TransferFailed, match="name exists already and was left as it is"):
-        new().run(client, f"{origin.url}/file/a", Buffer())
+        new("/file/a").run(client, Buffer())
     assert (tmp_path / "name").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
@@ -161,19 +166,19 @@ def test_a_file_that_exists_is_left_as_it_is(
 def test_a_partial_file_of_another_transfer_is_not_written_to(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
-    partial_path(tmp_path, 0).write_text("another's")
+    partial = Stem(tmp_path, JOB, 0, 1).path(1000, None)
+    partial.write_text("another's")
     with pytest.raises(TransferFailed, match="File exists"):
-        new().run(client, f"{origin.url}/file/a", Buffer())
-    assert partial_path(tmp_path, 0).read_text() == "another's"
+        new("/file/a").run(client, Buffer())
+    assert partial.read_text() == "another's"
 
 
 def test_nothing_is_decompressed_and_nobody_is_asked_to_compress(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as origin:
-        guard = Guard(frozenset([origin.url]))
-        transfer = Transfer(guard, LIMITS, partial_path(tmp_path, 0), tmp_path / "name")
-        transfer.run(client, f"{origin.url}/file/a?header=Content-Encoding:+gzip", Buffer())
+        url = f"{origin.url}/file/a?header=Content-Encoding:+gzip"
+        _transfer(url, tmp_path, LIMITS).run(client, Buffer())
         assert origin.accept_encodings == {"identity"}
         assert [method for method, _ in origin.asked] == ["GET"]
     assert (tmp_path / "name").read_bytes() == body({})
@@ -183,12 +188,8 @@ def test_a_connection_is_used_again_and_one_closed_meanwhile_is_replaced(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as origin:
-        guard = Guard(frozenset([origin.url]))
-        for number, path in enumerate(["/file/a", "/file/b", "/flaky/c", "/flaky/d"]):
-            partial = partial_path(tmp_path, number)
-            Transfer(guard, LIMITS, partial, tmp_path / path[-1]).run(
-                client, origin.url + path, Buffer()
-            )
+        for path in ["/file/a", "/file/b", "/flaky/c", "/flaky/d"]:
+            _transfer(origin.url + path, tmp_path, LIMITS, name=path[-1]).run(client, Buffer())
         assert origin.connections == 2
         assert [path for _, path in origin.asked] == [
             *("/file/a", "/file/b", "/flaky/c", "/flaky/d", "/flaky/d"),
@@ -205,10 +206,9 @@ def test_an_origin_that_is_not_there_is_one_clear_error(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as gone:
-        url = gone.url
-    transfer = Transfer(Guard(frozenset([url])), LIMITS, partial_path(tmp_path, 0), tmp_path / "a")
+        url = f"{gone.url}/file/a"
     with pytest.raises(TransferFailed, match="no connection: Connection refused"):
-        transfer.run(client, f"{url}/file/a", Buffer())
+        _transfer(url, tmp_path, LIMITS).run(client, Buffer())
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,12 @@ def test_an_origin_that_is_not_there_is_one_clear_error(
 def test_an_abort_wakes_a_thread_that_waits_for_bytes(
     path: str, origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
-    transfer = new(Limits(max_bytes=10**6, connect_s=60, read_s=3600, stall_s=3600))
+    transfer = new(path, Limits(max_bytes=10**6, connect_s=60, read_s=3600, stall_s=3600))
     caught: list[BaseException] = []
 
     def run() -> None:
         try:
-            transfer.run(client, origin.url + path, Buffer())
+            transfer.run(client, Buffer())
         except TransferAborted as exc:
             caught.append(exc)
 
@@ -238,7 +238,7 @@ def test_an_abort_wakes_a_thread_that_waits_for_bytes(
     if path.startswith("/hang/"):
         until(lambda: len(origin.asked) > before, "the request to arrive")
     else:
-        until(partial_path(tmp_path, 0).exists, "the partial file")
+        until(lambda: list(tmp_path.iterdir()), "the partial file")
     transfer.abort("enough")
     thread.join(10)  # far below the time-outs of an hour
     assert not thread.is_alive()
@@ -249,11 +249,11 @@ def test_an_abort_wakes_a_thread_that_waits_for_bytes(
 def test_an_abort_before_the_start_sends_nothing(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer
 ) -> None:
-    transfer = new()
+    transfer = new("/file/a")
     transfer.abort("too early")
     before = len(origin.asked)
     with pytest.raises(TransferAborted, match="too early"):
-        transfer.run(client, f"{origin.url}/file/a", Buffer())
+        transfer.run(client, Buffer())
     assert len(origin.asked) == before
 
 

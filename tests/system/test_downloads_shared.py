@@ -31,7 +31,7 @@ def preloaded_site(
 def _site(
     preload: str, new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin
 ) -> Iterator[Site]:
-    env = {**new_env(), "PRELOAD": preload, "DOWNLOAD_ORIGINS": origin.url}
+    env = {**new_env(), "PRELOAD": preload, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_TRIES": "1"}
     migrate(env)
     found = Site(start_gunicorn(env), env, origin)
     yield found
@@ -125,8 +125,8 @@ def test_a_finished_job_cannot_be_cancelled(site: Site) -> None:
 def test_a_job_waits_for_its_turn_when_the_worker_has_no_threads_left(site: Site) -> None:
     owner = site.workers.find()[0]
     before = len(site.origin.asked)
-    large = site.order([f"/hang/{n}" for n in range(150)], threads=150, pid=owner)
-    until(lambda: len(site.origin.asked) == before + 150, "150 requests in flight", 30)
+    large = site.order([f"/hang/{n}" for n in range(200)], threads=200, pid=owner)
+    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 30)
     small = site.order(paths(60, 100), threads=51, pid=owner)
     queued = site.order(paths(1, 100), threads=1, pid=owner)
     heartbeat = site.look(small)["heartbeat_at"]

@@ -16,7 +16,7 @@ GUARD = Guard(frozenset(["https://files.example.com:443", "http://127.0.0.1:8000
 )
 def test_a_url_of_an_allowed_origin_is_admitted(url: str, target: str) -> None:
     address = GUARD.admit(url)
-    assert address.origin in GUARD.origins
+    assert address.origin in (GUARD.origins or ())
     assert address.target == target
 
 

@@ -4,7 +4,9 @@ import pytest
 
 from cacheapp.downloads.states import (
     FILE_MOVES,
+    FINISHED_JOB,
     JOB_MOVES,
+    OWNED_JOB,
     UNFINISHED_FILE,
     UNFINISHED_JOB,
     FileState,
@@ -15,19 +17,23 @@ from cacheapp.downloads.states import (
 )
 
 
-def test_a_finished_job_or_file_has_no_way_on() -> None:
-    finished = {"succeeded", "failed", "cancelled"}
-    assert {state.value for state, moves in JOB_MOVES.items() if not moves} == finished
-    assert {state.value for state, moves in FILE_MOVES.items() if not moves} == finished
-    assert {JobState.QUEUED, JobState.RUNNING} == UNFINISHED_JOB
+def test_a_finished_job_or_file_has_no_way_on_but_a_retry() -> None:
+    for job in FINISHED_JOB - {JobState.SUCCEEDED}:
+        assert JOB_MOVES[job] == {JobState.QUEUED}
+    for file in set(FileState) - UNFINISHED_FILE - {FileState.SUCCEEDED}:
+        assert FILE_MOVES[file] == {FileState.QUEUED}
+    assert not JOB_MOVES[JobState.SUCCEEDED]
+    assert not FILE_MOVES[FileState.SUCCEEDED]
+    assert {JobState.QUEUED, JobState.RUNNING} == OWNED_JOB
+    assert {JobState.QUEUED, JobState.RUNNING, JobState.PAUSED} == UNFINISHED_JOB
     assert {FileState.QUEUED, FileState.RUNNING} == UNFINISHED_FILE
 
 
 def test_every_state_stands_in_its_table_and_can_be_reached() -> None:
     assert set(JOB_MOVES) == set(JobState)
     assert set(FILE_MOVES) == set(FileState)
-    assert frozenset().union(*JOB_MOVES.values()) == set(JobState) - {JobState.QUEUED}
-    assert frozenset().union(*FILE_MOVES.values()) == set(FileState) - {FileState.QUEUED}
+    assert frozenset().union(*JOB_MOVES.values()) == set(JobState)
+    assert frozenset().union(*FILE_MOVES.values()) == set(FileState)
 
 
 def test_no_job_succeeds_that_never_ran() -> None:

@@ -1,0 +1,92 @@
+"""An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
+
+`/files/<bytes>/<delay_ms>/<name>` is a file of zeros; `/files?list-type=2&prefix=…` lists 200 of
+them as S3 does. It prints its address, and ends with its input.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+LISTED = 200
+_BLOCK = bytes(256 * 1024)
+
+
+def _listing(query: dict[str, list[str]]) -> bytes:
+    prefix = query["prefix"][0]
+    size = int(prefix.split("/")[0])
+    rows = "".join(
+        f"<Contents><Key>{prefix}{n}.bin</Key><Size>{size}</Size><ETag>&quot;v{n}&quot;</ETag>"
+        "<LastModified>2026-11-22T10:00:00.000Z</LastModified></Contents>"
+        for n in range(LISTED)
+    )
+    space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult {space}><Name>files</Name>'
+        f"<Prefix>{prefix}</Prefix><KeyCount>{LISTED}</KeyCount><MaxKeys>1000</MaxKeys>"
+        f"<IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+    ).encode()
+
+
+async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zeros: Path) -> None:
+    tls = writer.get_extra_info("ssl_object") is not None
+    loop = asyncio.get_running_loop()
+    while True:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, target, _ = head.split("\r\n", 1)[0].split(" ")
+        parts = urlsplit(target)
+        if parts.path.count("/") < 3:  # noqa: PLR2004 (that of a listing)
+            found = _listing(parse_qs(parts.query))
+            kind = "application/xml"
+            writer.write(
+                f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(found)}\r\n\r\n".encode()
+                + found
+            )
+            continue
+        _, _, size, delay_ms, name = parts.path.split("/", 4)
+        await asyncio.sleep(int(delay_ms) / 1000)
+        tag = f'ETag: "v{name.partition(".")[0]}"'
+        writer.write(f"HTTP/1.1 200 OK\r\n{tag}\r\nContent-Length: {size}\r\n\r\n".encode())
+        if method == "HEAD":
+            continue
+        left = int(size)
+        if left <= len(_BLOCK):
+            writer.write(_BLOCK[:left])
+            left = 0
+        while left and tls:
+            writer.write(_BLOCK[:left])
+            left -= min(left, len(_BLOCK))
+            await writer.drain()
+        if left:
+            await writer.drain()
+            with zeros.open("rb") as file:
+                await loop.sendfile(writer.transport, file, 0, left)
+
+
+async def _serve(certificate: str | None) -> None:
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    with tempfile.TemporaryDirectory() as directory:
+        zeros = Path(directory) / "zeros"
+        with zeros.open("wb") as file:
+            file.truncate(2**31)
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await _talk(reader, writer, zeros)
+            writer.close()
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=1024, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        print(f"https://localhost:{port}" if context else f"http://127.0.0.1:{port}", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -1,0 +1,311 @@
+"""How long, and with how much CPU and memory, the download engine fetches; beside its peers.
+
+    python -m benchmarks.download_engine [--runs N] [--only TEXT] [--json FILE]
+
+Every variant of a work takes its turn in each run, in a process of its own, against one loopback
+origin that takes its part of the processors. Peers that are not on this machine are left out, and
+named. Not measured: real networks, disks that are slower than the memory that caches them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import certifi
+import trustme
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = ("aria2c", "curl", "wget")
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Files to fetch, by whom, and what is aimed at."""
+
+    name: str
+    files: int
+    size: int
+    delay_ms: int
+    threads: int
+    peers: tuple[str, ...]
+    measure: str = "wall_s"
+    tls: bool = False
+    digest: bool = True
+    prefix: bool = False
+    divide: float = 1.0
+    """What the measure is divided by: files, or GiB."""
+    goal: float | None = None
+    """At most this."""
+    ratios: tuple[tuple[str, float], ...] = ()
+    """At most so many times what that peer takes."""
+
+
+WORKS = (
+    Work(
+        "200 files, 5 s each, 200 threads, HTTP",
+        200,
+        10_000,
+        5000,
+        200,
+        ("engine", "aria2c", "curl", "requests", "boto3", "wget"),
+        goal=5.3,
+        ratios=(("aria2c", 1.05),),
+    ),
+    Work(
+        "200 files, 5 s each, 200 threads, HTTPS",
+        200,
+        10_000,
+        5000,
+        200,
+        ("engine", "aria2c", "curl", "requests", "boto3"),
+        tls=True,
+        goal=5.45,
+        ratios=(("aria2c", 1.05), ("requests", 0.55), ("boto3", 0.55)),
+    ),
+    Work(
+        "200 objects of a prefix, 5 s each, 200 threads",
+        200,
+        10_000,
+        5000,
+        200,
+        ("command",),
+        prefix=True,
+        goal=5.8,
+    ),
+    Work("one after the other: 3 files, 5 s each", 3, 10_000, 5000, 1, ("engine",), goal=None),
+    Work("50 ms, 8 threads (ideal 1.25 s)", 200, 1000, 50, 8, ("engine", "curl"), goal=1.25 * 1.08),
+    Work(
+        "50 ms, 32 threads (ideal 1.25 s)", 800, 1000, 50, 32, ("engine", "curl"), goal=1.25 * 1.15
+    ),
+    Work(
+        "50 ms, 64 threads (ideal 1.25 s)", 1600, 1000, 50, 64, ("engine", "curl"), goal=1.25 * 1.25
+    ),
+    Work(
+        "200 x 5 MiB, 32 threads, no digest",
+        200,
+        5 * MIB,
+        0,
+        32,
+        ("engine", "aria2c", "curl", "requests"),
+        digest=False,
+        ratios=(("aria2c", 0.9),),
+    ),
+    Work(
+        "200 x 5 MiB, 32 threads, SHA-256",
+        200,
+        5 * MIB,
+        0,
+        32,
+        ("engine", "aria2c", "curl"),
+        ratios=(("aria2c", 1.15),),
+    ),
+    Work(
+        "CPU seconds per GiB, one stream, HTTP",
+        1,
+        1024 * MIB,
+        0,
+        1,
+        ("engine", "curl"),
+        "cpu_s",
+        digest=False,
+        ratios=(("curl", 1.0),),
+    ),
+    Work(
+        "CPU seconds per GiB, one stream, HTTPS",
+        1,
+        1024 * MIB,
+        0,
+        1,
+        ("engine", "curl"),
+        "cpu_s",
+        tls=True,
+        digest=False,
+        ratios=(("curl", 1.1),),
+    ),
+    Work(
+        "CPU ms per file, 2,000 x 4 KiB, 32 threads",
+        2000,
+        4096,
+        0,
+        32,
+        ("engine", "command", "boto3", "requests", "curl"),
+        "cpu_s",
+        divide=2.0,
+        goal=0.30,
+        ratios=(("boto3", 0.25),),
+    ),
+    Work(
+        "memory above idle, 200 threads, MB",
+        200,
+        MIB,
+        1000,
+        200,
+        ("engine", "requests"),
+        "memory_mb",
+        goal=60.0,
+    ),
+)
+
+
+@contextlib.contextmanager
+def _origin(*words: str) -> Iterator[str]:
+    """Yield the address of an origin in a process of its own; it ends with its input."""
+    command = [sys.executable, "-m", "benchmarks._bulk_origin", *words]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None  # noqa: S101 (for the type checker, as below)
+        assert process.stdout is not None  # noqa: S101
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+def once(work: Work, peer: str, origin: str, authority: str) -> float:
+    """Return what one peer takes for a work, once."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as place:
+        directory = Path(place) / "files"
+        directory.mkdir()
+        below = f"{work.size}/{work.delay_ms}"
+        found: dict[str, Any] = {
+            "urls": [f"{origin}/files/{below}/{n}.bin" for n in range(work.files)],
+            "threads": work.threads,
+            "directory": str(directory),
+            "digest": work.digest,
+            "endpoint": origin,
+        }
+        if work.prefix:
+            found["prefix"] = f"{below}/"
+        env = {
+            **os.environ,
+            "DATA_DIR": f"{place}/data",
+            "DEBUG": "1",
+            "LOG_LEVEL": "ERROR",
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+        }
+        if work.tls:
+            found["authority"] = env["SSL_CERT_FILE"] = authority
+        order = Path(place) / "work.json"
+        order.write_text(json.dumps(found))
+        command = [sys.executable, "-m", "benchmarks._download_peers", peer, str(order)]
+        child = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+        if child.returncode:
+            raise RuntimeError(f"{peer}: {child.stderr[-2000:]}")
+        whole = [path for path in directory.rglob("*.bin") if path.stat().st_size == work.size]
+        if len(whole) != work.files:
+            raise RuntimeError(f"{peer}: {len(whole)} whole files of {work.files}")
+        return float(json.loads(child.stdout)[work.measure]) / work.divide
+
+
+def measure(works: list[Work], runs: int) -> dict[str, dict[str, list[float]]]:
+    """Return the samples of each peer by work; the peers take turns."""
+    samples: dict[str, dict[str, list[float]]] = {}
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ca = trustme.CA()
+        # With the authorities that everybody has: loading them is a part of what TLS costs.
+        (place / "ca.pem").write_bytes(Path(certifi.where()).read_bytes() + ca.cert_pem.bytes())
+        ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            str(place / "server.pem")
+        )
+        plain = stack.enter_context(_origin())
+        secure = stack.enter_context(_origin(str(place / "server.pem")))
+        for work in works:
+            peers = [name for name in work.peers if name not in PROGRAMS or shutil.which(name)]
+            found = samples[work.name] = {peer: [] for peer in peers}
+            for _ in range(runs):
+                for peer in peers:
+                    origin = secure if work.tls else plain
+                    found[peer].append(once(work, peer, origin, str(place / "ca.pem")))
+            _show(work, found)
+    return samples
+
+
+def _show(work: Work, found: dict[str, list[float]]) -> None:
+    medians = {peer: statistics.median(raw) for peer, raw in found.items()}
+    print(f"\n{work.name}")
+    for peer, raw in found.items():
+        print(f"  {peer:<10}{medians[peer]:>9.3f}   {min(raw):.3f} to {max(raw):.3f}")
+    for text, met in verdicts(work, medians):
+        print(f"  {'met   ' if met else 'MISSED'} {text}")
+
+
+def verdicts(work: Work, medians: dict[str, float]) -> list[tuple[str, bool]]:
+    """Return each goal in words, and whether it is met; goals beside absent peers are left out."""
+    ours = medians[work.peers[0]]
+    found = []
+    if work.goal is not None:
+        found.append((f"{ours:.3f}, goal at most {work.goal:.3f}", ours <= work.goal))
+    for peer, factor in work.ratios:
+        if peer in medians:
+            ratio = ours / medians[peer]
+            found.append((f"{ratio:.2f}x {peer}, goal at most {factor:.2f}x", ratio <= factor))
+    return found
+
+
+def conditions(command: list[str]) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    packages = ("urllib3", "botocore", "requests", "boto3", "Django")
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "command": " ".join(["python -m benchmarks.download_engine", *command]),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "absent": [name for name in PROGRAMS if not shutil.which(name)],
+        "machine": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def main() -> int:
+    """Print each work with its goals; return 1 when one is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="", help="works whose name contains this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep samples and conditions")
+    options = parser.parse_args()
+    found: dict[str, Any] = conditions(sys.argv[1:])
+    print(", ".join(f"{key} {value}" for key, value in found.items()))
+    works = [work for work in WORKS if options.only in work.name]
+    samples = measure(works, options.runs)
+    found["samples"] = samples
+    found["goals"] = {
+        work.name: verdicts(
+            work, {peer: statistics.median(raw) for peer, raw in samples[work.name].items()}
+        )
+        for work in works
+    }
+    found["load_after"] = round(os.getloadavg()[0], 2)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    missed = [name for name, goals in found["goals"].items() if not all(met for _, met in goals)]
+    print(f"\nmissed: {'; '.join(missed)}" if missed else "\nall goals met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Jobs from a terminal: how they are made and found again, and how files join them as they are listed."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, Max
+
+from cacheapp.downloads.ledger import Owner, now
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.names import REFUSED, first_free, name_key
+from cacheapp.downloads.plan import Item
+from cacheapp.downloads.sources import Entry
+from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """What a lot of a listing has become."""
+
+    items: tuple[Item, ...]
+    refused: int
+
+
+def fingerprint(identity: str, directory: Path) -> str:
+    """Return the same text for the same source and destination: by it a command finds its job."""
+    return hashlib.sha256(f"{identity}\0{directory}".encode()).hexdigest()
+
+
+def find(mark: str) -> DownloadJob | None:
+    """Return the newest job of a command that has not come to its end."""
+    jobs = DownloadJob.objects.filter(fingerprint=mark).order_by("-created_at")
+    job = jobs.first()
+    return None if job is None or job.state == JobState.SUCCEEDED else job
+
+
+def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) -> DownloadJob:
+    """Write a queued job that has no files yet."""
+    moment = now()
+    return DownloadJob.objects.create(
+        threads=threads,
+        source=source,
+        fingerprint=mark,
+        destination=str(directory),
+        listed_all=False,
+        owner=owner.token,
+        owner_pid=owner.pid,
+        heartbeat_at=moment,
+        created_at=moment,
+        files_total=0,
+    )
+
+
+@transaction.atomic
+def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Added | None:
+    """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
+
+    Names are made unique within the job. An entry that is refused is a failed file.
+    """
+    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
+    if not mine.update(files_total=F("files_total") + len(entries), listed_to=mark):
+        return None
+    last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
+    first = 0 if last is None else last + 1
+    names = _unique(job_id, [entry.name for entry in entries])
+    rows = [
+        _row(job_id, position, entry, name)
+        for position, (entry, name) in enumerate(zip(entries, names, strict=True), first)
+    ]
+    DownloadFile.objects.bulk_create(rows, batch_size=500)
+    items = tuple(
+        Item(
+            *(row.pk, row.position, row.url, row.name),
+            *(row.expected_sha256, row.expected_size, row.etag),
+        )
+        for row in rows
+        if row.state == FileState.QUEUED
+    )
+    return Added(items, len(rows) - len(items))
+
+
+def listed_all(job_id: UUID, owner: Owner) -> bool:
+    """Write that every file of the source has a row; return whether the job is still ours."""
+    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
+    return bool(mine.update(listed_all=True))
+
+
+def _row(job_id: UUID, position: int, entry: Entry, name: str) -> DownloadFile:
+    refused = not entry.name
+    return DownloadFile(
+        job_id=job_id,
+        position=position,
+        url=entry.url,
+        name=f"{REFUSED}{position})" if refused else name,
+        name_key=None if refused else name_key(name),
+        expected_sha256=entry.sha256,
+        expected_size=entry.size,
+        etag=entry.etag[:200] if len(entry.etag) <= 200 else "",  # noqa: PLR2004 (the column's)
+        state=FileState.FAILED.value if refused else FileState.QUEUED.value,
+        error=entry.error,
+    )
+
+
+def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
+    """Return the names, numbered where they clash with each other or with the job's others."""
+    wanted = {name_key(name) for name in names if name}
+    there = DownloadFile.objects.filter(job=job_id)
+    taken = set(there.filter(name_key__in=wanted).values_list("name_key", flat=True))
+    next_number: dict[str, int] = {}
+
+    def is_taken(name: str) -> bool:
+        key = name_key(name)
+        return key in taken or (key not in wanted and there.filter(name_key=key).exists())
+
+    found: list[str] = []
+    for name in names:
+        if not name:
+            found.append(name)
+            continue
+        first = name_key(name)
+        unique, next_number[first] = first_free(name, is_taken, next_number.get(first, 2))
+        taken.add(name_key(unique))
+        found.append(unique)
+    return found

@@ -1,0 +1,74 @@
+"""Jobs that rest and go on: paused, taken up again by somebody, tried again where files failed.
+
+Each is one compare-and-set in one transaction, as everything in `ledger`, whose invariants hold here.
+"""
+
+import dataclasses
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+
+from cacheapp.downloads.ledger import Owner, is_orphan, mine, now, put_down, write
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.names import REFUSED
+from cacheapp.downloads.plan import Progress, Report
+from cacheapp.downloads.states import (
+    OWNED_JOB,
+    UNFINISHED_FILE,
+    FileState,
+    JobState,
+    file_sources,
+    sources,
+)
+
+
+def ask_pause(job_id: UUID) -> bool:
+    """Leave word that a job is to pause; return whether it was queued or running."""
+    asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
+    return bool(asked.update(pause_asked=True))
+
+
+@transaction.atomic
+def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, why: str) -> bool:
+    """Let go of a job whose run was stopped, to be gone on with; return whether it was ours."""
+    job = mine(job_id, owner).select_for_update().first()
+    if job is None:
+        return False
+    write(reports)
+    put_down(job, why)
+    DownloadJob.objects.filter(id=job_id).update(**dataclasses.asdict(progress))
+    return True
+
+
+@transaction.atomic
+def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
+    """Queue a job again, as ours: one that is paused, has failed or was cancelled, or is an orphan.
+
+    Files that failed or were cancelled are tried again; those that are whole stay, and those that
+    were refused for their keys. Return whether
+    it was we who took it: it must be as `job` was read, so that of many one wins.
+    """
+    same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
+    found = DownloadJob.objects.select_for_update().filter(same).first()
+    free = sources(JobState.QUEUED) - OWNED_JOB
+    if found is None or not (found.state in free or is_orphan(found)):
+        return False
+    again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
+    fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
+    fetchable.filter(state__in=again).update(state=FileState.QUEUED, error="", tries=0)
+    moment = now()
+    DownloadJob.objects.filter(id=job.id).update(
+        state=JobState.QUEUED,
+        owner=owner.token,
+        owner_pid=owner.pid,
+        threads=threads or found.threads,
+        heartbeat_at=moment,
+        finished_at=None,
+        cancel_asked=False,
+        pause_asked=False,
+        error="",
+        files_failed=0,
+    )
+    job.refresh_from_db()
+    return True

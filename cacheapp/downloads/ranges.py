@@ -1,0 +1,120 @@
+"""Which bytes to ask for, and what the answer is worth: range requests without their traps. Pure.
+
+Rule: bytes of two representations never meet in one file. What is on disk is continued only with an
+answer that proves to come from the same representation, by a *strong* validator that the server
+sent with the first bytes and sends again with the next ones (RFC 9110, 8.8, 13.1.5 and 14). A weak
+one calls two objects alike that differ in bytes; a server that ignores `If-Range` answers 206 with
+bytes of another object. Whatever is in doubt is fetched anew.
+"""
+
+import dataclasses
+import datetime as dt
+import re
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+_ENTITY_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_CONTENT_RANGE = re.compile(r"bytes +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_STRONG_AFTER = dt.timedelta(seconds=60)
+"""A date names one representation only if it was old when it was sent: a file may change twice in
+the second that the date can tell apart, and clocks of two servers of one site differ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Have:
+    """The first `size` bytes of a representation, on disk."""
+
+    size: int
+    validator: str
+    """An entity-tag with its quotes, or a date as the server wrote it: what `If-Range` takes."""
+    total: int | None
+    """All its bytes, where the server has said so."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ContentRange:
+    """What a 206 says it contains: `first` to `last`, both included, of `total`."""
+
+    first: int
+    last: int
+    total: int | None
+
+
+class Verdict(Enum):
+    """What to do with an answer to a request for the rest of a file."""
+
+    CONTINUE = "its body goes behind what is there"
+    ANEW = "its body is the whole file: drop what is there"
+    ASK_AGAIN = "it is of no use: drop what is there, and ask for the whole file"
+    NO_FILE = "it brings no bytes: an error, or a redirect"
+
+
+def validator_of(
+    etag: str | None, last_modified: str | None = None, date: str | None = None
+) -> str | None:
+    """Return the strong validator in an answer's headers; `None` where there is none."""
+    if etag is not None and _ENTITY_TAG.fullmatch(etag.strip()):
+        return etag.strip()
+    modified, sent = _moment(last_modified), _moment(date)
+    if modified is None or sent is None or sent - modified < _STRONG_AFTER:
+        return None
+    return last_modified.strip() if last_modified else None
+
+
+def range_headers(have: Have) -> dict[str, str]:
+    """Return the headers that ask for the rest, or for the whole file if it has changed."""
+    return {"Range": f"bytes={have.size}-", "If-Range": have.validator}
+
+
+def needs_nothing(have: Have) -> bool:
+    """Return whether no byte is missing: asking for what lies beyond the end would be an error."""
+    return have.size == have.total
+
+
+def read_content_range(text: str | None) -> ContentRange | None:
+    """Return what a `Content-Range` says, or `None` where it makes no sense."""
+    found = _CONTENT_RANGE.fullmatch(text.strip()) if text else None
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if last < first or (total is not None and last >= total):
+        return None
+    return ContentRange(first, last, total)
+
+
+def judge(status: int, have: Have, content_range: str | None, validator: str | None) -> Verdict:
+    """Return what an answer to `range_headers(have)` is good for.
+
+    `validator` is the answer's own (`same_kind`). 200: the server ignores ranges, or the object has
+    changed; either way its body is whole. 416: the object is shorter now, or the server will not.
+    """
+    if status == 200:  # noqa: PLR2004 (HTTP's own numbers, here and below)
+        return Verdict.ANEW
+    if status == 416:  # noqa: PLR2004
+        return Verdict.ASK_AGAIN
+    if status != 206:  # noqa: PLR2004
+        return Verdict.NO_FILE
+    found = read_content_range(content_range)
+    if found is None or found.first != have.size or validator != have.validator:
+        return Verdict.ASK_AGAIN
+    totals = {have.total, found.total} - {None}
+    if len(totals) != 1:  # two objects; or nobody says where it ends, and a cut would go unseen
+        return Verdict.ASK_AGAIN
+    return Verdict.CONTINUE
+
+
+def same_kind(have: Have, etag: str | None, last_modified: str | None) -> str | None:
+    """Return the header of a 206 that answers to `have`'s validator: the tag, or the date."""
+    found = etag if have.validator.startswith('"') else last_modified
+    return None if found is None else found.strip()
+
+
+def _moment(text: str | None) -> dt.datetime | None:
+    if not text:
+        return None
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, IndexError, TypeError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)

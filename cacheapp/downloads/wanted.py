@@ -1,0 +1,78 @@
+"""What a transfer is asked for, within which limits, and what it answers."""
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+
+from cacheapp.downloads.digests import Sum
+from cacheapp.downloads.exchange import Sign
+from cacheapp.downloads.journal import Journal
+from cacheapp.downloads.partial import Leftover, Stem
+
+READ_BYTES = 256 * 1024
+
+
+class Existing(StrEnum):
+    """What to do where a file has the wanted name already."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    """Leave it, and count it as there."""
+    REPLACE = "replace"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a transfer may take; times in seconds."""
+
+    max_bytes: int
+    connect_s: float = 10.0
+    read_s: float = 60.0
+    """Silence on the connection."""
+    stall_s: float = 60.0
+    """Time in which `READ_BYTES` must come: a trickle keeps `read_s` content, but not this."""
+    max_redirects: int = 5
+    min_free_bytes: int = 0
+    """What stays free on the disk."""
+    digest: bool = True
+    """Make a SHA-256 of every file, not only of those that one was given for."""
+    fsync: bool = False
+    existing: Existing = Existing.FAIL
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """One file that is to be fetched."""
+
+    url: str
+    target: Path
+    stem: Stem
+    sums: tuple[Sum, ...] = ()
+    size: int | None = None
+    etag: str = ""
+    """The entity-tag that a listing gave: the object that is meant, as long as it is there."""
+    sign: Sign | None = None
+    leftover: Leftover | None = None
+    journal: Journal | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """A file that is whole."""
+
+    size: int
+    sha256: str
+    """Hexadecimal; empty where none was wanted."""
+
+
+class Buffer:
+    """One thread's reading space: made when a first body arrives, then used again."""
+
+    def __init__(self) -> None:
+        self._bytes: bytearray | None = None
+
+    def view(self) -> memoryview:
+        """Return the whole space."""
+        if self._bytes is None:
+            self._bytes = bytearray(READ_BYTES)
+        return memoryview(self._bytes)

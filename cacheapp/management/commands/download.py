@@ -1,0 +1,159 @@
+"""`manage.py download`: fetch URLs, a manifest or an S3 prefix with threads; the same command resumes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from rich.console import Console
+
+from cacheapp import clock
+from cacheapp.conf import conf
+from cacheapp.downloads.addresses import read_networks
+from cacheapp.downloads.bucket import Bucket
+from cacheapp.downloads.connections import Urllib3Replaced
+from cacheapp.downloads.display import Display
+from cacheapp.downloads.foreground import Foreground, JobBusy, Wish, me, take_job
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.order import DEFAULT_THREADS
+from cacheapp.downloads.sources import Manifest, Source, SourceRefused, Urls
+from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.wanted import Existing, Limits
+from cacheapp.lab.stopping import Stopped, stopping
+
+MAX_ERRORS = 100
+_FAILED, _REFUSED = 1, 2
+
+
+class Command(BaseCommand):
+    """Run one job in this process, with its bookkeeping in the project's database."""
+
+    help = (
+        "Download SOURCE: one or more http(s) URLs, a manifest file of lines `url [sha256] [name]`, "
+        "or s3://bucket/prefix. Each file arrives whole or not at all. Ctrl-C keeps what is there; "
+        "the same command goes on from it, and tries again what failed. Exit status: 0 when every "
+        "file is whole; 1 when one is not; 2 when nothing could be started; 128 + the signal when "
+        "it was stopped."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "source", nargs="+", help="URLs, a manifest file, or s3://bucket/prefix"
+        )
+        parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
+        parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
+        parser.add_argument(
+            "--existing",
+            choices=[choice.value for choice in Existing],
+            default=Existing.FAIL.value,
+            help="what to do with a file that is there already (default: fail it)",
+        )
+        parser.add_argument(
+            "--fsync", action="store_true", help="make each file outlast a power cut"
+        )
+        parser.add_argument(
+            "--no-digest", action="store_true", help="no SHA-256 but where one is given"
+        )
+        parser.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="NETWORK",
+            help="connect to this network although it is not public, such as 127.0.0.0/8",
+        )
+        parser.add_argument("--endpoint", metavar="URL", help="of an S3 that is not Amazon's")
+        parser.add_argument("--region", help="of the bucket")
+        parser.add_argument("--anonymous", action="store_true", help="do not sign requests to S3")
+        parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Fetch, print what became of it, and exit with a status that says it."""
+        try:
+            wish = self._wish(options)
+            with stopping():
+                job, took_s = self._fetch(wish, quiet=options["json"])
+        except (SourceRefused, JobBusy, Urllib3Replaced, ValueError) as exc:
+            raise CommandError(str(exc), returncode=_REFUSED) from exc
+        except OSError as exc:
+            raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
+        except DatabaseError as exc:
+            message = f"the database does not answer: {exc}; was `manage.py migrate` run?"
+            raise CommandError(message, returncode=_REFUSED) from exc
+        except Stopped as exc:
+            message = f"stopped by {exc}; the same command goes on from here"
+            raise CommandError(message, returncode=128 + exc.number) from None
+        self._tell(job, took_s, as_json=options["json"])
+
+    def _wish(self, options: dict[str, Any]) -> Wish:
+        settings = conf()
+        if not 1 <= options["threads"] <= settings.download_max_threads:
+            raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
+        limits = Limits(
+            max_bytes=settings.download_max_bytes,
+            min_free_bytes=settings.download_min_free_bytes,
+            digest=not options["no_digest"],
+            fsync=options["fsync"],
+            existing=Existing(options["existing"]),
+        )
+        return Wish(
+            source=_source(options),
+            text=" ".join(options["source"])[:2000],
+            directory=options["to"].absolute(),
+            threads=options["threads"],
+            limits=limits,
+            networks=read_networks(options["allow"]),
+        )
+
+    def _fetch(self, wish: Wish, *, quiet: bool) -> tuple[DownloadJob, float]:
+        began_s = clock.monotonic_s()
+        owner = me()
+        job, resumed = take_job(wish, owner)
+        console = Console(file=sys.stderr, quiet=quiet)
+        if resumed:
+            done = job.files.filter(state=FileState.SUCCEEDED).count()
+            console.print(f"Going on with job {job.id}: {done} files are whole already")
+        with Display(console) as display:
+            job = Foreground(wish, job, owner).run(display.show)
+        return job, clock.monotonic_s() - began_s
+
+    def _tell(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
+        failed = job.files.filter(state=FileState.FAILED).order_by("position")
+        errors = list(failed.values("url", "name", "error", "tries")[:MAX_ERRORS])
+        if as_json:
+            found = {
+                "id": str(job.id),
+                "state": job.state,
+                "error": job.error,
+                "directory": job.destination,
+                "files_total": job.files_total,
+                "files_done": job.files_done,
+                "files_failed": job.files_failed,
+                "bytes_done": job.bytes_done,
+                "seconds": round(took_s, 3),
+                "errors": errors,
+            }
+            self.stdout.write(json.dumps(found, indent=2))
+        else:
+            for error in errors:
+                self.stderr.write(f"{error['url']}: {error['error']}")
+            self.stdout.write(
+                f"{job.state}: {job.files_done} of {job.files_total} files, "
+                f"{job.bytes_done} bytes in {took_s:.1f} s; in {job.destination}"
+            )
+        if job.state != JobState.SUCCEEDED:
+            raise CommandError(job.error or job.state, returncode=_FAILED)
+
+
+def _source(options: dict[str, Any]) -> Source:
+    texts = options["source"]
+    if texts[0].startswith("s3://"):
+        if len(texts) > 1:
+            raise SourceRefused("expected one s3://bucket/prefix at a time")
+        place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
+        return Bucket(texts[0], **place)
+    if len(texts) == 1 and "://" not in texts[0]:
+        return Manifest(Path(texts[0]))
+    return Urls(texts)

@@ -1,0 +1,179 @@
+"""A prefix of a real S3 API (moto's server): listing, signing, sub-paths, hostile keys."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from botocore.session import Session
+from django.core.management import CommandError, call_command
+from moto.moto_server.werkzeug_app import create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cacheapp.downloads.bucket import Bucket
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.sources import Entry, SourceRefused
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OBJECTS = 2000
+HOSTILE = ["pre/../../evil", "pre/a//b", "pre/x\\y", "pre/./z"]
+
+
+Asked = list[tuple[str, str, dict[str, str]]]
+
+
+class Handler(WSGIRequestHandler):
+    """Keeps connections open, and notes what it is asked: method, path, headers."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[Asked] = []  # appending is atomic
+
+    def make_environ(self) -> Any:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.asked.append((self.command, self.path, headers))
+        return super().make_environ()
+
+    def log_request(self, *_: Any) -> None:
+        """Say nothing: a line a request is too much."""
+
+
+class Store:
+    """A moto server with buckets, and what it was asked."""
+
+    def __init__(self) -> None:
+        # Past moto's dispatcher, which looks for its services on disk for every request.
+        self._server = make_server(
+            "127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=Handler
+        )
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.client = Session().create_client("s3", "us-east-1", endpoint_url=self.endpoint)
+        self.client.create_bucket(Bucket="files")
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object past HTTP: thousands of requests would take longer than what is tested."""
+        s3_backends["123456789012"]["aws"].put_object("files", key, body)
+
+    def stop(self) -> None:
+        self.client.close()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        found = Store()
+        yield found
+        found.stop()
+
+
+def _body(number: int) -> bytes:
+    return hashlib.shake_256(b"%d" % number).digest(100 + number % 50)
+
+
+def _path(number: int) -> str:
+    return f"{number % 7}/{number % 11}/file {number}+é.bin"
+
+
+def test_a_prefix_of_2000_objects_in_folders_arrives_with_every_digest_right(
+    store: Store, tmp_path: Path
+) -> None:
+    for number in range(OBJECTS):
+        store.put(f"many/{_path(number)}", _body(number))
+    store.put("many/folder/", b"")
+    store.put("manyother", b"not below the prefix")
+    Handler.asked.clear()
+    call_command(
+        *("download", "s3://files/many/", "--to", str(tmp_path)),
+        *("--endpoint", store.endpoint, "--threads", "16", "--json"),
+    )
+    found = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert found == {_path(number): _body(number) for number in range(OBJECTS)}
+    digests = dict(DownloadFile.objects.values_list("name", "sha256"))
+    assert digests == {
+        _path(number): hashlib.sha256(_body(number)).hexdigest() for number in range(OBJECTS)
+    }
+    asked = list(Handler.asked)
+    methods = [method for method, _, _ in asked]
+    assert set(methods) == {"GET"}  # no HEAD
+    listings = [path for _, path, _ in asked if "list-type=2" in path]
+    assert len(listings) == 3  # 2,001 keys, a thousand to a page
+    gets = [headers for _, path, headers in asked if "list-type=2" not in path]
+    assert len(gets) == OBJECTS
+    assert all(headers["if-match"].startswith('"') for headers in gets)
+    assert all("AWS4-HMAC-SHA256" in headers["authorization"] for headers in gets)
+
+
+def test_a_hostile_key_is_one_failed_file(store: Store, tmp_path: Path) -> None:
+    for key in [*HOSTILE, "pre/good", "pre/Good"]:
+        store.put(key, key.encode())
+    target = tmp_path / "a" / "b" / "c"
+    with pytest.raises(CommandError, match="4 of 6 files failed") as caught:
+        call_command(
+            *("download", "s3://files/pre/", "--to", str(target)),
+            *("--endpoint", store.endpoint, "--json"),
+        )
+    assert caught.value.returncode == 1
+    assert sorted(path.name for path in target.iterdir()) == ["Good", "good-2"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
+        *sorted(target.iterdir(), key=lambda path: path.name == "good-2"),
+    ] or len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+    errors = DownloadFile.objects.filter(state="failed").values_list("error", flat=True)
+    assert len(errors) == 4
+    assert all(error.startswith("the key has") for error in errors)
+
+
+def test_a_listing_is_gone_on_from_its_mark(store: Store) -> None:
+    for name in "abc":
+        store.put(f"marks/{name}", b"x")
+    bucket = Bucket("s3://files/marks/", endpoint=store.endpoint)
+    entries = [entry for entry in bucket.entries("marks/a") if isinstance(entry, Entry)]
+    assert [entry.mark for entry in entries] == ["marks/b", "marks/c"]
+    assert (entries[0].size, entries[0].name) == (1, "b")
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
+    store: Store, tmp_path: Path
+) -> None:
+    store.put("moving/a", b"first")
+    bucket = Bucket("s3://files/moving/", endpoint=store.endpoint)
+    (entry,) = bucket.entries()
+    assert isinstance(entry, Entry)
+    store.put("moving/a", b"second, and longer")
+    call_command(
+        *("download", "s3://files/moving/", "--to", str(tmp_path), "--endpoint", store.endpoint),
+        "--json",
+    )
+    assert (tmp_path / "a").read_bytes() == b"second, and longer"
+
+
+def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match="NoSuchBucket"):
+        call_command(
+            *("download", "s3://nowhere/x", "--to", str(tmp_path)),
+            *("--endpoint", store.endpoint, "--json"),
+        )
+    assert DownloadJob.objects.get().state == "failed"
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///x", "https://files/x", "s3://UPPER_CASE!/x", "s3://files/x?y#z"]
+)
+def test_what_is_no_bucket_is_refused(text: str) -> None:
+    with pytest.raises(SourceRefused):
+        Bucket(text, endpoint="http://127.0.0.1:1")

@@ -1,0 +1,193 @@
+"""Jobs that pause, go on, and are tried again: what the database allows, and to whom."""
+
+import datetime as dt
+import uuid
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads import additions, ledger, pausing
+from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.order import Order
+from cacheapp.downloads.plan import Plan, Progress, Report
+from cacheapp.downloads.sources import Entry
+from cacheapp.downloads.states import FileState, JobState
+
+pytestmark = pytest.mark.django_db
+
+ME = Owner(uuid.uuid4(), 1111)
+OTHER = Owner(uuid.uuid4(), 2222)
+URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
+
+
+@pytest.fixture(autouse=True)
+def root(settings: Settings, tmp_path: Path) -> Path:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path}
+    return tmp_path
+
+
+@pytest.fixture
+def job() -> DownloadJob:
+    return ledger.create(Order(URLS, threads=9), ME)
+
+
+@pytest.fixture
+def plan(job: DownloadJob, root: Path) -> Plan:
+    plan = ledger.start(job, ME, root)
+    assert plan is not None
+    return plan
+
+
+def _states(job: DownloadJob) -> list[str]:
+    return list(job.files.order_by("position").values_list("state", flat=True))
+
+
+def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
+    """Pause the job with one file whole, one on its way, one failed, one not begun."""
+    states = (FileState.SUCCEEDED, FileState.RUNNING, FileState.FAILED)
+    reports = [
+        Report(item, state, bytes_done=5, error="x" if state is FileState.FAILED else "")
+        for item, state in zip(plan.items, states, strict=False)
+    ]
+    assert pausing.pause(job.id, ME, reports, Progress(1, 1, 10), "")
+    return DownloadJob.objects.get(id=job.id)
+
+
+def test_a_pause_is_asked_for_and_the_owner_is_told(job: DownloadJob, plan: Plan) -> None:
+    assert pausing.ask_pause(job.id)
+    assert ledger.record(ME, {}).paused == {job.id}
+
+
+def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
+    job: DownloadJob, plan: Plan
+) -> None:
+    found = _paused(job, plan)
+    assert (found.state, found.pause_asked, found.files_done) == ("paused", False, 1)
+    assert _states(job) == ["succeeded", "queued", "failed", "queued"]
+    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(days=9))
+    found.refresh_from_db()
+    assert not ledger.is_orphan(found)
+    assert not ledger.end_early(found, "no")
+    assert not pausing.ask_pause(job.id)
+
+
+def test_a_late_owner_writes_nothing_to_a_paused_job(job: DownloadJob, plan: Plan) -> None:
+    _paused(job, plan)
+    late = [Report(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
+    assert ledger.record(ME, {job.id: (late, Progress(2, 0, 10))}).lost == {job.id}
+    assert ledger.finish(job.id, ME, late, Progress(4, 0, 20), "") is None
+    assert not pausing.pause(job.id, ME, late, Progress(), "")
+    assert _states(job) == ["succeeded", "queued", "failed", "queued"]
+
+
+def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
+    job: DownloadJob, plan: Plan, root: Path
+) -> None:
+    _paused(job, plan)
+    seen = [DownloadJob.objects.get(id=job.id) for _ in range(3)]
+    assert [pausing.take(found, OTHER) for found in seen] == [True, False, False]
+    again = ledger.start(seen[0], OTHER, root)
+    assert again is not None
+    assert [item.position for item in again.items] == [1, 2, 3]
+    assert again.token == plan.token + 1
+    assert again.done == Progress(files_done=1, bytes_done=5)
+
+
+def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None:
+    _paused(job, plan)
+    assert ledger.ask_cancel(job.id)
+    job.refresh_from_db()
+    assert job.state == "cancelled"
+    assert _states(job) == ["succeeded", "cancelled", "failed", "cancelled"]
+
+
+def test_the_failed_files_of_a_job_are_tried_again(
+    job: DownloadJob, plan: Plan, root: Path
+) -> None:
+    done = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items[:3]]
+    failed = [Report(plan.items[3], FileState.FAILED, error="answered 404")]
+    ledger.finish(job.id, ME, done + failed, Progress(3, 1, 15), "")
+    job.refresh_from_db()
+    assert pausing.take(job, OTHER)
+    assert (job.state, job.error, job.finished_at, job.files_failed) == ("queued", "", None, 0)
+    again = ledger.start(job, OTHER, root)
+    assert again is not None
+    assert [item.position for item in again.items] == [3]
+
+
+def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, plan: Plan) -> None:
+    job.refresh_from_db()
+    assert not pausing.take(job, OTHER)
+    done = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
+    assert ledger.finish(job.id, ME, done, Progress(4, 0, 20), "") is JobState.SUCCEEDED
+    job.refresh_from_db()
+    assert not pausing.take(job, OTHER)
+
+
+def test_an_orphan_can_be_taken(job: DownloadJob, plan: Plan) -> None:
+    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(seconds=60))
+    job.refresh_from_db()
+    assert pausing.take(job, OTHER)
+    assert ledger.record(ME, {job.id: ([], Progress())}).lost == {job.id}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> DownloadJob:
+    return additions.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+
+
+def _entry(name: str, error: str = "") -> Entry:
+    return Entry(name, f"https://a/{name}", "" if error else name, error=error)
+
+
+def test_a_job_whose_process_was_killed_at_a_terminal_is_paused_not_failed(
+    listed: DownloadJob,
+) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(seconds=60))
+    listed.refresh_from_db()
+    assert ledger.end_early(listed, "its worker ended")
+    listed.refresh_from_db()
+    assert (listed.state, listed.error) == ("paused", "its worker ended")
+
+
+def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob) -> None:
+    first = additions.add(listed.id, ME, [_entry("a"), _entry("A"), _entry("", "hostile")], "A")
+    second = additions.add(listed.id, ME, [_entry("a"), _entry("a-2"), _entry("b")], "b")
+    assert first is not None
+    assert second is not None
+    assert (first.refused, [item.name for item in first.items]) == (1, ["a", "A-2"])
+    assert [item.name for item in second.items] == ["a-3", "a-2-2", "b"]
+    assert [item.position for item in second.items] == [3, 4, 5]
+    listed.refresh_from_db()
+    assert (listed.files_total, listed.listed_to, listed.listed_all) == (6, "b", False)
+    assert DownloadFile.objects.get(state="failed").error == "hostile"
+    assert additions.add(listed.id, OTHER, [_entry("c")], "c") is None
+
+
+def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    added = additions.add(listed.id, ME, [_entry("a")], "a")
+    assert added is not None
+    done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
+    state = ledger.finish(listed.id, ME, done, Progress(1, 0, 1), "listing: Connection refused")
+    assert state is JobState.FAILED
+    listed.refresh_from_db()
+    assert listed.error == "listing: Connection refused"
+
+
+def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: DownloadJob) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    added = additions.add(listed.id, ME, [_entry("a"), _entry("", "hostile")], "z")
+    assert added is not None
+    additions.listed_all(listed.id, ME)
+    failed = [Report(added.items[0], FileState.FAILED, error="answered 404")]
+    assert ledger.finish(listed.id, ME, failed, Progress(0, 2, 0), "") is JobState.FAILED
+    listed.refresh_from_db()
+    assert pausing.take(listed, OTHER)
+    plan = ledger.start(listed, OTHER, None, stream=True)
+    assert plan is not None
+    assert plan.done == Progress(files_failed=1)
+    assert [item.name for item in ledger.unfinished(listed.id)] == ["a"]

@@ -1,0 +1,92 @@
+"""Objects that an origin serves and that change while they are fetched, with ranges, well or badly."""
+
+import dataclasses
+from collections.abc import Mapping
+from email.utils import formatdate
+
+
+@dataclasses.dataclass
+class Version:
+    """What an object is at one time."""
+
+    body: bytes
+    etag: str | None = None
+    modified_s: float | None = None
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def validators(self) -> dict[str, str]:
+        found = dict(self.headers)
+        if self.etag is not None:
+            found["ETag"] = self.etag
+        if self.modified_s is not None:
+            found["Last-Modified"] = formatdate(self.modified_s, usegmt=True)
+        return found
+
+
+@dataclasses.dataclass
+class Thing:
+    """An object: each request meets the next of `versions`, and the last one from then on.
+
+    `cuts`: after how many bytes of the body each request's connection breaks; `None`: it does not.
+    """
+
+    versions: list[Version]
+    cuts: list[int | None] = dataclasses.field(default_factory=list)
+    hang: bool = False
+    """Instead of breaking a connection at its cut, say nothing more on it."""
+    ranges: bool = True
+    if_range: bool = True
+    """Whether it heeds `If-Range`; if not, it sends ranges of whatever is there."""
+    lies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Headers of a 206 that are sent instead of the right ones."""
+    refusals: list[str] = dataclasses.field(default_factory=list)
+    """Heads sent instead of an answer, one for each request, first."""
+    asked: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """The headers of each request."""
+
+    def answer(self, fields: Mapping[str, str]) -> tuple[bytes, bytes, bool]:
+        """Return head, body, and whether to break the connection then."""
+        number = len(self.asked)
+        self.asked.append(dict(fields))
+        if number < len(self.refusals) and self.refusals[number]:
+            return (
+                f"HTTP/1.1 {self.refusals[number]}\r\nContent-Length: 0\r\n\r\n".encode(),
+                b"",
+                False,
+            )
+        version = self.versions[min(number, len(self.versions) - 1)]
+        cut = self.cuts[number] if number < len(self.cuts) else None
+        status, headers, body = self._respond(version, fields)
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        sent = body if cut is None else body[:cut]
+        return f"HTTP/1.1 {status}\r\n{head}\r\n".encode(), sent, cut is not None
+
+    def _respond(
+        self, version: Version, fields: Mapping[str, str]
+    ) -> tuple[str, dict[str, str], bytes]:
+        headers = {"Date": formatdate(usegmt=True), **version.validators}
+        wanted = fields.get("if-match")
+        if wanted is not None and wanted != version.etag:
+            return "412 Precondition Failed", {"Content-Length": "0"}, b""
+        first = self._first(version, fields)
+        if first is None:
+            return "200 OK", {**headers, "Content-Length": str(len(version.body))}, version.body
+        total = len(version.body)
+        if first >= total:
+            unsatisfied = {"Content-Range": f"bytes */{total}", "Content-Length": "0"}
+            return "416 Range Not Satisfiable", unsatisfied, b""
+        body = version.body[first:]
+        headers["Content-Range"] = f"bytes {first}-{total - 1}/{total}"
+        headers["Content-Length"] = str(len(body))
+        headers.update(self.lies)
+        return "206 Partial Content", {k: v for k, v in headers.items() if v}, body
+
+    def _first(self, version: Version, fields: Mapping[str, str]) -> int | None:
+        text = fields.get("range")
+        if not self.ranges or text is None:
+            return None
+        known = {version.etag, version.validators.get("Last-Modified")}
+        if self.if_range and fields.get("if-range") not in known:
+            return None
+        return int(text.removeprefix("bytes=").removesuffix("-"))
