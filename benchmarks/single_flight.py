@@ -8,13 +8,9 @@ each, while another process computes: what counts is the CPU time of the process
 Not measured: a network between, factories that use the CPU.
 """
 
-import argparse
 import contextlib
-import json
 import multiprocessing
 import multiprocessing.synchronize
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,11 +21,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import django
 from django.conf import settings
 from django.core.cache import caches
 
-from benchmarks.redis_cache import _commit
+from benchmarks.measuring import command_line, set_up_django, write_report
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import pause, until
 
@@ -55,8 +50,7 @@ def _entry(alias: str, under: Path | None) -> Iterator[Setup]:
 
 
 def _set_up(setup: Setup) -> Any:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
-    django.setup()
+    set_up_django()
     for name, value in setup.items():
         setattr(settings, name, value)
     return caches["default"]
@@ -178,7 +172,7 @@ def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) 
 
 def main() -> int:
     """Measure, print, and return 0 unless a key was computed more than once."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--alias", choices=["disk", "redis"], default="disk")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--threads", type=int, default=8, help="of each process")
@@ -187,7 +181,6 @@ def main() -> int:
     parser.add_argument("--waiters", type=int, default=100)
     parser.add_argument("--window", type=float, default=5, help="seconds in which CPU is measured")
     parser.add_argument("--under", type=Path, help="directory whose filesystem is measured")
-    parser.add_argument("--json", type=Path, help="write all samples to this file")
     asked = parser.parse_args()
     with _entry(asked.alias, asked.under) as setup:
         _set_up(setup)
@@ -205,18 +198,13 @@ def main() -> int:
         f"{asked.waiters} waiters in one process, part of one core (goal 5 %):\n"
         f"  for one key {one:.2%}, for one key each {each:.2%}"
     )
-    if asked.json:
-        report = {
-            "commit": _commit(),
-            "command": "python -m benchmarks.single_flight " + " ".join(sys.argv[1:]),
-            "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}",
-            "load": os.getloadavg(),
-            "calls": calls,
-            "delays_ms": delays,
-            "waiting_share": {"one key": one, "one key each": each},
-        }
-        asked.json.write_text(json.dumps(report))
+    figures = {
+        "calls": calls,
+        "delays_ms": delays,
+        "waiting_share": {"one key": one, "one key each": each},
+    }
+    packages = ["Django", "diskcache", "django-redis", "redis"]
+    write_report(asked.json, "single_flight", packages, figures)
     return 0 if set(calls) == {1} else 1
 
 
