@@ -59,7 +59,7 @@ def _origin() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _gunicorn(origin: str, data: Path) -> Iterator[Workers]:
+def _gunicorn(origin: str, data: Path, count: int) -> Iterator[Workers]:
     env = {
         "DJANGO_SETTINGS_MODULE": "project.settings",
         "DATA_DIR": str(data),
@@ -67,13 +67,13 @@ def _gunicorn(origin: str, data: Path) -> Iterator[Workers]:
         "DEMO": "1",
         "SECURE_SSL_REDIRECT": "0",
         "LOG_LEVEL": "ERROR",
-        "WEB_CONCURRENCY": "4",
+        "WEB_CONCURRENCY": str(count),
         "DOWNLOAD_ORIGINS": origin,
     }
     migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
     subprocess.run(migrate, cwd=ROOT, env={**os.environ, **env}, check=True)
     server = GunicornServer("project.wsgi:application", ROOT, env)
-    with server, Workers(server.url, count=4) as workers:
+    with server, Workers(server.url, count=count) as workers:
         server.start()
         yield workers
 
@@ -117,18 +117,18 @@ def over_http(urls: list[str], workers: Workers) -> float:
     return clock.monotonic_s() - began_s
 
 
-def measure(runs: int, files: int, delay_ms: int) -> dict[str, list[float]]:
+def measure(runs: int, files: int, delay_ms: int, workers: int) -> dict[str, list[float]]:
     """Return the seconds of each run by variant; the variants take turns."""
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(_origin())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        workers = stack.enter_context(_gunicorn(origin, directory / "data"))
+        served = stack.enter_context(_gunicorn(origin, directory / "data", workers))
         urls = _urls(origin, files, delay_ms)
         few = urls[:_SEQUENTIAL_FILES]
         share = len(urls) / len(few)
         variants: dict[str, Turn] = {
             f"engine, {THREADS} threads": lambda: [engine(urls, origin, directory, THREADS)],
-            f"over HTTP, {THREADS} threads": lambda: [over_http(urls, workers)],
+            f"over HTTP, {THREADS} threads": lambda: [over_http(urls, served)],
             _SEQUENTIAL: lambda: [share * engine(few, origin, directory, 1)],
         }
         return take_turns(variants, runs)
@@ -140,8 +140,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--delay-ms", type=int, default=DELAY_MS, help="of the origin's answers")
+    parser.add_argument("--workers", type=int, default=4, help="of Gunicorn; at least 2")
     asked = parser.parse_args()
-    samples = {f"{asked.files} files": measure(asked.runs, asked.files, asked.delay_ms)}
+    samples = {
+        f"{asked.files} files": measure(asked.runs, asked.files, asked.delay_ms, asked.workers)
+    }
     results = summaries(samples)
     print(*table("seconds", results, _SEQUENTIAL), sep="\n")
     figures = {

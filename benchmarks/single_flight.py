@@ -9,7 +9,6 @@ Not measured: a network between, factories that use the CPU.
 """
 
 import contextlib
-import multiprocessing
 import multiprocessing.synchronize
 import statistics
 import sys
@@ -25,10 +24,10 @@ from django.conf import settings
 from django.core.cache import caches
 
 from benchmarks.measuring import command_line, set_up_django, write_report
+from benchmarks.measuring.processes import context
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import pause, until
 
-_CONTEXT = multiprocessing.get_context("spawn")
 _SETTLED_S = 120.0
 Setup = dict[str, Any]
 
@@ -95,12 +94,12 @@ def _cold(
     setup: Setup, processes: int, threads: int, rounds: int, factory_s: float
 ) -> tuple[list[int], list[float]]:
     """Return the factory's calls and the last caller's delay in ms, by round."""
-    barrier = _CONTEXT.Barrier(processes)
+    barrier = context.Barrier(processes)
     pipes, running = [], []
     for _ in range(processes):
-        ours, theirs = _CONTEXT.Pipe(duplex=False)
+        ours, theirs = context.Pipe(duplex=False)
         args = (theirs, barrier, setup, threads, rounds, factory_s)
-        process = _CONTEXT.Process(target=_client, args=args, daemon=True)
+        process = context.Process(target=_client, args=args, daemon=True)
         process.start()
         pipes.append(ours)
         running.append(process)
@@ -149,8 +148,8 @@ def _wait(pipe: Connection, setup: Setup, keys: list[str], window_s: float) -> N
 
 def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) -> float:
     held = [f"{name}-{n}" for n in range(keys)]
-    over = _CONTEXT.Event()
-    holder = _CONTEXT.Process(target=_hold, args=(setup, held, over), daemon=True)
+    over = context.Event()
+    holder = context.Process(target=_hold, args=(setup, held, over), daemon=True)
     cache: Any = caches["default"]
     before = cache.stats()["factory_runs"]
     holder.start()
@@ -159,9 +158,9 @@ def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) 
         "all factories to run",
         _SETTLED_S,
     )
-    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    ours, theirs = context.Pipe(duplex=False)
     asked = [held[n % keys] for n in range(waiters)]
-    process = _CONTEXT.Process(target=_wait, args=(theirs, setup, asked, window_s), daemon=True)
+    process = context.Process(target=_wait, args=(theirs, setup, asked, window_s), daemon=True)
     process.start()
     share: float = ours.recv()
     over.set()

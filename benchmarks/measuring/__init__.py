@@ -3,6 +3,8 @@
 rounds      turns and timed calls
 figures     summaries, ratios and tables of them: pure
 report      the circumstances, the command line, the file, the progress
+processes   how processes are started; preloaded is what they begin with
+values      values and calls that several benchmarks measure
 """
 
 from benchmarks.measuring.figures import Summary, quantile, summaries, summary, table
@@ -17,6 +19,7 @@ from benchmarks.measuring.rounds import (
     Call,
     Samples,
     Turn,
+    clock_us,
     compare_calls,
     take_turns,
     time_calls,
@@ -28,6 +31,7 @@ __all__ = [
     "Samples",
     "Summary",
     "Turn",
+    "clock_us",
     "command_line",
     "compare_calls",
     "progress",

@@ -49,13 +49,13 @@ def table(
 
     `limits` are ratios, by operation and variant, that are printed beside what was found.
     """
-    heads = "".join(f"{column:>11}" for column in _COLUMNS)
+    heads = "".join(f"{column:>13}" for column in _COLUMNS)
     wide = 2 + max((len(name) for by_name in results.values() for name in by_name), default=0)
     high = 2 + max(len(operation) for operation in (*results, unit))
     yield f"{unit:<{high}}{'':<{wide}}{heads}   ratio to {base}"
     for operation, by_name in results.items():
         for name, found in by_name.items():
-            numbers = "".join(f"{found[column]:>11,.2f}" for column in _COLUMNS)
+            numbers = "".join(f"{found[column]:>13,.2f}" for column in _COLUMNS)
             ratio = _ratio(by_name, name, base)
             limit = (limits or {}).get(operation, {}).get(name)
             mark = f" (limit {limit:g})" if limit is not None else ""

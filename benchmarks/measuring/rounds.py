@@ -31,17 +31,17 @@ def time_calls(call: Call, times: int, within_s: float = math.inf) -> list[float
 
     Ends early, after at least one call, when `within_s` is over: slow variants give fewer samples.
     """
-    return [max(0.0, took - _clock_us()) for took in _time_raw(call, times, within_s)]
+    return [max(0.0, took - clock_us()) for took in _time_raw(call, times, within_s)]
 
 
 def _time_raw(call: Call, times: int, within_s: float) -> list[float]:
-    clock = time.perf_counter_ns
+    now = time.perf_counter_ns
     took = []
-    ends = clock() + within_s * 1e9
+    ends = now() + within_s * 1e9
     for _ in range(times):
-        began = clock()
+        began = now()
         call()
-        ended = clock()
+        ended = now()
         took.append((ended - began) / 1000)
         if ended > ends:
             break
@@ -49,7 +49,7 @@ def _time_raw(call: Call, times: int, within_s: float) -> list[float]:
 
 
 @functools.cache
-def _clock_us() -> float:
+def clock_us() -> float:
     """Return what an empty call takes by this clock: on virtual machines a good part of a `get`."""
     return statistics.median(_time_raw(lambda: None, 5000, math.inf))
 
