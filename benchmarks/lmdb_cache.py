@@ -16,9 +16,11 @@ DatabaseCache, which counts its rows: they take very long to fill.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import Samples, command_line, summaries, table, write_report
 from benchmarks.shared_cache import goals
@@ -38,32 +40,36 @@ _PACKAGES = (
 def main() -> int:
     """Measure, print, and return 0; a missed goal is a finding, not an error."""
     asked = _asked()
+    found = json.loads(asked.show.read_text()) if asked.show else _run(asked)
+    results = summaries(found["samples"])
+    figures = goals.figures_of(found["samples"], found["processes"], found["sizes"])
+    findings = goals.judge(figures, found["ours"])
+    if asked.markdown:
+        print(*goals.as_markdown(findings), "", *goals.medians_as_markdown(figures), sep="\n")
+    else:
+        print(*table("microseconds, unless named", results, "locmem"), sep="\n")
+        print(f"\nGoals for {found['ours']}:", *goals.as_text(findings), sep="\n")
+    print(*(f"{name} was not measured: {why}" for name, why in found["missing"].items()), sep="\n")
+    judged = [goals.as_json(finding) for finding in findings]
+    report = {**found, "goals": judged, "summaries": results}
+    write_report(asked.json, "lmdb_cache", _PACKAGES, report)
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what was measured, and what is needed to read it."""
     with (
         tempfile.TemporaryDirectory(dir=asked.under, ignore_cleanup_errors=True) as directory,
         side_by_side(asked.caches, Path(directory)) as peers,
     ):
-        for name, why in peers.missing.items():
-            print(f"{name} is not measured: {why}")
         samples = measure(peers, asked)
-    results = summaries(samples)
-    findings = goals.judge(goals.figures_of(samples, asked.processes, sizes_of(asked)), peers.ours)
-    print(*table("microseconds, unless named", results, "locmem"), sep="\n")
-    print(f"\nGoals for {peers.ours}:", *goals.as_text(findings), sep="\n")
-    if asked.markdown:
-        print(*goals.as_markdown(findings), sep="\n")
-    write_report(
-        asked.json,
-        "lmdb_cache",
-        _PACKAGES,
-        {
-            "ours": peers.ours,
-            "missing": peers.missing,
-            "goals": [_as_json(found) for found in findings],
-            "summaries": results,
-            "samples": samples,
-        },
-    )
-    return 0
+    return {
+        "ours": peers.ours,
+        "missing": peers.missing,
+        "processes": asked.processes,
+        "sizes": sizes_of(asked),
+        "samples": samples,
+    }
 
 
 def _asked() -> argparse.Namespace:
@@ -80,8 +86,14 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=_SIZES, help="of growth")
     parser.add_argument("--full", action="store_true", help="also what takes very long")
     parser.add_argument("--under", type=Path, help="directory whose filesystem is measured")
-    parser.add_argument("--markdown", action="store_true", help="print the goals for a page, too")
-    return parser.parse_args()
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page instead")
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE", help="measure nothing; print this result"
+    )
+    asked = parser.parse_args()
+    if asked.show and asked.json:
+        parser.error("--show measures nothing that --json could keep")
+    return asked
 
 
 def measure(peers: Peers, asked: argparse.Namespace) -> Samples:
@@ -114,17 +126,6 @@ def measure(peers: Peers, asked: argparse.Namespace) -> Samples:
 def sizes_of(asked: argparse.Namespace) -> list[int]:
     """Return the numbers of entries whose growth is measured."""
     return [*asked.sizes, *([_FULL_SIZE] if asked.full else [])]
-
-
-def _as_json(found: goals.Finding) -> dict[str, object]:
-    return {
-        "measure": found.goal.measure,
-        "goal": found.goal.wanted(),
-        "ours": found.ours,
-        "other": found.other,
-        "ratio": found.ratio,
-        "verdict": found.verdict,
-    }
 
 
 if __name__ == "__main__":

@@ -153,6 +153,29 @@ def as_markdown(findings: Iterable[Finding]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def as_json(found: Finding) -> dict[str, object]:
+    """Return the finding for a file."""
+    return {
+        "measure": found.goal.measure,
+        "goal": found.goal.wanted(),
+        "ours": found.ours,
+        "other": found.other,
+        "ratio": found.ratio,
+        "verdict": found.verdict,
+    }
+
+
+def medians_as_markdown(figures: Figures) -> Iterator[str]:
+    """Yield all medians for a page: a row for each measure, a column for each cache."""
+    names = list(dict.fromkeys(name for by_name in figures.values() for name in by_name))
+    yield f"| median | {' | '.join(names)} |"
+    yield "|---" * (len(names) + 1) + "|"
+    for measure, by_name in figures.items():
+        if by_name:
+            cells = (_number(by_name.get(name)) for name in names)
+            yield f"| {measure} | {' | '.join(cells)} |"
+
+
 def _cells(found: Finding) -> tuple[str, str, str]:
     ours, other = (_number(value) for value in (found.ours, found.other))
     return ours, other, "-" if found.ratio is None else f"{found.ratio:.3g}"

@@ -50,6 +50,16 @@ def test_tables_have_a_row_for_each_goal() -> None:
     assert (len(text), len(markdown)) == (1 + len(goals.GOALS), 2 + len(goals.GOALS))
 
 
+def test_medians_have_a_column_for_each_cache_and_a_dash_for_what_was_not_measured() -> None:
+    figures = {"get": {"locmem": 2.5, "ours": 1234.5}, "set": {"ours": 3.0}, "empty": {}}
+    assert list(goals.medians_as_markdown(figures)) == [
+        "| median | locmem | ours |",
+        "|---|---|---|",
+        "| get | 2.5 | 1,234 |",
+        "| set | - | 3 |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "whole"),
     [
