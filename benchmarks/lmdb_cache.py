@@ -64,7 +64,7 @@ def _run(asked: argparse.Namespace) -> dict[str, Any]:
     ):
         samples = measure(peers, asked)
     return {
-        "ours": peers.ours,
+        "ours": asked.ours,
         "missing": peers.missing,
         "processes": asked.processes,
         "sizes": sizes_of(asked),
@@ -76,6 +76,7 @@ def _asked() -> argparse.Namespace:
     parser = command_line(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--caches", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    parser.add_argument("--ours", choices=NAMES, default="our-lmdb", help="whose goals are judged")
     parser.add_argument("--rounds", type=int, default=20, help="of calls and growth")
     parser.add_argument("--calls", type=int, default=50, help="per cache and round")
     parser.add_argument("--windows", type=int, default=5, help="rounds of mix and page")
@@ -116,7 +117,7 @@ def measure(peers: Peers, asked: argparse.Namespace) -> Samples:
         kept = [name for name in names if name not in apart]
         samples[goals.MEMORY_MIB] = memory.measure(peers, kept, asked.entries, asked.processes)
     if "growth" in asked.parts:
-        grown = [name for name in ("locmem", peers.ours) if name in names]
+        grown = [name for name in ("locmem", asked.ours) if name in names]
         samples |= growth.measure(
             grown, sizes_of(asked), peers.directory, asked.rounds, asked.calls
         )

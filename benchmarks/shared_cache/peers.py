@@ -45,10 +45,9 @@ _LIMITED_BY_BYTES = {"diskcache", "our-disk", "our-lmdb"}
 
 @dataclasses.dataclass(frozen=True)
 class Peers:
-    """What can be measured here: `ours` is the name of the backend whose goals are judged."""
+    """What can be measured here."""
 
     caches: dict[str, Entry]
-    ours: str
     directory: Path
     servers: dict[str, Server]
     missing: dict[str, str]
@@ -78,8 +77,7 @@ def side_by_side(wanted: Sequence[str], directory: Path) -> Iterator[Peers]:
             from django.core.management import call_command  # noqa: PLC0415 (needs the settings)
 
             call_command("createcachetable")
-        ours = next((name for name in ("our-lmdb", "our-disk") if name in names), "our-lmdb")
-        yield Peers(caches, ours, directory, servers, missing)
+        yield Peers(caches, directory, servers, missing)
 
 
 def server_of(name: str) -> str | None:
@@ -109,14 +107,8 @@ def _entry(name: str, directory: Path, servers: dict[str, Server]) -> Entry:
 
 
 def _why_missing(name: str) -> str | None:
-    package = name if name in _MEMCACHED else None
-    if package and importlib.util.find_spec(package) is None:
-        return f"the package {package} is not installed (requirements-bench.txt)"
-    if name == "our-lmdb":
-        from cacheapp import backends  # noqa: PLC0415 (what it has is what is asked)
-
-        if not hasattr(backends, "LMDBCache"):
-            return "this checkout has no LMDBCache yet"
+    if name in _MEMCACHED and importlib.util.find_spec(name) is None:  # named like its package
+        return f"the package {name} is not installed (requirements-bench.txt)"
     return None
 
 

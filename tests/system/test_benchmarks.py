@@ -15,7 +15,7 @@ SMALL = {
     "disk_cache": "--rounds 1 --calls 2",
     "downloads": "--runs 1 --files 4 --delay-ms 1 --workers 2",
     "hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
-    "lmdb_cache": "--caches locmem our-lmdb our-disk --rounds 1 --calls 2 --windows 1 "
+    "lmdb_cache": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
     "--seconds 0.02 --processes 2 --connections 3 --entries 300 --sizes 50 500",
     "redis_cache": "--rounds 1 --calls 2",
     "single_flight": "--processes 2 --threads 2 --rounds 1 --factory-ms 5 --waiters 2 --window 0.05",
