@@ -7,6 +7,7 @@ one request on its way. It takes its part of the processors from the server, ali
 import contextlib
 import functools
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ def measure(
     """Return the requests per second, one figure a round, by cache."""
     with contextlib.ExitStack() as stack:
         turns: dict[str, Turn] = {}
+        servers = []
         for name in names:
             env = {
                 "BENCHMARK_ALIAS": name,
@@ -33,12 +35,14 @@ def measure(
                 "MAX_REQUESTS": "0",  # a worker that is replaced takes its LocMemCache along
             }
             server = GunicornServer("benchmarks.shared_cache.site:application", ROOT, env)
-            stack.enter_context(server).start()
+            servers.append(stack.enter_context(server).start())
             turns[name] = functools.partial(_turn, server, connections, seconds)
             # The first answers come when Django is loaded, and fill each worker's own cache.
             _turn(server, connections, seconds)
             progress(f"Gunicorn answers with {name}")
         samples = take_turns(turns, rounds)
+        for server in servers:  # all at once: each takes a second or two
+            server.send(signal.SIGTERM)
     progress("pages")
     return samples
 
