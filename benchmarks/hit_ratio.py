@@ -8,6 +8,7 @@ of real sites.
 """
 
 import argparse
+import array
 import sys
 import tempfile
 from collections.abc import Callable
@@ -73,9 +74,10 @@ def _row(alpha: float, room: int, asked: argparse.Namespace, directory: str) -> 
         "FIFO": Fifo(room).ask,
         _OURS: _asking(cache),
     }
+    drawn = array.array("L", zipf.requests(alpha, asked.keys, count, asked.seed))
     row: Row = {"alpha": alpha, "room": room}
     for name, ask in asks.items():
-        row[name] = sum(map(ask, zipf.requests(alpha, asked.keys, count, asked.seed))) / count
+        row[name] = sum(map(ask, drawn)) / count
     row["entries"] = sum(1 for _ in cache.iter_keys("*"))
     if row["entries"] > room:
         raise RuntimeError(f"{row['entries']} entries; expected at most MAX_ENTRIES, {room}")

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import functools
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ _began_load = os.getloadavg()[0]
 
 def command_line(description: str) -> argparse.ArgumentParser:
     """Return a parser with `--json`; the description is a module's docstring."""
+    _commit()  # what runs is what was there as it began, whatever is committed meanwhile
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,6 +83,7 @@ def _circumstances(benchmark: str, packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _commit() -> str:
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
