@@ -236,9 +236,9 @@ def reverse_key(key: str, prefix: str, version: int) -> str:
 
 
 def test_default_is_shown_only_where_no_other_alias_is_the_same(settings: Settings) -> None:
-    assert aliases() == ["disk", "locmem", "redis"]
+    assert aliases() == ["lmdb", "disk", "locmem", "redis"]
     settings.CACHES = {**settings.CACHES, "default": {**settings.CACHES["locmem"], "VERSION": 2}}
-    assert aliases() == ["default", "disk", "locmem", "redis"]
+    assert aliases() == ["default", "lmdb", "disk", "locmem", "redis"]
 
 
 class DownCache(BaseCache):

@@ -11,7 +11,6 @@ from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.marks import TURNED_AWAY
 from cacheapp.backends.lmdb.records import (
     FORMAT,
-    HEAD,
     HEAD_BYTES,
     INT,
     INT64,
@@ -22,9 +21,11 @@ from cacheapp.backends.lmdb.records import (
     head_of,
     index,
     next_number,
+    pack_head,
     packed,
     payload_of,
     remove,
+    unpack_head,
 )
 from cacheapp.backends.store import NotCountable
 
@@ -108,7 +109,7 @@ def put(
     now = clock.boot_s()
     if now >= session.due_s:
         room.expire(session, transaction, now)
-    write(session, transaction, name, payload, deadline_of(now, ttl))
+    write(session, transaction, name, payload, NEVER if ttl is None else now + ttl)
 
 
 def put_many(
@@ -128,25 +129,25 @@ def write(
     """Put an entry into the place of the one that is there, or at the end of the queue."""
     key, long_key = name
     kind, body = packed(payload)
-    old = transaction.get(key, None, session.entries)
+    entries = session.entries
+    old = transaction.get(key, None, entries)
     longer = HEAD_BYTES + len(long_key) + len(body) - (len(old) if old is not None else -len(key))
     if longer > 0 and room.before_growth(session, transaction, longer, old is None):
-        old = transaction.get(key, None, session.entries)  # perhaps it was this one that went
-    head = head_of(old)
+        old = transaction.get(key, None, entries)  # perhaps it was this one that went
     marks = session.marks
-    if head is None:
-        if old is not None:  # of another format: its other records are not known
-            transaction.delete(key, b"", session.entries)
+    if old is not None and len(old) >= HEAD_BYTES and old[0] == FORMAT:
+        _, _, _, _, indexed, number = unpack_head(old)
+        marks.used[number & marks.mask] = 1
+    else:
+        if old is not None:  # its other records are not known
+            transaction.delete(key, b"", entries)
         number, indexed = next_number(session, transaction), NEVER
         transaction.put(NUMBER.pack(number), key, True, True, True, session.queue)  # noqa: FBT003
         marks.used[number & marks.mask] = kind == SPECIAL  # a lease should be the last to go
-    else:
-        number, indexed = head[5], head[4]
-        marks.used[number & marks.mask] = 1
     if deadline < indexed:
         indexed = index(session, transaction, number, indexed, deadline)
-    header = HEAD.pack(FORMAT, kind, len(long_key), deadline, indexed, number)
-    transaction.put(key, header + long_key + body, True, True, False, session.entries)  # noqa: FBT003
+    header = pack_head(FORMAT, kind, len(long_key), deadline, indexed, number)
+    transaction.put(key, header + long_key + body, True, True, False, entries)  # noqa: FBT003
 
 
 def add(
@@ -181,12 +182,12 @@ def turn_away(session: Session, transaction: Transaction, names: Sequence[bytes]
 
 def incr(session: Session, transaction: Transaction, name: bytes, delta: int) -> int | None:
     """Add to an integer of any size; `None` where there is none; raise `NotCountable`."""
-    found = peek(session, transaction, name)
-    if found is None:
+    raw = transaction.get(name, None, session.entries)
+    head = head_of(raw)
+    if raw is None or head is None or head[3] <= clock.boot_s():
         return None
-    raw, head = found
     if head[1] != INT:
-        if not is_visible(found):
+        if not is_visible((raw, head)):
             return None
         raise NotCountable(payload_of(raw, head))
     begin = HEAD_BYTES + head[2]
@@ -194,8 +195,7 @@ def incr(session: Session, transaction: Transaction, name: bytes, delta: int) ->
         total: int = INT64.unpack_from(raw, begin)[0] + delta
     else:
         total = int.from_bytes(raw[begin:], "little", signed=True) + delta
-    _kind, body = packed(total)
-    transaction.put(name, raw[:begin] + body, True, True, False, session.entries)  # noqa: FBT003
+    transaction.put(name, raw[:begin] + packed(total)[1], True, True, False, session.entries)  # noqa: FBT003
     session.marks.used[head[5] & session.marks.mask] = 1
     return total
 

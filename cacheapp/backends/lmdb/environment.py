@@ -65,6 +65,8 @@ class Session:
         self.environment = opened(path, limits)
         self.begin = self.environment.begin
         try:
+            # The binding begins a write transaction for this: so whoever opens an environment
+            # waits for a writer that stands still, even if he only wants to read.
             self.entries, self.queue, self.deadlines, self.meta = (
                 self.environment.open_db(name, create=False) for name in DATABASES
             )
@@ -119,7 +121,7 @@ class Environment:
         self.look_at_s = 0.0
         self._opening = threading.RLock()
         self._handles: set[_Handle] = set()
-        self._here = _Here()
+        self.here = _Here()
         self._writer: tuple[int, Transaction] | None = None
 
     def __repr__(self) -> str:
@@ -129,20 +131,23 @@ class Environment:
     def handle(self) -> _Handle:
         """Return this thread's handle."""
         try:
-            return self._here.handle
+            return self.here.handle
         except AttributeError:
             handle = _Handle()
             with self._opening:
                 self._handles.add(handle)
-            self._here.handle = handle
-            self._here.owner = _Owner(handle, self._handles)
+            self.here.handle = handle
+            self.here.owner = _Owner(handle, self._handles)
             return handle
 
     # -- operations --------------------------------------------------------------------------
 
     def get(self, name: bytes) -> bytes | None:
         """Return what stands at a key of the entries. The path of every hit."""
-        handle = self.handle()
+        try:
+            handle = self.here.handle
+        except AttributeError:
+            handle = self.handle()
         handle.inside += 1
         try:
             session = self.session
@@ -174,27 +179,36 @@ class Environment:
 
     def write(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Do the same in one write transaction; `lmdb.MapFullError` is left to the caller."""
-        handle = self.handle()
+        try:
+            handle = self.here.handle
+        except AttributeError:
+            handle = self.handle()
         handle.inside += 1
         try:
             session = self.session
             if session is not None and clock.boot_s() < self.look_at_s:
-                return self._written(session, work, args)
-        except (LookAgain, lmdb.Error) as exc:
-            if isinstance(exc, lmdb.MapFullError):
-                raise
+                return self._written(session, handle.thread, work, args)
+        except lmdb.MapFullError:
+            raise
+        except (LookAgain, lmdb.Error):
+            pass  # what it was shows when it is done again, with care
         finally:
             handle.inside -= 1
         return self._run(work, args, writing=True)
 
     def _written(
-        self, session: Session, work: Callable[..., ResultT], args: tuple[Any, ...]
+        self,
+        session: Session,
+        thread: int,
+        work: Callable[..., ResultT],
+        args: tuple[Any, ...],
     ) -> ResultT:
         transaction = session.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
-        self._writer = (threading.get_ident(), transaction)
+        self._writer = (thread, transaction)
         head = session.head
         try:
-            _require_current(head)
+            if head[RETIRED]:
+                raise LookAgain  # noqa: TRY301 (on the path of every write)
             head[BUSY] = 1
             result = work(session, transaction, *args)
             transaction.commit()
@@ -219,7 +233,7 @@ class Environment:
                     if self.session is not session:
                         continue  # a fork, or another thread
                     if writing:
-                        return self._written(session, work, args)
+                        return self._written(session, handle.thread, work, args)
                     found = self._seen(session, work, args)
                     if not session.head[RETIRED]:
                         return found
@@ -263,7 +277,7 @@ class Environment:
         handle = self.handle()
         depth, handle.inside = handle.inside, 0
         if depth:
-            self._rolled_back_what_is_under_us()
+            self._roll_back_what_is_under_us()
         try:
             return self._found()
         finally:
@@ -312,28 +326,31 @@ class Environment:
                     self.place.put_aside(session.path, str(error))
             self._drop(session)
             return True
-        if isinstance(error, lmdb.BadRslotError):
+        if isinstance(error, lmdb.BadRslotError) or (
+            isinstance(error, lmdb.Error) and error.code == errno.EBUSY
+        ):
+            # Busy: we are in a signal handler, inside a write of this thread. Closing rolls it back.
             self._drop(session)
             return True
         if isinstance(error, lmdb.ReadersFullError) and session is not None:
             return session.environment.reader_check() > 0
-        if isinstance(error, lmdb.Error) and error.code == errno.EBUSY:
-            return self._rolled_back_what_is_under_us()
         if isinstance(error, lmdb.Error):
             return error.code == 0  # an object that a fork, or a handler, closed
         return isinstance(error, FileNotFoundError)
 
-    def _rolled_back_what_is_under_us(self) -> bool:
+    def _roll_back_what_is_under_us(self) -> None:
         """End the write transaction that this thread was in when a signal handler came."""
-        if self._writer is None or self._writer[0] != threading.get_ident():
-            return False
-        self._writer[1].abort()
-        return True
+        if self._writer is not None and self._writer[0] == threading.get_ident():
+            self._writer[1].abort()
 
-    def retire(self) -> None:
-        """Give up all that is stored, for every process; the next operation makes a new one."""
+    def give_up(self) -> bool:
+        """Remove all that is stored, for every process; return whether it was not new by then."""
+        session = self.session
         with self._opening, self.place.locked():
+            if session is None or identity_of(session.data) != session.identity:
+                return False  # another process was faster
             self.place.remove_all()
+            return True
 
     # -- the process -------------------------------------------------------------------------
 
@@ -372,11 +389,6 @@ class Environment:
 
     def forget_watches(self) -> None:
         """Do nothing: stores wait, not this."""
-
-
-def _require_current(head: memoryview) -> None:
-    if head[RETIRED]:
-        raise LookAgain
 
 
 def _get(session: Session, transaction: Transaction, name: bytes) -> bytes | None:

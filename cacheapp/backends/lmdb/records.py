@@ -25,6 +25,8 @@ HEAD = struct.Struct(
     "<BBxxIddQ"
 )  # format, kind, bytes of the key within, deadline, indexed, number
 HEAD_BYTES = HEAD.size
+pack_head = HEAD.pack
+unpack_head = HEAD.unpack_from
 NEVER = math.inf
 NUMBER = struct.Struct(">Q")
 _TIME = struct.Struct(">dQ")  # positive doubles sort as their bytes do
@@ -38,7 +40,7 @@ def head_of(raw: bytes | None) -> Head | None:
     """Return the header of an entry, or `None` for one that this format does not know."""
     if raw is None or len(raw) < HEAD_BYTES or raw[0] != FORMAT:
         return None
-    head: Head = HEAD.unpack_from(raw)
+    head: Head = unpack_head(raw)
     return head
 
 

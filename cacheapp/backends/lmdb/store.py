@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +15,7 @@ from cacheapp.backends.forms import Payload
 from cacheapp.backends.lmdb import entries, room
 from cacheapp.backends.lmdb.entries import Found, Name
 from cacheapp.backends.lmdb.environment import Session, Transaction
+from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED, TURNED_AWAY
 from cacheapp.backends.lmdb.names import Names
 from cacheapp.backends.lmdb.records import NEVER, head_of, payload_of
 from cacheapp.backends.lmdb.shared import SharedEnvironment
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 _no_room = Quiet()
 _ATTEMPTS = 6
 _LEAST_WANTED = 64 * 1024
+_PAUSES_S = [0.0, *(0.001 * 2**step for step in range(8))]  # a quarter of a second together
 ResultT = TypeVar("ResultT")
 
 
@@ -38,9 +41,11 @@ class LMDBStore(Store):
         super().__init__()
         self.environment = shared.environment
         self._shared = shared
-        self._names = names
+        self.names = names
         self._name = names.of
         self._read = self.environment.read
+        self._write = self.environment.write
+        self._largest_bytes = self.environment.limits.largest_bytes
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -50,14 +55,14 @@ class LMDBStore(Store):
 
     def get(self, key: str) -> Payload | None:
         """Return the payload: one read transaction, and a mark that the entry was used."""
-        return self._payload(key, self.environment.get(self._names.short(key)), clock.boot_s())
+        return self._payload(key, self.environment.get(self.names.short(key)), clock.boot_s())
 
     def _payload(self, key: str, raw: bytes | None, now: float) -> Payload | None:
         """Return the payload of an entry that is alive, and mark it."""
         head = head_of(raw)
         if raw is None or head is None or head[3] <= now:
             return None
-        if head[2] and self._names.key(b"", raw, head) != key:
+        if head[2] and self.names.key(b"", raw, head) != key:
             return None  # another key with this hash
         session = self.environment.session
         if session is not None:
@@ -69,7 +74,7 @@ class LMDBStore(Store):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads that are there, all of one snapshot."""
-        rows = self._read(entries.peek_many, [self._names.short(key) for key in keys])
+        rows = self._read(entries.peek_many, [self.names.short(key) for key in keys])
         now = clock.boot_s()
         found = {}
         for key, raw in zip(keys, rows, strict=True):
@@ -79,7 +84,7 @@ class LMDBStore(Store):
         return found
 
     def _peek(self, key: str) -> Found | None:
-        return self._read(entries.peek, self._names.short(key))
+        return self._read(entries.peek, self.names.short(key))
 
     def has(self, key: str) -> bool:
         """Return whether an entry is there."""
@@ -107,13 +112,13 @@ class LMDBStore(Store):
     ) -> Iterator[list[tuple[str, bytes, Found]]]:
         """Yield key, name and entry of what matches, leases too; long keys come last."""
         matches = glob_to_regex(pattern).fullmatch
-        ranges = [self._names.short(prefix), self._names.hashed]
-        if len(prefix) > len(ranges[0]):  # so long that its own name is a hash
-            ranges = ranges[1:]
+        ranges = [self.names.short(prefix), self.names.hashed]
+        if not ranges[0].startswith(self.names.space):
+            del ranges[0]  # so long that its own name is a hash
         for start in ranges:
             for rows in self._rows(start, batch):
                 named = [
-                    (self._names.key(name, *found), name, found)
+                    (self.names.key(name, *found), name, found)
                     for name, found in rows
                     if found is not None
                 ]
@@ -133,43 +138,59 @@ class LMDBStore(Store):
                 return
             after = rows[-1][0]
 
+    def figures(self) -> dict[str, int]:
+        """Return what the whole directory holds, and what its room made necessary."""
+        return self._read(_figures)
+
     # -- writes ------------------------------------------------------------------------------
 
     def _stored(self, length: int, work: Callable[..., ResultT], *args: Any) -> ResultT:
-        """Do a write that may need new pages; raise `StoreFull` if room cannot be made."""
-        wanted = max(_LEAST_WANTED, length)
+        """Do a write that may need new pages; raise `StoreFull` if room cannot be made for it."""
         if length <= self.environment.limits.largest_bytes:
-            for _ in range(_ATTEMPTS):
+            for doubling in range(_ATTEMPTS):
                 try:
-                    return self.environment.write(work, *args)
-                except lmdb.MapFullError:
-                    pass
-                try:
-                    self.environment.write(_make_room, 2 * wanted)
-                except lmdb.MapFullError:
-                    break  # not even for that
-                wanted *= 2
+                    return self._changed_by(work, *args)
+                except lmdb.MapFullError:  # no run of free pages is long enough
+                    wanted = max(_LEAST_WANTED, 2 * length) << doubling
+                    self._changed_by(_make_room, wanted)
         raise StoreFull(
             f"{self.environment.place.path}: no room for {length} bytes; nothing was stored"
         )
 
-    def _removed(self, work: Callable[..., ResultT], none: ResultT, *args: Any) -> ResultT:
-        """Do a write that only removes. Should there be no page for it, everything goes."""
-        try:
-            return self.environment.write(work, *args)
-        except lmdb.MapFullError:
-            self.environment.retire()
+    def _changed_by(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
+        """Do a write that must find the few pages that any write needs.
+
+        If they are missing, some reader is in the middle of a look and keeps all pages of its
+        moment. Mostly it only waits for its turn of a processor. If it stands still for long, the
+        environment is given up for an empty one: an entry that has to go must not stay.
+        """
+        for pause_s in _PAUSES_S:
+            try:
+                return self.environment.write(work, *args)
+            except lmdb.MapFullError:
+                if work is not _make_room and self._has_pages():
+                    raise
+            time.sleep(pause_s)
+        if self.environment.give_up():
             logger.warning(
-                "%s: a reader that stands still keeps all pages; the cache was emptied, as an "
-                "entry had to go",
+                "%s: a process that stands still in the middle of a read keeps all pages; the "
+                "cache was emptied",
                 self.environment.place.path,
                 extra={"event": "cache_emptied"},
             )
-            return none
+        return self.environment.write(work, *args)
+
+    def _has_pages(self) -> bool:
+        """Return whether a small write finds room, after what dead readers keep was freed."""
+        try:
+            self.environment.write(_make_room, _LEAST_WANTED)
+        except lmdb.MapFullError:
+            return False
+        return True
 
     def _turned_away(self, names: Sequence[bytes], length: int) -> None:
         """Leave no older value where a new one found no room."""
-        self._removed(entries.turn_away, None, names)
+        self._changed_by(entries.turn_away, names)
         withheld = _no_room.due()
         if withheld is not None:
             logger.warning(
@@ -184,10 +205,18 @@ class LMDBStore(Store):
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
         """Store the payload. For want of room, nothing is stored and nothing stays."""
         name = self._name(key)
+        length = len(payload) if type(payload) is bytes else _length(payload)
+        if length <= self._largest_bytes:
+            try:
+                self._write(entries.put, name, payload, ttl)
+            except lmdb.MapFullError:
+                pass
+            else:
+                return
         try:
-            self._stored(_length(payload), entries.put, name, payload, ttl)
+            self._stored(length, entries.put, name, payload, ttl)
         except StoreFull:
-            self._turned_away([name[0]], _length(payload))
+            self._turned_away([name[0]], length)
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads in one transaction, or none; return the keys that were not stored."""
@@ -212,7 +241,7 @@ class LMDBStore(Store):
 
     def delete_many(self, keys: Sequence[str]) -> int:
         """Remove the entries in one transaction."""
-        return self._removed(entries.drop, 0, [self._names.short(key) for key in keys])
+        return self._changed_by(entries.drop, [self.names.short(key) for key in keys])
 
     def touch(self, key: str, ttl: float | None) -> bool:
         """Replace the deadline."""
@@ -224,7 +253,11 @@ class LMDBStore(Store):
 
     def incr(self, key: str, delta: int) -> int | None:
         """Add to the integer."""
-        return self._stored(0, entries.incr, self._names.short(key), delta)
+        name = self.names.short(key)
+        try:
+            return self._write(entries.incr, name, delta)
+        except lmdb.MapFullError:
+            return self._stored(0, entries.incr, name, delta)
 
     def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
         """Store the payload if `expected` is there."""
@@ -237,12 +270,12 @@ class LMDBStore(Store):
 
     def discard(self, key: str, expected: Payload) -> bool:
         """Remove the entry if `expected` is there."""
-        return self._removed(entries.discard, True, self._names.short(key), expected)  # noqa: FBT003
+        return self._changed_by(entries.discard, self.names.short(key), expected)
 
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
         """Remove matching keys, a batch in one transaction."""
         return sum(
-            self._removed(entries.drop, 0, [name for _key, name, _entry in found])
+            self._changed_by(entries.drop, [name for _key, name, _entry in found])
             for found in self._pages(prefix, pattern, batch)
             if found
         )
@@ -250,10 +283,10 @@ class LMDBStore(Store):
     def clear(self, prefix: str) -> None:
         """Remove everything in the alias's two namespaces."""
         del prefix
-        for start in (self._names.space, self._names.hashed):
+        for start in (self.names.space, self.names.hashed):
             for rows in self._rows(start, 1000):
                 if rows:
-                    self._removed(entries.drop, 0, [name for name, _entry in rows])
+                    self._changed_by(entries.drop, [name for name, _entry in rows])
 
     # -- leases and locks --------------------------------------------------------------------
 
@@ -296,7 +329,7 @@ class LMDBStore(Store):
         )
 
     def _lock(self, name: str) -> str:
-        return self._names.space.hex() + name
+        return self.names.space.hex() + name
 
     def acquire_lock(self, name: str, ttl: float | None) -> int | None:
         """Take a lock that is free, over, or of a dead holder."""
@@ -323,6 +356,22 @@ class LMDBStore(Store):
     def close(self) -> None:
         """Close the files."""
         self._shared.close()
+
+
+def _figures(session: Session, transaction: Transaction) -> dict[str, int]:
+    used = room.used_bytes(session, transaction)
+    numbers = session.marks.numbers
+    readers = session.environment.readers().count("\n") - 1  # a line for each, below a title
+    return {
+        "entries": transaction.stat(session.entries)["entries"],
+        "bytes_used": used,
+        "bytes_free": max(0, session.limits.usable_bytes - used),
+        "bytes_reserved": session.limits.map_bytes,
+        "evictions": numbers[EVICTED],
+        "expirations": numbers[EXPIRED],
+        "sets_without_room": numbers[TURNED_AWAY],
+        "reader_slots": max(0, readers),
+    }
 
 
 def _length(payload: Payload) -> int:
