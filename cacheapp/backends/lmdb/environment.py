@@ -75,10 +75,10 @@ class Session:
             self.environment.close()
             raise
         self.identity: Identity = (found.st_dev, found.st_ino)
-        # Of this process alone, and only hints; whoever writes has the write lock.
-        self.credit = 0  # bytes that may be written before the room is looked at
-        self.due_s = 0.0  # when to look for expired entries again
-        self.check_readers_s = 0.0
+        # Of this process alone. Whoever writes has the write lock.
+        self.now = 0.0  # when the write transaction that is under way began
+        self.credit = 0  # a hint: bytes that may be written before the room is looked at
+        self.due_s = 0.0  # a hint: when to look for expired entries again
 
 
 class _Handle:
@@ -186,7 +186,7 @@ class Environment:
         handle.inside += 1
         try:
             session = self.session
-            if session is not None and clock.boot_s() < self.look_at_s:
+            if session is not None:
                 return self._written(session, handle.thread, work, args)
         except lmdb.MapFullError:
             raise
@@ -207,7 +207,8 @@ class Environment:
         self._writer = (thread, transaction)
         head = session.head
         try:
-            if head[RETIRED]:
+            session.now = now = clock.boot_s()  # not before: the lock may have been waited for
+            if now >= self.look_at_s or head[RETIRED]:
                 raise LookAgain  # noqa: TRY301 (on the path of every write)
             head[BUSY] = 1
             result = work(session, transaction, *args)

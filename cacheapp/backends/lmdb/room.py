@@ -12,7 +12,6 @@ number of steps.
 
 import struct
 
-from cacheapp import clock
 from cacheapp.backends.lmdb import records
 from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.limits import PAGE
@@ -24,7 +23,6 @@ _STEPS = 512  # of the hand, until it takes what is there
 _EXPIRED_AT_ONCE = 16
 _EVICTED_AT_ONCE = 64
 _LOOK_EVERY_S = 1.0
-_CHECK_READERS_S = 10.0
 _FAR_OVER = 1.05
 _CREDIT = 2048  # the part of the map that may be written before the room is looked at again
 
@@ -106,14 +104,5 @@ def evict(session: Session, transaction: Transaction, least: int, bytes_wanted: 
 
 def make_room(session: Session, transaction: Transaction, bytes_wanted: int) -> None:
     """Evict many entries, after LMDB said that its map is full: so that the next write finds pages."""
-    now = clock.boot_s()
-    expire(session, transaction, now, _EVICTED_AT_ONCE)
+    expire(session, transaction, session.now, _EVICTED_AT_ONCE)
     evict(session, transaction, 8, bytes_wanted)
-
-
-def check_readers(session: Session) -> None:
-    """Free what dead readers hold, now and then: their pages are not used again before."""
-    now = clock.boot_s()
-    if now >= session.check_readers_s:
-        session.check_readers_s = now + _CHECK_READERS_S
-        session.environment.reader_check()
