@@ -18,6 +18,7 @@ from cacheapp.backends.lmdb.limits import PAGE
 from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED
 
 _HAND = b"hand"
+_PROBE = b"probe"
 _POSITION = struct.Struct(">Q")
 _STEPS = 512  # of the hand, until it takes what is there
 _EXPIRED_AT_ONCE = 16
@@ -103,6 +104,16 @@ def evict(session: Session, transaction: Transaction, least: int, bytes_wanted: 
 
 
 def make_room(session: Session, transaction: Transaction, bytes_wanted: int) -> None:
-    """Evict many entries, after LMDB said that its map is full: so that the next write finds pages."""
+    """Evict many entries, where a write found no run of free pages, if it is entries that fill them.
+
+    A map may also be full of pages that readers still see: no eviction would free those.
+    """
     expire(session, transaction, session.now, _EVICTED_AT_ONCE)
-    evict(session, transaction, 8, bytes_wanted)
+    if used_bytes(session, transaction) + bytes_wanted > session.limits.usable_bytes:
+        evict(session, transaction, 8, bytes_wanted)
+
+
+def probe(session: Session, transaction: Transaction) -> None:
+    """Write next to nothing, after what dead readers kept was freed: it shows if there are pages."""
+    session.environment.reader_check()
+    transaction.put(_PROBE, b"", db=session.meta)
