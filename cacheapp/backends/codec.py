@@ -130,6 +130,7 @@ class Codec:
         self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
         self._plain = bytes([self._header])
         self._packed = bytes([self._header | _COMPRESSED])
+        self._bare = not signed and compress_min_bytes is None
         self.loads = self._loads
         """Turn a body that is neither signed nor compressed into its value."""
         self.unsigned_head = b"" if signed else self._plain
@@ -141,6 +142,8 @@ class Codec:
         if type(value) is int:
             return value
         body = self._dumps(value)
+        if self._bare:
+            return self._plain + body
         header = self._plain
         if self._compress_min_bytes is not None and len(body) >= self._compress_min_bytes:
             packed = zlib.compress(body, 1)

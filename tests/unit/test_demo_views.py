@@ -152,7 +152,7 @@ def test_a_wrong_method_is_refused(method: str, path: str, allowed: str) -> None
 def test_an_unknown_alias_is_refused() -> None:
     status, body = ask("PUT", "/api/cache/nosuch/k", {"value": 1})
     assert status == 404
-    assert body["error"] == "no alias 'nosuch' in CACHES; there are disk, locmem, redis"
+    assert body["error"] == "no alias 'nosuch' in CACHES; there are lmdb, disk, locmem, redis"
 
 
 def test_an_unknown_address_is_refused_as_json() -> None:

@@ -106,7 +106,7 @@ def put(
     session: Session, transaction: Transaction, name: Name, payload: Payload, ttl: float | None
 ) -> None:
     """Store an entry."""
-    now = clock.boot_s()
+    now = session.now
     if now >= session.due_s:
         room.expire(session, transaction, now)
     write(session, transaction, name, payload, NEVER if ttl is None else now + ttl)
@@ -154,7 +154,7 @@ def add(
     session: Session, transaction: Transaction, name: Name, payload: Payload, ttl: float | None
 ) -> bool:
     """Store an entry where none is that everybody sees."""
-    found = peek(session, transaction, name[0])
+    found = alive(session, transaction, name[0], session.now)
     if found is not None and is_visible(found):
         return False
     put(session, transaction, name, payload, ttl)
@@ -163,7 +163,7 @@ def add(
 
 def drop(session: Session, transaction: Transaction, names: Sequence[bytes]) -> int:
     """Remove entries; return how many everybody saw."""
-    now = clock.boot_s()
+    now = session.now
     count = 0
     for name in names:
         raw = transaction.get(name, None, session.entries)
@@ -184,7 +184,7 @@ def incr(session: Session, transaction: Transaction, name: bytes, delta: int) ->
     """Add to an integer of any size; `None` where there is none; raise `NotCountable`."""
     raw = transaction.get(name, None, session.entries)
     head = head_of(raw)
-    if raw is None or head is None or head[3] <= clock.boot_s():
+    if raw is None or head is None or head[3] <= session.now:
         return None
     if head[1] != INT:
         if not is_visible((raw, head)):
@@ -202,7 +202,7 @@ def incr(session: Session, transaction: Transaction, name: bytes, delta: int) ->
 
 def set_deadline(session: Session, transaction: Transaction, name: Name, ttl: float | None) -> bool:
     """Replace the deadline of an entry that everybody sees; it has no soft one then."""
-    now = clock.boot_s()
+    now = session.now
     found = alive(session, transaction, name[0], now)
     if found is None or not is_visible(found):
         return False
@@ -212,7 +212,7 @@ def set_deadline(session: Session, transaction: Transaction, name: Name, ttl: fl
 
 def persist(session: Session, transaction: Transaction, name: Name) -> bool:
     """Take the deadline away, a soft one too; return whether there was one."""
-    found = peek(session, transaction, name[0])
+    found = alive(session, transaction, name[0], session.now)
     if found is None or not is_visible(found):
         return False
     if found[1][3] == NEVER and found[1][1] != SPECIAL:
@@ -237,7 +237,7 @@ def exchange(
     payload: Payload,
 ) -> bool:
     """Put the payload at `target` with the deadline of `source`, which goes; they may be one."""
-    found = peek(session, transaction, source[0])
+    found = alive(session, transaction, source[0], session.now)
     if found is None or not holds(found, expected):
         return False
     deadline = found[1][3]
@@ -249,7 +249,7 @@ def exchange(
 
 def discard(session: Session, transaction: Transaction, name: bytes, expected: Payload) -> bool:
     """Remove an entry if it holds `expected`."""
-    found = peek(session, transaction, name)
+    found = alive(session, transaction, name, session.now)
     if found is None or not holds(found, expected):
         return False
     remove(session, transaction, name, found[1])
@@ -265,7 +265,7 @@ def fill(
     ttl: float | None,
 ) -> bool:
     """Store the payload if `expected` is there, or nothing where that is `None`."""
-    found = peek(session, transaction, name[0])
+    found = alive(session, transaction, name[0], session.now)
     if (found is not None) if expected is None else not holds(found, expected):
         return False
     put(session, transaction, name, payload, ttl)

@@ -18,6 +18,7 @@ writes or forks, the transaction under it is rolled back. The operation meets th
 as no commit can have run, it begins again.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -75,10 +76,10 @@ class Session:
             self.environment.close()
             raise
         self.identity: Identity = (found.st_dev, found.st_ino)
-        # Of this process alone, and only hints; whoever writes has the write lock.
-        self.credit = 0  # bytes that may be written before the room is looked at
-        self.due_s = 0.0  # when to look for expired entries again
-        self.check_readers_s = 0.0
+        # Of this process alone. Whoever writes has the write lock.
+        self.now = 0.0  # when the write transaction that is under way began
+        self.credit = 0  # a hint: bytes that may be written before the room is looked at
+        self.due_s = 0.0  # a hint: when to look for expired entries again
 
 
 class _Handle:
@@ -186,7 +187,7 @@ class Environment:
         handle.inside += 1
         try:
             session = self.session
-            if session is not None and clock.boot_s() < self.look_at_s:
+            if session is not None:
                 return self._written(session, handle.thread, work, args)
         except lmdb.MapFullError:
             raise
@@ -207,7 +208,8 @@ class Environment:
         self._writer = (thread, transaction)
         head = session.head
         try:
-            if head[RETIRED]:
+            session.now = now = clock.boot_s()  # not before: the lock may have been waited for
+            if now >= self.look_at_s or head[RETIRED]:
                 raise LookAgain  # noqa: TRY301 (on the path of every write)
             head[BUSY] = 1
             result = work(session, transaction, *args)
@@ -224,14 +226,15 @@ class Environment:
     ) -> ResultT:
         """Run it with care, and again after what went wrong was mended: never twice with effect."""
         handle = self.handle()
-        for attempt in range(_ATTEMPTS):
+        failures = 0
+        while failures < _ATTEMPTS:
             session = None
             try:
                 session = self._looked()
                 handle.inside += 1
                 try:
                     if self.session is not session:
-                        continue  # a fork, or another thread
+                        continue  # a fork, or another thread: no failed attempt
                     if writing:
                         return self._written(session, handle.thread, work, args)
                     found = self._seen(session, work, args)
@@ -241,11 +244,12 @@ class Environment:
                     handle.inside -= 1
                 self._drop(session)
             except LookAgain:
-                self._drop(session)
+                pass  # the look that comes finds why
+            except lmdb.MapFullError:
+                raise
             except (lmdb.Error, OSError) as exc:
-                if isinstance(exc, lmdb.MapFullError):
-                    raise
-                if attempt == _ATTEMPTS - 1 or not self._mended(session, exc):
+                failures += 1
+                if failures == _ATTEMPTS or not self._mended(session, exc):
                     raise StoreUnavailable(f"{self.place.path}: {exc}; nothing was done") from exc
         raise StoreUnavailable(f"{self.place.path}: keeps changing; nothing was done")
 
@@ -291,17 +295,26 @@ class Environment:
                     self.look_at_s = clock.boot_s() + LOOK_EVERY_S
                     return session
                 self._drop(session)
-            with self.place.locked():
-                path, limits = self.place.environment()
-                try:
-                    session = Session(path, limits)
-                except _DAMAGE as exc:
-                    self.place.put_aside(path, str(exc))
-                    session = Session(*self.place.environment())
+            session = self._opened()
             session.environment.reader_check()
             self.look_at_s = clock.boot_s() + LOOK_EVERY_S
             self.session = session
             return session
+
+    def _opened(self) -> Session:
+        """Open the environment that is at the place, or a new one."""
+        found = self.place.whole()
+        if found is not None:
+            # Without the lock: the parent of a fork in a signal handler may hold it, and wait for us.
+            with contextlib.suppress(OSError, lmdb.Error):  # met again below
+                return Session(*found)
+        with self.place.locked():
+            path, limits = self.place.environment()
+            try:
+                return Session(path, limits)
+            except _DAMAGE as exc:
+                self.place.put_aside(path, str(exc))
+                return Session(*self.place.environment())
 
     def _drop(self, session: Session | None) -> None:
         """Close a session once nobody is inside it, unless that has been done."""

@@ -45,6 +45,21 @@ class Place(AliasDirectory):
         self._limits = limits
         self._settled = False
 
+    def whole(self) -> tuple[Path, Limits] | None:
+        """Return the environment that is there and may be used as it is; no lock is needed.
+
+        It appeared whole; and should it go meanwhile, then it was retired before.
+        """
+        try:
+            found = self._found()
+        except OSError:
+            return None
+        if found is None or not (self._settled or found[1] == self._limits):
+            return None
+        self.prepare()
+        self._settled = True
+        return found
+
     def environment(self) -> tuple[Path, Limits]:
         """Return the directory of the environment and its limits; under the lock. Make it if need be.
 

@@ -12,19 +12,18 @@ number of steps.
 
 import struct
 
-from cacheapp import clock
 from cacheapp.backends.lmdb import records
 from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.limits import PAGE
 from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED
 
 _HAND = b"hand"
+_PROBE = b"probe"
 _POSITION = struct.Struct(">Q")
 _STEPS = 512  # of the hand, until it takes what is there
 _EXPIRED_AT_ONCE = 16
 _EVICTED_AT_ONCE = 64
 _LOOK_EVERY_S = 1.0
-_CHECK_READERS_S = 10.0
 _FAR_OVER = 1.05
 _CREDIT = 2048  # the part of the map that may be written before the room is looked at again
 
@@ -105,15 +104,16 @@ def evict(session: Session, transaction: Transaction, least: int, bytes_wanted: 
 
 
 def make_room(session: Session, transaction: Transaction, bytes_wanted: int) -> None:
-    """Evict many entries, after LMDB said that its map is full: so that the next write finds pages."""
-    now = clock.boot_s()
-    expire(session, transaction, now, _EVICTED_AT_ONCE)
-    evict(session, transaction, 8, bytes_wanted)
+    """Evict many entries, where a write found no run of free pages, if it is entries that fill them.
+
+    A map may also be full of pages that readers still see: no eviction would free those.
+    """
+    expire(session, transaction, session.now, _EVICTED_AT_ONCE)
+    if used_bytes(session, transaction) + bytes_wanted > session.limits.usable_bytes:
+        evict(session, transaction, 8, bytes_wanted)
 
 
-def check_readers(session: Session) -> None:
-    """Free what dead readers hold, now and then: their pages are not used again before."""
-    now = clock.boot_s()
-    if now >= session.check_readers_s:
-        session.check_readers_s = now + _CHECK_READERS_S
-        session.environment.reader_check()
+def probe(session: Session, transaction: Transaction) -> None:
+    """Write next to nothing, after what dead readers kept was freed: it shows if there are pages."""
+    session.environment.reader_check()
+    transaction.put(_PROBE, b"", db=session.meta)

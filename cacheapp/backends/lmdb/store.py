@@ -27,6 +27,7 @@ from cacheapp.errors import StoreFull
 logger = logging.getLogger(__name__)
 _no_room = Quiet()
 _ATTEMPTS = 6
+_DROPPED_AT_ONCE = 100
 _LEAST_WANTED = 64 * 1024
 _PAUSES_S = [0.0, *(0.001 * 2**step for step in range(8))]  # a quarter of a second together
 ResultT = TypeVar("ResultT")
@@ -149,16 +150,20 @@ class LMDBStore(Store):
         if length <= self.environment.limits.largest_bytes:
             for doubling in range(_ATTEMPTS):
                 try:
-                    return self._changed_by(work, *args)
+                    return self._changed_by(work, *args, growing=True)
                 except lmdb.MapFullError:  # no run of free pages is long enough
                     wanted = max(_LEAST_WANTED, 2 * length) << doubling
-                    self._changed_by(_make_room, wanted)
+                    self._changed_by(room.make_room, wanted)
         raise StoreFull(
             f"{self.environment.place.path}: no room for {length} bytes; nothing was stored"
         )
 
-    def _changed_by(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
+    def _changed_by(
+        self, work: Callable[..., ResultT], *args: Any, growing: bool = False
+    ) -> ResultT:
         """Do a write that must find the few pages that any write needs.
+
+        One that is `growing` may raise `lmdb.MapFullError`: there are pages, but not for this.
 
         If they are missing, some reader is in the middle of a look and keeps all pages of its
         moment. Mostly it only waits for its turn of a processor. If it stands still for long, the
@@ -168,7 +173,7 @@ class LMDBStore(Store):
             try:
                 return self.environment.write(work, *args)
             except lmdb.MapFullError:
-                if work is not _make_room and self._has_pages():
+                if self._has_pages() and growing:
                     raise
             time.sleep(pause_s)
         if self.environment.give_up():
@@ -181,9 +186,9 @@ class LMDBStore(Store):
         return self.environment.write(work, *args)
 
     def _has_pages(self) -> bool:
-        """Return whether a small write finds room, after what dead readers keep was freed."""
+        """Return whether a write of next to nothing finds pages."""
         try:
-            self.environment.write(_make_room, _LEAST_WANTED)
+            self.environment.write(room.probe)
         except lmdb.MapFullError:
             return False
         return True
@@ -275,9 +280,15 @@ class LMDBStore(Store):
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
         """Remove matching keys, a batch in one transaction."""
         return sum(
-            self._changed_by(entries.drop, [name for _key, name, _entry in found])
+            self._dropped([name for _key, name, _entry in found])
             for found in self._pages(prefix, pattern, batch)
-            if found
+        )
+
+    def _dropped(self, names: Sequence[bytes]) -> int:
+        """Remove entries, a few in one transaction: each copies the pages that it changes."""
+        return sum(
+            self._changed_by(entries.drop, names[begin : begin + _DROPPED_AT_ONCE])
+            for begin in range(0, len(names), _DROPPED_AT_ONCE)
         )
 
     def clear(self, prefix: str) -> None:
@@ -285,8 +296,7 @@ class LMDBStore(Store):
         del prefix
         for start in (self.names.space, self.names.hashed):
             for rows in self._rows(start, 1000):
-                if rows:
-                    self._changed_by(entries.drop, [name for name, _entry in rows])
+                self._dropped([name for name, _entry in rows])
 
     # -- leases and locks --------------------------------------------------------------------
 
@@ -376,11 +386,6 @@ def _figures(session: Session, transaction: Transaction) -> dict[str, int]:
 
 def _length(payload: Payload) -> int:
     return len(payload) if isinstance(payload, bytes) else 8 + payload.bit_length() // 8
-
-
-def _make_room(session: Session, transaction: Transaction, wanted: int) -> None:
-    session.environment.reader_check()  # what dead readers hold is not used again before
-    room.make_room(session, transaction, wanted)
 
 
 def _close(store: "weakref.ref[LMDBStore]") -> None:
