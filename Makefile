@@ -64,7 +64,12 @@ check: $(VENV)/.dev
 soak: venv
 	@$(BIN)/python -X dev -m pytest -m soak
 
-bench: venv
+# The peers that are measured beside ours; the benchmarks say which could not be had.
+$(VENV)/.bench: requirements-bench.txt | $(BIN)/python
+	@$(PIP) --only-binary :all: -r requirements-bench.txt || true
+	@touch $@
+
+bench: venv $(VENV)/.bench
 	@$(BIN)/python -m benchmarks
 
 clean:

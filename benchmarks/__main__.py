@@ -7,8 +7,11 @@ import sys
 
 import benchmarks
 
+# A module is a benchmark; a package is what benchmarks are made of.
 NAMES = sorted(
-    found.name for found in pkgutil.iter_modules(benchmarks.__path__) if found.name[0] != "_"
+    found.name
+    for found in pkgutil.iter_modules(benchmarks.__path__)
+    if found.name[0] != "_" and not found.ispkg and not found.name.endswith("_settings")
 )
 
 

@@ -8,13 +8,8 @@ each, while another process computes: what counts is the CPU time of the process
 Not measured: a network between, factories that use the CPU.
 """
 
-import argparse
 import contextlib
-import json
-import multiprocessing
 import multiprocessing.synchronize
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,15 +20,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import django
 from django.conf import settings
 from django.core.cache import caches
 
-from benchmarks.redis_cache import _commit
+from benchmarks.measuring import command_line, set_up_django, write_report
+from benchmarks.measuring.processes import context
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import pause, until
 
-_CONTEXT = multiprocessing.get_context("spawn")
 _SETTLED_S = 120.0
 Setup = dict[str, Any]
 
@@ -55,8 +49,7 @@ def _entry(alias: str, under: Path | None) -> Iterator[Setup]:
 
 
 def _set_up(setup: Setup) -> Any:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
-    django.setup()
+    set_up_django()
     for name, value in setup.items():
         setattr(settings, name, value)
     return caches["default"]
@@ -101,12 +94,12 @@ def _cold(
     setup: Setup, processes: int, threads: int, rounds: int, factory_s: float
 ) -> tuple[list[int], list[float]]:
     """Return the factory's calls and the last caller's delay in ms, by round."""
-    barrier = _CONTEXT.Barrier(processes)
+    barrier = context.Barrier(processes)
     pipes, running = [], []
     for _ in range(processes):
-        ours, theirs = _CONTEXT.Pipe(duplex=False)
+        ours, theirs = context.Pipe(duplex=False)
         args = (theirs, barrier, setup, threads, rounds, factory_s)
-        process = _CONTEXT.Process(target=_client, args=args, daemon=True)
+        process = context.Process(target=_client, args=args, daemon=True)
         process.start()
         pipes.append(ours)
         running.append(process)
@@ -155,8 +148,8 @@ def _wait(pipe: Connection, setup: Setup, keys: list[str], window_s: float) -> N
 
 def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) -> float:
     held = [f"{name}-{n}" for n in range(keys)]
-    over = _CONTEXT.Event()
-    holder = _CONTEXT.Process(target=_hold, args=(setup, held, over), daemon=True)
+    over = context.Event()
+    holder = context.Process(target=_hold, args=(setup, held, over), daemon=True)
     cache: Any = caches["default"]
     before = cache.stats()["factory_runs"]
     holder.start()
@@ -165,9 +158,9 @@ def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) 
         "all factories to run",
         _SETTLED_S,
     )
-    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    ours, theirs = context.Pipe(duplex=False)
     asked = [held[n % keys] for n in range(waiters)]
-    process = _CONTEXT.Process(target=_wait, args=(theirs, setup, asked, window_s), daemon=True)
+    process = context.Process(target=_wait, args=(theirs, setup, asked, window_s), daemon=True)
     process.start()
     share: float = ours.recv()
     over.set()
@@ -178,7 +171,7 @@ def _waiting(setup: Setup, name: str, keys: int, waiters: int, window_s: float) 
 
 def main() -> int:
     """Measure, print, and return 0 unless a key was computed more than once."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--alias", choices=["disk", "redis"], default="disk")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--threads", type=int, default=8, help="of each process")
@@ -187,7 +180,6 @@ def main() -> int:
     parser.add_argument("--waiters", type=int, default=100)
     parser.add_argument("--window", type=float, default=5, help="seconds in which CPU is measured")
     parser.add_argument("--under", type=Path, help="directory whose filesystem is measured")
-    parser.add_argument("--json", type=Path, help="write all samples to this file")
     asked = parser.parse_args()
     with _entry(asked.alias, asked.under) as setup:
         _set_up(setup)
@@ -205,18 +197,13 @@ def main() -> int:
         f"{asked.waiters} waiters in one process, part of one core (goal 5 %):\n"
         f"  for one key {one:.2%}, for one key each {each:.2%}"
     )
-    if asked.json:
-        report = {
-            "commit": _commit(),
-            "command": "python -m benchmarks.single_flight " + " ".join(sys.argv[1:]),
-            "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}",
-            "load": os.getloadavg(),
-            "calls": calls,
-            "delays_ms": delays,
-            "waiting_share": {"one key": one, "one key each": each},
-        }
-        asked.json.write_text(json.dumps(report))
+    figures = {
+        "calls": calls,
+        "delays_ms": delays,
+        "waiting_share": {"one key": one, "one key each": each},
+    }
+    packages = ["Django", "diskcache", "django-redis", "redis"]
+    write_report(asked.json, "single_flight", packages, figures)
     return 0 if set(calls) == {1} else 1
 
 

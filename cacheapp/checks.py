@@ -19,7 +19,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
 from cacheapp import conf
-from cacheapp.backends import DiskCache, RedisCache
+from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.backends.disk.directory import refusal
 from cacheapp.backends.filesystem import filesystem_type, is_network_filesystem
 from cacheapp.backends.options import read_options
@@ -98,7 +98,8 @@ def check_directories(**_: Any) -> Messages:
     """E003 and E004: report directories that cannot be trusted with a cache."""
     return [
         message
-        for entry in _entries(DiskCache)
+        for kind in (DiskCache, LMDBCache)
+        for entry in _entries(kind)
         if not entry.mistakes()
         for message in _directory(entry)
     ]
@@ -160,7 +161,7 @@ def _local_caches() -> Messages:
                     f"CACHES[{alias!r}] is {name}, which lives in one process, and several worker "
                     f"processes serve this project: {user} will differ from worker to worker.",
                     hint="Use a backend that the workers share, such as "
-                    "cacheapp.backends.DiskCache; or set CACHEAPP['WORKERS'] to 1 if there is one.",
+                    "cacheapp.backends.LMDBCache; or set CACHEAPP['WORKERS'] to 1 if there is one.",
                     id=number,
                 )
             )

@@ -3,6 +3,8 @@
 import os
 import time
 
+_BOOT: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 def wall_s() -> float:
     """Return seconds since 1970, for deadlines that outlive a process, people and HTTP."""
@@ -12,6 +14,14 @@ def wall_s() -> float:
 def monotonic_s() -> float:
     """Return seconds of `CLOCK_MONOTONIC`: for durations; it never steps."""
     return time.monotonic()
+
+
+def boot_s() -> float:
+    """Return seconds since this machine booted, sleep included: for deadlines that end with it.
+
+    No process can step this clock. (On macOS, `CLOCK_MONOTONIC` counts what `CLOCK_BOOTTIME` does.)
+    """
+    return time.clock_gettime(_BOOT)
 
 
 def uptime_s() -> float:

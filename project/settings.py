@@ -112,14 +112,20 @@ DATABASES: dict[str, dict[str, Any]] = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-_disk = {
-    "BACKEND": "cacheapp.backends.DiskCache",
+_lmdb = {
+    "BACKEND": "cacheapp.backends.LMDBCache",
     "LOCATION": DATA_DIR / "cache",
     "KEY_PREFIX": "cacheapp",
+    "OPTIONS": {"size_limit": 64 * 2**20},  # reserved on the disk when it is first used
 }
 CACHES: dict[str, dict[str, Any]] = {
-    "default": _disk,
-    "disk": _disk,  # the same store by the name that the demo shows
+    "default": _lmdb,
+    "lmdb": _lmdb,  # the same store by the name that the demo shows
+    "disk": {
+        "BACKEND": "cacheapp.backends.DiskCache",
+        "LOCATION": DATA_DIR / "cache",
+        "KEY_PREFIX": "cacheapp",
+    },
     "locmem": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "LOCATION": "locmem",

@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cacheapp.backends.disk import DiskCache
+    from cacheapp.backends.lmdb import LMDBCache
     from cacheapp.backends.redis import RedisCache
 
-__all__ = ["DiskCache", "RedisCache"]
+__all__ = ["DiskCache", "LMDBCache", "RedisCache"]
 
-_HOMES = {"DiskCache": "cacheapp.backends.disk", "RedisCache": "cacheapp.backends.redis"}
+_HOMES = {
+    "DiskCache": "cacheapp.backends.disk",
+    "LMDBCache": "cacheapp.backends.lmdb",
+    "RedisCache": "cacheapp.backends.redis",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ import abc
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, Protocol, TypeVar, cast
 
 from cacheapp.backends import forms
 from cacheapp.backends.forms import Payload
@@ -236,7 +236,23 @@ class Store(abc.ABC):
         """Drop what must not be shared with the parent, then go on."""
 
 
-StoreT = TypeVar("StoreT", bound=Store)
+class Announced(Protocol):
+    """What the registry tells of forks: a store, or what several stores share."""
+
+    def before_fork(self) -> None:
+        """Come to rest."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Drop what must not be shared with the parent, then go on."""
+
+    def forget_watches(self) -> None:
+        """Forget the threads that waited; in the child, before the other."""
+
+
+AnnouncedT = TypeVar("AnnouncedT", bound=Announced)
 
 
 class _Registry:
@@ -249,15 +265,15 @@ class _Registry:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._stores: dict[Hashable, Store] = {}
+        self._stores: dict[Hashable, Announced] = {}
 
-    def shared(self, key: Hashable, build: Callable[[], StoreT]) -> StoreT:
+    def shared(self, key: Hashable, build: Callable[[], AnnouncedT]) -> AnnouncedT:
         """Return this process's store for `key`, built on first use; its class belongs in the key."""
         with self._lock:
             store = self._stores.get(key)
             if store is None:
                 store = self._stores[key] = build()
-            return cast("StoreT", store)
+            return cast("AnnouncedT", store)
 
     def before_fork(self) -> None:
         self._lock.acquire()

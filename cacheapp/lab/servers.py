@@ -34,7 +34,7 @@ def dies_with_us(command: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
 
 
-class _Server:
+class Server:
     """One child process in a directory of its own, which goes when it is stopped."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ def find_redis_server() -> str | None:
     return None
 
 
-class RedisServer(_Server):
+class RedisServer(Server):
     """A Redis of our own: nothing on disk, reached by a socket file that only this user can open."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
@@ -168,7 +168,7 @@ class RedisServer(_Server):
         self.socket.unlink(missing_ok=True)
 
 
-class GunicornServer(_Server):
+class GunicornServer(Server):
     """A Gunicorn of our own on a free port of 127.0.0.1, with the configuration of a project.
 
     The listening socket is made here and inherited, so no port is raced for, and the first

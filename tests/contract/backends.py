@@ -13,6 +13,11 @@ BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
         "BACKEND": "cacheapp.backends.DiskCache",
         "LOCATION": str(directory / "cache"),
     },
+    "lmdb": lambda directory, _redis: {
+        "BACKEND": "cacheapp.backends.LMDBCache",
+        "LOCATION": str(directory / "cache"),
+        "OPTIONS": {"size_limit": 32 * 2**20},  # reserved on the disk, for each test anew
+    },
     "redis": lambda _directory, redis: {
         "BACKEND": "cacheapp.backends.RedisCache",
         "LOCATION": redis.url,

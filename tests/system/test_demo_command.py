@@ -56,9 +56,9 @@ def test_a_private_demo_shows_what_breaks_and_what_holds(new_env: NewEnv, short_
     done = run(env)
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(done.stdout)
-    assert list(found) == ["disk", "locmem", "redis"]
+    assert list(found) == ["lmdb", "disk", "locmem", "redis"]
     holds = ["SHARED", "4 of 4", "200 200 200 200", "1 of 16"]
-    assert found["disk"] == found["redis"] == holds
+    assert found["lmdb"] == found["disk"] == found["redis"] == holds
     verdict, seen, counted, winners = found["locmem"]
     assert (verdict, seen, winners) == ("BROKEN", "1 of 4", "4 of 16")
     assert sum(map(int, counted.split())) == 200

@@ -13,11 +13,12 @@ from cacheapp.lab.demo import Verdict, examine
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from cacheapp.lab.workers import Workers
+from project.settings import CACHES
 from tests.system.conftest import WORKERS
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 
-shared = pytest.mark.parametrize("alias", ["disk", "redis"])
+shared = pytest.mark.parametrize("alias", ["lmdb", "disk", "redis"])
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +171,13 @@ def test_a_clear_is_seen_by_all_and_leaves_other_keys(
 def application_cache(env: dict[str, str], alias: str) -> BaseCache:
     """Return the alias as the application behind the server uses it, opened by this process."""
     backend, location = {
+        "lmdb": ("cacheapp.backends.LMDBCache", Path(env["DATA_DIR"]) / "cache"),
         "disk": ("cacheapp.backends.DiskCache", Path(env["DATA_DIR"]) / "cache"),
         "redis": ("cacheapp.backends.RedisCache", env["REDIS_URL"]),
     }[alias]
-    cache: BaseCache = import_string(backend)(location, {"KEY_PREFIX": "cacheapp"})
+    # With another limit it would bring the workers into a directory of its own.
+    options = CACHES["lmdb"]["OPTIONS"] if alias == "lmdb" else {}
+    cache: BaseCache = import_string(backend)(
+        location, {"KEY_PREFIX": "cacheapp", "OPTIONS": options}
+    )
     return cache

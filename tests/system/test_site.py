@@ -17,7 +17,7 @@ from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 ALLOWED_ATTEMPTS = 5
 Site = Callable[[str], GunicornServer]
 
-shared = pytest.mark.parametrize("alias", ["disk", "redis"])
+shared = pytest.mark.parametrize("alias", ["lmdb", "disk", "redis"])
 
 
 @pytest.fixture(scope="module")

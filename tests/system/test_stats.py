@@ -10,13 +10,13 @@ def test_every_worker_gives_the_hosts_sum(new_env: NewEnv, start_gunicorn: Start
     server = start_gunicorn({**new_env(), **QUICK_START})
     with contextlib.closing(Workers(server.url, WORKERS)) as workers:
         for number, pid in enumerate(workers.find()):
-            for alias in ("disk", "redis"):
+            for alias in ("lmdb", "disk", "redis"):
                 workers.ask(pid, "PUT", f"/api/cache/{alias}/key-{number}", {"value": 1})
                 workers.ask(pid, "GET", f"/api/cache/{alias}/key-{number}")
                 workers.ask(pid, "GET", f"/api/cache/{alias}/missing")
         for pid in workers.pids:
             said = workers.ask(pid, "GET", "/api/stats").body["aliases"]
-            assert set(said) == {"disk", "redis"}
+            assert set(said) == {"lmdb", "disk", "redis"}
             for counted in said.values():
                 assert counted["sets"] == WORKERS
                 assert counted["hits"] == WORKERS

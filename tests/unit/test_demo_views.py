@@ -152,7 +152,7 @@ def test_a_wrong_method_is_refused(method: str, path: str, allowed: str) -> None
 def test_an_unknown_alias_is_refused() -> None:
     status, body = ask("PUT", "/api/cache/nosuch/k", {"value": 1})
     assert status == 404
-    assert body["error"] == "no alias 'nosuch' in CACHES; there are disk, locmem, redis"
+    assert body["error"] == "no alias 'nosuch' in CACHES; there are lmdb, disk, locmem, redis"
 
 
 def test_an_unknown_address_is_refused_as_json() -> None:
@@ -236,9 +236,9 @@ def reverse_key(key: str, prefix: str, version: int) -> str:
 
 
 def test_default_is_shown_only_where_no_other_alias_is_the_same(settings: Settings) -> None:
-    assert aliases() == ["disk", "locmem", "redis"]
+    assert aliases() == ["lmdb", "disk", "locmem", "redis"]
     settings.CACHES = {**settings.CACHES, "default": {**settings.CACHES["locmem"], "VERSION": 2}}
-    assert aliases() == ["default", "disk", "locmem", "redis"]
+    assert aliases() == ["default", "lmdb", "disk", "locmem", "redis"]
 
 
 class DownCache(BaseCache):

@@ -1,0 +1,126 @@
+"""How an entry stands in the environment, and what keeps its three records together.
+
+Invariants, held by one write transaction for each change:
+
+- `entries` has a record per key; its header names a sequence number. `queue` has a record per entry,
+  from this number to the key, in the order in which entries came: SIEVE's queue. An overwritten
+  entry keeps its place.
+- An entry with a deadline has a record in `deadlines` at the time `indexed`, which is not later
+  than its deadline: a lower bound. So overwriting an entry, or giving it a later deadline, writes
+  no index; when the time comes, an entry that lives longer is put in again.
+
+Times are seconds since the machine booted. A header of another format is a miss.
+"""
+
+import math
+import struct
+from typing import TypeAlias
+
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.lmdb.environment import Session, Transaction
+
+FORMAT = 1
+PLAIN, INT, SPECIAL = range(3)  # bytes; an integer; bytes that not everybody may see (`forms`)
+HEAD = struct.Struct(
+    "<BBxxIddQ"
+)  # format, kind, bytes of the key within, deadline, indexed, number
+HEAD_BYTES = HEAD.size
+pack_head = HEAD.pack
+unpack_head = HEAD.unpack_from
+NEVER = math.inf
+NUMBER = struct.Struct(">Q")
+_TIME = struct.Struct(">dQ")  # positive doubles sort as their bytes do
+INT64 = struct.Struct("<q")
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
+Head: TypeAlias = tuple[int, int, int, float, float, int]
+
+
+def head_of(raw: bytes | None) -> Head | None:
+    """Return the header of an entry, or `None` for one that this format does not know."""
+    if raw is None or len(raw) < HEAD_BYTES or raw[0] != FORMAT:
+        return None
+    head: Head = unpack_head(raw)
+    return head
+
+
+def packed(payload: Payload) -> tuple[int, bytes]:
+    """Return kind and bytes of a payload."""
+    if type(payload) is int:
+        if _LEAST <= payload <= _MOST:
+            return INT, INT64.pack(payload)
+        return INT, payload.to_bytes((payload.bit_length() + 8) // 8, "little", signed=True)
+    assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+    return (SPECIAL if payload[:1] >= b"\xb0" else PLAIN), payload
+
+
+def payload_of(raw: bytes, head: Head) -> Payload:
+    """Return the payload that follows a header."""
+    body = raw[HEAD_BYTES + head[2] :]
+    return int.from_bytes(body, "little", signed=True) if head[1] == INT else body
+
+
+def next_number(session: Session, transaction: Transaction) -> int:
+    """Return the number of an entry that joins the queue."""
+    cursor = transaction.cursor(session.queue)
+    return NUMBER.unpack(cursor.key())[0] + 1 if cursor.last() else 1
+
+
+def index(
+    session: Session, transaction: Transaction, number: int, before: float, deadline: float
+) -> float:
+    """Have the index name an earlier time; return it."""
+    if before != NEVER:
+        transaction.delete(_TIME.pack(before, number), b"", session.deadlines)
+    transaction.put(_TIME.pack(deadline, number), b"", db=session.deadlines)
+    return deadline
+
+
+def remove(session: Session, transaction: Transaction, name: bytes, head: Head | None) -> None:
+    """Remove an entry with all its records."""
+    if head is not None:
+        transaction.delete(NUMBER.pack(head[5]), b"", session.queue)
+        if head[4] != NEVER:
+            transaction.delete(_TIME.pack(head[4], head[5]), b"", session.deadlines)
+    transaction.delete(name, b"", session.entries)
+
+
+# -- records by number -------------------------------------------------------------------------
+
+
+def oldest(session: Session, transaction: Transaction, number: int) -> tuple[int, bytes] | None:
+    """Return number and name of the first entry in the queue from `number` on."""
+    cursor = transaction.cursor(session.queue)
+    if not cursor.set_range(NUMBER.pack(number)):
+        return None
+    return NUMBER.unpack(cursor.key())[0], cursor.value()
+
+
+def first_due(session: Session, transaction: Transaction) -> tuple[float, int] | None:
+    """Return the earliest time of the index and whose it is."""
+    cursor = transaction.cursor(session.deadlines)
+    if not cursor.first():
+        return None
+    time_s, number = _TIME.unpack(cursor.key())
+    return time_s, number
+
+
+def come_due(
+    session: Session, transaction: Transaction, time_s: float, number: int, now: float
+) -> bool:
+    """Remove the entry of an index record if it has expired; else index it anew. Return which."""
+    transaction.delete(_TIME.pack(time_s, number), b"", session.deadlines)
+    name = transaction.get(NUMBER.pack(number), None, session.queue)
+    raw = None if name is None else transaction.get(name, None, session.entries)
+    head = head_of(raw)
+    if name is None or raw is None or head is None or head[5] != number or head[4] != time_s:
+        return False
+    if head[3] <= now:
+        transaction.delete(NUMBER.pack(number), b"", session.queue)
+        transaction.delete(name, b"", session.entries)
+        return True
+    if head[3] != NEVER:
+        transaction.put(_TIME.pack(head[3], number), b"", db=session.deadlines)
+    again = HEAD.pack(FORMAT, head[1], head[2], head[3], head[3], number)
+    transaction.put(name, again + raw[HEAD_BYTES:], db=session.entries)
+    return False

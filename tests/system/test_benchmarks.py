@@ -1,0 +1,52 @@
+"""Each benchmark runs for real, only much too short to measure anything."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import NAMES
+from tests.system.conftest import ROOT
+
+SMALL = {
+    "disk_cache": "--rounds 1 --calls 2",
+    "downloads": "--runs 1 --files 4 --delay-ms 1 --workers 2",
+    "hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
+    "lmdb_cache": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
+    "--seconds 0.02 --processes 2 --connections 3 --entries 300 --sizes 50 500",
+    "redis_cache": "--rounds 1 --calls 2",
+    "single_flight": "--processes 2 --threads 2 --rounds 1 --factory-ms 5 --waiters 2 --window 0.05",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_runs_and_keeps_what_it_measured(name: str, tmp_path: Path) -> None:
+    kept = tmp_path / "results" / "found.json"
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{name}",
+        *SMALL[name].split(),
+        "--json",
+        str(kept),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PRELOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(kept.read_text())
+    assert found["benchmark"] == name
+    assert found["command"].startswith(f"python -m benchmarks.{name} {SMALL[name][:8]}")
+    assert len(found["commit"].removesuffix("-dirty")) in {40, len("unknown")}
+    assert list(tmp_path.iterdir()) == [kept.parent], "it left something behind"
+    # Each goal's row was measured, by the name that the goal has for it.
+    assert [goal["measure"] for goal in found.get("goals", []) if goal["ours"] is None] == []
