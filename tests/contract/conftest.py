@@ -1,8 +1,9 @@
 """One cache per backend, and clients of it in other processes."""
 
 import multiprocessing
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +20,14 @@ Build = Callable[..., SharedCache]
 
 
 @pytest.fixture(params=list(BACKENDS))
-def entry(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Entry:
+def entry(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
+) -> Iterator[Entry]:
     """The entry of CACHES, under a prefix of its own."""
     made = BACKENDS[request.param](tmp_path, redis_server)
-    return {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}
+    yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}
+    if request.param == "lmdb":  # what it reserved would be kept for every test of three runs
+        shutil.rmtree(made["LOCATION"], ignore_errors=True)
 
 
 @pytest.fixture
