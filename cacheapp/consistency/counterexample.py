@@ -146,11 +146,13 @@ def _origins(operations: Sequence[Operation], shown: Sequence[Operation]) -> tup
     read = {one.result for one in shown if one.kind is Kind.GET and one.result is not ABSENT}
     read -= {one.argument for one in shown if one.kind in {Kind.SET, Kind.ADD}}
     read -= {one.result for one in shown if one.kind in {Kind.INCR, Kind.DECR}}
+    last = max((one.call_ns for one in shown), default=0)
     return tuple(
         one
         for one in operations
         if one not in shown
         and one.may_write
+        and one.call_ns <= last
         and (
             one.argument in read
             if one.kind in {Kind.SET, Kind.ADD}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cacheapp.consistency.counterexample import Counterexample, shrink
-from cacheapp.consistency.history import Operation, by_key
+from cacheapp.consistency.history import Kind, Operation, by_key
 from cacheapp.consistency.models import EvictingKey, Key, Model
 from cacheapp.consistency.search import BUDGET, Verdict, search
 
@@ -21,10 +21,17 @@ class Judgement:
     illegal: tuple[str, ...]
     unknown: tuple[str, ...]
     counterexample: Counterexample | None
-    """The smallest of those of the first illegal keys."""
+    """The one of those of the first illegal keys that is easiest to read."""
 
 
-_SHRUNK = 3  # keys whose counterexamples are compared: the smallest of several is easier to read
+_SHRUNK = 6  # keys whose counterexamples are compared
+_PLAIN = {Kind.GET, Kind.SET}
+
+
+def _effort(one: Counterexample) -> tuple[int, int]:
+    """Return how hard a counterexample is to read: many calls, unusual ones."""
+    unusual = sum(operation.kind not in _PLAIN for operation in one.operations)
+    return len(one.operations), unusual
 
 
 def judge(
@@ -41,5 +48,5 @@ def judge(
     unknown = tuple(key for key, said in verdicts.items() if said is Verdict.UNKNOWN)
     worst = Verdict.ILLEGAL if illegal else Verdict.UNKNOWN if unknown else Verdict.LINEARIZABLE
     shrunk = [shrink(keys[key], model, budget) for key in illegal[:_SHRUNK]]
-    smallest = min(shrunk, key=lambda one: len(one.operations), default=None)
-    return Judgement(worst, sum(map(len, keys.values())), illegal, unknown, smallest)
+    easiest = min(shrunk, key=_effort, default=None)
+    return Judgement(worst, sum(map(len, keys.values())), illegal, unknown, easiest)
