@@ -24,7 +24,7 @@ from django.core.cache import caches
 from django.db import connections
 
 from cacheapp import clock
-from cacheapp.lab.check.session import AsyncFace, Session
+from cacheapp.lab.check.session import AsyncFace, Place, Session
 
 Work = Callable[..., Any]
 START_WITHIN_S = 60.0
@@ -55,8 +55,8 @@ class Order:
 
     work: Work
     args: tuple[Any, ...]
-    places: tuple[tuple[int, int], ...]
-    """The number of each thread's session, and of how many."""
+    places: tuple[Place, ...]
+    """One for each thread's session."""
     start_ns: int
     alias: str
     twins: bool = False
@@ -174,6 +174,7 @@ class Clients:
         self.members: list[Client] = []
         self._children: list[BaseProcess] = []
         self._numbered = 0
+        self._turns = 0
 
     def __enter__(self) -> Self:
         try:
@@ -228,9 +229,12 @@ class Clients:
         threads = threads or self.setup.threads
         count = len(chosen) * threads
         start_ns = clock.monotonic_ns() + _LEAD_NS
+        self._turns += 1
         for index, client in enumerate(chosen):
             # Threads of one process are far apart, so that neighbours are of different processes.
-            places = tuple((thread * len(chosen) + index, count) for thread in range(threads))
+            places = tuple(
+                (thread * len(chosen) + index, count, self._turns) for thread in range(threads)
+            )
             try:
                 client.pipe.send(Order(work, args, places, start_ns, self.alias, twins))
             except OSError:  # it has just died: its answer will be missing
@@ -239,24 +243,33 @@ class Clients:
         return chosen
 
     def results(self, chosen: Sequence[Client], within_s: float) -> list[Any]:
-        """Wait for what the clients return; those that were killed meanwhile return nothing."""
+        """Wait for what the clients return; those that were killed meanwhile return nothing.
+
+        Raise `ClientFailed` when all have answered: an answer that is not read would be taken for
+        that to the next order.
+        """
         deadline = clock.monotonic_s() + within_s
         found: list[Any] = []
+        failed: list[str] = []
         for client in chosen:
-            if not client.alive:
-                continue
-            try:
-                answers = self._receive(client, deadline)
-            except EOFError:
-                client.alive = False
-                raise ClientFailed(
-                    f"client p{client.number} ended in the middle of its work"
-                ) from None
-            client.busy = False
-            for done, value in answers:
-                if not done:
-                    raise ClientFailed(f"client p{client.number}:\n{value}")
-                found.append(value)
+            if client.alive:
+                try:
+                    answers = self._receive(client, deadline)
+                except EOFError:
+                    failed.append(f"client p{client.number} ended in the middle of its work")
+                    client.kill()
+                    continue
+                except ClientFailed as exc:
+                    failed.append(str(exc))
+                    client.kill()
+                    continue
+                client.busy = False
+                found += [value for done, value in answers if done]
+                failed += [
+                    f"client p{client.number}:\n{text}" for done, text in answers if not done
+                ]
+        if failed:
+            raise ClientFailed(failed[0])
         return found
 
     def run(self, work: Work, *args: Any, within_s: float = 60.0, **how: Any) -> list[Any]:

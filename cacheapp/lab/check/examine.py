@@ -48,6 +48,25 @@ PROCESSES: dict[str, Workload] = {
     "fork": faults.forked,
     "clear": faults.cleared,
 }
+PROPERTIES: dict[str, tuple[str, ...]] = {
+    "registers": (registers.ORDER, registers.OWN, registers.FORWARD),
+    "counters": (counting.SUMS,),
+    "add": (counting.WINNER,),
+    "get_or_set": (fills.ONCE,),
+    "stale_fill": (fills.FRESH,),
+    "expiry": (deadlines.EXPIRY, deadlines.TOUCH, deadlines.KEPT),
+    "many": (values.MANY,),
+    "incr_version": (versions.MOVE,),
+    "values": (values.WHOLE,),
+    "locks": (locking.ALONE, locking.FENCED),
+    "stop": (faults.STOPPED,),
+    "cold": (faults.COLD,),
+    "kill": (faults.KILLED,),
+    "fork": (faults.FORKED,),
+    "clear": (faults.CLEARED,),
+    "cut": (outages.CUT,),
+    "restart": (outages.RESTARTED,),
+}
 OVER_HTTP = ("registers", "counters", "add", "expiry")
 OUTAGES = ("cut", "restart")
 TWIN_SUFFIX = " (async)"
@@ -153,11 +172,13 @@ class Examination:
             if len(clients.living) < self.plan.processes:
                 clients.start(self.plan.processes - len(clients.living))
             found = workload(run)
-            run.crew.run(remove, sorted(run.written), within_s=30.0)
-            run.written.clear()
+            if not any(clients.run(remove, sorted(run.written), within_s=30.0)):
+                run.written.clear()
         except (ClientFailed, TimeoutError) as exc:
             logger.debug("workload %s failed", name, exc_info=True)
-            found = [Finding(name, Verdict.UNKNOWN, "", _last_line(str(exc)))]
+            why = _last_line(str(exc))
+            names = PROPERTIES[name[1:] if twins else name]
+            found = [Finding(each, Verdict.UNKNOWN, "", why) for each in names]
             self._stop(run)
             run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
         run.history()  # of what failed, and of the removing
@@ -173,13 +194,16 @@ class Examination:
         """Remove what an interrupted or failed workload wrote, by a new client."""
         try:
             with Clients(replace(setup, threads=1), 1) as clients:
-                clients.run(remove, sorted(keys), within_s=30.0)
-        except (ClientFailed, EOFError):
+                wrong = "; ".join(filter(None, clients.run(remove, sorted(keys), within_s=30.0)))
+        except (ClientFailed, EOFError) as exc:
+            wrong = str(exc)
+        if wrong:
             logger.warning(
-                "alias %s: %d keys named %s… could not be removed; they expire within 5 minutes",
+                "alias %s: %d keys named %s… could not be removed (%s); they expire within 5 minutes",
                 self.alias,
                 len(keys),
-                min(keys).rpartition("-")[0],
+                "-".join(min(keys).split("-")[:2]),
+                wrong,
                 extra={"event": "cachecheck_left_keys"},
             )
 

@@ -84,17 +84,19 @@ class HttpCrew:
         self._alias = alias
         self._seed = seed
         self._directory = directory
+        self._turns = 0
 
     def run(self, work: Callable[..., Any], *args: Any, within_s: float, **_how: Any) -> list[Any]:
         """Have `work(session, *args)` done by all at one moment; return what each returned."""
         del within_s  # a worker that hangs is given up by its connection
         count = self._workers.count * self._workers.per_worker
         start_ns = clock.monotonic_ns() + _LEAD_NS
+        self._turns += 1
 
         def one(number: int, connection: Connection) -> Any:
             # Neighbours are connections of one worker: spread them.
             worker, turn = divmod(number, self._workers.per_worker)
-            place = (turn * self._workers.count + worker, count)
+            place = (turn * self._workers.count + worker, count, self._turns)
             name = f"w{worker + 1}.{turn + 1}"
             session = Session(
                 HttpCache(connection, self._alias), name, place, self._seed, self._directory

@@ -61,14 +61,16 @@ class Run:
         return f"{len(errors)} calls failed, the first with {errors[0]}" if errors else ""
 
 
-def remove(session: Any, keys: list[str]) -> None:
-    """Remove keys, of the versions that workloads use."""
-    if session.number:
-        return
-    for key in keys:
-        session.cache.delete(key)
-        if "-version" in key:
-            session.cache.delete(key, version=2)
+def remove(session: Any, keys: list[str]) -> str:
+    """Remove keys, of the versions that workloads use (one session); return what went wrong."""
+    try:
+        for key in keys if session.number == 0 else []:
+            session.cache.delete(key)
+            if "-version" in key:
+                session.cache.delete(key, version=2)
+    except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
+        return f"{type(exc).__name__}: {exc}"
+    return ""
 
 
 def until_s(seconds: float) -> float:

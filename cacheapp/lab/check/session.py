@@ -19,6 +19,9 @@ from cacheapp.lab.waiting import pause
 TIMEOUT_S = 300
 """What a check that was killed leaves behind goes by itself."""
 _MISSING = object()
+_PER_TURN = 10_000
+Place = tuple[int, int, int]
+"""The number of a session, of how many, and which turn of them it is."""
 _DID_NOTHING = (StoreUnavailable, StoreFull, ValueRefused, ClearRefused)
 
 
@@ -75,16 +78,14 @@ class AsyncLock:
 class Session:
     """A client of a cache. `number` counts all sessions of a run, from 0 to `count` - 1."""
 
-    def __init__(
-        self, cache: Any, process: str, place: tuple[int, int], seed: int, directory: Path
-    ) -> None:
+    def __init__(self, cache: Any, process: str, place: Place, seed: int, directory: Path) -> None:
         self.cache = cache
         self.process = process
-        self.number, self.count = place
-        self.rng = random.Random(f"{seed}/{self.number}")
+        self.number, self.count, turn = place
+        self.rng = random.Random(f"{seed}/{self.number}/{turn}")
         self.signs = directory
         self._journal = Journal(directory, process)
-        self._written = 0
+        self._written = turn * _PER_TURN
 
     def close(self) -> None:
         """Close the journal."""
@@ -94,7 +95,7 @@ class Session:
         """Go on as another process: what follows a fork is written down apart."""
         self._journal = journal
         self.process = journal.process
-        self._written += 10**6  # so that its numbers are not the parent's
+        self._written += _PER_TURN // 2  # so that its numbers are not the parent's
 
     def unique(self) -> int:
         """Return a number that no other session uses, with room to count from it."""

@@ -73,6 +73,10 @@ class Command(BaseCommand):
         chosen = options["aliases"] or all_aliases()
         if unknown := [alias for alias in chosen if alias not in settings.CACHES]:
             raise _cannot(f"no alias {', '.join(unknown)}; CACHES has {', '.join(settings.CACHES)}")
+        if options["gunicorn"] and (options["private"] or options["fork"]):
+            raise _cannot(
+                "--gunicorn asks the workers of a server: --private and --fork do not apply"
+            )
         expected = _expected(options["expect"])
         examinations: list[Examination] = []
         stopped = None
@@ -108,6 +112,9 @@ class Command(BaseCommand):
 
                 one.run(began)
                 progress.update(row, completed=len(one.chosen()), doing="done")
+                if progress.disable:
+                    said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
+                    self.stderr.write(f"{alias}: {said}")
 
     def _show(self, reports: list[Report], options: dict[str, Any]) -> None:
         print_report(reports, sys.stdout)

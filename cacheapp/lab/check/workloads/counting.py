@@ -12,6 +12,7 @@ from cacheapp.consistency.search import search
 from cacheapp.lab.check.run import Run, until_s
 from cacheapp.lab.check.session import Session
 from cacheapp.lab.check.verdicts import Finding, plain, with_proof
+from cacheapp.lab.check.workloads.registers import LEAST
 
 INCREMENTS = 400
 """Of each session at most."""
@@ -24,8 +25,8 @@ SUMS, WINNER = "no increment lost", "one winner of add"
 def count_up(session: Session, key: str, seconds: float) -> None:
     """Add 1, again and again."""
     deadline = until_s(seconds)
-    for _ in range(INCREMENTS):
-        if clock.monotonic_s() > deadline:
+    for number in range(INCREMENTS):
+        if number >= LEAST and clock.monotonic_s() > deadline:
             return
         session.incr(key)
 
@@ -100,7 +101,7 @@ def winners(run: Run) -> list[Finding]:
     none = [
         key
         for key, own in history.items()
-        if not won[key] and all(one.outcome is Outcome.OK for one in own)
+        if own and not won[key] and all(one.outcome is Outcome.OK for one in own)
     ]
     wrong = [f"{len(double)} of {len(won)} keys had more than one winner"] if double else []
     wrong += [f"{len(none)} of {len(won)} keys had none"] if none else []

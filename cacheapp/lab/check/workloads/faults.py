@@ -13,7 +13,14 @@ from cacheapp.lab.check.journal import Journal
 from cacheapp.lab.check.run import MARGIN_S, Run, until_s
 from cacheapp.lab.check.session import Session
 from cacheapp.lab.check.verdicts import Finding, Verdict, plain, with_proof
-from cacheapp.lab.check.workloads.registers import CALLS, KEYS, mixed_calls, one_call, one_order
+from cacheapp.lab.check.workloads.registers import (
+    CALLS,
+    KEYS,
+    LEAST,
+    mixed_calls,
+    one_call,
+    one_order,
+)
 from cacheapp.lab.waiting import pause, until
 
 _KILLED_AFTER_S = 0.3
@@ -87,7 +94,7 @@ def killed(run: Run) -> list[Finding]:
         clients.living[0].kill()
         clients.results(chosen, seconds + MARGIN_S)
         clients.start(1)
-        clients.run(_read_all, keys)
+        clients.run(mixed_calls, keys, _KILLED_AFTER_S)
         part = run.history()
         slowest = max(slowest, _slowest_s(part))
         history += part
@@ -128,7 +135,7 @@ def calls_and_forks(session: Session, keys: Sequence[str], seconds: float) -> st
     deadline = until_s(seconds)
     child = 0
     for number in range(CALLS):
-        if clock.monotonic_s() > deadline:
+        if number >= LEAST and clock.monotonic_s() > deadline:
             break
         if number == 20:  # noqa: PLR2004 (in the middle)
             child = os.fork()

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import redis
-
 from cacheapp.consistency.history import Operation, Outcome
 from cacheapp.lab.check.clients import Clients
 from cacheapp.lab.check.run import MARGIN_S, Run
@@ -20,7 +18,7 @@ def cut(run: Run, server: RedisServer) -> list[Finding]:
     """Close all connections again and again, in the middle of calls."""
 
     def close_all() -> None:
-        with redis.Redis(unix_socket_path=str(server.socket)) as client:
+        with server.client() as client:
             for _ in range(_TIMES):
                 client.client_kill_filter(_type="normal", skipme=True)
                 pause(min(run.seconds, 2.0) / (2 * _TIMES))
