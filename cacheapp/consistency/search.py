@@ -92,10 +92,13 @@ class _Memory:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, State], list[int]] = {}
+        self.compared = 0
+        """What it has cost so far: with many unanswered operations it is most of the work."""
 
     def is_new(self, placed: int, used: int, state: State) -> bool:
         """Remember it; return whether nothing as good was known."""
         ways = self._known.setdefault((placed, state), [])
+        self.compared += len(ways)
         if any(way & used == way for way in ways):
             return False
         ways.append(used)
@@ -130,7 +133,7 @@ class _Search:
         self._state = state
         self._events = _Events(sure)
         self._memory = _Memory()
-        self._placed = self._used = 0
+        self._placed = self._used = self._tried = 0
         self._path: list[tuple[int, int, State]] = []  # (event, which unsure one or -1, state)
 
     def run(self, budget: int) -> Found:
@@ -140,7 +143,7 @@ class _Search:
         blocked_at = steps = resume = 0
         event = after[0]
         while after[0]:
-            if steps >= budget:
+            if steps + self._tried + self._memory.compared >= budget:
                 return Found(Verdict.UNKNOWN, steps)
             steps += 1
             if not is_return[event]:
@@ -169,6 +172,7 @@ class _Search:
         """Place the next unanswered operation that was called before the return `event`."""
         for number in range(resume, len(self._unsure)):
             one = self._unsure[number]
+            self._tried += 1
             if self._used >> number & 1 or one.call_ns > self._events.moment[event]:
                 continue
             reached = self._step(self._state, one)

@@ -1,4 +1,6 @@
+import dataclasses
 import random
+import time
 
 import pytest
 
@@ -199,6 +201,19 @@ def test_a_spent_budget_is_never_success() -> None:
     assert judged.verdict is Verdict.UNKNOWN
     assert judged.unknown == ("k0",)
     assert judged.counterexample is None
+
+
+def test_hundreds_of_unanswered_writes_do_not_outlast_the_budget() -> None:
+    rng = random.Random(1)
+    unanswered = [op(f"u{n}", "set", n, None, 10_000 + n) for n in range(300)]
+    history = [*run_history(rng, 300), *unanswered]
+    last = max(one.call_ns for one in history)
+    lie = op("p0", "get", last + 100, last + 200, result=-1, key="k0")
+    began = time.process_time()
+    own = by_key([one for one in [*history, lie] if one.key in {"k", "k0"}])
+    together = [dataclasses.replace(one, key="k") for each in own.values() for one in each]
+    assert judge(together).verdict in {Verdict.UNKNOWN, ILLEGAL}
+    assert time.process_time() - began < 10
 
 
 def test_one_illegal_key_outweighs_the_unknown_ones() -> None:

@@ -23,7 +23,8 @@ from cacheapp.lab.check.workloads.registers import (
 )
 from cacheapp.lab.waiting import pause, until
 
-_KILLED_AFTER_S = 0.3
+_AFTERWARDS_S = 0.3
+_BEFORE_DEATH = 40  # lines of its journal: 20 calls
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
 KILLS = 1
@@ -90,11 +91,12 @@ def killed(run: Run) -> list[Finding]:
     slowest, mishap = 0.0, ""
     for _ in range(KILLS):
         chosen = clients.order(mixed_calls, keys, seconds)
-        pause(min(_KILLED_AFTER_S, seconds / 2))
-        clients.living[0].kill()
+        victim = clients.living[0]
+        until(lambda: _calls(run, victim) >= _BEFORE_DEATH, "a client to make calls", MARGIN_S)
+        victim.kill()
         clients.results(chosen, seconds + MARGIN_S)
         clients.start(1)
-        clients.run(mixed_calls, keys, _KILLED_AFTER_S)
+        clients.run(mixed_calls, keys, _AFTERWARDS_S)
         part = run.history()
         slowest = max(slowest, _slowest_s(part))
         history += part
@@ -110,6 +112,12 @@ def killed(run: Run) -> list[Finding]:
 def _read_all(session: Session, keys: Sequence[str]) -> None:
     for key in keys:
         session.get(key)
+
+
+def _calls(run: Run, client: Client) -> int:
+    """Return how many lines a client has written down since the last time that was collected."""
+    journals = run.journals.directory.glob(f"p{client.number}[.-]*.journal")
+    return sum(path.read_bytes().count(b"\n") for path in journals)
 
 
 def _slowest_s(history: Sequence[Operation]) -> float:
