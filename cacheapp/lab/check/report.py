@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cacheapp.consistency.drawing import svg
+from cacheapp.consistency.history import Operation
 from cacheapp.consistency.timeline import draw, moments
 from cacheapp.lab.check.verdicts import Finding, Report, Verdict
 
@@ -60,10 +61,15 @@ def _cell(finding: Finding | None) -> Group | Text:
 def _proof(alias: str, finding: Finding) -> Text:
     head = Text(f"{alias}: {finding.property}: {finding.verdict}", style=_COLOURS[finding.verdict])
     why = f": {finding.why}" if finding.why else ""
-    lines = [textwrap.indent(line, "  ") for line in draw(finding.operations).splitlines()]
+    lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
     if finding.operations:
-        lines += ["", *("  " + line for line in moments([*finding.origins, *finding.operations]))]
+        lines += ["", *("  " + line for line in moments(_shown(finding)))]
     return Text("\n").join([Text.assemble(head, why), *map(Text, lines)])
+
+
+def _shown(finding: Finding) -> list[Operation]:
+    """Return the counterexample, and before it what wrote the values that are read in it."""
+    return [*finding.origins, *finding.operations]
 
 
 def as_json(reports: Sequence[Report], about: Mapping[str, Any]) -> str:
@@ -135,6 +141,6 @@ def write_drawings(reports: Sequence[Report], directory: Path) -> list[Path]:
                 name = "".join(c if c.isalnum() else "-" for c in finding.property).strip("-")
                 path = directory / f"{report.alias}-{name}.svg"
                 title = f"{report.alias}: {finding.property}: {finding.verdict}"
-                path.write_text(svg(finding.operations, title, finding.why))
+                path.write_text(svg(_shown(finding), title, finding.why))
                 written.append(path)
     return written

@@ -17,9 +17,9 @@ from cacheapp.lab.check.workloads.registers import (
     CALLS,
     KEYS,
     LEAST,
-    mixed_calls,
     one_call,
     one_order,
+    simple_calls,
 )
 from cacheapp.lab.waiting import pause, until
 
@@ -27,7 +27,6 @@ _AFTERWARDS_S = 0.3
 _BEFORE_DEATH = 40  # lines of its journal: 20 calls
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
-KILLS = 1
 
 STOPPED, KILLED, FORKED = (
     "a client stopped (SIGSTOP)",
@@ -87,20 +86,15 @@ def killed(run: Run) -> list[Finding]:
     clients = _clients(run)
     keys = run.keys("killed", KEYS)
     seconds = min(run.seconds, 2.0)
-    history: list[Operation] = []
-    slowest, mishap = 0.0, ""
-    for _ in range(KILLS):
-        chosen = clients.order(mixed_calls, keys, seconds)
-        victim = clients.living[0]
-        until(lambda: _calls(run, victim) >= _BEFORE_DEATH, "a client to make calls", MARGIN_S)
-        victim.kill()
-        clients.results(chosen, seconds + MARGIN_S)
-        clients.start(1)
-        clients.run(mixed_calls, keys, _AFTERWARDS_S)
-        part = run.history()
-        slowest = max(slowest, _slowest_s(part))
-        history += part
-        mishap = mishap or run.mishap()
+    chosen = clients.order(simple_calls, keys, seconds)
+    victim = clients.living[0]
+    until(lambda: _calls(run, victim) >= _BEFORE_DEATH, "a client to make calls", MARGIN_S)
+    victim.kill()
+    clients.results(chosen, seconds + MARGIN_S)
+    clients.start(1)
+    clients.run(simple_calls, keys, _AFTERWARDS_S)
+    history = run.history()
+    slowest, mishap = _slowest_s(history), run.mishap()
     found = one_order(KILLED, history, run)
     figure = f"{found.figure}, {slowest * 1000:.0f} ms the longest call"
     if mishap and found.verdict is not Verdict.BROKEN:

@@ -6,7 +6,7 @@ from cacheapp.consistency.history import Operation, Outcome
 from cacheapp.lab.check.clients import Clients
 from cacheapp.lab.check.run import MARGIN_S, Run
 from cacheapp.lab.check.verdicts import Finding
-from cacheapp.lab.check.workloads.registers import KEYS, mixed_calls, one_order
+from cacheapp.lab.check.workloads.registers import KEYS, one_order, simple_calls
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import pause
 
@@ -50,7 +50,7 @@ def _disturbed(run: Run, name: str, disturb: Callable[[], None]) -> Finding:
     assert isinstance(clients, Clients)  # noqa: S101 (faults are for processes)
     keys = run.keys(name.split(maxsplit=1)[0], KEYS)
     seconds = min(run.seconds, 2.0)
-    chosen = clients.order(mixed_calls, keys, seconds)
+    chosen = clients.order(simple_calls, keys, seconds)
     disturb()
     clients.results(chosen, seconds + MARGIN_S)
     history = run.history()

@@ -24,22 +24,31 @@ LEAST = 40
 _ENOUGH = 40
 
 _SHARES = {"get": 45, "set": 20, "add": 10, "delete": 8, "touch": 5, "incr": 8, "decr": 4}
+_SIMPLE = {"get": 55, "set": 35, "delete": 10}
 
 ORDER, OWN, FORWARD = "one order", "own writes seen", "reads never go back"
 
 
-def mixed_calls(session: Session, keys: Sequence[str], seconds: float) -> None:
-    """Call whatever a cache has, at random."""
+def mixed_calls(
+    session: Session, keys: Sequence[str], seconds: float, *, simple: bool = False
+) -> None:
+    """Call whatever a cache has, at random; `simple`: only get, set and delete."""
     deadline = until_s(seconds)
     for number in range(CALLS):
         if number >= LEAST and clock.monotonic_s() > deadline:
             return
-        one_call(session, session.rng.choice(keys))
+        one_call(session, session.rng.choice(keys), _SIMPLE if simple else _SHARES)
 
 
-def one_call(session: Session, key: str) -> None:
+def simple_calls(session: Session, keys: Sequence[str], seconds: float) -> None:
+    """Get, set and delete: so that under a fault it is the fault that shows, not a race of `incr`."""
+    mixed_calls(session, keys, seconds, simple=True)
+
+
+def one_call(session: Session, key: str, shares: dict[str, int] | None = None) -> None:
     """Make one call at random: reads most often."""
-    (call,) = session.rng.choices(list(_SHARES), list(_SHARES.values()))
+    shares = shares or _SIMPLE
+    (call,) = session.rng.choices(list(shares), list(shares.values()))
     if call in {"set", "add"}:
         getattr(session, call)(key, session.unique())
     else:
