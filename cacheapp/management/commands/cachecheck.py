@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +218,18 @@ def _about(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "date": datetime.fromtimestamp(clock.wall_s(), UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "django": django.get_version(),
+        "versions": _versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}",
         "options": {name: options[name] for name in named},
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {"django": django.get_version()}
+    for package in ("django-redis", "redis", "diskcache", "pymemcache", "pylibmc"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _judge(reports: list[Report], expected: Expected | None) -> None:

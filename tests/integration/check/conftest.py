@@ -27,9 +27,9 @@ class Lab:
     directory: Path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    """Three processes for all tests of a module: starting one costs more than most tests."""
+    """Three processes for all tests of this package: starting one costs more than most tests."""
     with tempfile.TemporaryDirectory(prefix="check-") as name:
         directory = Path(name)
         aliases = {alias: f"{backend.__module__}.{alias}" for alias, backend in BACKENDS.items()}
