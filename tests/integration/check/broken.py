@@ -110,7 +110,7 @@ class Resurrects(DiskCache):
         value = self.get(key, version=version)
         if value is None:
             return False
-        pause(_A_MOMENT_S)
+        pause(5 * _A_MOMENT_S)
         self.set(key, value, timeout, version=version)
         return True
 

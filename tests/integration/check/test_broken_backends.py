@@ -45,7 +45,10 @@ CAUGHT: list[tuple[str, Workload, str]] = [
 def test_a_broken_backend_is_caught(
     examine: Examine, alias: str, workload: Workload, broken: str
 ) -> None:
-    found = examine(alias, workload)[broken]
+    for _ in range(5):  # a race is found when it happens
+        found = examine(alias, workload)[broken]
+        if found.verdict is Verdict.BROKEN:
+            break
     assert found.verdict is Verdict.BROKEN, found
     assert found.why
     assert not found.operations or draw(found.operations)
