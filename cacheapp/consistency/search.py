@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cacheapp.consistency.history import Operation
 from cacheapp.consistency.models import IMPOSSIBLE, Model, State
 
-BUDGET = 400_000
+BUDGET = 1_000_000
 """Steps for one key, of some microseconds each."""
 
 

@@ -20,6 +20,7 @@ TIMEOUT_S = 300
 """What a check that was killed leaves behind goes by itself."""
 _MISSING = object()
 _PER_TURN = 10_000
+_AFTER_FAILURE_S = 0.02
 Place = tuple[int, int, int]
 """The number of a session, of how many, and which turn of them it is."""
 _DID_NOTHING = (StoreUnavailable, StoreFull, ValueRefused, ClearRefused)
@@ -131,6 +132,8 @@ class Session:
         outcome = Outcome.FAIL if nothing_done else Outcome.INFO
         text = f"{kind}: {type(exc).__name__}: {exc}"[:300]
         self._journal.answer(None, outcome, clock.monotonic_ns(), text)
+        # A store that is down refuses thousands of writes a second, and each may have happened.
+        pause(_AFTER_FAILURE_S)
 
     def get(self, key: str) -> Any:
         """Return the number that is stored, or `ABSENT`; anything else as text."""

@@ -180,8 +180,7 @@ def forked(run: Run) -> list[Finding]:
     order = one_order(FORKED, run.history(), run)
     if not wrong:
         return [order]
-    found = plain(FORKED, sorted(set(wrong)), f"{len(wrong)} children")
-    return [with_proof(found, None)]
+    return [plain(FORKED, sorted(set(wrong)), f"{len(wrong)} children")]
 
 
 # -- cold ----------------------------------------------------------------------------------------

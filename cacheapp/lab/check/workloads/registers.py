@@ -74,7 +74,10 @@ def one_order(name: str, history: Sequence[Operation], run: Run) -> Finding:
     """Judge a history; nearly all of it unanswered is no history."""
     judged = judge(history, evicts=run.evicts)
     stale, reads = stale_reads(history, evicts=run.evicts)
-    figure = f"{stale} of {reads} reads stale" if reads else f"{judged.operations} calls"
+    figure = f"{stale} of {reads} reads stale"
+    if judged.illegal:
+        keys = len({one.key for one in history})
+        figure = f"{len(judged.illegal)} of {keys} keys, {figure}"
     return with_proof(_say(name, judged, figure, history, run), judged.counterexample)
 
 

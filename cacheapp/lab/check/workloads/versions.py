@@ -72,6 +72,7 @@ def versions(run: Run) -> list[Finding]:
     ]
     if double := sum(count > 1 for count in won):
         wrong.append(f"{double} of {len(keys)} keys were moved twice")
-    figure = f"{seen['neither'] + seen['both']} of {seen['looks']} looks wrong"
+    odd = seen["neither"] + seen["both"]
+    figure = f"{odd} of {seen['looks']} looks wrong, {double} of {len(keys)} moved twice"
     unanswered = f"{errors[0][2:]}" if errors or not any(won) else ""
     return [plain(MOVE, wrong, figure, unanswered=unanswered)]
