@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cacheapp.consistency.history import ABSENT, Kind, Operation
 from cacheapp.consistency.models import Model, State
-from cacheapp.consistency.search import BUDGET, Verdict, search
+from cacheapp.consistency.search import Found, Verdict, search
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,27 @@ class _Part:
     initial: State
 
 
-def shrink(operations: Sequence[Operation], model: Model, budget: int = BUDGET) -> Counterexample:
+_BUDGET = 100_000  # of each of the searches that shrinking takes
+
+
+def shrink(
+    operations: Sequence[Operation], model: Model, found: Found | None = None
+) -> Counterexample:
     """Return the minimal counterexample in one key's illegal history.
 
-    Raise `ValueError` for a history that is not known to be illegal. Where the budget is spent, what
-    could not be shown to be superfluous stays.
+    `found`: what a search of it said, if there was one. Raise `ValueError` for a history that is not
+    known to be illegal. Where a search's budget is spent, what could not be shown to be superfluous
+    stays.
     """
-    found = search(operations, model, budget)
+    found = found or search(operations, model)
     if found.blocked is None:
         raise ValueError(f"the history is {found.verdict}; expected an illegal one")
     if invented := _invented(operations):
         why = "nothing ever wrote this value"
         return Counterexample((invented,), (), len(operations) - 1, why)
     cut = _until(operations, found.blocked)
-    part = _latest_beginning(cut, model, budget)
-    part = _fewest(part, model, budget)
+    part = _latest_beginning(cut, model, _BUDGET)
+    part = _fewest(part, model, _BUDGET)
     shown = tuple(sorted(part.shown, key=lambda operation: operation.call_ns))
     origins = _origins(operations, shown)
     return Counterexample(shown, origins, len(operations) - len(shown), _why(len(shown)))

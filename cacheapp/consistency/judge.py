@@ -43,10 +43,10 @@ def judge(
     """
     model: Model = EvictingKey() if evicts else Key()
     keys = by_key(operations)
-    verdicts = {key: search(own, model, budget).verdict for key, own in keys.items()}
-    illegal = tuple(key for key, said in verdicts.items() if said is Verdict.ILLEGAL)
-    unknown = tuple(key for key, said in verdicts.items() if said is Verdict.UNKNOWN)
+    found = {key: search(own, model, budget) for key, own in keys.items()}
+    illegal = tuple(key for key, said in found.items() if said.verdict is Verdict.ILLEGAL)
+    unknown = tuple(key for key, said in found.items() if said.verdict is Verdict.UNKNOWN)
     worst = Verdict.ILLEGAL if illegal else Verdict.UNKNOWN if unknown else Verdict.LINEARIZABLE
-    shrunk = [shrink(keys[key], model, budget) for key in illegal[:_SHRUNK]]
+    shrunk = [shrink(keys[key], model, found[key]) for key in illegal[:_SHRUNK]]
     easiest = min(shrunk, key=_effort, default=None)
     return Judgement(worst, sum(map(len, keys.values())), illegal, unknown, easiest)

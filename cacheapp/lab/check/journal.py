@@ -53,6 +53,11 @@ class Journals:
         self.errors: list[str] = []
         """What calls raised since the last `collect`."""
 
+    def lines(self, number: int) -> int:
+        """Return how many lines the threads of one client have written since the last `collect`."""
+        paths = self.directory.glob(f"p{number}[.-]*.journal")
+        return sum(path.read_bytes().count(b"\n") for path in paths)
+
     def collect(self) -> list[Operation]:
         """Return all operations since the last time, and forget them."""
         self.errors = []

@@ -13,6 +13,7 @@ from cacheapp.lab.check.clients import Clients, Setup
 from cacheapp.lab.check.journal import Journals
 from cacheapp.lab.check.run import Run
 from cacheapp.lab.check.verdicts import Finding
+from cacheapp.lab.servers import RedisServer
 from tests.integration.check.broken import BACKENDS
 
 Workload = Callable[[Run], list[Finding]]
@@ -25,12 +26,14 @@ class Lab:
 
     clients: Clients
     directory: Path
+    redis: RedisServer
+    """Behind the alias Redis alone: it may be disturbed."""
 
 
 @pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     """Three processes for all tests of this package: starting one costs more than most tests."""
-    with tempfile.TemporaryDirectory(prefix="check-") as name:
+    with tempfile.TemporaryDirectory(prefix="check-") as name, RedisServer() as server:
         directory = Path(name)
         aliases = {alias: f"{backend.__module__}.{alias}" for alias, backend in BACKENDS.items()}
         aliases["Right"] = "cacheapp.backends.DiskCache"
@@ -45,6 +48,10 @@ def lab() -> Iterator[Lab]:
             },
             "CACHEAPP": {"STATE_DIR": directory / "state"},
         }
+        overrides["CACHES"]["Redis"] = {
+            "BACKEND": "cacheapp.backends.RedisCache",
+            "LOCATION": server.start().url,
+        }
         overrides["CACHES"]["Down"] = {
             "BACKEND": "cacheapp.backends.RedisCache",
             "LOCATION": f"unix://{directory}/none.sock",
@@ -53,7 +60,7 @@ def lab() -> Iterator[Lab]:
         journals.mkdir()
         setup = Setup("Right", overrides, threads=2, directory=journals)
         with Clients(setup, 3) as clients:
-            yield Lab(clients, journals)
+            yield Lab(clients, journals, server)
 
 
 @pytest.fixture

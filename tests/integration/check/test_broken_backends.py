@@ -1,19 +1,25 @@
+import re
+from collections.abc import Callable
+
 import pytest
 
 from cacheapp.consistency.timeline import draw
 from cacheapp.lab.check.examine import SYNC
-from cacheapp.lab.check.verdicts import Verdict
+from cacheapp.lab.check.run import Run
+from cacheapp.lab.check.verdicts import Finding, Verdict
 from cacheapp.lab.check.workloads import (
     counting,
     deadlines,
     faults,
     fills,
     locking,
+    outages,
     registers,
     values,
     versions,
 )
-from tests.integration.check.conftest import Examine, Workload
+from cacheapp.lab.servers import RedisServer
+from tests.integration.check.conftest import Examine, Lab, Workload
 
 CAUGHT: list[tuple[str, Workload, str]] = [
     ("LosesUpdates", counting.counters, counting.SUMS),
@@ -106,6 +112,18 @@ def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, twins: bool) -
     assert {one.verdict for one in found.values()} == {Verdict.HOLDS}, found
 
 
+@pytest.mark.parametrize("outage", [outages.cut, outages.restarted])
+def test_a_redis_that_is_disturbed_is_not_accused(
+    lab: Lab, examine: Examine, outage: Callable[[Run, RedisServer], list[Finding]]
+) -> None:
+    found = examine("Redis", lambda run: outage(run, lab.redis), seconds=1.0)
+    (only,) = found.values()
+    assert only.verdict is Verdict.HOLDS, only
+    unanswered, asked = map(int, re.findall(r"(\d+) of (\d+) unanswered", only.figure)[0])
+    assert asked > 100
+    assert outage is outages.cut or unanswered > 0, "the server was not missed"
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1_200)
 def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None:
@@ -125,6 +143,7 @@ def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None
         (fills.cold_keys, fills.ONCE),
         (values.many, values.MANY),
         (locking.locks, locking.ALONE),
+        (faults.killed, faults.KILLED),
     ],
 )
 def test_a_store_that_is_down_is_unknown_never_a_success(

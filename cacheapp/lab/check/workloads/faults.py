@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cacheapp import clock
@@ -24,7 +25,7 @@ from cacheapp.lab.check.workloads.registers import (
 from cacheapp.lab.waiting import pause, until
 
 _AFTERWARDS_S = 0.3
-_BEFORE_DEATH = 40  # lines of its journal: 20 calls
+IN_THE_MIDDLE = 40  # lines of a client's journal: 20 calls
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
 
@@ -88,19 +89,31 @@ def killed(run: Run) -> list[Finding]:
     seconds = min(run.seconds, 2.0)
     chosen = clients.order(simple_calls, keys, seconds)
     victim = clients.living[0]
-    until(lambda: _calls(run, victim) >= _BEFORE_DEATH, "a client to make calls", MARGIN_S)
+    until(
+        lambda: run.journals.lines(victim.number) >= IN_THE_MIDDLE,
+        "a client to make calls",
+        MARGIN_S,
+    )
     victim.kill()
+    killed_ns = clock.monotonic_ns()
     clients.results(chosen, seconds + MARGIN_S)
     clients.start(1)
     clients.run(simple_calls, keys, _AFTERWARDS_S)
     history = run.history()
-    slowest, mishap = _slowest_s(history), run.mishap()
-    found = one_order(KILLED, history, run)
-    figure = f"{found.figure}, {slowest * 1000:.0f} ms the longest call"
-    if mishap and found.verdict is not Verdict.BROKEN:
+    slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
+    if (mishap := run.mishap()) and not _failed_before(history, killed_ns):
         why = f"after a client was killed, calls of the others failed: {mishap}"
-        return [Finding(KILLED, Verdict.BROKEN, figure, why)]
-    return [_figured(found, figure)]
+        return [Finding(KILLED, Verdict.BROKEN, slowest, why)]
+    found = one_order(KILLED, history, run)
+    return [replace(found, figure=f"{found.figure}, {slowest}")]
+
+
+def _failed_before(history: Sequence[Operation], moment_ns: int) -> bool:
+    """Return whether calls failed already: then it is not for the death of a client."""
+    return any(
+        one.outcome is not Outcome.OK and one.return_ns is not None and one.return_ns < moment_ns
+        for one in history
+    )
 
 
 def _read_all(session: Session, keys: Sequence[str]) -> None:
@@ -108,25 +121,8 @@ def _read_all(session: Session, keys: Sequence[str]) -> None:
         session.get(key)
 
 
-def _calls(run: Run, client: Client) -> int:
-    """Return how many lines a client has written down since the last time that was collected."""
-    journals = run.journals.directory.glob(f"p{client.number}[.-]*.journal")
-    return sum(path.read_bytes().count(b"\n") for path in journals)
-
-
 def _slowest_s(history: Sequence[Operation]) -> float:
     return max(((one.return_ns or one.call_ns) - one.call_ns for one in history), default=0) / 1e9
-
-
-def _figured(finding: Finding, figure: str) -> Finding:
-    return Finding(
-        finding.property,
-        finding.verdict,
-        figure,
-        finding.why,
-        finding.operations,
-        finding.origins,
-    )
 
 
 # -- forked --------------------------------------------------------------------------------------

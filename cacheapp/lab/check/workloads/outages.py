@@ -6,9 +6,10 @@ from cacheapp.consistency.history import Operation, Outcome
 from cacheapp.lab.check.clients import Clients
 from cacheapp.lab.check.run import MARGIN_S, Run
 from cacheapp.lab.check.verdicts import Finding
+from cacheapp.lab.check.workloads.faults import IN_THE_MIDDLE
 from cacheapp.lab.check.workloads.registers import KEYS, one_order, simple_calls
 from cacheapp.lab.servers import RedisServer
-from cacheapp.lab.waiting import pause
+from cacheapp.lab.waiting import pause, until
 
 CUT, RESTARTED = "connections cut", "server restarted"
 _TIMES = 8
@@ -30,7 +31,6 @@ def restarted(run: Run, server: RedisServer) -> list[Finding]:
     """Kill the server and start it again, empty: what is lost is lost, and nothing comes back."""
 
     def restart() -> None:
-        pause(0.2)
         server.kill()
         server.start()
 
@@ -51,6 +51,8 @@ def _disturbed(run: Run, name: str, disturb: Callable[[], None]) -> Finding:
     keys = run.keys(name.split(maxsplit=1)[0], KEYS)
     seconds = min(run.seconds, 2.0)
     chosen = clients.order(simple_calls, keys, seconds)
+    first = chosen[0].number
+    until(lambda: run.journals.lines(first) >= IN_THE_MIDDLE, "a client to make calls", MARGIN_S)
     disturb()
     clients.results(chosen, seconds + MARGIN_S)
     history = run.history()
