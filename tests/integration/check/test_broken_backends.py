@@ -116,12 +116,12 @@ def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, twins: bool) -
 def test_a_redis_that_is_disturbed_is_not_accused(
     lab: Lab, examine: Examine, outage: Callable[[Run, RedisServer], list[Finding]]
 ) -> None:
+    before = lab.redis.pid
     found = examine("Redis", lambda run: outage(run, lab.redis), seconds=1.0)
     (only,) = found.values()
     assert only.verdict is Verdict.HOLDS, only
-    unanswered, asked = map(int, re.findall(r"(\d+) of (\d+) unanswered", only.figure)[0])
-    assert asked > 100
-    assert outage is outages.cut or unanswered > 0, "the server was not missed"
+    assert re.search(r"\d+ of \d{3,} unanswered", only.figure), only
+    assert (lab.redis.pid != before) is (outage is outages.restarted)
 
 
 @pytest.mark.soak
