@@ -31,14 +31,14 @@ def properties(reports: Sequence[Report]) -> list[str]:
 
 
 def print_report(reports: Sequence[Report], out: TextIO) -> None:
-    """Print the table, and below it what is broken or unknown, with its counterexample."""
+    """Print the table, and below it why, where there is more to say: the counterexamples."""
     console = Console(file=out, highlight=False)
     if not console.is_terminal:  # a file is as wide as need be
         console = Console(file=out, highlight=False, width=max(80, 32 + 24 * len(reports)))
     console.print(_table(reports))
     for report in reports:
         for finding in report.findings:
-            if finding.verdict in {Verdict.BROKEN, Verdict.UNKNOWN}:
+            if finding.why and finding.verdict is not Verdict.NOT_APPLICABLE:
                 console.print()
                 console.print(_proof(report.alias, finding), soft_wrap=True)
 

@@ -94,8 +94,8 @@ def killed(run: Run) -> list[Finding]:
         "a client to make calls",
         MARGIN_S,
     )
+    killed_ns = clock.monotonic_ns()  # before it: a call may fail of it at once
     victim.kill()
-    killed_ns = clock.monotonic_ns()
     clients.results(chosen, seconds + MARGIN_S)
     clients.start(1)
     clients.run(simple_calls, keys, _AFTERWARDS_S)
