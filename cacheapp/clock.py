@@ -24,6 +24,11 @@ def boot_s() -> float:
     return time.clock_gettime(_BOOT)
 
 
+def monotonic_ns() -> int:
+    """Return nanoseconds of `CLOCK_MONOTONIC`: for histories; one clock for all processes."""
+    return time.monotonic_ns()
+
+
 def uptime_s() -> float:
     """Return for how long this process has had cacheapp loaded; a fork begins anew."""
     return monotonic_s() - _life.began_s

@@ -156,11 +156,15 @@ class RedisServer(Server):
     def _answers(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise self._failed("redis-server ended as it started")
-        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+        with self.client() as client:
             try:
                 return bool(client.ping())
             except redis.ConnectionError:
                 return False
+
+    def client(self) -> redis.Redis:
+        """Return a new client of this server; close it, or use it as a context manager."""
+        return redis.Redis(unix_socket_path=str(self.socket))
 
     def kill(self) -> None:
         """End the server at once (SIGKILL) and keep its directory; `start` brings it back, empty."""

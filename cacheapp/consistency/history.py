@@ -1,0 +1,133 @@
+"""Operations on a cache as their callers saw them: closed intervals, arguments, results, outcomes."""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class Absence(enum.Enum):
+    """What `get` finds and `incr` meets where there is no entry."""
+
+    ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = Absence.ABSENT
+
+
+class Kind(enum.StrEnum):
+    """A method of Django's cache API on one key."""
+
+    GET = "get"
+    SET = "set"
+    ADD = "add"
+    DELETE = "delete"
+    TOUCH = "touch"
+    HAS_KEY = "has_key"
+    INCR = "incr"
+    DECR = "decr"
+
+
+class Outcome(enum.StrEnum):
+    """What the caller may conclude."""
+
+    OK = "ok"
+    """It happened, between call and return."""
+    FAIL = "fail"
+    """It did not happen, and never will."""
+    INFO = "info"
+    """Unknown: it may have happened, or may yet, or never."""
+
+
+_WRITES = frozenset({Kind.SET, Kind.ADD, Kind.DELETE, Kind.INCR, Kind.DECR})
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call on one key by one process.
+
+    `process`: a client that does one thing at a time, so a thread counts as one. `call_ns` and
+    `return_ns` are of one clock that never steps; `return_ns` is `None` where nothing returned.
+    `argument`: the value of `set` and `add`, the delta of `incr` and `decr`. `result`: of `get` the
+    value or `ABSENT`; of `incr` and `decr` the sum or `ABSENT` (the key was missing); of the others a
+    bool; of `set` nothing. With the outcome info it is what the call answered if it happened, or `None`.
+    """
+
+    process: str
+    kind: Kind
+    key: str
+    call_ns: int
+    return_ns: int | None
+    argument: Hashable = None
+    result: Hashable = None
+    outcome: Outcome = Outcome.OK
+
+    def __post_init__(self) -> None:
+        if self.return_ns is None:
+            if self.outcome is Outcome.OK:
+                raise ValueError(f"{self}: ok, but it has no return")
+        elif self.return_ns < self.call_ns:
+            raise ValueError(f"{self}: it returned before it was called")
+
+    @property
+    def end(self) -> float:
+        """When it had taken effect at the latest: never, where that is unknown."""
+        if self.return_ns is None or self.outcome is Outcome.INFO:
+            return math.inf
+        return self.return_ns
+
+    @property
+    def may_write(self) -> bool:
+        """Whether it may have changed the entry, going by what it answered."""
+        if self.kind not in _WRITES:
+            return False
+        if self.outcome is Outcome.INFO:
+            return True
+        return self.result is not False and self.result is not ABSENT
+
+    def precedes(self, other: "Operation") -> bool:
+        """Return whether it was over before the other began. Intervals that touch are concurrent."""
+        return self.end < other.call_ns
+
+    def unsure(self) -> "Operation":
+        """Return the same call as one that may have happened, or may yet, with this very answer."""
+        return dataclasses.replace(self, outcome=Outcome.INFO)
+
+    @property
+    def label(self) -> str:
+        """What it asked and what it was told, for people."""
+        asked = self.kind.value if self.argument is None else f"{self.kind} {self.argument}"
+        if self.outcome is not Outcome.OK:
+            return f"{asked} ?"
+        if self.kind is Kind.SET:
+            return asked
+        if self.kind in {Kind.INCR, Kind.DECR, Kind.GET}:
+            return f"{asked} -> {'miss' if self.result is ABSENT else self.result}"
+        return f"{asked} -> {'yes' if self.result else 'no'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `json` can write; a miss is the text `"absent"`."""
+        said = dataclasses.asdict(self)
+        return {**said, "result": "absent" if self.result is ABSENT else self.result}
+
+
+def by_key(operations: Iterable[Operation]) -> Mapping[str, list[Operation]]:
+    """Return each key's operations, by call, without those that cannot matter.
+
+    What failed did not happen. A call that changes nothing and was not answered says nothing.
+    """
+    found: dict[str, list[Operation]] = {}
+    for operation in operations:
+        kept = found.setdefault(operation.key, [])
+        if operation.outcome is Outcome.OK or (
+            operation.outcome is Outcome.INFO and operation.may_write
+        ):
+            kept.append(operation)
+    for kept in found.values():
+        kept.sort(key=lambda operation: operation.call_ns)
+    return found

@@ -1,0 +1,157 @@
+"""What one cache key does when it is used by one caller at a time: the sequential specification.
+
+A state is `ABSENT` or the value. Two more states stand for ignorance, and occur only where a
+history is cut out of a longer one: `PRESENT`, some value, and `ANY`, a value or none. An operation's
+answer resolves them.
+
+Timeouts are no part of it: in histories that are judged by a model no entry reaches its deadline.
+"""
+
+import enum
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+
+State = Hashable
+
+
+class Unsure(enum.Enum):
+    """States of which less is known than the value."""
+
+    PRESENT = "present"
+    ANY = "any"
+
+
+class _Impossible(enum.Enum):
+    """What a step returns for an answer that the state does not allow."""
+
+    IMPOSSIBLE = "impossible"
+
+
+PRESENT, ANY = Unsure.PRESENT, Unsure.ANY
+IMPOSSIBLE = _Impossible.IMPOSSIBLE
+
+
+class Model(Protocol):
+    """What a search needs to know of the thing that the operations are about."""
+
+    @property
+    def initial(self) -> State:
+        """Where a history begins."""
+
+    @property
+    def unsure(self) -> State:
+        """Where a history begins that was cut out of another."""
+
+    def step(self, state: State, operation: Operation) -> State:
+        """Return the state after the operation, or `IMPOSSIBLE` for its answer in this state."""
+
+
+class Key:
+    """A key whose entry goes only by a call."""
+
+    initial: State = ABSENT
+    unsure: State = ANY
+
+    def step(self, state: State, operation: Operation) -> State:
+        """Return the state after the operation, or `IMPOSSIBLE` for its answer in this state."""
+        if operation.outcome is Outcome.INFO and operation.result is None:
+            return _forgotten(state, operation)
+        return _STEPS[operation.kind](state, operation)
+
+
+class EvictingKey:
+    """A key whose entry may also be evicted at any moment; states are sets of what may be there."""
+
+    initial: State = frozenset({ABSENT})
+    unsure: State = frozenset({ANY})
+
+    def step(self, state: State, operation: Operation) -> State:
+        """Return what may be there afterwards, or `IMPOSSIBLE` for its answer in all these states."""
+        assert isinstance(state, frozenset)  # noqa: S101 (for the type checker)
+        key = Key()
+        after = {key.step(one, operation) for one in state | {ABSENT}} - {IMPOSSIBLE}
+        return frozenset(after) if after else IMPOSSIBLE
+
+
+def _seen(state: State) -> State:
+    """Return the state after an answer that says that there is an entry."""
+    if state is ABSENT:
+        return IMPOSSIBLE
+    return PRESENT if state is ANY else state
+
+
+def _missed(state: State) -> State:
+    """Return the state after an answer that says that there is none."""
+    return ABSENT if state is ABSENT or state is ANY else IMPOSSIBLE
+
+
+def _get(state: State, operation: Operation) -> State:
+    if operation.result is ABSENT:
+        return _missed(state)
+    if state == operation.result or state is ANY or state is PRESENT:
+        return operation.result
+    return IMPOSSIBLE
+
+
+def _set(_state: State, operation: Operation) -> State:
+    return operation.argument
+
+
+def _add(state: State, operation: Operation) -> State:
+    if not operation.result:
+        return _seen(state)
+    return IMPOSSIBLE if _missed(state) is IMPOSSIBLE else operation.argument
+
+
+def _delete(state: State, operation: Operation) -> State:
+    if not operation.result:
+        return _missed(state)
+    return IMPOSSIBLE if _seen(state) is IMPOSSIBLE else ABSENT
+
+
+def _look(state: State, operation: Operation) -> State:
+    return _seen(state) if operation.result else _missed(state)
+
+
+def _count(state: State, operation: Operation) -> State:
+    if operation.result is ABSENT:
+        return _missed(state)
+    if state is ANY or state is PRESENT or _sum(state, operation) == operation.result:
+        return operation.result
+    return IMPOSSIBLE
+
+
+def _sum(state: State, operation: Operation) -> int | None:
+    """Return the sum, or `None` where there is nothing to add to."""
+    delta = operation.argument
+    if not isinstance(state, int) or not isinstance(delta, int):
+        return None
+    return state - delta if operation.kind is Kind.DECR else state + delta
+
+
+def _forgotten(state: State, operation: Operation) -> State:
+    """Return the state after a call whose answer is unknown. It may be less sure than need be."""
+    if operation.kind is Kind.SET:
+        return operation.argument
+    if operation.kind is Kind.DELETE:
+        return ABSENT
+    if operation.kind is Kind.ADD:
+        return operation.argument if state is ABSENT else state
+    if operation.kind in {Kind.INCR, Kind.DECR}:
+        total = _sum(state, operation)
+        return state if total is None else total
+    return state
+
+
+_STEPS: dict[Kind, Callable[[State, Operation], State]] = {
+    Kind.GET: _get,
+    Kind.SET: _set,
+    Kind.ADD: _add,
+    Kind.DELETE: _delete,
+    Kind.TOUCH: _look,
+    Kind.HAS_KEY: _look,
+    Kind.INCR: _count,
+    Kind.DECR: _count,
+}

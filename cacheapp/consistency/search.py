@@ -1,0 +1,194 @@
+"""Is there one order of the calls that explains every answer? The search that decides it.
+
+Algorithm: Wing & Gong, "Testing and verifying concurrent objects" (1993), with the memory of Lowe,
+"Testing for linearizability" (2017): a set of operations that was placed before, with the same state
+after it, is not tried again. Events stand in a linked list, from which a placed operation is
+lifted, as in Horn & Kroening (2015) and porcupine. Worst case exponential in the number of
+operations that are under way at the same time, hence the budget.
+
+Invariant: the list holds, by time, the calls and returns of what is not placed yet. The first
+return in it bounds the choice: an operation that begins later cannot come before it.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cacheapp.consistency.history import Operation
+from cacheapp.consistency.models import IMPOSSIBLE, Model, State
+
+BUDGET = 1_000_000
+"""Steps for one key, of some microseconds each."""
+
+
+class Verdict(enum.StrEnum):
+    """What is known of a history."""
+
+    LINEARIZABLE = "linearizable"
+    ILLEGAL = "illegal"
+    UNKNOWN = "unknown"
+    """The budget was spent. Never to be taken for success."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A verdict, what it cost, and where it went wrong.
+
+    `blocked`: of an illegal history the operation at whose return it became so: without it and what
+    was called later, there is an order.
+    """
+
+    verdict: Verdict
+    steps: int
+    blocked: Operation | None = None
+
+
+class _Events:
+    """Calls and returns in a doubly linked list, as arrays; 0 is the head, and the end."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        times: list[tuple[float, int, int]] = []
+        for number, operation in enumerate(operations):
+            # Calls come first at the same instant: intervals are closed.
+            times += [(operation.call_ns, 0, number), (operation.end, 1, number)]
+        times.sort()
+        size = len(times) + 1
+        self.moment = [-math.inf, *(moment for moment, _, _ in times)]
+        self.operation = [0, *(number for _, _, number in times)]
+        self.is_return = [True, *(bool(kind) for _, kind, _ in times)]
+        self.after = [*range(1, size), 0]
+        self.before = [size - 1, *range(size - 1)]
+        self.match = [0] * size
+        calls: dict[int, int] = {}
+        for event in range(1, size):
+            number = self.operation[event]
+            if self.is_return[event]:
+                self.match[calls[number]] = event
+            else:
+                calls[number] = event
+
+    def lift(self, event: int) -> None:
+        """Take a call and its return out of the list."""
+        after, before = self.after, self.before
+        for one in (event, self.match[event]):
+            after[before[one]] = after[one]
+            before[after[one]] = before[one]
+
+    def put_back(self, event: int) -> None:
+        """Undo the latest `lift`, in the opposite order."""
+        after, before = self.after, self.before
+        for one in (self.match[event], event):
+            after[before[one]] = one
+            before[after[one]] = one
+
+
+class _Memory:
+    """What was placed before, with the state after it.
+
+    Of two ways to the same state that placed the same answered operations, the one that used fewer
+    unanswered ones can do all that the other can: so only the least sets of those are kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, State], list[int]] = {}
+        self.compared = 0
+        """What it has cost so far: with many unanswered operations it is most of the work."""
+
+    def is_new(self, placed: int, used: int, state: State) -> bool:
+        """Remember it; return whether nothing as good was known."""
+        ways = self._known.setdefault((placed, state), [])
+        self.compared += len(ways)
+        if any(way & used == way for way in ways):
+            return False
+        ways.append(used)
+        return True
+
+
+def search(
+    operations: Sequence[Operation],
+    model: Model,
+    budget: int = BUDGET,
+    initial: State = None,
+) -> Found:
+    """Look for an order of one key's operations that explains each answer.
+
+    Those with the outcome info may be left out, or come at any time after their call. `initial`:
+    the state at the beginning if it is not the model's own.
+    """
+    sure = [one for one in operations if one.end != math.inf]
+    unsure = [one for one in operations if one.end == math.inf]
+    start = model.initial if initial is None else initial
+    return _Search(sure, unsure, model, start).run(budget)
+
+
+class _Search:
+    """The search's variables: `placed` and `used` have a bit for each operation of their kind."""
+
+    def __init__(
+        self, sure: Sequence[Operation], unsure: Sequence[Operation], model: Model, state: State
+    ) -> None:
+        self._sure, self._unsure = sure, unsure
+        self._step = model.step
+        self._state = state
+        self._events = _Events(sure)
+        self._memory = _Memory()
+        self._placed = self._used = self._tried = 0
+        self._path: list[tuple[int, int, State]] = []  # (event, which unsure one or -1, state)
+
+    def run(self, budget: int) -> Found:
+        """Place one operation after the other, and take the last one back where none fits."""
+        events, operations = self._events, self._sure
+        after, is_return = events.after, events.is_return
+        blocked_at = steps = resume = 0
+        event = after[0]
+        while after[0]:
+            if steps + self._tried + self._memory.compared >= budget:
+                return Found(Verdict.UNKNOWN, steps)
+            steps += 1
+            if not is_return[event]:
+                number = events.operation[event]
+                reached = self._step(self._state, operations[number])
+                if reached is not IMPOSSIBLE and self._memory.is_new(
+                    self._placed | 1 << number, self._used, reached
+                ):
+                    self._path.append((event, -1, self._state))
+                    self._placed |= 1 << number
+                    self._state = reached
+                    events.lift(event)
+                    event = after[0]
+                else:
+                    event = after[event]
+            elif self._try_unsure(event, resume):
+                event, resume = after[0], 0
+            else:
+                blocked_at = max(blocked_at, event)
+                if not self._path:
+                    return Found(Verdict.ILLEGAL, steps, operations[events.operation[blocked_at]])
+                event, resume = self._take_back()
+        return Found(Verdict.LINEARIZABLE, steps)
+
+    def _try_unsure(self, event: int, resume: int) -> bool:
+        """Place the next unanswered operation that was called before the return `event`."""
+        for number in range(resume, len(self._unsure)):
+            one = self._unsure[number]
+            self._tried += 1
+            if self._used >> number & 1 or one.call_ns > self._events.moment[event]:
+                continue
+            reached = self._step(self._state, one)
+            used = self._used | 1 << number
+            if reached is not IMPOSSIBLE and self._memory.is_new(self._placed, used, reached):
+                self._path.append((event, number, self._state))
+                self._used, self._state = used, reached
+                return True
+        return False
+
+    def _take_back(self) -> tuple[int, int]:
+        """Undo the last choice; return the event to go on with, and the next unanswered one."""
+        event, unsure, self._state = self._path.pop()
+        if unsure >= 0:
+            self._used ^= 1 << unsure
+            return event, unsure + 1
+        self._placed ^= 1 << self._events.operation[event]
+        self._events.put_back(event)
+        return self._events.after[event], 0

@@ -1,0 +1,123 @@
+"""What is promised to each process by itself, and how many reads were stale: weaker than one order.
+
+A near cache or a replica may keep these where it does not keep linearizability: *read your writes*
+(after its own write a process never reads something older) and *monotonic reads* (what it reads
+never goes back). "Older" means: over before the other began, for every operation that may have
+written what was read. So a history that has one order keeps both (Terry et al., "Session Guarantees
+for Weakly Consistent Replicated Data", 1994).
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome, by_key
+
+_Writers = dict[Hashable, list[Operation]]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A read that went back, and the operation of the same process that it went back behind."""
+
+    before: Operation
+    read: Operation
+    writers: tuple[Operation, ...]
+    """What may have written what was read."""
+
+
+def read_your_writes(operations: Iterable[Operation], *, evicts: bool = False) -> list[Broken]:
+    """Return the reads that are older than what their own process wrote before.
+
+    `evicts`: a miss is never held against the cache.
+    """
+    return list(_broken(operations, evicts=evicts, writes=True))
+
+
+def monotonic_reads(operations: Iterable[Operation], *, evicts: bool = False) -> list[Broken]:
+    """Return the reads that are older than what their own process read before."""
+    return list(_broken(operations, evicts=evicts, writes=False))
+
+
+def stale_reads(operations: Iterable[Operation], *, evicts: bool = False) -> tuple[int, int]:
+    """Return how many reads were certainly stale, and how many there were.
+
+    Certainly stale: all that may have written what was read was over before another write began,
+    which was over before the read began.
+    """
+    stale = reads = 0
+    for own in by_key(operations).values():
+        writers = _writers(own)
+        ended = sorted(
+            (one.end, one.call_ns) for one in own if one.may_write and one.outcome is Outcome.OK
+        )
+        newest: list[tuple[float, int]] = []  # (end, the latest call of what ended until then)
+        for end, call in ended:
+            newest.append((end, max(call, newest[-1][1]) if newest else call))
+        for read in own:
+            if read.kind is Kind.GET and read.outcome is Outcome.OK:
+                reads += 1
+                if evicts and read.result is ABSENT:
+                    continue
+                stale += _is_stale(read, writers, newest)
+    return stale, reads
+
+
+def _is_stale(read: Operation, writers: _Writers, newest: list[tuple[float, int]]) -> bool:
+    index = bisect_left(newest, (read.call_ns, -1)) - 1
+    if index < 0:
+        return False
+    _end, call = newest[index]
+    return all(writer.end < call for writer in _possible(read, writers))
+
+
+def _writers(operations: Sequence[Operation]) -> _Writers:
+    """Return, for each value and for absence, the operations that may have left it there."""
+    found: _Writers = defaultdict(list)
+    for one in operations:
+        if not one.may_write:
+            continue
+        if one.kind in {Kind.SET, Kind.ADD}:
+            found[one.argument].append(one)
+        elif one.kind is Kind.DELETE:
+            found[ABSENT].append(one)
+        elif one.outcome is Outcome.OK:
+            found[one.result].append(one)
+        else:
+            found[None].append(one)  # a sum that nobody was told: any
+    return found
+
+
+def _possible(read: Operation, writers: _Writers) -> list[Operation]:
+    unsaid = writers.get(None, []) if isinstance(read.result, int) else []
+    candidates = [*writers.get(read.result, []), *unsaid]
+    return [one for one in candidates if one.call_ns <= read.end]
+
+
+def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> Iterator[Broken]:
+    for own in by_key(operations).values():
+        writers = _writers(own)
+        before: dict[str, list[Operation]] = defaultdict(list)
+        for one in own:  # by call, and a process does one thing at a time
+            if one.outcome is not Outcome.OK:
+                continue
+            is_read = one.kind is Kind.GET and not (evicts and one.result is ABSENT)
+            if is_read:
+                written = tuple(_possible(one, writers))
+                for earlier in before[one.process]:
+                    if _went_back(earlier, written, writers):
+                        yield Broken(earlier, one, written)
+                        break
+            if one.may_write if writes else is_read:
+                before[one.process] = [*before[one.process][-7:], one]
+
+
+def _went_back(earlier: Operation, written: Sequence[Operation], writers: _Writers) -> bool:
+    """Return whether all that may have been read was over before `earlier`'s version began."""
+    if earlier.kind is not Kind.GET:
+        return all(one.precedes(earlier) for one in written)
+    versions = _possible(earlier, writers)
+    if not versions:  # absent since the beginning: nothing is older
+        return False
+    return all(one.precedes(version) for one in written for version in versions)

@@ -1,0 +1,74 @@
+"""What is said of an alias: a verdict for each property, with the figure and the proof behind it."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cacheapp.consistency.counterexample import Counterexample
+from cacheapp.consistency.history import Operation
+
+
+class Verdict(enum.StrEnum):
+    """What the run showed. Only BROKEN is a proof: HOLDS says that nothing was found."""
+
+    HOLDS = "HOLDS"
+    BROKEN = "BROKEN"
+    UNKNOWN = "UNKNOWN"
+    """Not enough was answered, or the search's budget was spent."""
+    NOT_APPLICABLE = "NOT APPLICABLE"
+    """The backend does not have what this is about."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One property of one alias. `figure`: the number behind the verdict; `why`: a sentence."""
+
+    property: str
+    verdict: Verdict
+    figure: str = ""
+    why: str = ""
+    operations: tuple[Operation, ...] = ()
+    """The counterexample."""
+    origins: tuple[Operation, ...] = ()
+    """Earlier operations that wrote what is read in the counterexample."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `json` can write."""
+        return {
+            "property": self.property,
+            "verdict": self.verdict.value,
+            "figure": self.figure,
+            "why": self.why,
+            "counterexample": [one.as_json() for one in self.operations],
+            "origins": [one.as_json() for one in self.origins],
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found of one alias, so far."""
+
+    alias: str
+    backend: str
+    findings: tuple[Finding, ...]
+    seconds: float
+
+
+def plain(name: str, wrong: Sequence[str], figure: str, *, unanswered: str = "") -> Finding:
+    """Return BROKEN where something is wrong, else UNKNOWN where something is unanswered."""
+    if wrong:
+        return Finding(name, Verdict.BROKEN, figure, "; ".join(wrong))
+    if unanswered:
+        return Finding(name, Verdict.UNKNOWN, figure, unanswered)
+    return Finding(name, Verdict.HOLDS, figure)
+
+
+def with_proof(finding: Finding, proof: Counterexample | None) -> Finding:
+    """Return the finding with a counterexample."""
+    if proof is None:
+        return finding
+    why = "; ".join(part for part in (finding.why, proof.why) if part)
+    return Finding(
+        finding.property, finding.verdict, finding.figure, why, proof.operations, proof.origins
+    )

@@ -1,0 +1,247 @@
+"""`manage.py cachecheck`: prove any cache of `CACHES` right or wrong across processes."""
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cacheapp import clock
+from cacheapp.lab.check.examine import NAMES, Examination, Plan
+from cacheapp.lab.check.over_http import HttpExamination
+from cacheapp.lab.check.private import NotPrivate, Stores, private_stores
+from cacheapp.lab.check.report import (
+    Expected,
+    as_json,
+    differences,
+    print_report,
+    read_expected,
+    write_drawings,
+)
+from cacheapp.lab.check.verdicts import Report, Verdict
+from cacheapp.lab.deployment import private_deployment
+from cacheapp.lab.namespace import aliases as all_aliases
+from cacheapp.lab.servers import ServerFailed
+from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.lab.workers import AnswerLost, NotReached
+
+HOLDS, BROKEN, COULD_NOT_RUN = 0, 1, 2
+
+
+class Command(BaseCommand):
+    """Run clients against aliases, judge what they saw, and print the proof."""
+
+    help = (
+        "Run real processes against cache aliases, record what each saw, and give a verdict for "
+        "each property, with a counterexample for what is broken. Touches only keys of its own, "
+        "which it removes. Exit status: 0 all hold; 1 something is broken (or differs from "
+        "--expect); 2 it could not run, or something stays unknown."
+    )
+    requires_system_checks = ()  # the caches are not ours to open in this process
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        add = parser.add_argument
+        add("aliases", nargs="*", metavar="ALIAS", help="default: all of CACHES")
+        add("--processes", type=_at_least(2), default=4, help="client processes (default 4)")
+        add("--threads", type=_at_least(1), default=2, help="threads of each (default 2)")
+        add("--fork", action="store_true", help="fork the clients from one that used the cache")
+        add("--gunicorn", action="store_true", help="over HTTP: a private Gunicorn, its workers")
+        add("--seconds", type=_seconds, default=5.0, help="for each workload (default 5)")
+        add("--seed", type=int, default=0, help="what is called in which order (default 0)")
+        add(
+            "--max-bytes", type=_at_least(64 * 1024), default=8 * 1024 * 1024, help="stored at once"
+        )
+        add("--may-evict", action="store_true", help="a miss is never held against the cache")
+        add("--private", action="store_true", help="on stores of its own: directory, Redis")
+        add("--only", action="append", choices=NAMES, metavar="WORKLOAD", help=", ".join(NAMES))
+        add("--json", type=Path, metavar="FILE", help="write all findings to this file")
+        add("--svg", type=Path, metavar="DIR", help="draw each counterexample into this directory")
+        add("--expect", type=Path, metavar="FILE", help="compare with stored verdicts, for CI")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Examine the aliases, print what was found, and exit with a status that says it."""
+        chosen = options["aliases"] or all_aliases()
+        if unknown := [alias for alias in chosen if alias not in settings.CACHES]:
+            raise _cannot(f"no alias {', '.join(unknown)}; CACHES has {', '.join(settings.CACHES)}")
+        if options["gunicorn"] and (options["private"] or options["fork"]):
+            raise _cannot(
+                "--gunicorn asks the workers of a server: --private and --fork do not apply"
+            )
+        expected = _expected(options["expect"])
+        examinations: list[Examination] = []
+        stopped = None
+        try:
+            with stopping(), _stores(chosen, options) as make:
+                self._examine(chosen, make, examinations)
+        except Stopped as exc:
+            stopped = exc
+        except (NotReached, AnswerLost, ServerFailed, NotPrivate) as exc:
+            raise _cannot(str(exc)) from exc
+        reports = [one.report for one in examinations if one.findings]
+        self._show(reports, options)
+        if stopped:
+            said = f"stopped by {stopped}; this is what was known until then"
+            raise CommandError(said, returncode=128 + stopped.number)
+        _judge(reports, expected)
+
+    def _examine(
+        self,
+        chosen: list[str],
+        make: Callable[[str], Examination],
+        examinations: list[Examination],
+    ) -> None:
+        with _progress() as progress:
+            for alias in chosen:
+                one = make(alias)
+                examinations.append(one)
+                row = progress.add_task(alias, total=len(one.chosen()), doing="starting")
+
+                def began(name: str, row: Any = row) -> None:
+                    progress.update(row, doing=name)
+                    progress.advance(row, 1 if name else 0)
+
+                one.run(began)
+                progress.update(row, completed=len(one.chosen()), doing="done")
+                if progress.disable:
+                    said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
+                    self.stderr.write(f"{alias}: {said}")
+
+    def _show(self, reports: list[Report], options: dict[str, Any]) -> None:
+        print_report(reports, sys.stdout)
+        if options["json"]:
+            options["json"].write_text(as_json(reports, _about(options)))
+        if options["svg"]:
+            written = write_drawings(reports, options["svg"])
+            self.stderr.write(f"{len(written)} drawings in {options['svg']}")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if (found := int(text)) < least:
+            raise ValueError
+        return found
+
+    number.__name__ = f"number of at least {least}"  # argparse: invalid … value
+    return number
+
+
+def _seconds(text: str) -> float:
+    found = float(text)
+    if not 0 < found <= 600:  # noqa: PLR2004 (ten minutes for one workload)
+        raise ValueError
+    return found
+
+
+_seconds.__name__ = "number of seconds above 0, at most 600,"
+
+
+def _cannot(why: str) -> CommandError:
+    return CommandError(why, returncode=COULD_NOT_RUN)
+
+
+def _expected(path: Path | None) -> Expected | None:
+    if path is None:
+        return None
+    try:
+        return read_expected(path)
+    except (OSError, ValueError) as exc:
+        raise _cannot(f"--expect {path}: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _stores(chosen: list[str], options: dict[str, Any]) -> Iterator[Callable[[str], Examination]]:
+    """Yield what makes an examination of an alias: on its own store, a private one, or by HTTP."""
+    plan = _plan(options)
+    if options["gunicorn"]:
+        with private_deployment(options["processes"]) as server:
+            yield lambda alias: HttpExamination(alias, _backend(alias), plan, server.url)
+        return
+    if not options["private"]:
+        yield lambda alias: Examination(alias, _backend(alias), plan)
+        return
+    with private_stores(chosen) as stores:
+        yield lambda alias: Examination(
+            alias, _backend(alias), plan, stores.overrides, _server_of(alias, stores)
+        )
+
+
+def _server_of(alias: str, stores: Stores) -> Any:
+    return stores.server if alias in stores.on_redis else None
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    return Plan(
+        processes=options["processes"],
+        threads=options["threads"],
+        fork=options["fork"],
+        seconds=options["seconds"],
+        seed=options["seed"],
+        evicts=options["may_evict"],
+        max_bytes=options["max_bytes"],
+        private=options["private"],
+        only=tuple(options["only"] or NAMES),
+    )
+
+
+def _backend(alias: str) -> str:
+    return str(settings.CACHES[alias]["BACKEND"])
+
+
+def _progress() -> Progress:
+    """Return a display on stderr, where it is a terminal; what is found goes to stdout."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[doing]}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def _about(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what somebody needs to repeat it."""
+    named = ("processes", "threads", "fork", "gunicorn", "seconds", "seed", "may_evict", "private")
+    return {
+        "date": datetime.fromtimestamp(clock.wall_s(), UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}",
+        "options": {name: options[name] for name in named},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"django": django.get_version()}
+    for package in ("django-redis", "redis", "diskcache", "pymemcache", "pylibmc"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _judge(reports: list[Report], expected: Expected | None) -> None:
+    """Raise `CommandError` with the exit status unless all is well."""
+    if expected is not None:
+        if wrong := differences(reports, expected):
+            raise CommandError("\n".join(wrong), returncode=BROKEN)
+        return
+    found = [(report.alias, one) for report in reports for one in report.findings]
+    broken = [f"{alias}: {one.property}" for alias, one in found if one.verdict is Verdict.BROKEN]
+    if broken:
+        raise CommandError(f"{len(broken)} broken: {'; '.join(broken)}", returncode=BROKEN)
+    unknown = [f"{alias}: {one.property}" for alias, one in found if one.verdict is Verdict.UNKNOWN]
+    if unknown or not found:
+        raise _cannot(f"unknown: {'; '.join(unknown) or 'nothing was examined'}")
