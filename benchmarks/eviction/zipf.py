@@ -13,7 +13,7 @@ def requests(alpha: float, keys: int, count: int, seed: int) -> Iterator[int]:
     The same arguments give the same requests. Source: Breslau et al., "Web caching and Zipf-like
     distributions" (INFOCOM 1999), who found an alpha of 0.64 to 0.83.
     """
-    draw = random.Random(seed)  # noqa: S311 (no secret)
+    draw = random.Random(seed)
     weights = list(itertools.accumulate((rank + 1) ** -alpha for rank in range(keys)))
     ranks = range(keys)
     for at in range(0, count, _BATCH):

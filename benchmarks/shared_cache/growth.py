@@ -53,7 +53,7 @@ def _filled(name: str, directory: Path, size: int) -> Any:
 
 
 def _gets(cache: Any, size: int, times: int) -> Turn:
-    draw = random.Random(size)  # noqa: S311 (no secret)
+    draw = random.Random(size)
     keys = itertools.cycle([f"entry-{draw.randrange(size)}" for _ in range(min(size, _DRAWN))])
     get, following = cache.get, keys.__next__
     return functools.partial(time_calls, lambda: get(following()), times)

@@ -85,7 +85,7 @@ def fill(name: str) -> None:
 
 def _plan() -> Plan:
     """Return what to do, drawn anew in each process: whether to get, and the key."""
-    draw = random.Random()  # noqa: S311 (no secret)
+    draw = random.Random()
     return [(draw.random() < _GETS, draw.choice(KEYS)) for _ in range(_PLAN)]
 
 
