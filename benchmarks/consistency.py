@@ -6,12 +6,12 @@ be found and shrunk. What counts is this process's CPU time, since it is one thr
 nothing; the wall time stands beside it. Not measured: recording.
 """
 
-import argparse
 import random
 import statistics
 import sys
 import time
 
+from benchmarks.measuring.report import command_line, write_report
 from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
 from cacheapp.consistency.judge import Judgement, judge
 from cacheapp.consistency.models import Key
@@ -71,7 +71,7 @@ def _timed(operations: list[Operation]) -> tuple[Judgement, float, float]:
 
 def main() -> int:
     """Measure and print; return 0 if every verdict was right and none took more CPU than the goal."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__ or "")
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--keys", type=int, default=100)
     parser.add_argument("--processes", type=int, default=8)
@@ -95,6 +95,8 @@ def main() -> int:
         f"{asked.operations} operations, {asked.keys} keys, {asked.processes} processes, CPU: median "
         f"{statistics.median(spent):.2f} s, slowest {max(spent):.2f} s (goal {GOAL_S:g} s)"
     )
+    figures = {"cpu_s": spent, "goal_s": GOAL_S, "all_verdicts_right": right}
+    write_report(asked.json, "consistency", (), figures)
     return 0 if right and max(spent) < GOAL_S else 1
 
 

@@ -1,30 +1,29 @@
 """How long, and with how much CPU and memory, the download engine fetches; beside its peers.
 
-    python -m benchmarks.download_engine [--runs N] [--only TEXT] [--json FILE]
+    python -m benchmarks.download_engine [--runs N] [--only TEXT] [--smaller N] [--json FILE]
 
 Every variant of a work takes its turn in each run, in a process of its own, against one loopback
 origin that takes its part of the processors. Peers that are not on this machine are left out, and
 named. Not measured: real networks, disks that are slower than the memory that caches them.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import certifi
 import trustme
+
+from benchmarks.measuring.report import command_line, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("aria2c", "curl", "wget")
@@ -258,53 +257,44 @@ def verdicts(work: Work, medians: dict[str, float]) -> list[tuple[str, bool]]:
     return found
 
 
-def conditions(command: list[str]) -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+def smaller(work: Work, by: int) -> Work:
+    """Return the work with less of everything, to see that it runs."""
+    return dataclasses.replace(
+        work,
+        files=max(1, work.files // by),
+        size=max(1, work.size // by),
+        delay_ms=work.delay_ms // by,
+        threads=max(1, work.threads // by),
     )
-    packages = ("urllib3", "botocore", "requests", "boto3", "Django")
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "command": " ".join(["python -m benchmarks.download_engine", *command]),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-        "absent": [name for name in PROGRAMS if not shutil.which(name)],
-        "machine": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
 
 
 def main() -> int:
-    """Print each work with its goals; return 1 when one is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Print each work with its goals, and which were missed."""
+    parser = command_line(__doc__ or "")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default="", help="works whose name contains this")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep samples and conditions")
+    parser.add_argument("--smaller", type=int, default=1, metavar="N", help="divide all work by N")
     options = parser.parse_args()
-    found: dict[str, Any] = conditions(sys.argv[1:])
-    print(", ".join(f"{key} {value}" for key, value in found.items()))
-    works = [work for work in WORKS if options.only in work.name]
+    absent = [name for name in PROGRAMS if not shutil.which(name)]
+    print(f"not on this machine: {', '.join(absent) or 'none'}")
+    works = [smaller(work, options.smaller) for work in WORKS if options.only in work.name]
     samples = measure(works, options.runs)
-    found["samples"] = samples
-    found["goals"] = {
+    judged = {
         work.name: verdicts(
             work, {peer: statistics.median(raw) for peer, raw in samples[work.name].items()}
         )
         for work in works
     }
-    found["load_after"] = round(os.getloadavg()[0], 2)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    missed = [name for name, goals in found["goals"].items() if not all(met for _, met in goals)]
+    figures = {"absent": absent, "samples": samples, "verdicts": judged}
+    write_report(
+        options.json,
+        "download_engine",
+        ("urllib3", "botocore", "requests", "boto3", "Django"),
+        figures,
+    )
+    missed = [name for name, goals in judged.items() if not all(met for _, met in goals)]
     print(f"\nmissed: {'; '.join(missed)}" if missed else "\nall goals met")
-    return 1 if missed else 0
+    return 0
 
 
 if __name__ == "__main__":

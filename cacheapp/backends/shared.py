@@ -38,7 +38,7 @@ from cacheapp.errors import OptionsRefused
 
 logger = logging.getLogger(__name__)
 
-_FOR_EVER_S = 1e11  # three thousand years: what is longer has no deadline, so that none overflows
+FOR_EVER_S = 1e11  # three thousand years: what is longer has no deadline, so that none overflows
 _unsafe_char = memcached_error_chars_re.search
 
 
@@ -123,7 +123,7 @@ class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
             raise TypeError(f"timeout is {timeout!r}; expected None or a number of seconds")
         if timeout != timeout:  # noqa: PLR0124 (isnan refuses large integers)
             raise ValueError("timeout is nan; expected None or a number of seconds")
-        return None if timeout > _FOR_EVER_S else timeout
+        return None if timeout > FOR_EVER_S else timeout
 
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
         """Return the value, or `default` for what nobody may see, or is not ours and is removed."""

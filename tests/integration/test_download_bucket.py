@@ -93,12 +93,12 @@ def test_a_prefix_of_2000_objects_in_folders_arrives_with_every_digest_right(
     store.put("manyother", b"not below the prefix")
     Handler.asked.clear()
     call_command(
-        *("download", "s3://files/many/", "--to", str(tmp_path)),
+        *("download", "s3://files/many/", "--to", str(tmp_path / "to")),
         *("--endpoint", store.endpoint, "--threads", "16", "--json"),
     )
     found = {
-        str(path.relative_to(tmp_path)): path.read_bytes()
-        for path in tmp_path.rglob("*")
+        str(path.relative_to(tmp_path / "to")): path.read_bytes()
+        for path in (tmp_path / "to").rglob("*")
         if path.is_file()
     }
     assert found == {_path(number): _body(number) for number in range(OBJECTS)}

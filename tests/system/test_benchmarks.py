@@ -12,7 +12,9 @@ from benchmarks.__main__ import NAMES
 from tests.system.conftest import ROOT
 
 SMALL = {
+    "consistency": "--rounds 1 --operations 500 --keys 5",
     "disk_cache": "--rounds 1 --calls 2",
+    "download_engine": "--runs 1 --smaller 50 --only 50",
     "downloads": "--runs 1 --files 4 --delay-ms 1 --workers 2",
     "hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
     "lmdb_cache": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _SHARD = re.compile(r"(\d+)x\d{3,}(-.*)?")
 _GENERATION = re.compile(r"-[0-9a-f]{16}")
 _SET_ASIDE = "damaged-"
+LOCKS = "locks"
 
 
 def refusal(directory: Path) -> str | None:
@@ -221,7 +222,7 @@ class LockDirectory(AliasDirectory):
     def shard(self, number: int) -> Path:
         """Return the link to the directory of the locks."""
         del number
-        return self.path / "locks"
+        return self.path / LOCKS
 
     def _remove_other_layouts(self) -> None:
         """Leave the shards alone."""

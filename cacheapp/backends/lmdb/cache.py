@@ -27,7 +27,7 @@ from cacheapp.backends.lmdb.records import FORMAT, HEAD_BYTES, PLAIN
 from cacheapp.backends.lmdb.shared import shared_environment
 from cacheapp.backends.lmdb.store import LMDBStore
 from cacheapp.backends.options import COMMON, Option, count, count_or_none, read_options
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.shared import FOR_EVER_S, SharedCache
 from cacheapp.backends.store import registry
 
 _unsafe_char = memcached_error_chars_re.search
@@ -133,8 +133,14 @@ class LMDBCache(InlineTwins, SharedCache):
         """Store the value; see `SharedCache.set`, of which this is the usual case in one piece."""
         final = self.make_key(key, version=version)
         ttl = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
-        unusual = stale or jitter or type(ttl) is not int or ttl <= 0
-        if unusual or len(final) > MEMCACHE_MAX_KEY_LENGTH or _unsafe_char(final):
+        usual = ttl is None or (type(ttl) is int and 0 < ttl < FOR_EVER_S)
+        if (
+            stale
+            or jitter
+            or not usual
+            or len(final) > MEMCACHE_MAX_KEY_LENGTH
+            or _unsafe_char(final)
+        ):
             super().set(key, value, timeout, version, stale=stale, jitter=jitter)
             return
         self._store.set(final, self._codec.encode(final, value), ttl)

@@ -22,7 +22,7 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
-from cacheapp.backends.disk.directory import AliasDirectory
+from cacheapp.backends.disk.directory import LOCKS, AliasDirectory
 from cacheapp.backends.lmdb.boot import boot_id
 from cacheapp.backends.lmdb.limits import READERS, Limits
 from cacheapp.backends.lmdb.marks import marks_bytes, retire
@@ -113,7 +113,7 @@ class Place(AliasDirectory):
     def remove_all(self) -> None:
         """Remove every environment, whole or not, and what an interrupted one left; under the lock."""
         for entry in self.path.iterdir():
-            if entry.is_dir() and entry.name != "locks" and not entry.name.startswith(_SET_ASIDE):
+            if entry.is_dir() and not entry.name.startswith((_SET_ASIDE, LOCKS)):
                 retire(entry / "marks")
                 shutil.rmtree(entry, ignore_errors=True)
 

@@ -75,7 +75,7 @@ def test_what_cannot_be_expected_is_refused(tmp_path: Path, text: str, complaint
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nowhere"], "no alias nowhere; CACHES has default, disk, locmem, redis"),
+        (["nowhere"], "no alias nowhere; CACHES has default, lmdb, disk, locmem, redis"),
         (["--processes", "1"], "number of at least 2"),
         (["--seconds", "0"], "number of seconds above 0"),
         (["--expect", "/nowhere"], "--expect /nowhere"),
