@@ -41,6 +41,11 @@ CACHES = {
         "BACKEND": "diskcache.DjangoCache",
         "LOCATION": "/var/tmp/diskcache",  # noqa: S108 (as documented; replaced)
     },
+    "lmdb": {
+        "BACKEND": "cacheapp.backends.LMDBCache",
+        "LOCATION": "/var/tmp/cacheapp-lmdb",  # noqa: S108 (replaced)
+        "KEY_PREFIX": "cachecheck",
+    },
     "disk": {
         "BACKEND": "cacheapp.backends.DiskCache",
         "LOCATION": "/var/tmp/cacheapp",  # noqa: S108 (replaced)

@@ -226,7 +226,7 @@ def _about(options: dict[str, Any]) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"django": django.get_version()}
-    for package in ("django-redis", "redis", "diskcache", "pymemcache", "pylibmc"):
+    for package in ("django-redis", "redis", "diskcache", "lmdb", "pymemcache", "pylibmc"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
