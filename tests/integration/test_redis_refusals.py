@@ -57,7 +57,7 @@ def test_a_wrong_password_is_an_error_without_any_password_in_it(own_redis: Redi
 
 
 def test_while_redis_loads_its_data_calls_fail_and_then_work() -> None:
-    slowly = ["--rdbcompression", "no", "--key-load-delay", "2000"]  # microseconds a key
+    slowly = ["--rdbcompression", "no", "--key-load-delay", "8000"]  # microseconds a key
     with RedisServer(slowly) as server:
         server.start()
         cache = ours(server.url, SOCKET_TIMEOUT=10)
