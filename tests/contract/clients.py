@@ -126,13 +126,13 @@ class Running:
         self._stopped = False
         _running.add(self)
 
-    def results(self) -> list[Any]:
+    def results(self, within_s: float = DEADLINE_S) -> list[Any]:
         """Wait for the processes that were not killed; return what their threads returned."""
         found: list[Any] = []
         try:
             for pipe, process in zip(self.pipes, self.processes, strict=True):
-                if not pipe.poll(DEADLINE_S):
-                    raise TimeoutError(f"client {process.pid} did not answer in {DEADLINE_S} s")
+                if not pipe.poll(within_s):
+                    raise TimeoutError(f"client {process.pid} did not answer in {within_s} s")
                 try:
                     answers = pipe.recv()
                 except EOFError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import mmap
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from pytest_django.fixtures import Settings
@@ -18,6 +20,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.backends import LMDBCache
 from cacheapp.lab.waiting import until
 from tests.contract import work
+from tests.contract.clients import Clients
 from tests.integration.lmdb_parts import end_of, in_child, ours, stopped_inside
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -36,10 +39,8 @@ def _count_up(cache: LMDBCache, acknowledged: mmap.mmap) -> None:
         acknowledged[8:16] = struct.pack("Q", struct.unpack("Q", acknowledged[8:16])[0] + 1)
 
 
-def test_a_writer_killed_at_any_instant_loses_tears_and_holds_nothing(
-    settings: Settings, tmp_path: Path
-) -> None:
-    cache = ours(settings, tmp_path)
+def _survive_kills(cache: LMDBCache) -> bool:
+    """Start writers and kill them, and look each time at what they left."""
     cache.set("value", (0, work.checked(1, 1)))
     cache.set("counter", 0)
     acknowledged = mmap.mmap(-1, 16)
@@ -60,6 +61,17 @@ def test_a_writer_killed_at_any_instant_loses_tears_and_holds_nothing(
         cache.set("survivor", "lives")
         assert cache.get("survivor") == "lives"
         acknowledged[:8] = struct.pack("Q", number)
+    return True
+
+
+def test_a_writer_killed_at_any_instant_loses_tears_and_holds_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """In a process of its own: forks of this one, with all that the tests hold, take long."""
+    ours(settings, tmp_path)
+    context = cast("Any", multiprocessing.get_context("spawn"))
+    clients = Clients(context, settings.CACHES, settings.CACHEAPP)
+    assert clients.start([_survive_kills]).results(within_s=200) == [True]
 
 
 def test_a_stopped_writer_holds_up_writers_alone_and_only_until_it_goes_on_or_dies(
