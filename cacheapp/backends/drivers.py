@@ -9,13 +9,11 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from django.core.cache.backends.base import BaseCache
-
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.refresh import refresher
 from cacheapp.backends.renewer import renewer
 from cacheapp.backends.store import Store
-from cacheapp.backends.twins import in_thread
+from cacheapp.backends.twins import AsyncTwins, in_thread
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +58,7 @@ Step = Ask | Wait | Compute | Refresh
 Steps = Generator[Step, Any, Any]
 
 
-class Drivers(BaseCache):
+class Drivers(AsyncTwins):
     """Mix-in: takes the steps with the store of the cache."""
 
     _store: Store

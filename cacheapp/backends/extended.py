@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.core.cache.backends.base import BaseCache, default_key_func
+from django.core.cache.backends.base import default_key_func
 
 from cacheapp import clock
 from cacheapp.backends.store import Store
-from cacheapp.backends.twins import in_thread
+from cacheapp.backends.twins import AsyncTwins, in_thread
 from cacheapp.errors import ClearRefused
 
 
-class ExtendedCache(BaseCache):
+class ExtendedCache(AsyncTwins):
     """Mix-in: deadlines of single keys, listing and removing by pattern, and their `async` twins."""
 
     _store: Store
@@ -76,35 +76,35 @@ class ExtendedCache(BaseCache):
         return self.make_key("", version=version)
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
-        result: int | None = await in_thread(self.ttl, key, version)
+        result: int | None = await self._read_by(self.ttl, key, version)
         return result
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
-        result: int | None = await in_thread(self.pttl, key, version)
+        result: int | None = await self._read_by(self.pttl, key, version)
         return result
 
     async def aexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        result: bool = await in_thread(self.expire, key, timeout, version)
+        result: bool = await self._written_by(self.expire, key, timeout, version)
         return result
 
     async def apexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        result: bool = await in_thread(self.pexpire, key, timeout, version)
+        result: bool = await self._written_by(self.pexpire, key, timeout, version)
         return result
 
     async def aexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
-        result: bool = await in_thread(self.expire_at, key, when, version)
+        result: bool = await self._written_by(self.expire_at, key, when, version)
         return result
 
     async def apexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
-        result: bool = await in_thread(self.pexpire_at, key, when, version)
+        result: bool = await self._written_by(self.pexpire_at, key, when, version)
         return result
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
-        result: bool = await in_thread(self.persist, key, version)
+        result: bool = await self._written_by(self.persist, key, version)
         return result
 
     async def akeys(self, search: str, version: int | None = None) -> list[str]:

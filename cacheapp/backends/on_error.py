@@ -7,7 +7,6 @@ otherwise, kind by kind.
 """
 
 import dataclasses
-import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cacheapp.backends.counters import ERRORS_RAISED, ERRORS_SWALLOWED
+from cacheapp.backends.once import Once
 from cacheapp.backends.quiet import Quiet
 from cacheapp.backends.shared import SharedCache
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
@@ -148,7 +148,7 @@ class Forgiving(SharedCache):
         jitter: float = 0,
     ) -> Any:
         """Return the value, or compute and store it; without a store, only compute it."""
-        once = _Once(default)
+        once = Once(default)
         try:
             return super().get_or_set(key, once, timeout, version, stale=stale, jitter=jitter)
         except STORE_FAILED as exc:
@@ -168,7 +168,7 @@ class Forgiving(SharedCache):
         jitter: float = 0,
     ) -> Any:
         """Do what `get_or_set` does."""
-        once = _Once(default)
+        once = Once(default)
 
         async def compute() -> Any:
             return await once.awaited()
@@ -269,38 +269,3 @@ class Forgiving(SharedCache):
         except STORE_FAILED:
             self._count(ERRORS_RAISED)
             raise
-
-
-class _Once:
-    """A factory, or a value, that runs once: a failure of the store must not run it again.
-
-    What came of it is kept: a value, or in `error` what it raised.
-    """
-
-    def __init__(self, default: Any) -> None:
-        self._default = default
-        self._results: list[Any] = []
-        self.error: BaseException | None = None
-
-    def __call__(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        if not self._results:
-            default = self._default
-            try:
-                self._results.append(default() if callable(default) else default)
-            except BaseException as exc:
-                self.error = exc
-                raise
-        return self._results[0]
-
-    async def awaited(self) -> Any:
-        """Return the result; await it first if it can be."""
-        found = self()
-        if inspect.isawaitable(found):
-            try:
-                self._results[0] = found = await found
-            except BaseException as exc:
-                self.error = exc
-                raise
-        return found

@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -26,15 +26,16 @@ from cacheapp.backends.counters import (
     VALUES_REJECTED,
     counters,
 )
+from cacheapp.backends.counting import Counting
 from cacheapp.backends.extended import ExtendedCache
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.locks import Lock
+from cacheapp.backends.many_keys import ManyKeys
 from cacheapp.backends.options import Option, read_options, read_params
 from cacheapp.backends.quiet import Quiet
+from cacheapp.backends.refusal import Refusal
 from cacheapp.backends.single_flight import SingleFlight
-from cacheapp.backends.store import NotCountable, Store
-from cacheapp.backends.twins import AsyncTwins
-from cacheapp.errors import OptionsRefused
+from cacheapp.backends.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +43,7 @@ FOR_EVER_S = 1e11  # three thousand years: what is longer has no deadline, so th
 _unsafe_char = memcached_error_chars_re.search
 
 
-class _Refusal:
-    """Stands where the store of a cache with wrong options would: every use says what is wrong."""
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-
-    def end_request(self) -> None:
-        """Do nothing: Django closes every cache, used or not."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise OptionsRefused(self._message)
-
-    def __call__(self, *_args: Any) -> Any:
-        raise OptionsRefused(self._message)
-
-
-class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
+class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
     """A cache that all threads and processes share; see docs/guarantees.md for what that promises.
 
     Django builds one object per alias and thread, and calls `close()` after each request. These
@@ -89,7 +74,7 @@ class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
         name = "unnamed" if self.alias is None else quote(self.alias, safe="")
         if mistakes:
             # Not raised here: Django's own checks build every cache, and ours report all mistakes.
-            refusal: Any = _Refusal(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
+            refusal: Any = Refusal(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
             self._counters = self._count = self._store = refusal
             return
         self._counters = counters(conf.state_dir() / f"counters-{name}")
@@ -247,107 +232,7 @@ class SharedCache(SingleFlight, AsyncTwins, ExtendedCache, abc.ABC):
             return self._store.delete(key)
         return self._store.touch(key, ttl)
 
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add `delta` (an int or a float) to a number; return the sum. Its deadline is kept.
-
-        Raises `ValueError` where the key is missing, `TypeError` where it holds no number.
-        """
-        final = self.make_and_validate_key(key, version=version)
-        if type(delta) is int:
-            try:
-                total = self._store.incr(final, delta)
-            except NotCountable as exc:
-                return self._incr_slowly(key, final, delta, exc.found)
-            if total is None:
-                raise ValueError(f"Key {key!r} not found")
-            return total
-        return self._incr_slowly(key, final, delta, None)
-
-    def _incr_slowly(self, key: Any, final: str, delta: float, found: Payload | None) -> int:
-        """Add by compare-and-set: for floats, and beyond what the store counts by itself.
-
-        `found` is what the store has just read, if it has. Each failure of `replace` means that
-        another write succeeded, so somebody always advances.
-        """
-        payload = self._store.get(final) if found is None else found
-        while payload is not None:
-            value = self._decode(final, payload, self._missing_key)
-            if value is self._missing_key:
-                break
-            if not isinstance(value, int | float):
-                raise TypeError(
-                    f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
-                )
-            total = value + delta
-            new = forms.rewrapped(self._codec.encode(final, total), like=payload)
-            if self._store.replace(final, payload, new):
-                return total  # type: ignore[return-value]  # Django's stubs know no float counters
-            payload = self._store.get(final)
-        raise ValueError(f"Key {key!r} not found")
-
-    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Subtract `delta`; see `incr`."""
-        return self.incr(key, -delta, version=version)
-
-    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Move the value to `version + delta`, with its deadline; return the new version.
-
-        Raises `ValueError` where the key is missing.
-        """
-        if version is None:
-            version = self.version
-        source = self.make_and_validate_key(key, version=version)
-        target = self.make_and_validate_key(key, version=version + delta)
-        while (payload := self._store.get(source)) is not None:
-            value = self._decode(source, payload, self._missing_key)
-            if value is self._missing_key:
-                break
-            new = forms.rewrapped(self._codec.encode(target, value), like=payload)
-            if source == target or self._store.move(source, target, payload, new):
-                return version + delta
-        raise ValueError(f"Key {key!r} not found")
-
-    # -- many keys ---------------------------------------------------------------------------
-
-    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        """Return a dict of the keys that are there."""
-        finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
-        found = {}
-        # Each once: 1 and "1" are two keys to the caller, and one to the store.
-        payloads = self._store.get_many(list(dict.fromkeys(finals.values()))) if finals else {}
-        for key, final in finals.items():
-            if final in payloads:
-                value = self._decode(final, payloads[final], self._missing_key)
-                if value is not self._missing_key:
-                    found[key] = value
-        self._count(HITS, len(found))
-        self._count(MISSES, len(finals) - len(found))
-        return found
-
-    def set_many(
-        self,
-        data: Mapping[Any, Any],
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> list[Any]:
-        """Store all values; return the keys that could not be stored."""
-        finals = {self.make_and_validate_key(key, version=version): key for key in data}
-        payloads = {final: self._codec.encode(final, data[key]) for final, key in finals.items()}
-        ttl = self._ttl(timeout)
-        if not payloads:
-            return []
-        if ttl is not None and ttl <= 0:
-            self._store.delete_many(list(finals))
-            return []
-        failed = [finals[final] for final in self._store.set_many(payloads, ttl)]
-        self._count(SETS, len(payloads) - len(failed))
-        return failed
-
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        """Remove the keys."""
-        finals = [self.make_and_validate_key(key, version=version) for key in keys]
-        if finals:
-            self._count(DELETES, self._store.delete_many(finals))
+    # -- the alias ---------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Remove this alias's own keys, of all versions; never another application's.

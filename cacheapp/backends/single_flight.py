@@ -38,7 +38,6 @@ from cacheapp.backends.counters import (
 )
 from cacheapp.backends.drivers import Ask, Compute, Drivers, Refresh, Steps, Wait, holding
 from cacheapp.backends.forms import Payload
-from cacheapp.backends.twins import in_thread
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class SingleFlight(Drivers):
     ) -> Any:
         """Do what `get_or_set` does; what `default` returns is awaited if it can be."""
         fill = self._asked_for(key, version, timeout, stale, jitter)
-        value = self._seen(fill.key, await in_thread(self._store.get, fill.key))
+        value = self._seen(fill.key, await self._read_by(self._store.get, fill.key))
         if value is not self._missing_key:
             self._count(HITS)
             return value

@@ -1,9 +1,9 @@
 """The directory of one alias: `LOCATION/<alias>/<shards>x<number>/cache.db` and its value files.
 
-What a shard's name leads to is a link to its *generation*, a directory under a random name which is
-never used twice. For SQLite finds `-wal` and `-shm` by path, when it first needs them: if a removed
-and a new database could have the same path, a process might put the new one's WAL beside its old
-database, and two that map one `-shm` by different databases end with SIGBUS.
+A shard's name is a link to its *current directory*, whose random name is never used twice. For
+SQLite finds `-wal` and `-shm` by path, when it first needs them: if a removed and a new database
+could have the same path, a process might put the new one's WAL beside its old database, and two
+that map one `-shm` by different databases end with SIGBUS.
 
 `locked` holds an exclusive `flock` across processes. Whatever makes, renames or removes a shard
 does so under it, after looking again at what is there: so a database is initialised by one
@@ -33,7 +33,7 @@ from cacheapp.errors import StoreUnavailable
 logger = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"(\d+)x\d{3,}(-.*)?")
-_GENERATION = re.compile(r"-[0-9a-f]{16}")
+_RANDOM = re.compile(r"-[0-9a-f]{16}")
 _SET_ASIDE = "damaged-"
 LOCKS = "locks"
 
@@ -73,7 +73,7 @@ class AliasDirectory:
         self._lock_number: int | None = None  # the lock's descriptor, while this process holds it
 
     def shard(self, number: int) -> Path:
-        """Return the link to a shard's generation.
+        """Return the link to a shard's current directory.
 
         Its name tells how many there are: with another number of shards, keys are elsewhere, and
         what is left here must never be found again.
@@ -84,11 +84,11 @@ class AliasDirectory:
         """Return the path by which all processes find a shard's database."""
         return str(self.shard(number) / self.database_name)
 
-    def generation(self, number: int) -> Path:
+    def current(self, number: int) -> Path:
         """Return the directory in which a shard is now; `OSError` where there is none."""
         link = self.shard(number)
         name = os.readlink(link)
-        if not (name.startswith(link.name) and _GENERATION.fullmatch(name, len(link.name))):
+        if not (name.startswith(link.name) and _RANDOM.fullmatch(name, len(link.name))):
             raise FileNotFoundError(errno.ENOENT, "leads elsewhere", str(link))
         return self.path / name
 
@@ -150,7 +150,7 @@ class AliasDirectory:
     # -- under the lock ----------------------------------------------------------------------
 
     def make_shard(self, number: int) -> None:
-        """Make a generation with an empty database for a shard, unless it has one.
+        """Make a directory with an empty database for a shard, unless it has one.
 
         SQLite gives `-wal` and `-shm` the mode of the database. Never open a database that
         exists: closing it again would drop the locks that SQLite holds on it for this process.
@@ -158,7 +158,7 @@ class AliasDirectory:
         self._remove_other_layouts()
         link = self.shard(number)
         with contextlib.suppress(OSError):
-            found = private_directory(self.generation(number))
+            found = private_directory(self.current(number))
             if (found / self.database_name).exists():
                 return
         fresh = private_directory(self.path / f"{link.name}-{os.urandom(8).hex()}")
@@ -181,21 +181,21 @@ class AliasDirectory:
 
     def remove(self, number: int) -> None:
         """Remove a shard, in one step for whoever looks at the path."""
-        generation = self.generation(number)
+        current = self.current(number)
         self.shard(number).unlink()
-        shutil.rmtree(generation, ignore_errors=True)
+        shutil.rmtree(current, ignore_errors=True)
 
     def set_aside(self, number: int, why: str) -> None:
         """Take a damaged shard away, in one step for whoever looks at the path; keep the newest.
 
         Connections to it stay valid, and their owners see that the path leads elsewhere.
         """
-        link, generation = self.shard(number), self.generation(number)
+        link, current = self.shard(number), self.current(number)
         for older in self.path.glob(f"{_SET_ASIDE}{link.name}-*"):
             shutil.rmtree(older, ignore_errors=True)
         link.unlink()
         aside = self.path / f"{_SET_ASIDE}{link.name}-{clock.wall_s():.0f}"
-        generation.rename(aside)
+        current.rename(aside)
         for folder in aside.iterdir():
             if folder.is_dir():  # value files are of no use without their rows
                 shutil.rmtree(folder, ignore_errors=True)

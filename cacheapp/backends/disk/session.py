@@ -179,7 +179,7 @@ class Sessions:
             found = identity_of(self._databases[number])
             if shard is not None and found == shard.database_identity:
                 with contextlib.suppress(OSError):  # a link that leads elsewhere is made anew
-                    self.directory.generation(number)
+                    self.directory.current(number)
                     return shard
             with self.directory.locked():
                 try:
@@ -198,7 +198,7 @@ class Sessions:
         found = identity_of(self._databases[number])
         con = Connection(self._database_now(number), self._timeout_s, handle)
         try:
-            shard: Database = self._kind.open(str(self.directory.generation(number)), con)
+            shard: Database = self._kind.open(str(self.directory.current(number)), con)
         finally:
             con.close()
             handle.opening = None
@@ -209,7 +209,7 @@ class Sessions:
 
     def _database_now(self, number: int) -> str:
         """Return a path at which there never is another database than the one of now."""
-        return str(self.directory.generation(number) / self.directory.database_name)
+        return str(self.directory.current(number) / self.directory.database_name)
 
     # -- faults ------------------------------------------------------------------------------
 
