@@ -15,7 +15,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth.management import _get_all_permissions
+from django.contrib.auth import get_permission_codename
 from django.core import checks
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
@@ -85,11 +85,12 @@ def check_setting(**_: Any) -> Messages:
 @checks.register(checks.Tags.security)
 def check_tokens(**_: Any) -> Messages:
     """E005: report permissions of tokens that no view asks for."""
-    known = {
-        f"cacheapp.{codename}"
-        for model in apps.get_app_config("cacheapp").get_models()
-        for codename, _name in _get_all_permissions(model._meta)
-    }
+    found = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
+    codenames = [
+        get_permission_codename(it, meta) for meta in found for it in meta.default_permissions
+    ]
+    codenames += [codename for meta in found for codename, _name in meta.permissions]
+    known = {f"cacheapp.{codename}" for codename in codenames}
     return [
         checks.Error(
             f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("cacheapp", "0002_download_sources"),
+        ("cacheapp", "0003_download_hosting"),
     ]
 
     operations = [
