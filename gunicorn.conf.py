@@ -44,6 +44,13 @@ errorlog = "-"  # stderr
 env.seal()
 
 
+def post_worker_init(worker: Any) -> None:
+    """Let streams of events end with the worker, which would wait for them."""
+    from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (as below)
+
+    end_streams_when(lambda: not worker.alive)
+
+
 def worker_exit(_server: Any, _worker: Any) -> None:
     """Let cacheapp give up what this worker's threads were doing: they die with it, unasked."""
     from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)

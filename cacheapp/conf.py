@@ -97,6 +97,12 @@ class Conf:
     download_max_bytes: int = 10 * 2**30
     """Bytes that one file may have."""
 
+    download_streams: int = 4
+    """Clients to whom one process tells a job's events at the same time: each takes a thread."""
+
+    download_stream_s: float = 60.0
+    """Seconds after which such a stream ends, and its client comes back."""
+
     download_heartbeat_s: float = 5.0
     """Seconds without a sign of life after which a job's owner counts as gone."""
 
@@ -239,6 +245,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
+    "download_streams": _count,
+    "download_stream_s": _seconds,
     "download_heartbeat_s": _seconds,
 }
 
