@@ -7,8 +7,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from cacheapp.conf import conf
-from cacheapp.downloads import asking, ledger, removing
+from cacheapp.downloads import asking, removing
 from cacheapp.downloads.asking import NotNow
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.removing import NotRemoved
@@ -26,15 +25,6 @@ def current(job_id: UUID) -> DownloadJob:
     job = DownloadJob.objects.filter(id=job_id).first()
     if job is None:
         raise BadRequest(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
-    return settled(job)
-
-
-def settled(job: DownloadJob) -> DownloadJob:
-    """Return the job, ended if its owner is gone: it must not look as if it still ran."""
-    if ledger.is_orphan(job):
-        silent = f"no sign of life for {conf().download_heartbeat_s:g} s"
-        ledger.end_early(job, f"its worker {job.owner_pid} ended or hangs: {silent}")
-        job.refresh_from_db()
     return job
 
 

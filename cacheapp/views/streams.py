@@ -24,6 +24,7 @@ from django.http.response import HttpResponseBase
 
 from cacheapp import clock
 from cacheapp.conf import conf
+from cacheapp.downloads.ledger import is_orphan
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.states import FINISHED_JOB
 from cacheapp.lab.waiting import pause
@@ -85,6 +86,7 @@ class Stream:
         self._job_id = job_id
         self._seen = seen
         self._tell = tell
+        self._lost = False
         self._until_s = clock.monotonic_s() + conf().download_stream_s
         self._spoke_s = clock.monotonic_s()
         self._is_over = False
@@ -137,9 +139,10 @@ class Stream:
             self._is_over = True
             yield event("gone", {"id": str(self._job_id)})
             return
-        if job.generation > self._seen:
+        lost = is_orphan(job)  # no change of the job: its owner cannot write any more
+        if job.generation > self._seen or lost != self._lost:
             yield from self._tell(job, self._seen)
-            self._seen = job.generation
+            self._seen, self._lost = job.generation, lost
         if job.state in FINISHED_JOB:
             self._is_over = True
             yield event("end", {"id": str(job.id), "state": job.state}, job.generation)

@@ -33,7 +33,7 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path / "downloads"}
-    hosting.host().close("nothing is to run here", 0)  # what is ordered stays queued
+    hosting.host().close(0)  # what is ordered stays queued
     yield
     hosting._forget()  # noqa: SLF001 (as a fork does)
 
