@@ -58,6 +58,12 @@ class Store:
         """Put an object past HTTP: thousands of requests would take longer than what is tested."""
         s3_backends["123456789012"]["aws"].put_object("files", key, body)
 
+    def spoil(self, key: str) -> None:
+        """Change one bit of what is stored, as a disk may; the sums and the ETag stay."""
+        found = s3_backends["123456789012"]["aws"].get_object("files", key)
+        value = found.value
+        found.value = bytes([value[0] ^ 1]) + value[1:]
+
     def stop(self) -> None:
         self.client.close()
         self._server.shutdown()
@@ -158,6 +164,24 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
         "--json",
     )
     assert (tmp_path / "a").read_bytes() == b"second, and longer"
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_the_sum_that_s3_has_of_an_object_is_asked_for_and_checked(
+    algorithm: str, store: Store, tmp_path: Path
+) -> None:
+    key, body = f"sums/{algorithm}/a", _body(1)
+    store.client.put_object(Bucket="files", Key=key, Body=body, ChecksumAlgorithm=algorithm)
+    words = ("download", f"s3://files/sums/{algorithm}/", "--endpoint", store.endpoint, "--json")
+    call_command(*words, "--to", str(tmp_path / "right"))
+    assert (tmp_path / "right" / "a").read_bytes() == body
+    store.spoil(key)
+    with pytest.raises(CommandError, match="1 of 1 files failed"):
+        call_command(*words, "--to", str(tmp_path / "wrong"))
+    error = DownloadFile.objects.get(state="failed").error
+    assert f"its {algorithm.lower()} is " in error
+    assert f"x-amz-checksum-{algorithm.lower()} says " in error
+    assert [path.name for path in (tmp_path / "wrong").iterdir()] == []
 
 
 def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
