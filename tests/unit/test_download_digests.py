@@ -65,7 +65,9 @@ def test_a_crc_of_s3_is_the_catalogued_one_however_the_bytes_come(
     algorithm: str, expected: str
 ) -> None:
     name = f"x_amz_checksum_{algorithm}"
-    headers = _headers(**{name: _text(bytes.fromhex(expected)), "x_amz_checksum_type": "FULL_OBJECT"})
+    headers = _headers(
+        **{name: _text(bytes.fromhex(expected)), "x_amz_checksum_type": "FULL_OBJECT"}
+    )
     (told,) = sums_told(headers, f'"{MD5.hexdigest()}"', of_all=True)
     assert (told.algorithm, told.digest.hex()) == (algorithm, expected)
     running = Running([algorithm])
