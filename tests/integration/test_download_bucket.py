@@ -61,8 +61,9 @@ class Store:
     def spoil(self, key: str) -> None:
         """Change one bit of what is stored, as a disk may; the sums and the ETag stay."""
         found = s3_backends["123456789012"]["aws"].get_object("files", key)
+        assert found is not None
         value = found.value
-        found.value = bytes([value[0] ^ 1]) + value[1:]
+        found.value = bytes([value[0] ^ 1]) + value[1:]  # type: ignore[misc]
 
     def stop(self) -> None:
         self.client.close()
