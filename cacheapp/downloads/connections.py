@@ -201,7 +201,12 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent:
     """Return a connection for one request, an open one if there is one."""
-    pool = client.connection_from_host(host, port, scheme)
+    place = {"scheme": scheme, "host": host, "port": port}
+    # Under a key of our own: urllib3's has all that pools may differ in, and here they do not.
+    pool = client.connection_from_pool_key(
+        (scheme, host, port),  # type: ignore[arg-type]
+        {**client.connection_pool_kw, **place},
+    )
     return Lent(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
 
 
