@@ -118,7 +118,7 @@ def _list(request: HttpRequest) -> HttpResponseBase:
         message = f"limit is {given[:20]!r}; expected a whole number from 1 to {MAX_LISTED}"
         raise BadRequest(HTTPStatus.BAD_REQUEST, message)
     jobs = DownloadJob.objects.order_by("-created_at", "id")[: int(given)]
-    return answer(HTTPStatus.OK, jobs=[_shown(_settled(job)) for job in jobs])
+    return answer(HTTPStatus.OK, jobs=[_shown(job) for job in jobs])
 
 
 def _cancel(job: DownloadJob) -> HttpResponseBase:
@@ -138,15 +138,6 @@ def _current(job_id: UUID) -> DownloadJob:
     job = DownloadJob.objects.filter(id=job_id).first()
     if job is None:
         raise BadRequest(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
-    return _settled(job)
-
-
-def _settled(job: DownloadJob) -> DownloadJob:
-    """Return the job, ended if its owner is gone: it must not look as if it still ran."""
-    if ledger.is_orphan(job):
-        silent = f"no sign of life for {conf().download_heartbeat_s:g} s"
-        ledger.end_early(job, f"its worker {job.owner_pid} ended or hangs: {silent}")
-        job.refresh_from_db()
     return job
 
 
@@ -161,6 +152,8 @@ def _shown(job: DownloadJob) -> dict[str, Any]:
         "files_done": job.files_done,
         "files_failed": job.files_failed,
         "bytes_done": job.bytes_done,
+        "bytes_total": job.bytes_total,
+        "adoptions": job.adoptions,
         "owner_pid": job.owner_pid,
         "created_at": _time(job.created_at),
         "started_at": _time(job.started_at),
