@@ -32,7 +32,7 @@ import lmdb
 from cacheapp import clock
 from cacheapp.backends.lmdb.limits import Limits
 from cacheapp.backends.lmdb.marks import BUSY, RETIRED, Marks
-from cacheapp.backends.lmdb.place import DATABASES, Place, opened
+from cacheapp.backends.lmdb.place import DATABASES, Place, is_written_in_place, opened
 from cacheapp.backends.slots import Identity, identity_of
 from cacheapp.errors import StoreUnavailable
 
@@ -63,7 +63,7 @@ class Session:
         self.limits = limits
         self.marks = Marks(path / "marks", limits.slots)
         self.head = self.marks.head
-        self.environment = opened(path, limits)
+        self.environment = opened(path, limits, through_map=is_written_in_place(path))
         self.begin = self.environment.begin
         try:
             # The binding begins a write transaction for this: so whoever opens an environment
