@@ -115,6 +115,9 @@ class Environment:
     `session` is replaced whole. `_writer` is written by who holds LMDB's write lock.
     """
 
+    marks: Marks
+    """Those of the latest session, which may have been closed: a mark there does no harm."""
+
     def __init__(self, location: Path, limits: Limits, timeout_s: float) -> None:
         self.limits = limits
         self.place = Place(location, limits, timeout_s)
@@ -143,8 +146,8 @@ class Environment:
 
     # -- operations --------------------------------------------------------------------------
 
-    def get(self, name: bytes) -> bytes | None:
-        """Return what stands at a key of the entries. The path of every hit."""
+    def get(self, name: bytes, now: float) -> bytes | None:
+        """Return what stands at a key of the entries; `now` is `boot_s()`. The path of every hit."""
         try:
             handle = self.here.handle
         except AttributeError:
@@ -152,7 +155,7 @@ class Environment:
         handle.inside += 1
         try:
             session = self.session
-            if session is not None and clock.boot_s() < self.look_at_s:
+            if session is not None and now < self.look_at_s:
                 found = session.begin(session.entries).get(name)
                 if not session.head[RETIRED]:
                     return found
@@ -298,6 +301,7 @@ class Environment:
             session = self._opened()
             session.environment.reader_check()
             self.look_at_s = clock.boot_s() + LOOK_EVERY_S
+            self.marks = session.marks
             self.session = session
             return session
 
