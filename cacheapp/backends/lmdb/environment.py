@@ -155,15 +155,15 @@ class Environment:
         handle.inside += 1
         try:
             session = self.session
-            if session is not None and now < self.look_at_s:
+            if session is not None and (now < self.look_at_s or self._is_there(session, now)):
                 found = session.begin(session.entries).get(name)
                 if not session.head[RETIRED]:
                     return found
-        except lmdb.Error:
+        except (lmdb.Error, OSError):
             pass  # what it was shows when it is done again, with care
         finally:
             handle.inside -= 1
-        return self.read(_get, name)
+        return self._run(_get, (name,), writing=False)
 
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Return `work(session, transaction, *args)` of one snapshot."""
@@ -274,6 +274,13 @@ class Environment:
     def end_request(self) -> None:
         """Have the next operation look at the place."""
         self.look_at_s = 0.0
+
+    def _is_there(self, session: Session, now: float) -> bool:
+        """Look at the place while inside; return whether the session's environment is there."""
+        if identity_of(session.data) != session.identity:
+            return False
+        self.look_at_s = now + LOOK_EVERY_S
+        return True
 
     def _looked(self) -> Session:
         """Return the session of the environment that is at the place now.
