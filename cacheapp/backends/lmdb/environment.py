@@ -32,7 +32,7 @@ import lmdb
 from cacheapp import clock
 from cacheapp.backends.lmdb.limits import Limits
 from cacheapp.backends.lmdb.marks import BUSY, RETIRED, Marks
-from cacheapp.backends.lmdb.place import DATABASES, Place, opened
+from cacheapp.backends.lmdb.place import DATABASES, Place, is_written_in_place, opened
 from cacheapp.backends.slots import Identity, identity_of
 from cacheapp.errors import StoreUnavailable
 
@@ -63,7 +63,7 @@ class Session:
         self.limits = limits
         self.marks = Marks(path / "marks", limits.slots)
         self.head = self.marks.head
-        self.environment = opened(path, limits)
+        self.environment = opened(path, limits, through_map=is_written_in_place(path))
         self.begin = self.environment.begin
         try:
             # The binding begins a write transaction for this: so whoever opens an environment
@@ -115,6 +115,9 @@ class Environment:
     `session` is replaced whole. `_writer` is written by who holds LMDB's write lock.
     """
 
+    marks: Marks
+    """Those of the latest session, which may have been closed: a mark there does no harm."""
+
     def __init__(self, location: Path, limits: Limits, timeout_s: float) -> None:
         self.limits = limits
         self.place = Place(location, limits, timeout_s)
@@ -143,8 +146,8 @@ class Environment:
 
     # -- operations --------------------------------------------------------------------------
 
-    def get(self, name: bytes) -> bytes | None:
-        """Return what stands at a key of the entries. The path of every hit."""
+    def get(self, name: bytes, now: float) -> bytes | None:
+        """Return what stands at a key of the entries; `now` is `boot_s()`. The path of every hit."""
         try:
             handle = self.here.handle
         except AttributeError:
@@ -152,15 +155,15 @@ class Environment:
         handle.inside += 1
         try:
             session = self.session
-            if session is not None and clock.boot_s() < self.look_at_s:
+            if session is not None and (now < self.look_at_s or self._is_there(session, now)):
                 found = session.begin(session.entries).get(name)
                 if not session.head[RETIRED]:
                     return found
-        except lmdb.Error:
+        except (lmdb.Error, OSError):
             pass  # what it was shows when it is done again, with care
         finally:
             handle.inside -= 1
-        return self.read(_get, name)
+        return self._run(_get, (name,), writing=False)
 
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Return `work(session, transaction, *args)` of one snapshot."""
@@ -272,6 +275,13 @@ class Environment:
         """Have the next operation look at the place."""
         self.look_at_s = 0.0
 
+    def _is_there(self, session: Session, now: float) -> bool:
+        """Look at the place while inside; return whether the session's environment is there."""
+        if identity_of(session.data) != session.identity:
+            return False
+        self.look_at_s = now + LOOK_EVERY_S
+        return True
+
     def _looked(self) -> Session:
         """Return the session of the environment that is at the place now.
 
@@ -298,6 +308,7 @@ class Environment:
             session = self._opened()
             session.environment.reader_check()
             self.look_at_s = clock.boot_s() + LOOK_EVERY_S
+            self.marks = session.marks
             self.session = session
             return session
 

@@ -56,7 +56,8 @@ class LMDBStore(Store):
 
     def get(self, key: str) -> Payload | None:
         """Return the payload: one read transaction, and a mark that the entry was used."""
-        return self._payload(key, self.environment.get(self.names.short(key)), clock.boot_s())
+        now = clock.boot_s()
+        return self._payload(key, self.environment.get(self.names.short(key), now), now)
 
     def _payload(self, key: str, raw: bytes | None, now: float) -> Payload | None:
         """Return the payload of an entry that is alive, and mark it."""
@@ -65,12 +66,10 @@ class LMDBStore(Store):
             return None
         if head[2] and self.names.key(b"", raw, head) != key:
             return None  # another key with this hash
-        session = self.environment.session
-        if session is not None:
-            marks = session.marks
-            slot = head[5] & marks.mask
-            if not marks.used[slot]:
-                marks.used[slot] = 1
+        marks = self.environment.marks
+        slot = head[5] & marks.mask
+        if not marks.used[slot]:
+            marks.used[slot] = 1
         return payload_of(raw, head)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
