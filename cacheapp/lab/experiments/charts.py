@@ -138,13 +138,13 @@ def _bars(panel: Panel) -> dict[str, Any]:
             "label": _name(one),
             "group": one.group,
             "median": one.median,
-            "low": one.lowest,
-            "high": one.highest,
+            "low": one.spread[0],
+            "high": one.spread[1],
             "said": said(one, panel.unit),
         }
         for one in panel.measures
     ]
-    most = max([one.highest for one in panel.measures] + [panel.expected or 0.0])
+    most = max([one.spread[1] for one in panel.measures] + [panel.expected or 0.0])
     x = {"type": "quantitative", "scale": {"domain": [0, most * 1.3 or 1]}}
     title = {"axis": {"title": panel.unit, "tickCount": 5, "format": "~s" if most >= _K else ","}}
     layers: list[dict[str, Any]] = [
@@ -199,8 +199,8 @@ def _lines(panel: Panel) -> dict[str, Any]:
             "group": one.group,
             "at": one.at,
             "median": one.median,
-            "low": one.lowest,
-            "high": one.highest,
+            "low": one.spread[0],
+            "high": one.spread[1],
         }
         for one in panel.measures
     ]

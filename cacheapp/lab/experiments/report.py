@@ -49,11 +49,11 @@ def _table(panel: Panel) -> Table:
     table = Table(title=panel.title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column(panel.x_title if panel.kind is Kind.LINES else "")
     table.add_column(f"median, {panel.unit}", justify="right")
-    table.add_column("lowest to highest", justify="right")
+    table.add_column("spread", justify="right")
     for one in panel.measures:
         at = f"{number(one.at)} " if one.at is not None else ""
         name = f"{at}{one.group}{' ' if one.group and one.label else ''}{one.label}"
-        spread = f"{number(one.lowest)} to {number(one.highest)}"
+        spread = " to ".join(map(number, one.spread))
         once = len(one.samples) == 1
         table.add_row(Text(name), number(one.median), "measured once" if once else spread)
     return table

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
+MANY = 10
 R = TypeVar("R", bound="Result")
 
 
@@ -44,14 +45,12 @@ class Measure:
         return statistics.median(self.samples)
 
     @property
-    def lowest(self) -> float:
-        """The smallest sample."""
-        return min(self.samples)
-
-    @property
-    def highest(self) -> float:
-        """The largest sample."""
-        return max(self.samples)
+    def spread(self) -> tuple[float, float]:
+        """From the lowest to the highest of a few samples; of 10 and more, the middle 80 %."""
+        if len(self.samples) < MANY:
+            return min(self.samples), max(self.samples)
+        tenths = statistics.quantiles(self.samples, n=10, method="inclusive")
+        return tenths[0], tenths[-1]
 
 
 @dataclass(frozen=True)
