@@ -13,8 +13,8 @@ from pathlib import Path
 
 from django.conf import settings
 
-from cacheapp.lab.experiments import turn
-from cacheapp.lab.experiments.bench import child_env
+from cacheapp.lab.experiments import kept, turn
+from cacheapp.lab.experiments.bench import Scale, child_env
 from cacheapp.lab.experiments.run import find
 from cacheapp.lab.experiments.turn import Busy, Holder
 
@@ -29,6 +29,9 @@ def start(name: str, *, full: bool = False) -> Holder:
     find(name)
     descriptor = turn.take()
     try:
+        # Whoever looks from now on sees this run, not the last one; this process has the turn.
+        turn.say_who(descriptor, os.getpid(), name)
+        kept.begin([name], Scale.FULL if full else Scale.USUAL)
         process = _spawn(
             [name, *(["--full"] if full else []), "--turn", str(descriptor)], descriptor
         )
