@@ -149,7 +149,7 @@ def _bars(panel: Panel) -> dict[str, Any]:
     ]
     most = max([one.spread[1] for one in panel.measures] + [panel.expected or 0.0])
     x = {"type": "quantitative", "scale": {"domain": [0, most * 1.3 or 1]}}
-    title = {"axis": {"title": panel.unit, "tickCount": 5, "format": "~s" if most >= _K else ",~f"}}
+    title = {"axis": {"title": panel.unit, "tickCount": 5, "format": _digits(most)}}
     y = {"field": "label", "type": "nominal", "sort": None, "axis": None}
     layers: list[dict[str, Any]] = [
         {
@@ -210,7 +210,8 @@ def _lines(panel: Panel) -> dict[str, Any]:
         "scale": {"type": "log"},
         "axis": {"title": panel.x_title, "values": ticks, "format": "~s", "grid": False},
     }
-    y_axis = {"title": panel.unit, "format": "~s", "tickCount": 5}
+    most = max(one.spread[1] for one in panel.measures)
+    y_axis = {"title": panel.unit, "format": _digits(most), "tickCount": 5}
     y: dict[str, Any] = {"type": "quantitative", "axis": y_axis}
     if panel.log_y:
         y["scale"] = {"type": "log"}
@@ -233,6 +234,11 @@ def _lines(panel: Panel) -> dict[str, Any]:
             },
         ],
     }
+
+
+def _digits(most: float) -> str:
+    """Return how the numbers at an axis are written that goes up to `most`."""
+    return "~s" if most >= _K else ",~f"
 
 
 def _round_numbers(panel: Panel) -> list[float]:

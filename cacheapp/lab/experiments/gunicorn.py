@@ -14,7 +14,7 @@ WORKERS = 4
 PER_WORKER = 4
 _ARGUMENTS = (
     f"--workers {WORKERS} --worker-class gthread --threads {2 * PER_WORKER} --keep-alive 5 "
-    "--log-level warning --no-control-socket"
+    "--preload --log-level warning --no-control-socket"
 )
 
 

@@ -52,7 +52,8 @@ def conduct(bench: Bench) -> Outcome:
             ),
         ),
         (
-            f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name.",
+            f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name. "
+            "The master loads the site once and forks them (--preload).",
             *notes,
         ),
     )
