@@ -15,6 +15,7 @@ from cacheapp.lab.experiments.bench import child_env
 from cacheapp.lab.experiments.results import Kind, Measure, Panel, Result
 
 WIDTH = 330  # and the margins of what Vega draws around it
+_AXIS = 50  # what the numbers at a vertical axis take
 _COLOURS = ("#3a86c8", "#d1722a", "#2c9a6c", "#b3569f", "#8a8f98", "#c2a021")  # on white and black
 _INK = "currentColor"
 _GREY = "#8a8f98"
@@ -69,12 +70,14 @@ def drawn_apart(result: Result) -> str:
 
 def spec(result: Result) -> dict[str, Any]:
     """Return the drawing as Vega-Lite has it. Pure."""
+    lines = any(panel.kind is Kind.LINES for panel in result.panels)
+    width = WIDTH - _AXIS if lines else WIDTH
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": None,
         "padding": 6,
         "spacing": 22,
-        "vconcat": [_panel(panel) for panel in result.panels],
+        "vconcat": [_panel(panel, width) for panel in result.panels],
         "resolve": {"scale": {"color": "independent"}},
         "config": _CONFIG,
     }
@@ -119,11 +122,11 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel(panel: Panel, width: int) -> dict[str, Any]:
     drawing = _bars(panel) if panel.kind is Kind.BARS else _lines(panel)
     return {
         "title": {"text": textwrap.wrap(panel.title, 42), **_subtitle(panel)},
-        "width": WIDTH if panel.kind is Kind.BARS else WIDTH - 50,
+        "width": width,
         **drawing,
     }
 
