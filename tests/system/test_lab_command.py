@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.lab.experiments import background, kept, turn
 from cacheapp.lab.experiments.kept import State, Status
-from cacheapp.lab.experiments.results import Result
+from cacheapp.lab.experiments.results import Result, Verdict
 from cacheapp.lab.waiting import until
 from tests.system.conftest import ROOT, NewEnv, still_running
 
@@ -71,6 +71,24 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
     status = kept.status()
     assert isinstance(status, Status)
     assert (status.state, status.names) == (State.DONE, ("starting",))
+
+
+def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missing_is_said(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "moto").mkdir()  # stands before the real one, and has no server in it
+    (tmp_path / "moto" / "__init__.py").touch()
+    (tmp_path / "vl_convert.py").write_text("raise ImportError('not installed')")
+    done = lab({**env, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}, "waiting", "--small")
+    assert done.returncode == 2
+    assert "unknown: waiting" in done.stderr
+    assert "no charts can be drawn: vl-convert-python is not installed" in done.stderr
+    assert "no S3 API can be had here: moto is not installed" in done.stdout
+    assert "3 downloads of 0.1 s" in done.stdout
+    found = kept.result("waiting")
+    assert found is not None
+    assert [finding.verdict for finding in found.findings][1] is Verdict.UNKNOWN
+    assert kept.drawing("waiting") is None
 
 
 def test_the_list_names_all(env: dict[str, str]) -> None:
