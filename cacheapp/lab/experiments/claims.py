@@ -34,13 +34,15 @@ def claims_page(results: Sequence[Result], command: str) -> str:
         "",
         *_about(results, command),
         "",
-        "| experiment | the article says | here | measured |",
+        "| experiment | claim | here | measured |",
         "|---|---|---|---|",
         *_rows(results),
         "",
         (
             "**Here** is said of this run on this machine. `UNKNOWN`: it could not be measured, or the "
-            "figures say neither. [lab.md](lab.md) tells how it is measured, and how to run it yourself."
+            "figures say neither. All samples are in "
+            "[lab/results.json](lab/results.json). [lab.md](lab.md) tells how it is measured, and how to run it "
+            "yourself."
         ),
         "",
         "## Where the article is imprecise",
