@@ -17,6 +17,7 @@ from cacheapp.downloads.retrying import TOO_MUCH, WORTH_RETRYING, read_retry_aft
 
 # Identity: what arrives is what is stored, and its length is the one announced.
 _ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
+_LENGTH = re.compile("[0-9]{1,18}")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
@@ -109,6 +110,23 @@ class Answer:
         self._raw = raw
         self._lent = lent
         self._line = line
+
+    def announced(self) -> int | None:
+        """Return the length that it announces; `None` where its chunks mark its end."""
+        if self.chunked:
+            return None
+        if coding := self.headers.get("transfer-encoding"):
+            raise TransferFailed(
+                f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked"
+            )
+        lengths = self.lengths
+        if not lengths:
+            raise TransferFailed(
+                "announces neither Content-Length nor chunks: a cut would go unseen"
+            )
+        if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
+        return int(lengths[0])
 
     def failure(self) -> TransferFailed:
         """Return what its status means where it brings no file."""

@@ -2,15 +2,19 @@
 
 import dataclasses
 import mmap
+import shutil
 from enum import StrEnum
 from pathlib import Path
 
 from cacheapp.downloads.digests import Sum
 from cacheapp.downloads.exchange import Sign
+from cacheapp.downloads.explanations import TransferFailed
 from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.partial import Leftover, Stem
 
 READ_BYTES = 256 * 1024
+LOOK_FOR_ROOM_BYTES = 64 * 2**20
+"""After so many bytes the disk is looked at again."""
 
 
 class Existing(StrEnum):
@@ -39,6 +43,21 @@ class Limits:
     """Make a SHA-256 of every file, not only of those that one was given for."""
     fsync: bool = False
     existing: Existing = Existing.FAIL
+
+    def check_length(self, found: int, shown: str = "") -> None:
+        """Raise `TransferFailed` where a file has more bytes than it may."""
+        if found > self.max_bytes:
+            raise TransferFailed(f"has {shown or found} bytes; expected at most {self.max_bytes}")
+
+    def look_for_room(self, directory: Path, wanted: int) -> None:
+        """Raise `TransferFailed` where the disk would be too full: sooner than by a write that fails."""
+        least = self.min_free_bytes
+        if not least and wanted < LOOK_FOR_ROOM_BYTES:
+            return
+        free = shutil.disk_usage(directory).free
+        if free - wanted < least:
+            kept = f", and {least} are to stay free" if least else ""
+            raise TransferFailed(f"needs {wanted} bytes; the disk has {free}{kept}")
 
 
 @dataclasses.dataclass(frozen=True)
