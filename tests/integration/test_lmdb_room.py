@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
-from cacheapp.backends.lmdb.environment import Session, Transaction
+from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.errors import StoreFull
 from cacheapp.lab.waiting import until
 from tests.contract.clients import calls

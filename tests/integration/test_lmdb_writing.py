@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.limits import Limits
 from cacheapp.backends.lmdb.place import opened
+from cacheapp.backends.lmdb.session import Session, Transaction
 from tests.integration.lmdb_parts import end_of, environment_of, in_child, ours
 
 TIMES = 300

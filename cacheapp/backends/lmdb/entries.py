@@ -7,34 +7,26 @@ from cacheapp import clock
 from cacheapp.backends import forms
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.lmdb import room
-from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.marks import TURNED_AWAY
 from cacheapp.backends.lmdb.records import (
     FORMAT,
     HEAD_BYTES,
     INT,
     INT64,
-    INT_BYTES,
-    INT_HEAD,
-    LEAST,
-    MOST,
     NEVER,
     NUMBER,
-    PLAIN,
     SPECIAL,
     Head,
     head_of,
     index,
     next_number,
     pack_head,
-    pack_int64,
-    pack_plain,
     packed,
     payload_of,
     remove,
     unpack_head,
-    unpack_int,
 )
+from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.backends.store import NotCountable
 
 Name: TypeAlias = tuple[bytes, bytes]
@@ -118,37 +110,6 @@ def put(
     if now >= session.due_s:
         room.expire(session, transaction, now)
     write(session, transaction, name, payload, NEVER if ttl is None else now + ttl)
-
-
-def put_plain(
-    session: Session,
-    transaction: Transaction,
-    key: bytes,
-    first: int,
-    body: bytes,
-    ttl: float | None,
-) -> bool:
-    """Do what `put` does with a payload of these, `PLAIN` bytes; return `False` if it is too large.
-
-    In one piece where an entry takes the place of one that is no smaller, and ends no sooner than
-    it is indexed: then neither room nor an index is to be looked after.
-    """
-    now = session.now
-    if now < session.due_s:
-        old = transaction.get(key, None, session.entries)
-        if old is not None and len(old) > HEAD_BYTES + len(body) and old[0] == FORMAT:
-            _, _, _, _, indexed, number = unpack_head(old)
-            deadline = NEVER if ttl is None else now + ttl
-            if deadline >= indexed:
-                marks = session.marks
-                marks.used[number & marks.mask] = 1
-                head = pack_plain(FORMAT, PLAIN, 0, deadline, indexed, number, first)
-                transaction.put(key, head + body, True, True, False, session.entries)  # noqa: FBT003
-                return True
-    if len(body) >= session.limits.largest_bytes:
-        return False
-    put(session, transaction, (key, b""), bytes([first]) + body, ttl)
-    return True
 
 
 def put_many(
@@ -236,21 +197,6 @@ def incr(session: Session, transaction: Transaction, name: bytes, delta: int) ->
         total = int.from_bytes(raw[begin:], "little", signed=True) + delta
     transaction.put(name, raw[:begin] + packed(total)[1], True, True, False, session.entries)  # noqa: FBT003
     session.marks.used[head[5] & session.marks.mask] = 1
-    return total
-
-
-def incr_short(session: Session, transaction: Transaction, name: bytes, delta: int) -> int | None:
-    """Do what `incr` does where number and sum have 64 bits; else return `None`, nothing is done."""
-    raw = transaction.get(name, None, session.entries)
-    if raw is None or len(raw) != INT_BYTES or raw[:2] != INT_HEAD:
-        return None
-    form = unpack_int(raw)
-    total: int = form[6] + delta
-    if form[3] <= session.now or not LEAST <= total <= MOST:
-        return None
-    marks = session.marks
-    marks.used[form[5] & marks.mask] = 1
-    transaction.put(name, raw[:HEAD_BYTES] + pack_int64(total), True, True, False, session.entries)  # noqa: FBT003
     return total
 
 

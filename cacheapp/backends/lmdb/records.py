@@ -17,7 +17,7 @@ import struct
 from typing import TypeAlias
 
 from cacheapp.backends.forms import Payload
-from cacheapp.backends.lmdb.environment import Session, Transaction
+from cacheapp.backends.lmdb.session import Session, Transaction
 
 FORMAT = 1
 PLAIN, INT, SPECIAL = range(3)  # bytes; an integer; bytes that not everybody may see (`forms`)

@@ -20,7 +20,7 @@ from django.core.cache.backends.base import (
 
 from cacheapp import clock
 from cacheapp.backends.counters import HITS, MISSES, SETS
-from cacheapp.backends.lmdb import entries
+from cacheapp.backends.lmdb import short
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.backends.lmdb.names import SPACE_BYTES
 from cacheapp.backends.lmdb.records import FORMAT, HEAD_BYTES, PLAIN
@@ -140,7 +140,7 @@ class UsualCases(SharedCache):
         ):
             body = self._dumps(value)
             try:
-                if self._environment.write(entries.put_plain, name, self._plain, body, ttl):
+                if self._environment.write(short.put_plain, name, self._plain, body, ttl):
                     self._counters.row[SETS] += 1
                     return
             except lmdb.MapFullError:
@@ -152,7 +152,7 @@ class UsualCases(SharedCache):
         name = self._name(key, version)
         if name is not None and type(delta) is int:
             try:
-                total = self._environment.write(entries.incr_short, name, delta)
+                total = self._environment.write(short.incr_plain, name, delta)
             except lmdb.MapFullError:
                 total = None
             if total is not None:
