@@ -38,7 +38,7 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
-_download_buckets: list[str] = env.list("DOWNLOAD_BUCKETS", [])
+_download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
 _api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
