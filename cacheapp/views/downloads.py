@@ -1,5 +1,6 @@
 """Downloads over HTTP: order one, look at it and its files; any worker answers."""
 
+import functools
 import re
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.host import host
+from cacheapp.downloads.handing import NotHanded, hand, owner_to_be
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
 from cacheapp.downloads.placing import KeyUsed, Request
@@ -19,6 +20,7 @@ from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import moves
 from cacheapp.views.access import caller, permitted
 from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
+from cacheapp.views.guard import is_from_here
 from cacheapp.views.moves import current
 from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
 from cacheapp.views.shown import file_shown, job_in_full, job_shown
@@ -75,12 +77,22 @@ def _order(request: HttpRequest) -> HttpResponseBase:
         job, made = wanted.placed(), False
         if job is None:
             order = _read_order(request, body)
-            job, made = wanted.place(order, host().owner, who.user_id)
+            job, made = wanted.place(order, owner_to_be(), who.user_id)
     except KeyUsed as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
-        transaction.on_commit(host().wake)  # at once, unless the project wraps requests
+        transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
     return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def _hand(job: DownloadJob) -> None:
+    try:
+        hand(job.id)
+    except NotHanded as exc:
+        # A task may come all the same: then the job has an owner, or there is nothing to do.
+        if DownloadJob.objects.filter(id=job.id, owner=None).delete()[0]:
+            message = f"{exc}; nothing was started"
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
 
 def _placed(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
@@ -119,10 +131,13 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
 def _own_origins(request: HttpRequest) -> frozenset[str]:
     """Return this server's own origin while the demo is on, so that one curl is enough to try it.
 
+    Only to who may use the demo without more ado: what this server asks itself comes from this
+    machine, and whoever is elsewhere would get what the demo tells nobody there.
+
     The port is the one that this server listens on, never the one in the Host header: whoever
     asks could name any port of this machine there.
     """
-    if not conf().demo or request.scheme != "http":
+    if not conf().demo or request.scheme != "http" or not is_from_here(request):
         return frozenset()
     port = request.META["SERVER_PORT"]
     return frozenset(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
