@@ -60,9 +60,11 @@ def _about(results: Sequence[Result], command: str) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     seconds = sum(result.seconds for result in results)
     return [
-        f"Made by `{command}` on {where.date[:10]}, in {seconds:.0f} seconds: {where.machine}; "
-        f"{where.python}; {where.kernel}; {versions}. {_load(results)} Do not edit this page: run the "
-        "command again.",
+        (
+            f"Made by `{command}` on {where.date[:10]}, in {seconds:.0f} seconds: {where.machine}; "
+            f"{where.python}; {where.kernel}; {versions}. {_load(results)} Do not edit this page: run the "
+            "command again."
+        ),
     ]
 
 
