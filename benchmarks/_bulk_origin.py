@@ -1,7 +1,7 @@
 """An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
 
 `/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros; `/files?list-type=2&prefix=…` lists
-`count` of them as S3 does, on one page. It prints its address, and ends with its input.
+`count` of them as S3 does, a thousand to a page. It prints its address, and ends with its input.
 """
 
 import asyncio
@@ -12,22 +12,27 @@ import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+_PAGE = 1000
 _BLOCK = bytes(256 * 1024)
 
 
 def _listing(query: dict[str, list[str]]) -> bytes:
     prefix = query["prefix"][0]
     size, _, count, _ = prefix.split("/")
+    first = int(query.get("continuation-token", ["0"])[0])
+    end = min(int(count), first + _PAGE)
     rows = "".join(
         f"<Contents><Key>{prefix}{n}.bin</Key><Size>{size}</Size><ETag>&quot;v{count}/{n}&quot;</ETag>"
         "<LastModified>2026-11-22T10:00:00.000Z</LastModified></Contents>"
-        for n in range(int(count))
+        for n in range(first, end)
     )
+    more = end < int(count)
+    token = f"<NextContinuationToken>{end}</NextContinuationToken>" if more else ""
     space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
     return (
         f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult {space}><Name>files</Name>'
-        f"<Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>1000</MaxKeys>"
-        f"<IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+        f"<Prefix>{prefix}</Prefix><KeyCount>{end - first}</KeyCount><MaxKeys>{_PAGE}</MaxKeys>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}</ListBucketResult>"
     ).encode()
 
 

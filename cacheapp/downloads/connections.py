@@ -20,7 +20,12 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from cacheapp.downloads import resolving
 from cacheapp.downloads.answers import HTTPAnswer
@@ -202,12 +207,15 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent:
     """Return a connection for one request, an open one if there is one."""
     place = {"scheme": scheme, "host": host, "port": port}
-    # Under a key of our own: urllib3's has all that pools may differ in, and here they do not.
-    pool = client.connection_from_pool_key(
-        (scheme, host, port),  # type: ignore[arg-type]
-        {**client.connection_pool_kw, **place},
-    )
-    return Lent(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
+    while True:
+        # Under a key of our own: urllib3's has all that pools may differ in, and here they do not.
+        pool = client.connection_from_pool_key(
+            (scheme, host, port),  # type: ignore[arg-type]
+            {**client.connection_pool_kw, **place},
+        )
+        # Closed: another thread has thrown the pools away since; they are forgotten before that.
+        with contextlib.suppress(ClosedPoolError):
+            return Lent(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
 
 
 @functools.cache
