@@ -5,6 +5,7 @@ import functools
 import hashlib
 import ipaddress
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,28 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+
+
+@dataclasses.dataclass(frozen=True)
+class ApiToken:
+    """A program that may use the API; who has the secret is it."""
+
+    name: str
+    sha256: str
+    """Of the secret, hexadecimal: the settings do not know the secret itself."""
+    permissions: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class AllowedBucket:
+    """What of an object store may be downloaded over HTTP, and where it is."""
+
+    name: str
+    prefix: str
+    """Empty, or ending in `/`: `public` would let in `public-keys` too."""
+    endpoint: str | None = None
+    region: str | None = None
+    anonymous: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +56,10 @@ class Conf:
     """Directory of small files that the workers of this host share (counters). `None`: one
     under the system's temporary directory, named after the user and the project."""
 
+    api_tokens: tuple[ApiToken, ...] = ()
+    """Programs that may use the API without a session; for each the digest of its secret and its
+    permissions."""
+
     download_root: Path | None = None
     """Directory under which downloads arrive. `None`: downloads are refused."""
 
@@ -42,8 +69,15 @@ class Conf:
     download_networks: tuple[str, ...] = ()
     """Networks (`10.1.0.0/16`) that may be connected to although they are not public."""
 
+    download_buckets: tuple[AllowedBucket, ...] = ()
+    """Buckets, or prefixes of them, that may be downloaded over HTTP with this server's
+    credentials. Empty: none."""
+
     download_max_threads: int = 200
     """Threads of one process for all its jobs, and those that one job may ask for."""
+
+    download_max_host_threads: int = 400
+    """Threads of all processes of this host together."""
 
     download_max_per_host: int = 200
     """Requests that one process has under way to one host at most."""
@@ -66,8 +100,17 @@ class Conf:
     download_max_bytes: int = 10 * 2**30
     """Bytes that one file may have."""
 
+    download_streams: int = 4
+    """Clients to whom one process tells a job's events at the same time: each takes a thread."""
+
+    download_stream_s: float = 60.0
+    """Seconds after which such a stream ends, and its client comes back."""
+
     download_heartbeat_s: float = 5.0
-    """Seconds without a sign of life after which a job's owner counts as gone."""
+    """Seconds within which another process goes on with a job whose owner was lost."""
+
+    download_retention_s: float | None = 30 * 86_400.0
+    """Seconds after which finished jobs are forgotten. `None`: never. Their files stay."""
 
 
 def _boolean(value: Any) -> bool:
@@ -90,6 +133,10 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError("a number of seconds above 0")
     return float(value)
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _directory(value: Any) -> Path | None:
@@ -131,15 +178,77 @@ def _networks(value: Any) -> tuple[str, ...]:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
 
 
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_PERMISSION = re.compile(r"\w+\.\w+")
+
+
+def _tokens(value: Any) -> tuple[ApiToken, ...]:
+    if not isinstance(value, dict):
+        raise ValueError("a dict: {name: {'sha256': …, 'permissions': […]}}")
+    found = tuple(_token(name, entry) for name, entry in value.items())
+    if len({token.sha256 for token in found}) < len(found):
+        raise ValueError("each secret under one name; two entries have the same 'sha256'")
+    return found
+
+
+def _token(name: Any, entry: Any) -> ApiToken:
+    """Read an entry; a message never shows what may be a secret that was put in the wrong place."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,40}", name):
+        raise ValueError("names of 1 to 40 letters, digits and . _ -")
+    if not isinstance(entry, dict) or entry.keys() != {"sha256", "permissions"}:
+        raise ValueError(f"'sha256' and 'permissions' for {name!r}, and nothing else")
+    digest, permissions = entry["sha256"], entry["permissions"]
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ValueError(f"the SHA-256 of the secret of {name!r}, as 64 hexadecimal digits")
+    listed = isinstance(permissions, list | tuple | set | frozenset)
+    if not listed or not all(
+        isinstance(it, str) and _PERMISSION.fullmatch(it) for it in permissions
+    ):
+        raise ValueError(f"for {name!r} permissions such as ['cacheapp.view_downloadjob']")
+    return ApiToken(name, digest.lower(), frozenset(permissions))
+
+
+_BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/(.*))?")
+_PLACE = {"endpoint": (str, type(None)), "region": (str, type(None)), "anonymous": (bool,)}
+
+
+def _buckets(value: Any) -> tuple[AllowedBucket, ...]:
+    if isinstance(value, list | tuple | set | frozenset):
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict):
+        raise ValueError("a list of 's3://bucket/prefix/', or a dict of them with their places")
+    return tuple(_bucket(text, place or {}) for text, place in value.items())
+
+
+def _bucket(text: Any, place: Any) -> AllowedBucket:
+    found = _BUCKET.fullmatch(text) if isinstance(text, str) else None
+    if found is None or (found[2] and not found[2].endswith("/")):
+        raise ValueError(f"'s3://bucket' or 's3://bucket/prefix/', which ends in /; not {text!r}")
+    known = isinstance(place, dict) and place.keys() <= _PLACE.keys()
+    if not known or not all(isinstance(place[name], _PLACE[name]) for name in place):
+        raise ValueError(
+            f"for {text!r} a dict of 'endpoint' and 'region' (text) and 'anonymous' (True or False)"
+        )
+    if place.get("endpoint"):
+        _origin(place["endpoint"])
+    return AllowedBucket(found[1], found[2] or "", **place)
+
+
+_SECRET = frozenset(["api_tokens"])
+"""Settings whose values no message shows."""
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "demo": _boolean,
     "workers": _count_or_none,
     "threads": _count_or_none,
     "state_dir": _directory,
+    "api_tokens": _tokens,
     "download_root": _directory,
     "download_origins": _origins,
     "download_networks": _networks,
+    "download_buckets": _buckets,
     "download_max_threads": _count,
+    "download_max_host_threads": _count,
     "download_max_per_host": _count,
     "download_tries": _count,
     "download_max_job_bytes": _count,
@@ -147,7 +256,10 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
+    "download_streams": _count,
+    "download_stream_s": _seconds,
     "download_heartbeat_s": _seconds,
+    "download_retention_s": _seconds_or_none,
 }
 
 
@@ -166,7 +278,8 @@ def read(raw: Any) -> tuple[Conf, list[str]]:
         try:
             values[field] = _READERS[field](value)
         except ValueError as exc:
-            mistakes.append(f"CACHEAPP[{name!r}] is {value!r}; expected {exc}")
+            shown = "wrong" if field in _SECRET else repr(value)
+            mistakes.append(f"CACHEAPP[{name!r}] is {shown}; expected {exc}")
     return Conf(**values), mistakes
 
 

@@ -18,6 +18,8 @@ import logging
 import mmap
 import os
 import threading
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
@@ -58,8 +60,12 @@ _Row: TypeAlias = "array.array[int] | memoryview[int]"
 class Counters:
     """The counters of one file; `counters` shares instances. `row` is replaced whole by a fork."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, names: Sequence[str] = NAMES, gauges: AbstractSet[int] = _GAUGES
+    ) -> None:
         self._path = path
+        self._names = names
+        self._gauges = gauges
         self.row: _Row = array.array("Q", bytes(_ROW * 8))
         """That of this process; what is called most adds to it by itself."""
         self._numbers: memoryview[int] | None = None
@@ -91,11 +97,11 @@ class Counters:
             self.row = array.array("Q", bytes(_ROW * 8))
             return
         self.row = self._numbers[index * _ROW : (index + 1) * _ROW]
-        for gauge in _GAUGES:
+        for gauge in self._gauges:
             self.row[gauge] = 0
 
     def add(self, name: int, amount: int = 1) -> None:
-        """Add to the counter `NAMES[name]`."""
+        """Add to the counter with that place in the names."""
         self.row[name] += amount
 
     def put(self, name: int, value: int) -> None:
@@ -104,12 +110,12 @@ class Counters:
 
     def totals(self) -> dict[str, int]:
         """Return the sum over all processes of the host, dead ones included, for each name."""
-        own = dict(zip(NAMES, self.row, strict=False))
+        own = dict(zip(self._names, self.row, strict=False))
         if self._numbers is None:
             return own
         numbers = self._numbers
         self._lower_gauges_of_the_dead(numbers)
-        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
+        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(self._names)}
         if self._index is None:  # without a row in the file
             return {name: own[name] + total for name, total in totals.items()}
         return totals
@@ -119,10 +125,10 @@ class Counters:
         assert self._file is not None  # noqa: S101 (for the type checker)
         for index in range(_ROWS):
             row = numbers[index * _ROW : (index + 1) * _ROW]
-            if index == self._index or not any(row[gauge] for gauge in _GAUGES):
+            if index == self._index or not any(row[gauge] for gauge in self._gauges):
                 continue
             if self._file.hold(index):  # else a living process has it: its gauge counts
-                for gauge in _GAUGES:
+                for gauge in self._gauges:
                     row[gauge] = 0
                 self._file.let_go(index)
 
@@ -138,11 +144,13 @@ class _Shared:
         self._lock = threading.RLock()  # reentrant: a signal handler may use a cache in here
         self._by_path: dict[Path, Counters] = {}
 
-    def counters(self, path: Path) -> Counters:
-        """Return this process's counters for the file."""
+    def counters(
+        self, path: Path, names: Sequence[str] = NAMES, gauges: AbstractSet[int] = _GAUGES
+    ) -> Counters:
+        """Return this process's counters for the file, which is always asked for by the same names."""
         with self._lock:
             if path not in self._by_path:
-                self._by_path[path] = Counters(path)
+                self._by_path[path] = Counters(path, names, gauges)
             return self._by_path[path]
 
     def after_fork_in_child(self) -> None:

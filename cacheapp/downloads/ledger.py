@@ -1,43 +1,42 @@
-"""What the database knows about downloads, and every write to it after a job is made.
+"""What the database knows about downloads: how a job is made, and what its owner writes.
 
 Invariants, each held by a transaction:
-- A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
-  "unfinished and still so" (`mine`, `end_early`), so that exactly one of them ends it.
+- A job is moved by its owner, by compare-and-set on "unfinished and still mine" (`mine`), or by who
+  makes it his (`adopting`, `pausing.take`); so exactly one ends it.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
+- Each change raises the job's generation (see `rows`).
 
 SQLite takes the write lock when a transaction begins (see the settings); elsewhere the row lock of
 the first UPDATE or `select_for_update` serves.
 """
 
 import dataclasses
-import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Count, F, Q, QuerySet, Sum, Value
+from django.db import transaction
+from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Coalesce
 
-from cacheapp import clock
 from cacheapp.conf import conf
+from cacheapp.downloads import bell
 from cacheapp.downloads.addresses import read_networks
+from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import name_key, plan_names
+from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
-from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
+from cacheapp.downloads.rows import close, grow, now, progress_of, same, write
 from cacheapp.downloads.states import (
-    JOB_MOVES,
     OWNED_JOB,
     UNFINISHED_FILE,
-    FileState,
     JobState,
-    file_sources,
     outcome,
     sources,
 )
@@ -65,11 +64,6 @@ class Told:
     """Jobs that somebody else has ended meanwhile."""
 
 
-def now() -> dt.datetime:
-    """Return the wall time as the database keeps it."""
-    return dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
-
-
 def directory_of(job_id: UUID, root: Path) -> Path:
     """Return where a job's files arrive."""
     return root / str(job_id)
@@ -85,8 +79,11 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: Order, owner: Owner) -> DownloadJob:
-    """Write a queued job and its files; the owner answers for it from now on."""
+def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
+    """Write a queued job and its files; the owner answers for it from now on.
+
+    `facts`: what else is to be written of the job, such as who ordered it.
+    """
     moment = now()
     job = DownloadJob.objects.create(
         threads=order.threads,
@@ -96,12 +93,25 @@ def create(order: Order, owner: Owner) -> DownloadJob:
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(order.urls),
+        source=order.source,
+        listed_all=not order.source,
+        **facts,
     )
-    names = plan_names(order.urls)
+    names = numbered(order.names) if order.names else plan_names(order.urls)
+    sums = order.sums or ("",) * len(order.urls)
     DownloadFile.objects.bulk_create(
         (
-            DownloadFile(job=job, position=position, url=url, name=name, name_key=name_key(name))
-            for position, (url, name) in enumerate(zip(order.urls, names, strict=True))
+            DownloadFile(
+                job=job,
+                position=position,
+                url=url,
+                name=name,
+                name_key=name_key(name),
+                expected_sha256=sha256,
+            )
+            for position, (url, name, sha256) in enumerate(
+                zip(order.urls, names, sums, strict=True)
+            )
         ),
         batch_size=500,
     )
@@ -131,6 +141,7 @@ def start(
         started_at=Coalesce("started_at", Value(moment)),
         heartbeat_at=moment,
         token=F("token") + 1,
+        generation=F("generation") + 1,
     )
     if not moved:
         return None
@@ -145,11 +156,11 @@ def start(
         token=job.token,
         more=stream,
         resumable=True,
-        journal=bool(job.destination),
+        own=not job.destination,
         retries=Retries(tries=settings.download_tries),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
-        done=_progress_of(job),
+        done=progress_of(job),
     )
 
 
@@ -163,20 +174,32 @@ def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple
 
 
 @transaction.atomic
-def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) -> Told:
-    """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction."""
+def record(
+    owner: Owner,
+    changes: Mapping[UUID, tuple[list[Report], Progress]],
+    tokens: Mapping[UUID, int] | None = None,
+) -> Told:
+    """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
+
+    `tokens`: those of the runs. A job with another one went through other hands meanwhile, though it
+    is ours again: that run has lost it.
+    """
     moment = now()
     owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
     owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
-    asked = {row[0]: row for row in owned_now.values_list("id", "cancel_asked", "pause_asked")}
+    jobs = {job.id: job for job in owned_now}
+    ours = {
+        job_id
+        for job_id in changes
+        if job_id in jobs and jobs[job_id].token == (tokens or {}).get(job_id, jobs[job_id].token)
+    }
     for job_id, (reports, progress) in changes.items():
-        if job_id in asked:
-            mine(job_id, owner).update(**dataclasses.asdict(progress))
-            write(reports)
+        if job_id in ours and (reports or not same(jobs[job_id], progress)):
+            write(reports, grow(job_id, **dataclasses.asdict(progress)))
     return Told(
-        cancelled=frozenset(job_id for job_id, cancelled, _ in asked.values() if cancelled),
-        paused=frozenset(job_id for job_id, _, paused in asked.values() if paused),
-        lost=frozenset(changes.keys() - asked.keys()),
+        cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_asked),
+        paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_asked),
+        lost=frozenset(changes.keys() - ours),
     )
 
 
@@ -188,7 +211,7 @@ def finish(
     job = mine(job_id, owner).select_for_update().first()
     if job is None:
         return None
-    write(reports)
+    write(reports, grow(job_id))
     # A listing that broke off, or has nothing, is no success, whatever became of its files.
     missing = int(bool(error) and not (job.listed_all and job.files_total))
     state = outcome(
@@ -196,7 +219,7 @@ def finish(
     )
     if state is JobState.FAILED and not error:
         error = f"{progress.files_failed} of {job.files_total} files failed"
-    _close(job, state, "" if state is JobState.SUCCEEDED else error)
+    close(job, state, "" if state is JobState.SUCCEEDED else error)
     return state
 
 
@@ -206,49 +229,19 @@ def ask_cancel(job_id: UUID) -> bool:
     A paused one, which nobody has to be alive for, is cancelled at once.
     """
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    return bool(asked.update(cancel_asked=True)) or _cancel_paused(job_id)
+    if asked.update(cancel_asked=True, generation=F("generation") + 1):
+        transaction.on_commit(bell.ring)
+        return True
+    return _cancel_paused(job_id)
 
 
 def is_orphan(job: DownloadJob) -> bool:
-    """Return whether the job is unfinished and its owner has given no sign of life for too long."""
+    """Return whether the job is unfinished and its owner has given no sign of life for too long.
+
+    By wall clocks: for a look from outside. Who adopts watches for himself (`adopting.Watch`).
+    """
     age = now() - job.heartbeat_at
     return job.state in OWNED_JOB and age.total_seconds() > conf().download_heartbeat_s
-
-
-def end_early(job: DownloadJob, error: str) -> bool:
-    """End a job whose owner no longer can; return whether it was we who did.
-
-    The job's directory is the truth about its files: a final name there means a whole file, also
-    when the owner had no time to record it. Nothing happens if the job has changed since `job` was
-    read: another worker was first, or its owner lives.
-    """
-    root = conf().download_root
-    directory = None if root is None else directory_of(job.id, root)
-    whole = _whole_files(directory)
-    with transaction.atomic():
-        same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
-        found = DownloadJob.objects.select_for_update().filter(same).first()
-        if found is None or found.state not in OWNED_JOB:
-            return False
-        if found.destination:  # somebody's terminal: the same command goes on with it
-            put_down(found, error)
-            return True
-        rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
-        write(
-            Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
-            for row in rows
-            if (size := whole.get(row.name)) is not None
-        )
-        done = found.files.filter(state=FileState.SUCCEEDED).count()
-        state = outcome(total=found.files_total, done=done, cancel_asked=found.cancel_asked)
-        _close(found, state, "" if state is JobState.SUCCEEDED else error)
-    if directory is not None:
-        remove_partials(directory)
-    logger.warning(
-        *("job %s: %s: %s", job.id, state, error or "cancelled before it began"),
-        extra={"event": "job_ended", "job": str(job.id), "state": state},
-    )
-    return True
 
 
 def owned(owner: Owner) -> list[DownloadJob]:
@@ -261,82 +254,30 @@ def mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
     return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
 
 
+def has_token(job_id: UUID, owner: Owner, token: int) -> bool:
+    """Return whether the job is still the owner's, with that token."""
+    return mine(job_id, owner).filter(token=token).exists()
+
+
+def fence_of(job: DownloadJob, token: int) -> Fence | None:
+    """Return the fence of a job's run; `None` where nobody says where downloads arrive."""
+    root = conf().download_root
+    if root is None and not job.destination:
+        return None
+    return Fence(place_of(job, root), job.id.hex[:12], token)
+
+
 @transaction.atomic
 def _cancel_paused(job_id: UUID) -> bool:
     found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
     if found is None:
         return False
-    _close(found, JobState.CANCELLED, "")
+    found.token += 1
+    grow(found.id, token=found.token)
+    close(found, JobState.CANCELLED, "")
+    fence = fence_of(found, found.token)
+    if fence is not None and fence.is_wanted():
+        # Before the end can be seen: whoever paused it and sleeps since must name no file after it.
+        fence.raise_()
+        transaction.on_commit(fence.remove)
     return True
-
-
-def put_down(job: DownloadJob, why: str) -> None:
-    """Write that a job is paused: its files wait, and nobody has to be alive for it."""
-    if JobState.PAUSED not in JOB_MOVES[JobState(job.state)]:
-        raise AssertionError(f"job {job.id} cannot move from {job.state} to paused")
-    job.files.filter(state=FileState.RUNNING).update(state=FileState.QUEUED)
-    DownloadJob.objects.filter(id=job.id).update(
-        state=JobState.PAUSED, pause_asked=False, error=why, heartbeat_at=now()
-    )
-
-
-def _progress_of(job: DownloadJob) -> Progress:
-    """Return the numbers of the files that have ended."""
-    counts = job.files.aggregate(
-        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
-        failed=Count("id", filter=Q(state=FileState.FAILED)),
-        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
-    )
-    return Progress(counts["done"], counts["failed"], counts["size"] or 0)
-
-
-def _close(job: DownloadJob, state: JobState, error: str) -> None:
-    """Write a job's end: no file stays unfinished, and the numbers are counted from the rows."""
-    if state not in JOB_MOVES[JobState(job.state)]:
-        raise AssertionError(f"job {job.id} cannot move from {job.state} to {state}")
-    left = FileState.CANCELLED if state is JobState.CANCELLED else FileState.FAILED
-    reason = error or "not fetched: the job was cancelled"
-    job.files.filter(state__in=UNFINISHED_FILE).update(state=left, error=reason)
-    counts = _progress_of(job)
-    moment = now()
-    DownloadJob.objects.filter(id=job.id).update(
-        state=state,
-        error=error,
-        **dataclasses.asdict(counts),
-        heartbeat_at=moment,
-        finished_at=moment,
-    )
-
-
-def write(reports: Iterable[Report]) -> None:
-    """Write files' rows; one statement for all, because 10,000 may come in one job.
-
-    A file that has ended stays as it ended.
-    """
-    rows = [
-        (
-            *(report.state.value, report.bytes_done, report.error),
-            *(report.sha256, report.tries, report.item.row),
-        )
-        for report in reports
-    ]
-    if not rows:
-        return
-    unfinished = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_FILE))
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {DownloadFile._meta.db_table} SET state = %s, bytes_done = %s, error = %s, "  # noqa: S608, SLF001 (our own names)
-            f"sha256 = %s, tries = %s WHERE id = %s AND state IN ({unfinished})",
-            rows,
-        )
-
-
-def _whole_files(directory: Path | None) -> dict[str, int]:
-    """Return the size of each final name in a job's directory."""
-    if directory is None or not directory.is_dir():
-        return {}
-    return {
-        path.name: path.stat().st_size
-        for path in directory.iterdir()
-        if not path.name.startswith(".") and path.is_file()
-    }

@@ -32,6 +32,8 @@ class Progress:
     files_done: int = 0
     files_failed: int = 0
     bytes_done: int = 0
+    bytes_total: int | None = None
+    """Of all files together, those that failed left out; `None` while one is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,10 @@ class Plan:
     more: bool = False
     """Whether `feed` will bring more items, until `no_more`."""
     resumable: bool = False
-    """Whether what is on disk may be gone on from, by this run and by one after it."""
-    journal: bool = False
-    """Whether final names are noted: where other files may lie beside those of the job."""
+    """Whether what is on disk may be gone on from, by this run and by one after it; then final
+    names are noted."""
+    own: bool = False
+    """Whether the directory is the job's alone: no file in it is anybody else's."""
     retries: Retries = dataclasses.field(default_factory=Retries)
     max_bytes: int | None = None
     """Of all files together."""

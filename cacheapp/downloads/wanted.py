@@ -1,6 +1,7 @@
 """What a transfer is asked for, within which limits, and what it answers."""
 
 import dataclasses
+import mmap
 from enum import StrEnum
 from pathlib import Path
 
@@ -66,13 +67,17 @@ class Fetched:
 
 
 class Buffer:
-    """One thread's reading space: made when a first body arrives, then used again."""
+    """One thread's reading space: made when a first body arrives, then used again.
+
+    A mapping, of which only what was written to takes memory: with 200 threads, small files take
+    little, and what a thread had is the system's again when it ends.
+    """
 
     def __init__(self) -> None:
-        self._bytes: bytearray | None = None
+        self._bytes: mmap.mmap | None = None
 
     def view(self) -> memoryview:
         """Return the whole space."""
         if self._bytes is None:
-            self._bytes = bytearray(READ_BYTES)
+            self._bytes = mmap.mmap(-1, READ_BYTES)
         return memoryview(self._bytes)

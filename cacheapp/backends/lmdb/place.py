@@ -37,8 +37,9 @@ NAME = "lmdb"
 DATABASES = (b"entries", b"queue", b"deadlines", b"meta")
 _MAKING = "making-"
 _SET_ASIDE = "damaged-"
-# Others (btrfs, zfs, f2fs) write each page to a new place, or may, like what is below an overlay.
-_WRITTEN_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs", "xfs"])
+# Others (btrfs, zfs, f2fs) write each page to a new place, or may: xfs once a copy shares the block
+# (`cp` makes such copies), and what is below an overlay.
+_WRITTEN_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs"])
 
 
 class Place(AliasDirectory):
