@@ -49,7 +49,6 @@ class DownloadJobAdmin(_LookOnly):
 
     list_display = ("id", "state", "progress", "owner_pid", "adoptions", "created_by", "created_at")
     list_filter = ("state",)
-    list_select_related = ("created_by",)
     search_fields = ("id", "source", "error")
     ordering = ("-created_at", "-id")
     readonly_fields = ("progress",)

@@ -3,7 +3,6 @@
 import uuid
 from typing import ClassVar
 
-from django.conf import settings
 from django.db import models
 
 from cacheapp.downloads.names import MAX_PATH_BYTES
@@ -57,13 +56,8 @@ class DownloadJob(models.Model):
     """How often another process went on with it."""
     generation = models.PositiveBigIntegerField(default=1)
 
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.SET_NULL,
-        related_name="+",
-        null=True,
-        blank=True,
-    )
+    created_by = models.CharField(max_length=200, blank=True, default="")
+    """Who ordered it, in words. No foreign key: cacheapp is for projects without users too."""
     idempotency_key = models.CharField(max_length=64, null=True, blank=True, unique=True)
     """A digest of who ordered and of the key sent with the order: one key makes one job."""
     idempotency_digest = models.CharField(max_length=64, blank=True, default="")

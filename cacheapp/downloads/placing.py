@@ -26,6 +26,7 @@ class Request:
     """Who asks for what, under which key; without one, each is a new order."""
 
     def __init__(self, who: str, key: str | None, body: Mapping[str, Any]) -> None:
+        self.who = who
         self.key = None if key is None else _digest(f"{who}\0{key}")
         self.digest = _digest(json.dumps(body, sort_keys=True)) if key is not None else ""
 
@@ -38,11 +39,11 @@ class Request:
             raise KeyUsed(f"the key was used for another order, job {job.id}; expected a new one")
         return job
 
-    def place(self, order: Order, owner: Owner | None, user_id: Any) -> tuple[DownloadJob, bool]:
+    def place(self, order: Order, owner: Owner | None) -> tuple[DownloadJob, bool]:
         """Return the job, and whether it was made now; raise `KeyUsed`."""
         facts = {"idempotency_key": self.key, "idempotency_digest": self.digest}
         try:
-            return ledger.create(order, owner, created_by_id=user_id, **facts), True
+            return ledger.create(order, owner, created_by=self.who[:200], **facts), True
         except IntegrityError:  # the other one was quicker by a moment
             job = self.placed()
             if job is None:

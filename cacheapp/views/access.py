@@ -20,7 +20,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from django.contrib.auth.views import redirect_to_login
+from django.apps import apps
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -43,11 +43,9 @@ class Caller:
     """Who asks."""
 
     name: str
-    """Differs from caller to caller, and is the same in all workers: `user 7`, `token nightly`."""
+    """Differs from caller to caller, and is the same in all workers: `user 7 (ann)`, `token nightly`."""
     may: Callable[[str], bool] = dataclasses.field(repr=False)
     """Whether a permission is the caller's."""
-    user_id: Any = None
-    """The key of Django's user; `None` for a token, and for the demo's anonymous one."""
 
 
 def permitted(
@@ -143,16 +141,25 @@ def _page_caller(request: HttpRequest, permission: str | None) -> Caller | HttpR
             admit(request, has_token=True)
         except BadRequest as exc:
             if user is None and request.method in SAFE_METHODS:
-                return redirect_to_login(request.get_full_path())
+                return _to_login(request)
             raise PermissionDenied(str(exc)) from exc
         found = _on_this_machine()
     elif user is None:
-        return redirect_to_login(request.get_full_path())
+        return _to_login(request)
     else:
         raise PermissionDenied(f"the permission {permission} is missing")
     if mistake := _csrf_mistake(request):
         raise PermissionDenied(f"CSRF: {mistake}")
     return found
+
+
+def _to_login(request: HttpRequest) -> HttpResponse:
+    """Return what leads to the login; a project may do without users, and then there is none."""
+    if not apps.is_installed("django.contrib.auth"):
+        raise PermissionDenied("this project has no users; the demo would let this machine in")
+    from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 (loads its models)
+
+    return redirect_to_login(request.get_full_path())
 
 
 def _session_user(request: HttpRequest) -> Any:
@@ -166,7 +173,7 @@ def _has(may: Callable[[str], bool], permission: str | None) -> bool:
 
 
 def _of_user(user: Any) -> Caller:
-    return Caller(f"user {user.pk}", user.has_perm, user.pk)
+    return Caller(f"user {user.pk} ({user.get_username()})", user.has_perm)
 
 
 def _on_this_machine() -> Caller:

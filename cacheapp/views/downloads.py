@@ -77,7 +77,7 @@ def _order(request: HttpRequest) -> HttpResponseBase:
         job, made = wanted.placed(), False
         if job is None:
             order = _read_order(request, body)
-            job, made = wanted.place(order, owner_to_be(), who.user_id)
+            job, made = wanted.place(order, owner_to_be())
     except KeyUsed as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:

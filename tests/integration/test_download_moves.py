@@ -218,8 +218,8 @@ def test_a_key_is_its_callers_own(post: Post, client: Client, settings: Settings
     client.force_login(user)
     jobs.append(post("/api/downloads", {"urls": [URL]}, **key).json()["id"])
     assert jobs[0] != jobs[1]
-    assert DownloadJob.objects.get(id=jobs[1]).created_by == user
-    assert DownloadJob.objects.get(id=jobs[0]).created_by is None
+    assert DownloadJob.objects.get(id=jobs[1]).created_by == f"user {user.pk} (boss)"
+    assert DownloadJob.objects.get(id=jobs[0]).created_by == "this machine"
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256])

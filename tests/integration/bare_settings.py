@@ -1,0 +1,20 @@
+"""The least that a project has: no users, no sessions, no admin; caches, and one database."""
+
+import os
+from pathlib import Path
+
+_PLACE = Path(os.environ["BARE_PLACE"])
+
+SECRET_KEY = "only-for-tests-" + "x" * 50
+INSTALLED_APPS = ["cacheapp"]
+ROOT_URLCONF = "cacheapp.urls"
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _PLACE / "db.sqlite3"}}
+CACHES = {
+    "default": {
+        "BACKEND": "cacheapp.backends.LMDBCache",
+        "LOCATION": _PLACE / "cache",
+        "KEY_PREFIX": "bare",
+    }
+}
+CACHEAPP = {"STATE_DIR": _PLACE / "state"}
+USE_TZ = True
