@@ -237,7 +237,7 @@ def _hosted_s(site: Site, origin: str, size: int, files: int) -> float:
     directory = site.data / "downloads" / job["id"]
     took_s = max(path.stat().st_mtime for path in directory.glob("*.bin")) - began_s
     site.forget(job)
-    return took_s
+    return float(took_s)
 
 
 def measure(runs: int, smaller: int) -> dict[str, Any]:
