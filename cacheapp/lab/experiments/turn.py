@@ -81,10 +81,12 @@ def turn(
 ) -> Iterator[Callable[[str], Holder]]:
     """Have the turn, or raise `Busy`; `given` is a descriptor from `take` in another process.
 
+    A process to which it was given was started for this, so it may be stopped by a signal.
     Yields a function that says what is run now, if that is no longer `name`.
     """
     descriptor = take() if given is None else given
     os.set_inheritable(descriptor, False)  # noqa: FBT003 (or what is started would have it too)
+    stoppable = stoppable or given is not None
     try:
         say_who(descriptor, os.getpid(), name, stoppable=stoppable)
         yield lambda now: say_who(descriptor, os.getpid(), now, stoppable=stoppable)
