@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from cacheapp.lab.experiments.bench import Scale, child_env
 from cacheapp.lab.experiments.run import find
 from cacheapp.lab.experiments.turn import Busy, Holder
 
-__all__ = ["Busy", "Holder", "start", "stop"]
+__all__ = ["Busy", "Holder", "start", "start_command", "stop"]
 
 
 def start(name: str, *, full: bool = False) -> Holder:
@@ -27,15 +28,28 @@ def start(name: str, *, full: bool = False) -> Holder:
     `kept.status()` tells how far it is, `kept.result(name)` what it found.
     """
     find(name)
+    scale = Scale.FULL if full else Scale.USUAL
+    arguments = [name, *(["--full"] if full else [])]
+    return start_command("lab", arguments, name, lambda: kept.begin([name], scale))
+
+
+def start_command(
+    command: str, arguments: list[str], name: str, begin: Callable[[], object]
+) -> Holder:
+    """Start a command of `manage.py` that takes `--turn`, and return at once; raise `Busy`.
+
+    `begin()` notes that it begins; it is called by the one who has the turn.
+    """
     descriptor = turn.take()
     try:
         # Whoever looks from now on sees this run, not the last one; this process has the turn.
         turn.say_who(descriptor, os.getpid(), name)
-        kept.begin([name], Scale.FULL if full else Scale.USUAL)
-        process = _spawn(
-            [name, *(["--full"] if full else []), "--turn", str(descriptor)], descriptor
-        )
-        holder = turn.say_who(descriptor, process.pid, name)
+        begin()
+        process = _spawn([command, *arguments, "--turn", str(descriptor)], descriptor)
+        holder = turn.say_who(descriptor, process.pid, name, stoppable=True)
+    except BaseException:
+        turn.say_nobody(descriptor)  # this process lives on, and has no turn
+        raise
     finally:
         os.close(descriptor)
     # Whoever started a process must read its end, or its number stays taken.
@@ -51,7 +65,7 @@ def stop() -> Holder | None:
 def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
     with (turn.directory() / "log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 (the command is ours)
-            [sys.executable, "-m", "django", "lab", *arguments],
+            [sys.executable, "-m", "django", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -66,7 +66,7 @@ class Command(BaseCommand):
         names = _chosen(options["names"])
         results: list[Result] = []
         try:
-            with stopping(), turn(names[0], options["turn"]) as named:
+            with stopping(), turn(names[0], options["turn"], stoppable=True) as named:
                 self._conduct(names, _scale(options), named, results, options)
         except Busy as exc:
             raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
@@ -75,7 +75,7 @@ class Command(BaseCommand):
             raise CommandError(said, returncode=128 + exc.number) from None
         print_summary(results, sys.stdout)
         self._write(results, options)
-        unknown = [one.name for one in results if one.verdict is Verdict.UNKNOWN]
+        unknown = [one.name for one in results if Verdict.UNKNOWN in one.verdicts]
         if unknown:
             raise CommandError(f"unknown: {', '.join(unknown)}", returncode=COULD_NOT_RUN)
 
