@@ -30,9 +30,11 @@ class Marks:
     def __init__(self, path: Path, slots: int) -> None:
         number = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            mapped = memoryview(mmap.mmap(number, marks_bytes(slots)))
+            whole = mmap.mmap(number, marks_bytes(slots))
         finally:
             os.close(number)
+        whole.madvise(mmap.MADV_RANDOM)  # else a mark would bring those around it into memory
+        mapped = memoryview(whole)
         self.head = mapped[:HEAD_BYTES]
         self.numbers = self.head.cast("Q")
         self.used = mapped[HEAD_BYTES:]

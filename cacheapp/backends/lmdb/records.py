@@ -26,6 +26,7 @@ HEAD = struct.Struct(_HEAD)
 HEAD_BYTES = HEAD.size
 pack_head = HEAD.pack
 unpack_head = HEAD.unpack_from
+order_of = struct.Struct("<16xdQ").unpack_from  # of a header: when it is indexed, and the number
 pack_plain = struct.Struct(_HEAD + "B").pack  # a header, and the first byte of what follows it
 NEVER = math.inf
 NUMBER = struct.Struct(">Q")

@@ -10,9 +10,9 @@ from cacheapp.backends.lmdb.records import (
     MOST,
     NEVER,
     PLAIN,
+    order_of,
     pack_int64,
     pack_plain,
-    unpack_head,
     unpack_int,
 )
 from cacheapp.backends.lmdb.session import Session, Transaction
@@ -35,7 +35,7 @@ def put_plain(
     if now < session.due_s:
         old = transaction.get(key, None, session.entries)
         if old is not None and len(old) > HEAD_BYTES + len(body) and old[0] == FORMAT:
-            _, _, _, _, indexed, number = unpack_head(old)
+            indexed, number = order_of(old)
             deadline = NEVER if ttl is None else now + ttl
             if deadline >= indexed:
                 marks = session.marks
