@@ -71,7 +71,7 @@ def place(key: str, url: str) -> list[Any]:
     """Place an order under a key; return the job, and whether it was made now."""
     wanted = Request("user 1", key, {"urls": [url]})
     try:
-        job, made = wanted.place(Order((url,), threads=1), ME, None)
+        job, made = wanted.place(Order((url,), threads=1), ME)
     except KeyUsed:
         return ["used", False]
     return [str(job.id), made]
