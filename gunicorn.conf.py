@@ -44,10 +44,15 @@ errorlog = "-"  # stderr
 env.seal()
 
 
-def post_worker_init(_worker: Any) -> None:
-    """Let cacheapp take up downloads that nobody runs, in this worker, from its start."""
-    from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
+def post_worker_init(worker: Any) -> None:
+    """Let cacheapp take up downloads that nobody runs, in this worker, from its start.
 
+    Streams of events end with the worker, which would wait for them.
+    """
+    from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
+    from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
+
+    end_streams_when(lambda: not worker.alive)
     begin()
 
 

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+
+from cacheapp.grants import AllowedBucket, ApiToken, read_buckets, read_origin, read_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Conf:
     """What the `CACHEAPP` setting says, or its default where it says nothing."""
 
     demo: bool = False
-    """Serve the demo endpoints, to loopback only."""
+    """Let programs on this machine do everything without a permission (`views/guard.py`)."""
 
     workers: int | None = None
     """Worker processes that serve this project, for the system checks. `None`: unknown."""
@@ -33,6 +34,10 @@ class Conf:
     """Directory of small files that the workers of this host share (counters). `None`: one
     under the system's temporary directory, named after the user and the project."""
 
+    api_tokens: tuple[ApiToken, ...] = ()
+    """Programs that may use the API without a session; for each the digest of its secret and its
+    permissions."""
+
     download_root: Path | None = None
     """Directory under which downloads arrive. `None`: downloads are refused."""
 
@@ -41,6 +46,10 @@ class Conf:
 
     download_networks: tuple[str, ...] = ()
     """Networks (`10.1.0.0/16`) that may be connected to although they are not public."""
+
+    download_buckets: tuple[AllowedBucket, ...] = ()
+    """Buckets, or prefixes of them, that may be downloaded over HTTP with this server's
+    credentials. Empty: none."""
 
     download_max_threads: int = 200
     """Threads of one process for all its jobs, and those that one job may ask for."""
@@ -68,6 +77,15 @@ class Conf:
 
     download_max_bytes: int = 10 * 2**30
     """Bytes that one file may have."""
+
+    download_runner: str = "worker"
+    """Who runs jobs that come over HTTP: the "worker" that took the order, or "celery"."""
+
+    download_streams: int = 4
+    """Clients to whom one process tells a job's events at the same time: each takes a thread."""
+
+    download_stream_s: float = 60.0
+    """Seconds after which such a stream ends, and its client comes back."""
 
     download_heartbeat_s: float = 5.0
     """Seconds within which another process goes on with a job whose owner was lost."""
@@ -113,23 +131,7 @@ def _directory(value: Any) -> Path | None:
 def _origins(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
         raise ValueError("a list of origins such as 'https://files.example.com'")
-    return tuple(_origin(item) for item in value)
-
-
-def _origin(value: Any) -> str:
-    expected = f"origins such as 'https://files.example.com', without a path; not {value!r}"
-    if not isinstance(value, str):
-        raise ValueError(expected)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError(expected) from None
-    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not bare:
-        raise ValueError(expected)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port or {'http': 80, 'https': 443}[parts.scheme]}"
+    return tuple(read_origin(item) for item in value)
 
 
 def _networks(value: Any) -> tuple[str, ...]:
@@ -141,14 +143,25 @@ def _networks(value: Any) -> tuple[str, ...]:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
 
 
+def _runner(value: Any) -> str:
+    if value not in ("worker", "celery"):
+        raise ValueError("'worker' or 'celery'")
+    return str(value)
+
+
+_SECRET = frozenset(["api_tokens"])
+"""Settings whose values no message shows."""
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "demo": _boolean,
     "workers": _count_or_none,
     "threads": _count_or_none,
     "state_dir": _directory,
+    "api_tokens": read_tokens,
     "download_root": _directory,
     "download_origins": _origins,
     "download_networks": _networks,
+    "download_buckets": read_buckets,
     "download_max_threads": _count,
     "download_max_host_threads": _count,
     "download_max_per_host": _count,
@@ -158,6 +171,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
+    "download_runner": _runner,
+    "download_streams": _count,
+    "download_stream_s": _seconds,
     "download_heartbeat_s": _seconds,
     "download_retention_s": _seconds_or_none,
 }
@@ -178,7 +194,8 @@ def read(raw: Any) -> tuple[Conf, list[str]]:
         try:
             values[field] = _READERS[field](value)
         except ValueError as exc:
-            mistakes.append(f"CACHEAPP[{name!r}] is {value!r}; expected {exc}")
+            shown = "wrong" if field in _SECRET else repr(value)
+            mistakes.append(f"CACHEAPP[{name!r}] is {shown}; expected {exc}")
     return Conf(**values), mistakes
 
 

@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, index, origin, stats, worker
+from cacheapp.views import cache, downloads, events, index, moves, origin, stats, worker
 
 
 class AnyText(StringConverter):
@@ -28,6 +28,12 @@ urlpatterns = [
     path("api/cache/<str:alias>/<cacheapp_any:key>", cache.key, name="key"),
     path("api/downloads", downloads.downloads, name="downloads"),
     path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
+    path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),
+    path("api/downloads/<uuid:job_id>/events", events.events, name="download_events"),
+    path("api/downloads/<uuid:job_id>/pause", moves.pause, name="download_pause"),
+    path("api/downloads/<uuid:job_id>/resume", moves.resume, name="download_resume"),
+    path("api/downloads/<uuid:job_id>/cancel", moves.cancel, name="download_cancel"),
+    path("api/downloads/<uuid:job_id>/retry", moves.retry, name="download_retry"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
     path("api/<cacheapp_any:rest>", index.nothing_here, name="nothing"),
 ]

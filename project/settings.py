@@ -38,6 +38,12 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
+_download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
+_download_runner = env.str(
+    "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery"])
+)
+_celery_broker_url = env.str("CELERY_BROKER_URL", "")
+_api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
 _download_heartbeat_s = env.float("DOWNLOAD_HEARTBEAT_S", 5.0, validate=_above_0)
@@ -71,13 +77,18 @@ SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _tls_proxy else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "django.contrib.messages",
     "django.contrib.staticfiles",
     "cacheapp",
 ]
@@ -88,6 +99,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
@@ -96,8 +108,15 @@ ASGI_APPLICATION = "project.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "project" / "templates"],
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
     }
 ]
 
@@ -144,17 +163,24 @@ CACHES: dict[str, dict[str, Any]] = {
 
 CACHEAPP = {
     "DEMO": _demo,
+    "API_TOKENS": _api_tokens,
     "WORKERS": _workers,
     "THREADS": _threads,
     "STATE_DIR": DATA_DIR / "state",
     "DOWNLOAD_ROOT": DATA_DIR / "downloads",
     "DOWNLOAD_ORIGINS": _download_origins,
     "DOWNLOAD_NETWORKS": _download_networks,
+    "DOWNLOAD_BUCKETS": _download_buckets,
+    "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
     "DOWNLOAD_RETENTION_S": _download_retention_s,
     "DOWNLOAD_MAX_HOST_THREADS": _download_host_threads,
 }
+
+# Redis, unless something else is named; Celery spells a socket's URL in its own way.
+CELERY_BROKER_URL = _celery_broker_url or _redis_url.replace("unix://", "redis+socket://", 1)
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a job takes long: none waits behind it in the same worker
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -28,7 +28,7 @@ from cacheapp.downloads import bell
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import name_key, plan_names
+from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
@@ -79,8 +79,8 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
-    """Write a queued job and its files; the owner answers for it from now on.
+def create(order: Order, owner: Owner | None, **facts: Any) -> DownloadJob:
+    """Write a queued job and its files; the owner, if there is one, answers for it from now on.
 
     `facts`: what else is to be written of the job, such as who ordered it.
     """
@@ -88,18 +88,30 @@ def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
     job = DownloadJob.objects.create(
         threads=order.threads,
         extra_origins=sorted(order.extra_origins),
-        owner=owner.token,
-        owner_pid=owner.pid,
+        owner=None if owner is None else owner.token,
+        owner_pid=None if owner is None else owner.pid,
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(order.urls),
+        source=order.source,
+        listed_all=not order.source,
         **facts,
     )
-    names = plan_names(order.urls)
+    names = numbered(order.names) if order.names else plan_names(order.urls)
+    sums = order.sums or ("",) * len(order.urls)
     DownloadFile.objects.bulk_create(
         (
-            DownloadFile(job=job, position=position, url=url, name=name, name_key=name_key(name))
-            for position, (url, name) in enumerate(zip(order.urls, names, strict=True))
+            DownloadFile(
+                job=job,
+                position=position,
+                url=url,
+                name=name,
+                name_key=name_key(name),
+                expected_sha256=sha256,
+            )
+            for position, (url, name, sha256) in enumerate(
+                zip(order.urls, names, sums, strict=True)
+            )
         ),
         batch_size=500,
     )

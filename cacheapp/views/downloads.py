@@ -1,95 +1,124 @@
-"""Downloads over HTTP: order one, watch it, cancel it; any worker answers.
+"""Downloads over HTTP: order one, look at it and its files; any worker answers."""
 
-Until the application authenticates people, whoever may use the demo may use these.
-"""
-
-import datetime as dt
 import functools
+import re
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from django.db import OperationalError, transaction
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger, live
-from cacheapp.downloads.host import existing_host, host
+from cacheapp.downloads.handing import NotHanded, hand, owner_to_be
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.order import Order, OrderRefused, read_order
+from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
+from cacheapp.downloads.placing import KeyUsed, Request
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.views.answers import BadRequest, P, View, allow_methods, answer, read_json
-from cacheapp.views.guard import demo_only
+from cacheapp.views import moves
+from cacheapp.views.access import caller, permitted
+from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
+from cacheapp.views.guard import is_from_here
+from cacheapp.views.moves import current
+from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
+from cacheapp.views.shown import file_shown, job_in_full, job_shown
 
 BODY_LIMIT_BYTES = 2 * 2**20
-MAX_ERRORS = 100
 DEFAULT_LISTED = 20
 MAX_LISTED = 100
+MAX_FILES_LISTED = 1000
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
-def _or_busy(view: View[P]) -> View[P]:
-    """Answer 503 where the database cannot be reached or stays locked."""
-
-    @functools.wraps(view)
-    def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        try:
-            return view(request, *args, **kwargs)
-        except OperationalError as exc:
-            message = f"the database of downloads does not answer: {exc}"
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
-
-    return answering
-
-
-@demo_only
+@permitted("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
 @allow_methods("GET", "POST")
-@_or_busy
 def downloads(request: HttpRequest) -> HttpResponseBase:
     """POST: start a download; GET: list the newest jobs."""
     return _order(request) if request.method == "POST" else _list(request)
 
 
-@demo_only
+@permitted("cacheapp.view_downloadjob")
 @allow_methods("GET", "DELETE")
-@_or_busy
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """GET: where a job is; DELETE: cancel it."""
-    job = _current(job_id)
+    """GET: where a job is; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
-        return _cancel(job)
-    running = job.state == JobState.RUNNING
-    return answer(
-        HTTPStatus.OK, **_shown(job), live=live.seen(job.id) if running else None, **_errors(job)
-    )
+        return moves.delete(request, job_id)
+    return answer(HTTPStatus.OK, **job_in_full(current(job_id)))
+
+
+@permitted("cacheapp.view_downloadjob")
+@allow_methods("GET")
+def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
+    """List a job's files in their order; `?state=` those in one state."""
+    limit = whole_number(request, "limit", MAX_LISTED, 1, MAX_FILES_LISTED)
+    state = one_of(request, "state", FileState)
+    found, after = files_after(request, current(job_id), limit, state)
+    return answer(HTTPStatus.OK, files=[file_shown(file) for file in found], next=after)
+
+
+def _list(request: HttpRequest) -> HttpResponseBase:
+    limit = whole_number(request, "limit", DEFAULT_LISTED, 1, MAX_LISTED)
+    state = one_of(request, "state", JobState)
+    found, after = jobs_after(request, limit, state)
+    shown = [job_shown(job) for job in found]
+    return answer(HTTPStatus.OK, jobs=shown, next=after)
 
 
 def _order(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
         message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
         raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
-    order = _read_order(request)
-    runner = host()
-    job = ledger.create(order, runner.owner)
-    transaction.on_commit(runner.wake)  # at once, unless the project wraps requests
-    return answer(
-        HTTPStatus.ACCEPTED,
-        {"Location": reverse("cacheapp:download", args=[job.id])},
-        **_shown(job),
-    )
-
-
-def _read_order(request: HttpRequest) -> Order:
-    settings = conf()
+    body = read_json(request, BODY_LIMIT_BYTES)
+    who = caller(request)
+    wanted = Request(who.name, _idempotency_key(request), body)
     try:
-        return read_order(
-            read_json(request, BODY_LIMIT_BYTES),
-            origins=frozenset(settings.download_origins),
-            extra_origins=_own_origins(request),
-            max_files=settings.download_max_files,
-            max_threads=settings.download_max_threads,
-        )
+        job, made = wanted.placed(), False
+        if job is None:
+            order = _read_order(request, body)
+            job, made = wanted.place(order, owner_to_be(), who.user_id)
+    except KeyUsed as exc:
+        raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
+    if made:
+        transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
+    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def _hand(job: DownloadJob) -> None:
+    try:
+        hand(job.id)
+    except NotHanded as exc:
+        # A task may come all the same: then the job has an owner, or there is nothing to do.
+        if DownloadJob.objects.filter(id=job.id, owner=None).delete()[0]:
+            message = f"{exc}; nothing was started"
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
+
+
+def _placed(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
+    place = reverse("cacheapp:download", args=[job.id])
+    return answer(status, {"Location": place}, **job_shown(job))
+
+
+def _idempotency_key(request: HttpRequest) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        expected = "expected 1 to 255 visible ASCII characters"
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"Idempotency-Key is {key[:40]!r}; {expected}")
+    return key
+
+
+def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
+    settings = conf()
+    allowed = Allowed(
+        origins=frozenset(settings.download_origins),
+        extra_origins=_own_origins(request),
+        buckets=settings.download_buckets,
+        max_files=settings.download_max_files,
+        max_threads=settings.download_max_threads,
+    )
+    try:
+        return read_order(body, allowed)
     except OrderRefused as exc:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST,
@@ -102,71 +131,13 @@ def _read_order(request: HttpRequest) -> Order:
 def _own_origins(request: HttpRequest) -> frozenset[str]:
     """Return this server's own origin while the demo is on, so that one curl is enough to try it.
 
+    Only to who may use the demo without more ado: what this server asks itself comes from this
+    machine, and whoever is elsewhere would get what the demo tells nobody there.
+
     The port is the one that this server listens on, never the one in the Host header: whoever
     asks could name any port of this machine there.
     """
-    if not conf().demo or request.scheme != "http":
+    if not conf().demo or request.scheme != "http" or not is_from_here(request):
         return frozenset()
     port = request.META["SERVER_PORT"]
     return frozenset(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
-
-
-def _list(request: HttpRequest) -> HttpResponseBase:
-    given = request.GET.get("limit", str(DEFAULT_LISTED))
-    digits = given.isascii() and given.isdigit() and len(given) <= len(str(MAX_LISTED))
-    if not digits or not 1 <= int(given) <= MAX_LISTED:
-        message = f"limit is {given[:20]!r}; expected a whole number from 1 to {MAX_LISTED}"
-        raise BadRequest(HTTPStatus.BAD_REQUEST, message)
-    jobs = DownloadJob.objects.order_by("-created_at", "id")[: int(given)]
-    return answer(HTTPStatus.OK, jobs=[_shown(job) for job in jobs])
-
-
-def _cancel(job: DownloadJob) -> HttpResponseBase:
-    if ledger.ask_cancel(job.id):
-        if (runner := existing_host()) is not None and job.owner == runner.owner.token:
-            runner.wake()  # other owners see it when they next write progress
-        job.refresh_from_db()
-        return answer(HTTPStatus.ACCEPTED, **_shown(job))
-    job.refresh_from_db()
-    if job.state == JobState.CANCELLED:  # what was asked for is so: DELETE may be repeated
-        return answer(HTTPStatus.OK, **_shown(job))
-    message = f"the job has {job.state} already; only queued and running ones can be cancelled"
-    raise BadRequest(HTTPStatus.CONFLICT, message, state=job.state)
-
-
-def _current(job_id: UUID) -> DownloadJob:
-    job = DownloadJob.objects.filter(id=job_id).first()
-    if job is None:
-        raise BadRequest(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
-    return job
-
-
-def _shown(job: DownloadJob) -> dict[str, Any]:
-    return {
-        "id": str(job.id),
-        "state": job.state,
-        "error": job.error,
-        "cancel_asked": job.cancel_asked,
-        "threads": job.threads,
-        "files_total": job.files_total,
-        "files_done": job.files_done,
-        "files_failed": job.files_failed,
-        "bytes_done": job.bytes_done,
-        "bytes_total": job.bytes_total,
-        "adoptions": job.adoptions,
-        "owner_pid": job.owner_pid,
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "heartbeat_at": _time(job.heartbeat_at),
-        "finished_at": _time(job.finished_at),
-    }
-
-
-def _errors(job: DownloadJob) -> dict[str, Any]:
-    failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
-    errors = list(failed.values("url", "name", "error"))
-    return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
-
-
-def _time(moment: dt.datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds")

@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.lab.namespace import aliases
+from cacheapp.views.access import permitted
 from cacheapp.views.answers import BadRequest, allow_methods, answer
-from cacheapp.views.guard import demo_only
 
 ENDPOINTS = {
     "GET /api/": "this list",
@@ -21,15 +21,18 @@ ENDPOINTS = {
     "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
     "POST /api/cache/<alias>/<key>/touch": 'give a key a new {"timeout": ...}',
     "DELETE /api/cache/<alias>": "remove the demo's keys, and no others",
-    "POST /api/downloads": 'fetch {"urls": [...], "threads": 32} in the background',
-    "GET /api/downloads": "the newest downloads: ?limit=... (to 100)",
+    "POST /api/downloads": 'fetch {"urls": [...], "threads": 32}, or {"manifest": "..."}, {"s3": "..."}',
+    "GET /api/downloads": "the newest downloads: ?limit=... (to 100) &state=...",
     "GET /api/downloads/<id>": "where a download is, from any worker",
-    "DELETE /api/downloads/<id>": "cancel a download, from any worker",
+    "GET /api/downloads/<id>/files": "its files: ?limit=... (to 1000) &state=...",
+    "GET /api/downloads/<id>/events": "server-sent events about it: ?files=1 about its files too",
+    "POST /api/downloads/<id>/pause": "pause it, from any worker; also /resume, /cancel, /retry",
+    "DELETE /api/downloads/<id>": "cancel it; with ?files=keep or ?files=delete remove it",
     "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
 }
 
 
-@demo_only
+@permitted()
 @allow_methods("GET")
 def index(_request: HttpRequest) -> HttpResponseBase:
     """Answer with one line for each thing that can be asked, and the aliases to ask about."""
@@ -37,7 +40,7 @@ def index(_request: HttpRequest) -> HttpResponseBase:
     return answer(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
 
 
-@demo_only
+@permitted()
 def nothing_here(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Refuse an address under `/api/` that is none, as JSON."""
     del rest

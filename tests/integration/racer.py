@@ -12,11 +12,13 @@ import django
 
 django.setup()
 
-from cacheapp.downloads import adopting, ledger, pausing  # noqa: E402 (Django first)
+from cacheapp.downloads import adopting, ledger, pausing, removing  # noqa: E402 (Django first)
 from cacheapp.downloads.ledger import Owner  # noqa: E402
 from cacheapp.downloads.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.order import Order  # noqa: E402
+from cacheapp.downloads.placing import KeyUsed, Request  # noqa: E402
 from cacheapp.downloads.plan import Progress, Report  # noqa: E402
+from cacheapp.downloads.removing import NotRemoved  # noqa: E402
 from cacheapp.downloads.states import FileState  # noqa: E402
 
 ME = Owner(uuid.uuid4(), os.getpid())
@@ -65,6 +67,28 @@ def ask_cancel(job_id: str) -> bool:
     return ledger.ask_cancel(uuid.UUID(job_id))
 
 
+def place(key: str, url: str) -> list[Any]:
+    """Place an order under a key; return the job, and whether it was made now."""
+    wanted = Request("user 1", key, {"urls": [url]})
+    try:
+        job, made = wanted.place(Order((url,), threads=1), ME, None)
+    except KeyUsed:
+        return ["used", False]
+    return [str(job.id), made]
+
+
+def remove(job_id: str) -> bool:
+    try:
+        removing.remove(_seen[job_id], with_files=False)
+    except NotRemoved:
+        return False
+    return True
+
+
+def exists(job_id: str) -> bool:
+    return DownloadJob.objects.filter(id=job_id).exists()
+
+
 def show(job_id: str) -> dict[str, Any]:
     job = DownloadJob.objects.get(id=job_id)
     return {
@@ -79,6 +103,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 ORDERS: list[Callable[..., Any]] = [
     *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
+    *(place, remove, exists),
 ]
 
 

@@ -145,3 +145,31 @@ def test_no_change_is_lost_when_many_change_a_job(racers: list[Racer]) -> None:
     shown = owner.do("show", job)
     assert shown["generation"] == before + ROUNDS * PROCESSES
     assert before < shown["newest_file"] <= shown["generation"]
+
+
+def test_of_many_orders_with_one_key_one_makes_a_job(racers: list[Racer]) -> None:
+    for number in range(ROUNDS):
+        answers = _at_once(racers, "place", f"key-{number}", "https://a/1")
+        assert len({job for job, _made in answers}) == 1
+        assert sorted(made for _job, made in answers) == [False, False, False, True]
+
+
+def test_of_two_orders_with_one_key_one_is_told_that_it_was_used(racers: list[Racer]) -> None:
+    for number in range(ROUNDS):
+        for letter, racer in zip("abab", racers, strict=True):
+            racer.tell("place", f"other-{number}", f"https://a/{letter}")
+        answers = [racer.hear() for racer in racers]
+        assert sorted(made for _job, made in answers) == [False, False, False, True]
+        assert [job for job, _made in answers].count("used") == 2
+
+
+def test_a_job_is_removed_or_taken_up_and_never_both(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create")
+        assert racers[0].do("pause", job)
+        _at_once(racers, "see", job)
+        for racer, order in zip(racers, ["take", "remove", "take", "remove"], strict=True):
+            racer.tell(order, job)
+        answers = [racer.hear() for racer in racers]
+        assert answers.count(True) == 1
+        assert racers[0].do("exists", job) == (answers[0] or answers[2])

@@ -1,5 +1,6 @@
 """What the download endpoints refuse, and how they say it; what they do is shown under Gunicorn."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -67,7 +68,7 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
     assert found["error"] == "4 things wrong; nothing was started"
     assert found["problems_total"] == 4
     assert found["problems"] == [
-        {"field": "dir", "error": "not a field; expected urls, threads"},
+        {"field": "dir", "error": "not a field; expected urls, manifest, s3, threads"},
         {"field": "threads", "error": "is 201; expected a whole number from 1 to 200"},
         {
             "field": "urls[1]",
@@ -106,6 +107,20 @@ def test_the_own_origin_is_the_port_that_this_server_has_not_what_host_says(
     assert "origin http://localhost:22 is not allowed" in answer.json()["problems"][0]["error"]
 
 
+def test_the_own_origin_is_nobodys_elsewhere(client: Client, settings: Settings) -> None:
+    digest = hashlib.sha256(b"secret").hexdigest()
+    token = {"sha256": digest, "permissions": ["cacheapp.add_downloadjob"]}
+    settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"writer": token}}
+    answer = client.post(
+        "/api/downloads",
+        json.dumps({"urls": ["http://localhost:80/api/cache/lmdb/x"]}),
+        content_type="application/json",
+        headers={"Authorization": "Bearer secret", "X-Forwarded-For": "192.0.2.1"},
+    )
+    assert answer.status_code == 400
+    assert "origin http://localhost:80 is not allowed" in answer.json()["problems"][0]["error"]
+
+
 def test_without_a_root_downloads_are_off(
     settings: Settings, refused: Callable[..., dict[str, Any]]
 ) -> None:
@@ -114,12 +129,12 @@ def test_without_a_root_downloads_are_off(
 
 
 @pytest.mark.parametrize("method", ["get", "post", "delete"])
-def test_with_the_demo_off_nothing_is_there(
+def test_with_the_demo_off_nobody_unknown_may(
     method: str, settings: Settings, client: Client
 ) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
     for path in ("/api/downloads", f"/api/downloads/{uuid.uuid4()}"):
-        assert getattr(client, method)(path).status_code == 404
+        assert getattr(client, method)(path).status_code == 401
 
 
 @pytest.mark.parametrize("method", ["get", "delete"])

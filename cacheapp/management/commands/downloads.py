@@ -57,7 +57,7 @@ class Command(BaseCommand):
         DownloadJob.objects.exists()  # a database that is not there is said at once
         with stopping():
             try:
-                begin()
+                begin(forced=True)
                 self.stdout.write(f"process {os.getpid()} runs downloads")
                 self.stdout.flush()
                 threading.Event().wait()

@@ -1,11 +1,4 @@
-"""System checks: everything wrong with the settings, found at once by `manage.py check`.
-
-Errors: E001 the CACHEAPP setting, E002 an entry of CACHES, E003 a directory on a network
-filesystem, E004 a directory that others can write to. Warnings: W001 to W003 a cache that lives
-in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
-W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
-on a server, W008 a KEY_PREFIX that takes in another alias's keys.
-"""
+"""Checks of CACHES: what each alias is, where it is kept, and what it is used for."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -69,14 +62,6 @@ def _on_servers() -> Iterator[tuple[_Entry, dict[str, Any]]]:
     for entry in _entries(RedisCache):
         if not entry.mistakes():
             yield entry, read_options(entry.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
-
-
-@checks.register(checks.Tags.caches)
-def check_setting(**_: Any) -> Messages:
-    """E001: report each mistake in the CACHEAPP setting."""
-    _found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    hint = "README has a table of the settings."
-    return [checks.Error(mistake, hint=hint, id="cacheapp.E001") for mistake in mistakes]
 
 
 @checks.register(checks.Tags.caches)
