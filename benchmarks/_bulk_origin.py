@@ -1,7 +1,8 @@
 """An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
 
-`/files/<bytes>/<delay_ms>/<name>` is a file of zeros (`?rate=`: so many bytes a second); `/files?list-type=2&prefix=…` lists 200 of
-them as S3 does. It prints its address, and ends with its input.
+`/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros (`?rate=`: so many bytes a second);
+`/files?list-type=2&prefix=…` lists `count` of them as S3 does, a thousand to a page. It prints its
+address, and ends with its input.
 """
 
 import asyncio
@@ -12,23 +13,27 @@ import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-LISTED = 200
+_PAGE = 1000
 _BLOCK = bytes(256 * 1024)
 
 
 def _listing(query: dict[str, list[str]]) -> bytes:
     prefix = query["prefix"][0]
-    size = int(prefix.split("/")[0])
+    size, _, count, _ = prefix.split("/")
+    first = int(query.get("continuation-token", ["0"])[0])
+    end = min(int(count), first + _PAGE)
     rows = "".join(
-        f"<Contents><Key>{prefix}{n}.bin</Key><Size>{size}</Size><ETag>&quot;v{n}&quot;</ETag>"
+        f"<Contents><Key>{prefix}{n}.bin</Key><Size>{size}</Size><ETag>&quot;v{count}/{n}&quot;</ETag>"
         "<LastModified>2026-11-22T10:00:00.000Z</LastModified></Contents>"
-        for n in range(LISTED)
+        for n in range(first, end)
     )
+    more = end < int(count)
+    token = f"<NextContinuationToken>{end}</NextContinuationToken>" if more else ""
     space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
     return (
         f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult {space}><Name>files</Name>'
-        f"<Prefix>{prefix}</Prefix><KeyCount>{LISTED}</KeyCount><MaxKeys>1000</MaxKeys>"
-        f"<IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+        f"<Prefix>{prefix}</Prefix><KeyCount>{end - first}</KeyCount><MaxKeys>{_PAGE}</MaxKeys>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}</ListBucketResult>"
     ).encode()
 
 
@@ -40,11 +45,12 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
         method, target, _ = head.split("\r\n", 1)[0].split(" ")
         parts = urlsplit(target)
         if parts.path.count("/") < 3:  # noqa: PLR2004 (that of a listing)
-            found = _listing(parse_qs(parts.query))
+            query = parse_qs(parts.query)
+            found = _listing(query) if "prefix" in query else b"<LocationConstraint/>"
             kind = "application/xml"
             writer.write(
                 f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(found)}\r\n\r\n".encode()
-                + found
+                + (b"" if method == "HEAD" else found)
             )
             continue
         _, _, size, delay_ms, name = parts.path.split("/", 4)

@@ -3,15 +3,15 @@
     python -m benchmarks.download_engine [--runs N] [--only TEXT] [--smaller N] [--json FILE]
 
 Every variant of a work takes its turn in each run, in a process of its own, against one loopback
-origin that takes its part of the processors. Peers that are not on this machine are left out, and
-named. Not measured: real networks, disks that are slower than the memory that caches them.
+origin that takes its part of the processors. Files go to BENCH_DIR: to memory unless it names a disk,
+which would be shared with whatever else the machine does. Peers that are not on this machine are
+left out, and named. Not measured: real networks, and disks.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,10 +23,12 @@ from typing import Any
 import certifi
 import trustme
 
+from benchmarks._download_peers import find_program
 from benchmarks.measuring.report import command_line, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("aria2c", "curl", "wget")
+PROGRAMS = {"aria2c": "--version", "curl": "--version", "wget": "--version", "s5cmd": "version"}
+MEMORY = Path("/dev/shm")  # noqa: S108 (a file system, not a name in it)
 MIB = 2**20
 
 
@@ -80,7 +82,7 @@ WORKS = (
         10_000,
         5000,
         200,
-        ("command",),
+        ("command", "s5cmd"),
         prefix=True,
         goal=5.8,
     ),
@@ -98,8 +100,9 @@ WORKS = (
         5 * MIB,
         0,
         32,
-        ("engine", "aria2c", "curl", "requests"),
+        ("engine", "aria2c", "curl", "requests", "s5cmd"),
         digest=False,
+        prefix=True,
         ratios=(("aria2c", 0.9),),
     ),
     Work(
@@ -147,6 +150,17 @@ WORKS = (
         ratios=(("boto3", 0.25),),
     ),
     Work(
+        "CPU ms per object of a prefix, 2,000 x 4 KiB, 32 threads",
+        2000,
+        4096,
+        0,
+        32,
+        ("command", "s5cmd"),
+        "cpu_s",
+        prefix=True,
+        divide=2.0,
+    ),
+    Work(
         "memory above idle, 200 threads, MB",
         200,
         MIB,
@@ -172,12 +186,27 @@ def _origin(*words: str) -> Iterator[str]:
         process.stdin.close()
 
 
+def _files() -> str | None:
+    """Return where files go; `None`: where temporary ones do."""
+    return os.environ.get("BENCH_DIR") or (str(MEMORY) if MEMORY.is_dir() else None)
+
+
+def _programs() -> dict[str, str | None]:
+    """Return the versions of the peers that are programs; `None` for one that is not here."""
+    found: dict[str, str | None] = dict.fromkeys(PROGRAMS)
+    for name, asked in PROGRAMS.items():
+        if (path := find_program(name)) is not None:
+            told = subprocess.run([path, asked], capture_output=True, text=True, check=True)
+            found[name] = told.stdout.splitlines()[0]
+    return found
+
+
 def once(work: Work, peer: str, origin: str, authority: str) -> float:
     """Return what one peer takes for a work, once."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as place:
+    with tempfile.TemporaryDirectory(dir=_files()) as place:
         directory = Path(place) / "files"
         directory.mkdir()
-        below = f"{work.size}/{work.delay_ms}"
+        below = f"{work.size}/{work.delay_ms}/{work.files}"
         found: dict[str, Any] = {
             "urls": [f"{origin}/files/{below}/{n}.bin" for n in range(work.files)],
             "threads": work.threads,
@@ -190,7 +219,8 @@ def once(work: Work, peer: str, origin: str, authority: str) -> float:
         env = {
             **os.environ,
             "DATA_DIR": f"{place}/data",
-            "DEBUG": "1",
+            "SECRET_KEY": "of a benchmark, which serves nobody",
+            "ALLOWED_HOSTS": "localhost",
             "LOG_LEVEL": "ERROR",
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": "bench",
@@ -225,7 +255,7 @@ def measure(works: list[Work], runs: int) -> dict[str, dict[str, list[float]]]:
         plain = stack.enter_context(_origin())
         secure = stack.enter_context(_origin(str(place / "server.pem")))
         for work in works:
-            peers = [name for name in work.peers if name not in PROGRAMS or shutil.which(name)]
+            peers = [name for name in work.peers if name not in PROGRAMS or find_program(name)]
             found = samples[work.name] = {peer: [] for peer in peers}
             for _ in range(runs):
                 for peer in peers:
@@ -275,7 +305,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="works whose name contains this")
     parser.add_argument("--smaller", type=int, default=1, metavar="N", help="divide all work by N")
     options = parser.parse_args()
-    absent = [name for name in PROGRAMS if not shutil.which(name)]
+    programs = _programs()
+    absent = [name for name, version in programs.items() if version is None]
     print(f"not on this machine: {', '.join(absent) or 'none'}")
     works = [smaller(work, options.smaller) for work in WORKS if options.only in work.name]
     samples = measure(works, options.runs)
@@ -285,7 +316,7 @@ def main() -> int:
         )
         for work in works
     }
-    figures = {"absent": absent, "samples": samples, "verdicts": judged}
+    figures = {"programs": programs, "files": _files(), "samples": samples, "verdicts": judged}
     write_report(
         options.json,
         "download_engine",

@@ -2,19 +2,23 @@
 
 import dataclasses
 import datetime as dt
-import http
-import http.client
+import re
+import ssl
 from collections.abc import Callable, Mapping
 
 import urllib3
-from urllib3.exceptions import ProtocolError
 
 from cacheapp import clock
 from cacheapp.downloads import connections
+from cacheapp.downloads.answers import HTTPAnswer
 from cacheapp.downloads.explanations import TransferFailed
-from cacheapp.downloads.guards import Address, Guard
+from cacheapp.downloads.guards import PORTS, Address, Guard
 from cacheapp.downloads.retrying import TOO_MUCH, WORTH_RETRYING, read_retry_after
 
+# Identity: what arrives is what is stored, and its length is the one announced.
+_ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
+_LENGTH = re.compile("[0-9]{1,18}")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
 Sign = Callable[[str], Mapping[str, str]]
@@ -54,57 +58,81 @@ class Asker:
         raise TransferFailed(f"redirected more than {self.max_redirects} times")
 
     def _ask(self, address: Address, headers: Mapping[str, str]) -> "Answer":
+        head = _head(address, headers)
+        lent = connections.lend(self.client, address.host, address.port, address.scheme)
         try:
-            return self._ask_once(address, headers)
-        except ProtocolError as exc:
+            return self._sent(lent, head)
+        except (ConnectionError, ssl.SSLEOFError):
             # The server may have closed a kept connection just as it was used: nothing was
             # answered, and GET may be repeated. Once: the next may be an old one as well.
-            broken = isinstance(exc.args[-1], ConnectionError)
-            if not (broken and connections.was_reused()):
+            if not lent.connection.was_open:
                 raise
             self.check()
             self.client.clear()
-            return self._ask_once(address, headers)
-
-    def _ask_once(self, address: Address, headers: Mapping[str, str]) -> "Answer":
-        pool = self.client.connection_from_host(address.host, address.port, address.scheme)
-        response = pool.urlopen(
-            "GET",
-            address.target,
-            headers={**self.client.headers, **headers},
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=self.connect_s, read=self.read_s),
+        return self._sent(
+            connections.lend(self.client, address.host, address.port, address.scheme), head
         )
-        return Answer(response, connections.raw_answer(), self.line)
+
+    def _sent(self, lent: connections.Lent, head: bytes) -> "Answer":
+        lent.connection.timeout = self.connect_s
+        try:
+            return Answer(lent.connection.ask(head, self.read_s), lent, self.line)
+        except BaseException:
+            lent.close()
+            raise
+
+
+def _head(address: Address, headers: Mapping[str, str]) -> bytes:
+    """Return a request's head; raise `TransferFailed` where a value would not stay in its line."""
+    default = address.port == PORTS[address.scheme]
+    lines = [
+        f"GET {address.target} HTTP/1.1\r\nHost: {address.host}",
+        "\r\n" if default else f":{address.port}\r\n",
+        _ALWAYS,
+    ]
+    for name, value in headers.items():
+        if _CONTROLS.search(value):
+            raise TransferFailed(f"{name} would be {value[:80]!r}: it holds control characters")
+        lines.append(f"{name}: {value}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1", errors="replace")
 
 
 class Answer:
     """What came back: its head, and `readinto` for its body. To be closed, or left when read."""
 
-    def __init__(
-        self,
-        response: urllib3.BaseHTTPResponse,
-        raw: http.client.HTTPResponse,
-        line: connections.Line,
-    ) -> None:
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in raw.headers.items()}
-        """By their names in lower case; of one that comes more than once, the last."""
-        self.lengths: list[str] = raw.headers.get_all("Content-Length", [])
+    def __init__(self, raw: HTTPAnswer, lent: connections.Lent, line: connections.Line) -> None:
+        self.status = raw.status
+        self.headers = raw.fields
+        self.lengths = raw.lengths
         self.chunked = raw.chunked
         self.readinto = raw.readinto
         self._raw = raw
-        self._response = response
+        self._lent = lent
         self._line = line
+
+    def announced(self) -> int | None:
+        """Return the length that it announces; `None` where its chunks mark its end."""
+        if self.chunked:
+            return None
+        if coding := self.headers.get("transfer-encoding"):
+            raise TransferFailed(
+                f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked"
+            )
+        lengths = self.lengths
+        if not lengths:
+            raise TransferFailed(
+                "announces neither Content-Length nor chunks: a cut would go unseen"
+            )
+        if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
+        return int(lengths[0])
 
     def failure(self) -> TransferFailed:
         """Return what its status means where it brings no file."""
         now = dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
         return TransferFailed(
-            f"answered {self.status} {self._response.reason or ''}".rstrip(),
+            f"answered {self.status} {self._raw.reason or ''}".rstrip(),
             again=self.status in WORTH_RETRYING,
             slow_down=self.status in TOO_MUCH,
             retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
@@ -112,14 +140,15 @@ class Answer:
 
     def leave(self) -> None:
         """Give the connection back: the body was read until nothing came any more."""
-        if self._raw.length:  # not to its end, though
+        if self._raw.length or self._raw.will_close:  # not to its end, or nothing may follow
             self.close()
             return
         self._line.release()
-        self._response.release_conn()
+        self._raw.close()
+        self._lent.give_back()
 
     def close(self) -> None:
         """Close the connection: the rest of the body would be taken for the next answer."""
         self._line.release()
-        self._response.close()
-        self._response.release_conn()
+        self._raw.close()
+        self._lent.close()

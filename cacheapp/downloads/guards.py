@@ -17,7 +17,7 @@ from cacheapp.downloads.addresses import Network, refusal
 from cacheapp.errors import CacheappError
 
 MAX_URL_CHARACTERS = 4096
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 _IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 
@@ -93,7 +93,7 @@ def _is_place(origin: str) -> bool:
     return host == "localhost" or host.startswith("[") or bool(_IPV4.fullmatch(host))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=4096)  # more than wait in a run: a URL is parsed once, not thrice
 def take_apart(url: str) -> Address:
     """Return the parts of an absolute http(s) URL; raise `UrlRefused` naming what is wrong."""
     if len(url) > MAX_URL_CHARACTERS:
@@ -109,13 +109,13 @@ def take_apart(url: str) -> Address:
 
 
 def _checked(url: str, parts: Url) -> Address:
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in PORTS:
         raise UrlRefused(f"scheme is {parts.scheme!r}; expected http or https")
     if not parts.host:
         raise UrlRefused("no host")
     if parts.auth is not None:
         raise UrlRefused("has a user name or password before the host; credentials are not sent")
-    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    port = PORTS[parts.scheme] if parts.port is None else parts.port
     if not port:
         raise UrlRefused("port is 0; expected 1 to 65535")
     return Address(url, parts.scheme, parts.host, port, parts.request_uri)

@@ -263,10 +263,10 @@ class Pool(Generic[T]):
                 host.answered(began_s, now_s, well=outcome.well, rest_s=outcome.rest_s)
             host.active -= 1
             job.queue.active -= 1
-            if not job.queue.active:
-                self._over.notify_all()
             if outcome is not None and outcome.again_in_s is not None:
                 job.queue.add_later(now_s + outcome.again_in_s, name, file)
+            if not job.queue.active and not len(job.queue):
+                self._over.notify_all()
             wanted = self._newcomers
         if wanted:
             self.on_free()

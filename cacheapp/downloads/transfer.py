@@ -10,8 +10,6 @@ Invariants:
 """
 
 import math
-import re
-import shutil
 import threading
 from http.client import HTTPException
 
@@ -36,12 +34,17 @@ from cacheapp.downloads.ranges import (
     same_kind,
     validator_of,
 )
-from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
+from cacheapp.downloads.wanted import (
+    LOOK_FOR_ROOM_BYTES,
+    Buffer,
+    Existing,
+    Fetched,
+    Limits,
+    Wanted,
+)
 
-_LENGTH = re.compile("[0-9]{1,18}")
 _OK, _PRECONDITION_FAILED = 200, 412
 _ROUNDS = 4  # requests of one try: the object may change, and change again
-_LOOK_FOR_ROOM_BYTES = 64 * 2**20
 
 
 class Transfer:
@@ -226,9 +229,8 @@ class Transfer:
 
     def _begun(self, answer: Answer) -> Part:
         """Return a new partial file for an answer that brings the whole."""
-        total = _announced(answer)
-        if total is not None and total > self._limits.max_bytes:
-            raise TransferFailed(self._too_long(f"has {total}"))
+        total = answer.announced()
+        self._limits.check_length(total or 0)
         if self._size is not None and total is not None and total != self._size:
             raise TransferFailed(f"has {total} bytes; the listing says {self._size}")
         headers = answer.headers
@@ -245,11 +247,10 @@ class Transfer:
         return part
 
     def _continued(self, answer: Answer, part: Part, have: Have) -> Part:
-        _announced(answer)
+        answer.announced()
         found = read_content_range(answer.headers.get("content-range"))
         total = found.total if found else None
-        if (total or 0) > self._limits.max_bytes:
-            raise TransferFailed(self._too_long(f"has {total}"))
+        self._limits.check_length(total or 0)
         self._look_for_room((total or have.size) - have.size)
         part.total = have.total if total is None else total
         of_s3 = have.validator if self._wanted.etag else ""
@@ -273,9 +274,8 @@ class Transfer:
 
     def _hear(self, before: int, count: int) -> None:
         """Take note of a chunk that is about to be written."""
-        if before + count > self._limits.max_bytes:
-            raise TransferFailed(self._too_long("has more"))
-        if before // _LOOK_FOR_ROOM_BYTES != (before + count) // _LOOK_FOR_ROOM_BYTES:
+        self._limits.check_length(before + count, "more")
+        if before // LOOK_FOR_ROOM_BYTES != (before + count) // LOOK_FOR_ROOM_BYTES:
             self._look_for_room(0)
         self.bytes_done = before  # written by now; this chunk is with the next
         self.moved_at_s = clock.monotonic_s()
@@ -313,28 +313,4 @@ class Transfer:
         publish(part.path, wanted.target, replace=replace, fsync=limits.fsync)
 
     def _look_for_room(self, wanted: int) -> None:
-        """Raise where the disk would be too full: sooner than by a write that fails."""
-        least = self._limits.min_free_bytes
-        if not least and wanted < _LOOK_FOR_ROOM_BYTES:
-            return
-        free = shutil.disk_usage(self._wanted.stem.directory).free
-        if free - wanted < least:
-            kept = f", and {least} are to stay free" if least else ""
-            raise TransferFailed(f"needs {wanted} bytes; the disk has {free}{kept}")
-
-    def _too_long(self, found: str) -> str:
-        return f"{found} bytes; expected at most {self._limits.max_bytes}"
-
-
-def _announced(answer: Answer) -> int | None:
-    """Return the length that the answer announces; `None` where its chunks mark its end."""
-    if answer.chunked:
-        return None
-    if coding := answer.headers.get("transfer-encoding"):
-        raise TransferFailed(f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked")
-    lengths = answer.lengths
-    if not lengths:
-        raise TransferFailed("announces neither Content-Length nor chunks: a cut would go unseen")
-    if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
-    return int(lengths[0])
+        self._limits.look_for_room(self._wanted.stem.directory, wanted)

@@ -1,15 +1,20 @@
 """What a transfer is asked for, within which limits, and what it answers."""
 
 import dataclasses
+import mmap
+import shutil
 from enum import StrEnum
 from pathlib import Path
 
 from cacheapp.downloads.digests import Sum
 from cacheapp.downloads.exchange import Sign
+from cacheapp.downloads.explanations import TransferFailed
 from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.partial import Leftover, Stem
 
 READ_BYTES = 256 * 1024
+LOOK_FOR_ROOM_BYTES = 64 * 2**20
+"""After so many bytes the disk is looked at again."""
 
 
 class Existing(StrEnum):
@@ -39,6 +44,21 @@ class Limits:
     fsync: bool = False
     existing: Existing = Existing.FAIL
 
+    def check_length(self, found: int, shown: str = "") -> None:
+        """Raise `TransferFailed` where a file has more bytes than it may."""
+        if found > self.max_bytes:
+            raise TransferFailed(f"has {shown or found} bytes; expected at most {self.max_bytes}")
+
+    def look_for_room(self, directory: Path, wanted: int) -> None:
+        """Raise `TransferFailed` where the disk would be too full: sooner than by a write that fails."""
+        least = self.min_free_bytes
+        if not least and wanted < LOOK_FOR_ROOM_BYTES:
+            return
+        free = shutil.disk_usage(directory).free
+        if free - wanted < least:
+            kept = f", and {least} are to stay free" if least else ""
+            raise TransferFailed(f"needs {wanted} bytes; the disk has {free}{kept}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
@@ -66,13 +86,17 @@ class Fetched:
 
 
 class Buffer:
-    """One thread's reading space: made when a first body arrives, then used again."""
+    """One thread's reading space: made when a first body arrives, then used again.
+
+    A mapping, of which only what was written to takes memory: with 200 threads, small files take
+    little, and what a thread had is the system's again when it ends.
+    """
 
     def __init__(self) -> None:
-        self._bytes: bytearray | None = None
+        self._bytes: mmap.mmap | None = None
 
     def view(self) -> memoryview:
         """Return the whole space."""
         if self._bytes is None:
-            self._bytes = bytearray(READ_BYTES)
+            self._bytes = mmap.mmap(-1, READ_BYTES)
         return memoryview(self._bytes)

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from cacheapp.downloads.bucket import Bucket
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.sources import Entry, SourceRefused
+from cacheapp.lab.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,12 +31,36 @@ class Handler(WSGIRequestHandler):
     """Keeps connections open, and notes what it is asked: method, path, headers."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body go in two writes
     asked: ClassVar[Asked] = []  # appending is atomic
 
     def make_environ(self) -> Any:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.asked.append((self.command, self.path, headers))
+        if "continuation-token" in self.path:
+            until(lambda: any("list-type" not in path for _, path, _ in self.asked), "a file", 30)
         return super().make_environ()
+
+    def run_wsgi(self) -> None:
+        """Answer in one go: werkzeug closes each connection, and listens for 10 ms before it does."""
+        if self.command != "GET":
+            super().run_wsgi()
+            return
+        told: list[Any] = []
+
+        def start_response(status: str, headers: Any, *_: object) -> Callable[[bytes], object]:
+            told[:] = [int(status.partition(" ")[0]), headers]
+            return self.wfile.write
+
+        body = b"".join(self.server.app(self.make_environ(), start_response))
+        status, headers = told
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_request(self, *_: Any) -> None:
         """Say nothing: a line a request is too much."""
@@ -57,6 +82,13 @@ class Store:
     def put(self, key: str, body: bytes) -> None:
         """Put an object past HTTP: thousands of requests would take longer than what is tested."""
         s3_backends["123456789012"]["aws"].put_object("files", key, body)
+
+    def spoil(self, key: str) -> None:
+        """Change one bit of what is stored, as a disk may; the sums and the ETag stay."""
+        found = s3_backends["123456789012"]["aws"].get_object("files", key)
+        assert found is not None
+        value = found.value
+        found.value = bytes([value[0] ^ 1]) + value[1:]  # type: ignore[misc]
 
     def stop(self) -> None:
         self.client.close()
@@ -109,6 +141,7 @@ def test_a_prefix_of_2000_objects_in_folders_arrives_with_every_digest_right(
     asked = list(Handler.asked)
     methods = [method for method, _, _ in asked]
     assert set(methods) == {"GET"}  # no HEAD
+    # The second page was given out only after a file of the first had been asked for.
     listings = [path for _, path, _ in asked if "list-type=2" in path]
     assert len(listings) == 3  # 2,001 keys, a thousand to a page
     gets = [headers for _, path, headers in asked if "list-type=2" not in path]
@@ -158,6 +191,28 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
         "--json",
     )
     assert (tmp_path / "a").read_bytes() == b"second, and longer"
+
+
+def test_the_sums_that_s3_has_of_objects_are_asked_for_and_checked(
+    store: Store, tmp_path: Path
+) -> None:
+    algorithms = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+    for name in algorithms:
+        store.client.put_object(
+            Bucket="files", Key=f"sums/{name}", Body=_body(1), ChecksumAlgorithm=name
+        )
+    words = ("download", "s3://files/sums/", "--endpoint", store.endpoint, "--json")
+    call_command(*words, "--to", str(tmp_path / "right"))
+    for name in algorithms:
+        assert (tmp_path / "right" / name).read_bytes() == _body(1)
+        store.spoil(f"sums/{name}")
+    with pytest.raises(CommandError, match="5 of 5 files failed"):
+        call_command(*words, "--to", str(tmp_path / "wrong"))
+    errors = dict(DownloadFile.objects.filter(state="failed").values_list("name", "error"))
+    for name in algorithms:
+        assert errors[name].startswith(f"its {name.lower()} is ")
+        assert f"x-amz-checksum-{name.lower()} says " in errors[name]
+    assert list((tmp_path / "wrong").iterdir()) == []
 
 
 def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(

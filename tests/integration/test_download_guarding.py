@@ -1,6 +1,7 @@
 """What hostile origins and full disks can do: nothing, and the reason is told."""
 
 import errno
+import socket
 import ssl
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ import pytest
 import trustme
 import urllib3
 
-from cacheapp.downloads import connections
+from cacheapp.downloads import connections, resolving
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.connections import Urllib3Replaced, refuse_replaced
 from cacheapp.downloads.explanations import TransferFailed, explained
@@ -73,6 +74,42 @@ def test_whatever_leads_to_loopback_is_refused_before_anything_is_sent(
     message = refusal(f"http://{host}:{port}/file/a", Guard(None))
     assert "is loopback; see DOWNLOAD_NETWORKS" in message
     assert origin.connections == before
+
+
+def test_a_name_that_has_one_forbidden_address_among_its_own_is_refused(
+    origin: Origin, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(origin.url.rpartition(":")[2])
+    found = [_resolved("127.0.0.1", port), _resolved("10.0.0.1", port)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    before = origin.connections
+    message = refusal(f"http://mixed.example:{port}/file/a", Guard(None, LOOPBACK))
+    assert message.startswith("mixed.example: address 10.0.0.1 is private")
+    assert origin.connections == before
+
+
+def test_a_name_that_moves_between_two_look_ups_gains_nothing(
+    origin: Origin,
+    fetch: Fetch,
+    refusal: Callable[..., str],
+    client: urllib3.PoolManager,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = int(origin.url.rpartition(":")[2])
+    answers = iter(["127.0.0.1", "10.0.0.1", "127.0.0.1"])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved(next(answers), port)])
+    monkeypatch.setattr(resolving, "KEEP_S", 0.0)  # every connection looks it up anew
+    url, guard = f"http://moves.example:{port}/file/a", Guard(None, LOOPBACK)
+    assert fetch(url, guard).size == 1000  # one look-up: what was checked is what it was sent to
+    (tmp_path / "name").unlink()
+    client.clear()
+    assert refusal(url, guard).startswith("moves.example: address 10.0.0.1 is private")
+    assert next(answers) == "127.0.0.1"
+
+
+def _resolved(address: str, port: int) -> tuple[object, ...]:
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
 
 
 def test_a_network_that_is_allowed_is_connected_to(origin: Origin, fetch: Fetch) -> None:

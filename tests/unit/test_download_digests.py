@@ -11,6 +11,7 @@ MD5 = hashlib.md5(DATA, usedforsecurity=False)
 SHA1 = hashlib.sha1(DATA, usedforsecurity=False)
 SHA256 = hashlib.sha256(DATA)
 CRC32 = zlib.crc32(DATA).to_bytes(4, "big")
+CHECK = b"123456789"  # what catalogues of CRCs give the sum of
 
 
 def _text(digest: bytes) -> str:
@@ -57,6 +58,28 @@ def test_a_told_sum_is_read_and_checked(
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [("crc32", "cbf43926"), ("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")],
+)
+def test_a_crc_of_s3_is_the_catalogued_one_however_the_bytes_come(
+    algorithm: str, expected: str
+) -> None:
+    name = f"x_amz_checksum_{algorithm}"
+    headers = _headers(
+        **{name: _text(bytes.fromhex(expected)), "x_amz_checksum_type": "FULL_OBJECT"}
+    )
+    (told,) = sums_told(headers, f'"{MD5.hexdigest()}"', of_all=True)
+    assert (told.algorithm, told.digest.hex()) == (algorithm, expected)
+    running = Running([algorithm])
+    buffer = bytearray(CHECK)
+    for begin in range(0, len(CHECK), 2):
+        running.update(memoryview(buffer)[begin : begin + 2])
+    assert running.wrong([told]) is None
+    running.update(b"!")
+    assert f"{algorithm} is " in (running.wrong([told]) or "")
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         pytest.param({"content_md5": "not base64"}, id="no-base64"),
@@ -70,6 +93,8 @@ def test_a_told_sum_is_read_and_checked(
             },
             id="composite",
         ),
+        pytest.param({"x_amz_checksum_crc64nvme": _text(CRC32)}, id="wrong-length-of-crc64"),
+        pytest.param({"x_amz_checksum_crc32c": _text(CRC32) + "-2"}, id="crc32c-of-parts"),
         pytest.param({"repr_digest": "sha-256=abc"}, id="no-byte-sequence"),
         pytest.param({"etag": f'"{MD5.hexdigest()}"'}, id="etag-of-any-server"),
     ],
