@@ -122,17 +122,18 @@ class Codec:
     """
 
     def __init__(self, serializer: str, compress_min_bytes: int | None, *, signed: bool) -> None:
-        self._dumps = _DUMPS[serializer]
-        self._loads = _LOADS[serializer]
+        self.dumps = _DUMPS[serializer]
+        """Turn a value into a body; raise `ValueRefused`."""
+        self.loads = _LOADS[serializer]
+        """Turn a body that is neither signed nor compressed into its value."""
         self._compress_min_bytes = compress_min_bytes
         # Hashes that have taken in their key and nothing else; the first one signs.
         self._macs = [_keyed(secret) for secret in _secrets()] if signed else []
         self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
         self._plain = bytes([self._header])
         self._packed = bytes([self._header | _COMPRESSED])
-        self._bare = not signed and compress_min_bytes is None
-        self.loads = self._loads
-        """Turn a body that is neither signed nor compressed into its value."""
+        self.bare = not signed and compress_min_bytes is None
+        """Whether a payload is always an integer, or `unsigned_head` and what `dumps` returned."""
         self.unsigned_head = b"" if signed else self._plain
         """What stands before such a body; nothing if there is none, for values are signed."""
         self._body_at = 1 + (_MAC_BYTES if signed else 0)
@@ -141,8 +142,8 @@ class Codec:
         """Return the payload of `value` under the final `key`; raise `ValueRefused`."""
         if type(value) is int:
             return value
-        body = self._dumps(value)
-        if self._bare:
+        body = self.dumps(value)
+        if self.bare:
             return self._plain + body
         header = self._plain
         if self._compress_min_bytes is not None and len(body) >= self._compress_min_bytes:
@@ -175,7 +176,7 @@ class Codec:
             else:
                 raise Rejected("signature does not match")
         try:
-            return self._loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
+            return self.loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
         except (MemoryError, RecursionError):
             raise  # it is this caller who has no room for the value, which is sound
         except Exception as exc:  # unpickling runs the classes' own code, which may raise anything

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,19 +67,53 @@ def test_the_sum_is_that_of_all_processes_living_and_killed(tmp_path: Path) -> N
             process.communicate()
 
 
-def test_threads_of_one_process_lose_no_count(tmp_path: Path) -> None:
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_of_one_process_lose_no_count(tmp_path: Path, switching_often: None) -> None:
     here = counters(tmp_path / "counters")
 
     def count() -> None:
         for _ in range(20_000):
             here.add(MISSES)
+            here.row[HITS] += 1
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert here.totals()["misses"] == 80_000
+    assert here.totals()["misses"] == here.totals()["hits"] == 80_000
+
+
+def test_a_signal_handler_that_counts_within_a_count_loses_none(tmp_path: Path) -> None:
+    here = counters(tmp_path / "counters")
+    handled = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal handled
+        handled += 1
+        here.add(HITS)
+        here.row[MISSES] += 1
+
+    before = signal.signal(signal.SIGVTALRM, handle)
+    counted = 0
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.001, 0.001)
+        while handled < 100:
+            counted += 1
+            here.add(HITS)
+            here.row[MISSES] += 1
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert here.totals()["hits"] == here.totals()["misses"] == counted + handled
 
 
 def _count_in_child(path: Path, times: int) -> None:

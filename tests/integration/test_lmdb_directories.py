@@ -13,8 +13,8 @@ from pytest_django.fixtures import Settings
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
 from cacheapp.backends.lmdb.boot import boot_id
-from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.names import Names
+from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.errors import OptionsRefused, StoreUnavailable
 from tests.contract.clients import Clients, calls
 from tests.integration.lmdb_parts import MIB, end_of, environment_of, environments, in_child, ours

@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
-from cacheapp.backends.lmdb.environment import Session, Transaction
+from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.errors import StoreFull
 from cacheapp.lab.waiting import until
 from tests.contract.clients import calls
@@ -121,12 +121,16 @@ def test_overwriting_writes_no_index_and_an_entry_that_lives_on_stays(
     assert records(cache) == [1, 1, 0]
 
 
+@pytest.mark.parametrize("method", ["touch", "set"])
 def test_an_earlier_deadline_is_indexed_anew(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     cache = ours(settings, tmp_path)
-    cache.set("key", 1, timeout=1000)
-    cache.touch("key", 10)
+    cache.set("key", "value", timeout=1000)
+    if method == "touch":
+        cache.touch("key", 10)
+    else:
+        cache.set("key", "value", timeout=10)
     assert records(cache) == [1, 1, 1]
     boot_s = clock.boot_s
     monkeypatch.setattr(clock, "boot_s", lambda: boot_s() + 11)

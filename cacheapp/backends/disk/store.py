@@ -1,38 +1,31 @@
-"""`Store` on diskcache: which shard has which key, and each primitive as one transaction there."""
+"""`Store` on diskcache: each primitive as one transaction in the shard of its key."""
 
 import atexit
-import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from zlib import crc32
 
-from cacheapp import clock
 from cacheapp.backends import forms
 from cacheapp.backends.disk.connections import Connection
 from cacheapp.backends.disk.directory import AliasDirectory
-from cacheapp.backends.disk.entries import DEADLINE, GET, HAS, KEYS, visible
-from cacheapp.backends.disk.files import ValueFiles, payload_of
+from cacheapp.backends.disk.files import ValueFiles
 from cacheapp.backends.disk.leases import Shard
 from cacheapp.backends.disk.locks import Locks
 from cacheapp.backends.disk.quiet_shards import QuietShards
+from cacheapp.backends.disk.reads import Reads
 from cacheapp.backends.disk.session import Sessions
 from cacheapp.backends.disk.settings import shards_kind
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.holders import Holders
-from cacheapp.backends.patterns import glob_to_regex
-from cacheapp.backends.store import Store
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
 
 
-class DiskStore(Store):
+class DiskStore(Reads):
     """One alias's shards, shared by all threads of this process.
 
-    A key is routed by what follows its version, so all versions of a key are in one shard and
-    `move` is one transaction. The version is found by position, as what stands between the known
-    prefix and the next colon, because prefixes may contain colons. `key_prefix` is `None` with a
-    KEY_FUNCTION of the project's own, which may hide the version: there is one shard then.
+    `key_prefix` is `None` with a KEY_FUNCTION of the project's own, which may hide the version:
+    there is one shard then.
     """
 
     sees_deaths: ClassVar[bool] = True
@@ -62,97 +55,6 @@ class DiskStore(Store):
 
     def __repr__(self) -> str:
         return f"<DiskStore {self.path} {self._sessions.handles!r}>"
-
-    def _number(self, key: str) -> int:
-        if self._count == 1:
-            return 0
-        return crc32(key[key.find(":", self._version_at) + 1 :].encode()) % self._count
-
-    def _by_shard(self, keys: Sequence[str]) -> dict[int, list[str]]:
-        shards: dict[int, list[str]] = {}
-        for key in keys:
-            shards.setdefault(self._number(key), []).append(key)
-        return shards
-
-    # -- reads -------------------------------------------------------------------------------
-
-    def get(self, key: str) -> Payload | None:
-        """Return the payload: one SELECT, and for a large value its file."""
-        number = self._number(key)
-        rows = self._read(number, GET, key)
-        if not rows:
-            return None
-        found: Payload | None
-        value, filename, _, _ = row = rows[0]
-        if filename is None:
-            found = value if type(value) is not str else payload_of(value)
-        else:
-            found = None
-            with contextlib.suppress(OSError):  # met again below, where it becomes the cache's own
-                found = self._files[number].load(filename, row[2], value)
-            if found is None:
-                found = self._run(number, Shard.load, key, row)
-        if self._notes_use and found is not None and not forms.is_lease(found):
-            with contextlib.suppress(StoreFull, StoreUnavailable):  # it is only a hint
-                self._run(number, Shard.note_use, key)
-        return found
-
-    def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """Return the payloads that are there; one SELECT per key."""
-        found = {}
-        for key in keys:
-            payload = self.get(key)
-            if payload is not None:
-                found[key] = payload
-        return found
-
-    def has(self, key: str) -> bool:
-        """Return whether an entry is there."""
-        rows = self._read(self._number(key), HAS, key)
-        return bool(rows) and visible(rows[0][0], clock.wall_s())
-
-    def ttl(self, key: str) -> float | None:
-        """Return the seconds left."""
-        rows = self._read(self._number(key), DEADLINE, key)
-        if not rows:
-            return 0.0
-        deadline, head = rows[0]
-        now = clock.wall_s()
-        if head is not None:
-            if not forms.is_visible(head, now):
-                return 0.0
-            deadline = forms.soft_deadline_s(head)
-        return None if deadline is None else max(0.0, deadline - now)
-
-    def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
-        """Yield matching keys, shard by shard in the order of keys; each batch is one SELECT."""
-        for number in range(self._count):
-            for rows in self._batches(number, prefix, pattern, batch):
-                now = clock.wall_s()
-                yield from [key for key, head in rows if visible(head, now)]
-
-    def _batches(
-        self, number: int, prefix: str, pattern: str, batch: int
-    ) -> Iterator[list[tuple[str, bytes | None]]]:
-        """Yield the rows of `KEYS` that match, leases too."""
-        matches = glob_to_regex(pattern).fullmatch
-        # What begins with the prefix stands together in the order of keys, from the prefix on.
-        last, going = prefix, True
-        if self._number(prefix) == number and matches(""):
-            yield [(prefix, head) for (head,) in self._read(number, HAS, prefix)]
-        batch = max(1, batch)  # with none at a time there would be no end
-        while going:
-            rows = self._run(number, _keys_after, last, batch, writing=False)
-            going = len(rows) == batch
-            found = []
-            for row in rows:
-                last = row[0]
-                if not last.startswith(prefix):
-                    going = False
-                    break
-                if matches(last, len(prefix)):
-                    found.append(row)
-            yield found
 
     # -- writes ------------------------------------------------------------------------------
 
@@ -318,10 +220,6 @@ class DiskStore(Store):
 def _close(store: "weakref.ref[DiskStore]") -> None:
     if found := store():
         found.close()
-
-
-def _keys_after(_shard: Shard, con: Connection, last: str, batch: int) -> list[Any]:
-    return con.execute(KEYS, (last, clock.wall_s(), batch)).fetchall()
 
 
 def _clear(shard: Shard, con: Connection) -> None:

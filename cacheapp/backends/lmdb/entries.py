@@ -7,7 +7,6 @@ from cacheapp import clock
 from cacheapp.backends import forms
 from cacheapp.backends.forms import Payload
 from cacheapp.backends.lmdb import room
-from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.marks import TURNED_AWAY
 from cacheapp.backends.lmdb.records import (
     FORMAT,
@@ -27,6 +26,7 @@ from cacheapp.backends.lmdb.records import (
     remove,
     unpack_head,
 )
+from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.backends.store import NotCountable
 
 Name: TypeAlias = tuple[bytes, bytes]

@@ -11,7 +11,7 @@ from cacheapp.backends.lmdb.entries import Name
 from cacheapp.backends.lmdb.records import HEAD_BYTES, Head
 
 _LONGEST = 511  # LMDB's limit
-_SPACE_BYTES = 8
+SPACE_BYTES = 8
 
 
 class Names:
@@ -19,7 +19,7 @@ class Names:
 
     def __init__(self, key_prefix: str, key_function: str) -> None:
         what = f"{len(key_prefix)}:{key_prefix}{key_function}".encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(what, digest_size=_SPACE_BYTES - 1).digest()
+        digest = hashlib.blake2b(what, digest_size=SPACE_BYTES - 1).digest()
         self.space = digest + b"\0"
         self.hashed = digest + b"\1"
 
@@ -31,11 +31,11 @@ class Names:
     def of(self, key: str) -> Name:
         """Return the name of a key, and the key itself if the name is its hash."""
         encoded = key.encode("utf-8", "surrogatepass")
-        if len(encoded) <= _LONGEST - _SPACE_BYTES:
+        if len(encoded) <= _LONGEST - SPACE_BYTES:
             return self.space + encoded, b""
         return self.hashed + hashlib.blake2b(encoded, digest_size=32).digest(), encoded
 
     def key(self, name: bytes, raw: bytes, head: Head) -> str:
         """Return the key of an entry."""
-        encoded = raw[HEAD_BYTES : HEAD_BYTES + head[2]] if head[2] else name[_SPACE_BYTES:]
+        encoded = raw[HEAD_BYTES : HEAD_BYTES + head[2]] if head[2] else name[SPACE_BYTES:]
         return encoded.decode("utf-8", "surrogatepass")

@@ -17,21 +17,25 @@ import struct
 from typing import TypeAlias
 
 from cacheapp.backends.forms import Payload
-from cacheapp.backends.lmdb.environment import Session, Transaction
+from cacheapp.backends.lmdb.session import Session, Transaction
 
 FORMAT = 1
 PLAIN, INT, SPECIAL = range(3)  # bytes; an integer; bytes that not everybody may see (`forms`)
-HEAD = struct.Struct(
-    "<BBxxIddQ"
-)  # format, kind, bytes of the key within, deadline, indexed, number
+_HEAD = "<BBxxIddQ"  # format, kind, bytes of the key within, deadline, indexed, number
+HEAD = struct.Struct(_HEAD)
 HEAD_BYTES = HEAD.size
 pack_head = HEAD.pack
 unpack_head = HEAD.unpack_from
+pack_plain = struct.Struct(_HEAD + "B").pack  # a header, and the first byte of what follows it
 NEVER = math.inf
 NUMBER = struct.Struct(">Q")
 _TIME = struct.Struct(">dQ")  # positive doubles sort as their bytes do
 INT64 = struct.Struct("<q")
-_LEAST, _MOST = -(2**63), 2**63 - 1
+LEAST, MOST = -(2**63), 2**63 - 1
+pack_int64 = INT64.pack
+INT_HEAD = bytes([FORMAT, INT])
+INT_BYTES = HEAD_BYTES + INT64.size  # of an entry with such an integer, whose name is its key
+unpack_int = struct.Struct(_HEAD + "q").unpack_from  # the header of one, and the integer
 
 Head: TypeAlias = tuple[int, int, int, float, float, int]
 
@@ -47,8 +51,8 @@ def head_of(raw: bytes | None) -> Head | None:
 def packed(payload: Payload) -> tuple[int, bytes]:
     """Return kind and bytes of a payload."""
     if type(payload) is int:
-        if _LEAST <= payload <= _MOST:
-            return INT, INT64.pack(payload)
+        if LEAST <= payload <= MOST:
+            return INT, pack_int64(payload)
         return INT, payload.to_bytes((payload.bit_length() + 8) // 8, "little", signed=True)
     assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
     return (SPECIAL if payload[:1] >= b"\xb0" else PLAIN), payload

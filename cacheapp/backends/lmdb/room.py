@@ -13,9 +13,9 @@ number of steps.
 import struct
 
 from cacheapp.backends.lmdb import records
-from cacheapp.backends.lmdb.environment import Session, Transaction
 from cacheapp.backends.lmdb.limits import PAGE
 from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED
+from cacheapp.backends.lmdb.session import Session, Transaction
 
 _HAND = b"hand"
 _PROBE = b"probe"

@@ -1,0 +1,130 @@
+"""The reading half of `LMDBStore`: each primitive is one read transaction."""
+
+from collections.abc import Iterator, Sequence
+
+from cacheapp import clock
+from cacheapp.backends import forms
+from cacheapp.backends.forms import Payload
+from cacheapp.backends.lmdb import entries, room
+from cacheapp.backends.lmdb.entries import Found
+from cacheapp.backends.lmdb.environment import Environment
+from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED, TURNED_AWAY
+from cacheapp.backends.lmdb.names import Names
+from cacheapp.backends.lmdb.records import NEVER, head_of, payload_of
+from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.patterns import glob_to_regex
+from cacheapp.backends.store import Store
+
+
+class Reads(Store):
+    """What one alias's keys are asked for."""
+
+    def __init__(self, environment: Environment, names: Names) -> None:
+        super().__init__()
+        self.environment = environment
+        self.names = names
+        self._read = environment.read
+
+    def get(self, key: str) -> Payload | None:
+        """Return the payload: one read transaction, and a mark that the entry was used."""
+        now = clock.boot_s()
+        return self._payload(key, self.environment.get(self.names.short(key), now), now)
+
+    def _payload(self, key: str, raw: bytes | None, now: float) -> Payload | None:
+        """Return the payload of an entry that is alive, and mark it."""
+        head = head_of(raw)
+        if raw is None or head is None or head[3] <= now:
+            return None
+        if head[2] and self.names.key(b"", raw, head) != key:
+            return None  # another key with this hash
+        marks = self.environment.marks
+        slot = head[5] & marks.mask
+        if not marks.used[slot]:
+            marks.used[slot] = 1
+        return payload_of(raw, head)
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """Return the payloads that are there, all of one snapshot."""
+        rows = self._read(entries.peek_many, [self.names.short(key) for key in keys])
+        now = clock.boot_s()
+        found = {}
+        for key, raw in zip(keys, rows, strict=True):
+            payload = self._payload(key, raw, now)
+            if payload is not None:
+                found[key] = payload
+        return found
+
+    def _peek(self, key: str) -> Found | None:
+        return self._read(entries.peek, self.names.short(key))
+
+    def has(self, key: str) -> bool:
+        """Return whether an entry is there."""
+        found = self._peek(key)
+        return found is not None and entries.is_visible(found)
+
+    def ttl(self, key: str) -> float | None:
+        """Return the seconds left."""
+        found = self._peek(key)
+        if found is None or not entries.is_visible(found):
+            return 0.0
+        payload = payload_of(*found)
+        if isinstance(payload, bytes) and forms.is_soft(payload):
+            return max(0.0, forms.soft_deadline_s(payload) - clock.wall_s())
+        deadline = found[1][3]
+        return None if deadline == NEVER else max(0.0, deadline - clock.boot_s())
+
+    def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
+        """Yield matching keys; each batch is one snapshot, and none is held between two keys."""
+        for found in self._pages(prefix, pattern, batch):
+            yield from [key for key, _name, entry in found if entries.is_visible(entry)]
+
+    def _pages(
+        self, prefix: str, pattern: str, batch: int
+    ) -> Iterator[list[tuple[str, bytes, Found]]]:
+        """Yield key, name and entry of what matches, leases too; long keys come last."""
+        matches = glob_to_regex(pattern).fullmatch
+        ranges = [self.names.short(prefix), self.names.hashed]
+        if not ranges[0].startswith(self.names.space):
+            del ranges[0]  # so long that its own name is a hash
+        for start in ranges:
+            for rows in self._rows(start, batch):
+                named = [
+                    (self.names.key(name, *found), name, found)
+                    for name, found in rows
+                    if found is not None
+                ]
+                yield [
+                    row
+                    for row in named
+                    if row[0].startswith(prefix) and matches(row[0], len(prefix))
+                ]
+
+    def _rows(self, start: bytes, batch: int) -> Iterator[list[tuple[bytes, Found | None]]]:
+        batch = max(1, batch)  # with none at a time there would be no end
+        after = b""
+        while True:
+            rows = self._read(entries.page, start, after, batch)
+            yield rows
+            if len(rows) < batch:
+                return
+            after = rows[-1][0]
+
+    def figures(self) -> dict[str, int]:
+        """Return what the whole directory holds, and what its room made necessary."""
+        return self._read(_figures)
+
+
+def _figures(session: Session, transaction: Transaction) -> dict[str, int]:
+    used = room.used_bytes(session, transaction)
+    numbers = session.marks.numbers
+    readers = session.environment.readers().count("\n") - 1  # a line for each, below a title
+    return {
+        "entries": transaction.stat(session.entries)["entries"],
+        "bytes_used": used,
+        "bytes_free": max(0, session.limits.usable_bytes - used),
+        "bytes_reserved": session.limits.map_bytes,
+        "evictions": numbers[EVICTED],
+        "expirations": numbers[EXPIRED],
+        "sets_without_room": numbers[TURNED_AWAY],
+        "reader_slots": max(0, readers),
+    }
