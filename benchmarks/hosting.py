@@ -168,7 +168,9 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]
     quick = Quick(site.url, pid)
     idle = [quick.ask("GET", "/api/worker")[0] for _ in range(calls)]
     rate = RATE // THREADS
-    job = site.order(pid, [f"{origin}/files/{size}/0/{n}.bin?rate={rate}" for n in range(THREADS)])
+    job = site.order(
+        pid, [f"{origin}/files/{size}/0/1/{n}.bin?rate={rate}" for n in range(THREADS)]
+    )
     busy: list[float] = []
     began_s = clock.monotonic_s()
     while site.look(job)["state"] != "succeeded":
@@ -182,7 +184,7 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]
 def view_ms(site: Site, origin: str) -> float:
     """Return how long the view takes that starts a job of 200 files."""
     pid = site.workers.find()[0]
-    urls = [f"{origin}/files/1000/0/{n}.bin" for n in range(200)]
+    urls = [f"{origin}/files/1000/0/1/{n}.bin" for n in range(200)]
     quick = Quick(site.url, pid)
     took_ms, job = quick.ask("POST", "/api/downloads", {"urls": urls, "threads": THREADS})
     quick.close()
@@ -211,7 +213,9 @@ def fetched_twice(site: Site, origin: Origin) -> tuple[int, float]:
 
 
 def _alone_s(origin: str, directory: Path, size: int, files: int) -> float:
-    items = tuple(Item(n, n, f"{origin}/files/{size}/0/{n}.bin", f"{n}.bin") for n in range(files))
+    items = tuple(
+        Item(n, n, f"{origin}/files/{size}/0/1/{n}.bin", f"{n}.bin") for n in range(files)
+    )
     place = directory / uuid.uuid4().hex
     plan = Plan(
         *(uuid.uuid4(), place, THREADS, frozenset([origin]), items), token=1, resumable=True
@@ -230,7 +234,7 @@ def _alone_s(origin: str, directory: Path, size: int, files: int) -> float:
 
 def _hosted_s(site: Site, origin: str, size: int, files: int) -> float:
     """Return the seconds that the threads had: from the job's start to its last file's end."""
-    urls = [f"{origin}/files/{size}/0/{n}.bin" for n in range(files)]
+    urls = [f"{origin}/files/{size}/0/1/{n}.bin" for n in range(files)]
     job = site.order(site.workers.find()[0], urls)
     started_at = site.end_of(job)["started_at"]
     began_s = dt.datetime.fromisoformat(started_at).timestamp()

@@ -143,12 +143,13 @@ class Origin:
         thing.sent.append(0)
         size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
         for start in range(0, len(found), size):
+            if start:  # not behind the last one: the next request on the connection would wait
+                await asyncio.sleep(thing.takes_s * size / len(found))
             while thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set():  # noqa: ASYNC110 (a thread sets it)
                 await asyncio.sleep(0.05)
             writer.write(found[start : start + size])
             await writer.drain()
             thing.sent[number] += len(found[start : start + size])
-            await asyncio.sleep(thing.takes_s * size / max(1, len(found)))
 
     async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:
         line = f"{query['line']}\r\n".encode()

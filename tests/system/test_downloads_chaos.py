@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp import clock
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from tests.origin import Origin
@@ -19,7 +19,7 @@ from tests.system.chaos import MAX_REQUESTS, Chaos, faults, things
 from tests.system.conftest import QUICK_START, NewEnv
 from tests.system.downloading import ROOT, Site, migrate
 
-FILES = 300
+FILES, THREADS = 300, 32
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
     ):
         site = Site(server.start(), env, origin)
         clean_up.callback(site.workers.close)
-        job = site.order([f"/thing/{name}" for name in names], threads=32)
+        job = site.order([f"/thing/{name}" for name in names], threads=THREADS)
         chaos = Chaos(site, Path(env["DATA_DIR"]) / "db.sqlite3", job, names)
         for fault in itertools.islice(faults(chaos, rng), count):
-            chaos.done.append(f"{fault} until {clock.monotonic_s():.2f}")
+            chaos.done.append(fault)
             chaos.look_at_disk()
             chaos.every_worker_answers()
         assert not chaos.has_ended()  # all of them hit it
@@ -83,4 +83,7 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
         assert (found["state"], found["error"]) == ("succeeded", "")
         assert found["files_done"] == FILES
         chaos.assert_whole()
-        chaos.assert_nothing_was_fetched_without_need()
+        lost = re.findall(r"adopted; it was lost by process ([0-9]+)", server.output())
+        late = [pid for pid in lost if int(pid) not in chaos.killed]
+        print(f"{len(late)} owners were late")
+        chaos.assert_nothing_was_fetched_without_need(late=THREADS * len(late))
