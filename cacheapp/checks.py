@@ -1,7 +1,8 @@
 """System checks: everything wrong with the settings, found at once by `manage.py check`.
 
 Errors: E001 the CACHEAPP setting, E002 an entry of CACHES, E003 a directory on a network
-filesystem, E004 a directory that others can write to. Warnings: W001 to W003 a cache that lives
+filesystem, E004 a directory that others can write to, E005 a permission of a token that does not
+exist. Warnings: W001 to W003 a cache that lives
 in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
 W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
 on a server, W008 a KEY_PREFIX that takes in another alias's keys.
@@ -12,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_permission_codename
 from django.core import checks
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
@@ -77,6 +80,27 @@ def check_setting(**_: Any) -> Messages:
     _found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     hint = "README has a table of the settings."
     return [checks.Error(mistake, hint=hint, id="cacheapp.E001") for mistake in mistakes]
+
+
+@checks.register(checks.Tags.security)
+def check_tokens(**_: Any) -> Messages:
+    """E005: report permissions of tokens that no view asks for."""
+    found = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
+    codenames = [
+        get_permission_codename(it, meta) for meta in found for it in meta.default_permissions
+    ]
+    codenames += [codename for meta in found for codename, _name in meta.permissions]
+    known = {f"cacheapp.{codename}" for codename in codenames}
+    return [
+        checks.Error(
+            f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "
+            "not exist.",
+            hint=f"There are {', '.join(sorted(known))}.",
+            id="cacheapp.E005",
+        )
+        for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
+        for permission in sorted(token.permissions - known)
+    ]
 
 
 @checks.register(checks.Tags.caches)

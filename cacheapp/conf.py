@@ -5,6 +5,7 @@ import functools
 import hashlib
 import ipaddress
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,16 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+
+
+@dataclasses.dataclass(frozen=True)
+class ApiToken:
+    """A program that may use the API; who has the secret is it."""
+
+    name: str
+    sha256: str
+    """Of the secret, hexadecimal: the settings do not know the secret itself."""
+    permissions: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,10 @@ class Conf:
     state_dir: Path | None = None
     """Directory of small files that the workers of this host share (counters). `None`: one
     under the system's temporary directory, named after the user and the project."""
+
+    api_tokens: tuple[ApiToken, ...] = ()
+    """Programs that may use the API without a session; for each the digest of its secret and its
+    permissions."""
 
     download_root: Path | None = None
     """Directory under which downloads arrive. `None`: downloads are refused."""
@@ -131,11 +146,45 @@ def _networks(value: Any) -> tuple[str, ...]:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
 
 
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_PERMISSION = re.compile(r"\w+\.\w+")
+
+
+def _tokens(value: Any) -> tuple[ApiToken, ...]:
+    if not isinstance(value, dict):
+        raise ValueError("a dict: {name: {'sha256': …, 'permissions': […]}}")
+    found = tuple(_token(name, entry) for name, entry in value.items())
+    if len({token.sha256 for token in found}) < len(found):
+        raise ValueError("each secret under one name; two entries have the same 'sha256'")
+    return found
+
+
+def _token(name: Any, entry: Any) -> ApiToken:
+    """Read an entry; a message never shows what may be a secret that was put in the wrong place."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,40}", name):
+        raise ValueError("names of 1 to 40 letters, digits and . _ -")
+    if not isinstance(entry, dict) or entry.keys() != {"sha256", "permissions"}:
+        raise ValueError(f"'sha256' and 'permissions' for {name!r}, and nothing else")
+    digest, permissions = entry["sha256"], entry["permissions"]
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ValueError(f"the SHA-256 of the secret of {name!r}, as 64 hexadecimal digits")
+    listed = isinstance(permissions, list | tuple | set | frozenset)
+    if not listed or not all(
+        isinstance(it, str) and _PERMISSION.fullmatch(it) for it in permissions
+    ):
+        raise ValueError(f"for {name!r} permissions such as ['cacheapp.view_downloadjob']")
+    return ApiToken(name, digest.lower(), frozenset(permissions))
+
+
+_SECRET = frozenset(["api_tokens"])
+"""Settings whose values no message shows."""
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "demo": _boolean,
     "workers": _count_or_none,
     "threads": _count_or_none,
     "state_dir": _directory,
+    "api_tokens": _tokens,
     "download_root": _directory,
     "download_origins": _origins,
     "download_networks": _networks,
@@ -166,7 +215,8 @@ def read(raw: Any) -> tuple[Conf, list[str]]:
         try:
             values[field] = _READERS[field](value)
         except ValueError as exc:
-            mistakes.append(f"CACHEAPP[{name!r}] is {value!r}; expected {exc}")
+            shown = "wrong" if field in _SECRET else repr(value)
+            mistakes.append(f"CACHEAPP[{name!r}] is {shown}; expected {exc}")
     return Conf(**values), mistakes
 
 

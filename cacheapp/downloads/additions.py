@@ -9,10 +9,11 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Max
 
-from cacheapp.downloads.ledger import Owner, now
+from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import REFUSED, first_free, name_key
 from cacheapp.downloads.plan import Item
+from cacheapp.downloads.rows import grow, now
 from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 
@@ -63,11 +64,12 @@ def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Adde
     mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
     if not mine.update(files_total=F("files_total") + len(entries), listed_to=mark):
         return None
+    generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
     names = _unique(job_id, [entry.name for entry in entries])
     rows = [
-        _row(job_id, position, entry, name)
+        _row(job_id, position, entry, name, generation)
         for position, (entry, name) in enumerate(zip(entries, names, strict=True), first)
     ]
     DownloadFile.objects.bulk_create(rows, batch_size=500)
@@ -85,10 +87,10 @@ def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Adde
 def listed_all(job_id: UUID, owner: Owner) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
     mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    return bool(mine.update(listed_all=True))
+    return bool(mine.update(listed_all=True, generation=F("generation") + 1))
 
 
-def _row(job_id: UUID, position: int, entry: Entry, name: str) -> DownloadFile:
+def _row(job_id: UUID, position: int, entry: Entry, name: str, generation: int) -> DownloadFile:
     refused = not entry.name
     return DownloadFile(
         job_id=job_id,
@@ -101,6 +103,7 @@ def _row(job_id: UUID, position: int, entry: Entry, name: str) -> DownloadFile:
         etag=entry.etag[:200] if len(entry.etag) <= 200 else "",  # noqa: PLR2004 (the column's)
         state=FileState.FAILED.value if refused else FileState.QUEUED.value,
         error=entry.error,
+        generation=generation,
     )
 
 

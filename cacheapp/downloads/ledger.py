@@ -1,4 +1,4 @@
-"""What the database knows about downloads, and every write to it after a job is made.
+"""What the database knows about downloads: how a job is made, and what its owner writes.
 
 Invariants, each held by a transaction:
 - A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
@@ -6,23 +6,23 @@ Invariants, each held by a transaction:
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
+- Each change raises the job's generation (see `rows`).
 
 SQLite takes the write lock when a transaction begins (see the settings); elsewhere the row lock of
 the first UPDATE or `select_for_update` serves.
 """
 
 import dataclasses
-import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Count, F, Q, QuerySet, Sum, Value
+from django.db import transaction
+from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
-from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.models import DownloadFile, DownloadJob
@@ -31,8 +31,8 @@ from cacheapp.downloads.order import Order
 from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
+from cacheapp.downloads.rows import close, grow, now, progress_of, put_down, same, write
 from cacheapp.downloads.states import (
-    JOB_MOVES,
     OWNED_JOB,
     UNFINISHED_FILE,
     FileState,
@@ -65,11 +65,6 @@ class Told:
     """Jobs that somebody else has ended meanwhile."""
 
 
-def now() -> dt.datetime:
-    """Return the wall time as the database keeps it."""
-    return dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
-
-
 def directory_of(job_id: UUID, root: Path) -> Path:
     """Return where a job's files arrive."""
     return root / str(job_id)
@@ -85,8 +80,11 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: Order, owner: Owner) -> DownloadJob:
-    """Write a queued job and its files; the owner answers for it from now on."""
+def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
+    """Write a queued job and its files; the owner answers for it from now on.
+
+    `facts`: what else is to be written of the job, such as who ordered it.
+    """
     moment = now()
     job = DownloadJob.objects.create(
         threads=order.threads,
@@ -96,6 +94,7 @@ def create(order: Order, owner: Owner) -> DownloadJob:
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(order.urls),
+        **facts,
     )
     names = plan_names(order.urls)
     DownloadFile.objects.bulk_create(
@@ -131,6 +130,7 @@ def start(
         started_at=Coalesce("started_at", Value(moment)),
         heartbeat_at=moment,
         token=F("token") + 1,
+        generation=F("generation") + 1,
     )
     if not moved:
         return None
@@ -149,7 +149,7 @@ def start(
         retries=Retries(tries=settings.download_tries),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
-        done=_progress_of(job),
+        done=progress_of(job),
     )
 
 
@@ -168,15 +168,14 @@ def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) 
     moment = now()
     owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
     owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
-    asked = {row[0]: row for row in owned_now.values_list("id", "cancel_asked", "pause_asked")}
+    jobs = {job.id: job for job in owned_now}
     for job_id, (reports, progress) in changes.items():
-        if job_id in asked:
-            mine(job_id, owner).update(**dataclasses.asdict(progress))
-            write(reports)
+        if job_id in jobs and (reports or not same(jobs[job_id], progress)):
+            write(reports, grow(job_id, **dataclasses.asdict(progress)))
     return Told(
-        cancelled=frozenset(job_id for job_id, cancelled, _ in asked.values() if cancelled),
-        paused=frozenset(job_id for job_id, _, paused in asked.values() if paused),
-        lost=frozenset(changes.keys() - asked.keys()),
+        cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_asked),
+        paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_asked),
+        lost=frozenset(changes.keys() - jobs.keys()),
     )
 
 
@@ -188,7 +187,7 @@ def finish(
     job = mine(job_id, owner).select_for_update().first()
     if job is None:
         return None
-    write(reports)
+    write(reports, grow(job_id))
     # A listing that broke off, or has nothing, is no success, whatever became of its files.
     missing = int(bool(error) and not (job.listed_all and job.files_total))
     state = outcome(
@@ -196,7 +195,7 @@ def finish(
     )
     if state is JobState.FAILED and not error:
         error = f"{progress.files_failed} of {job.files_total} files failed"
-    _close(job, state, "" if state is JobState.SUCCEEDED else error)
+    close(job, state, "" if state is JobState.SUCCEEDED else error)
     return state
 
 
@@ -206,7 +205,8 @@ def ask_cancel(job_id: UUID) -> bool:
     A paused one, which nobody has to be alive for, is cancelled at once.
     """
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    return bool(asked.update(cancel_asked=True)) or _cancel_paused(job_id)
+    changed = asked.update(cancel_asked=True, generation=F("generation") + 1)
+    return bool(changed) or _cancel_paused(job_id)
 
 
 def is_orphan(job: DownloadJob) -> bool:
@@ -234,14 +234,15 @@ def end_early(job: DownloadJob, error: str) -> bool:
             put_down(found, error)
             return True
         rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
-        write(
+        reports = [
             Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
             for row in rows
             if (size := whole.get(row.name)) is not None
-        )
+        ]
+        write(reports, grow(found.id))
         done = found.files.filter(state=FileState.SUCCEEDED).count()
         state = outcome(total=found.files_total, done=done, cancel_asked=found.cancel_asked)
-        _close(found, state, "" if state is JobState.SUCCEEDED else error)
+        close(found, state, "" if state is JobState.SUCCEEDED else error)
     if directory is not None:
         remove_partials(directory)
     logger.warning(
@@ -266,69 +267,8 @@ def _cancel_paused(job_id: UUID) -> bool:
     found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
     if found is None:
         return False
-    _close(found, JobState.CANCELLED, "")
+    close(found, JobState.CANCELLED, "")
     return True
-
-
-def put_down(job: DownloadJob, why: str) -> None:
-    """Write that a job is paused: its files wait, and nobody has to be alive for it."""
-    if JobState.PAUSED not in JOB_MOVES[JobState(job.state)]:
-        raise AssertionError(f"job {job.id} cannot move from {job.state} to paused")
-    job.files.filter(state=FileState.RUNNING).update(state=FileState.QUEUED)
-    DownloadJob.objects.filter(id=job.id).update(
-        state=JobState.PAUSED, pause_asked=False, error=why, heartbeat_at=now()
-    )
-
-
-def _progress_of(job: DownloadJob) -> Progress:
-    """Return the numbers of the files that have ended."""
-    counts = job.files.aggregate(
-        done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
-        failed=Count("id", filter=Q(state=FileState.FAILED)),
-        size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
-    )
-    return Progress(counts["done"], counts["failed"], counts["size"] or 0)
-
-
-def _close(job: DownloadJob, state: JobState, error: str) -> None:
-    """Write a job's end: no file stays unfinished, and the numbers are counted from the rows."""
-    if state not in JOB_MOVES[JobState(job.state)]:
-        raise AssertionError(f"job {job.id} cannot move from {job.state} to {state}")
-    left = FileState.CANCELLED if state is JobState.CANCELLED else FileState.FAILED
-    reason = error or "not fetched: the job was cancelled"
-    job.files.filter(state__in=UNFINISHED_FILE).update(state=left, error=reason)
-    counts = _progress_of(job)
-    moment = now()
-    DownloadJob.objects.filter(id=job.id).update(
-        state=state,
-        error=error,
-        **dataclasses.asdict(counts),
-        heartbeat_at=moment,
-        finished_at=moment,
-    )
-
-
-def write(reports: Iterable[Report]) -> None:
-    """Write files' rows; one statement for all, because 10,000 may come in one job.
-
-    A file that has ended stays as it ended.
-    """
-    rows = [
-        (
-            *(report.state.value, report.bytes_done, report.error),
-            *(report.sha256, report.tries, report.item.row),
-        )
-        for report in reports
-    ]
-    if not rows:
-        return
-    unfinished = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_FILE))
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {DownloadFile._meta.db_table} SET state = %s, bytes_done = %s, error = %s, "  # noqa: S608, SLF001 (our own names)
-            f"sha256 = %s, tries = %s WHERE id = %s AND state IN ({unfinished})",
-            rows,
-        )
 
 
 def _whole_files(directory: Path | None) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import uuid
 from typing import ClassVar
 
+from django.conf import settings
 from django.db import models
 
 from cacheapp.downloads.names import MAX_PATH_BYTES
@@ -14,8 +15,11 @@ class DownloadJob(models.Model):
 
     Who writes what: the view that takes the order creates the row; from then on the owner's
     coordinator writes it (`ledger`), each time with the compare-and-set "still unfinished, still
-    mine". Others write two things only: `cancel_asked`, and, once the heartbeat is too old, the
-    end of the job, by compare-and-set on that heartbeat.
+    mine". Others write two things only: what is asked of the owner (`cancel_asked`,
+    `pause_asked`), and, once it gives no sign of life, that the job is theirs.
+
+    Each write that changes what anybody may see of the job or its files raises `generation` in the
+    same transaction; a heartbeat alone does not.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -32,6 +36,8 @@ class DownloadJob(models.Model):
 
     source = models.TextField(blank=True, default="")
     """What was asked for from a terminal, in the words used there."""
+    source_options = models.JSONField(blank=True, default=dict)
+    """What else it takes to list the source again, by whoever goes on with the job."""
     fingerprint = models.CharField(max_length=64, blank=True, default="")
     """Of source and destination: the same command finds its job again. Empty: ordered over HTTP."""
     destination = models.TextField(blank=True, default="")
@@ -43,27 +49,45 @@ class DownloadJob(models.Model):
 
     token = models.PositiveBigIntegerField(default=0)
     """The fencing token: grows with each start, and stands in the names of partial files."""
-    owner = models.UUIDField()
-    """The process that runs the job (`host.identity`). Process ids come again; this does not."""
-    owner_pid = models.PositiveIntegerField()
+    owner = models.UUIDField(null=True)
+    """The process that runs the job. Process ids come again; this does not. `None`: released."""
+    owner_pid = models.PositiveIntegerField(null=True)
     heartbeat_at = models.DateTimeField()
+    adoptions = models.PositiveIntegerField(default=0)
+    """How often another process went on with it."""
+    generation = models.PositiveBigIntegerField(default=1)
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        null=True,
+        blank=True,
+    )
+    idempotency_key = models.CharField(max_length=64, null=True, blank=True, unique=True)
+    """A digest of who ordered and of the key sent with the order: one key makes one job."""
+    idempotency_digest = models.CharField(max_length=64, blank=True, default="")
+    """Of that order: the same key with another order is a mistake."""
 
     files_total = models.PositiveIntegerField()
     files_done = models.PositiveIntegerField(default=0)
     files_failed = models.PositiveIntegerField(default=0)
     bytes_done = models.PositiveBigIntegerField(default=0)
     """Bytes of the files that are whole, and of those that are on their way."""
+    bytes_total = models.PositiveBigIntegerField(null=True)
+    """Bytes of all files together; `None` while the size of one is unknown."""
 
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
-        """How jobs are looked for: by their owner, and the newest first."""
+        """How jobs are looked for: by owner, those without a sign of life, the newest first."""
 
         indexes: ClassVar = [
             models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
             models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
+            models.Index(fields=["state", "heartbeat_at"], name="cacheapp_job_heartbeat"),
             models.Index(fields=["-created_at"], name="cacheapp_job_created"),
         ]
 
@@ -97,6 +121,8 @@ class DownloadFile(models.Model):
     )
     bytes_done = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True, default="")
+    generation = models.PositiveBigIntegerField(default=1)
+    """The job's generation in which this row has changed last."""
 
     class Meta:
         """One file per place in the order, and per name."""
@@ -108,6 +134,7 @@ class DownloadFile(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["job", "state", "position"], name="cacheapp_file_state"),
+            models.Index(fields=["job", "generation"], name="cacheapp_file_generation"),
         ]
 
     def __str__(self) -> str:

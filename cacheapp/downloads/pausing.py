@@ -1,18 +1,19 @@
 """Jobs that rest and go on: paused, taken up again by somebody, tried again where files failed.
 
-Each is one compare-and-set in one transaction, as everything in `ledger`, whose invariants hold here.
+Each is one compare-and-set in one transaction, as everything in `ledger` and `rows`, whose invariants hold here.
 """
 
 import dataclasses
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
-from cacheapp.downloads.ledger import Owner, is_orphan, mine, now, put_down, write
+from cacheapp.downloads.ledger import Owner, is_orphan, mine
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.names import REFUSED
 from cacheapp.downloads.plan import Progress, Report
+from cacheapp.downloads.rows import grow, now, put_down, write
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
@@ -26,7 +27,7 @@ from cacheapp.downloads.states import (
 def ask_pause(job_id: UUID) -> bool:
     """Leave word that a job is to pause; return whether it was queued or running."""
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    return bool(asked.update(pause_asked=True))
+    return bool(asked.update(pause_asked=True, generation=F("generation") + 1))
 
 
 @transaction.atomic
@@ -35,9 +36,8 @@ def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress,
     job = mine(job_id, owner).select_for_update().first()
     if job is None:
         return False
-    write(reports)
-    put_down(job, why)
-    DownloadJob.objects.filter(id=job_id).update(**dataclasses.asdict(progress))
+    write(reports, grow(job_id))
+    put_down(job, why, **dataclasses.asdict(progress))
     return True
 
 
@@ -54,21 +54,23 @@ def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
     free = sources(JobState.QUEUED) - OWNED_JOB
     if found is None or not (found.state in free or is_orphan(found)):
         return False
-    again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
-    fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
-    fetchable.filter(state__in=again).update(state=FileState.QUEUED, error="", tries=0)
-    moment = now()
-    DownloadJob.objects.filter(id=job.id).update(
+    generation = grow(
+        job.id,
         state=JobState.QUEUED,
         owner=owner.token,
         owner_pid=owner.pid,
         threads=threads or found.threads,
-        heartbeat_at=moment,
+        heartbeat_at=now(),
         finished_at=None,
         cancel_asked=False,
         pause_asked=False,
         error="",
         files_failed=0,
+    )
+    again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
+    fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
+    fetchable.filter(state__in=again).update(
+        state=FileState.QUEUED, error="", tries=0, generation=generation
     )
     job.refresh_from_db()
     return True

@@ -32,6 +32,8 @@ class Progress:
     files_done: int = 0
     files_failed: int = 0
     bytes_done: int = 0
+    bytes_total: int | None = None
+    """Of all files together, those that failed left out; `None` while one is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""JSON in and JSON out: how the API reads a body, answers, and says what was wrong."""
+"""JSON in and JSON out: how the API reads a body, answers, and says what was wrong.
+
+What was wrong is said as RFC 9457 has it (`application/problem+json`): `status`, `title` and `detail`;
+beside them `error`, the same sentence as `detail`, and what else the view knows of it.
+"""
 
 import functools
 import json
@@ -15,6 +19,7 @@ from django.http.response import HttpResponseBase
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 
+PROBLEM = "application/problem+json"
 BODY_LIMIT_BYTES = 64 * 1024
 _NESTING_LIMIT = 100  # far below where writing the value back would exhaust the stack
 
@@ -39,26 +44,37 @@ def answer(
     status: HTTPStatus, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> JsonResponse:
     """Return a JSON object with the fields and the worker's `pid`, never to be cached."""
+    return _json(status, headers, fields)
+
+
+def problem(
+    status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, **extra: Any
+) -> JsonResponse:
+    """Return what is wrong with a request, with the extra fields."""
+    said = {"title": status.phrase, "status": status.value, "detail": message, "error": message}
+    response = _json(status, headers, {**said, **extra})
+    response["Content-Type"] = PROBLEM
+    return response
+
+
+def _json(
+    status: HTTPStatus, headers: Mapping[str, str] | None, fields: Mapping[str, Any]
+) -> JsonResponse:
     response = JsonResponse({"pid": os.getpid(), **fields}, status=status, headers=headers)
     response["Cache-Control"] = "no-store"
     response.content += b"\n"  # made for curl: the prompt goes on its own line
     return response
 
 
-def error(status: HTTPStatus, message: str, **extra: Any) -> JsonResponse:
-    """Return `{"error": message, "pid": …}` with the extra fields."""
-    return answer(status, error=message, **extra)
-
-
 def json_errors(view: View[P]) -> View[P]:
-    """Let a view raise `BadRequest` and answer it as JSON."""
+    """Let a view raise `BadRequest` and answer it as a problem in JSON."""
 
     @functools.wraps(view)
     def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
         except BadRequest as exc:
-            return answer(exc.status, exc.headers, error=str(exc), **exc.extra)
+            return problem(exc.status, str(exc), exc.headers, **exc.extra)
 
     return answering
 

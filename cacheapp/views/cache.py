@@ -6,13 +6,13 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from cacheapp.views.access import permitted
 from cacheapp.views.answers import allow_methods
 from cacheapp.views.entry import Entry, on_entry
 from cacheapp.views.fields import anything, read_fields, timeout, whole_number
-from cacheapp.views.guard import demo_only
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("GET", "PUT", "DELETE")
 @on_entry
 def key(request: HttpRequest, entry: Entry) -> HttpResponseBase:
@@ -27,7 +27,7 @@ def key(request: HttpRequest, entry: Entry) -> HttpResponseBase:
     return entry.answer(value, hit=hit)
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("POST")
 @on_entry
 def incr(request: HttpRequest, entry: Entry) -> HttpResponseBase:
@@ -54,7 +54,7 @@ def incr(request: HttpRequest, entry: Entry) -> HttpResponseBase:
     return entry.answer(value, hit=hit)
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("POST")
 @on_entry
 def add(request: HttpRequest, entry: Entry) -> HttpResponseBase:
@@ -64,7 +64,7 @@ def add(request: HttpRequest, entry: Entry) -> HttpResponseBase:
     return entry.answer(body["value"] if added else None, hit=not added, added=added)
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("POST")
 @on_entry
 def touch(request: HttpRequest, entry: Entry) -> HttpResponseBase:
@@ -74,7 +74,7 @@ def touch(request: HttpRequest, entry: Entry) -> HttpResponseBase:
     return entry.answer(None, hit=hit)
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("DELETE")
 @on_entry
 def alias(_request: HttpRequest, entry: Entry) -> HttpResponseBase:

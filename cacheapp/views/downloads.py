@@ -1,15 +1,11 @@
-"""Downloads over HTTP: order one, watch it, cancel it; any worker answers.
-
-Until the application authenticates people, whoever may use the demo may use these.
-"""
+"""Downloads over HTTP: order one, watch it, cancel it; any worker answers."""
 
 import datetime as dt
-import functools
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from django.db import OperationalError, transaction
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -20,8 +16,8 @@ from cacheapp.downloads.host import existing_host, host
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order, OrderRefused, read_order
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.views.answers import BadRequest, P, View, allow_methods, answer, read_json
-from cacheapp.views.guard import demo_only
+from cacheapp.views.access import permitted
+from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
 
 BODY_LIMIT_BYTES = 2 * 2**20
 MAX_ERRORS = 100
@@ -29,31 +25,15 @@ DEFAULT_LISTED = 20
 MAX_LISTED = 100
 
 
-def _or_busy(view: View[P]) -> View[P]:
-    """Answer 503 where the database cannot be reached or stays locked."""
-
-    @functools.wraps(view)
-    def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        try:
-            return view(request, *args, **kwargs)
-        except OperationalError as exc:
-            message = f"the database of downloads does not answer: {exc}"
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
-
-    return answering
-
-
-@demo_only
+@permitted("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
 @allow_methods("GET", "POST")
-@_or_busy
 def downloads(request: HttpRequest) -> HttpResponseBase:
     """POST: start a download; GET: list the newest jobs."""
     return _order(request) if request.method == "POST" else _list(request)
 
 
-@demo_only
+@permitted("cacheapp.view_downloadjob", DELETE="cacheapp.change_downloadjob")
 @allow_methods("GET", "DELETE")
-@_or_busy
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """GET: where a job is; DELETE: cancel it."""
     job = _current(job_id)

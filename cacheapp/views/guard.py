@@ -13,7 +13,7 @@ from cacheapp.conf import conf
 from cacheapp.views.answers import BadRequest, P, View, has_body, json_errors
 
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
-_SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])
+SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])
 
 # What proxies add. One of them means that whoever asks is not who connected.
 _FORWARDING = frozenset(
@@ -41,42 +41,47 @@ _FORWARDING = frozenset(
 
 
 def demo_only(view: View[P]) -> View[P]:
-    """Guard a view of the demo; refusals, and the `BadRequest` that it raises, are JSON.
+    """Guard a view that is part of the demo alone; refusals, and its `BadRequest`, are JSON.
 
-    What cannot be told is a proxy on this machine that speaks HTTP/1.1, hides the name it was asked
-    by and adds no header: the demo is not for machines that forward requests from elsewhere.
-
-    404 while `CACHEAPP["DEMO"]` is off; 403 for whoever is not on this machine, came through a
-    proxy, used another name for it (DNS rebinding), or would change something from another site.
-
-    Exempt from Django's CSRF token, because it is made for curl, which has none. These rules stand
-    in for it: browsers send `Sec-Fetch-Site` and `Origin` with every cross-site change and let no
-    page forge them, and the only body that is read is `application/json`, which another site
-    cannot send without asking (a CORS preflight, an OPTIONS that is never granted).
+    404 while `CACHEAPP["DEMO"]` is off; else as `admit` says. Exempt from Django's CSRF token, for
+    which the rules of `admit` stand in.
     """
 
     @json_errors
     @functools.wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not conf().demo:
+            raise BadRequest(
+                HTTPStatus.NOT_FOUND, "the demo is off; CACHEAPP['DEMO'] = True turns it on"
+            )
         admit(request)
         return view(request, *args, **kwargs)
 
     return csrf_exempt(guarded)
 
 
-def admit(request: HttpRequest) -> None:
-    """Raise `BadRequest` unless the demo is on and the request may use it."""
-    if not conf().demo:
-        raise BadRequest(
-            HTTPStatus.NOT_FOUND, "the demo is off; CACHEAPP['DEMO'] = True turns it on"
-        )
+def admit(request: HttpRequest, *, has_token: bool = False) -> None:
+    """Raise `BadRequest` unless a program on this machine asks, and no other site through it.
+
+    What cannot be told is a proxy on this machine that speaks HTTP/1.1, hides the name it was asked
+    by and adds no header: the demo is not for machines that forward requests from elsewhere.
+
+    403 for whoever is not on this machine, came through a proxy, used another name for it (DNS
+    rebinding), or would change something from another site.
+
+    Made for curl, which has no CSRF token. These rules stand in for it: browsers send
+    `Sec-Fetch-Site` and `Origin` with every cross-site change and let no page forge them, and the
+    only body that is read is `application/json`, which another site cannot send without asking (a
+    CORS preflight, an OPTIONS that is never granted). `has_token`: the request had to show one, and
+    so may have the body of a form.
+    """
     if mistake := _not_from_here(request):
         raise BadRequest(HTTPStatus.FORBIDDEN, f"the demo is for this machine alone: {mistake}")
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         return
     if mistake := _cross_site(request):
         raise BadRequest(HTTPStatus.FORBIDDEN, f"other sites may not change anything: {mistake}")
-    if has_body(request) and request.content_type != "application/json":
+    if not has_token and has_body(request) and request.content_type != "application/json":
         raise BadRequest(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type is {request.content_type!r}; expected application/json",

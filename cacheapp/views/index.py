@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.lab.namespace import aliases
+from cacheapp.views.access import permitted
 from cacheapp.views.answers import BadRequest, allow_methods, answer
-from cacheapp.views.guard import demo_only
 
 ENDPOINTS = {
     "GET /api/": "this list",
@@ -29,7 +29,7 @@ ENDPOINTS = {
 }
 
 
-@demo_only
+@permitted()
 @allow_methods("GET")
 def index(_request: HttpRequest) -> HttpResponseBase:
     """Answer with one line for each thing that can be asked, and the aliases to ask about."""
@@ -37,7 +37,7 @@ def index(_request: HttpRequest) -> HttpResponseBase:
     return answer(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
 
 
-@demo_only
+@permitted()
 def nothing_here(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Refuse an address under `/api/` that is none, as JSON."""
     del rest

@@ -8,11 +8,11 @@ from django.http.response import HttpResponseBase
 
 from cacheapp.backends.shared import SharedCache
 from cacheapp.lab.namespace import aliases
+from cacheapp.views.access import permitted
 from cacheapp.views.answers import allow_methods, answer
-from cacheapp.views.guard import demo_only
 
 
-@demo_only
+@permitted("cacheapp.view_stats")
 @allow_methods("GET")
 def stats(_request: HttpRequest) -> HttpResponseBase:
     """Answer with the counters of each alias that has some; any worker gives the host's sum."""

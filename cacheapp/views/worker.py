@@ -7,11 +7,11 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp import clock
+from cacheapp.views.access import permitted
 from cacheapp.views.answers import allow_methods, answer
-from cacheapp.views.guard import demo_only
 
 
-@demo_only
+@permitted("cacheapp.use_demo")
 @allow_methods("GET")
 def worker(_request: HttpRequest) -> HttpResponseBase:
     """Answer with the worker's `pid`, the `threads` alive in it now, and its `uptime_s`."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from cacheapp.downloads import ledger
+from cacheapp.downloads import rows
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.lab.waiting import until
 from tests.objects import Thing, Version
@@ -137,13 +137,11 @@ def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path:
     with pytest.raises(CommandError):  # refused for its address: the job is there
         call_command(*words)
     job = DownloadJob.objects.get()
-    moment = ledger.now() - dt.timedelta(seconds=3)
+    moment = rows.now() - dt.timedelta(seconds=3)
     DownloadJob.objects.update(state="running", heartbeat_at=moment)
 
     def beat(*_: object) -> bool:
-        return bool(
-            DownloadJob.objects.filter(heartbeat_at=moment).update(heartbeat_at=ledger.now())
-        )
+        return bool(DownloadJob.objects.filter(heartbeat_at=moment).update(heartbeat_at=rows.now()))
 
     timer = threading.Timer(0.3, beat)
     timer.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import ledger
+from cacheapp.downloads import ledger, rows
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
@@ -40,7 +40,7 @@ def plan(job: DownloadJob, root: Path) -> Plan:
 
 
 def _age(job: DownloadJob, seconds: float) -> None:
-    job.heartbeat_at = ledger.now() - dt.timedelta(seconds=seconds)
+    job.heartbeat_at = rows.now() - dt.timedelta(seconds=seconds)
     job.save(update_fields=["heartbeat_at"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import additions, ledger, pausing
+from cacheapp.downloads import additions, ledger, pausing, rows
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
@@ -66,7 +66,7 @@ def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
     found = _paused(job, plan)
     assert (found.state, found.pause_asked, found.files_done) == ("paused", False, 1)
     assert _states(job) == ["succeeded", "queued", "failed", "queued"]
-    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(days=9))
+    DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(days=9))
     found.refresh_from_db()
     assert not ledger.is_orphan(found)
     assert not ledger.end_early(found, "no")
@@ -127,7 +127,7 @@ def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, p
 
 
 def test_an_orphan_can_be_taken(job: DownloadJob, plan: Plan) -> None:
-    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(seconds=60))
+    DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(seconds=60))
     job.refresh_from_db()
     assert pausing.take(job, OTHER)
     assert ledger.record(ME, {job.id: ([], Progress())}).lost == {job.id}
@@ -146,7 +146,7 @@ def test_a_job_whose_process_was_killed_at_a_terminal_is_paused_not_failed(
     listed: DownloadJob,
 ) -> None:
     ledger.start(listed, ME, None, stream=True)
-    DownloadJob.objects.update(heartbeat_at=ledger.now() - dt.timedelta(seconds=60))
+    DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(seconds=60))
     listed.refresh_from_db()
     assert ledger.end_early(listed, "its worker ended")
     listed.refresh_from_db()

@@ -113,12 +113,12 @@ def test_without_a_root_downloads_are_off(
 
 
 @pytest.mark.parametrize("method", ["get", "post", "delete"])
-def test_with_the_demo_off_nothing_is_there(
+def test_with_the_demo_off_nobody_unknown_may(
     method: str, settings: Settings, client: Client
 ) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
     for path in ("/api/downloads", f"/api/downloads/{uuid.uuid4()}"):
-        assert getattr(client, method)(path).status_code == 404
+        assert getattr(client, method)(path).status_code == 401
 
 
 @pytest.mark.parametrize("method", ["get", "delete"])

@@ -103,5 +103,5 @@ def test_the_demo_is_off_unless_asked_for(new_env: NewEnv, start_gunicorn: Start
     server = start_gunicorn({**new_env(), **QUICK_START, "DEMO": "0", "WEB_CONCURRENCY": "1"})
     for line in ("GET /api/worker HTTP/1.1", f"GET {PATH} HTTP/1.1", "GET / HTTP/1.1"):
         status, said = send(server, [line, HOST])
-        assert status == 404
-        assert json.loads(said)["error"].startswith("the demo is off")
+        assert status == 401
+        assert "the demo is off" in json.loads(said)["error"]

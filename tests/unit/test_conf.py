@@ -26,7 +26,7 @@ def test_every_mistake_is_named_at_once(settings: Settings) -> None:
     for part in (
         "CACHEAPP['DEMO'] is 1; expected True or False",
         "CACHEAPP['DOWNLOAD_MAX_THREADS'] is 0; expected an int of at least 1",
-        "CACHEAPP['TYPO'] is not a setting; expected one of DEMO,",
+        "CACHEAPP['TYPO'] is not a setting; expected one of API_TOKENS, DEMO,",
         "CACHEAPP['STATE_DIR'] is 'var'; expected None or an absolute path",
     ):
         assert part in str(caught.value)

@@ -210,11 +210,12 @@ def _addresses() -> list[str]:
 
 
 @pytest.mark.parametrize("path", _addresses())
-def test_nothing_answers_while_the_demo_is_off(path: str, settings: Settings) -> None:
+def test_nobody_unknown_is_answered_while_the_demo_is_off(path: str, settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
+    expected = (404, "the demo is off") if "/demo/" in path else (401, "who asks is not")
     for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         status, body = ask(method, path)
-        assert (status, body["error"][:15]) == (404, "the demo is off"), (method, path)
+        assert (status, body["error"][:15]) == expected, (method, path)
 
 
 @pytest.mark.parametrize("path", _addresses())
