@@ -1,6 +1,8 @@
 """How Gunicorn serves this project; each value with its reason, the usual ones from the environment."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,19 @@ errorlog = "-"  # stderr
 env.seal()
 
 
+def post_worker_init(_worker: Any) -> None:
+    """Let this worker be asked what it sees, before its first request."""
+    from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (as below)
+    from cacheapp.lab import witness  # noqa: PLC0415
+
+    with contextlib.suppress(StoreUnavailable):  # the page that needs it says so
+        witness.attend()
+
+
 def worker_exit(_server: Any, _worker: Any) -> None:
     """Let cacheapp give up what this worker's threads were doing: they die with it, unasked."""
     from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)
 
     hand_over(os.getpid())
+    if (witness := sys.modules.get("cacheapp.lab.witness")) is not None:
+        witness.leave()

@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, index, origin, stats, worker
+from cacheapp.views import cache, downloads, index, origin, pages_caches, pages_stats, stats, worker
 
 
 class AnyText(StringConverter):
@@ -17,7 +17,8 @@ register_converter(AnyText, "cacheapp_any")
 app_name = "cacheapp"
 
 urlpatterns = [
-    path("", index.index, name="index"),
+    path("", pages_caches.front, name="index"),
+    path("stats/", pages_stats.stats, name="stats_page"),
     path("api/", index.index, name="api"),
     path("api/worker", worker.worker, name="worker"),
     path("api/stats", stats.stats, name="stats"),

@@ -56,6 +56,7 @@ class Counters:
         # Reentrant: a signal handler may use the cache while its thread counts or sums.
         self._lock = threading.RLock()
         self._row: _Row = array.array("Q", bytes(_ROW * 8))
+        self._found = [0] * _ROW  # what the row held when we claimed it: counted by its last process
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one we count in memory of our own
         self._file: SlotFile | None = None
@@ -83,10 +84,12 @@ class Counters:
                 "%s: all %d rows are taken; counting for this process alone", self._path, _ROWS
             )
             self._row = array.array("Q", bytes(_ROW * 8))
+            self._found = [0] * _ROW
             return
         self._row = self._numbers[index * _ROW : (index + 1) * _ROW]
         for gauge in _GAUGES:
             self._row[gauge] = 0
+        self._found = list(self._row)
 
     def add(self, name: int, amount: int = 1) -> None:
         """Add to the counter `NAMES[name]`."""
@@ -97,6 +100,12 @@ class Counters:
         """Set a gauge of this process."""
         with self._lock:
             self._row[name] = value
+
+    def own(self) -> dict[str, int]:
+        """Return what this process counted itself, for each name."""
+        with self._lock:
+            numbers = [now - found for now, found in zip(self._row, self._found, strict=True)]
+        return dict(zip(NAMES, numbers, strict=False))
 
     def totals(self) -> dict[str, int]:
         """Return the sum over all processes of the host, dead ones included, for each name."""

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
+from django.core.cache import caches
 from django.core.signals import request_started
 
 from cacheapp import clock
+from cacheapp.backends.shared import SharedCache
 from cacheapp.errors import CacheappError, OutcomeUnknown
 from cacheapp.lab.namespace import DemoCache
 from cacheapp.lab.roll_call import Attendance, Question
@@ -119,10 +122,22 @@ def _clear(question: Question) -> dict[str, Any]:
     return {"removed": sum(cache.delete(key) for key in question["keys"])}
 
 
+def _stats(_question: Question) -> dict[str, Any]:
+    found = {alias: caches[alias] for alias in settings.CACHES}
+    return {
+        "counts": {
+            alias: cache.own_stats()
+            for alias, cache in found.items()
+            if isinstance(cache, SharedCache)
+        }
+    }
+
+
 _DEEDS: dict[str, Callable[[Question], dict[str, Any]]] = {
     "present": _present,
     "look": _look,
     "write": _write,
     "count": _count_up,
     "clear": _clear,
+    "stats": _stats,
 }

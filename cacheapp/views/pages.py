@@ -10,12 +10,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.conf import settings
+from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 
@@ -37,7 +38,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 _PLACES = (
     ("index", "Caches"),
-    ("downloads_page", "Downloads"),
     ("stats_page", "Stats"),
 )
 
@@ -110,6 +110,7 @@ def _around(request: HttpRequest) -> dict[str, Any]:
         "places": places,
         "answered_by": os.getpid(),
         "user_name": user.get_username() if user is not None and user.is_authenticated else "",
+        "login_url": resolve_url(settings.LOGIN_URL),
     }
 
 
@@ -117,18 +118,8 @@ class SignIn(LoginView):
     """Where pages send whoever is not known."""
 
     template_name = "cacheapp/login.html"
-    next_page = "cacheapp:index"
+    redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer under the strict policy."""
         return strict(super().dispatch(request, *args, **kwargs))
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the form; whoever is not known is not shown where pages are."""
-        return {**super().get_context_data(**kwargs), "answered_by": os.getpid()}
-
-
-class SignOut(LogoutView):
-    """Sign out, and back to the login."""
-
-    next_page = "cacheapp:login"
