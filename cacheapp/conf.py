@@ -28,6 +28,18 @@ class ApiToken:
 
 
 @dataclasses.dataclass(frozen=True)
+class AllowedBucket:
+    """What of an object store may be downloaded over HTTP, and where it is."""
+
+    name: str
+    prefix: str
+    """Empty, or ending in `/`: `public` would let in `public-keys` too."""
+    endpoint: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Conf:
     """What the `CACHEAPP` setting says, or its default where it says nothing."""
 
@@ -56,6 +68,10 @@ class Conf:
 
     download_networks: tuple[str, ...] = ()
     """Networks (`10.1.0.0/16`) that may be connected to although they are not public."""
+
+    download_buckets: tuple[AllowedBucket, ...] = ()
+    """Buckets, or prefixes of them, that may be downloaded over HTTP with this server's
+    credentials. Empty: none."""
 
     download_max_threads: int = 200
     """Threads of one process for all its jobs, and those that one job may ask for."""
@@ -176,6 +192,32 @@ def _token(name: Any, entry: Any) -> ApiToken:
     return ApiToken(name, digest.lower(), frozenset(permissions))
 
 
+_BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/(.*))?")
+_PLACE = {"endpoint": (str, type(None)), "region": (str, type(None)), "anonymous": (bool,)}
+
+
+def _buckets(value: Any) -> tuple[AllowedBucket, ...]:
+    if isinstance(value, list | tuple | set | frozenset):
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict):
+        raise ValueError("a list of 's3://bucket/prefix/', or a dict of them with their places")
+    return tuple(_bucket(text, place or {}) for text, place in value.items())
+
+
+def _bucket(text: Any, place: Any) -> AllowedBucket:
+    found = _BUCKET.fullmatch(text) if isinstance(text, str) else None
+    if found is None or (found[2] and not found[2].endswith("/")):
+        raise ValueError(f"'s3://bucket' or 's3://bucket/prefix/', which ends in /; not {text!r}")
+    known = isinstance(place, dict) and place.keys() <= _PLACE.keys()
+    if not known or not all(isinstance(place[name], _PLACE[name]) for name in place):
+        raise ValueError(
+            f"for {text!r} a dict of 'endpoint' and 'region' (text) and 'anonymous' (True or False)"
+        )
+    if place.get("endpoint"):
+        _origin(place["endpoint"])
+    return AllowedBucket(found[1], found[2] or "", **place)
+
+
 _SECRET = frozenset(["api_tokens"])
 """Settings whose values no message shows."""
 
@@ -188,6 +230,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_root": _directory,
     "download_origins": _origins,
     "download_networks": _networks,
+    "download_buckets": _buckets,
     "download_max_threads": _count,
     "download_max_per_host": _count,
     "download_tries": _count,

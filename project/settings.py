@@ -38,6 +38,8 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
+_download_buckets: list[str] = env.list("DOWNLOAD_BUCKETS", [])
+_api_tokens: dict[str, Any] = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
@@ -67,13 +69,18 @@ SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _tls_proxy else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
     "cacheapp",
@@ -85,6 +92,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
@@ -93,8 +101,15 @@ ASGI_APPLICATION = "project.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "project" / "templates"],
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
     }
 ]
 
@@ -141,12 +156,14 @@ CACHES: dict[str, dict[str, Any]] = {
 
 CACHEAPP = {
     "DEMO": _demo,
+    "API_TOKENS": _api_tokens,
     "WORKERS": _workers,
     "THREADS": _threads,
     "STATE_DIR": DATA_DIR / "state",
     "DOWNLOAD_ROOT": DATA_DIR / "downloads",
     "DOWNLOAD_ORIGINS": _download_origins,
     "DOWNLOAD_NETWORKS": _download_networks,
+    "DOWNLOAD_BUCKETS": _download_buckets,
     "DOWNLOAD_TRIES": _download_tries,
 }
 
