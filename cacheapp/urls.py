@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, index, origin, pages_caches, pages_stats, stats, worker
+from cacheapp.views import cache, downloads, index, origin, pages_caches, pages_downloads, pages_stats, stats, worker
 
 
 class AnyText(StringConverter):
@@ -18,6 +18,9 @@ app_name = "cacheapp"
 
 urlpatterns = [
     path("", pages_caches.front, name="index"),
+    path("downloads/", pages_downloads.downloads, name="downloads_page"),
+    path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
+    path("downloads/<uuid:job_id>/steer", pages_downloads.steer, name="download_steer"),
     path("stats/", pages_stats.stats, name="stats_page"),
     path("api/", index.index, name="api"),
     path("api/worker", worker.worker, name="worker"),

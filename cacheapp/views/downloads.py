@@ -66,7 +66,7 @@ def _read_order(request: HttpRequest) -> Order:
         return read_order(
             read_json(request, BODY_LIMIT_BYTES),
             origins=frozenset(settings.download_origins),
-            extra_origins=_own_origins(request),
+            extra_origins=own_origins(request),
             max_files=settings.download_max_files,
             max_threads=settings.download_max_threads,
         )
@@ -79,7 +79,7 @@ def _read_order(request: HttpRequest) -> Order:
         ) from exc
 
 
-def _own_origins(request: HttpRequest) -> frozenset[str]:
+def own_origins(request: HttpRequest) -> frozenset[str]:
     """Return this server's own origin while the demo is on, so that one curl is enough to try it.
 
     The port is the one that this server listens on, never the one in the Host header: whoever

@@ -38,6 +38,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 _PLACES = (
     ("index", "Caches"),
+    ("downloads_page", "Downloads"),
     ("stats_page", "Stats"),
 )
 
@@ -97,15 +98,12 @@ def refusal(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
 def _around(request: HttpRequest) -> dict[str, Any]:
     """Return what every page has around it."""
     user = getattr(request, "user", None)
-    here = request.resolver_match.view_name if request.resolver_match else ""
-    places = [
-        {
-            "url": reverse(f"cacheapp:{name}"),
-            "title": title,
-            "here": here.removeprefix("cacheapp:").startswith(name),
-        }
-        for name, title in _PLACES
-    ]
+    home = reverse("cacheapp:index")
+    places = []
+    for name, title in _PLACES:
+        url = reverse(f"cacheapp:{name}")
+        here = request.path == url if url == home else request.path.startswith(url)
+        places.append({"url": url, "title": title, "here": here})
     return {
         "places": places,
         "answered_by": os.getpid(),
