@@ -3,7 +3,17 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, index, origin, pages_caches, pages_downloads, pages_stats, stats, worker
+from cacheapp.views import (
+    cache,
+    downloads,
+    index,
+    origin,
+    pages_caches,
+    pages_downloads,
+    pages_stats,
+    stats,
+    worker,
+)
 
 
 class AnyText(StringConverter):

@@ -56,7 +56,9 @@ class Counters:
         # Reentrant: a signal handler may use the cache while its thread counts or sums.
         self._lock = threading.RLock()
         self._row: _Row = array.array("Q", bytes(_ROW * 8))
-        self._found = [0] * _ROW  # what the row held when we claimed it: counted by its last process
+        self._found = [
+            0
+        ] * _ROW  # what the row held when we claimed it: counted by its last process
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one we count in memory of our own
         self._file: SlotFile | None = None

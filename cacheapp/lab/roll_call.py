@@ -132,9 +132,7 @@ def ask(calls: Sequence[tuple[Worker, Question]], within_s: float) -> list[Reply
         ]
 
 
-def _call(
-    stack: contextlib.ExitStack, worker: Worker, question: Question
-) -> socket.socket | None:
+def _call(stack: contextlib.ExitStack, worker: Worker, question: Question) -> socket.socket | None:
     """Send the question; return the open line, or `None` and forget the worker if it is gone."""
     line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     line.settimeout(_LINE_S)

@@ -38,9 +38,10 @@ _ACTIONS: dict[str, Callable[[], None]] = {
 @csrf_exempt  # `caches` asks for the token, `index` for what stands in for it
 def front(request: HttpRequest) -> HttpResponseBase:
     """Answer with the page for browsers, and with the index of the API for `curl`."""
-    wants_page = "text/html" in request.headers.get("Accept", "")
-    response = caches(request) if wants_page or request.method == "POST" else index(request)
-    patch_vary_headers(response, ["Accept"])
+    # A browser asks for text/html; htmx, like curl, for anything.
+    asked = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
+    response = caches(request) if asked or request.method == "POST" else index(request)
+    patch_vary_headers(response, ["Accept", "HX-Request"])
     return response
 
 

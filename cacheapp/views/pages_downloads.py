@@ -220,7 +220,8 @@ def _left_by_files(job: DownloadJob) -> float | None:
 
 def _moving(told: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:
     return {
-        one["name"]: (one["bytes_done"], one["bytes_total"]) for one in (told or {}).get("moving", [])
+        one["name"]: (one["bytes_done"], one["bytes_total"])
+        for one in (told or {}).get("moving", [])
     }
 
 

@@ -1,0 +1,113 @@
+"""A real browser in front of the real Gunicorn with 4 workers.
+
+Playwright keeps an event loop running in this thread for as long as it is started, in which no other
+test's coroutines could run: so it is started for each module and stopped with it, unlike in
+pytest-playwright, whose other fixtures (`new_context`, `context`, `page`) are used as they are.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwright
+
+from cacheapp.lab.servers import GunicornServer, RedisServer
+from tests.browser.watching import Watched
+from tests.ensure_chromium import MISSING, find_chromium, required
+from tests.system.conftest import ROOT, WORKERS, assert_stops_cleanly
+
+SiteEnv = Callable[..., dict[str, str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a browser, skip loudly on somebody's own machine; in CI the fixture fails."""
+    if find_chromium() is None and not required():
+        for item in items:
+            if "tests/browser" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=MISSING))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path; not having one where it is required is a failure."""
+    found = find_chromium()
+    assert found, MISSING
+    return found
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser_type(playwright: Playwright) -> BrowserType:
+    return playwright.chromium
+
+
+@pytest.fixture(scope="module")
+def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
+    launched = browser_type.launch(
+        executable_path=chromium,
+        args=[
+            *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            # It talks to the site under test and to nobody else.
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        ],
+    )
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="module")
+def browser_context_args() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(scope="session")
+def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> SiteEnv:
+    """Return a function that makes a deployment as on a server: its static files, its database."""
+
+    def make(**more: str) -> dict[str, str]:
+        env = {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
+            "REDIS_URL": redis_server.url,
+            "DEMO": "1",
+            "DEBUG": "0",
+            "SECURE_SSL_REDIRECT": "0",
+            "SECRET_KEY": "only-for-tests-" + "x" * 50,
+            "WEB_CONCURRENCY": str(WORKERS),
+            "PRELOAD": "1",
+            **more,
+        }
+        for command in (["migrate"], ["collectstatic", "--no-input"]):
+            subprocess.run(
+                [sys.executable, "manage.py", *command, "--verbosity", "0"],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                check=True,
+            )
+        return env
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def site(site_env: SiteEnv) -> Iterator[GunicornServer]:
+    """The site that all browser tests share which break nothing of it."""
+    with GunicornServer("project.wsgi:application", ROOT, site_env()) as server:
+        yield server.start()
+        assert_stops_cleanly(server)
+
+
+@pytest.fixture
+def watched(new_context: Any, site: GunicornServer) -> Iterator[Watched]:
+    """A tab at the site; whatever its browser complains of fails the test."""
+    tab = Watched(new_context(base_url=site.url).new_page())
+    yield tab
+    tab.assert_content()
