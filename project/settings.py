@@ -39,7 +39,7 @@ _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
 _download_buckets: list[str] = env.list("DOWNLOAD_BUCKETS", [])
-_api_tokens: dict[str, Any] = env.json("API_TOKENS", {})
+_api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:

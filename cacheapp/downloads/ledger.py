@@ -26,7 +26,7 @@ from django.db.models.functions import Coalesce
 from cacheapp.conf import conf
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import name_key, plan_names
+from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
@@ -94,13 +94,25 @@ def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(order.urls),
+        source=order.source,
+        listed_all=not order.source,
         **facts,
     )
-    names = plan_names(order.urls)
+    names = numbered(order.names) if order.names else plan_names(order.urls)
+    sums = order.sums or ("",) * len(order.urls)
     DownloadFile.objects.bulk_create(
         (
-            DownloadFile(job=job, position=position, url=url, name=name, name_key=name_key(name))
-            for position, (url, name) in enumerate(zip(order.urls, names, strict=True))
+            DownloadFile(
+                job=job,
+                position=position,
+                url=url,
+                name=name,
+                name_key=name_key(name),
+                expected_sha256=sha256,
+            )
+            for position, (url, name, sha256) in enumerate(
+                zip(order.urls, names, sums, strict=True)
+            )
         ),
         batch_size=500,
     )

@@ -89,16 +89,20 @@ def first_free(name: str, is_taken: Callable[[str], bool], number: int = 2) -> t
 
 
 def plan_names(urls: Iterable[str]) -> list[str]:
-    """Return a safe name for each URL, in order; a name that is taken gets a number.
+    """Return a safe name for each URL, in order; a name that is taken gets a number."""
+    return numbered(safe_name(url) for url in urls)
 
-    The same URLs give the same names. Linear, also where all names are one: the next free number
-    of each name is kept.
+
+def numbered(wished: Iterable[str]) -> list[str]:
+    """Return safe names as they are, in order; one that is taken gets a number.
+
+    The same names give the same. Linear, also where all are one: the next free number of each
+    name is kept.
     """
     taken: set[str] = set()
     next_number: dict[str, int] = {}
     names = []
-    for url in urls:
-        first = safe_name(url)
+    for first in wished:
         number = next_number.get(folded(first), 2)
         name, number = first_free(first, lambda found: folded(found) in taken, number)
         next_number[folded(first)] = number

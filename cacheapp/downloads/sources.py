@@ -90,7 +90,7 @@ class Manifest:
         for number, line in self._lines():
             digest.update(line.encode() + b"\n")
             try:
-                count += _entry(str(number), line) is not None
+                count += read_line(str(number), line) is not None
             except SourceRefused as exc:
                 mistakes.append(f"line {number}: {exc}")
         _refuse(mistakes)
@@ -101,7 +101,7 @@ class Manifest:
     def entries(self, after: str = "") -> Iterator[Entry | str]:
         """Yield the lines' files; the file is read as it is asked for."""
         for number, line in self._lines():
-            if number > int(after or 0) and (entry := _entry(str(number), line)) is not None:
+            if number > int(after or 0) and (entry := read_line(str(number), line)) is not None:
                 yield entry
 
     def _lines(self) -> Iterator[tuple[int, str]]:
@@ -114,8 +114,11 @@ class Manifest:
             raise SourceRefused(f"{self._path}: {reason}") from exc
 
 
-def _entry(mark: str, line: str) -> Entry | None:
-    """Return the file of a line; `None` for an empty one or a comment."""
+def read_line(mark: str, line: str) -> Entry | None:
+    """Return the file of a manifest's line; `None` for an empty one or a comment.
+
+    Raise `SourceRefused` for a line that names none.
+    """
     if not line or line.startswith("#"):
         return None
     url, _, rest = line.partition(" ")

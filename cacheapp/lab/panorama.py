@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+
 from django.conf import settings
 
 from cacheapp import clock

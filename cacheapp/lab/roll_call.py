@@ -57,7 +57,7 @@ class Reply:
 
 
 class Attendance:
-    """This process's socket and the threads behind it; `close` ends it, a fork leaves it behind."""
+    """The socket of this process and the threads behind it; `close` ends it, a fork leaves it behind."""
 
     def __init__(self, answering: Answering) -> None:
         self.pid = os.getpid()

@@ -1,6 +1,6 @@
-"""Downloads over HTTP: order one, watch it, cancel it; any worker answers."""
+"""Downloads over HTTP: order one, look at it and its files; any worker answers."""
 
-import datetime as dt
+import re
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -11,18 +11,23 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger, live
-from cacheapp.downloads.host import existing_host, host
+from cacheapp.downloads.host import host
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.order import Order, OrderRefused, read_order
+from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
+from cacheapp.downloads.placing import KeyUsed, Request
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.views.access import permitted
+from cacheapp.views import moves
+from cacheapp.views.access import caller, permitted
 from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
+from cacheapp.views.moves import current
+from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
+from cacheapp.views.shown import file_shown, job_in_full, job_shown
 
 BODY_LIMIT_BYTES = 2 * 2**20
-MAX_ERRORS = 100
 DEFAULT_LISTED = 20
 MAX_LISTED = 100
+MAX_FILES_LISTED = 1000
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
 @permitted("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
@@ -32,44 +37,78 @@ def downloads(request: HttpRequest) -> HttpResponseBase:
     return _order(request) if request.method == "POST" else _list(request)
 
 
-@permitted("cacheapp.view_downloadjob", DELETE="cacheapp.change_downloadjob")
+@permitted("cacheapp.view_downloadjob")
 @allow_methods("GET", "DELETE")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """GET: where a job is; DELETE: cancel it."""
-    job = _current(job_id)
+    """GET: where a job is; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
-        return _cancel(job)
-    running = job.state == JobState.RUNNING
-    return answer(
-        HTTPStatus.OK, **_shown(job), live=live.seen(job.id) if running else None, **_errors(job)
-    )
+        return moves.delete(request, job_id)
+    return answer(HTTPStatus.OK, **job_in_full(current(job_id)))
+
+
+@permitted("cacheapp.view_downloadjob")
+@allow_methods("GET")
+def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
+    """List a job's files in their order; `?state=` those in one state."""
+    limit = whole_number(request, "limit", MAX_LISTED, 1, MAX_FILES_LISTED)
+    state = one_of(request, "state", FileState)
+    found, after = files_after(request, current(job_id), limit, state)
+    return answer(HTTPStatus.OK, files=[file_shown(file) for file in found], next=after)
+
+
+def _list(request: HttpRequest) -> HttpResponseBase:
+    limit = whole_number(request, "limit", DEFAULT_LISTED, 1, MAX_LISTED)
+    state = one_of(request, "state", JobState)
+    found, after = jobs_after(request, limit, state)
+    shown = [job_shown(moves.settled(job)) for job in found]
+    return answer(HTTPStatus.OK, jobs=shown, next=after)
 
 
 def _order(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
         message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
         raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
-    order = _read_order(request)
+    body = read_json(request, BODY_LIMIT_BYTES)
+    who = caller(request)
+    wanted = Request(who.name, _idempotency_key(request), body)
     runner = host()
-    job = ledger.create(order, runner.owner)
-    transaction.on_commit(runner.wake)  # at once, unless the project wraps requests
-    return answer(
-        HTTPStatus.ACCEPTED,
-        {"Location": reverse("cacheapp:download", args=[job.id])},
-        **_shown(job),
-    )
-
-
-def _read_order(request: HttpRequest) -> Order:
-    settings = conf()
     try:
-        return read_order(
-            read_json(request, BODY_LIMIT_BYTES),
-            origins=frozenset(settings.download_origins),
-            extra_origins=own_origins(request),
-            max_files=settings.download_max_files,
-            max_threads=settings.download_max_threads,
-        )
+        job, made = wanted.placed(), False
+        if job is None:
+            order = read_wanted(request, body)
+            job, made = wanted.place(order, runner.owner, who.user_id)
+    except KeyUsed as exc:
+        raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
+    if made:
+        transaction.on_commit(runner.wake)  # at once, unless the project wraps requests
+    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def _placed(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
+    place = reverse("cacheapp:download", args=[job.id])
+    return answer(status, {"Location": place}, **job_shown(job))
+
+
+def _idempotency_key(request: HttpRequest) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        expected = "expected 1 to 255 visible ASCII characters"
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"Idempotency-Key is {key[:40]!r}; {expected}")
+    return key
+
+
+def read_wanted(request: HttpRequest, body: dict[str, Any]) -> Order:
+    """Return the order in a body; raise `BadRequest` with all its `problems`."""
+    settings = conf()
+    allowed = Allowed(
+        origins=frozenset(settings.download_origins),
+        extra_origins=own_origins(request),
+        buckets=settings.download_buckets,
+        max_files=settings.download_max_files,
+        max_threads=settings.download_max_threads,
+    )
+    try:
+        return read_order(body, allowed)
     except OrderRefused as exc:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST,
@@ -89,71 +128,3 @@ def own_origins(request: HttpRequest) -> frozenset[str]:
         return frozenset()
     port = request.META["SERVER_PORT"]
     return frozenset(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
-
-
-def _list(request: HttpRequest) -> HttpResponseBase:
-    given = request.GET.get("limit", str(DEFAULT_LISTED))
-    digits = given.isascii() and given.isdigit() and len(given) <= len(str(MAX_LISTED))
-    if not digits or not 1 <= int(given) <= MAX_LISTED:
-        message = f"limit is {given[:20]!r}; expected a whole number from 1 to {MAX_LISTED}"
-        raise BadRequest(HTTPStatus.BAD_REQUEST, message)
-    jobs = DownloadJob.objects.order_by("-created_at", "id")[: int(given)]
-    return answer(HTTPStatus.OK, jobs=[_shown(_settled(job)) for job in jobs])
-
-
-def _cancel(job: DownloadJob) -> HttpResponseBase:
-    if ledger.ask_cancel(job.id):
-        if (runner := existing_host()) is not None and job.owner == runner.owner.token:
-            runner.wake()  # other owners see it when they next write progress
-        job.refresh_from_db()
-        return answer(HTTPStatus.ACCEPTED, **_shown(job))
-    job.refresh_from_db()
-    if job.state == JobState.CANCELLED:  # what was asked for is so: DELETE may be repeated
-        return answer(HTTPStatus.OK, **_shown(job))
-    message = f"the job has {job.state} already; only queued and running ones can be cancelled"
-    raise BadRequest(HTTPStatus.CONFLICT, message, state=job.state)
-
-
-def _current(job_id: UUID) -> DownloadJob:
-    job = DownloadJob.objects.filter(id=job_id).first()
-    if job is None:
-        raise BadRequest(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
-    return _settled(job)
-
-
-def _settled(job: DownloadJob) -> DownloadJob:
-    """Return the job, ended if its owner is gone: it must not look as if it still ran."""
-    if ledger.is_orphan(job):
-        silent = f"no sign of life for {conf().download_heartbeat_s:g} s"
-        ledger.end_early(job, f"its worker {job.owner_pid} ended or hangs: {silent}")
-        job.refresh_from_db()
-    return job
-
-
-def _shown(job: DownloadJob) -> dict[str, Any]:
-    return {
-        "id": str(job.id),
-        "state": job.state,
-        "error": job.error,
-        "cancel_asked": job.cancel_asked,
-        "threads": job.threads,
-        "files_total": job.files_total,
-        "files_done": job.files_done,
-        "files_failed": job.files_failed,
-        "bytes_done": job.bytes_done,
-        "owner_pid": job.owner_pid,
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "heartbeat_at": _time(job.heartbeat_at),
-        "finished_at": _time(job.finished_at),
-    }
-
-
-def _errors(job: DownloadJob) -> dict[str, Any]:
-    failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
-    errors = list(failed.values("url", "name", "error"))
-    return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
-
-
-def _time(moment: dt.datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds")

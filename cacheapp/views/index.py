@@ -21,10 +21,12 @@ ENDPOINTS = {
     "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
     "POST /api/cache/<alias>/<key>/touch": 'give a key a new {"timeout": ...}',
     "DELETE /api/cache/<alias>": "remove the demo's keys, and no others",
-    "POST /api/downloads": 'fetch {"urls": [...], "threads": 32} in the background',
-    "GET /api/downloads": "the newest downloads: ?limit=... (to 100)",
+    "POST /api/downloads": 'fetch {"urls": [...], "threads": 32}, or {"manifest": "..."}, {"s3": "..."}',
+    "GET /api/downloads": "the newest downloads: ?limit=... (to 100) &state=...",
     "GET /api/downloads/<id>": "where a download is, from any worker",
-    "DELETE /api/downloads/<id>": "cancel a download, from any worker",
+    "GET /api/downloads/<id>/files": "its files: ?limit=... (to 1000) &state=...",
+    "POST /api/downloads/<id>/pause": "pause it, from any worker; also /resume, /cancel, /retry",
+    "DELETE /api/downloads/<id>": "cancel it; with ?files=keep or ?files=delete remove it",
     "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
 }
 

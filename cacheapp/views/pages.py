@@ -23,19 +23,10 @@ from django.utils.cache import patch_vary_headers
 from cacheapp.views.access import permitted
 from cacheapp.views.answers import P, View
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-    ]
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-
 _PLACES = (
     ("index", "Caches"),
     ("downloads_page", "Downloads"),
@@ -80,6 +71,7 @@ def strict(response: HttpResponseBase) -> HttpResponseBase:
 def show(
     request: HttpRequest,
     template: str,
+    *,
     status: HTTPStatus = HTTPStatus.OK,
     part: str | None = None,
     **context: Any,
@@ -92,7 +84,7 @@ def show(
 
 def refusal(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
     """Return the page that says why there is no page."""
-    return show(request, "refused.html", status, status=status, why=why)
+    return show(request, "refused.html", status=status, heading=status.phrase, why=why)
 
 
 def _around(request: HttpRequest) -> dict[str, Any]:

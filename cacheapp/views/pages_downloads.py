@@ -14,14 +14,18 @@ from cacheapp.conf import conf
 from cacheapp.downloads import ledger, live, pausing
 from cacheapp.downloads.host import existing_host, host
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.order import DEFAULT_THREADS, OrderRefused, read_order
+from cacheapp.downloads.rows import now
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
-from cacheapp.views.downloads import own_origins
+from cacheapp.views.access import caller
+from cacheapp.views.answers import BadRequest
+from cacheapp.views.downloads import own_origins, read_wanted
+from cacheapp.views.moves import current
 from cacheapp.views.pages import page, refusal, show
 
 JOBS_ON_A_PAGE = 15
 FILES_ON_A_PAGE = 25
 _EXAMPLES = 40
+_MAX_DIGITS = 6
 _LOOKS = {
     JobState.QUEUED: "",
     JobState.RUNNING: "busy",
@@ -42,8 +46,8 @@ def downloads(request: HttpRequest) -> HttpResponse:
         form = {name: request.POST.get(name, "") for name in form}
         try:
             return HttpResponseRedirect(_address(_order(request, form)))
-        except OrderRefused as exc:
-            problems = [_problem(one) for one in exc.problems]
+        except BadRequest as exc:
+            problems = [_problem(one) for one in exc.extra.get("problems", [])] or [str(exc)]
     found = DownloadJob.objects.order_by("-created_at", "id")
     jobs = _page(found, request, JOBS_ON_A_PAGE)
     return show(
@@ -101,23 +105,15 @@ def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
-    """Write the job down, owned by this worker; raise `OrderRefused` with all that is wrong."""
-    settings = conf()
-    if settings.download_root is None:
-        raise OrderRefused([{"field": "urls", "error": "downloads are off: no DOWNLOAD_ROOT"}])
+    """Write the job down, owned by this worker; raise `BadRequest` with all that is wrong."""
     digits = form["threads"].strip()
-    order = read_order(
-        {
-            "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
-            "threads": int(digits) if digits.isdigit() and len(digits) < 6 else digits,  # noqa: PLR2004
-        },
-        origins=frozenset(settings.download_origins),
-        extra_origins=own_origins(request),
-        max_files=settings.download_max_files,
-        max_threads=settings.download_max_threads,
-    )
+    body = {
+        "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
+        "threads": int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else digits,
+    }
+    order = read_wanted(request, body)
     runner = host()
-    job = ledger.create(order, runner.owner)
+    job = ledger.create(order, runner.owner, created_by_id=caller(request).user_id)
     transaction.on_commit(runner.wake)
     return job
 
@@ -135,6 +131,9 @@ def _pause(job: DownloadJob) -> bool:
 
 
 def _go_on(job: DownloadJob) -> bool:
+    """Take the job, for this worker; one begun at a terminal is gone on with there."""
+    if job.fingerprint:
+        return False
     runner = host()
     if done := pausing.take(job, runner.owner):
         transaction.on_commit(runner.wake)
@@ -156,10 +155,10 @@ def _wake(job: DownloadJob) -> None:
 
 
 def _job(job_id: UUID) -> DownloadJob:
-    job = DownloadJob.objects.filter(id=job_id).first()
-    if job is None:
-        raise Http404(f"no download has the id {job_id}")
-    return job
+    try:
+        return current(job_id)
+    except BadRequest as exc:
+        raise Http404(str(exc)) from exc
 
 
 def _address(job: DownloadJob) -> str:
@@ -204,8 +203,8 @@ def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, An
         "silent": ledger.is_orphan(job),
         "can_pause": state in OWNED_JOB and not (job.pause_asked or job.cancel_asked),
         "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_asked,
-        "can_resume": state is JobState.PAUSED,
-        "can_retry": state in _ENDED,
+        "can_resume": state is JobState.PAUSED and not job.fingerprint,
+        "can_retry": state in _ENDED and not job.fingerprint,
     }
 
 
@@ -214,7 +213,7 @@ def _left_by_files(job: DownloadJob) -> float | None:
     ended = job.files_done + job.files_failed
     if job.state != JobState.RUNNING or job.started_at is None or not ended:
         return None
-    spent_s = (ledger.now() - job.started_at).total_seconds()
+    spent_s = (now() - job.started_at).total_seconds()
     return spent_s / ended * (job.files_total - ended)
 
 

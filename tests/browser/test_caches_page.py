@@ -31,7 +31,7 @@ def test_locmem_turns_broken_and_the_others_shared(watched: Watched) -> None:
     page = watched.page
     page.goto("/")
     expect(page.locator(".tiles li")).to_have_count(WORKERS, timeout=PATIENCE_MS)
-    _press(page, "Clear the demo’s keys")
+    _press(page, "Clear the demo")
     for alias in (*SHARED, "locmem"):
         _verdict(page, alias).to_contain_text("NOTHING YET", timeout=PATIENCE_MS)
     _press(page, "Write a value")

@@ -66,7 +66,7 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
     assert found["error"] == "4 things wrong; nothing was started"
     assert found["problems_total"] == 4
     assert found["problems"] == [
-        {"field": "dir", "error": "not a field; expected urls, threads"},
+        {"field": "dir", "error": "not a field; expected urls, manifest, s3, threads"},
         {"field": "threads", "error": "is 201; expected a whole number from 1 to 200"},
         {
             "field": "urls[1]",

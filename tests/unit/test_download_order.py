@@ -2,20 +2,22 @@ from typing import Any
 
 import pytest
 
-from cacheapp.downloads.order import MAX_PROBLEMS, Order, OrderRefused, read_order
+from cacheapp.conf import AllowedBucket
+from cacheapp.downloads.order import MAX_PROBLEMS, Allowed, Order, OrderRefused, read_order
 
 ORIGIN = "https://files.example.com:443"
 URL = "https://files.example.com/"
 
 
 def _read(body: dict[str, Any]) -> Order:
-    return read_order(
-        body,
+    allowed = Allowed(
         origins=frozenset([ORIGIN]),
         extra_origins=frozenset(["http://127.0.0.1:8000"]),
+        buckets=(AllowedBucket("open", "pub/"), AllowedBucket("whole", "")),
         max_files=200,
         max_threads=50,
     )
+    return read_order(body, allowed)
 
 
 def _problems(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,3 +75,74 @@ def test_of_many_problems_some_are_listed_and_all_are_counted() -> None:
         _read({"urls": [f"ftp://x/{n}" for n in range(150)]})
     assert len(caught.value.problems) == MAX_PROBLEMS
     assert caught.value.problems_total == 150
+
+
+SHA256 = "ab" * 32
+
+
+def test_a_manifest_names_files_with_sums_and_names() -> None:
+    order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a x"})
+    assert order.urls == (URL + "a", URL + "c", URL + "a")
+    assert order.names == ("x/b.txt", "c", "x")
+    assert order.sums == (SHA256, "", "")
+
+
+def test_every_wrong_line_of_a_manifest_is_named() -> None:
+    problems = _problems({"manifest": f"{URL}a\nftp://x/\nhttps://evil.net/\n{URL}b ../x"})
+    assert [problem["field"] for problem in problems] == [
+        *("manifest line 2", "manifest line 3", "manifest line 4")
+    ]
+    assert "origin https://evil.net:443 is not allowed" in problems[1]["error"]
+    assert "it would lead elsewhere" in problems[2]["error"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "error"),
+    [
+        (7, "is 7; expected lines: url [sha256] [name]"),
+        ("# nothing", "has 0; expected 1 to 200 lines with a URL"),
+        (f"{URL}a\n" * 201, "has 201; expected 1 to 200 lines with a URL"),
+    ],
+    ids=["number", "empty", "long"],
+)
+def test_a_manifest_must_name_some_files(manifest: Any, error: str) -> None:
+    assert _problems({"manifest": manifest}) == [{"field": "manifest", "error": error}]
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://open/pub/", "s3://open/pub/x", "s3://whole", "s3://whole/a"]
+)
+def test_what_lies_below_an_allowed_prefix_may_be_ordered(text: str) -> None:
+    order = _read({"s3": text})
+    assert (order.source, order.urls) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("s3://open/", "s3://open", "s3://open/pub", "s3://open/private/", "s3://open/Pub/x"),
+        *("s3://other/pub/", "s3://open/pub%2f../x?a", "s3://open/pub/#x", "https://open/pub/"),
+        *(
+            "s3://open@evil.net/pub/",
+            "s3:///pub/",
+            "s3://open/%70ub",
+            "s3://open/pub/\ud800",
+            7,
+            None,
+            ["s3://whole"],
+        ),
+    ],
+    ids=ascii,
+)
+def test_other_buckets_and_prefixes_are_refused(text: Any) -> None:
+    (problem,) = _problems({"s3": text})
+    assert problem["field"] == "s3"
+
+
+def test_what_is_encoded_is_judged_as_it_is_listed() -> None:
+    assert _read({"s3": "s3://open/%70ub%2fx"}).source == "s3://open/%70ub%2fx"
+
+
+def test_one_kind_of_source_at_a_time() -> None:
+    (problem,) = _problems({"urls": [URL], "s3": "s3://whole"})
+    assert problem == {"field": "s3", "error": "stands beside urls; expected one"}
