@@ -1,7 +1,7 @@
 """A real browser in front of the real Gunicorn with 4 workers.
 
 Playwright keeps an event loop running in this thread for as long as it is started, in which no other
-test's coroutines could run: so it is started for each module and stopped with it, unlike in
+test's coroutines could run: so it is stopped whenever tests of other packages come, unlike in
 pytest-playwright, whose other fixtures (`new_context`, `context`, `page`) are used as they are.
 """
 
@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwrigh
 from cacheapp.lab.servers import GunicornServer, RedisServer
 from tests.browser.watching import Watched
 from tests.ensure_chromium import MISSING, find_chromium, required
-from tests.system.conftest import ROOT, WORKERS, assert_stops_cleanly
+from tests.origin import Origin
+from tests.system.conftest import ROOT, WORKERS
 
 SiteEnv = Callable[..., dict[str, str]]
 
@@ -38,18 +39,18 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser_type(playwright: Playwright) -> BrowserType:
     return playwright.chromium
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
     launched = browser_type.launch(
         executable_path=chromium,
@@ -63,7 +64,7 @@ def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
     launched.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser_context_args() -> dict[str, Any]:
     return {}
 
@@ -98,11 +99,18 @@ def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def site(site_env: SiteEnv) -> Iterator[GunicornServer]:
-    """The site that all browser tests share which break nothing of it."""
-    with GunicornServer("project.wsgi:application", ROOT, site_env()) as server:
+def origin() -> Iterator[Origin]:
+    """Where downloads come from."""
+    with Origin() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def site(site_env: SiteEnv, origin: Origin) -> Iterator[GunicornServer]:
+    """The site that the browser tests share; a worker that one of them kills is replaced."""
+    env = site_env(DOWNLOAD_ORIGINS=origin.url)
+    with GunicornServer("project.wsgi:application", ROOT, env) as server:
         yield server.start()
-        assert_stops_cleanly(server)
 
 
 @pytest.fixture

@@ -1,40 +1,15 @@
 """A download in a browser: ordered, watched to its end, steered, and gone on with by another worker."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
-from tests.browser.conftest import SiteEnv
 from tests.browser.watching import Watched
 from tests.origin import Origin
-from tests.system.conftest import ROOT
 
 PATIENCE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[Origin]:
-    with Origin() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def download_site(site_env: SiteEnv, origin: Origin) -> Iterator[GunicornServer]:
-    """A site that may fetch from the origin; workers of it may be killed."""
-    env = site_env(DOWNLOAD_ORIGINS=origin.url)
-    with GunicornServer("project.wsgi:application", ROOT, env) as server:
-        yield server.start()
-
-
-@pytest.fixture
-def tab(new_context: Any, download_site: GunicornServer) -> Iterator[Watched]:
-    watched = Watched(new_context(base_url=download_site.url).new_page())
-    yield watched
-    watched.assert_content()
 
 
 def _order(page: Page, urls: list[str], threads: int = 4) -> None:
@@ -50,44 +25,47 @@ def _state(page: Page) -> Any:
     return expect(page.locator("[data-state]"))
 
 
-def test_a_download_is_watched_to_its_end(tab: Watched, origin: Origin) -> None:
+def test_a_download_is_watched_to_its_end(watched: Watched, origin: Origin) -> None:
     _order(
-        tab.page, [f"{origin.url}/file/{n}.bin?n={n}&bytes=9000&delay_ms=100" for n in range(40)]
+        watched.page,
+        [f"{origin.url}/file/{n}.bin?n={n}&bytes=9000&delay_ms=100" for n in range(40)],
     )
-    _state(tab.page).to_have_text("succeeded", timeout=PATIENCE_MS)
-    expect(tab.page.locator("#job")).to_contain_text("40 of 40")
-    expect(tab.page.locator(".files li", has_text="succeeded")).to_have_count(25)  # the first page
-    tab.page.get_by_role("link", name="Next").click()
-    expect(tab.page.locator(".files li", has_text="succeeded")).to_have_count(15)
-    expect(tab.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    _state(watched.page).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(watched.page.locator("#job")).to_contain_text("40 of 40")
+    expect(watched.page.locator(".files li", has_text="succeeded")).to_have_count(
+        25
+    )  # the first page
+    watched.page.get_by_role("link", name="Next").click()
+    expect(watched.page.locator(".files li", has_text="succeeded")).to_have_count(15)
+    expect(watched.page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
 def test_a_file_that_hangs_is_seen_moving_and_can_be_cancelled(
-    tab: Watched, origin: Origin
+    watched: Watched, origin: Origin
 ) -> None:
-    _order(tab.page, [f"{origin.url}/hang-in-body/a.bin?bytes=900000"])
-    bar = tab.page.get_by_role("progressbar", name="a.bin")
+    _order(watched.page, [f"{origin.url}/hang-in-body/a.bin?bytes=900000"])
+    bar = watched.page.get_by_role("progressbar", name="a.bin")
     expect(bar).to_have_attribute("max", "900000", timeout=PATIENCE_MS)
-    tab.page.get_by_role("button", name="Cancel").click()
-    _state(tab.page).to_have_text("cancelled", timeout=PATIENCE_MS)
+    watched.page.get_by_role("button", name="Cancel").click()
+    _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)
 
 
-def test_a_job_is_paused_and_resumed(tab: Watched, origin: Origin) -> None:
+def test_a_job_is_paused_and_resumed(watched: Watched, origin: Origin) -> None:
     _order(
-        tab.page,
+        watched.page,
         [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=300" for n in range(16)],
         threads=2,
     )
-    tab.page.get_by_role("button", name="Pause").click()
-    _state(tab.page).to_have_text("paused", timeout=PATIENCE_MS)
-    tab.page.get_by_role("button", name="Resume").click()
-    _state(tab.page).to_have_text("succeeded", timeout=PATIENCE_MS)
+    watched.page.get_by_role("button", name="Pause").click()
+    _state(watched.page).to_have_text("paused", timeout=PATIENCE_MS)
+    watched.page.get_by_role("button", name="Resume").click()
+    _state(watched.page).to_have_text("succeeded", timeout=PATIENCE_MS)
 
 
 def test_what_is_wrong_with_an_order_is_said_beside_the_form(
-    new_context: Any, download_site: GunicornServer
+    new_context: Any, site: GunicornServer
 ) -> None:
-    page: Page = new_context(base_url=download_site.url).new_page()
+    page: Page = new_context(base_url=site.url).new_page()
     page.goto("/downloads/")
     page.get_by_text("New download").click()
     page.get_by_label("Addresses").fill("https://elsewhere.example/a\nnot an address")
@@ -100,9 +78,9 @@ def test_what_is_wrong_with_an_order_is_said_beside_the_form(
 
 
 def test_an_order_works_without_javascript(
-    new_context: Any, download_site: GunicornServer, origin: Origin
+    new_context: Any, site: GunicornServer, origin: Origin
 ) -> None:
-    page: Page = new_context(base_url=download_site.url, java_script_enabled=False).new_page()
+    page: Page = new_context(base_url=site.url, java_script_enabled=False).new_page()
     _order(page, [f"{origin.url}/hang-in-body/b.bin?bytes=100"])
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Download")).to_be_visible()
