@@ -46,17 +46,25 @@ errorlog = "-"  # stderr
 env.seal()
 
 
-def post_worker_init(_worker: Any) -> None:
-    """Let this worker be asked what it sees, before its first request."""
-    from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (as below)
-    from cacheapp.lab import witness  # noqa: PLC0415
+def post_worker_init(worker: Any) -> None:
+    """Let cacheapp take up downloads that nobody runs, in this worker, from its start.
 
+    Streams of events end with the worker, which would wait for them. And it can be asked what it
+    sees, before its first request.
+    """
+    from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
+    from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (the same)
+    from cacheapp.lab import witness  # noqa: PLC0415 (the same)
+    from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
+
+    end_streams_when(lambda: not worker.alive)
+    begin()
     with contextlib.suppress(StoreUnavailable):  # the page that needs it says so
         witness.attend()
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
-    """Let cacheapp give up what this worker's threads were doing: they die with it, unasked."""
+    """Let cacheapp release what this worker's threads were doing: they die with it, unasked."""
     from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)
 
     hand_over(os.getpid())

@@ -5,7 +5,8 @@ filesystem, E004 a directory that others can write to, E005 a permission of a to
 exist. Warnings: W001 to W003 a cache that lives
 in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
 W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
-on a server, W008 a KEY_PREFIX that takes in another alias's keys.
+on a server, W008 a KEY_PREFIX that takes in another alias's keys, W009 streams that could take all
+threads of a worker.
 """
 
 import dataclasses
@@ -100,6 +101,22 @@ def check_tokens(**_: Any) -> Messages:
         )
         for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
         for permission in sorted(token.permissions - known)
+    ]
+
+
+@checks.register(checks.Tags.caches)
+def check_streams(**_: Any) -> Messages:
+    """W009: report streams of events that could take all threads of a worker."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.threads is None or found.download_streams < found.threads:
+        return []
+    return [
+        checks.Warning(
+            f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, and a worker has "
+            f"{found.threads} threads: streams could take all of them.",
+            hint=f"Set it below {found.threads}.",
+            id="cacheapp.W009",
+        )
     ]
 
 

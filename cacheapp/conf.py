@@ -76,6 +76,9 @@ class Conf:
     download_max_threads: int = 200
     """Threads of one process for all its jobs, and those that one job may ask for."""
 
+    download_max_host_threads: int = 400
+    """Threads of all processes of this host together."""
+
     download_max_per_host: int = 200
     """Requests that one process has under way to one host at most."""
 
@@ -97,8 +100,17 @@ class Conf:
     download_max_bytes: int = 10 * 2**30
     """Bytes that one file may have."""
 
+    download_streams: int = 4
+    """Clients to whom one process tells a job's events at the same time: each takes a thread."""
+
+    download_stream_s: float = 60.0
+    """Seconds after which such a stream ends, and its client comes back."""
+
     download_heartbeat_s: float = 5.0
-    """Seconds without a sign of life after which a job's owner counts as gone."""
+    """Seconds within which another process goes on with a job whose owner was lost."""
+
+    download_retention_s: float | None = 30 * 86_400.0
+    """Seconds after which finished jobs are forgotten. `None`: never. Their files stay."""
 
 
 def _boolean(value: Any) -> bool:
@@ -121,6 +133,10 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError("a number of seconds above 0")
     return float(value)
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _directory(value: Any) -> Path | None:
@@ -232,6 +248,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_networks": _networks,
     "download_buckets": _buckets,
     "download_max_threads": _count,
+    "download_max_host_threads": _count,
     "download_max_per_host": _count,
     "download_tries": _count,
     "download_max_job_bytes": _count,
@@ -239,7 +256,10 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
+    "download_streams": _count,
+    "download_stream_s": _seconds,
     "download_heartbeat_s": _seconds,
+    "download_retention_s": _seconds_or_none,
 }
 
 

@@ -6,6 +6,7 @@ from django.urls.converters import StringConverter
 from cacheapp.views import (
     cache,
     downloads,
+    events,
     index,
     moves,
     origin,
@@ -44,6 +45,7 @@ urlpatterns = [
     path("api/downloads", downloads.downloads, name="downloads"),
     path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
     path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),
+    path("api/downloads/<uuid:job_id>/events", events.events, name="download_events"),
     path("api/downloads/<uuid:job_id>/pause", moves.pause, name="download_pause"),
     path("api/downloads/<uuid:job_id>/resume", moves.resume, name="download_resume"),
     path("api/downloads/<uuid:job_id>/cancel", moves.cancel, name="download_cancel"),

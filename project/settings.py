@@ -41,6 +41,10 @@ _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
 _download_buckets: list[str] = env.list("DOWNLOAD_BUCKETS", [])
 _api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
+_above_0 = validate.Range(min=0, min_inclusive=False)
+_download_heartbeat_s = env.float("DOWNLOAD_HEARTBEAT_S", 5.0, validate=_above_0)
+_download_retention_s = env.float("DOWNLOAD_RETENTION_S", 30 * 86_400.0, validate=_above_0)
+_download_host_threads = env.int("DOWNLOAD_MAX_HOST_THREADS", 400, validate=validate.Range(min=1))
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
 # browsers remember it for as long as it says, on every host of the domain.
@@ -164,6 +168,9 @@ CACHEAPP = {
     "DOWNLOAD_NETWORKS": _download_networks,
     "DOWNLOAD_BUCKETS": _download_buckets,
     "DOWNLOAD_TRIES": _download_tries,
+    "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
+    "DOWNLOAD_RETENTION_S": _download_retention_s,
+    "DOWNLOAD_MAX_HOST_THREADS": _download_host_threads,
 }
 
 STATIC_URL = "static/"

@@ -11,6 +11,8 @@ import logging
 import mmap
 import os
 import threading
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
@@ -51,8 +53,12 @@ _Row: TypeAlias = "array.array[int] | memoryview[int]"
 class Counters:
     """The counters of one file. `_lock` guards this process's row; `counters` shares instances."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, names: Sequence[str] = NAMES, gauges: AbstractSet[int] = _GAUGES
+    ) -> None:
         self._path = path
+        self._names = names
+        self._gauges = gauges
         # Reentrant: a signal handler may use the cache while its thread counts or sums.
         self._lock = threading.RLock()
         self._row: _Row = array.array("Q", bytes(_ROW * 8))
@@ -89,12 +95,12 @@ class Counters:
             self._found = [0] * _ROW
             return
         self._row = self._numbers[index * _ROW : (index + 1) * _ROW]
-        for gauge in _GAUGES:
+        for gauge in self._gauges:
             self._row[gauge] = 0
         self._found = list(self._row)
 
     def add(self, name: int, amount: int = 1) -> None:
-        """Add to the counter `NAMES[name]`."""
+        """Add to the counter with that place in the names."""
         with self._lock:
             self._row[name] += amount
 
@@ -112,12 +118,12 @@ class Counters:
     def totals(self) -> dict[str, int]:
         """Return the sum over all processes of the host, dead ones included, for each name."""
         with self._lock:
-            own = dict(zip(NAMES, self._row, strict=False))
+            own = dict(zip(self._names, self._row, strict=False))
         if self._numbers is None:
             return own
         numbers = self._numbers
         self._lower_gauges_of_the_dead(numbers)
-        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(NAMES)}
+        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(self._names)}
         if self._index is None:  # without a row in the file
             return {name: own[name] + total for name, total in totals.items()}
         return totals
@@ -127,10 +133,10 @@ class Counters:
         assert self._file is not None  # noqa: S101 (for the type checker)
         for index in range(_ROWS):
             row = numbers[index * _ROW : (index + 1) * _ROW]
-            if index == self._index or not any(row[gauge] for gauge in _GAUGES):
+            if index == self._index or not any(row[gauge] for gauge in self._gauges):
                 continue
             if self._file.hold(index):  # else a living process has it: its gauge counts
-                for gauge in _GAUGES:
+                for gauge in self._gauges:
                     row[gauge] = 0
                 self._file.let_go(index)
 
@@ -147,11 +153,13 @@ class _Shared:
         self._lock = threading.RLock()  # reentrant for the same reason
         self._by_path: dict[Path, Counters] = {}
 
-    def counters(self, path: Path) -> Counters:
-        """Return this process's counters for the file."""
+    def counters(
+        self, path: Path, names: Sequence[str] = NAMES, gauges: AbstractSet[int] = _GAUGES
+    ) -> Counters:
+        """Return this process's counters for the file, which is always asked for by the same names."""
         with self._lock:
             if path not in self._by_path:
-                self._by_path[path] = Counters(path)
+                self._by_path[path] = Counters(path, names, gauges)
             return self._by_path[path]
 
     def after_fork_in_child(self) -> None:

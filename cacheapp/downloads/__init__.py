@@ -1,7 +1,8 @@
-"""Threaded downloads that any worker can watch and cancel.
+"""Threaded downloads that any worker can watch, cancel and go on with.
 
-`order` reads what is wanted, `ledger` writes it down, `host` runs it with `engine` and `transfer`;
-`states`, `names`, `guards` and `order` are pure.
+`order` reads what is wanted, `ledger` writes it down, `host` runs it with `engine` and `transfer`,
+`adopting` and `fencing` see to it that a job outlives its worker; `states`, `names`, `guards` and
+`order` are pure.
 """
 
 import logging
@@ -11,45 +12,54 @@ logger = logging.getLogger(__name__)
 
 _THREADS_END_S = 1.0
 _DATABASE_MS = 1000
-_TRIES = 3
+
+
+def begin() -> None:
+    """Look after downloads in this process from now on; for a worker, after its fork.
+
+    For Gunicorn's `post_worker_init` hook: quick, and it never raises. Without it, a process takes
+    part from its first job on. A process forked later has to call it itself.
+    """
+    from cacheapp.conf import conf  # noqa: PLC0415 (settings may not be there on import)
+    from cacheapp.downloads.host import host  # noqa: PLC0415
+
+    try:
+        if conf().download_root is not None:
+            host().wake()
+    except Exception:
+        logger.exception("worker %d: no downloads", os.getpid())
 
 
 def hand_over(pid: int) -> None:
-    """Give up the jobs of this worker, `pid`, whose threads are about to die with it.
+    """Release the jobs of this worker, `pid`, whose threads are about to die with it.
 
-    For Gunicorn's `worker_exit` hook: quick (about two seconds at most), and it never raises. What
-    it cannot write (a locked database) the heartbeat shows later. Its jobs are failed at once,
-    with the files that are whole counted, and partial files are removed.
+    For Gunicorn's `worker_exit` hook: quick (about two seconds at most), and it never raises. Others
+    adopt the jobs at once, and go on from the bytes on disk. What it cannot write (a locked
+    database) the missing heartbeat shows later.
     """
     from django.apps import apps  # noqa: PLC0415 (Gunicorn's master may call before Django is there)
 
     if pid != os.getpid() or not apps.ready:
         return
     try:
-        _give_up(pid)
+        _release()
     except Exception:
-        logger.exception("worker %d: its downloads were not handed over", pid)
+        logger.exception("worker %d: its downloads were not released", pid)
 
 
-def _give_up(pid: int) -> None:
+def _release() -> None:
     from django.db import connection  # noqa: PLC0415 (as above)
 
-    from cacheapp.downloads import ledger  # noqa: PLC0415
     from cacheapp.downloads.host import existing_host  # noqa: PLC0415
 
     host = existing_host()
     if host is None:  # it never had a job
         return
-    reason = f"its worker {pid} ended"
-    host.close(reason, _THREADS_END_S)
+    host.close(_THREADS_END_S)
     try:
         if connection.vendor == "sqlite":  # elsewhere than here, waiting 20 s for a lock is right
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA busy_timeout = {_DATABASE_MS}")
-        # Again, because the coordinator's last heartbeat may come in between reading and writing.
-        for _ in range(_TRIES):
-            left = [job for job in ledger.owned(host.owner) if not ledger.end_early(job, reason)]
-            if not left:
-                break
+        host.release()
     finally:
         connection.close()

@@ -17,17 +17,21 @@ from cacheapp.downloads import connections
 from cacheapp.downloads.digests import given_sha256
 from cacheapp.downloads.exchange import Sign
 from cacheapp.downloads.explanations import TransferAborted, TransferFailed
+from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.guards import Guard
-from cacheapp.downloads.journal import Journal, Published, is_there
-from cacheapp.downloads.partial import Leftover, Stem, find_leftovers, remove_partials
+from cacheapp.downloads.journal import Journal, Notes, Published
+from cacheapp.downloads.partial import Leftover, Stem, find_leftovers
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.pool import Pool, Tried
 from cacheapp.downloads.schedule import Queue
 from cacheapp.downloads.states import FileState
+from cacheapp.downloads.tally import Tally
 from cacheapp.downloads.transfer import Transfer
 from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
 
 logger = logging.getLogger(__name__)
+
+LOST = "its job was taken over by another process"
 
 
 @dataclasses.dataclass
@@ -44,7 +48,7 @@ class Run:
     `_lock` guards all fields below it, and is never held during I/O, nor while the pool's is taken.
     Invariant: an item waits in the queue, or its transfer is in `_transfers`, or its last report is
     final. Transfers are begun under the lock, so `stop` misses none: it either finds the transfer
-    or prevents it.
+    or prevents it. What others do to the job's files meanwhile is `fencing`'s affair.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Run:
         on_end: Callable[[], None],
         pool: Pool[Fetch],
         sign: Sign | None = None,
+        still_ours: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`still_ours`: whether the database has the plan's token; asked once, as the run starts."""
         self.plan = plan
         self.queue: Queue[Fetch] = Queue(plan.threads)  # the pool's lock guards it
         self.retries_made = 0  # only ever grows; read without the lock
@@ -65,14 +71,16 @@ class Run:
         self._on_end = on_end
         self._client = connections.client(plan.threads)
         self._job = plan.job.hex[:12]
-        self._journal = Journal(plan.directory, self._job)
-        self._published: dict[int, Published] = {}
+        self._still_ours = still_ours
+        self._fence = Fence(plan.directory, self._job, plan.token)
+        self._journal = Journal(self._fence.path, plan.token)
+        self._notes = Notes()
         self._leftovers: dict[int, Leftover] = {}
         self._began_s = clock.monotonic_s()
         self._lock = threading.Lock()
         self._transfers: dict[int, Transfer] = {}  # by position
         self._changed: dict[int, Report] = {}  # by position: the last report not yet recorded
-        self._progress = plan.done
+        self._tally = Tally(plan.done)
         self._more = True
         self._told_end = False
         self._stopped: str | None = None
@@ -81,7 +89,7 @@ class Run:
 
     def __repr__(self) -> str:
         waiting, active = self._pool.waiting(self)
-        return f"<Run {self.plan.job} waiting={waiting} active={active} {self._progress}>"
+        return f"<Run {self.plan.job} waiting={waiting} active={active}>"
 
     def start(self) -> None:
         """Make the directory and begin; raise `OSError` or `RuntimeError`, and nothing was begun."""
@@ -93,11 +101,14 @@ class Run:
 
     def _start(self) -> None:
         plan = self.plan
-        plan.directory.mkdir(parents=True, exist_ok=True)
+        self._fence.raise_()
+        if not self._still_ours():  # after the fence is there, or a taker may not see it
+            self._fence.withdraw()
+            self.stop(LOST, FileState.QUEUED, keep=True)
+            return
         if plan.resumable:
-            self._leftovers = find_leftovers(plan.directory, self._job)
-        if plan.journal:
-            self._published = self._journal.read()
+            self._leftovers = find_leftovers(self._fence.path, self._job)
+            self._notes = self._journal.read()
             self._journal.open()
         self._pool.add(self)
         if plan.items:
@@ -107,6 +118,8 @@ class Run:
 
     def feed(self, items: Sequence[Item]) -> None:
         """Queue more files. Ignored once the run was stopped."""
+        with self._lock:
+            self._tally.add(items)
         fetches = [(urlsplit(item.url).netloc.lower(), Fetch(item)) for item in items]
         self._pool.feed(self, fetches)
 
@@ -120,8 +133,7 @@ class Run:
     def count_refused(self, files: int) -> None:
         """Count files that failed before they were fed."""
         with self._lock:
-            failed = self._progress.files_failed + files
-            self._progress = dataclasses.replace(self._progress, files_failed=failed)
+            self._tally.add_refused(files)
 
     def no_more(self) -> None:
         """Say that all files were fed."""
@@ -186,10 +198,11 @@ class Run:
     def changes(self) -> tuple[list[Report], Progress]:
         """Return the reports that are not recorded yet, and the numbers that go with them."""
         with self._lock:
-            moving = sum(transfer.bytes_done for transfer in self._transfers.values())
-            progress = self._progress
-            reports = list(self._changed.values())
-        return reports, dataclasses.replace(progress, bytes_done=progress.bytes_done + moving)
+            moving = 0
+            for position, transfer in self._transfers.items():
+                self._tally.learn(position, transfer.total)
+                moving += transfer.bytes_done
+            return list(self._changed.values()), self._tally.progress(moving, more=self._more)
 
     def moving(self) -> list[tuple[str, int, int | None]]:
         """Return name, bytes and length of each file on its way."""
@@ -210,7 +223,7 @@ class Run:
         self._client.clear()
         self._journal.close()
         if not keep:
-            remove_partials(self.plan.directory, self._job)
+            self._fence.remove()
 
     def worked(self) -> None:
         """Tell the coordinator, once, when the last transfer has ended."""
@@ -254,14 +267,22 @@ class Run:
 
     def _found_whole(self, item: Item) -> Report | None:
         """Return that the file is there already: of a run that could not record it, or skipped."""
-        noted = self._published.get(item.position)
-        if self._limits.existing is Existing.SKIP:
-            target = self.plan.directory / item.name
-            if target.is_file() and item.size in {None, target.stat().st_size}:
-                return Report(item, FileState.SUCCEEDED, error="was there already")
-        if noted is None or not is_there(noted, self.plan.directory / item.name):
-            return None
-        return self._whole(item, noted, 0)
+        target = self.plan.directory / item.name
+        skips = self._limits.existing is Existing.SKIP and target.is_file()
+        if skips and item.size in {None, target.stat().st_size}:
+            return Report(item, FileState.SUCCEEDED, error="was there already")
+        if (noted := self._notes.of(item.position, target)) is not None:
+            return self._whole(item, noted, 0)
+        if self.plan.own and self.plan.token > 1:  # a power cut took the note, and left the name
+            target.unlink(missing_ok=True)
+        return None
+
+    def _named_meanwhile(self, item: Item) -> Report | None:
+        """Return that the run before this one named the file as we took over (`fencing`)."""
+        if self._journal.has_grown():
+            self._notes = self._journal.read()
+        noted = self._notes.of(item.position, self.plan.directory / item.name)
+        return None if noted is None else self._whole(item, noted, 0)
 
     def _begin(self, file: Fetch) -> Transfer | None:
         item = file.item
@@ -283,16 +304,24 @@ class Run:
         return Wanted(
             url=item.url,
             target=plan.directory / item.name,
-            stem=Stem(plan.directory, self._job, item.position, plan.token),
+            stem=Stem(self._fence.path, self._job, item.position, plan.token),
             sums=(given_sha256(item.sha256),) if item.sha256 else (),
             size=item.size,
             etag=item.etag,
             sign=self._sign,
             leftover=self._leftovers.get(item.position),
-            journal=self._journal if plan.journal else None,
+            journal=self._journal if plan.resumable else None,
         )
 
     def _failed(self, file: Fetch, transfer: Transfer, failed: TransferFailed) -> Tried:
+        if not failed.again and not self._fence.stands():
+            self.stop(LOST, FileState.QUEUED, keep=True)
+            self._end(Report(file.item, FileState.QUEUED, tries=transfer.tries))
+            return Tried()
+        if not failed.again and (report := self._named_meanwhile(file.item)) is not None:
+            transfer.discard()
+            self._end(report)
+            return Tried()
         retries = self.plan.retries
         wait_s = None
         if failed.again:
@@ -316,9 +345,4 @@ class Run:
         with self._lock:
             self._transfers.pop(report.item.position, None)
             self._changed[report.item.position] = report
-            whole = report.state is FileState.SUCCEEDED
-            self._progress = Progress(
-                self._progress.files_done + whole,
-                self._progress.files_failed + (report.state is FileState.FAILED),
-                self._progress.bytes_done + (report.bytes_done if whole else 0),
-            )
+            self._tally.end(report)

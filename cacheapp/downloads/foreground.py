@@ -7,6 +7,7 @@ bytes on disk stay, the job is paused, and the same command goes on with it.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import threading
@@ -20,11 +21,11 @@ from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.downloads import additions, ledger, live, pausing
 from cacheapp.downloads.addresses import Network
-from cacheapp.downloads.engine import Fetch, Run
+from cacheapp.downloads.engine import LOST, Fetch, Run
 from cacheapp.downloads.feeding import Feeder
+from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.plan import Progress
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.sources import Source
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 _FLUSH_S = 1.0
 _LOOK_S = 0.1
 _END_S = 5.0
-_PAUSED, _CANCELLED, _LOST = "paused", "cancelled", "its job was taken over by another process"
+_PAUSED, _CANCELLED = "paused", "cancelled"
 
 
 class JobBusy(CacheappError):
@@ -81,7 +82,7 @@ def take_job(wish: Wish, owner: Owner) -> tuple[DownloadJob, bool]:
         made = additions.create(wish.text, mark, wish.directory, wish.threads, owner)
         return made, False
     if job.state == JobState.CANCELLED:
-        remove_partials(wish.directory, job.id.hex[:12])
+        Fence(wish.directory, job.id.hex[:12], job.token).remove()
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ledger.is_orphan(job):
         threading.Event().wait(_LOOK_S)
@@ -139,7 +140,10 @@ class Foreground:
             plan, origins=origins, networks=plan.networks + wish.networks, trusted=trusted
         )
         pool: Pool[Fetch] = Pool(wish.threads, settings.download_max_per_host)
-        run = self._run = Run(plan, wish.limits, lambda: None, pool, wish.source.sign)
+        run = self._run = Run(
+            *(plan, wish.limits, lambda: None, pool, wish.source.sign),
+            still_ours=functools.partial(ledger.has_token, self._job.id, self._owner, plan.token),
+        )
         try:
             run.start()
         except (OSError, RuntimeError) as exc:
@@ -157,7 +161,8 @@ class Foreground:
         run.enforce()
         reports, progress = run.changes()
         try:
-            told = ledger.record(self._owner, {self._job.id: (reports, progress)})
+            changes = {self._job.id: (reports, progress)}
+            told = ledger.record(self._owner, changes, {self._job.id: run.plan.token})
             fields = ("files_total", "listed_all")
             self._total = DownloadJob.objects.values_list(*fields).get(id=self._job.id)
         except DatabaseError as exc:  # locked: the next flush tells it all again
@@ -167,7 +172,7 @@ class Foreground:
         run.recorded(reports)
         live.tell(run, self._meter)
         if told.lost:
-            run.stop(_LOST, FileState.QUEUED, keep=True)
+            run.stop(LOST, FileState.QUEUED, keep=True)
         elif told.cancelled:
             run.stop(_CANCELLED, FileState.CANCELLED)
         elif told.paused:
@@ -186,7 +191,7 @@ class Foreground:
     def _finish(self, run: Run) -> None:
         if self._feeder is not None:
             self._feeder.join(_END_S)
-        if run.stopped == _LOST:
+        if run.stopped == LOST:
             run.clean(keep=True)
         elif run.stopped == _PAUSED:
             self._put_down(run)

@@ -1,13 +1,15 @@
-"""Runs this process's jobs: one coordinator thread, made when the first job comes.
+"""Runs this process's jobs, and takes up those that others left: one coordinator thread.
 
 Views only wake it. It starts the transfers' threads (in a view that would take up to seconds), and
-is also the one flusher: it alone writes progress, at most a few times a second for all jobs
-together. Nothing here exists before the first job, and nothing crosses a fork: a child begins
-without coordinator, jobs or identity.
+is also the one flusher: it alone writes progress, about once a second for all jobs together. With
+nothing to do it asks the database one question now and then: is there a job that nobody runs?
+Nothing crosses a fork: a child begins without coordinator, jobs or identity.
 """
 
+import functools
 import logging
 import os
+import random
 import threading
 import uuid
 from uuid import UUID
@@ -15,28 +17,44 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from cacheapp import clock
-from cacheapp.conf import conf
-from cacheapp.downloads import ledger, live, pausing
-from cacheapp.downloads.engine import Fetch, Run
-from cacheapp.downloads.ledger import Owner, Told
+from cacheapp.conf import conf, state_dir
+from cacheapp.downloads import adopting, ledger, live, pausing
+from cacheapp.downloads.adopting import Watch
+from cacheapp.downloads.bell import Ear
+from cacheapp.downloads.engine import LOST, Fetch, Run
+from cacheapp.downloads.journal import Journal
+from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.plan import Progress
+from cacheapp.downloads.plan import Report
 from cacheapp.downloads.pool import Pool
+from cacheapp.downloads.rows import progress_of
+from cacheapp.downloads.seats import seats
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.wanted import Limits
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0
+_LISTEN_S = 0.2
+"""How often the bell is heard; a read of eight bytes."""
+_LOOKS = 6
+"""In the time within which a lost job is to be gone on with: each is a heartbeat, or a look for jobs."""
+_PATIENCE = 0.6
+"""After which part of that time a job without a heartbeat counts as lost. The rest is for looking:
+to see the last heartbeat up to one look late, and that it is too old, another."""
 _CANCELLED = "cancelled"
 _PAUSED = "paused"
+_RELEASED = "released: its process ends"
 
 
 class Host:
     """The coordinator of one process.
 
     `_lock` guards `_thread`, `_closed` and `_runs`. The coordinator alone changes `_runs`, so it
-    reads them without; `_closed` only ever becomes true, and a late look costs one tick.
+    reads them without; `_closed` only ever becomes true, and a late look costs one tick. All other
+    mutable fields are the coordinator's alone.
+
+    Invariant: a job is never adopted or started here while an earlier run of it is in `_runs`.
     """
 
     def __init__(self) -> None:
@@ -46,10 +64,15 @@ class Host:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, Run] = {}
-        self._meters: dict[UUID, live.Meter] = {}  # the coordinator's alone
+        self._meters: dict[UUID, live.Meter] = {}
+        self._watch = Watch()
+        self._ear = Ear()
+        self._answered = True
         settings = conf()
         self._pool: Pool[Fetch] = Pool(
-            settings.download_max_threads, settings.download_max_per_host
+            settings.download_max_threads,
+            settings.download_max_per_host,
+            seats(state_dir() / "downloads.seats", settings.download_max_host_threads),
         )
         self._pool.on_free = self._wanted.set
 
@@ -63,35 +86,43 @@ class Host:
                 )
                 self._thread.start()
 
-    def close(self, reason: str, within_s: float) -> None:
-        """Stop all transfers and take no more jobs; return when they have ended, or it is late."""
+    def close(self, within_s: float) -> None:
+        """Stop all transfers and take no more jobs; return when they have ended, or it is late.
+
+        What is on disk stays, for whoever goes on.
+        """
         deadline_s = clock.monotonic_s() + within_s
         with self._lock:
             self._closed = True
             runs = list(self._runs.values())
             thread = self._thread
         for run in runs:
-            run.stop(reason)
+            run.stop(_RELEASED, FileState.QUEUED, keep=True)
         self._wanted.set()
         for run in runs:
             run.join(max(0.0, deadline_s - clock.monotonic_s()))
         if thread is not None:
             thread.join(max(0.0, deadline_s - clock.monotonic_s()))
 
+    def release(self) -> None:
+        """Let go of all jobs, after `close`. May raise `DatabaseError`: then others find them lost."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            adopting.release(run.plan.job, self.owner, run.plan.token, *run.changes())
+        adopting.release_rest(self.owner)
+
     def _coordinate(self) -> None:
         busy = True
         while not self._closed:
-            flush_s = min(_FLUSH_S, conf().download_heartbeat_s / 4)
-            self._wanted.wait(flush_s if busy else None)
-            self._wanted.clear()
+            self._rest(busy=busy)
             try:
                 busy = self._tick()
+                self._heard_from_database()
             except DatabaseError as exc:  # locked, or gone: the next tick tells it all again
-                busy = True
+                busy = bool(self._runs)
                 connection.close()  # it may be the connection: the next tick has a new one
-                logger.warning(
-                    "downloads: progress not recorded: %s", exc, extra={"event": "flush_failed"}
-                )
+                self._not_heard_from_database(exc)
             except Exception:  # a coordinator that dies leaves jobs that nobody ends
                 busy = True
                 logger.exception("downloads: coordinator")
@@ -99,38 +130,91 @@ class Host:
                 connection.close()
         connection.close()
 
+    def _rest(self, *, busy: bool) -> None:
+        """Wait until somebody wakes us, the bell rings, or it is time for a look."""
+        within_s = conf().download_heartbeat_s / _LOOKS
+        # Not all workers in the same moment; never later than their heartbeats are expected.
+        within_s = min(_FLUSH_S, within_s) if busy else within_s * random.uniform(0.8, 1.0)  # noqa: S311
+        until_s = clock.monotonic_s() + within_s
+        while not self._ear.rang():
+            left_s = until_s - clock.monotonic_s()
+            if left_s <= 0 or self._wanted.wait(min(left_s, _LISTEN_S)):
+                break
+        self._wanted.clear()
+
+    def _heard_from_database(self) -> None:
+        if not self._answered:
+            self._answered = True
+            logger.info("downloads: the database answers", extra={"event": "database_answers"})
+
+    def _not_heard_from_database(self, exc: DatabaseError) -> None:
+        if self._runs or self._answered:  # without runs once: it may not be there at all
+            self._answered = False
+            what = "progress not recorded" if self._runs else "no look for jobs; was it migrated?"
+            logger.warning("downloads: %s: %s", what, exc, extra={"event": "flush_failed"})
+
     def _tick(self) -> bool:
-        """Do everything that is to be done now; return whether any job is unfinished."""
+        """Do everything that is to be done now; return whether any job here is unfinished."""
         for run in self._runs.values():
             run.enforce()
         # Asked first: what a run that has ended reports from here on is all there is.
         over = [run for run in self._runs.values() if run.ended]
+        jobs = adopting.unfinished()
+        others = [job for job in jobs if job.owner != self.owner.token]
+        if self._runs or len(others) < len(jobs):
+            self._flush()
+        for run in over:
+            self._finish(run)
+        self._adopt(others)
+        self._pool.refill()
+        return self._start_waiting() or bool(self._runs)
+
+    def _flush(self) -> None:
+        """Record what the runs have done, with a heartbeat, and heed what is asked of them."""
         changes = {job_id: run.changes() for job_id, run in self._runs.items()}
-        told = ledger.record(self.owner, changes)
+        tokens = {job_id: run.plan.token for job_id, run in self._runs.items()}
+        told = ledger.record(self.owner, changes, tokens)
         for job_id, run in self._runs.items():
             run.recorded(changes[job_id][0])
             live.tell(run, self._meters.setdefault(job_id, live.Meter()))
             if job_id in told.lost:
-                run.stop("its job was ended by another worker")
+                run.stop(LOST, FileState.QUEUED, keep=True)
             elif job_id in told.cancelled:
                 run.stop(_CANCELLED, aborted=FileState.CANCELLED)
             elif job_id in told.paused:
                 run.stop(_PAUSED, aborted=FileState.QUEUED, keep=True)
-        for run in over:
-            self._finish(run)
-        return self._start_waiting(told) or bool(self._runs)
 
-    def _start_waiting(self, told: Told) -> bool:
+    def _adopt(self, others: list[DownloadJob]) -> None:
+        """Take up a job that nobody runs, if there is a thread for it, and look again at once.
+
+        One at a time: so other workers have their share of them.
+        """
+        patience_s = conf().download_heartbeat_s * _PATIENCE
+        for job in self._watch.look(others, clock.monotonic_s(), patience_s):
+            if self._closed or job.id in self._runs:
+                continue
+            if job.destination:
+                silent = f"no sign of life for {patience_s:g} s"
+                adopting.settle(job, f"process {job.owner_pid} ended or hangs: {silent}")
+                continue
+            wanted = job.cancel_asked or job.pause_asked or self._pool.has_room()
+            if wanted and adopting.adopt(job, self.owner):
+                self._wanted.set()
+                return
+
+    def _start_waiting(self) -> bool:
         """Start queued jobs, oldest first, while there are threads; return whether any is left.
 
         A job that finds none has the next one that gets free, and from then on its fair share.
         """
         left = False
         for job in ledger.waiting(self.owner):
-            if job.id in told.cancelled:
-                left |= not ledger.end_early(job, "")
-            elif job.id in told.paused:
-                left |= not pausing.pause(job.id, self.owner, [], Progress(), "")
+            if job.id in self._runs:  # its earlier run has not ended yet
+                left = True
+            elif job.cancel_asked:
+                self._end(job, "")
+            elif job.pause_asked:
+                pausing.pause(job.id, self.owner, [], progress_of(job), "")
             elif left or self._closed or not self._pool.reserve() or not self._start(job):
                 left = True
         if not left:
@@ -141,46 +225,73 @@ class Host:
         """Give a queued job its threads; return whether it is queued no longer."""
         settings = conf()
         if settings.download_root is None:
-            return ledger.end_early(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
+            self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
+            return True
         plan = ledger.start(job, self.owner, settings.download_root)
         if plan is None:
             return False  # cancelled a moment ago: the next tick ends it
         limits = Limits(
             max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
         )
-        run = Run(plan, limits, self._wanted.set, self._pool)
+        still_ours = functools.partial(ledger.has_token, job.id, self.owner, plan.token)
+        run = Run(plan, limits, self._wanted.set, self._pool, still_ours=still_ours)
         with self._lock:
             self._runs[job.id] = run
         try:
             run.start()
+        except DatabaseError:  # it has not said whether the job is ours: nothing was begun
+            run.stop(_RELEASED, FileState.QUEUED, keep=True)
         except (OSError, RuntimeError) as exc:
             run.stop(f"could not be started: {getattr(exc, 'strerror', None) or exc}")
             self._wanted.set()
         if self._closed:  # closed a moment ago, without having seen this run
-            run.stop("its worker ended")
+            run.stop(_RELEASED, FileState.QUEUED, keep=True)
         logger.info(
             *("job %s: %d files with %d threads", job.id, job.files_total, plan.threads),
             extra={"event": "job_started", "job": str(job.id)},
         )
         return True
 
+    def _end(self, job: DownloadJob, error: str) -> None:
+        """End a queued job of ours without a run; what an earlier one has fetched counts."""
+        fence = ledger.fence_of(job, job.token)
+        reports: list[Report] = []
+        if fence is not None and fence.is_wanted():
+            fence.raise_()
+            if not ledger.has_token(job.id, self.owner, job.token):
+                fence.withdraw()
+                return
+            notes = Journal(fence.path, fence.token).read()
+            for item in ledger.unfinished(job.id):
+                noted = notes.of(item.position, fence.directory / item.name)
+                if noted is not None:
+                    whole = (FileState.SUCCEEDED, noted.size, "", noted.sha256)
+                    reports.append(Report(item, *whole))
+        if adopting.end_waiting(job, self.owner, reports, error) and fence is not None:
+            fence.remove()
+
     def _finish(self, run: Run) -> None:
         reports, progress = run.changes()
-        paused = run.stopped == _PAUSED
-        if paused:
-            ours = pausing.pause(run.plan.job, self.owner, reports, progress, "")
-            state = JobState.PAUSED if ours else None
+        job_id, stopped = run.plan.job, run.stopped
+        keep = stopped in {_PAUSED, _RELEASED, LOST}
+        state: JobState | None = None
+        if stopped == _PAUSED:
+            if pausing.pause(job_id, self.owner, reports, progress, ""):
+                state = JobState.PAUSED
+        elif keep:  # not ours any more; or it is, and somebody may go on with it
+            if adopting.release(job_id, self.owner, run.plan.token, reports, progress):
+                state = JobState.QUEUED
         else:
-            error = "" if run.stopped in {None, _CANCELLED} else run.stopped or ""
-            state = ledger.finish(run.plan.job, self.owner, reports, progress, error)
-        run.clean(keep=paused)
+            error = "" if stopped in {None, _CANCELLED} else stopped or ""
+            state = ledger.finish(job_id, self.owner, reports, progress, error)
+        run.clean(keep=keep)
         with self._lock:
-            del self._runs[run.plan.job]
-        self._meters.pop(run.plan.job, None)
+            del self._runs[job_id]
+        self._meters.pop(job_id, None)
         logger.log(
             logging.INFO if state is JobState.SUCCEEDED else logging.WARNING,
-            *("job %s: %s, %d whole", run.plan.job, state or "lost", progress.files_done),
-            extra={"event": "job_ended", "job": str(run.plan.job), "state": state or "lost"},
+            *("job %s: %s, %d whole", job_id, state or "lost", progress.files_done),
+            extra={"event": "job_ended", "job": str(job_id), "state": state or "lost"},
         )
 
 

@@ -1,11 +1,13 @@
-"""What was given its final name, noted beside the files a moment before it happens.
+"""What was given its final name, noted in the run's directory a moment before it happens.
 
 The database hears of a file up to a second after it got its name. Who goes on after a kill in that
 second finds a file with the wanted name, and has to know whether it is the one that was fetched:
-it is, if the inode and the size are those that the journal tells. A line is one `write` to a file
-opened for appending, so that lines of many threads do not mix.
+it is, if the inode and the size are those that a note tells. Each run has a journal of its own; the
+notes of those before it stay beside it, with the directory that was taken over (`fencing`). A line
+is one `write` to a file opened for appending, so that lines of many threads do not mix.
 """
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -21,16 +23,18 @@ class Published:
 
 
 class Journal:
-    """The notes of one job in one directory."""
+    """The notes of all runs of one job; `open` begins those of this one."""
 
-    def __init__(self, directory: Path, job: str) -> None:
-        self.path = directory / f".{job}.journal"
+    def __init__(self, directory: Path, token: int) -> None:
+        self._directory = directory
+        self._token = token
         self._descriptor: int | None = None
+        self._read_bytes = 0
 
     def open(self) -> None:
         """Begin to append."""
         flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o600)
+        self._descriptor = os.open(self._directory / f"{self._token}.journal", flags, 0o600)
 
     def note(self, position: int, published: Published) -> None:
         """Write a line; whoever is killed after it may or may not have renamed the file."""
@@ -44,25 +48,56 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def read(self) -> dict[int, Published]:
-        """Return the last note of each position; a line that was cut short counts as none."""
-        try:
-            lines = self.path.read_text(encoding="ascii").splitlines(keepends=True)
-        except FileNotFoundError:
-            return {}
-        found = {}
-        for line in lines:
-            if not line.endswith("\n") or len(line.split()) != 4:  # noqa: PLR2004 (a whole line's)
-                continue
-            position, size, inode, sha256 = line.split()
-            found[int(position)] = Published(int(size), sha256.strip("-"), int(inode))
+    def read(self) -> "Notes":
+        """Return all notes, those of the newest run last."""
+        notes = Notes()
+        self._read_bytes = self._earlier_bytes()
+        for path in sorted(self._directory.glob("*.journal"), key=_token_of):
+            with contextlib.suppress(FileNotFoundError):  # taken over from us in this moment
+                notes.add(path.read_text(encoding="ascii"))
+        return notes
+
+    def has_grown(self) -> bool:
+        """Return whether an earlier run has noted something since `read`."""
+        return self._earlier_bytes() > self._read_bytes
+
+    def _earlier_bytes(self) -> int:
+        found = 0
+        for path in self._directory.glob("*.journal"):
+            if _token_of(path) != self._token:
+                with contextlib.suppress(FileNotFoundError):
+                    found += path.stat().st_size
         return found
 
 
-def is_there(published: Published, target: Path) -> bool:
-    """Return whether `target` is that very file."""
-    try:
-        found = target.stat(follow_symlinks=False)
-    except OSError:
-        return False
-    return (found.st_size, found.st_ino) == (published.size, published.inode)
+class Notes:
+    """What journals tell, by position. One position may have several notes: of several runs."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, list[Published]] = {}
+
+    def add(self, text: str) -> None:
+        """Read the text of a journal; a line that was cut short counts as none."""
+        for line in text.splitlines(keepends=True):
+            if not line.endswith("\n") or len(line.split()) != 4:  # noqa: PLR2004 (a whole line's)
+                continue
+            position, size, inode, sha256 = line.split()
+            published = Published(int(size), sha256.strip("-"), int(inode))
+            self._found.setdefault(int(position), []).append(published)
+
+    def of(self, position: int, target: Path) -> Published | None:
+        """Return the newest note that tells of the very file at `target`."""
+        noted = self._found.get(position)
+        if not noted:
+            return None
+        try:
+            found = target.stat(follow_symlinks=False)
+        except OSError:
+            return None
+        there = (found.st_size, found.st_ino)
+        return next((it for it in reversed(noted) if (it.size, it.inode) == there), None)
+
+
+def _token_of(path: Path) -> int:
+    digits = path.name.removesuffix(".journal")
+    return int(digits) if digits.isascii() and digits.isdigit() else 0

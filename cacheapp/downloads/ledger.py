@@ -1,8 +1,8 @@
 """What the database knows about downloads: how a job is made, and what its owner writes.
 
 Invariants, each held by a transaction:
-- A job is moved by its owner, or by whoever finds its heartbeat too old; by compare-and-set on
-  "unfinished and still so" (`mine`, `end_early`), so that exactly one of them ends it.
+- A job is moved by its owner, by compare-and-set on "unfinished and still mine" (`mine`), or by who
+  makes it his (`adopting`, `pausing.take`); so exactly one ends it.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
@@ -20,24 +20,23 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Value
+from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from cacheapp.conf import conf
+from cacheapp.downloads import bell
 from cacheapp.downloads.addresses import read_networks
+from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
-from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
-from cacheapp.downloads.rows import close, grow, now, progress_of, put_down, same, write
+from cacheapp.downloads.rows import close, grow, now, progress_of, same, write
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
-    FileState,
     JobState,
-    file_sources,
     outcome,
     sources,
 )
@@ -157,7 +156,7 @@ def start(
         token=job.token,
         more=stream,
         resumable=True,
-        journal=bool(job.destination),
+        own=not job.destination,
         retries=Retries(tries=settings.download_tries),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
@@ -175,19 +174,32 @@ def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple
 
 
 @transaction.atomic
-def record(owner: Owner, changes: Mapping[UUID, tuple[list[Report], Progress]]) -> Told:
-    """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction."""
+def record(
+    owner: Owner,
+    changes: Mapping[UUID, tuple[list[Report], Progress]],
+    tokens: Mapping[UUID, int] | None = None,
+) -> Told:
+    """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
+
+    `tokens`: those of the runs. A job with another one went through other hands meanwhile, though it
+    is ours again: that run has lost it.
+    """
     moment = now()
     owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
     owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
     jobs = {job.id: job for job in owned_now}
+    ours = {
+        job_id
+        for job_id in changes
+        if job_id in jobs and jobs[job_id].token == (tokens or {}).get(job_id, jobs[job_id].token)
+    }
     for job_id, (reports, progress) in changes.items():
-        if job_id in jobs and (reports or not same(jobs[job_id], progress)):
+        if job_id in ours and (reports or not same(jobs[job_id], progress)):
             write(reports, grow(job_id, **dataclasses.asdict(progress)))
     return Told(
         cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_asked),
         paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_asked),
-        lost=frozenset(changes.keys() - jobs.keys()),
+        lost=frozenset(changes.keys() - ours),
     )
 
 
@@ -217,51 +229,19 @@ def ask_cancel(job_id: UUID) -> bool:
     A paused one, which nobody has to be alive for, is cancelled at once.
     """
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    changed = asked.update(cancel_asked=True, generation=F("generation") + 1)
-    return bool(changed) or _cancel_paused(job_id)
+    if asked.update(cancel_asked=True, generation=F("generation") + 1):
+        transaction.on_commit(bell.ring)
+        return True
+    return _cancel_paused(job_id)
 
 
 def is_orphan(job: DownloadJob) -> bool:
-    """Return whether the job is unfinished and its owner has given no sign of life for too long."""
+    """Return whether the job is unfinished and its owner has given no sign of life for too long.
+
+    By wall clocks: for a look from outside. Who adopts watches for himself (`adopting.Watch`).
+    """
     age = now() - job.heartbeat_at
     return job.state in OWNED_JOB and age.total_seconds() > conf().download_heartbeat_s
-
-
-def end_early(job: DownloadJob, error: str) -> bool:
-    """End a job whose owner no longer can; return whether it was we who did.
-
-    The job's directory is the truth about its files: a final name there means a whole file, also
-    when the owner had no time to record it. Nothing happens if the job has changed since `job` was
-    read: another worker was first, or its owner lives.
-    """
-    root = conf().download_root
-    directory = None if root is None else directory_of(job.id, root)
-    whole = _whole_files(directory)
-    with transaction.atomic():
-        same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
-        found = DownloadJob.objects.select_for_update().filter(same).first()
-        if found is None or found.state not in OWNED_JOB:
-            return False
-        if found.destination:  # somebody's terminal: the same command goes on with it
-            put_down(found, error)
-            return True
-        rows = found.files.filter(state__in=file_sources(FileState.SUCCEEDED))
-        reports = [
-            Report(Item(row.pk, row.position, row.url, row.name), FileState.SUCCEEDED, size)
-            for row in rows
-            if (size := whole.get(row.name)) is not None
-        ]
-        write(reports, grow(found.id))
-        done = found.files.filter(state=FileState.SUCCEEDED).count()
-        state = outcome(total=found.files_total, done=done, cancel_asked=found.cancel_asked)
-        close(found, state, "" if state is JobState.SUCCEEDED else error)
-    if directory is not None:
-        remove_partials(directory)
-    logger.warning(
-        *("job %s: %s: %s", job.id, state, error or "cancelled before it began"),
-        extra={"event": "job_ended", "job": str(job.id), "state": state},
-    )
-    return True
 
 
 def owned(owner: Owner) -> list[DownloadJob]:
@@ -274,21 +254,30 @@ def mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
     return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
 
 
+def has_token(job_id: UUID, owner: Owner, token: int) -> bool:
+    """Return whether the job is still the owner's, with that token."""
+    return mine(job_id, owner).filter(token=token).exists()
+
+
+def fence_of(job: DownloadJob, token: int) -> Fence | None:
+    """Return the fence of a job's run; `None` where nobody says where downloads arrive."""
+    root = conf().download_root
+    if root is None and not job.destination:
+        return None
+    return Fence(place_of(job, root), job.id.hex[:12], token)
+
+
 @transaction.atomic
 def _cancel_paused(job_id: UUID) -> bool:
     found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
     if found is None:
         return False
+    found.token += 1
+    grow(found.id, token=found.token)
     close(found, JobState.CANCELLED, "")
+    fence = fence_of(found, found.token)
+    if fence is not None and fence.is_wanted():
+        # Before the end can be seen: whoever paused it and sleeps since must name no file after it.
+        fence.raise_()
+        transaction.on_commit(fence.remove)
     return True
-
-
-def _whole_files(directory: Path | None) -> dict[str, int]:
-    """Return the size of each final name in a job's directory."""
-    if directory is None or not directory.is_dir():
-        return {}
-    return {
-        path.name: path.stat().st_size
-        for path in directory.iterdir()
-        if not path.name.startswith(".") and path.is_file()
-    }

@@ -5,9 +5,9 @@ after a kill, whatever the database had time to hear:
 
     .<job>-<position>.<token>.<total or x>.<validator>.part
 
-The name is there before the first byte. Bytes of another representation go to another name: a file
+It lies in the directory of its run (`fencing`). The name is there before the first byte. Bytes of another representation go to another name: a file
 whose name and bytes belong to two objects cannot come to be, in whatever line a process is killed.
-`token` is the owner's fencing token: who takes a job over writes to a file of his own, so that an
+`token` is the run's fencing token: who takes a job over writes to a file of his own, so that an
 owner who was only asleep cannot write into it.
 """
 
@@ -149,15 +149,6 @@ def find_leftovers(directory: Path, job: str) -> dict[int, Leftover]:
             if have.size and (before is None or before.have.size < have.size):
                 found[int(match[2])] = left
     return found
-
-
-def remove_partials(directory: Path, job: str | None = None) -> None:
-    """Remove what transfers that ended without a word have left behind; of one job, or of all."""
-    for pattern in (
-        (".*.part", ".*.journal") if job is None else (f".{job}-*.part", f".{job}.journal")
-    ):
-        for path in directory.glob(pattern):
-            path.unlink(missing_ok=True)
 
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q
 
+from cacheapp.downloads import bell
 from cacheapp.downloads.ledger import Owner, is_orphan, mine
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.names import REFUSED
@@ -27,7 +28,10 @@ from cacheapp.downloads.states import (
 def ask_pause(job_id: UUID) -> bool:
     """Leave word that a job is to pause; return whether it was queued or running."""
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    return bool(asked.update(pause_asked=True, generation=F("generation") + 1))
+    found = asked.update(pause_asked=True, generation=F("generation") + 1)
+    if found:
+        transaction.on_commit(bell.ring)
+    return bool(found)
 
 
 @transaction.atomic
@@ -56,6 +60,7 @@ def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
         return False
     generation = grow(
         job.id,
+        token=F("token") + 1,
         state=JobState.QUEUED,
         owner=owner.token,
         owner_pid=owner.pid,

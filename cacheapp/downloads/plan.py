@@ -52,9 +52,10 @@ class Plan:
     more: bool = False
     """Whether `feed` will bring more items, until `no_more`."""
     resumable: bool = False
-    """Whether what is on disk may be gone on from, by this run and by one after it."""
-    journal: bool = False
-    """Whether final names are noted: where other files may lie beside those of the job."""
+    """Whether what is on disk may be gone on from, by this run and by one after it; then final
+    names are noted."""
+    own: bool = False
+    """Whether the directory is the job's alone: no file in it is anybody else's."""
     retries: Retries = dataclasses.field(default_factory=Retries)
     max_bytes: int | None = None
     """Of all files together."""

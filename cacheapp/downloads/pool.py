@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cacheapp import clock
 from cacheapp.downloads.schedule import Hosts, Queue, fairest
+from cacheapp.downloads.seats import Seats
 from cacheapp.downloads.wanted import Buffer
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,12 @@ class Pool(Generic[T]):
     a thread waits no longer than until the next moment at which time alone makes work possible.
     """
 
-    def __init__(self, threads: int, per_host: int | None = None) -> None:
+    def __init__(
+        self, threads: int, per_host: int | None = None, seats: Seats | None = None
+    ) -> None:
+        """`seats`: each thread needs one, where they are given."""
         self.threads = threads
+        self._seats = seats
         self.on_free: Callable[[], None] = lambda: None
         """Called when a thread that `reserve` asked for is free."""
         self._lock = threading.Lock()
@@ -98,14 +103,24 @@ class Pool(Generic[T]):
             for host, file in files:
                 job.queue.add(host, file)
             self._changed.notify(len(files))
+        self.refill()
+
+    def refill(self) -> None:
+        """Start the threads that are missing, if there are seats for them."""
+        with self._changed:
             work = sum(
                 min(found.queue.threads, len(found.queue) + found.queue.active)
                 for found in self._jobs
             )
             missing = min(self.threads, work) - self._alive
             self._alive += max(0, missing)
-        for started in range(missing):
-            self._start(missing - started)
+        left = missing
+        while left > 0 and self._start(left):
+            left -= 1
+        if self._seats is not None:
+            with self._changed:
+                hungry = work > 0 and not self._alive
+            self._seats.hunger(hungry=hungry)
 
     def close(self, job: Jobs[T]) -> None:
         """Begin none of a job's files any more."""
@@ -147,22 +162,49 @@ class Pool(Generic[T]):
                 self._changed.notify_all()
             return free
 
-    def _start(self, left: int) -> None:
-        """Start one of `left` threads that are counted already."""
+    def has_room(self) -> bool:
+        """Return whether a thread is free, or may be started."""
+        with self._changed:
+            return sum(job.queue.active for job in self._jobs) < self.threads
+
+    def at_work(self) -> int:
+        """Return how many threads are at a file."""
+        with self._changed:
+            return sum(job.queue.active for job in self._jobs)
+
+    def _start(self, left: int) -> bool:
+        """Start one of `left` threads that are counted already; if not, none of them is any more."""
         with self._changed:
             self._number += 1
             name = f"download-{self._number}"
+        if self._seats is not None and not self._seats.take():
+            with self._changed:
+                self._alive -= left
+            return False
         try:
             threading.Thread(target=self._serve, name=name, daemon=True).start()
         except RuntimeError:  # the system has no more threads: go on with fewer, if any
+            self._leave()
             with self._changed:
                 self._alive -= left
                 alive = self._alive
             if not alive:
                 raise
             logger.warning("downloads go on with %d threads: the system has no more", alive)
+            return False
+        return True
+
+    def _leave(self) -> None:
+        if self._seats is not None:
+            self._seats.give()
 
     def _serve(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._leave()
+
+    def _work(self) -> None:
         buffer = Buffer()
         while (taken := self._take()) is not None:
             job, host, file, grow = taken
@@ -180,7 +222,11 @@ class Pool(Generic[T]):
 
     def _take(self) -> tuple[Jobs[T], str, T, bool] | None:
         """Return the next file to fetch, and whether to start another thread; `None`: end this one."""
+        needed = self._seats is not None and self._seats.is_to_give_up_one()
         with self._changed:
+            if needed and self._alive > 1:
+                self._alive -= 1
+                return None
             give_up_s = clock.monotonic_s() + _IDLE_S
             while True:
                 now_s = clock.monotonic_s()

@@ -1,7 +1,8 @@
 """Removes a job that nobody runs, with or without its files.
 
-The rows go first: a job that is there has its files. Who is killed in between leaves a directory
-that no job names. Nobody can take the job up meanwhile, because taking it locks the same row.
+Invariant: once the rows are gone, no former owner, however long it slept, gives a file of the job its
+name: the fence is raised before that can be seen. Who is killed between the rows and the files leaves
+a directory that no job names. Nobody can take the job up meanwhile: that locks the same row.
 """
 
 import logging
@@ -9,10 +10,8 @@ import shutil
 
 from django.db import transaction
 
-from cacheapp.conf import conf
-from cacheapp.downloads.ledger import directory_of
+from cacheapp.downloads.ledger import fence_of
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.partial import remove_partials
 from cacheapp.downloads.states import OWNED_JOB
 from cacheapp.errors import CacheappError
 
@@ -37,19 +36,17 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
             raise NotRemoved("somebody else has removed it")
         if found.state in OWNED_JOB:
             raise NotRemoved(f"the job is {found.state}; expected one that is paused or has ended")
+        fence = fence_of(found, found.token + 1)
+        if fence is not None and fence.is_wanted():
+            fence.raise_()
         found.delete()
-    root = conf().download_root
     logger.info(
         *("job %s: removed, files %s", job.id, "too" if with_files else "kept"),
         extra={"event": "job_removed", "job": str(job.id)},
     )
-    if root is None or job.destination:
+    if fence is None:
         return True
-    directory = directory_of(job.id, root)
-    if not directory.is_dir():
-        return False
+    fence.remove()
     if with_files:
-        shutil.rmtree(directory, ignore_errors=True)
-    else:
-        remove_partials(directory)
-    return directory.exists()
+        shutil.rmtree(fence.directory, ignore_errors=True)
+    return fence.directory.exists()

@@ -60,7 +60,7 @@ def _list(request: HttpRequest) -> HttpResponseBase:
     limit = whole_number(request, "limit", DEFAULT_LISTED, 1, MAX_LISTED)
     state = one_of(request, "state", JobState)
     found, after = jobs_after(request, limit, state)
-    shown = [job_shown(moves.settled(job)) for job in found]
+    shown = [job_shown(job) for job in found]
     return answer(HTTPStatus.OK, jobs=shown, next=after)
 
 
@@ -71,16 +71,15 @@ def _order(request: HttpRequest) -> HttpResponseBase:
     body = read_json(request, BODY_LIMIT_BYTES)
     who = caller(request)
     wanted = Request(who.name, _idempotency_key(request), body)
-    runner = host()
     try:
         job, made = wanted.placed(), False
         if job is None:
             order = read_wanted(request, body)
-            job, made = wanted.place(order, runner.owner, who.user_id)
+            job, made = wanted.place(order, host().owner, who.user_id)
     except KeyUsed as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
-        transaction.on_commit(runner.wake)  # at once, unless the project wraps requests
+        transaction.on_commit(host().wake)  # at once, unless the project wraps requests
     return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
 
 

@@ -25,6 +25,7 @@ ENDPOINTS = {
     "GET /api/downloads": "the newest downloads: ?limit=... (to 100) &state=...",
     "GET /api/downloads/<id>": "where a download is, from any worker",
     "GET /api/downloads/<id>/files": "its files: ?limit=... (to 1000) &state=...",
+    "GET /api/downloads/<id>/events": "server-sent events about it: ?files=1 about its files too",
     "POST /api/downloads/<id>/pause": "pause it, from any worker; also /resume, /cancel, /retry",
     "DELETE /api/downloads/<id>": "cancel it; with ?files=keep or ?files=delete remove it",
     "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",

@@ -11,8 +11,9 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads import ledger, live, pausing
-from cacheapp.downloads.host import existing_host, host
+from cacheapp.downloads import asking, ledger, live
+from cacheapp.downloads.asking import NotNow
+from cacheapp.downloads.host import host
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.rows import now
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
@@ -97,10 +98,10 @@ def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
     if action is None:
         wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
         return refusal(request, HTTPStatus.BAD_REQUEST, wrong)
-    if not action(job):
-        job.refresh_from_db()
-        wrong = f"The job is {job.state} by now; that cannot be done to it any more."
-        return refusal(request, HTTPStatus.CONFLICT, wrong)
+    try:
+        action(job)
+    except NotNow as exc:
+        return refusal(request, HTTPStatus.CONFLICT, str(exc))
     return HttpResponseRedirect(_address(job))
 
 
@@ -118,40 +119,12 @@ def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
     return job
 
 
-def _cancel(job: DownloadJob) -> bool:
-    done = ledger.ask_cancel(job.id)
-    _wake(job)
-    return done
-
-
-def _pause(job: DownloadJob) -> bool:
-    done = pausing.ask_pause(job.id)
-    _wake(job)
-    return done
-
-
-def _go_on(job: DownloadJob) -> bool:
-    """Take the job, for this worker; one begun at a terminal is gone on with there."""
-    if job.fingerprint:
-        return False
-    runner = host()
-    if done := pausing.take(job, runner.owner):
-        transaction.on_commit(runner.wake)
-    return done
-
-
 _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
-    "pause": _pause,
-    "resume": _go_on,
-    "cancel": _cancel,
-    "retry": _go_on,
+    "pause": asking.pause,
+    "resume": asking.resume,
+    "cancel": asking.cancel,
+    "retry": asking.retry,
 }
-
-
-def _wake(job: DownloadJob) -> None:
-    """Have the owner look at once if that is this worker; others look about once a second."""
-    if (runner := existing_host()) is not None and job.owner == runner.owner.token:
-        runner.wake()
 
 
 def _job(job_id: UUID) -> DownloadJob:

@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from cacheapp.downloads import live
+from cacheapp.downloads import ledger, live
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.states import FileState, JobState
 
@@ -60,6 +60,7 @@ def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "rate_bps": rate_bps,
         "eta_s": _eta_s(job, rate_bps),
         "owner_pid": job.owner_pid,
+        "owner_lost": ledger.is_orphan(job),
         "adoptions": job.adoptions,
         "generation": job.generation,
         "created_at": _time(job.created_at),

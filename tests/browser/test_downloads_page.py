@@ -1,5 +1,7 @@
 """A download in a browser: ordered, watched to its end, steered, and gone on with by another worker."""
 
+import os
+import signal
 from typing import Any
 
 from playwright.sync_api import Page, expect
@@ -90,3 +92,23 @@ def test_an_order_works_without_javascript(
         return page.locator("[data-state]").inner_text() == "cancelled"
 
     until(cancelled, "the job to be cancelled", 60)
+
+
+def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_killed(
+    watched: Watched, origin: Origin
+) -> None:
+    page = watched.page
+    _order(
+        page,
+        [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=700" for n in range(24)],
+        threads=2,
+    )
+    expect(page.locator(".files li", has_text="succeeded").first).to_be_visible(timeout=PATIENCE_MS)
+    owner = int(page.locator("[data-owner]").inner_text())
+    os.kill(owner, signal.SIGKILL)
+    adopted = page.locator("[data-adopted]")
+    expect(adopted).to_contain_text("The worker that began it ended", timeout=PATIENCE_MS)
+    assert page.locator("[data-owner]").inner_text() != str(owner)
+    _state(page).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(page.locator("#job")).to_contain_text("24 of 24")
+    watched.forgive("net::ERR_")  # what the killed worker was answering

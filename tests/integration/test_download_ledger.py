@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import ledger, rows
+from cacheapp.downloads import adopting, ledger, rows
 from cacheapp.downloads.ledger import Owner
-from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.states import FileState, JobState
@@ -89,13 +89,14 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
 
 
 def test_a_late_owner_writes_nothing_and_is_told(job: DownloadJob, plan: Plan) -> None:
-    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
+    assert adopting.adopt(DownloadJob.objects.get(id=job.id), OTHER)
     told = ledger.record(ME, {job.id: ([_done(plan.items[0])], Progress(1, 0, 10))})
     assert told.lost == {job.id}
     assert ledger.finish(job.id, ME, [_done(plan.items[0])], Progress(4, 0, 40), "") is None
+    assert not adopting.release(job.id, ME, plan.token, [_done(plan.items[0])], Progress(1, 0, 10))
     job.refresh_from_db()
-    assert (job.state, job.files_done, job.error) == ("failed", 0, "its worker 1111 ended")
-    assert _states(job) == ["failed"] * 4
+    assert (job.state, job.files_done, job.owner) == ("queued", 0, OTHER.token)
+    assert _states(job) == ["queued"] * 4
 
 
 def test_another_process_with_the_same_pid_is_not_the_owner(job: DownloadJob, plan: Plan) -> None:
@@ -146,55 +147,3 @@ def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> N
     DownloadJob.objects.update(state="failed")
     job.refresh_from_db()
     assert not ledger.is_orphan(job)
-
-
-def test_exactly_one_ends_an_orphan(job: DownloadJob, plan: Plan) -> None:
-    _age(job, 60)
-    seen = [DownloadJob.objects.get(id=job.id) for _ in range(3)]
-    assert [ledger.end_early(found, f"by {n}") for n, found in enumerate(seen)] == [
-        *(True, False, False),
-    ]
-    job.refresh_from_db()
-    assert job.error == "by 0"
-
-
-def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: Plan) -> None:
-    _age(job, 60)
-    seen = DownloadJob.objects.get(id=job.id)
-    assert ledger.record(ME, {job.id: ([], Progress())}).lost == frozenset()
-    assert not ledger.end_early(seen, "too late")
-    job.refresh_from_db()
-    assert job.state == "running"
-
-
-def test_files_that_are_whole_on_disk_count_though_nobody_recorded_them(
-    job: DownloadJob, plan: Plan
-) -> None:
-    plan.directory.mkdir()
-    (plan.directory / "1.bin").write_bytes(b"12345")
-    (plan.directory / ".2.part").write_bytes(b"123")
-    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
-    job.refresh_from_db()
-    assert (job.state, job.files_done, job.files_failed, job.bytes_done) == ("failed", 1, 3, 5)
-    assert _states(job) == ["failed", "succeeded", "failed", "failed"]
-    assert [path.name for path in plan.directory.iterdir()] == ["1.bin"]
-    assert set(DownloadFile.objects.filter(state="failed").values_list("error", flat=True)) == {
-        "its worker 1111 ended"
-    }
-
-
-def test_an_orphan_whose_files_are_all_on_disk_has_succeeded(job: DownloadJob, plan: Plan) -> None:
-    plan.directory.mkdir()
-    for item in plan.items:
-        (plan.directory / item.name).write_bytes(b"1")
-    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
-    job.refresh_from_db()
-    assert (job.state, job.error, job.files_done) == ("succeeded", "", 4)
-
-
-def test_an_orphan_that_was_to_be_cancelled_is_cancelled(job: DownloadJob) -> None:
-    assert ledger.ask_cancel(job.id)
-    assert ledger.end_early(DownloadJob.objects.get(id=job.id), "its worker 1111 ended")
-    job.refresh_from_db()
-    assert (job.state, job.error) == ("cancelled", "its worker 1111 ended")
-    assert _states(job) == ["cancelled"] * 4

@@ -38,7 +38,7 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "DOWNLOAD_ORIGINS": ["https://files.example.com"],
         "DOWNLOAD_BUCKETS": ["s3://open/pub/"],
     }
-    hosting.host().close("nothing is to run here", 0)  # what is ordered stays queued
+    hosting.host().close(0)  # what is ordered stays queued
     yield
     hosting._forget()  # noqa: SLF001 (as a fork does)
 
@@ -160,7 +160,9 @@ def test_a_job_is_removed_with_or_without_its_files(
     directory = tmp_path / "downloads" / str(job.id)
     (directory / "folder").mkdir(parents=True)
     (directory / "folder" / "a").write_text("whole")
-    (directory / f".{job.id.hex[:12]}-0.1.x.y.part").write_text("partial")
+    run = directory / f".{job.id.hex[:12]}.{job.token}"
+    run.mkdir()
+    (run / "0.part").write_text("partial")
     found = client.delete(f"/api/downloads/{job.id}?files={files}")
     assert (found.status_code, found.json()["removed"]) == (200, True)
     assert found.json()["files_left"] is (files == "keep")

@@ -63,12 +63,13 @@ class Site:
     def files(self, job: Mapping[str, Any]) -> dict[str, bytes]:
         """Return all that lies in the job's directory."""
         directory = self.downloads / job["id"]
-        return {path.name: path.read_bytes() for path in directory.iterdir()}
+        found = (path for path in directory.rglob("*") if path.is_file())
+        return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
     def until_partials(self, job: Mapping[str, Any], count: int) -> None:
         """Wait until so many files are on their way."""
         directory = self.downloads / job["id"]
-        until(lambda: len(list(directory.glob(".*.part"))) == count, f"{count} partial files", 30)
+        until(lambda: len(list(directory.glob(".*/*.part"))) == count, f"{count} partial files", 30)
 
 
 def expected(count: int, size: int) -> dict[str, bytes]:

@@ -1,0 +1,76 @@
+"""What somebody may ask of a job, in any process: pause, cancel, go on, try again.
+
+Each is one compare-and-set in `ledger` or `pausing`. What needs the owner (pause, cancel) is written
+down for it, and done when it next records its progress; what needs a new owner (resume, retry) is
+this process's from then on.
+"""
+
+from cacheapp.downloads import ledger, pausing
+from cacheapp.downloads.host import existing_host, host
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.states import OWNED_JOB, JobState
+from cacheapp.errors import CacheappError
+
+
+class NotNow(CacheappError):
+    """The job is in no state for it; nothing was changed."""
+
+
+def pause(job: DownloadJob) -> bool:
+    """Have a job pause; return whether that was news. Raise `NotNow`. The job is read anew."""
+    if pausing.ask_pause(job.id):
+        return _wake_owner(job)
+    return _is_so(job, JobState.PAUSED, "only queued and running ones can be paused")
+
+
+def cancel(job: DownloadJob) -> bool:
+    """Have a job end; as `pause`."""
+    if ledger.ask_cancel(job.id):
+        return _wake_owner(job)
+    return _is_so(job, JobState.CANCELLED, "only queued, running and paused ones can be cancelled")
+
+
+def resume(job: DownloadJob) -> bool:
+    """Go on with a paused job, from the bytes that are there; as `pause`."""
+    return _take(job, [JobState.PAUSED], "only paused ones can be resumed")
+
+
+def retry(job: DownloadJob) -> bool:
+    """Try again what failed or was cancelled; what is whole stays. As `pause`."""
+    states = [JobState.FAILED, JobState.CANCELLED]
+    return _take(job, states, "only failed and cancelled ones can be tried again")
+
+
+def _wake_owner(job: DownloadJob) -> bool:
+    job.refresh_from_db()
+    if (runner := existing_host()) is not None and job.owner == runner.owner.token:
+        runner.wake()  # other owners see it when they next write progress
+    return True
+
+
+def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
+    job.refresh_from_db()
+    if job.state == wanted:
+        return False
+    raise _not_now(job, refusal)
+
+
+def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
+    if job.state not in states:
+        raise _not_now(job, refusal)
+    if job.fingerprint:
+        raise NotNow("the job was begun at a terminal: the same command goes on with it")
+    runner = host()
+    if pausing.take(job, runner.owner):
+        runner.wake()
+        return True
+    job.refresh_from_db()
+    if job.state in OWNED_JOB:  # somebody else asked for the same, a moment ago
+        return False
+    raise _not_now(job, refusal)
+
+
+def _not_now(job: DownloadJob, refusal: str) -> NotNow:
+    ended = job.state not in OWNED_JOB and job.state != JobState.PAUSED
+    said = f"has {job.state} already" if ended else f"is {job.state}"
+    return NotNow(f"the job {said}; {refusal}")

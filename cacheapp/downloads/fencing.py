@@ -1,0 +1,116 @@
+"""The fence: a directory per run, out of which it gives files their names, until it is taken away.
+
+    <where the files arrive>/.<job>.<token>/      partial files and journal of the run with that token
+
+Invariant: once a taker's `raise_` and its look at the database (`Run.start`) are over, no run of
+a smaller token gives any file its name, however long it slept (SIGSTOP) and wherever it wakes.
+What holds it:
+
+- A file gets its name by a link or rename *out of* the run's directory, one system call by path.
+  The taker renames that directory: from that instant the earlier run's paths lead nowhere, and the
+  kernel refuses. No lock is held, so nobody who is suspended or killed can hold anybody up.
+- No directory of a smaller token comes to be later. The taker writes the larger token to the
+  database, then looks for directories; a run makes its directory, then looks whether the database
+  still has its token, and begins nothing if not. Whoever of the two comes second sees the first.
+- A call that was inside the kernel while the directory was renamed may end a moment later. Its note
+  in the journal came before it, and moved along: the taker, who finds the name taken, reads that the
+  file is whole (`Run`).
+
+What the earlier run has open it may still write to: the taker copies what it goes on from
+(`Transfer`). A power cut may bring back what was renamed just before; nobody runs then.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fence:
+    """The fence of one run."""
+
+    directory: Path
+    """Where the job's files arrive; jobs may share it."""
+    job: str
+    """12 hexadecimal digits of the job's id."""
+    token: int
+
+    @property
+    def path(self) -> Path:
+        """The run's own directory."""
+        return self.directory / f".{self.job}.{self.token}"
+
+    def is_wanted(self) -> bool:
+        """Return whether any run of the job has left a directory."""
+        return bool(directories(self.directory, self.job))
+
+    def raise_(self) -> None:
+        """Shut out all runs of smaller tokens, and take over what they have left.
+
+        Raise `OSError` where the directory cannot be made.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        while older := self._smaller():
+            for path in older:
+                with contextlib.suppress(
+                    FileNotFoundError
+                ):  # somebody else took it away: look again
+                    self._take(path)
+        self.path.mkdir(exist_ok=True)
+
+    def _take(self, path: Path) -> None:
+        try:
+            path.rename(self.path)
+        except OSError as exc:
+            if exc.errno not in _TAKEN:
+                raise
+            # We have the newest already; this one is of a run that was killed as it began.
+            aside = self.path / path.name
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def withdraw(self) -> None:
+        """Remove the directory if it is empty: we came too late, and nothing was begun in it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def stands(self) -> bool:
+        """Return whether nobody has taken the job over."""
+        return self.path.is_dir()
+
+    def remove(self) -> None:
+        """Remove what this run and those before it have left; for when the job has ended."""
+        for path in [*self._smaller(), self.path]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _smaller(self) -> list[Path]:
+        """Return the directories of smaller tokens, that of the largest first."""
+        found = directories(self.directory, self.job)
+        return [path for token, path in sorted(found, reverse=True) if token < self.token]
+
+
+def remove_partials(directory: Path) -> None:
+    """Remove what runs have left in a directory; for when nobody is to go on with any."""
+    for _, path in directories(directory):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def directories(directory: Path, job: str = "[0-9a-f]{12}") -> list[tuple[int, Path]]:
+    """Return token and path of the fences of a job, or of all jobs, in a directory."""
+    pattern = re.compile(rf"\.{job}\.([0-9]+)")
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    matches = ((pattern.fullmatch(entry.name), entry) for entry in entries)
+    return [
+        (int(match[1]), Path(entry.path))
+        for match, entry in matches
+        if match and entry.is_dir(follow_symlinks=False)
+    ]

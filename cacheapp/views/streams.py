@@ -1,0 +1,197 @@
+"""Server-sent events about a job: what any worker can tell, from where another has stopped.
+
+The id of an event is the job's generation in the database, so a client that comes back with
+`Last-Event-ID` misses nothing, whichever worker answers. A stream holds one of the worker's threads,
+so a worker has a few at most (`DOWNLOAD_STREAMS`), each ends after a while (`DOWNLOAD_STREAM_S`) and
+the client comes back; who finds none free is told 503 and asks for the job itself instead.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from cacheapp import clock
+from cacheapp.conf import conf
+from cacheapp.downloads.ledger import is_orphan
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.states import FINISHED_JOB
+from cacheapp.lab.waiting import pause
+from cacheapp.views.answers import BadRequest
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[DownloadJob, int], Iterable[str]]
+"""Returns the events that lead from a generation that the client has seen to the job as it is."""
+
+_LOOK_S = 0.5
+_SILENCE_S = 5.0
+"""After which a comment is sent: only in writing does one learn that nobody reads."""
+_BACK_MS = 1000
+_RETRY_AFTER_S = 5
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter for nginx
+
+
+def event(name: str, data: Mapping[str, Any], number: int | None = None) -> str:
+    """Return an event as it is sent, with this worker's `pid`; one without a number is told anew to who breaks off after it."""
+    first = "" if number is None else f"id: {number}\n"
+    told = json.dumps({"pid": os.getpid(), **data})
+    return f"{first}event: {name}\ndata: {told}\n\n"
+
+
+class _Places:
+    """How many streams this process may have and has; `_lock` guards `_taken`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+        self.is_ending: Callable[[], bool] = lambda: False
+
+    def take(self) -> bool:
+        """Return whether there was a place."""
+        with self._lock:
+            if self._taken >= conf().download_streams:
+                return False
+            self._taken += 1
+            return True
+
+    def leave(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
+_places = _Places()
+
+
+def end_streams_when(is_ending: Callable[[], bool]) -> None:
+    """Have streams end when the worker does: else it would wait for them before it can."""
+    _places.is_ending = is_ending
+
+
+class Stream:
+    """The events of one client; an iterator for WSGI and ASGI. `close` gives its place back, once."""
+
+    def __init__(self, job_id: UUID, seen: int, tell: Tell) -> None:
+        self._job_id = job_id
+        self._seen = seen
+        self._tell = tell
+        self._lost = False
+        self._until_s = clock.monotonic_s() + conf().download_stream_s
+        self._spoke_s = clock.monotonic_s()
+        self._is_over = False
+        self._closed = threading.Lock()  # held from the first `close` on
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._hello()
+        while not self._is_over:
+            if text := self._step():
+                yield text
+            if not self._is_over:
+                pause(_LOOK_S)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._hello()
+        while not self._is_over:
+            if text := await sync_to_async(self._step)():
+                yield text
+            if not self._is_over:
+                await asyncio.sleep(_LOOK_S)
+
+    def close(self) -> None:
+        """Give the place back. Django calls it however the answer ended, also before it began."""
+        if self._closed.acquire(blocking=False):
+            _places.leave()
+
+    def _hello(self) -> bytes:
+        return f"retry: {_BACK_MS}\n\n".encode()
+
+    def _step(self) -> bytes:
+        """Return what is new, or what shows that we are there, or nothing."""
+        now_s = clock.monotonic_s()
+        try:
+            text = "".join(self._news())
+        except DatabaseError as exc:  # the client comes back, and may find another worker
+            logger.warning("events of job %s broke off: %s", self._job_id, exc)
+            self._is_over = True
+            return b": the database does not answer\n\n"
+        if now_s > self._until_s or _places.is_ending():
+            self._is_over = True
+        if not text and now_s - self._spoke_s >= _SILENCE_S:
+            text = ": nothing new\n\n"
+        if text:
+            self._spoke_s = now_s
+        return text.encode()
+
+    def _news(self) -> Iterator[str]:
+        job = DownloadJob.objects.filter(id=self._job_id).first()
+        if job is None:
+            self._is_over = True
+            yield event("gone", {"id": str(self._job_id)})
+            return
+        lost = is_orphan(job)  # no change of the job: its owner cannot write any more
+        if job.generation > self._seen or lost != self._lost:
+            yield from self._tell(job, self._seen)
+            self._seen, self._lost = job.generation, lost
+        if job.state in FINISHED_JOB:
+            self._is_over = True
+            yield event("end", {"id": str(job.id), "state": job.state}, job.generation)
+
+
+def answer_with_events(
+    request: HttpRequest, job: DownloadJob, tell: Tell, poll: str
+) -> HttpResponseBase:
+    """Return the stream of a job's events; 204 to who has seen the last one. `poll`: instead."""
+    seen = _last_seen(request)
+    if job.state in FINISHED_JOB and seen >= job.generation:
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)  # on which browsers do not come back
+    if request.method == "HEAD":
+        return HttpResponse(content_type="text/event-stream", headers=_HEADERS)
+    if not _places.take():
+        raise BadRequest(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"this worker tells events to {conf().download_streams} clients already; ask again, or "
+            f"GET {poll} now and then",
+            headers={"Retry-After": str(_RETRY_AFTER_S)},
+            poll=poll,
+        )
+    stream = Stream(job.id, seen, tell)
+    body: Any = stream.__aiter__() if isinstance(request, ASGIRequest) else iter(stream)
+    try:
+        return _Streamed(body, stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+class _Streamed(StreamingHttpResponse):
+    """Closes the stream also where nothing was read from it: a generator that never began cannot."""
+
+    def __init__(self, body: Any, stream: Stream) -> None:
+        super().__init__(body, content_type="text/event-stream", headers=_HEADERS)
+        self._stream = stream
+
+    def close(self) -> None:
+        """End the answer."""
+        try:
+            super().close()
+        finally:
+            self._stream.close()
+
+
+def _last_seen(request: HttpRequest) -> int:
+    given = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id") or "0"
+    if not (given.isascii() and given.isdigit() and len(given) <= len(str(2**63))):
+        message = f"Last-Event-ID is {given[:20]!r}; expected the id of an event"
+        raise BadRequest(HTTPStatus.BAD_REQUEST, message)
+    return int(given)

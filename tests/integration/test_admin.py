@@ -1,0 +1,138 @@
+"""Django's admin: it shows jobs and files, saves nothing, and asks the ledger to cancel and retry."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads import host as hosting
+from cacheapp.downloads import ledger
+from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.order import Order
+
+pytestmark = pytest.mark.django_db
+
+JOBS = "/admin/cacheapp/downloadjob/"
+FILES = "/admin/cacheapp/downloadfile/"
+URL = "https://files.example.com/<script>"
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    settings.ALLOWED_HOSTS = ["testserver"]
+    settings.SECURE_SSL_REDIRECT = False
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.STORAGES = {
+        **settings.STORAGES,  # no collectstatic here
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path / "downloads"}
+    hosting.host().close(0)  # what is ordered stays queued
+    yield
+    hosting._forget()  # noqa: SLF001 (as a fork does)
+
+
+def staff(*codenames: str) -> Client:
+    user = User.objects.create_user("staff", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def job_in(state: str) -> DownloadJob:
+    job = ledger.create(Order((URL,), threads=1), Owner(uuid.uuid4(), 4711))
+    job.files.update(state=state)
+    DownloadJob.objects.filter(id=job.id).update(state=state)
+    job.refresh_from_db()
+    return job
+
+
+def act(client: Client, action: str, *jobs: DownloadJob) -> Any:
+    chosen = {"action": action, "_selected_action": [str(job.id) for job in jobs]}
+    return client.post(JOBS, chosen, follow=True)
+
+
+def test_jobs_and_files_are_listed_and_shown() -> None:
+    client = staff("view_downloadjob", "view_downloadfile")
+    job = job_in("failed")
+    listed = client.get(JOBS).content.decode()
+    assert str(job.id) in listed
+    assert "0 of 1" in listed
+    assert str(job.id) in client.get(f"{JOBS}{job.id}/change/").content.decode()
+    files = client.get(f"{FILES}?job__id__exact={job.id}").content.decode()
+    assert "_script_" in files
+    shown = client.get(f"{FILES}{job.files.get().pk}/change/").content.decode()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown.partition("files.example.com/")[2][:10]
+
+
+def test_search_and_filter_find_jobs() -> None:
+    client = staff("view_downloadjob")
+    job, other = job_in("failed"), job_in("succeeded")
+    found = client.get(f"{JOBS}?state=failed&q={job.id}").content.decode()
+    assert str(job.id) in found
+    assert str(other.id) not in found
+
+
+def test_nothing_is_saved_by_a_form_though_all_is_permitted() -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("boss"))
+    job = job_in("failed")
+    assert client.get(f"{JOBS}add/").status_code == 403
+    assert client.post(f"{JOBS}{job.id}/change/", {"state": "succeeded"}).status_code == 403
+    assert client.post(f"{JOBS}{job.id}/delete/", {"post": "yes"}).status_code == 403
+    act(client, "delete_selected", job)
+    assert DownloadJob.objects.get(id=job.id).state == "failed"
+
+
+def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:
+    client = staff("view_downloadjob", "change_downloadjob")
+    running, paused, done = job_in("running"), job_in("paused"), job_in("succeeded")
+    told = act(client, "cancel", running, paused, done).content.decode()
+    running.refresh_from_db()
+    paused.refresh_from_db()
+    assert (running.cancel_asked, running.state, paused.state) == (True, "running", "cancelled")
+    assert "2 cancelled" in told
+    assert f"Job {done.id}: the job has succeeded already" in told
+
+
+def test_failed_jobs_are_queued_again() -> None:
+    client = staff("view_downloadjob", "change_downloadjob")
+    job = job_in("failed")
+    assert "1 queued again" in act(client, "retry", job).content.decode()
+    job.refresh_from_db()
+    assert (job.state, job.owner) == ("queued", hosting.host().owner.token)
+
+
+def test_who_may_only_look_changes_nothing() -> None:
+    client = staff("view_downloadjob")
+    jobs = [job_in("running"), job_in("failed")]
+    assert 'value="cancel"' not in client.get(JOBS).content.decode()
+    for action in ("cancel", "retry"):
+        act(client, action, *jobs)
+    assert [DownloadJob.objects.get(id=job.id).state for job in jobs] == ["running", "failed"]
+    assert not DownloadJob.objects.filter(cancel_asked=True).exists()
+
+
+def test_who_may_not_look_sees_nothing() -> None:
+    assert staff().get(JOBS).status_code == 403
+    assert Client().get(JOBS)["Location"].startswith("/admin/login/")
+
+
+def test_people_sign_in_and_come_back_to_where_they_wanted() -> None:
+    User.objects.create_user("anna", password="long enough to be one")  # noqa: S106 (made up)
+    client = Client(enforce_csrf_checks=True, SERVER_NAME="testserver")
+    client.get("/login/?next=/api/")
+    token = client.cookies["csrftoken"].value
+    form = {"username": "anna", "password": "long enough to be one", "next": "/api/"}
+    assert client.post("/login/", form).status_code == 403
+    answer = client.post("/login/", {**form, "csrfmiddlewaretoken": token})
+    assert (answer.status_code, answer["Location"]) == (302, "/api/")
+    assert client.post("/login/", {**form, "next": "https://evil.net/"}).status_code == 403

@@ -1,0 +1,208 @@
+"""The fence: what an earlier run of a job can no longer do, whatever it was doing when it was shut out."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cacheapp.downloads.engine import LOST, Run
+from cacheapp.downloads.fencing import Fence, directories, remove_partials
+from cacheapp.downloads.journal import Journal, Published
+from cacheapp.downloads.plan import Item, Plan, Report
+from cacheapp.downloads.pool import Pool
+from cacheapp.downloads.retrying import Retries
+from cacheapp.downloads.states import FileState
+from cacheapp.downloads.wanted import Limits
+from cacheapp.lab.waiting import until
+from tests.objects import Thing, Version
+from tests.origin import Origin
+
+JOB = uuid.uuid4()
+LIMITS = Limits(max_bytes=2**30, read_s=3600, stall_s=0.01)  # looked at by `enforce` alone
+OLD, NEW = b"1" * 1_000_000, b"2" * 1_000_000
+CUT = 800_000
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as server:
+        yield server
+
+
+def _run(
+    origin: Origin, directory: Path, token: int, names: list[str], *, ours: bool = True
+) -> Run:
+    items = tuple(
+        Item(n, n, f"{origin.url}/{path}", path.rpartition("/")[2]) for n, path in enumerate(names)
+    )
+    plan = Plan(
+        *(JOB, directory, 4, frozenset([origin.url]), items),
+        token=token,
+        resumable=True,
+        own=True,
+        retries=Retries(tries=1000, first_s=0.01),
+    )
+    return Run(plan, LIMITS, lambda: None, Pool(4), still_ours=lambda: ours)
+
+
+def _ended(run: Run) -> dict[str, Report]:
+    until(lambda: run.ended, f"{run} to end", 30)
+    return {report.item.name: report for report in run.changes()[0]}
+
+
+def _stalled(run: Run) -> dict[str, Report]:
+    """End tries that get nothing until the run has ended."""
+
+    def ended() -> bool:
+        run.enforce()
+        return run.ended
+
+    until(ended, f"{run} to end", 30)
+    return _ended(run)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    """Return what has a final name."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_an_earlier_run_gives_no_name_once_a_later_one_has_begun(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """Whatever it still fetches: each file's last byte comes after it was shut out."""
+    names = [f"thing/{n}" for n in range(4)]
+    for n in range(4):
+        origin.things[str(n)] = Thing([Version(OLD, '"old"')], cuts=[CUT], hang=True)
+    early = _run(origin, tmp_path, 1, names)
+    early.start()
+    until(lambda: early.changes()[1].bytes_done > 4 * 400_000, "bytes to come")
+    Fence(tmp_path, JOB.hex[:12], 2).raise_()
+    # As if the suspended process went on: its connections break, and it tries to fetch the rest.
+    reports = _stalled(early)
+    assert early.stopped == LOST
+    assert FileState.SUCCEEDED not in {report.state for report in reports.values()}
+    assert _files(tmp_path) == {}
+    early.clean(keep=True)
+
+
+def test_a_later_run_goes_on_from_the_bytes_of_the_earlier_in_files_of_its_own(
+    origin: Origin, tmp_path: Path
+) -> None:
+    origin.things["a"] = Thing([Version(OLD, '"old"')], cuts=[CUT], hang=True)
+    early = _run(origin, tmp_path, 1, ["thing/a"])
+    early.start()
+    until(lambda: early.changes()[1].bytes_done > 400_000, "bytes to come")
+    late = _run(origin, tmp_path, 2, ["thing/a"])
+    late.start()
+    assert _ended(late)["a"].state is FileState.SUCCEEDED
+    asked = origin.things["a"].asked[1]["range"]
+    assert int(asked.removeprefix("bytes=").removesuffix("-")) >= CUT - 2**18
+    late.clean()
+    early.stop("the test is over")
+    _ended(early)
+    early.clean()
+    assert _files(tmp_path) == {"a": OLD}
+    assert directories(tmp_path) == []
+
+
+def test_a_run_that_wakes_after_its_job_has_ended_leaves_nothing(
+    origin: Origin, tmp_path: Path
+) -> None:
+    early = _run(origin, tmp_path, 1, ["hang-in-body/a?bytes=500000"])
+    early.start()
+    until(lambda: list(tmp_path.rglob("*.part")), "a partial file")
+    taker = Fence(tmp_path, JOB.hex[:12], 2)
+    taker.raise_()
+    taker.remove()
+    early.stop("woken", keep=True)
+    _ended(early)
+    early.clean()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_token_is_old_when_it_starts_begins_nothing(
+    origin: Origin, tmp_path: Path
+) -> None:
+    taker = Fence(tmp_path, JOB.hex[:12], 2)
+    taker.raise_()
+    late = _run(origin, tmp_path, 1, ["file/a"], ours=False)
+    late.start()
+    assert (_ended(late), late.stopped, origin.asked) == ({}, LOST, [])
+    late.clean(keep=True)
+    assert directories(tmp_path) == [(2, taker.path)]
+
+
+def test_a_file_that_got_its_name_while_the_job_was_taken_over_counts_as_it_is(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """A link that was inside the kernel as its directory was renamed: noted, then there."""
+    origin.things["a"] = Thing([Version(NEW, '"new"')], cuts=[CUT], hang=True)
+    taker = _run(origin, tmp_path, 2, ["thing/a"])
+    taker.start()
+    until(lambda: taker.changes()[1].bytes_done > 400_000, "bytes to come")
+    (tmp_path / "a").write_bytes(OLD)
+    earlier = Journal(Fence(tmp_path, JOB.hex[:12], 2).path, 1)
+    earlier.open()
+    earlier.note(0, Published(len(OLD), "ab" * 32, (tmp_path / "a").stat().st_ino))
+    earlier.close()
+    report = _stalled(taker)["a"]
+    assert (report.state, report.sha256, report.bytes_done) == (
+        *(FileState.SUCCEEDED, "ab" * 32, len(OLD)),
+    )
+    taker.clean()
+    assert _files(tmp_path) == {"a": OLD}
+
+
+def test_a_name_that_nobody_noted_is_of_a_power_cut_and_fetched_again(
+    origin: Origin, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"\0" * 10)
+    run = _run(origin, tmp_path, 2, ["file/a"])
+    run.start()
+    assert _ended(run)["a"].state is FileState.SUCCEEDED
+    run.clean()
+    assert len(_files(tmp_path)["a"]) == 1000
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    fences = {token: Fence(tmp_path, "0123456789ab", token) for token in order}
+    for token in order:
+        fences[token].raise_()
+        (fences[token].path / f"of-{token}").touch()
+    assert fences[3].stands()
+    # Of a smaller one only what came later: it looks at the database next, and withdraws.
+    largest_so_far = [max(order[: n + 1]) for n in range(3)]
+    late = {token for token, most in zip(order, largest_so_far, strict=True) if token < most}
+    standing = {token for token, _ in directories(tmp_path)}
+    assert standing <= late | {3}
+
+
+def test_bytes_are_taken_over_from_the_largest_token(tmp_path: Path) -> None:
+    for token in (2, 10):
+        path = tmp_path / f".0123456789ab.{token}"
+        path.mkdir()
+        (path / f"of-{token}").touch()
+    fence = Fence(tmp_path, "0123456789ab", 11)
+    fence.raise_()
+    assert [path.name for path in fence.path.iterdir()] == ["of-10"]
+    assert directories(tmp_path) == [(11, fence.path)]
+
+
+def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
+    for name in (".0123456789ac.1", ".0123456789ab.x", "0123456789ab.1", ".config"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".0123456789ab.1").write_text("a file")
+    fence = Fence(tmp_path, "0123456789ab", 5)
+    fence.raise_()
+    fence.remove()
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_partials(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [  # noqa: PTH208 (names)
+        *(".0123456789ab.1", ".0123456789ab.x", ".config", "0123456789ab.1"),
+    ]
