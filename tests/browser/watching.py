@@ -36,4 +36,4 @@ class Watched:
 
     def assert_content(self) -> None:
         """Fail if there was anything to complain of."""
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
