@@ -1,0 +1,59 @@
+"""Runs experiments in a process of their own, for pages: any worker may watch and stop it.
+
+The turn is taken here and handed to the process with its descriptor, so that of two who start at
+the same moment one is refused, and nobody waits to learn which. The process outlives the worker
+that started it.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from django.conf import settings
+
+from cacheapp.lab.experiments import turn
+from cacheapp.lab.experiments.bench import child_env
+from cacheapp.lab.experiments.run import find
+from cacheapp.lab.experiments.turn import Busy, Holder
+
+__all__ = ["Busy", "Holder", "start", "stop"]
+
+
+def start(name: str, *, full: bool = False) -> Holder:
+    """Start an experiment and return at once; raise `Busy`, or `UnknownExperiment`.
+
+    `kept.status()` tells how far it is, `kept.result(name)` what it found.
+    """
+    find(name)
+    descriptor = turn.take()
+    try:
+        process = _spawn(
+            [name, *(["--full"] if full else []), "--turn", str(descriptor)], descriptor
+        )
+        holder = turn.say_who(descriptor, process.pid, name)
+    finally:
+        os.close(descriptor)
+    # Whoever started a process must read its end, or its number stays taken.
+    threading.Thread(target=process.wait, name="lab-experiment", daemon=True).start()
+    return holder
+
+
+def stop() -> Holder | None:
+    """Ask the one who runs an experiment to stop; return who that is, `None` if nobody does."""
+    return turn.stop()
+
+
+def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
+    with (turn.directory() / "log").open("wb") as log:
+        return subprocess.Popen(  # noqa: S603 (the command is ours)
+            [sys.executable, "-m", "django", "lab", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**child_env(), "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE)},
+            cwd=getattr(settings, "BASE_DIR", Path.cwd()),
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )

@@ -1,0 +1,166 @@
+"""`manage.py lab`: every claim of the article as an experiment, with figures and a verdict."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cacheapp.lab.experiments import bench
+from cacheapp.lab.experiments.bench import Scale
+from cacheapp.lab.experiments.charts import ChartsMissing, alone, drawn_apart
+from cacheapp.lab.experiments.claims import claims_page
+from cacheapp.lab.experiments.kept import Keeper, State
+from cacheapp.lab.experiments.kept import drawing as kept_drawing
+from cacheapp.lab.experiments.registry import EXPERIMENTS
+from cacheapp.lab.experiments.report import as_json, print_list, print_result, print_summary
+from cacheapp.lab.experiments.results import Result, Verdict
+from cacheapp.lab.experiments.run import conduct
+from cacheapp.lab.experiments.turn import Busy, turn
+from cacheapp.lab.stopping import Stopped, stopping
+
+COULD_NOT_RUN = 2
+
+
+class Command(BaseCommand):
+    """Conduct experiments one after the other; print, keep and draw what they found."""
+
+    help = (
+        "Measure what the article behind this project claims about threads, processes and caches. "
+        "Prints, for each experiment, the claim, the figures and whether it holds here. Exit "
+        "status: 0 everything could be measured, whatever came of it; 2 something could not."
+    )
+    requires_system_checks = ()  # it opens stores of its own only
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        add = parser.add_argument
+        add("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
+        add("--list", action="store_true", help="only say which experiments there are")
+        add("--code", action="store_true", help="print the code that is timed, too")
+        size = parser.add_mutually_exclusive_group()
+        size.add_argument("--full", action="store_true", help="at the article's length: an hour")
+        size.add_argument(
+            "--small", action="store_true", help="just to see that all runs; figures mean little"
+        )
+        add("--json", type=Path, metavar="FILE", help="write all results to this file")
+        add("--svg", type=Path, metavar="DIR", help="draw each result into this directory")
+        add(
+            "--claims",
+            type=Path,
+            metavar="FILE",
+            help="write a page in Markdown with a table of all claims; its drawings into lab/ beside it",
+        )
+        add("--turn", type=int, help="file descriptor that holds the turn (used by pages)")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Conduct what was asked for, and exit with a status that says whether it could be."""
+        if options["list"]:
+            print_list(sys.stdout)
+            return
+        names = _chosen(options["names"])
+        results: list[Result] = []
+        try:
+            with stopping(), turn(names[0], options["turn"]) as named:
+                self._conduct(names, _scale(options), named, results, options)
+        except Busy as exc:
+            raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
+        except Stopped as exc:
+            said = f"stopped by {exc}; {len(results)} of {len(names)} experiments were done"
+            raise CommandError(said, returncode=128 + exc.number) from None
+        print_summary(results, sys.stdout)
+        self._write(results, options)
+        unknown = [one.name for one in results if one.verdict is Verdict.UNKNOWN]
+        if unknown:
+            raise CommandError(f"unknown: {', '.join(unknown)}", returncode=COULD_NOT_RUN)
+
+    def _conduct(
+        self,
+        names: list[str],
+        scale: Scale,
+        named: Callable[[str], object],
+        results: list[Result],
+        options: dict[str, Any],
+    ) -> None:
+        keeper = Keeper(names, scale)
+        try:
+            for name in names:
+                named(name)
+                with self._shown(name) as show:
+
+                    def progress(now: bench.Progress, show: Any = show) -> None:
+                        keeper.progress(now)
+                        show(now)
+
+                    result = conduct(EXPERIMENTS[name], scale, progress)
+                results.append(result)
+                keeper.keep(result, self._draw(result))
+                print_result(result, sys.stdout, code=options["code"])
+        except BaseException as exc:
+            keeper.end(State.STOPPED if isinstance(exc, Stopped) else State.FAILED, str(exc))
+            raise
+        keeper.end(State.DONE)
+
+    @contextlib.contextmanager
+    def _shown(self, name: str) -> Iterator[Callable[[bench.Progress], None]]:
+        """Show progress on stderr, where it is a terminal; results go to stdout."""
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        doing = TextColumn("{task.fields[doing]}")
+        with Progress(
+            *columns, doing, console=console, disable=not console.is_terminal, transient=True
+        ) as display:
+            row: TaskID = display.add_task(name, total=None, doing="starting")
+            yield lambda now: display.update(
+                row, total=now.total, completed=now.done, doing=now.step
+            )
+
+    def _draw(self, result: Result) -> str | None:
+        if not result.panels:
+            return None
+        try:
+            return drawn_apart(result)
+        except ChartsMissing as exc:
+            self.stderr.write(str(exc))
+            return None
+
+    def _write(self, results: list[Result], options: dict[str, Any]) -> None:
+        if options["json"]:
+            options["json"].write_text(as_json(results))
+        if options["svg"]:
+            self._draw_into(options["svg"], results)
+        if options["claims"]:
+            page: Path = options["claims"]
+            self._draw_into(page.parent / "lab", results)
+            page.write_text(claims_page(results, _command(options)))
+
+    def _draw_into(self, directory: Path, results: list[Result]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            if drawing := kept_drawing(result.name):
+                (directory / f"{result.name}.svg").write_text(alone(drawing))
+
+
+def _chosen(names: list[str]) -> list[str]:
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown:
+        raise CommandError(
+            f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}",
+            returncode=COULD_NOT_RUN,
+        )
+    return list(dict.fromkeys(names)) or list(EXPERIMENTS)
+
+
+def _scale(options: dict[str, Any]) -> Scale:
+    if options["full"]:
+        return Scale.FULL
+    return Scale.SMALL if options["small"] else Scale.USUAL
+
+
+def _command(options: dict[str, Any]) -> str:
+    words = [*options["names"], *(f"--{it}" for it in ("full", "small") if options[it])]
+    return " ".join(["python manage.py lab", *words, "--claims docs/claims.md"])
