@@ -29,6 +29,8 @@ CONTENT_SECURITY_POLICY = (
 )
 _PLACES = (
     ("index", "Caches"),
+    ("lab_page", "Lab"),
+    ("check_page", "Check"),
     ("downloads_page", "Downloads"),
     ("stats_page", "Stats"),
 )
@@ -113,3 +115,10 @@ class SignIn(LoginView):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer under the strict policy."""
         return strict(super().dispatch(request, *args, **kwargs))
+
+
+def again_if_over(request: HttpRequest, response: HttpResponse, *, is_over: bool) -> HttpResponse:
+    """Have htmx load the whole page once what it watches is over: then there is more to show."""
+    if is_over and request.GET.get("watching") == "1":
+        response["HX-Refresh"] = "true"
+    return response

@@ -11,7 +11,16 @@ from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.workers import Workers
 from tests.browser.watching import Watched
 
-PAGES = ["/", "/downloads/", "/downloads/?example=1", "a download", "/stats/", "/login/"]
+PAGES = [
+    "/",
+    "/downloads/",
+    "/downloads/?example=1",
+    "a download",
+    "/lab/",
+    "/check/",
+    "/stats/",
+    "/login/",
+]
 NARROW = 360  # px: a small phone
 GRAVE = {"serious", "critical"}
 

@@ -1,5 +1,7 @@
 """Who may see the pages, what they say to whom, and what they never say."""
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from pytest_django.fixtures import Settings
 from cacheapp.conf import conf
 from cacheapp.downloads.host import existing_host
 from cacheapp.lab import witness
+from cacheapp.lab.experiments import turn
+from cacheapp.lab.experiments.kept import replace
 from cacheapp.lab.namespace import DemoCache
 from cacheapp.lab.panorama import VALUE_KEY
 from cacheapp.views.pages import CONTENT_SECURITY_POLICY
+from cacheapp.views.pages_check import DRAWING_POLICY
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,6 +28,8 @@ PAGES = {
     "/": "use_demo",
     "/downloads/": "view_downloadjob",
     "/stats/": "view_stats",
+    "/lab/": "run_lab",
+    "/check/": "run_check",
 }
 HTML = {"Accept": "text/html"}
 PASSWORD = "a-long-enough-one"  # noqa: S105 (of nobody)
@@ -197,3 +204,40 @@ def test_what_is_wrong_with_an_order_is_listed_and_what_was_typed_stays(
     assert "x&lt;y" in said
     assert "nonsense" in said
     assert conf().download_root is not None
+
+
+def test_an_experiment_that_there_is_none_is_named(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/lab/"))
+    form = {"name": "../x", "csrfmiddlewaretoken": token}
+    response = _post(visitor, "/lab/start", form)
+    assert response.status_code == 400
+    assert "expected one of waiting" in response.content.decode()
+
+
+def test_a_check_of_nothing_says_what_is_missing(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/check/"))
+    form = {"alias": "nobody", "seconds": "9999", "csrfmiddlewaretoken": token}
+    said = _post(visitor, "/check/start", form).content.decode()
+    assert "no alias &#x27;nobody&#x27;" in said
+    assert "seconds: expected one of 0.5, 2, 5" in said
+
+
+def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/check/"))
+    form = {"alias": "lmdb", "seconds": "0.5", "csrfmiddlewaretoken": token}
+    descriptor = turn.take()
+    try:
+        response = _post(visitor, "/check/start", form)
+    finally:
+        os.close(descriptor)
+    assert response.status_code == 409
+    assert "only one experiment at a time runs on a host" in response.content.decode()
+
+
+def test_a_drawing_is_an_image_that_can_do_nothing(demo: None, visitor: Client) -> None:
+    kept = {"drawings": [{"alias": "a", "property": "p", "svg": "<svg/>", "text": ""}]}
+    replace("check-report.json", json.dumps(kept))
+    response = _get(visitor, "/check/drawing/0")
+    assert response["Content-Type"] == "image/svg+xml"
+    assert response["Content-Security-Policy"] == DRAWING_POLICY
+    assert _get(visitor, "/check/drawing/1").status_code == 404

@@ -18,7 +18,7 @@ from cacheapp.lab.experiments.bench import child_env
 from cacheapp.lab.experiments.run import find
 from cacheapp.lab.experiments.turn import Busy, Holder
 
-__all__ = ["Busy", "Holder", "start", "stop"]
+__all__ = ["Busy", "Holder", "start", "start_command", "stop"]
 
 
 def start(name: str, *, full: bool = False) -> Holder:
@@ -27,11 +27,14 @@ def start(name: str, *, full: bool = False) -> Holder:
     `kept.status()` tells how far it is, `kept.result(name)` what it found.
     """
     find(name)
+    return start_command("lab", [name, *(["--full"] if full else [])], name)
+
+
+def start_command(command: str, arguments: list[str], name: str) -> Holder:
+    """Start a command of `manage.py` that takes `--turn`, and return at once; raise `Busy`."""
     descriptor = turn.take()
     try:
-        process = _spawn(
-            [name, *(["--full"] if full else []), "--turn", str(descriptor)], descriptor
-        )
+        process = _spawn([command, *arguments, "--turn", str(descriptor)], descriptor)
         holder = turn.say_who(descriptor, process.pid, name)
     finally:
         os.close(descriptor)
@@ -48,7 +51,7 @@ def stop() -> Holder | None:
 def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
     with (turn.directory() / "log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 (the command is ours)
-            [sys.executable, "-m", "django", "lab", *arguments],
+            [sys.executable, "-m", "django", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
