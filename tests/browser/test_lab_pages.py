@@ -33,6 +33,7 @@ def test_an_experiment_is_started_seen_running_and_stopped(watched: Watched) -> 
     page.get_by_role("button", name="Run Waiting").click()
     region = page.get_by_role("region", name="What runs")
     expect(region).to_contain_text("waiting", timeout=PATIENCE_MS)
+    expect(region).not_to_contain_text("starting", timeout=PATIENCE_MS)
     expect(page.get_by_role("button", name="Run Waiting")).to_be_disabled()
     page.get_by_role("button", name="Stop").click()
     expect(region).to_have_count(0, timeout=PATIENCE_MS)
