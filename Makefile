@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LANES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
@@ -50,8 +51,10 @@ run: $(VENV)/.run $(VENV)/.redis
 demo: $(VENV)/.run $(VENV)/.redis
 	@DEBUG=1 $(BIN)/python manage.py demo $(if $(URL),--url $(URL))
 
+# Side by side, because most tests wait for processes; a file's tests share what it starts.
 test: venv
-	@$(BIN)/python -X dev -m pytest
+	@$(BIN)/python -X dev -m pytest --dist loadfile \
+	  --tx '$(LANES)*popen//python=$(BIN)/python -X dev'
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ["DEBUG"] = "0"
 os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
@@ -14,6 +15,9 @@ if "CACHEAPP_TESTS" not in os.environ:  # child processes use, and leave, their 
         prefix="cacheapp-tests-"
     )
     atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
+own, lane = Path(os.environ["CACHEAPP_TESTS"]), os.environ.get("PYTEST_XDIST_WORKER")
+if lane is not None and own.name != lane:  # of the runs side by side, each has its own
+    os.environ["CACHEAPP_TESTS"] = os.environ["DATA_DIR"] = str(own / lane)
 
 from project.settings import *  # noqa: E402, F403
 

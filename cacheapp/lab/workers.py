@@ -79,10 +79,14 @@ class Connection:
         """Whether it was used so lately that the server cannot have closed it for being idle."""
         return self.open and clock.monotonic_s() - self._used_s < FRESH_S
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, cookie: str = ""
+    ) -> Answer:
         """Send one request, once; raise `NotReached` or `AnswerLost`."""
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
+        if cookie:
+            headers["Cookie"] = cookie
         if self._aborted:
             raise NotReached("given up")
         if not self.open:
@@ -193,14 +197,21 @@ class Workers:
                 connection.identify()
             self._keep_or_close(connection)
 
-    def ask(self, pid: int, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def ask(
+        self,
+        pid: int,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        cookie: str = "",
+    ) -> Answer:
         """Have one worker do something, once; raise `Moved` if it is gone or another did it."""
         if pid not in self._held or not self._held[pid][0].fresh:
             self.find()
         if pid not in self._held:
             raise Moved(f"worker {pid} is gone; there are {self.pids}")
         connection = self._held[pid][0]
-        answer = connection.ask(method, path, body)
+        answer = connection.ask(method, path, body, cookie)
         if answer.pid != pid:
             raise Moved(f"worker {answer.pid} answered instead of {pid}")
         return answer

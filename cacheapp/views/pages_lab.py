@@ -64,13 +64,14 @@ def _running() -> dict[str, Any] | None:
     if holder is None:
         return None
     status = kept.status()
-    now = status.progress if status and status.pid == holder.pid else None
+    own = status if status and status.pid == holder.pid else None
+    now = own.progress if own else None
     return {
         "name": now.name if now else holder.name,
         "step": now.step if now else "starting",
         "done": now.done if now else 0,
         "total": max(now.total, 1) if now else 1,
-        "for_s": clock.wall_s() - status.began_s if status and status.pid == holder.pid else None,
+        "for_s": clock.wall_s() - own.began_s if own else None,
         "where": reverse("cacheapp:lab_page"),
         "stop": reverse("cacheapp:lab_stop"),
     }

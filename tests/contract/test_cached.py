@@ -197,8 +197,9 @@ def test_alias_version_and_jitter_are_those_of_the_decorator(
 
 
 def test_set_stores_as_get_or_set_would(cache: SharedCache) -> None:
-    cache.set("key", 7, 0.05, stale=1000)
+    cache.set("key", 7, 100, stale=1000)
     assert cache.get("key") == 7
+    cache.set("key", 7, 0.05, stale=1000)
     until(lambda: not cache.has_key("key"), "the soft deadline to pass")
     assert cache.get_or_set("key", lambda: 8, 100, stale=1000) == 7
     cache.set("gone", 7, 0, stale=1000)

@@ -19,7 +19,7 @@ from tests.contract.clients import Clients, calls
 from tests.contract.conftest import Build
 
 DEADLINE_S = 30
-LEASE_S = 1.0
+LEASE_S = 2.0
 
 
 @pytest.fixture

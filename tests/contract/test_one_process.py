@@ -141,7 +141,9 @@ def test_the_alias_gives_the_default_timeout(build: Build) -> None:
     assert build("never", TIMEOUT=0).get("key") is None
 
 
-@pytest.mark.parametrize("timeout", ["60", True, math.nan, object()], ids=str)
+@pytest.mark.parametrize(
+    "timeout", ["60", True, math.nan, object()], ids=["str", "bool", "nan", "object"]
+)
 def test_a_timeout_that_is_no_number_is_refused(cache: SharedCache, timeout: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="expected None or a number of seconds"):
         cache.set("key", 1, timeout=timeout)

@@ -16,17 +16,22 @@ forked = pytest.mark.parametrize("clients", ["fork"], indirect=True)
 """Starting afresh takes seconds, and shows nothing more than the first test does."""
 
 
+SHORT_S, LONG_S = 3.0, 100.0
+UNTIL_DEATH_S = 0.0  # which a server does not see: there the time ends
+
+
 @pytest.fixture
 def lease_s() -> float:
-    return 3.0
+    """The lease time: one that no test comes to, unless it is about what happens then."""
+    return LONG_S
 
 
 @pytest.fixture
 def entry(entry: Entry, lease_s: float) -> Entry:
     """The entry of CACHES with a wait that no test comes to, and the lease time that it asks for."""
-    if "Redis" in entry["BACKEND"]:
-        lease_s = min(lease_s, 3.0)  # a server sees no deaths: it sees the time end
-    return {**entry, "OPTIONS": {"lease_time": lease_s, "lease_wait": 100.0}}
+    if lease_s == UNTIL_DEATH_S:
+        lease_s = SHORT_S if "Redis" in entry["BACKEND"] else LONG_S
+    return {**entry, "OPTIONS": {"lease_time": lease_s, "lease_wait": LONG_S}}
 
 
 @pytest.fixture
@@ -89,7 +94,7 @@ def test_async_callers_in_several_processes_share_one_computation(
 
 
 @forked
-@pytest.mark.parametrize("lease_s", [100.0], ids=["long lease"])
+@pytest.mark.parametrize("lease_s", [UNTIL_DEATH_S], ids=["until death"])
 def test_a_holder_that_is_killed_is_replaced_by_a_waiter_of_another_process(
     cache: SharedCache, clients: Clients, directory: Path
 ) -> None:
@@ -105,6 +110,7 @@ def test_a_holder_that_is_killed_is_replaced_by_a_waiter_of_another_process(
 
 
 @forked
+@pytest.mark.parametrize("lease_s", [SHORT_S], ids=["short lease"])
 @pytest.mark.parametrize("who", ["somebody", "nobody"])
 def test_a_frozen_holder_that_wakes_up_stores_nothing(
     cache: SharedCache, clients: Clients, directory: Path, who: str

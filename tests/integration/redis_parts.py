@@ -1,9 +1,11 @@
 """What the tests of RedisCache are made of: a Redis of their own, and a wire that can be cut."""
 
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -156,10 +158,17 @@ def _cut(*sockets: socket.socket) -> None:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        number: int = found.getsockname()[1]
-        return number
+    """Return a port of 127.0.0.1 for a server that cannot inherit its socket.
+
+    It is below those that the kernel gives to connections: of them, one that was free a moment
+    ago may be somebody's end of a connection when the server binds it.
+    """
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    below = int(ephemeral.split()[0])
+    while True:
+        number = random.SystemRandom().randrange(below - 12_000, below)  # other runs draw too
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            return number
 
 
 class SentinelServer(RedisServer):

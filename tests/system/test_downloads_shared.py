@@ -141,8 +141,9 @@ def test_a_job_waits_for_its_turn_when_the_worker_has_no_threads_left(site: Site
 
 def test_a_queued_job_can_be_cancelled(site: Site) -> None:
     owner, other = site.workers.find()[:2]
+    before = len(site.origin.asked)
     large = site.order([f"/hang/{n}" for n in range(200)], threads=200, pid=owner)
-    site.wait_for_state(large, "running")
+    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 30)
     queued = site.order(paths(5, 100), pid=owner)
     assert site.workers.ask(other, "DELETE", f"/api/downloads/{queued['id']}").status == 202
     found = site.wait_for_state(queued, "cancelled")

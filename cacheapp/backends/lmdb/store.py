@@ -26,7 +26,7 @@ from cacheapp.errors import StoreFull
 
 logger = logging.getLogger(__name__)
 _no_room = Quiet()
-_ATTEMPTS = 6
+_DOUBLINGS = 5
 _DROPPED_AT_ONCE = 100
 _LEAST_WANTED = 64 * 1024
 _PAUSES_S = [0.0, *(0.001 * 2**step for step in range(8))]  # a quarter of a second together
@@ -148,12 +148,13 @@ class LMDBStore(Store):
     def _stored(self, length: int, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Do a write that may need new pages; raise `StoreFull` if room cannot be made for it."""
         if length <= self.environment.limits.largest_bytes:
-            for doubling in range(_ATTEMPTS):
+            for attempt, pause_s in enumerate(_PAUSES_S):
                 try:
                     return self._changed_by(work, *args, growing=True)
                 except lmdb.MapFullError:  # no run of free pages is long enough
-                    wanted = max(_LEAST_WANTED, 2 * length) << doubling
+                    wanted = max(_LEAST_WANTED, 2 * length) << min(attempt, _DOUBLINGS)
                     self._changed_by(room.make_room, wanted)
+                time.sleep(pause_s)  # a reader may keep them that waits for its turn of a processor
         raise StoreFull(
             f"{self.environment.place.path}: no room for {length} bytes; nothing was stored"
         )

@@ -30,6 +30,7 @@ class Status:
 
     aliases: tuple[str, ...]
     pid: int
+    """0 until the process that was started has taken over."""
     began_s: float
     """Wall time."""
     state: State
@@ -46,24 +47,40 @@ def start(aliases: Sequence[str], seconds: float, *, private: bool, quick: bool)
     only = [f"--only={name}" for name in QUICK] if quick else []
     places = ["--private"] if private else []
     arguments = [*aliases, "--seconds", f"{seconds:g}", *places, *only]
-    return background.start_command(NAME, arguments, NAME)
+    return background.start_command(NAME, arguments, NAME, lambda: begin(aliases))
 
 
 def status() -> Status | None:
     """Return the last check, or `None`; one whose process is gone without a word is `LOST`."""
+    while (found := _status()) is not None and found.state is State.RUNNING:
+        holder = turn.holder()
+        if holder is not None and found.pid in (0, holder.pid):
+            break
+        # It may have ended between the two looks; then what it wrote last says how.
+        if _status() == found:
+            return dataclasses.replace(found, state=State.LOST)
+    return found
+
+
+def _status() -> Status | None:
     found = _read(_STATUS)
-    if found is None:
+    try:
+        return found and Status(
+            **{**found, "aliases": tuple(found["aliases"]), "state": State(found["state"])}
+        )
+    except (TypeError, KeyError, ValueError):  # of another version
         return None
-    known = Status(**{**found, "aliases": tuple(found["aliases"]), "state": State(found["state"])})
-    if known.state is not State.RUNNING:
-        return known
-    holder = turn.holder()
-    if holder is not None and holder.pid == known.pid:
-        return known
-    again = _read(_STATUS)  # it may have ended between the two looks
-    if again is not None and again["state"] != State.RUNNING:
-        return status()
-    return dataclasses.replace(known, state=State.LOST)
+
+
+def begin(aliases: Sequence[str], pid: int = 0) -> Status:
+    """Note that a check begins; by the one who has the turn."""
+    found = Status(tuple(aliases), pid, clock.wall_s(), State.RUNNING)
+    _write(found)
+    return found
+
+
+def _write(status: Status) -> None:
+    replace(_STATUS, json.dumps(dataclasses.asdict(status)))
 
 
 def report() -> dict[str, Any] | None:
@@ -84,9 +101,8 @@ class Keeper:
 
     def __init__(self, aliases: Sequence[str], about: Mapping[str, Any]) -> None:
         self._about = about
-        self._status = Status(tuple(aliases), os.getpid(), clock.wall_s(), State.RUNNING)
+        self._status = begin(aliases, os.getpid())
         self.keep([])
-        self._write()
 
     def began(self, alias: str, doing: str, done: int, total: int) -> None:
         """Note which workload runs, and how many of how many are over."""
@@ -104,7 +120,4 @@ class Keeper:
 
     def _note(self, **changes: Any) -> None:
         self._status = dataclasses.replace(self._status, **changes)
-        self._write()
-
-    def _write(self) -> None:
-        replace(_STATUS, json.dumps(dataclasses.asdict(self._status)))
+        _write(self._status)

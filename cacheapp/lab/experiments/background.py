@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
 
-from cacheapp.lab.experiments import turn
-from cacheapp.lab.experiments.bench import child_env
+from cacheapp.lab.experiments import kept, turn
+from cacheapp.lab.experiments.bench import Scale, child_env
 from cacheapp.lab.experiments.run import find
 from cacheapp.lab.experiments.turn import Busy, Holder
 
@@ -27,13 +28,23 @@ def start(name: str, *, full: bool = False) -> Holder:
     `kept.status()` tells how far it is, `kept.result(name)` what it found.
     """
     find(name)
-    return start_command("lab", [name, *(["--full"] if full else [])], name)
+    scale = Scale.FULL if full else Scale.USUAL
+    arguments = [name, *(["--full"] if full else [])]
+    return start_command("lab", arguments, name, lambda: kept.begin([name], scale))
 
 
-def start_command(command: str, arguments: list[str], name: str) -> Holder:
-    """Start a command of `manage.py` that takes `--turn`, and return at once; raise `Busy`."""
+def start_command(
+    command: str, arguments: list[str], name: str, begin: Callable[[], object]
+) -> Holder:
+    """Start a command of `manage.py` that takes `--turn`, and return at once; raise `Busy`.
+
+    `begin()` notes that it begins; it is called by the one who has the turn.
+    """
     descriptor = turn.take()
     try:
+        # Whoever looks from now on sees this run, not the last one; this process has the turn.
+        turn.say_who(descriptor, os.getpid(), name)
+        begin()
         process = _spawn([command, *arguments, "--turn", str(descriptor)], descriptor)
         holder = turn.say_who(descriptor, process.pid, name)
     finally:

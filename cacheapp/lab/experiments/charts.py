@@ -5,6 +5,7 @@ text is text, in `currentColor`: it takes the colour of the page, light or dark.
 wide, so that nothing shrinks on a telephone. `alone` gives it colours of its own, for a file.
 """
 
+import math
 import subprocess
 import sys
 import textwrap
@@ -14,9 +15,11 @@ from cacheapp.lab.experiments.bench import child_env
 from cacheapp.lab.experiments.results import Kind, Measure, Panel, Result
 
 WIDTH = 330  # and the margins of what Vega draws around it
+_AXIS = 50  # what the numbers at a vertical axis take
 _COLOURS = ("#3a86c8", "#d1722a", "#2c9a6c", "#b3569f", "#8a8f98", "#c2a021")  # on white and black
 _INK = "currentColor"
 _GREY = "#8a8f98"
+_WIDE = 100  # a range of so many times needs only powers of ten
 _K = 10_000  # from here on an axis says 10k
 _STYLE = (
     "<style>svg{color:#1b1f24;background:#fff}"
@@ -67,12 +70,14 @@ def drawn_apart(result: Result) -> str:
 
 def spec(result: Result) -> dict[str, Any]:
     """Return the drawing as Vega-Lite has it. Pure."""
+    lines = any(panel.kind is Kind.LINES for panel in result.panels)
+    width = WIDTH - _AXIS if lines else WIDTH
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": None,
         "padding": 6,
         "spacing": 22,
-        "vconcat": [_panel(panel) for panel in result.panels],
+        "vconcat": [_panel(panel, width) for panel in result.panels],
         "resolve": {"scale": {"color": "independent"}},
         "config": _CONFIG,
     }
@@ -88,7 +93,7 @@ _CONFIG: dict[str, Any] = {
         "fontSize": 13,
         "subtitleFontSize": 11,
         "anchor": "start",
-        "frame": "group",
+        "frame": "bounds",
         "offset": 8,
     },
     "axis": {
@@ -110,17 +115,18 @@ _CONFIG: dict[str, Any] = {
         "direction": "horizontal",
         "columns": 3,
         "symbolType": "circle",
+        "symbolOpacity": 1,
         "labelLimit": 150,
     },
     "range": {"category": list(_COLOURS)},
 }
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel(panel: Panel, width: int) -> dict[str, Any]:
     drawing = _bars(panel) if panel.kind is Kind.BARS else _lines(panel)
     return {
-        "title": {"text": textwrap.wrap(panel.title, 46), **_subtitle(panel)},
-        "width": WIDTH if panel.kind is Kind.BARS else WIDTH - 50,
+        "title": {"text": textwrap.wrap(panel.title, 42), **_subtitle(panel)},
+        "width": width,
         **drawing,
     }
 
@@ -146,37 +152,33 @@ def _bars(panel: Panel) -> dict[str, Any]:
     ]
     most = max([one.spread[1] for one in panel.measures] + [panel.expected or 0.0])
     x = {"type": "quantitative", "scale": {"domain": [0, most * 1.3 or 1]}}
-    title = {"axis": {"title": panel.unit, "tickCount": 5, "format": "~s" if most >= _K else ","}}
+    title = {"axis": {"title": panel.unit, "tickCount": 5, "format": _digits(most)}}
+    y = {"field": "label", "type": "nominal", "sort": None, "axis": None}
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "bar", "height": 10, "yOffset": 7},
-            "encoding": {"x": {"field": "median", **x, **title}, "color": _colour(panel)},
+            "encoding": {"y": y, "x": {"field": "median", **x, **title}, "color": _colour(panel)},
         },
         {
             "mark": {"type": "rule", "yOffset": 7, "color": _INK, "strokeWidth": 1.5},
-            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}},
+            "encoding": {"y": y, "x": {"field": "low", **x}, "x2": {"field": "high"}},
         },
         {
             "mark": {"type": "text", "align": "left", "dy": -7, "dx": 1},
-            "encoding": {"x": {"datum": 0}, "text": {"field": "label"}},
+            "encoding": {"y": y, "x": {"datum": 0}, "text": {"field": "label"}},
         },
         {
             "mark": {"type": "text", "align": "left", "dy": 7, "dx": 5, "fontWeight": "bold"},
-            "encoding": {"x": {"field": "high", **x}, "text": {"field": "said"}},
+            "encoding": {"y": y, "x": {"field": "high", **x}, "text": {"field": "said"}},
         },
     ]
     if panel.expected is not None:
-        layers.append(
-            {
-                "data": {"values": [{}]},
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": _INK, "opacity": 0.7},
-                "encoding": {"x": {"datum": panel.expected}},
-            }
-        )
+        line = {"type": "rule", "strokeDash": [4, 3], "color": _INK, "opacity": 0.6}
+        across = {"x": {"datum": panel.expected, "type": "quantitative"}}
+        layers.insert(0, {"data": {"values": [{}]}, "mark": line, "encoding": across})
     return {
         "height": {"step": 36},
         "data": {"values": rows},
-        "encoding": {"y": {"field": "label", "type": "nominal", "sort": None, "axis": None}},
         "layer": layers,
     }
 
@@ -211,16 +213,16 @@ def _lines(panel: Panel) -> dict[str, Any]:
         "scale": {"type": "log"},
         "axis": {"title": panel.x_title, "values": ticks, "format": "~s", "grid": False},
     }
-    y_scale = {"type": "log"} if panel.log_y else {"zero": True, "nice": True}
-    y = {
-        "type": "quantitative",
-        "scale": y_scale,
-        "axis": {"title": panel.unit, "format": "~s", "tickCount": 5},
-    }
+    most = max(one.spread[1] for one in panel.measures)
+    y_axis = {"title": panel.unit, "format": _digits(most), "tickCount": 5}
+    y: dict[str, Any] = {"type": "quantitative", "axis": y_axis}
+    if panel.log_y:
+        y["scale"] = {"type": "log"}
+        y_axis["values"] = _round_numbers(panel)
     colour = {"field": "group", "type": "nominal", "sort": None}
     shape = {"field": "group", "type": "nominal", "sort": None, "legend": None}
     return {
-        "height": 170,
+        "height": 130,
         "data": {"values": points},
         "encoding": {"x": x, "color": colour},
         "layer": [
@@ -230,11 +232,25 @@ def _lines(panel: Panel) -> dict[str, Any]:
             },
             {"mark": {"type": "line"}, "encoding": {"y": {"field": "median", **y}}},
             {
-                "mark": {"type": "point", "filled": True, "size": 45},
+                "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
                 "encoding": {"y": {"field": "median", **y}, "shape": shape},
             },
         ],
     }
+
+
+def _digits(most: float) -> str:
+    """Return how the numbers at an axis are written that goes up to `most`."""
+    return "~s" if most >= _K else ",~f"
+
+
+def _round_numbers(panel: Panel) -> list[float]:
+    """Return what stands at a logarithmic axis: a few round numbers, not each of them."""
+    low = min(one.spread[0] for one in panel.measures)
+    high = max(one.spread[1] for one in panel.measures)
+    steps = (1, 2, 5) if high < _WIDE * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in steps]
 
 
 def said(measure: Measure, unit: str) -> str:

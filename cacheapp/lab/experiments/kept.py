@@ -37,6 +37,7 @@ class Status:
     """The experiments of this run, in order."""
     scale: str
     pid: int
+    """0 until the process that was started has taken over."""
     began_s: float
     """Wall time."""
     state: State
@@ -46,22 +47,24 @@ class Status:
 
 def status() -> Status | None:
     """Return the last run, or `None` if there was none. Never takes the turn."""
+    while (found := _read()) is not None and found.state is State.RUNNING:
+        holder = turn.holder()
+        if holder is not None and found.pid in (0, holder.pid):
+            break
+        # It may have ended between the two looks; then what it wrote last says how.
+        if _read() == found:
+            return dataclasses.replace(found, state=State.LOST)
+    return found
+
+
+def _read() -> Status | None:
     try:
         raw = json.loads((turn.directory() / "status.json").read_text())
-    except (OSError, ValueError):
+        progress = Progress(**raw["progress"]) if raw["progress"] else None
+        said = {"names": tuple(raw["names"]), "state": State(raw["state"]), "progress": progress}
+        return Status(**{**raw, **said})
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or of another version
         return None
-    progress = Progress(**raw.pop("progress")) if raw["progress"] else raw.pop("progress")
-    names, state = tuple(raw.pop("names")), State(raw.pop("state"))
-    found = Status(names=names, state=state, progress=progress, **raw)
-    if found.state is not State.RUNNING:
-        return found
-    holder = turn.holder()
-    if holder is not None and holder.pid == found.pid:
-        return found
-    # It may have ended between the two looks; then what it wrote last says how.
-    again = (turn.directory() / "status.json").read_text()
-    ended = json.loads(again)["state"] != State.RUNNING
-    return status() if ended else dataclasses.replace(found, state=State.LOST)
 
 
 def result(name: str) -> Result | None:
@@ -80,22 +83,33 @@ def drawing(name: str) -> str | None:
         return None
 
 
+def begin(names: list[str], scale: str, pid: int = 0) -> Status:
+    """Note that a run begins; by the one who has the turn."""
+    found = Status(tuple(names), scale, pid, clock.wall_s(), State.RUNNING)
+    _write(found)
+    return found
+
+
+def _write(status: Status) -> None:
+    replace("status.json", json.dumps(dataclasses.asdict(status)))
+
+
 class Keeper:
     """Writes it down. Used by the process that has the turn."""
 
     def __init__(self, names: list[str], scale: str) -> None:
-        self._status = Status(tuple(names), scale, os.getpid(), clock.wall_s(), State.RUNNING)
-        self._wrote_s = 0.0
+        self._status = begin(names, scale, os.getpid())
+        self._wrote_s = clock.monotonic_s()
         self._step = ""
-        self._write()
 
     def progress(self, now: Progress) -> None:
         """Note how far it is: each new step, and a few times a second."""
         new = now.step != self._step
         if new or clock.monotonic_s() - self._wrote_s > _EVERY_S:
             self._step = now.step
+            self._wrote_s = clock.monotonic_s()
             self._status = dataclasses.replace(self._status, progress=now)
-            self._write()
+            _write(self._status)
 
     def keep(self, result: Result, drawing: str | None) -> None:
         """Keep a result and its drawing; without one, none of an older result stays."""
@@ -108,11 +122,7 @@ class Keeper:
     def end(self, state: State, error: str = "") -> None:
         """Note how it ended."""
         self._status = dataclasses.replace(self._status, state=state, error=error)
-        self._write()
-
-    def _write(self) -> None:
-        self._wrote_s = clock.monotonic_s()
-        replace("status.json", json.dumps(dataclasses.asdict(self._status)))
+        _write(self._status)
 
 
 def replace(name: str, text: str) -> None:

@@ -2,15 +2,20 @@
 
 from cacheapp.lab.experiments import (
     computing,
+    not_shared,
     process_races,
     starting,
     thread_races,
     too_many,
     waiting,
+    what_breaks,
 )
 from cacheapp.lab.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (waiting, computing, starting, too_many, thread_races, process_races)
+    for module in (
+        *(waiting, computing, starting, too_many),
+        *(thread_races, process_races, not_shared, what_breaks),
+    )
 }

@@ -48,7 +48,7 @@ def print_result(result: Result, out: TextIO, *, code: bool = False) -> None:
 def _table(panel: Panel) -> Table:
     table = Table(title=panel.title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column(panel.x_title if panel.kind is Kind.LINES else "")
-    table.add_column(f"median, {panel.unit}", justify="right")
+    table.add_column(f"median, {panel.unit}" if panel.unit else "median", justify="right")
     table.add_column("spread", justify="right")
     for one in panel.measures:
         at = f"{number(one.at)} " if one.at is not None else ""

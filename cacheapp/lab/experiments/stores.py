@@ -38,7 +38,11 @@ class Stores:
             return self._redis.url
         if alias == "locmem":
             return "lab"
-        return tempfile.mkdtemp(prefix=f"{alias}-", dir=self._directory)
+        return str(self.new_directory(alias))
+
+    def new_directory(self, name: str) -> Path:
+        """Return a new directory, which goes with the rest."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._directory))
 
     def __enter__(self) -> Self:
         self._directory = Path(

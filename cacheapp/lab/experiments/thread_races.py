@@ -28,7 +28,7 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan(4, 100_000, 500, 2),
+    Scale.SMALL: Plan(4, 300_000, 500, 1),
     Scale.USUAL: Plan(8, 200_000, 10_000, 3),
     Scale.FULL: Plan(10, 1_000_000, 50_000, 5),
 }

@@ -15,6 +15,7 @@ from cacheapp.lab.check.run import Run
 from cacheapp.lab.check.verdicts import Finding
 from cacheapp.lab.servers import RedisServer
 from tests.integration.check.broken import BACKENDS
+from tests.integration.check.broken_redis import ON_REDIS
 
 Workload = Callable[[Run], list[Finding]]
 Examine = Callable[..., dict[str, Finding]]
@@ -27,7 +28,7 @@ class Lab:
     clients: Clients
     directory: Path
     redis: RedisServer
-    """Behind the alias Redis alone: it may be disturbed."""
+    """Behind the aliases on Redis alone: it may be disturbed."""
 
 
 @pytest.fixture(scope="package")
@@ -48,10 +49,11 @@ def lab() -> Iterator[Lab]:
             },
             "CACHEAPP": {"STATE_DIR": directory / "state"},
         }
-        overrides["CACHES"]["Redis"] = {
-            "BACKEND": "cacheapp.backends.RedisCache",
-            "LOCATION": server.start().url,
-        }
+        url = server.start().url
+        on_redis = {name: f"{kind.__module__}.{name}" for name, kind in ON_REDIS.items()}
+        on_redis["Redis"] = "cacheapp.backends.RedisCache"
+        for alias, backend in on_redis.items():
+            overrides["CACHES"][alias] = {"BACKEND": backend, "LOCATION": url}
         overrides["CACHES"]["Down"] = {
             "BACKEND": "cacheapp.backends.RedisCache",
             "LOCATION": f"unix://{directory}/none.sock",

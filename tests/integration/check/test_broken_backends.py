@@ -21,6 +21,8 @@ from cacheapp.lab.check.workloads import (
 from cacheapp.lab.servers import RedisServer
 from tests.integration.check.conftest import Examine, Lab, Workload
 
+Outage = Callable[[Run, RedisServer], list[Finding]]
+
 CAUGHT: list[tuple[str, Workload, str]] = [
     ("LosesUpdates", counting.counters, counting.SUMS),
     ("ReadsStale", registers.registers, registers.ORDER),
@@ -58,6 +60,24 @@ def test_a_broken_backend_is_caught(
     assert found.verdict is Verdict.BROKEN, found
     assert found.why
     assert not found.operations or draw(found.operations)
+
+
+OUTAGES: list[tuple[str, Outage, str]] = [
+    ("SwallowsLostWrites", outages.cut, outages.CUT),
+    ("ServesCopiesWhenDown", outages.restarted, outages.RESTARTED),
+]
+
+
+@pytest.mark.parametrize(
+    ("alias", "outage", "broken"), OUTAGES, ids=[f"{one[0]}: {one[2]}" for one in OUTAGES]
+)
+def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
+    lab: Lab, examine: Examine, alias: str, outage: Outage, broken: str
+) -> None:
+    def disturbed(run: Run) -> list[Finding]:
+        return outage(run, lab.redis)
+
+    test_a_broken_backend_is_caught(examine, alias, disturbed, broken)
 
 
 def test_late_expiry_is_measured(examine: Examine) -> None:
@@ -114,7 +134,7 @@ def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, twins: bool) -
 
 @pytest.mark.parametrize("outage", [outages.cut, outages.restarted])
 def test_a_redis_that_is_disturbed_is_not_accused(
-    lab: Lab, examine: Examine, outage: Callable[[Run, RedisServer], list[Finding]]
+    lab: Lab, examine: Examine, outage: Outage
 ) -> None:
     before = lab.redis.pid
     found = examine("Redis", lambda run: outage(run, lab.redis), seconds=1.0)

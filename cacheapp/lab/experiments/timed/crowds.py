@@ -47,18 +47,24 @@ class Crowd:
 
     def __init__(self, context: Any, members: int, window_s: float) -> None:
         self.window_s = window_s
-        self.begin = context.Barrier(members + 1)
+        self.began_s = multiprocessing.Value("d", 0.0)
+        self.begin = context.Barrier(members + 1, action=self._note)
         self.counted = context.Barrier(members + 1)
+
+    def _note(self) -> None:
+        """Note the moment at which all may begin, whenever each gets to it."""
+        self.began_s.value = clock.monotonic_s()
 
     def member(self, work: str, url: str, report: "Callable[[Times], None]") -> None:
         """Work again and again; report when each time began and ended. What runs is finished."""
         once = WORK[work](url)
         self.begin.wait(WITHIN_S)
-        end_s = clock.monotonic_s() + self.window_s
-        times = []
-        while (began_s := clock.monotonic_s()) < end_s:
+        began_s = self.began_s.value
+        times: Times = []
+        while not times or began_s < times[0][0] + self.window_s:
             once()
             times.append((began_s, clock.monotonic_s()))
+            began_s = times[-1][1]
         self.counted.wait(WITHIN_S)
         report(times)
 
