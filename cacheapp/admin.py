@@ -15,6 +15,7 @@ from django.utils.html import format_html
 
 from cacheapp.downloads import asking
 from cacheapp.downloads.asking import NotNow
+from cacheapp.downloads.handing import NotHanded
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 
 _MAX_TOLD = 20
@@ -87,7 +88,7 @@ class DownloadJobAdmin(_LookOnly):
             try:
                 ask(job)
                 count += 1
-            except NotNow as exc:
+            except (NotNow, NotHanded) as exc:
                 refusals.append(f"Job {job.id}: {exc}")
         if count:
             self.message_user(request, f"{count} {done}", messages.SUCCESS)

@@ -2,7 +2,7 @@
 
 Errors: E001 the CACHEAPP setting, E002 an entry of CACHES, E003 a directory on a network
 filesystem, E004 a directory that others can write to, E005 a permission of a token that does not
-exist. Warnings: W001 to W003 a cache that lives
+exist, E006 Celery asked for and not installed. Warnings: W001 to W003 a cache that lives
 in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
 W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
 on a server, W008 a KEY_PREFIX that takes in another alias's keys, W009 streams that could take all
@@ -10,6 +10,7 @@ threads of a worker.
 """
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,21 @@ def check_tokens(**_: Any) -> Messages:
         )
         for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
         for permission in sorted(token.permissions - known)
+    ]
+
+
+@checks.register(checks.Tags.caches)
+def check_runner(**_: Any) -> Messages:
+    """E006: report that jobs are to be run by a Celery that is not there."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.download_runner != "celery" or importlib.util.find_spec("celery") is not None:
+        return []
+    return [
+        checks.Error(
+            "CACHEAPP['DOWNLOAD_RUNNER'] is 'celery', which is not installed.",
+            hint="pip install cacheapp[celery]",
+            id="cacheapp.E006",
+        )
     ]
 
 

@@ -100,6 +100,9 @@ class Conf:
     download_max_bytes: int = 10 * 2**30
     """Bytes that one file may have."""
 
+    download_runner: str = "worker"
+    """Who runs jobs that come over HTTP: the "worker" that took the order, or "celery"."""
+
     download_streams: int = 4
     """Clients to whom one process tells a job's events at the same time: each takes a thread."""
 
@@ -176,6 +179,12 @@ def _networks(value: Any) -> tuple[str, ...]:
         return tuple(str(ipaddress.ip_network(item)) for item in value)
     except ValueError as exc:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
+
+
+def _runner(value: Any) -> str:
+    if value not in ("worker", "celery"):
+        raise ValueError("'worker' or 'celery'")
+    return str(value)
 
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
@@ -256,6 +265,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_min_free_bytes": _count,
     "download_max_files": _count,
     "download_max_bytes": _count,
+    "download_runner": _runner,
     "download_streams": _count,
     "download_stream_s": _seconds,
     "download_heartbeat_s": _seconds,

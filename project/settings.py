@@ -38,7 +38,11 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
-_download_buckets: list[str] = env.list("DOWNLOAD_BUCKETS", [])
+_download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
+_download_runner = env.str(
+    "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery"])
+)
+_celery_broker_url = env.str("CELERY_BROKER_URL", "")
 _api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
@@ -167,11 +171,16 @@ CACHEAPP = {
     "DOWNLOAD_ORIGINS": _download_origins,
     "DOWNLOAD_NETWORKS": _download_networks,
     "DOWNLOAD_BUCKETS": _download_buckets,
+    "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
     "DOWNLOAD_RETENTION_S": _download_retention_s,
     "DOWNLOAD_MAX_HOST_THREADS": _download_host_threads,
 }
+
+# Redis, unless something else is named; Celery spells a socket's URL in its own way.
+CELERY_BROKER_URL = _celery_broker_url or _redis_url.replace("unix://", "redis+socket://", 1)
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a job takes long: none waits behind it in the same worker
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -14,8 +14,10 @@ _THREADS_END_S = 1.0
 _DATABASE_MS = 1000
 
 
-def begin() -> None:
+def begin(*, forced: bool = False) -> None:
     """Look after downloads in this process from now on; for a worker, after its fork.
+
+    Not where that is Celery's to do, unless `forced`.
 
     For Gunicorn's `post_worker_init` hook: quick, and it never raises. Without it, a process takes
     part from its first job on. A process forked later has to call it itself.
@@ -24,7 +26,7 @@ def begin() -> None:
     from cacheapp.downloads.host import host  # noqa: PLC0415
 
     try:
-        if conf().download_root is not None:
+        if conf().download_root is not None and (forced or conf().download_runner == "worker"):
             host().wake()
     except Exception:
         logger.exception("worker %d: no downloads", os.getpid())

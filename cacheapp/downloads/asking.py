@@ -5,8 +5,8 @@ down for it, and done when it next records its progress; what needs a new owner 
 this process's from then on.
 """
 
-from cacheapp.downloads import ledger, pausing
-from cacheapp.downloads.host import existing_host, host
+from cacheapp.downloads import handing, ledger, pausing
+from cacheapp.downloads.host import existing_host
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
@@ -56,15 +56,15 @@ def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
 
 
 def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
-    if job.state not in states:
+    if job.state not in states and (job.state != JobState.QUEUED or job.owner is not None):
         raise _not_now(job, refusal)
     if job.fingerprint:
         raise NotNow("the job was begun at a terminal: the same command goes on with it")
-    runner = host()
-    if pausing.take(job, runner.owner):
-        runner.wake()
-        return True
+    taken = pausing.take(job, handing.owner_to_be())
     job.refresh_from_db()
+    if taken or (job.state in OWNED_JOB and job.owner is None):
+        handing.hand(job.id)  # again, where it was asked for before and may not have been heard
+        return taken
     if job.state in OWNED_JOB:  # somebody else asked for the same, a moment ago
         return False
     raise _not_now(job, refusal)

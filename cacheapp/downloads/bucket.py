@@ -78,6 +78,11 @@ class Bucket:
         url = self._client.generate_presigned_url("get_object", Params=wanted)
         return str(url.partition("?")[0]).removesuffix("key")
 
+    @property
+    def origin(self) -> str | None:
+        """The one origin that the objects are asked for at; `None` while that may change."""
+        return take_apart(self._base).origin if self._is_placed else None
+
     def sign(self, url: str) -> Mapping[str, str]:
         """Return the headers that prove who asks; made for each request, as they soon expire."""
         if self._credentials is None:

@@ -6,6 +6,7 @@ nothing to do it asks the database one question now and then: is there a job tha
 Nothing crosses a fork: a child begins without coordinator, jobs or identity.
 """
 
+import dataclasses
 import functools
 import logging
 import os
@@ -17,18 +18,21 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from cacheapp import clock
-from cacheapp.conf import conf, state_dir
+from cacheapp.conf import Conf, conf, state_dir
 from cacheapp.downloads import adopting, ledger, live, pausing
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.bell import Ear
 from cacheapp.downloads.engine import LOST, Fetch, Run
+from cacheapp.downloads.feeding import Feeder
 from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.listing import Limited, Openings, is_listed
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.plan import Report
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.rows import progress_of
 from cacheapp.downloads.seats import seats
+from cacheapp.downloads.sources import SourceRefused
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.wanted import Limits
 
@@ -57,7 +61,9 @@ class Host:
     Invariant: a job is never adopted or started here while an earlier run of it is in `_runs`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, only: UUID | None = None) -> None:
+        """`only`: the one job to adopt; `None`: whichever nobody runs."""
+        self._only = only
         self.owner = Owner(uuid.uuid4(), os.getpid())
         self._wanted = threading.Event()
         self._lock = threading.Lock()
@@ -75,6 +81,7 @@ class Host:
             seats(state_dir() / "downloads.seats", settings.download_max_host_threads),
         )
         self._pool.on_free = self._wanted.set
+        self._openings = Openings(self._wanted.set)
 
     def wake(self) -> None:
         """Have the coordinator look for what is new, soon; make it if there is none."""
@@ -161,7 +168,9 @@ class Host:
         over = [run for run in self._runs.values() if run.ended]
         jobs = adopting.unfinished()
         others = [job for job in jobs if job.owner != self.owner.token]
-        if self._runs or len(others) < len(jobs):
+        if self._only is not None:
+            others = [job for job in others if job.id == self._only]
+        if self._runs or any(job.owner == self.owner.token for job in jobs):
             self._flush()
         for run in over:
             self._finish(run)
@@ -208,7 +217,9 @@ class Host:
         A job that finds none has the next one that gets free, and from then on its fair share.
         """
         left = False
-        for job in ledger.waiting(self.owner):
+        waiting = ledger.waiting(self.owner)
+        self._openings.keep(job.id for job in waiting)
+        for job in waiting:
             if job.id in self._runs:  # its earlier run has not ended yet
                 left = True
             elif job.cancel_asked:
@@ -227,14 +238,29 @@ class Host:
         if settings.download_root is None:
             self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
             return True
-        plan = ledger.start(job, self.owner, settings.download_root)
+        if not is_listed(job):
+            return self._begin(job, settings, None)
+        try:
+            source = self._openings.take(job)
+        except SourceRefused as exc:
+            self._end(job, str(exc))
+            return True
+        return source is not None and self._begin(job, settings, source)  # it wakes us when open
+
+    def _begin(self, job: DownloadJob, settings: Conf, source: Limited | None) -> bool:
+        """Move a job to running, and give it threads; return whether it is queued no longer."""
+        plan = ledger.start(job, self.owner, settings.download_root, stream=source is not None)
         if plan is None:
             return False  # cancelled a moment ago: the next tick ends it
+        if source is not None:
+            origins = None if source.origin is None else source.trusted | {source.origin}
+            plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
         limits = Limits(
             max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
         )
         still_ours = functools.partial(ledger.has_token, job.id, self.owner, plan.token)
-        run = Run(plan, limits, self._wanted.set, self._pool, still_ours=still_ours)
+        sign = None if source is None else source.sign
+        run = Run(plan, limits, self._wanted.set, self._pool, sign, still_ours=still_ours)
         with self._lock:
             self._runs[job.id] = run
         try:
@@ -246,6 +272,8 @@ class Host:
             self._wanted.set()
         if self._closed:  # closed a moment ago, without having seen this run
             run.stop(_RELEASED, FileState.QUEUED, keep=True)
+        if source is not None:
+            Feeder(job, self.owner, run, source).start()
         logger.info(
             *("job %s: %d files with %d threads", job.id, job.files_total, plan.threads),
             extra={"event": "job_started", "job": str(job.id)},

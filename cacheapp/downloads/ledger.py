@@ -79,8 +79,8 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
-    """Write a queued job and its files; the owner answers for it from now on.
+def create(order: Order, owner: Owner | None, **facts: Any) -> DownloadJob:
+    """Write a queued job and its files; the owner, if there is one, answers for it from now on.
 
     `facts`: what else is to be written of the job, such as who ordered it.
     """
@@ -88,8 +88,8 @@ def create(order: Order, owner: Owner, **facts: Any) -> DownloadJob:
     job = DownloadJob.objects.create(
         threads=order.threads,
         extra_origins=sorted(order.extra_origins),
-        owner=owner.token,
-        owner_pid=owner.pid,
+        owner=None if owner is None else owner.token,
+        owner_pid=None if owner is None else owner.pid,
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(order.urls),

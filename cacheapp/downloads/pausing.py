@@ -46,7 +46,7 @@ def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress,
 
 
 @transaction.atomic
-def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
+def take(job: DownloadJob, owner: Owner | None, threads: int | None = None) -> bool:
     """Queue a job again, as ours: one that is paused, has failed or was cancelled, or is an orphan.
 
     Files that failed or were cancelled are tried again; those that are whole stay, and those that
@@ -62,8 +62,8 @@ def take(job: DownloadJob, owner: Owner, threads: int | None = None) -> bool:
         job.id,
         token=F("token") + 1,
         state=JobState.QUEUED,
-        owner=owner.token,
-        owner_pid=owner.pid,
+        owner=None if owner is None else owner.token,
+        owner_pid=None if owner is None else owner.pid,
         threads=threads or found.threads,
         heartbeat_at=now(),
         finished_at=None,

@@ -38,7 +38,7 @@ class Request:
             raise KeyUsed(f"the key was used for another order, job {job.id}; expected a new one")
         return job
 
-    def place(self, order: Order, owner: Owner, user_id: Any) -> tuple[DownloadJob, bool]:
+    def place(self, order: Order, owner: Owner | None, user_id: Any) -> tuple[DownloadJob, bool]:
         """Return the job, and whether it was made now; raise `KeyUsed`."""
         facts = {"idempotency_key": self.key, "idempotency_digest": self.digest}
         try:

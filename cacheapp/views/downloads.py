@@ -1,5 +1,6 @@
 """Downloads over HTTP: order one, look at it and its files; any worker answers."""
 
+import functools
 import re
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.host import host
+from cacheapp.downloads.handing import NotHanded, hand, owner_to_be
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
 from cacheapp.downloads.placing import KeyUsed, Request
@@ -75,12 +76,22 @@ def _order(request: HttpRequest) -> HttpResponseBase:
         job, made = wanted.placed(), False
         if job is None:
             order = read_wanted(request, body)
-            job, made = wanted.place(order, host().owner, who.user_id)
+            job, made = wanted.place(order, owner_to_be(), who.user_id)
     except KeyUsed as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
-        transaction.on_commit(host().wake)  # at once, unless the project wraps requests
+        transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
     return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def _hand(job: DownloadJob) -> None:
+    try:
+        hand(job.id)
+    except NotHanded as exc:
+        # A task may come all the same: then the job has an owner, or there is nothing to do.
+        if DownloadJob.objects.filter(id=job.id, owner=None).delete()[0]:
+            message = f"{exc}; nothing was started"
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
 
 def _placed(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:

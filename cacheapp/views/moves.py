@@ -9,6 +9,7 @@ from django.http.response import HttpResponseBase
 
 from cacheapp.downloads import asking, removing
 from cacheapp.downloads.asking import NotNow
+from cacheapp.downloads.handing import NotHanded
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.removing import NotRemoved
 from cacheapp.views.access import permitted, require
@@ -66,4 +67,6 @@ def _asked(ask: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponse
         news = ask(job)
     except NotNow as exc:
         raise BadRequest(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
+    except NotHanded as exc:
+        raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; ask again") from exc
     return answer(HTTPStatus.ACCEPTED if news else HTTPStatus.OK, **job_shown(job))

@@ -1,0 +1,75 @@
+"""Handing jobs to a Celery whose broker cannot be reached; the rest is shown with real workers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import celery
+import pytest
+from django.core.checks import run_checks
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads import begin, ledger
+from cacheapp.downloads.host import existing_host
+from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.order import Order
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+URL = "https://files.example.com/a"
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    settings.ALLOWED_HOSTS = ["localhost"]
+    settings.SECURE_SSL_REDIRECT = False
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DEMO": True,
+        "DOWNLOAD_ROOT": tmp_path / "downloads",
+        "DOWNLOAD_ORIGINS": ["https://files.example.com"],
+        "DOWNLOAD_RUNNER": "celery",
+    }
+    with celery.Celery(broker="redis://127.0.0.1:1/0", set_as_current=True):
+        yield
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(HTTP_HOST="localhost:8000", REMOTE_ADDR="127.0.0.1")
+
+
+def test_without_a_broker_nothing_is_started(client: Client) -> None:
+    body = json.dumps({"urls": [URL]})
+    key = {"Idempotency-Key": "k"}
+    for _ in range(2):  # the key stays free
+        answer = client.post("/api/downloads", body, "application/json", headers=key)
+        assert answer.status_code == 503
+        assert "Celery's broker does not take the job" in answer.json()["error"]
+        assert answer.json()["error"].endswith("nothing was started")
+        assert DownloadJob.objects.count() == 0
+
+
+def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Client) -> None:
+    job = ledger.create(Order((URL,), threads=1), None)
+    DownloadJob.objects.update(state="paused")
+    for _ in range(2):
+        answer = client.post(f"/api/downloads/{job.id}/resume", content_type="application/json")
+        assert answer.status_code == 503
+        assert answer.json()["error"].endswith("ask again")
+    job.refresh_from_db()
+    assert (job.state, job.owner) == ("queued", None)
+
+
+def test_web_workers_run_no_job() -> None:
+    begin()
+    assert existing_host() is None
+
+
+def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [found for found in run_checks() if found.id == "cacheapp.E006"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    (found,) = [found for found in run_checks() if found.id == "cacheapp.E006"]
+    assert found.hint == "pip install cacheapp[celery]"
