@@ -67,21 +67,35 @@ def _list(request: HttpRequest) -> HttpResponseBase:
 
 def _order(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
-        message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
-        raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
-    body = read_json(request, BODY_LIMIT_BYTES)
+        raise _off()
+    job, made = place(request, read_json(request, BODY_LIMIT_BYTES))
+    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def place(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
+    """Make the job that a body orders, and have it begin; return it, and whether it is new.
+
+    Raise `BadRequest` with everything that is wrong; nothing was started then.
+    """
+    if conf().download_root is None:
+        raise _off()
     who = caller(request)
     wanted = Request(who.name, _idempotency_key(request), body)
     try:
         job, made = wanted.placed(), False
         if job is None:
-            order = read_wanted(request, body)
+            order = _read_order(request, body)
             job, made = wanted.place(order, owner_to_be(), who.user_id)
     except KeyUsed as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
         transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
-    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+    return job, made
+
+
+def _off() -> BadRequest:
+    message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
+    return BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
 def _hand(job: DownloadJob) -> None:
@@ -107,8 +121,7 @@ def _idempotency_key(request: HttpRequest) -> str | None:
     return key
 
 
-def read_wanted(request: HttpRequest, body: dict[str, Any]) -> Order:
-    """Return the order in a body; raise `BadRequest` with all its `problems`."""
+def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
     settings = conf()
     allowed = Allowed(
         origins=frozenset(settings.download_origins),

@@ -6,20 +6,18 @@ from typing import Any
 from uuid import UUID
 
 from django.core.paginator import Page, Paginator
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cacheapp.conf import conf
 from cacheapp.downloads import asking, ledger, live
 from cacheapp.downloads.asking import NotNow
-from cacheapp.downloads.host import host
+from cacheapp.downloads.handing import NotHanded
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.rows import now
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
-from cacheapp.views.access import caller
 from cacheapp.views.answers import BadRequest
-from cacheapp.views.downloads import own_origins, read_wanted
+from cacheapp.views.downloads import own_origins, place
 from cacheapp.views.moves import current
 from cacheapp.views.pages import page, refusal, show
 
@@ -102,21 +100,19 @@ def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
         action(job)
     except NotNow as exc:
         return refusal(request, HTTPStatus.CONFLICT, str(exc))
+    except NotHanded as exc:
+        return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
     return HttpResponseRedirect(_address(job))
 
 
 def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
-    """Write the job down, owned by this worker; raise `BadRequest` with all that is wrong."""
+    """Place the order in the form; raise `BadRequest` with all that is wrong."""
     digits = form["threads"].strip()
     body = {
         "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
         "threads": int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else digits,
     }
-    order = read_wanted(request, body)
-    runner = host()
-    job = ledger.create(order, runner.owner, created_by_id=caller(request).user_id)
-    transaction.on_commit(runner.wake)
-    return job
+    return place(request, body)[0]
 
 
 _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {

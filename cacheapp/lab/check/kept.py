@@ -63,9 +63,9 @@ def status() -> Status | None:
 
 
 def _status() -> Status | None:
-    found = _read(_STATUS)
+    found = _read(_STATUS) or {}
     try:
-        return found and Status(
+        return Status(
             **{**found, "aliases": tuple(found["aliases"]), "state": State(found["state"])}
         )
     except (TypeError, KeyError, ValueError):  # of another version

@@ -52,8 +52,10 @@ def conduct(bench: Bench) -> Outcome:
             ),
         ),
         (
-            f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name. "
-            "The master loads the site once and forks them (--preload).",
+            (
+                f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name. "
+                "The master loads the site once and forks them (--preload)."
+            ),
             *notes,
         ),
     )
