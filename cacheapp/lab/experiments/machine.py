@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from cacheapp import clock
 from cacheapp.lab.experiments.results import About
@@ -41,6 +42,14 @@ def free_threaded() -> bool:
     """Return whether threads of this interpreter execute at the same time."""
     built = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     return built and not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def available_mib() -> float:
+    """Return how much memory new processes can have without others being swapped out."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _memory_gib() -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cacheapp.lab.experiments.bench import Bench, Scale, listing
 from cacheapp.lab.experiments.experiment import Experiment
+from cacheapp.lab.experiments.machine import available_mib
 from cacheapp.lab.experiments.origins import slow_origin
 from cacheapp.lab.experiments.results import Finding, Kind, Measure, Outcome, Panel, Verdict
 from cacheapp.lab.experiments.timed import crowds
@@ -15,6 +16,8 @@ KINDS = ("threads", "processes")
 ANSWER_S = 0.05
 SLOWER = 5
 """From so many times the time of one alone on, we call it severely degraded."""
+PROCESS_MIB = 5
+"""What a forked process needs of its own, about; half of what is available may be taken."""
 PAYS = 0.8
 """What part of the best throughput counts as being as good as it."""
 
@@ -29,8 +32,11 @@ class Plan:
     repeats: int
 
     def levels(self, kind: str) -> tuple[int, ...]:
-        """Return the numbers of threads, or of processes."""
-        return self.threads if kind == "threads" else self.processes
+        """Return the numbers of threads, or of processes, as far as memory goes."""
+        if kind == "threads":
+            return self.threads
+        most = available_mib() / 2 / PROCESS_MIB
+        return tuple(members for members in self.processes if members <= max(most, 10))
 
 
 PLANS = {
@@ -56,17 +62,18 @@ class Level:
 def conduct(bench: Bench) -> Outcome:
     """Let crowds of growing size wait for a server, then compute."""
     plan = PLANS[bench.scale]
-    bench.expect(len(crowds.WORK) * plan.repeats * sum(len(plan.levels(kind)) for kind in KINDS))
+    numbers = {kind: plan.levels(kind) for kind in KINDS}
+    bench.expect(len(crowds.WORK) * plan.repeats * sum(map(len, numbers.values())))
     with slow_origin() as origin:
         url = f"{origin.url}/{ANSWER_S}/file"
         levels = [
             _level(bench, plan, kind, work, members, url)
             for work in crowds.WORK
             for kind in KINDS
-            for members in plan.levels(kind)
+            for members in numbers[kind]
         ]
     findings = tuple(judge(kind, [one for one in levels if one.kind == kind]) for kind in KINDS)
-    return Outcome(findings, tuple(_panels(levels)), _notes(plan))
+    return Outcome(findings, tuple(_panels(levels)), _notes(max(numbers["processes"])))
 
 
 def _level(bench: Bench, plan: Plan, kind: str, work: str, members: int, url: str) -> Level:
@@ -135,16 +142,15 @@ def _panel(title: str, unit: str, levels: list[Level], field: str, times: float)
     )
 
 
-def _notes(plan: Plan) -> tuple[str, ...]:
-    most = max(plan.processes)
-    fewer = [f"Processes only up to {most}; --full goes to 1,000."] if most < 1000 else []  # noqa: PLR2004
+def _notes(processes: int) -> tuple[str, ...]:
+    fewer = f"Processes only up to {processes}: 1,000 are for --full, and for 10 GiB of memory."
     return (
         (
             f"Called severely degraded: a half of the best throughput, or {SLOWER} times the time that "
             "one alone takes."
         ),
         "Memory is PSS: what several processes share is divided among them.",
-        *fewer,
+        *([fewer] if processes < max(PLANS[Scale.FULL].processes) else []),
     )
 
 

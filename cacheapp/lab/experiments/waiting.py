@@ -36,7 +36,7 @@ class Plan:
 
 PLANS = {
     Scale.SMALL: Plan(3, 0.1, 4, 0.1, 2, 1),
-    Scale.USUAL: Plan(5, 0.5, 40, 1.0, 2, 3),
+    Scale.USUAL: Plan(5, 0.4, 32, 0.8, 2, 3),
     Scale.FULL: Plan(5, 5.0, 200, 5.0, 200, 3),
 }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ class Command(BaseCommand):
             "--claims",
             type=Path,
             metavar="FILE",
-            help="write a page in Markdown with a table of all claims; its drawings into lab/ beside it",
+            help="write a page in Markdown with a table of all claims; drawings and samples into lab/",
         )
-        add("--turn", type=int, help="file descriptor that holds the turn (used by pages)")
+        add("--turn", type=int, help=SUPPRESS)  # the descriptor of a page that has the turn
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Conduct what was asked for, and exit with a status that says whether it could be."""
@@ -100,6 +101,7 @@ class Command(BaseCommand):
                 results.append(result)
                 keeper.keep(result, self._draw(result))
                 print_result(result, sys.stdout, code=options["code"])
+                sys.stdout.flush()  # where it is no terminal, too: the next may take minutes
         except BaseException as exc:
             keeper.end(State.STOPPED if isinstance(exc, Stopped) else State.FAILED, str(exc))
             raise
@@ -136,6 +138,7 @@ class Command(BaseCommand):
         if options["claims"]:
             page: Path = options["claims"]
             self._draw_into(page.parent / "lab", results)
+            (page.parent / "lab" / "results.json").write_text(as_json(results) + "\n")
             page.write_text(claims_page(results, _command(options)))
 
     def _draw_into(self, directory: Path, results: list[Result]) -> None:
