@@ -1,8 +1,11 @@
 """Objects that an origin serves and that change while they are fetched, with ranges, well or badly."""
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from email.utils import formatdate
+
+from cacheapp import clock
 
 
 @dataclasses.dataclass
@@ -44,10 +47,17 @@ class Thing:
     """Heads sent instead of an answer, one for each request, first."""
     asked: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The headers of each request."""
+    asked_at_s: list[float] = dataclasses.field(default_factory=list)
+    """When each came."""
+    takes_s: float = 0.0
+    """How long its body takes, sent in pieces; none, if 0."""
+    gate: threading.Event | None = None
+    """Until it is set, only the first half of a body is sent."""
 
     def answer(self, fields: Mapping[str, str]) -> tuple[bytes, bytes, bool]:
         """Return head, body, and whether to break the connection then."""
         number = len(self.asked)
+        self.asked_at_s.append(clock.monotonic_s())
         self.asked.append(dict(fields))
         if number < len(self.refusals) and self.refusals[number]:
             return (

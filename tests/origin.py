@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from cacheapp.lab.origin import content
 from tests.objects import Thing
 
+_PIECE = 16 * 1024
 Query = Mapping[str, str]
 Kind = Callable[["Origin", asyncio.StreamWriter, Query], Awaitable[None]]
 
@@ -124,12 +125,27 @@ class Origin:
         self, writer: asyncio.StreamWriter, thing: Thing, fields: Mapping[str, str]
     ) -> None:
         head, found, cut = thing.answer(fields)
-        writer.write(head + found)
-        await writer.drain()
+        if thing.takes_s:
+            await self._slowly(writer, thing, head, found)
+        else:
+            writer.write(head + found)
+            await writer.drain()
         if cut and thing.hang:
             await self._over.wait()
         if cut:
             writer.close()
+
+    async def _slowly(
+        self, writer: asyncio.StreamWriter, thing: Thing, head: bytes, found: bytes
+    ) -> None:
+        writer.write(head)
+        size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
+        for start in range(0, len(found), size):
+            while thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set():  # noqa: ASYNC110 (a thread sets it)
+                await asyncio.sleep(0.05)
+            writer.write(found[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(thing.takes_s * size / max(1, len(found)))
 
     async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:
         line = f"{query['line']}\r\n".encode()

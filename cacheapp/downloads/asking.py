@@ -5,8 +5,12 @@ down for it, and done when it next records its progress; what needs a new owner 
 this process's from then on.
 """
 
-from cacheapp.downloads import handing, ledger, pausing
+import os
+import uuid
+
+from cacheapp.downloads import adopting, ending, handing, ledger, pausing
 from cacheapp.downloads.host import existing_host
+from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
@@ -26,7 +30,10 @@ def pause(job: DownloadJob) -> bool:
 def cancel(job: DownloadJob) -> bool:
     """Have a job end; as `pause`."""
     if ledger.ask_cancel(job.id):
-        return _wake_owner(job)
+        _wake_owner(job)
+        if job.state == JobState.QUEUED and job.owner is None:
+            _end_unowned(job)
+        return True
     return _is_so(job, JobState.CANCELLED, "only queued, running and paused ones can be cancelled")
 
 
@@ -39,6 +46,19 @@ def retry(job: DownloadJob) -> bool:
     """Try again what failed or was cancelled; what is whole stays. As `pause`."""
     states = [JobState.FAILED, JobState.CANCELLED]
     return _take(job, states, "only failed and cancelled ones can be tried again")
+
+
+def _end_unowned(job: DownloadJob) -> None:
+    """Cancel a job that waits for somebody to run it: Celery's queue may be long.
+
+    We adopt it for that. Whoever adopts it first cancels it as well; and if we are killed here, it is
+    found as any other job that lost its owner.
+    """
+    me = Owner(uuid.uuid4(), os.getpid())
+    if adopting.adopt(job, me):
+        job.refresh_from_db()
+        ending.end(job, me, "")
+    job.refresh_from_db()
 
 
 def _wake_owner(job: DownloadJob) -> bool:

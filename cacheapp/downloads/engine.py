@@ -237,10 +237,7 @@ class Run:
     def work(self, file: Fetch, buffer: Buffer) -> Tried:
         """Try one file, in a thread of the pool."""
         item = file.item
-        if file.transfer is None and (report := self._found_whole(item)) is not None:
-            self._end(report)
-            return Tried()
-        transfer = self._begin(file)
+        transfer = self._begin(file) if self._is_to_be_asked_for(file) else None
         if transfer is None:
             return Tried()
         try:
@@ -260,6 +257,18 @@ class Run:
         self._end(self._whole(item, fetched, transfer.tries))
         return Tried(well=True)
 
+    def _is_to_be_asked_for(self, file: Fetch) -> bool:
+        """Return whether the job is ours, and the file not there yet; if not, report it."""
+        report = None
+        if not self._fence.stands():  # a system call, before a request that would be for nothing
+            self.stop(LOST, FileState.QUEUED, keep=True)
+            report = Report(file.item, FileState.QUEUED)
+        elif file.transfer is None:
+            report = self._found_whole(file.item)
+        if report is not None:
+            self._end(report)
+        return report is None
+
     def _whole(self, item: Item, found: Fetched | Published, tries: int) -> Report:
         return Report(
             item, FileState.SUCCEEDED, bytes_done=found.size, sha256=found.sha256, tries=tries
@@ -274,7 +283,7 @@ class Run:
         if (noted := self._notes.of(item.position, target)) is not None:
             return self._whole(item, noted, 0)
         if self.plan.own and self.plan.token > 1:  # a power cut took the note, and left the name
-            target.unlink(missing_ok=True)
+            self._fence.take_away(target, item.position)
         return None
 
     def _named_meanwhile(self, item: Item) -> Report | None:

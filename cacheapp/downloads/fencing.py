@@ -80,6 +80,14 @@ class Fence:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
+    def take_away(self, target: Path, position: int) -> None:
+        """Take a name from a file, if there is one and we are still the ones to decide.
+
+        *Into* our directory, so that a late run cannot: it would take away what its taker fetched.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(self.path / f"{position}.unnoted")
+
     def stands(self) -> bool:
         """Return whether nobody has taken the job over."""
         return self.path.is_dir()

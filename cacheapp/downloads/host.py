@@ -19,16 +19,15 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import Conf, conf, state_dir
-from cacheapp.downloads import adopting, ledger, live, pausing
+from cacheapp.downloads import adopting, ending, ledger, live, numbers, pausing, pruning
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.bell import Ear
 from cacheapp.downloads.engine import LOST, Fetch, Run
 from cacheapp.downloads.feeding import Feeder
-from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.listing import Limited, Openings, is_listed
 from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.plan import Report
+from cacheapp.downloads.numbers import Numbers
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.rows import progress_of
 from cacheapp.downloads.seats import seats
@@ -46,6 +45,7 @@ _LOOKS = 6
 _PATIENCE = 0.6
 """After which part of that time a job without a heartbeat counts as lost. The rest is for looking:
 to see the last heartbeat up to one look late, and that it is too old, another."""
+_PRUNE_EVERY_S = 3600.0
 _CANCELLED = "cancelled"
 _PAUSED = "paused"
 _RELEASED = "released: its process ends"
@@ -73,6 +73,8 @@ class Host:
         self._meters: dict[UUID, live.Meter] = {}
         self._watch = Watch()
         self._ear = Ear()
+        self._numbers = Numbers()
+        self._prune_at_s = clock.monotonic_s() + random.uniform(0, _PRUNE_EVERY_S)  # noqa: S311
         self._answered = True
         settings = conf()
         self._pool: Pool[Fetch] = Pool(
@@ -116,8 +118,16 @@ class Host:
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
-            adopting.release(run.plan.job, self.owner, run.plan.token, *run.changes())
+            self._release(run)
         adopting.release_rest(self.owner)
+
+    def _release(self, run: Run) -> bool:
+        reports, progress = run.changes()
+        if not adopting.release(run.plan.job, self.owner, run.plan.token, reports, progress):
+            return False
+        self._numbers.recorded(run.plan.job, reports, run.retries_made)
+        self._numbers.count(numbers.RELEASES)
+        return True
 
     def _coordinate(self) -> None:
         busy = True
@@ -176,7 +186,17 @@ class Host:
             self._finish(run)
         self._adopt(others)
         self._pool.refill()
+        self._prune()
+        self._numbers.now(len(self._runs), self._pool.at_work())
         return self._start_waiting() or bool(self._runs)
+
+    def _prune(self) -> None:
+        retention_s = conf().download_retention_s
+        now_s = clock.monotonic_s()
+        if retention_s is not None and now_s >= self._prune_at_s:
+            every_s = min(_PRUNE_EVERY_S, retention_s)
+            self._prune_at_s = now_s + every_s * random.uniform(0.5, 1.5)  # noqa: S311
+            pruning.prune_beside(retention_s)
 
     def _flush(self) -> None:
         """Record what the runs have done, with a heartbeat, and heed what is asked of them."""
@@ -184,7 +204,10 @@ class Host:
         tokens = {job_id: run.plan.token for job_id, run in self._runs.items()}
         told = ledger.record(self.owner, changes, tokens)
         for job_id, run in self._runs.items():
-            run.recorded(changes[job_id][0])
+            reports = changes[job_id][0]
+            run.recorded(reports)
+            if job_id not in told.lost:
+                self._numbers.recorded(job_id, reports, run.retries_made)
             live.tell(run, self._meters.setdefault(job_id, live.Meter()))
             if job_id in told.lost:
                 run.stop(LOST, FileState.QUEUED, keep=True)
@@ -208,6 +231,7 @@ class Host:
                 continue
             wanted = job.cancel_asked or job.pause_asked or self._pool.has_room()
             if wanted and adopting.adopt(job, self.owner):
+                self._numbers.count(numbers.ADOPTIONS)
                 self._wanted.set()
                 return
 
@@ -223,7 +247,7 @@ class Host:
             if job.id in self._runs:  # its earlier run has not ended yet
                 left = True
             elif job.cancel_asked:
-                self._end(job, "")
+                ending.end(job, self.owner, "")
             elif job.pause_asked:
                 pausing.pause(job.id, self.owner, [], progress_of(job), "")
             elif left or self._closed or not self._pool.reserve() or not self._start(job):
@@ -236,14 +260,14 @@ class Host:
         """Give a queued job its threads; return whether it is queued no longer."""
         settings = conf()
         if settings.download_root is None:
-            self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
+            ending.end(job, self.owner, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
             return True
         if not is_listed(job):
             return self._begin(job, settings, None)
         try:
             source = self._openings.take(job)
         except SourceRefused as exc:
-            self._end(job, str(exc))
+            ending.end(job, self.owner, str(exc))
             return True
         return source is not None and self._begin(job, settings, source)  # it wakes us when open
 
@@ -274,29 +298,12 @@ class Host:
             run.stop(_RELEASED, FileState.QUEUED, keep=True)
         if source is not None:
             Feeder(job, self.owner, run, source).start()
+        self._numbers.count(numbers.JOBS_STARTED)
         logger.info(
             *("job %s: %d files with %d threads", job.id, job.files_total, plan.threads),
             extra={"event": "job_started", "job": str(job.id)},
         )
         return True
-
-    def _end(self, job: DownloadJob, error: str) -> None:
-        """End a queued job of ours without a run; what an earlier one has fetched counts."""
-        fence = ledger.fence_of(job, job.token)
-        reports: list[Report] = []
-        if fence is not None and fence.is_wanted():
-            fence.raise_()
-            if not ledger.has_token(job.id, self.owner, job.token):
-                fence.withdraw()
-                return
-            notes = Journal(fence.path, fence.token).read()
-            for item in ledger.unfinished(job.id):
-                noted = notes.of(item.position, fence.directory / item.name)
-                if noted is not None:
-                    whole = (FileState.SUCCEEDED, noted.size, "", noted.sha256)
-                    reports.append(Report(item, *whole))
-        if adopting.end_waiting(job, self.owner, reports, error) and fence is not None:
-            fence.remove()
 
     def _finish(self, run: Run) -> None:
         reports, progress = run.changes()
@@ -307,11 +314,13 @@ class Host:
             if pausing.pause(job_id, self.owner, reports, progress, ""):
                 state = JobState.PAUSED
         elif keep:  # not ours any more; or it is, and somebody may go on with it
-            if adopting.release(job_id, self.owner, run.plan.token, reports, progress):
-                state = JobState.QUEUED
+            state = JobState.QUEUED if self._release(run) else None
         else:
             error = "" if stopped in {None, _CANCELLED} else stopped or ""
             state = ledger.finish(job_id, self.owner, reports, progress, error)
+        if state is not None and state is not JobState.QUEUED:
+            self._numbers.recorded(job_id, reports, run.retries_made)
+        self._numbers.over(job_id)
         run.clean(keep=keep)
         with self._lock:
             del self._runs[job_id]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from cacheapp.conf import AllowedBucket
 from cacheapp.downloads.guards import Guard, UrlRefused
 from cacheapp.downloads.sources import SourceRefused, read_line
 from cacheapp.errors import CacheappError
+from cacheapp.grants import AllowedBucket
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100

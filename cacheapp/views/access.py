@@ -29,7 +29,8 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.vary import vary_on_headers
 
-from cacheapp.conf import ApiToken, conf
+from cacheapp.conf import conf
+from cacheapp.grants import ApiToken
 from cacheapp.views.answers import BadRequest, P, View, json_errors
 from cacheapp.views.guard import SAFE_METHODS, admit
 

@@ -20,6 +20,7 @@ from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import moves
 from cacheapp.views.access import caller, permitted
 from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
+from cacheapp.views.guard import is_from_here
 from cacheapp.views.moves import current
 from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
 from cacheapp.views.shown import file_shown, job_in_full, job_shown
@@ -144,10 +145,13 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
 def own_origins(request: HttpRequest) -> frozenset[str]:
     """Return this server's own origin while the demo is on, so that one curl is enough to try it.
 
+    Only to who may use the demo without more ado: what this server asks itself comes from this
+    machine, and whoever is elsewhere would get what the demo tells nobody there.
+
     The port is the one that this server listens on, never the one in the Host header: whoever
     asks could name any port of this machine there.
     """
-    if not conf().demo or request.scheme != "http":
+    if not conf().demo or request.scheme != "http" or not is_from_here(request):
         return frozenset()
     port = request.META["SERVER_PORT"]
     return frozenset(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))

@@ -88,6 +88,11 @@ def admit(request: HttpRequest, *, has_token: bool = False) -> None:
         )
 
 
+def is_from_here(request: HttpRequest) -> bool:
+    """Return whether a program on this machine asks, without a proxy."""
+    return _not_from_here(request) is None
+
+
 def _not_from_here(request: HttpRequest) -> str | None:
     """Return what shows that the request is not from a program on this machine."""
     # The header itself, not get_host(): that may believe X-Forwarded-Host.

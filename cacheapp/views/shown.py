@@ -37,6 +37,11 @@ def file_shown(file: DownloadFile) -> dict[str, Any]:
     }
 
 
+def owner_is_lost(job: DownloadJob) -> bool:
+    """Return whether who runs the job gives no sign of life; not so where nobody does yet."""
+    return job.owner is not None and ledger.is_orphan(job)
+
+
 def _live(job: DownloadJob) -> dict[str, Any] | None:
     return live.seen(job.id) if job.state == JobState.RUNNING else None
 
@@ -60,7 +65,7 @@ def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "rate_bps": rate_bps,
         "eta_s": _eta_s(job, rate_bps),
         "owner_pid": job.owner_pid,
-        "owner_lost": ledger.is_orphan(job),
+        "owner_lost": owner_is_lost(job),
         "adoptions": job.adoptions,
         "generation": job.generation,
         "created_at": _time(job.created_at),

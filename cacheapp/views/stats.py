@@ -1,4 +1,4 @@
-"""What was counted for each alias, over all processes of this host."""
+"""What was counted for each alias, and of downloads, over all processes of this host."""
 
 from http import HTTPStatus
 
@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.backends.shared import SharedCache
+from cacheapp.downloads import numbers
 from cacheapp.lab.namespace import aliases
 from cacheapp.views.access import permitted
 from cacheapp.views.answers import allow_methods, answer
@@ -15,10 +16,11 @@ from cacheapp.views.answers import allow_methods, answer
 @permitted("cacheapp.view_stats")
 @allow_methods("GET")
 def stats(_request: HttpRequest) -> HttpResponseBase:
-    """Answer with the counters of each alias that has some; any worker gives the host's sum."""
+    """Answer with the counters of downloads, and of each alias that has some: the host's sums."""
     found = {alias: caches[alias] for alias in aliases()}
     return answer(
         HTTPStatus.OK,
+        downloads=numbers.totals(),
         aliases={
             alias: cache.stats() for alias, cache in found.items() if isinstance(cache, SharedCache)
         },

@@ -24,11 +24,11 @@ from django.http.response import HttpResponseBase
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.ledger import is_orphan
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.states import FINISHED_JOB
 from cacheapp.lab.waiting import pause
 from cacheapp.views.answers import BadRequest
+from cacheapp.views.shown import owner_is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Stream:
             self._is_over = True
             yield event("gone", {"id": str(self._job_id)})
             return
-        lost = is_orphan(job)  # no change of the job: its owner cannot write any more
+        lost = owner_is_lost(job)  # no change of the job: its owner cannot write any more
         if job.generation > self._seen or lost != self._lost:
             yield from self._tell(job, self._seen)
             self._seen, self._lost = job.generation, lost

@@ -82,7 +82,7 @@ def watch_moves(cache: Cache, keys: list[str]) -> list[str]:
 
 def checked(size: int, salt: int) -> bytes:
     """Return a value of `size` bytes or more whose checksum stands in front."""
-    body = random.Random(salt).randbytes(size)  # noqa: S311 (content, not a secret)
+    body = random.Random(salt).randbytes(size)
     return hashlib.sha256(body).digest() + body
 
 
@@ -93,7 +93,7 @@ def is_whole(value: Any) -> bool:
 
 def overwrite(cache: Cache, keys: list[str], sizes: list[int], times: int) -> int:
     """Overwrite keys with checked values of mixed sizes; return how many writes were made."""
-    choose = random.Random(os.getpid())  # noqa: S311
+    choose = random.Random(os.getpid())
     for turn in range(times):
         cache.set(choose.choice(keys), checked(choose.choice(sizes), turn), timeout=1000)
     return times
@@ -111,7 +111,7 @@ def overwrite_for_ever(cache: Cache, keys: list[str], sizes: list[int]) -> None:
 
 def read_checked(cache: Cache, keys: list[str], times: int) -> list[str]:
     """Read keys that always exist; return what was missing or torn."""
-    choose = random.Random(os.getpid())  # noqa: S311
+    choose = random.Random(os.getpid())
     wrong = []
     for _ in range(times):
         key = choose.choice(keys)

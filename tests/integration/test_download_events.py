@@ -116,6 +116,15 @@ def test_what_changes_after_the_job_was_read_is_left_to_the_next_event(client: C
     assert [file["position"] for file in content[0][2]["files"]] == [0]
 
 
+def test_an_owner_that_is_lost_is_told_though_the_job_has_not_changed(client: Client) -> None:
+    job = job_of(1, "running")
+    DownloadJob.objects.update(heartbeat_at="2026-01-01T00:00:00Z")
+    (told_now,) = read(told(client, job, **{"Last-Event-ID": "7"}))
+    assert (told_now[0], told_now[2]["owner_lost"]) == ("7", True)
+    DownloadJob.objects.update(owner=None)  # released: nobody is lost
+    assert read(told(client, job, **{"Last-Event-ID": "7"})) == []
+
+
 @pytest.mark.parametrize("given", ["x", "-1", "1.5", "1" * 30])
 def test_an_id_that_no_event_had_is_refused(given: str, client: Client) -> None:
     path = f"/api/downloads/{job_of(1).id}/events"

@@ -206,3 +206,14 @@ def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [  # noqa: PTH208 (names)
         *(".0123456789ab.1", ".0123456789ab.x", ".config", "0123456789ab.1"),
     ]
+
+
+def test_a_late_run_takes_no_name_away(tmp_path: Path) -> None:
+    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.raise_()
+    taker.raise_()
+    (tmp_path / "a").write_bytes(b"fetched by the taker")
+    early.take_away(tmp_path / "a", 0)
+    assert (tmp_path / "a").read_bytes() == b"fetched by the taker"
+    taker.take_away(tmp_path / "a", 0)
+    assert not (tmp_path / "a").exists()

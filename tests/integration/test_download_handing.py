@@ -63,6 +63,14 @@ def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Cli
     assert (job.state, job.owner) == ("queued", None)
 
 
+def test_a_job_that_waits_in_a_queue_is_cancelled_at_once(client: Client) -> None:
+    job = ledger.create(Order((URL,), threads=1), None)
+    answer = client.post(f"/api/downloads/{job.id}/cancel", content_type="application/json")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert job.files.get().state == "cancelled"
+    assert existing_host() is None
+
+
 def test_web_workers_run_no_job() -> None:
     begin()
     assert existing_host() is None

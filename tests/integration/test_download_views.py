@@ -1,5 +1,6 @@
 """What the download endpoints refuse, and how they say it; what they do is shown under Gunicorn."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -104,6 +105,20 @@ def test_the_own_origin_is_the_port_that_this_server_has_not_what_host_says(
     )
     assert answer.status_code == 400
     assert "origin http://localhost:22 is not allowed" in answer.json()["problems"][0]["error"]
+
+
+def test_the_own_origin_is_nobodys_elsewhere(client: Client, settings: Settings) -> None:
+    digest = hashlib.sha256(b"secret").hexdigest()
+    token = {"sha256": digest, "permissions": ["cacheapp.add_downloadjob"]}
+    settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"writer": token}}
+    answer = client.post(
+        "/api/downloads",
+        json.dumps({"urls": ["http://localhost:80/api/cache/lmdb/x"]}),
+        content_type="application/json",
+        headers={"Authorization": "Bearer secret", "X-Forwarded-For": "192.0.2.1"},
+    )
+    assert answer.status_code == 400
+    assert "origin http://localhost:80 is not allowed" in answer.json()["problems"][0]["error"]
 
 
 def test_without_a_root_downloads_are_off(

@@ -112,6 +112,13 @@ def test_w007_no_prefix_on_a_server(settings: Settings) -> None:
     assert _found() == {}
 
 
+def test_w009_streams_that_could_take_all_threads(settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 8}
+    assert "streams could take all of them" in _found()["cacheapp.W009"]
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 7}
+    assert _found() == {}
+
+
 @pytest.mark.parametrize(
     ("other", "warned"),
     [

@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django.fixtures import Settings
 
 from cacheapp.conf import conf, read, state_dir
+from cacheapp.grants import AllowedBucket
 
 
 def test_defaults_are_safe() -> None:
@@ -80,3 +81,48 @@ def test_without_a_state_dir_one_is_named_after_user_and_project(settings: Setti
     assert found.name.startswith("cacheapp-")
     settings.BASE_DIR = Path("/elsewhere")
     assert state_dir() != found
+
+
+PLACE = {"endpoint": "https://s3.example.com", "region": "eu-1", "anonymous": True}
+
+
+def test_buckets_are_read_with_their_places_or_without() -> None:
+    found, mistakes = read({"DOWNLOAD_BUCKETS": {"s3://abc": PLACE, "s3://bcd/pub/": {}}})
+    assert mistakes == []
+    assert found.download_buckets == (
+        AllowedBucket("abc", "", "https://s3.example.com", "eu-1", anonymous=True),
+        AllowedBucket("bcd", "pub/"),
+    )
+    assert read({"DOWNLOAD_BUCKETS": ["s3://abc/"]})[0].download_buckets == (
+        AllowedBucket("abc", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "s3://abc",
+        ["a"],
+        ["s3://"],
+        ["s3://abc/pub"],
+        ["s3://abc?x"],
+        ["https://abc/"],
+        [7],
+        {"s3://abc": "https://s3.example.com"},
+        {"s3://abc": {"url": "https://s3.example.com"}},
+        {"s3://abc": {"endpoint": 7}},
+        {"s3://abc": {"endpoint": "s3.example.com"}},
+        {"s3://abc": {"anonymous": "yes"}},
+    ],
+    ids=repr,
+)
+def test_what_is_no_bucket_is_refused(value: object) -> None:
+    (mistake,) = read({"DOWNLOAD_BUCKETS": value})[1]
+    assert mistake.startswith(f"CACHEAPP['DOWNLOAD_BUCKETS'] is {value!r}; expected ")
+
+
+@pytest.mark.parametrize("value", ["Celery", "", None, ["celery"]], ids=repr)
+def test_who_runs_downloads_is_one_of_two(value: object) -> None:
+    assert read({"DOWNLOAD_RUNNER": value})[1] == [
+        f"CACHEAPP['DOWNLOAD_RUNNER'] is {value!r}; expected 'worker' or 'celery'"
+    ]

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from cacheapp.conf import AllowedBucket
 from cacheapp.downloads.order import MAX_PROBLEMS, Allowed, Order, OrderRefused, read_order
+from cacheapp.grants import AllowedBucket
 
 ORIGIN = "https://files.example.com:443"
 URL = "https://files.example.com/"

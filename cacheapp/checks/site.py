@@ -1,0 +1,73 @@
+"""Checks of the CACHEAPP setting: its own mistakes, and what does not go together."""
+
+import importlib.util
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_permission_codename
+from django.core import checks
+
+from cacheapp import conf
+
+Messages = list[checks.CheckMessage]
+
+
+@checks.register(checks.Tags.caches)
+def check_setting(**_: Any) -> Messages:
+    """E001: report each mistake in the CACHEAPP setting."""
+    _found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    hint = "README has a table of the settings."
+    return [checks.Error(mistake, hint=hint, id="cacheapp.E001") for mistake in mistakes]
+
+
+@checks.register(checks.Tags.security)
+def check_tokens(**_: Any) -> Messages:
+    """E005: report permissions of tokens that no view asks for."""
+    found = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
+    codenames = [
+        get_permission_codename(it, meta) for meta in found for it in meta.default_permissions
+    ]
+    codenames += [codename for meta in found for codename, _name in meta.permissions]
+    known = {f"cacheapp.{codename}" for codename in codenames}
+    return [
+        checks.Error(
+            f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "
+            "not exist.",
+            hint=f"There are {', '.join(sorted(known))}.",
+            id="cacheapp.E005",
+        )
+        for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
+        for permission in sorted(token.permissions - known)
+    ]
+
+
+@checks.register(checks.Tags.caches)
+def check_runner(**_: Any) -> Messages:
+    """E006: report that jobs are to be run by a Celery that is not there."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.download_runner != "celery" or importlib.util.find_spec("celery") is not None:
+        return []
+    return [
+        checks.Error(
+            "CACHEAPP['DOWNLOAD_RUNNER'] is 'celery', which is not installed.",
+            hint="pip install cacheapp[celery]",
+            id="cacheapp.E006",
+        )
+    ]
+
+
+@checks.register(checks.Tags.caches)
+def check_streams(**_: Any) -> Messages:
+    """W009: report streams of events that could take all threads of a worker."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.threads is None or found.download_streams < found.threads:
+        return []
+    return [
+        checks.Warning(
+            f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, and a worker has "
+            f"{found.threads} threads: streams could take all of them.",
+            hint=f"Set it below {found.threads}.",
+            id="cacheapp.W009",
+        )
+    ]
