@@ -1,23 +1,48 @@
 """What Celery runs, where `CACHEAPP["DOWNLOAD_RUNNER"]` is "celery"; loaded by its workers alone."""
 
 import logging
+import mmap
+from typing import Any
 from uuid import UUID
 
 from celery import shared_task
+from celery.exceptions import Reject
+from celery.signals import worker_shutting_down
 
 from cacheapp.downloads.handing import TASK
-from cacheapp.downloads.serving import serve
+from cacheapp.downloads.serving import RELEASED, serve
 
 logger = logging.getLogger(__name__)
 
+# One byte that the worker shares with the processes it forks: only the worker hears of its end, and
+# would wait for their tasks. Written from a signal handler, so nothing that takes a lock.
+_ending = mmap.mmap(-1, 1)
 
-# Acknowledged when it is over, and handed to another worker if this one is lost: the task that comes
-# again adopts the job.
-@shared_task(name=TASK, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end(**_: Any) -> None:
+    _ending[0] = 1
+
+
+# Acknowledged when it is over, handed to another worker if this one is lost, and tried again after an
+# error that nobody expected (a full disk, say): the task that comes again adopts the job.
+@shared_task(  # type: ignore[untyped-decorator]
+    name=TASK,
+    acks_late=True,
+    reject_on_worker_lost=True,
+    ignore_result=True,
+    autoretry_for=(Exception,),
+    dont_autoretry_for=(Reject, ValueError),
+    max_retries=None,
+    retry_backoff=5,
+    retry_backoff_max=300,
+)
 def run_download(job_id: str) -> None:
-    """Run a job until it is done, or somebody else's."""
-    outcome = serve(UUID(job_id))
+    """Run a job until it is done, or somebody else's; or until the worker is to end."""
+    outcome = serve(UUID(job_id), lambda: bool(_ending[0]))
     logger.info(
         *("job %s: task over: %s", job_id, outcome),
         extra={"event": "job_task_over", "job": job_id, "state": outcome},
     )
+    if outcome == RELEASED:
+        raise Reject("its worker ends", requeue=True)

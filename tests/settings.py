@@ -8,7 +8,16 @@ from pathlib import Path
 
 os.environ["DEBUG"] = "0"
 os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
-for name in ("REDIS_URL", "ALLOWED_HOSTS", "DEMO", "DOWNLOAD_ORIGINS", "LOG_LEVEL"):
+for name in (
+    "REDIS_URL",
+    "ALLOWED_HOSTS",
+    "DEMO",
+    "DOWNLOAD_ORIGINS",
+    "DOWNLOAD_BUCKETS",
+    "DOWNLOAD_RUNNER",
+    "API_TOKENS",
+    "LOG_LEVEL",
+):
     os.environ.pop(name, None)
 if "CACHEAPP_TESTS" not in os.environ:  # child processes use, and leave, their parent's directory
     os.environ["CACHEAPP_TESTS"] = os.environ["DATA_DIR"] = tempfile.mkdtemp(

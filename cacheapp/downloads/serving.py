@@ -7,6 +7,7 @@ on, from the bytes on disk.
 
 import logging
 import threading
+from collections.abc import Callable
 from uuid import UUID
 
 from django.db import DatabaseError, connection
@@ -21,22 +22,31 @@ _LOOK_S = 0.5
 _THREADS_END_S = 5.0
 
 
-def serve(job_id: UUID) -> str:
-    """Return why this process is done with the job: its state, `gone`, or `another runs it`."""
+ANOTHER, GONE, RELEASED = "another runs it", "gone", "released"
+
+
+def serve(job_id: UUID, is_ending: Callable[[], bool] = lambda: False) -> str:
+    """Run a job; return its state as it was left, or `ANOTHER`, `GONE`, `RELEASED`.
+
+    The last, where `is_ending` says that this process is to end: somebody else may go on.
+    """
     host = Host(only=job_id)
     host.wake()
     try:
-        return _wait(job_id, host)
+        return _wait(job_id, host, is_ending)
     finally:
         host.close(_THREADS_END_S)
-        host.release()
+        try:
+            host.release()
+        except DatabaseError as exc:
+            logger.warning("job %s: not released, so it will be found lost: %s", job_id, exc)
         connection.close()
 
 
-def _wait(job_id: UUID, host: Host) -> str:
+def _wait(job_id: UUID, host: Host, is_ending: Callable[[], bool]) -> str:
     heartbeats = set()
     resting = threading.Event()
-    while True:
+    while not is_ending():
         try:
             job = DownloadJob.objects.filter(id=job_id).first()
         except DatabaseError as exc:  # locked: the coordinator says so, and goes on
@@ -45,11 +55,12 @@ def _wait(job_id: UUID, host: Host) -> str:
             resting.wait(_LOOK_S)
             continue
         if job is None:
-            return "gone"
+            return GONE
         if job.state not in OWNED_JOB:
             return job.state
         if job.owner not in {None, host.owner.token}:
             heartbeats.add((job.owner, job.heartbeat_at))
             if len(heartbeats) > 1:  # it lives; if it is lost, its own task comes again
-                return "another runs it"
+                return ANOTHER
         resting.wait(_LOOK_S)
+    return RELEASED

@@ -25,14 +25,18 @@ class CeleryWorker:
     """A real worker with two processes of its own."""
 
     def __init__(self, env: dict[str, str], log: Path) -> None:
-        self._log = log
+        self._env, self._log = env, log
+        self.start()
+
+    def start(self) -> None:
+        """Begin, with a new log; return when it takes tasks."""
         command = [sys.executable, "-m", "celery", "--app", "project.celery", "worker"]
         options = ["--pool", "prefork", "--concurrency", "2", "--without-mingle"]
-        with log.open("wb") as file:
+        with self._log.open("wb") as file:
             self._process = subprocess.Popen(
                 [*command, *options, "--without-gossip"],
                 cwd=ROOT,
-                env={**os.environ, **env},
+                env={**os.environ, **self._env},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -145,6 +149,24 @@ def test_a_job_outlives_the_process_that_ran_it(site: Site, celery: CeleryWorker
     assert site.files(job) == {**expected(5, 1000), "killed": b"x" * 900_000}
     assert len(thing.asked) == 2
     assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+
+
+def test_a_worker_that_ends_hands_its_job_to_the_next(
+    site: Site, celery: CeleryWorker, env: dict[str, str], tmp_path: Path
+) -> None:
+    thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
+    site.origin.things["handed"] = thing
+    job = order(site, [*paths(5, 1000), "/thing/handed"], threads=2)
+    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+    second = CeleryWorker(env, tmp_path / "log")
+    try:
+        celery.stop()  # SIGTERM: it does not wait for the file that hangs
+        found = site.wait_for_state(job, "succeeded")
+        assert found["owner_pid"] in second.pids
+        assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+    finally:
+        second.stop()
+        celery.start()
 
 
 def test_a_paused_job_is_handed_over_again(site: Site, celery: CeleryWorker) -> None:
