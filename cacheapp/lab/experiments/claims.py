@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from cacheapp.lab.experiments.charts import number
-from cacheapp.lab.experiments.results import Kind, Panel, Result
+from cacheapp.lab.experiments.results import Panel, Result
 
 _IMPRECISE = (
     (
@@ -57,18 +57,26 @@ def claims_page(results: Sequence[Result], command: str) -> str:
 
 def _about(results: Sequence[Result], command: str) -> list[str]:
     where = results[0].about
-    loads = [result.about.load for result in results]
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     seconds = sum(result.seconds for result in results)
     return [
         (
             f"Made by `{command}` on {where.date[:10]}, in {seconds:.0f} seconds: {where.machine}; "
-            f"{where.python}; {where.kernel}; {versions}. Other programs ran too: the load (processes "
-            f"that want a core) was {min(loads):.1f} to {max(loads):.1f} as the experiments began, so "
-            "that times are longer, and spread wider, than on a quiet machine. Do not edit this page: "
-            "run the command again."
+            f"{where.python}; {where.kernel}; {versions}. {_load(results)} Do not edit this page: run the "
+            "command again."
         ),
     ]
+
+
+def _load(results: Sequence[Result]) -> str:
+    """Say how busy the machine was, with what the experiments themselves left of load."""
+    loads = [result.about.load for result in results]
+    return (
+        f"The machine was shared with other programs: before the first experiment the load "
+        f"(processes that want a core) was {loads[0]:.1f}, before the later ones, with what "
+        f"those before them did, up to {max(loads):.1f}. On a quieter one, times are shorter "
+        "and spread less."
+    )
 
 
 def _rows(results: Sequence[Result]) -> Iterator[str]:
@@ -105,10 +113,9 @@ def _section(result: Result) -> list[str]:
 
 def _table(panel: Panel) -> Iterator[str]:
     unit = f", {panel.unit}" if panel.unit else ""
-    lines = panel.kind is Kind.LINES
     yield f"| {panel.title} | median{unit} | spread | runs |"
     yield "|---|--:|--:|--:|"
     for one in panel.measures:
-        name = f"{number(one.at or 0)} {one.group}" if lines else one.label
+        name = one.label if one.at is None else f"{one.group}, {number(one.at)}"
         spread = " to ".join(map(number, one.spread)) if len(one.samples) > 1 else ""
         yield f"| {_cell(name)} | {number(one.median)} | {spread} | {len(one.samples)} |"

@@ -123,7 +123,7 @@ def judge_processes(
     enough = 1 + (cores - 1) / 2
     if speeds[cores] < enough:
         if load >= cores / 2:
-            busy = f"other programs used {load:g} of the cores meanwhile"
+            busy = f"but other programs ran: the load was {load:g}"
             return Finding(CLAIM_PROCESSES, Verdict.UNKNOWN, f"{why}; {busy}")
         short = f"expected at least {enough:g} with {cores}"
         return Finding(CLAIM_PROCESSES, Verdict.DOES_NOT_HOLD, f"{why}; {short}")

@@ -45,7 +45,7 @@ def conduct(bench: Bench) -> Outcome:
                 expected=float(WORKERS),
             ),
             Panel(
-                "values for one key, after each worker wrote",
+                "different values of one key, after each worker wrote it",
                 "values",
                 tuple(Measure(one.alias, tuple(map(float, one.truths))) for one in sights),
                 expected=1.0,
@@ -88,8 +88,8 @@ def judge(sights: list[Sight]) -> tuple[Finding, Finding]:
 
 def _said(one: Sight) -> str:
     return (
-        f"{one.alias}: what one worker wrote was seen by {_range(one.seen_by)} of {WORKERS}, and "
-        f"after each wrote there were {_range(one.truths)} values"
+        f"{one.alias}: what one worker wrote was seen by {_range(one.seen_by)} of {WORKERS}; after "
+        f"each wrote, different values: {_range(one.truths)}"
     )
 
 

@@ -51,8 +51,7 @@ def _table(panel: Panel) -> Table:
     table.add_column(f"median, {panel.unit}" if panel.unit else "median", justify="right")
     table.add_column("spread", justify="right")
     for one in panel.measures:
-        at = f"{number(one.at)} " if one.at is not None else ""
-        name = f"{at}{one.group}{' ' if one.group and one.label else ''}{one.label}"
+        name = one.label if one.at is None else f"{one.group}, {number(one.at)}"
         spread = " to ".join(map(number, one.spread))
         once = len(one.samples) == 1
         table.add_row(Text(name), number(one.median), "measured once" if once else spread)

@@ -94,14 +94,16 @@ def judge(kind: str, levels: list[Level]) -> Finding:
         rates = {one.members: statistics.median(one.per_second) for one in its}
         times = {one.members: statistics.median(one.mean_s) for one in its}
         fewest, most = min(rates), max(rates)
-        best = max(rates.values())
-        pays = min(members for members, rate in rates.items() if rate >= PAYS * best)
+        enough = PAYS * max(rates.values())
+        pays = min(members for members, rate in rates.items() if rate >= enough)
         slower = times[most] / times[fewest]
-        hurt = hurt or slower >= SLOWER or rates[most] < best / 2
+        hurt = hurt or slower >= SLOWER or rates[most] < max(rates.values()) / 2
+        best = f"{number_of(rates[pays])} a second with {pays}"
+        rest = f"; with {most} {number_of(rates[most])}" if most > pays else ""
         said.append(
-            f"{work}: {number_of(rates[pays])} a second with {pays} are as good as it gets; with "
-            f"{most} there are {number_of(rates[most])}, and each takes {slower:.1f} times as long "
-            f"as one alone"
+            f"{work}: {best}, more do not pay{rest}, each {slower:.1f} times as long as one alone"
+            if rest
+            else f"{work}: {best}, each {slower:.1f} times as long as one alone"
         )
     verdict = Verdict.HOLDS if hurt else Verdict.DOES_NOT_HOLD
     return Finding(CLAIM.format(kind=kind), verdict, "; ".join(said))
