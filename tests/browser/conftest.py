@@ -5,9 +5,6 @@ test's coroutines could run: so it is stopped whenever tests of other packages c
 pytest-playwright, whose other fixtures (`new_context`, `context`, `page`) are used as they are.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +12,17 @@ import pytest
 from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwright
 
 from cacheapp.lab.servers import GunicornServer, RedisServer
+from tests.browser.deploying import deployed
 from tests.browser.watching import Watched
 from tests.ensure_chromium import MISSING, find_chromium, required
 from tests.origin import Origin
-from tests.system.conftest import ROOT, WORKERS
+from tests.system.conftest import ROOT
 
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    # It talks to the site under test and to nobody else.
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 SiteEnv = Callable[..., dict[str, str]]
 
 
@@ -54,11 +57,7 @@ def browser_type(playwright: Playwright) -> BrowserType:
 def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
     launched = browser_type.launch(
         executable_path=chromium,
-        args=[
-            *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-            # It talks to the site under test and to nobody else.
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        ],
+        args=ARGUMENTS,
     )
     yield launched
     launched.close()
@@ -74,26 +73,8 @@ def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
     """Return a function that makes a deployment as on a server: its static files, its database."""
 
     def make(**more: str) -> dict[str, str]:
-        env = {
-            "DJANGO_SETTINGS_MODULE": "project.settings",
-            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-            "REDIS_URL": redis_server.url,
-            "DEMO": "1",
-            "DEBUG": "0",
-            "SECURE_SSL_REDIRECT": "0",
-            "SECRET_KEY": "only-for-tests-" + "x" * 50,
-            "WEB_CONCURRENCY": str(WORKERS),
-            "PRELOAD": "1",
-            **more,
-        }
-        for command in (["migrate"], ["collectstatic", "--no-input"]):
-            subprocess.run(
-                [sys.executable, "manage.py", *command, "--verbosity", "0"],
-                cwd=ROOT,
-                env={**os.environ, **env},
-                check=True,
-            )
-        return env
+        wanted = {"redis_url": redis_server.url, **more}
+        return deployed(tmp_path_factory.mktemp("data"), **wanted)
 
     return make
 

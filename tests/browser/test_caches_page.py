@@ -67,7 +67,7 @@ def test_the_buttons_work_without_javascript(new_context: Any, site: GunicornSer
 
 @pytest.fixture
 def without_redis(site_env: SiteEnv, tmp_path: Any) -> Any:
-    env = site_env(REDIS_URL=f"unix://{tmp_path}/nobody.sock?db=0", WEB_CONCURRENCY="2")
+    env = site_env(redis_url=f"unix://{tmp_path}/nobody.sock?db=0", WEB_CONCURRENCY="2")
     with GunicornServer("project.wsgi:application", ROOT, env) as server:
         yield server.start()
 
