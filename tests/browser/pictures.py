@@ -26,6 +26,7 @@ from tests.system.conftest import ROOT
 PICTURES = ROOT / "docs" / "pictures"
 FIGURES = ROOT / "benchmarks" / "results" / "lmdb_cache.json"
 MOST_BYTES = 300_000
+_PANELS = 2  # of the lab's eight: README is no place for all
 _COLOURS = 128  # of a page of few colours nobody sees the difference
 _SHOWN = ("locmem", "our-lmdb", "our-disk", "our-redis", "filebased", "database", "django-redis")
 
@@ -48,7 +49,8 @@ def main() -> int:
         _keep("caches", _caches(_tab(browser, site.url)))
         _keep("download", _download(_tab(browser, site.url), origin.url))
         browser.close()
-        _write("what-breaks", json.loads(_lab(directory, "what-breaks"))[0])
+        broken = json.loads(_lab(directory, "what-breaks"))[0]
+        _write("what-breaks", {**broken, "panels": broken["panels"][:_PANELS]})
     _write("speed", _speed())
     return 0
 
