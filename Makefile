@@ -45,6 +45,7 @@ $(VENV)/.redis: requirements-redis.txt | $(BIN)/python
 venv: $(VENV)/.dev $(VENV)/.redis
 	@$(BIN)/python -m tests.ensure_redis
 	@$(BIN)/python -m tests.ensure_chromium
+	@$(BIN)/python -m tests.ensure_postgres
 
 run: $(VENV)/.run $(VENV)/.redis
 	@exec $(BIN)/python -m project.run

@@ -22,7 +22,7 @@ class Conf:
     """What the `CACHEAPP` setting says, or its default where it says nothing."""
 
     demo: bool = False
-    """Serve the demo endpoints, to loopback only."""
+    """Let programs on this machine do everything without a permission (`views/guard.py`)."""
 
     workers: int | None = None
     """Worker processes that serve this project, for the system checks. `None`: unknown."""

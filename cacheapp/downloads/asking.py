@@ -76,18 +76,20 @@ def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
 
 
 def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
-    if job.state not in states and (job.state != JobState.QUEUED or job.owner is not None):
+    if job.state == JobState.QUEUED and job.owner is None:
+        handing.hand(job.id)  # again: who asked before may not have reached the broker
+        return False
+    if job.state not in states:
         raise _not_now(job, refusal)
     if job.fingerprint:
         raise NotNow("the job was begun at a terminal: the same command goes on with it")
     taken = pausing.take(job, handing.owner_to_be())
     job.refresh_from_db()
-    if taken or (job.state in OWNED_JOB and job.owner is None):
-        handing.hand(job.id)  # again, where it was asked for before and may not have been heard
-        return taken
-    if job.state in OWNED_JOB:  # somebody else asked for the same, a moment ago
-        return False
-    raise _not_now(job, refusal)
+    if taken:
+        handing.hand(job.id)
+    elif job.state not in OWNED_JOB:
+        raise _not_now(job, refusal)
+    return taken  # if not, somebody else asked for the same, a moment ago
 
 
 def _not_now(job: DownloadJob, refusal: str) -> NotNow:

@@ -38,7 +38,10 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
             raise NotRemoved(f"the job is {found.state}; expected one that is paused or has ended")
         fence = fence_of(found, found.token + 1)
         if fence is not None and fence.is_wanted():
-            fence.raise_()
+            try:
+                fence.raise_()
+            except OSError as exc:
+                raise NotRemoved(f"its directory cannot be written: {exc.strerror}") from exc
         found.delete()
     logger.info(
         *("job %s: removed, files %s", job.id, "too" if with_files else "kept"),

@@ -2,8 +2,8 @@
 
 Invariant: at most as many threads fetch on this host as there are seats. A seat is a locked byte of a
 file in `STATE_DIR` (`backends.slots`): the kernel frees it however its process ends. Another byte is
-held, shared, by processes that have work and no seat at all: whoever has more than one then gives
-one up, now and then, so that no process's jobs wait for ever.
+held, shared, by processes that have work and no seat at all: then the last free seat is theirs, and
+where none is free, whoever has more than one gives one up, so that no process's jobs wait for ever.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Seats:
         self._lock = threading.Lock()
         self._held: set[int] = set()
         self._full_until_s = 0.0
-        self._gave_up_s = 0.0
+        self._look_at_s = 0.0
         self._hungry = False
         self._file: SlotFile | None = None
         try:
@@ -50,20 +50,23 @@ class Seats:
         with self._lock:
             if clock.monotonic_s() < self._full_until_s:
                 return False
-            for index in range(1, self.count + 1):
-                if index not in self._held and (self._file is None or self._file.hold(index)):
-                    self._held.add(index)
-                    return True
-            self._full_until_s = clock.monotonic_s() + _LOOK_AGAIN_S
-            return False
+            index = self._free()
+            if index is not None and self._held and self._is_another_hungry():
+                second = self._free(index)
+                self._let_go(index if second is None else second)
+                index = None if second is None else index
+            if index is None:
+                self._full_until_s = clock.monotonic_s() + _LOOK_AGAIN_S
+                return False
+            self._held.add(index)
+            return True
 
     def give(self) -> None:
         """Free a seat."""
         with self._lock:
             index = self._held.pop()
             self._full_until_s = 0.0
-            if self._file is not None:
-                self._file.let_go(index)
+            self._let_go(index)
 
     def hunger(self, *, hungry: bool) -> None:
         """Say whether this process has work and no seat."""
@@ -78,15 +81,34 @@ class Seats:
     def is_to_give_up_one(self) -> bool:
         """Return whether another process needs a seat of ours; true at most once a second."""
         with self._lock:
-            if self._file is None or self._hungry or not self._held:
-                return False
             now_s = clock.monotonic_s()
-            if now_s - self._gave_up_s < _GIVE_UP_EVERY_S:
+            if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one stays)
                 return False
-            if not self._file.is_held_elsewhere(_HUNGER):
+            self._look_at_s = now_s + _LOOK_AGAIN_S
+            if not self._is_another_hungry():
                 return False
-            self._gave_up_s = now_s
+            free = self._free()
+            if free is not None:
+                self._let_go(free)
+                return False
+            self._look_at_s = now_s + _GIVE_UP_EVERY_S
             return True
+
+    def _is_another_hungry(self) -> bool:
+        return self._file is not None and self._file.is_held_elsewhere(_HUNGER)
+
+    def _free(self, but: int | None = None) -> int | None:
+        """Hold a free seat and return it, if there is one; under the lock."""
+        for index in range(1, self.count + 1):
+            if index in self._held or index == but:
+                continue
+            if self._file is None or self._file.hold(index):
+                return index
+        return None
+
+    def _let_go(self, index: int) -> None:
+        if self._file is not None:
+            self._file.let_go(index)
 
 
 _lock = threading.Lock()  # guards _by_file

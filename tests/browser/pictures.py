@@ -98,11 +98,17 @@ def _speed() -> dict[str, Any]:
     found = json.loads(FIGURES.read_text())
     panels = [
         {
-            "title": f"{what}: median", "unit": "µs", "kind": "bars", "x_title": "",
-            "log_y": False, "expected": None,
+            "title": f"{what}: median",
+            "unit": "µs",
+            "kind": "bars",
+            "x_title": "",
+            "log_y": False,
+            "expected": None,
             "measures": [
                 {
-                    "label": alias, "group": "", "at": None,
+                    "label": alias,
+                    "group": "",
+                    "at": None,
                     "samples": [found["summaries"][what][alias]["median"]],
                 }
                 for alias in _SHOWN
@@ -112,8 +118,15 @@ def _speed() -> dict[str, Any]:
     ]
     about = {"date": found["date"], "machine": found["machine"], "python": found["python"]}
     return {
-        "name": "speed", "title": "speed", "claim": "", "code": "", "scale": "usual",
-        "seconds": 0, "findings": [], "notes": [], "panels": panels,
+        "name": "speed",
+        "title": "speed",
+        "claim": "",
+        "code": "",
+        "scale": "usual",
+        "seconds": 0,
+        "findings": [],
+        "notes": [],
+        "panels": panels,
         "about": {**about, "kernel": "", "load": found["load_before"], "versions": {}},
     }
 

@@ -125,6 +125,15 @@ def test_what_goes_on_is_queued_again_with_what_is_whole(move: str, state: str, 
     assert DownloadJob.objects.get(id=job.id).owner == hosting.host().owner.token
 
 
+@pytest.mark.parametrize("move", ["resume", "retry"])
+def test_what_was_asked_of_a_released_job_stays_asked(move: str, post: Post) -> None:
+    job = job_in("queued")
+    DownloadJob.objects.update(owner=None, cancel_asked=True, heartbeat_at="2026-01-01T00:00:00Z")
+    assert post(f"/api/downloads/{job.id}/{move}").status_code == 200
+    job.refresh_from_db()
+    assert (job.owner, job.cancel_asked) == (None, True)
+
+
 @pytest.mark.parametrize(("move", "state"), [("resume", "paused"), ("retry", "failed")])
 def test_a_job_from_a_terminal_is_left_to_its_command(move: str, state: str, post: Post) -> None:
     job = job_in(state, fingerprint="x", destination="/data")

@@ -1,0 +1,119 @@
+"""A process that does with jobs what it is told, one line of JSON each: `[name, arguments…]`."""
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import django
+
+django.setup()
+
+from cacheapp.downloads import adopting, ledger, pausing, removing  # noqa: E402 (Django first)
+from cacheapp.downloads.ledger import Owner  # noqa: E402
+from cacheapp.downloads.models import DownloadJob  # noqa: E402
+from cacheapp.downloads.order import Order  # noqa: E402
+from cacheapp.downloads.placing import KeyUsed, Request  # noqa: E402
+from cacheapp.downloads.plan import Progress, Report  # noqa: E402
+from cacheapp.downloads.removing import NotRemoved  # noqa: E402
+from cacheapp.downloads.states import FileState  # noqa: E402
+
+ME = Owner(uuid.uuid4(), os.getpid())
+_seen: dict[str, DownloadJob] = {}
+
+
+def create() -> str:
+    """Make a job and run it."""
+    job = ledger.create(Order(("https://a/1", "https://a/2"), threads=1), ME)
+    ledger.start(job, ME, Path("/nowhere"))
+    return str(job.id)
+
+
+def see(job_id: str) -> bool:
+    """Read the job; what is done with it later is done with what was read now."""
+    _seen[job_id] = DownloadJob.objects.get(id=job_id)
+    return True
+
+
+def adopt(job_id: str) -> bool:
+    return adopting.adopt(_seen[job_id], ME)
+
+
+def take(job_id: str) -> bool:
+    return pausing.take(_seen[job_id], ME)
+
+
+def pause(job_id: str) -> bool:
+    return pausing.pause(uuid.UUID(job_id), ME, [], Progress(), "")
+
+
+def record(job_id: str, size: int) -> bool:
+    """Record progress as the owner; return whether the job was still ours."""
+    rows = ledger.unfinished(uuid.UUID(job_id))
+    reports = [Report(rows[0], FileState.RUNNING, bytes_done=size)] if rows else []
+    told = ledger.record(ME, {uuid.UUID(job_id): (reports, Progress(bytes_done=size))})
+    return not told.lost
+
+
+def finish(job_id: str) -> str | None:
+    """End the job as its owner."""
+    return ledger.finish(uuid.UUID(job_id), ME, [], Progress(), "it broke")
+
+
+def ask_cancel(job_id: str) -> bool:
+    return ledger.ask_cancel(uuid.UUID(job_id))
+
+
+def place(key: str, url: str) -> list[Any]:
+    """Place an order under a key; return the job, and whether it was made now."""
+    wanted = Request("user 1", key, {"urls": [url]})
+    try:
+        job, made = wanted.place(Order((url,), threads=1), ME, None)
+    except KeyUsed:
+        return ["used", False]
+    return [str(job.id), made]
+
+
+def remove(job_id: str) -> bool:
+    try:
+        removing.remove(_seen[job_id], with_files=False)
+    except NotRemoved:
+        return False
+    return True
+
+
+def exists(job_id: str) -> bool:
+    return DownloadJob.objects.filter(id=job_id).exists()
+
+
+def show(job_id: str) -> dict[str, Any]:
+    job = DownloadJob.objects.get(id=job_id)
+    return {
+        "state": job.state,
+        "owner": str(job.owner),
+        "mine": job.owner == ME.token,
+        "adoptions": job.adoptions,
+        "generation": job.generation,
+        "newest_file": max(job.files.values_list("generation", flat=True)),
+    }
+
+
+ORDERS: list[Callable[..., Any]] = [
+    *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
+    *(place, remove, exists),
+]
+
+
+def main() -> None:
+    orders = {order.__name__: order for order in ORDERS}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps(orders[name](*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

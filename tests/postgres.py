@@ -1,0 +1,90 @@
+"""A PostgreSQL of our own: in a temporary directory, reached by a socket file, ended with the tests."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Self
+
+import psycopg
+
+from cacheapp.lab.servers import Server, ServerFailed
+from cacheapp.lab.waiting import until
+
+USER = "cacheapp"
+
+
+def find_postgres() -> Path | None:
+    """Return the directory of `initdb` and `postgres`: of PATH, or where Debian puts them."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return places[-1].parent if places else None
+
+
+class PostgresServer(Server):
+    """Use it as a context manager. It refuses to run as root, so then it runs as somebody else."""
+
+    def __init__(self) -> None:
+        binaries = find_postgres()
+        if binaries is None:
+            raise ServerFailed("no PostgreSQL; `python -m tests.ensure_postgres` says what to do")
+        super().__init__()
+        self._binaries = binaries
+        self._data = self.directory / "data"
+        self._as: list[str] = []
+        if os.geteuid() == 0:
+            user = _somebody()
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
+            ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+            # Said again behind the change of user, which forgets it.
+            self._as = ["setpriv", *ids, "--pdeathsig", "TERM", "--"]
+
+    def start(self) -> Self:
+        """Make a cluster and start it; return when it answers."""
+        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C"]
+        made = subprocess.run(
+            [*self._as, self._binaries / "initdb", "--no-sync", *options, self._data],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise ServerFailed(made.stderr)
+        self._spawn(
+            [
+                *(*self._as, str(self._binaries / "postgres"), "-D", str(self._data)),
+                *("-k", str(self.directory), "-c", "listen_addresses="),
+                *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
+            ],
+            cwd=self.directory,
+        )
+        try:
+            until(self._answers, "PostgreSQL to answer", 30)
+        except TimeoutError as exc:
+            raise self._failed(str(exc)) from None
+        return self
+
+    def _answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise self._failed("PostgreSQL ended as it started")
+        try:
+            with psycopg.connect(host=str(self.directory), user=USER, dbname="postgres"):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def stop(self) -> None:
+        """Stop it without waiting for its clients."""
+        self._end(signal.SIGINT, within_s=15)
+        super().stop()
+
+
+def _somebody() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")

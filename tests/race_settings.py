@@ -1,0 +1,13 @@
+"""The tests' settings with a database that several processes share: SQLite's, or a PostgreSQL's."""
+
+import os
+
+from tests.settings import *  # noqa: F403
+
+if "POSTGRES_SOCKET" in os.environ:
+    DATABASES["default"] = {  # noqa: F405
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": os.environ["POSTGRES_SOCKET"],
+        "USER": "cacheapp",
+        "NAME": "postgres",
+    }
