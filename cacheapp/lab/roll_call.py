@@ -72,6 +72,11 @@ class Attendance:
         self._listener.listen(64)
         threading.Thread(target=self._listen, name="roll-call", daemon=True).start()
 
+    @property
+    def can_be_found(self) -> bool:
+        """Whether the socket still has its name: somebody may have removed the directory."""
+        return self._path.exists()
+
     def close(self) -> None:
         """Be asked no more; a worker that is killed instead is found dead by who asks next."""
         self._path.unlink(missing_ok=True)

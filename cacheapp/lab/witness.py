@@ -35,6 +35,9 @@ class _Duty:
 
     def attend(self) -> None:
         with self._lock:
+            if self._attendance is not None and not self._attendance.can_be_found:
+                self._attendance.close()
+                self._attendance = None
             if self._attendance is None:
                 self._attendance = Attendance(answer)
                 request_started.connect(self._count, dispatch_uid="cacheapp.witness")

@@ -1,6 +1,7 @@
 """Workers that are asked from inside one of them: who answers, who is gone, who hangs."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.conf import state_dir
 from cacheapp.errors import StoreUnavailable
-from cacheapp.lab import page_record, roll_call
+from cacheapp.lab import page_record, roll_call, witness
 from cacheapp.lab.page_record import record
 from cacheapp.lab.roll_call import Attendance, Question, Reply, Worker
 from cacheapp.lab.sighting import Asked, Written
@@ -101,6 +102,17 @@ def test_a_long_path_is_no_obstacle(settings: Settings, tmp_path: Path) -> None:
         assert [reply.body for reply in _ask_all()] == [{"heard": {"n": 1}}]
     finally:
         attendance.close()
+
+
+def test_a_worker_whose_directory_was_removed_can_be_found_again_from_its_next_page_on() -> None:
+    witness.attend()
+    try:
+        shutil.rmtree(state_dir() / "workers")
+        assert roll_call.workers() == []
+        witness.attend()
+        assert [worker.pid for worker in roll_call.workers()] == [os.getpid()]
+    finally:
+        witness.leave()
 
 
 _WITH_A_CHILD = """
