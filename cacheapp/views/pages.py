@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
@@ -39,8 +39,8 @@ _PLACES = (
 def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
     """Make a view a page: only for those who have the permission, under the strict policy.
 
-    `by_method` names another permission for a method, as `permitted` does. A refusal and a database
-    that does not answer are pages too.
+    `by_method` names another permission for a method, as `permitted` does. A refusal, what is not
+    there and a database that does not answer are pages too.
     """
 
     def decorate(view: View[P]) -> View[P]:
@@ -52,6 +52,8 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
                 response = guarded(request, *args, **kwargs)
             except PermissionDenied as exc:
                 response = refusal(request, HTTPStatus.FORBIDDEN, str(exc))
+            except Http404 as exc:
+                response = refusal(request, HTTPStatus.NOT_FOUND, str(exc))
             except OperationalError as exc:
                 message = f"The database does not answer: {exc}"
                 response = refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, message)

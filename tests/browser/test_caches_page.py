@@ -81,3 +81,14 @@ def test_a_store_that_is_down_says_so_and_how_to_start_it(
     _verdict(page, "redis").to_contain_text("DOWN", timeout=PATIENCE_MS)
     expect(_row(page, "redis")).to_contain_text("apt install redis-server")
     _verdict(page, "lmdb").to_contain_text("SHARED", timeout=PATIENCE_MS)
+
+
+def test_the_stats_tell_each_worker_apart(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/")
+    _press(page, "Increment 100 times at once")
+    page.goto("/stats/")
+    rows = page.get_by_role("region", name="counts for lmdb").get_by_role("row")
+    expect(rows).to_have_count(1 + WORKERS, timeout=PATIENCE_MS)
+    hits = [int(row.get_by_role("cell").nth(1).inner_text()) for row in rows.all()[1:]]
+    assert all(hit > 0 for hit in hits), hits  # all of them looked
