@@ -115,13 +115,17 @@ class Result:
     about: About
 
     @property
+    def verdicts(self) -> set[Verdict]:
+        """What is said of the parts of the claim."""
+        return {finding.verdict for finding in self.findings}
+
+    @property
     def verdict(self) -> Verdict:
         """`DOES NOT HOLD` if a part of the claim did not hold; else `UNKNOWN` if one is unknown."""
-        said = {finding.verdict for finding in self.findings}
         for verdict in (Verdict.DOES_NOT_HOLD, Verdict.UNKNOWN):
-            if verdict in said:
+            if verdict in self.verdicts:
                 return verdict
-        return Verdict.HOLDS if said else Verdict.UNKNOWN
+        return Verdict.HOLDS if self.verdicts else Verdict.UNKNOWN
 
     def to_json(self) -> str:
         """Return everything; medians and the verdict are in it too, for other programs."""

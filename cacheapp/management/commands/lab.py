@@ -75,7 +75,7 @@ class Command(BaseCommand):
             raise CommandError(said, returncode=128 + exc.number) from None
         print_summary(results, sys.stdout)
         self._write(results, options)
-        unknown = [one.name for one in results if one.verdict is Verdict.UNKNOWN]
+        unknown = [one.name for one in results if Verdict.UNKNOWN in one.verdicts]
         if unknown:
             raise CommandError(f"unknown: {', '.join(unknown)}", returncode=COULD_NOT_RUN)
 
