@@ -87,10 +87,15 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="session")
-def site(site_env: SiteEnv, origin: Origin) -> Iterator[GunicornServer]:
+def shared_env(site_env: SiteEnv, origin: Origin) -> dict[str, str]:
+    """The environment of the site that the browser tests share."""
+    return site_env(DOWNLOAD_ORIGINS=origin.url)
+
+
+@pytest.fixture(scope="session")
+def site(shared_env: dict[str, str]) -> Iterator[GunicornServer]:
     """The site that the browser tests share; a worker that one of them kills is replaced."""
-    env = site_env(DOWNLOAD_ORIGINS=origin.url)
-    with GunicornServer("project.wsgi:application", ROOT, env) as server:
+    with GunicornServer("project.wsgi:application", ROOT, shared_env) as server:
         yield server.start()
 
 

@@ -4,12 +4,11 @@ import re
 import urllib.request
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.workers import Workers
-from tests.browser.watching import Watched
+from tests.browser.watching import Watched, grave
 
 PAGES = [
     "/",
@@ -22,7 +21,6 @@ PAGES = [
     "/login/",
 ]
 NARROW = 360  # px: a small phone
-GRAVE = {"serious", "critical"}
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +48,7 @@ def test_a_page_is_quiet_fits_a_phone_and_can_be_used_by_everybody(
     _assert_the_keyboard_reaches_the_content_first(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        assert _grave(page) == [], scheme
+        assert grave(page) == [], scheme
 
 
 def _assert_the_keyboard_reaches_the_content_first(page: Page) -> None:
@@ -58,15 +56,6 @@ def _assert_the_keyboard_reaches_the_content_first(page: Page) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-
-
-def _grave(page: Page) -> list[str]:
-    """Return what axe-core calls serious or critical."""
-    return [
-        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
-        for one in Axe().run(page).response["violations"]
-        if one["impact"] in GRAVE
-    ]
 
 
 @pytest.mark.parametrize("path", PAGES)

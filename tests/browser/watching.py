@@ -1,7 +1,9 @@
 """A tab whose complaints are kept: what its console said, what did not load, what broke."""
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Request, Response
 
+GRAVE = {"serious", "critical"}
 BAD = 400
 # A page that is left ends what it was loading.
 _LEFT = "net::ERR_ABORTED"
@@ -37,3 +39,12 @@ class Watched:
     def assert_content(self) -> None:
         """Fail if there was anything to complain of."""
         assert not self.complaints, self.complaints
+
+
+def grave(page: Page) -> list[str]:
+    """Return what axe-core calls serious or critical."""
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
+        for one in Axe().run(page).response["violations"]
+        if one["impact"] in GRAVE
+    ]
