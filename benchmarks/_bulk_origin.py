@@ -1,6 +1,6 @@
 """An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
 
-`/files/<bytes>/<delay_ms>/<name>` is a file of zeros; `/files?list-type=2&prefix=…` lists 200 of
+`/files/<bytes>/<delay_ms>/<name>` is a file of zeros (`?rate=`: so many bytes a second); `/files?list-type=2&prefix=…` lists 200 of
 them as S3 does. It prints its address, and ends with its input.
 """
 
@@ -54,6 +54,9 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
         if method == "HEAD":
             continue
         left = int(size)
+        if "rate" in (query := parse_qs(parts.query)):
+            await _paced(writer, left, int(query["rate"][0]))
+            continue
         if left <= len(_BLOCK):
             writer.write(_BLOCK[:left])
             left = 0
@@ -65,6 +68,18 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
             await writer.drain()
             with zeros.open("rb") as file:
                 await loop.sendfile(writer.transport, file, 0, left)
+
+
+async def _paced(writer: asyncio.StreamWriter, left: int, rate: int) -> None:
+    loop = asyncio.get_running_loop()
+    began_s, sent = loop.time(), 0
+    while left:
+        block = _BLOCK[:left]
+        writer.write(block)
+        await writer.drain()
+        left -= len(block)
+        sent += len(block)
+        await asyncio.sleep(max(0.0, began_s + sent / rate - loop.time()))
 
 
 async def _serve(certificate: str | None) -> None:

@@ -49,6 +49,8 @@ class Thing:
     """The headers of each request."""
     asked_at_s: list[float] = dataclasses.field(default_factory=list)
     """When each came."""
+    sent: list[int] = dataclasses.field(default_factory=list)
+    """How many bytes of each body were sent, where that takes a while."""
     takes_s: float = 0.0
     """How long its body takes, sent in pieces; none, if 0."""
     gate: threading.Event | None = None

@@ -139,12 +139,15 @@ class Origin:
         self, writer: asyncio.StreamWriter, thing: Thing, head: bytes, found: bytes
     ) -> None:
         writer.write(head)
+        number = len(thing.sent)
+        thing.sent.append(0)
         size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
         for start in range(0, len(found), size):
             while thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set():  # noqa: ASYNC110 (a thread sets it)
                 await asyncio.sleep(0.05)
             writer.write(found[start : start + size])
             await writer.drain()
+            thing.sent[number] += len(found[start : start + size])
             await asyncio.sleep(thing.takes_s * size / max(1, len(found)))
 
     async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:

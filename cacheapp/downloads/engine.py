@@ -19,15 +19,15 @@ from cacheapp.downloads.exchange import Sign
 from cacheapp.downloads.explanations import TransferAborted, TransferFailed
 from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.guards import Guard
-from cacheapp.downloads.journal import Journal, Notes, Published
-from cacheapp.downloads.partial import Leftover, Stem, find_leftovers
+from cacheapp.downloads.inherited import Inherited, succeeded
+from cacheapp.downloads.partial import Stem
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.pool import Pool, Tried
 from cacheapp.downloads.schedule import Queue
 from cacheapp.downloads.states import FileState
 from cacheapp.downloads.tally import Tally
 from cacheapp.downloads.transfer import Transfer
-from cacheapp.downloads.wanted import Buffer, Existing, Fetched, Limits, Wanted
+from cacheapp.downloads.wanted import Buffer, Limits, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +73,7 @@ class Run:
         self._job = plan.job.hex[:12]
         self._still_ours = still_ours
         self._fence = Fence(plan.directory, self._job, plan.token)
-        self._journal = Journal(self._fence.path, plan.token)
-        self._notes = Notes()
-        self._leftovers: dict[int, Leftover] = {}
+        self._inherited = Inherited(plan, self._fence, limits.existing)
         self._began_s = clock.monotonic_s()
         self._lock = threading.Lock()
         self._transfers: dict[int, Transfer] = {}  # by position
@@ -107,9 +105,7 @@ class Run:
             self.stop(LOST, FileState.QUEUED, keep=True)
             return
         if plan.resumable:
-            self._leftovers = find_leftovers(self._fence.path, self._job)
-            self._notes = self._journal.read()
-            self._journal.open()
+            self._inherited.look()
         self._pool.add(self)
         if plan.items:
             self.feed(plan.items)
@@ -221,7 +217,7 @@ class Run:
         """Remove partial files, unless they are to be gone on from; for when all has ended."""
         self._pool.remove(self)
         self._client.clear()
-        self._journal.close()
+        self._inherited.close()
         if not keep:
             self._fence.remove()
 
@@ -254,7 +250,7 @@ class Run:
             message = f"internal error: {type(exc).__name__}"
             self._end(Report(item, FileState.FAILED, error=message, tries=transfer.tries))
             return Tried()
-        self._end(self._whole(item, fetched, transfer.tries))
+        self._end(succeeded(item, fetched, transfer.tries))
         return Tried(well=True)
 
     def _is_to_be_asked_for(self, file: Fetch) -> bool:
@@ -264,34 +260,10 @@ class Run:
             self.stop(LOST, FileState.QUEUED, keep=True)
             report = Report(file.item, FileState.QUEUED)
         elif file.transfer is None:
-            report = self._found_whole(file.item)
+            report = self._inherited.whole(file.item)
         if report is not None:
             self._end(report)
         return report is None
-
-    def _whole(self, item: Item, found: Fetched | Published, tries: int) -> Report:
-        return Report(
-            item, FileState.SUCCEEDED, bytes_done=found.size, sha256=found.sha256, tries=tries
-        )
-
-    def _found_whole(self, item: Item) -> Report | None:
-        """Return that the file is there already: of a run that could not record it, or skipped."""
-        target = self.plan.directory / item.name
-        skips = self._limits.existing is Existing.SKIP and target.is_file()
-        if skips and item.size in {None, target.stat().st_size}:
-            return Report(item, FileState.SUCCEEDED, error="was there already")
-        if (noted := self._notes.of(item.position, target)) is not None:
-            return self._whole(item, noted, 0)
-        if self.plan.own and self.plan.token > 1:  # a power cut took the note, and left the name
-            self._fence.take_away(target, item.position)
-        return None
-
-    def _named_meanwhile(self, item: Item) -> Report | None:
-        """Return that the run before this one named the file as we took over (`fencing`)."""
-        if self._journal.has_grown():
-            self._notes = self._journal.read()
-        noted = self._notes.of(item.position, self.plan.directory / item.name)
-        return None if noted is None else self._whole(item, noted, 0)
 
     def _begin(self, file: Fetch) -> Transfer | None:
         item = file.item
@@ -318,8 +290,8 @@ class Run:
             size=item.size,
             etag=item.etag,
             sign=self._sign,
-            leftover=self._leftovers.get(item.position),
-            journal=self._journal if plan.resumable else None,
+            leftover=self._inherited.leftover(item),
+            journal=self._inherited.journal,
         )
 
     def _failed(self, file: Fetch, transfer: Transfer, failed: TransferFailed) -> Tried:
@@ -327,7 +299,7 @@ class Run:
             self.stop(LOST, FileState.QUEUED, keep=True)
             self._end(Report(file.item, FileState.QUEUED, tries=transfer.tries))
             return Tried()
-        if not failed.again and (report := self._named_meanwhile(file.item)) is not None:
+        if not failed.again and (report := self._inherited.named_meanwhile(file.item)) is not None:
             transfer.discard()
             self._end(report)
             return Tried()

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from cacheapp import clock
+from cacheapp.downloads.fencing import directories
 from cacheapp.downloads.partial import find_leftovers
 from cacheapp.lab.waiting import pause, until
 from cacheapp.lab.workers import AnswerLost, Moved, NotReached
@@ -114,16 +115,20 @@ class Chaos:
         until(asked, f"every worker to answer after {self.done[-1:]}", 60)
 
     def look_at_disk(self) -> None:
-        """Take down what is there, to be compared with what is asked for later."""
+        """Take down what is there, to be compared with what is asked for later.
+
+        Of partial files only those of the run itself: into one that it has inherited, its late owner
+        may still write what comes too late to be seen.
+        """
         directory = self.site.downloads / self.job["id"]
         things = self.site.origin.things
-        for path in directory.glob(".*/"):
-            for position, left in find_leftovers(
-                path, self.job["id"].replace("-", "")[:12]
-            ).items():
+        job = self.job["id"].replace("-", "")[:12]
+        for token, path in directories(directory, job):
+            for position, left in find_leftovers(path, job).items():
                 name = self.names[position]
                 seen = (name, len(things[name].asked), left.have.validator, left.have.size)
-                self._on_disk.append(seen)
+                if left.token == token:
+                    self._on_disk.append(seen)
         for name in self.names:
             if (directory / name).exists():
                 self._on_disk.append((name, len(things[name].asked), "", -1))
@@ -141,13 +146,12 @@ class Chaos:
                     continue
                 first = int(fields.get("range", "bytes=0-")[6:-1])
                 if size < 0:
-                    self.needless.append(f"{name}: asked for again after it was whole")
+                    self.needless.append(f"{name}: asked for at {at_s:.2f} after it was whole")
                 elif fields.get("if-range", validator) == validator and first < size:
                     same = fields.get("if-range") == validator or self._is(name, validator)
                     if same:
-                        self.needless.append(
-                            f"{name}: from {first}, though {size} bytes were there"
-                        )
+                        there = f"though {size} bytes were there"
+                        self.needless.append(f"{name}: from {first} at {at_s:.2f}, {there}")
         assert self.needless == [], f"{self.needless[:10]} after {self.done}"
 
     def _is(self, name: str, validator: str) -> bool:
@@ -177,6 +181,7 @@ def faults(chaos: Chaos, rng: random.Random) -> Iterator[str]:
         replace: 6,
         refuse: 4,
         cut: 4,
+        forget: 2,
     }
     while True:
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
@@ -226,6 +231,14 @@ def recycle(chaos: Chaos, rng: random.Random) -> str:
         except (Moved, AnswerLost, NotReached, KeyError):
             break
     return f"recycled {pid}"
+
+
+def forget(chaos: Chaos, rng: random.Random) -> str:
+    """Empty the cache in which the progress is shown."""
+    with contextlib.suppress(Moved, AnswerLost, NotReached):  # it has been emptied or not
+        answer = chaos.site.workers.ask(_victim(chaos, rng).pid, "DELETE", "/api/cache/default")
+        assert answer.status == 200, answer.body
+    return "forgot"
 
 
 def replace(chaos: Chaos, rng: random.Random) -> str:

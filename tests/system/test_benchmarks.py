@@ -16,6 +16,7 @@ SMALL = {
     "disk_cache": "--rounds 1 --calls 2",
     "download_engine": "--runs 1 --smaller 50 --only 50",
     "downloads": "--runs 1 --files 4 --delay-ms 1 --workers 2",
+    "hosting": "--runs 1 --smaller 50",
     "hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
     "lmdb_cache": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
     "--seconds 0.02 --processes 2 --connections 3 --entries 300 --sizes 50 500",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cacheapp import clock
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from tests.origin import Origin
@@ -67,7 +68,7 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
         job = site.order([f"/thing/{name}" for name in names], threads=32)
         chaos = Chaos(site, Path(env["DATA_DIR"]) / "db.sqlite3", job, names)
         for fault in itertools.islice(faults(chaos, rng), count):
-            chaos.done.append(fault)
+            chaos.done.append(f"{fault} until {clock.monotonic_s():.2f}")
             chaos.look_at_disk()
             chaos.every_worker_answers()
         assert not chaos.has_ended()  # all of them hit it
@@ -77,6 +78,7 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
         chaos.every_worker_answers()
         found = site.look(job)
         kinds = Counter(fault.split()[0] for fault in chaos.done)
+        print(*(line for line in server.output().splitlines() if job["id"] in line), sep="\n")
         print(f"{dict(kinds)}; adopted {found['adoptions']} times")
         assert (found["state"], found["error"]) == ("succeeded", "")
         assert found["files_done"] == FILES
