@@ -166,6 +166,25 @@ def test_a_page_starts_watches_and_stops_one(as_a_page: None) -> None:
     assert background.stop() is None
 
 
+def test_a_program_that_has_the_turn_itself_is_never_signalled(as_a_page: None) -> None:
+    with turn.turn("starting"):
+        holder = turn.holder()
+        assert holder is not None
+        assert (holder.pid, holder.stoppable) == (os.getpid(), False)
+        assert background.stop() is None  # we are still here
+
+
+def test_a_start_that_fails_gives_the_turn_back(
+    as_a_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError):
+        background.start("starting")
+    assert turn.holder() is None
+    assert getattr(kept.status(), "state", None) is State.LOST
+    os.close(turn.take())
+
+
 def test_a_page_finds_the_result_of_what_it_started(as_a_page: None) -> None:
     assert kept.result("starting") is None
     background.start("starting")

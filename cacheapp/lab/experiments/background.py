@@ -46,7 +46,10 @@ def start_command(
         turn.say_who(descriptor, os.getpid(), name)
         begin()
         process = _spawn([command, *arguments, "--turn", str(descriptor)], descriptor)
-        holder = turn.say_who(descriptor, process.pid, name)
+        holder = turn.say_who(descriptor, process.pid, name, stoppable=True)
+    except BaseException:
+        turn.say_nobody(descriptor)  # this process lives on, and has no turn
+        raise
     finally:
         os.close(descriptor)
     # Whoever started a process must read its end, or its number stays taken.

@@ -27,6 +27,8 @@ class Holder:
     born: str
     name: str
     """Of the experiment."""
+    stoppable: bool = False
+    """Whether a signal stops it in order, and it alone: not a worker that runs one itself."""
 
 
 class Busy(Exception):
@@ -61,26 +63,35 @@ def take() -> int:
     return descriptor
 
 
-def say_who(descriptor: int, pid: int, name: str) -> Holder:
+def say_who(descriptor: int, pid: int, name: str, *, stoppable: bool = False) -> Holder:
     """Write down, and return, who has the turn."""
-    found = Holder(pid, _born(pid), name)
+    found = Holder(pid, _born(pid), name, stoppable)
     os.pwrite(descriptor, json.dumps(dataclasses.asdict(found)).ljust(512).encode(), 0)
     return found
 
 
+def say_nobody(descriptor: int) -> None:
+    """Write down that nobody has the turn, before it is given up."""
+    os.ftruncate(descriptor, 0)
+
+
 @contextlib.contextmanager
-def turn(name: str, given: int | None = None) -> Iterator[Callable[[str], Holder]]:
+def turn(
+    name: str, given: int | None = None, *, stoppable: bool = False
+) -> Iterator[Callable[[str], Holder]]:
     """Have the turn, or raise `Busy`; `given` is a descriptor from `take` in another process.
 
+    A process to which it was given was started for this, so it may be stopped by a signal.
     Yields a function that says what is run now, if that is no longer `name`.
     """
     descriptor = take() if given is None else given
     os.set_inheritable(descriptor, False)  # noqa: FBT003 (or what is started would have it too)
+    stoppable = stoppable or given is not None
     try:
-        say_who(descriptor, os.getpid(), name)
-        yield lambda now: say_who(descriptor, os.getpid(), now)
+        say_who(descriptor, os.getpid(), name, stoppable=stoppable)
+        yield lambda now: say_who(descriptor, os.getpid(), now, stoppable=stoppable)
     finally:
-        os.ftruncate(descriptor, 0)
+        say_nobody(descriptor)
         os.close(descriptor)
 
 
@@ -94,13 +105,13 @@ def holder() -> Holder | None:
 
 
 def stop() -> Holder | None:
-    """Ask who has the turn to stop, and return it; `None` if nobody has.
+    """Ask who has the turn to stop, and return it; `None` if nobody has who can be asked.
 
     The process is pinned first and then recognised, so a number that was given to another process
     meanwhile is never signalled.
     """
     found = holder()
-    if found is None:
+    if found is None or not found.stoppable:
         return None
     with contextlib.suppress(ProcessLookupError):
         pinned = os.pidfd_open(found.pid)

@@ -66,7 +66,7 @@ class Command(BaseCommand):
         names = _chosen(options["names"])
         results: list[Result] = []
         try:
-            with stopping(), turn(names[0], options["turn"]) as named:
+            with stopping(), turn(names[0], options["turn"], stoppable=True) as named:
                 self._conduct(names, _scale(options), named, results, options)
         except Busy as exc:
             raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
