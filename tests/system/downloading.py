@@ -58,7 +58,15 @@ class Site:
             assert found["state"] in {state, "queued", "running"}, found
             return found if found["state"] == state else {}
 
-        return until(there, f"job {job['id']} to be {state}", 60)
+        found = until(there, f"job {job['id']} to be {state}", 60)
+        if state in FINISHED:
+            self.until_cleared(job)
+        return found
+
+    def until_cleared(self, job: Mapping[str, Any]) -> None:
+        """Wait until the runs of a job that has ended have left nothing: that comes a moment later."""
+        directory = self.downloads / job["id"]
+        until(lambda: not list(directory.glob(".*")), "what the runs left to be removed", 30)
 
     def files(self, job: Mapping[str, Any]) -> dict[str, bytes]:
         """Return all that lies in the job's directory."""

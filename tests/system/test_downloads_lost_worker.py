@@ -194,6 +194,7 @@ def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: S
             return answer.body if answer.body["state"] == "succeeded" else {}
 
         found = until(done, "another worker to do the rest", 60)
+        site.until_cleared(half.job)
         directory = site.downloads / half.job["id"]
         written = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     finally:
