@@ -110,7 +110,7 @@ def _running() -> dict[str, Any] | None:
         "total": own.total if own else 1,
         "for_s": clock.wall_s() - own.began_s if own else None,
         "where": reverse("cacheapp:check_page"),
-        "stop": reverse("cacheapp:check_stop"),
+        "stop": reverse("cacheapp:check_stop") if holder.stoppable else "",
     }
 
 

@@ -73,7 +73,7 @@ def _running() -> dict[str, Any] | None:
         "total": max(now.total, 1) if now else 1,
         "for_s": clock.wall_s() - own.began_s if own else None,
         "where": reverse("cacheapp:lab_page"),
-        "stop": reverse("cacheapp:lab_stop"),
+        "stop": reverse("cacheapp:lab_stop") if holder.stoppable else "",
     }
 
 
