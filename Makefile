@@ -7,7 +7,7 @@ LANES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check venv soak bench clean
+.PHONY: help run demo test check venv soak bench pictures clean
 
 help:
 	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
@@ -17,6 +17,7 @@ help:
 	@echo "make venv   only make $(VENV), with everything that tests need"
 	@echo "make soak   the long runs"
 	@echo "make bench  the benchmarks"
+	@echo "make pictures  the pictures of README, from a real run"
 	@echo "make clean  remove what these made, but not var/"
 
 # A stamp is newer than the list it was installed from: nothing is installed twice.
@@ -43,6 +44,7 @@ $(VENV)/.redis: requirements-redis.txt | $(BIN)/python
 
 venv: $(VENV)/.dev $(VENV)/.redis
 	@$(BIN)/python -m tests.ensure_redis
+	@$(BIN)/python -m tests.ensure_chromium
 	@$(BIN)/python -m tests.ensure_postgres
 
 run: $(VENV)/.run $(VENV)/.redis
@@ -75,6 +77,9 @@ $(VENV)/.bench: requirements-bench.txt | $(BIN)/python
 
 bench: venv $(VENV)/.bench
 	@$(BIN)/python -m benchmarks
+
+pictures: venv
+	@$(BIN)/python -m tests.browser.pictures
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,8 @@
 """How Gunicorn serves this project; each value with its reason, the usual ones from the environment."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,18 @@ env.seal()
 def post_worker_init(worker: Any) -> None:
     """Let cacheapp take up downloads that nobody runs, in this worker, from its start.
 
-    Streams of events end with the worker, which would wait for them.
+    Streams of events end with the worker, which would wait for them. And it can be asked what it
+    sees, before its first request.
     """
     from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
+    from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (the same)
+    from cacheapp.lab import witness  # noqa: PLC0415 (the same)
     from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
 
     end_streams_when(lambda: not worker.alive)
     begin()
+    with contextlib.suppress(StoreUnavailable):  # the page that needs it says so
+        witness.attend()
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
@@ -61,3 +68,5 @@ def worker_exit(_server: Any, _worker: Any) -> None:
     from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)
 
     hand_over(os.getpid())
+    if (witness := sys.modules.get("cacheapp.lab.witness")) is not None:
+        witness.leave()

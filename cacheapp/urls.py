@@ -3,7 +3,21 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.views import cache, downloads, events, index, moves, origin, stats, worker
+from cacheapp.views import (
+    cache,
+    downloads,
+    events,
+    index,
+    moves,
+    origin,
+    pages_caches,
+    pages_check,
+    pages_downloads,
+    pages_lab,
+    pages_stats,
+    stats,
+    worker,
+)
 
 
 class AnyText(StringConverter):
@@ -17,7 +31,18 @@ register_converter(AnyText, "cacheapp_any")
 app_name = "cacheapp"
 
 urlpatterns = [
-    path("", index.index, name="index"),
+    path("", pages_caches.front, name="index"),
+    path("downloads/", pages_downloads.downloads, name="downloads_page"),
+    path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
+    path("downloads/<uuid:job_id>/steer", pages_downloads.steer, name="download_steer"),
+    path("lab/", pages_lab.lab, name="lab_page"),
+    path("lab/start", pages_lab.start, name="lab_start"),
+    path("lab/stop", pages_lab.stop, name="lab_stop"),
+    path("check/", pages_check.check, name="check_page"),
+    path("check/start", pages_check.start, name="check_start"),
+    path("check/stop", pages_check.stop, name="check_stop"),
+    path("check/drawing/<int:number>", pages_check.drawing, name="check_drawing"),
+    path("stats/", pages_stats.stats, name="stats_page"),
     path("api/", index.index, name="api"),
     path("api/worker", worker.worker, name="worker"),
     path("api/stats", stats.stats, name="stats"),

@@ -68,6 +68,8 @@ class Counters:
         self._gauges = gauges
         self.row: _Row = array.array("Q", bytes(_ROW * 8))
         """That of this process; what is called most adds to it by itself."""
+        self._found = [0] * _ROW
+        """What the row held when we claimed it: counted by its last process."""
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one we count in memory of our own
         self._file: SlotFile | None = None
@@ -95,10 +97,12 @@ class Counters:
                 "%s: all %d rows are taken; counting for this process alone", self._path, _ROWS
             )
             self.row = array.array("Q", bytes(_ROW * 8))
+            self._found = [0] * _ROW
             return
         self.row = self._numbers[index * _ROW : (index + 1) * _ROW]
         for gauge in self._gauges:
             self.row[gauge] = 0
+        self._found = list(self.row)
 
     def add(self, name: int, amount: int = 1) -> None:
         """Add to the counter with that place in the names."""
@@ -107,6 +111,11 @@ class Counters:
     def put(self, name: int, value: int) -> None:
         """Set a gauge of this process."""
         self.row[name] = value
+
+    def own(self) -> dict[str, int]:
+        """Return what this process counted itself, for each name."""
+        numbers = (now - found for now, found in zip(self.row, self._found, strict=True))
+        return dict(zip(self._names, numbers, strict=False))
 
     def totals(self) -> dict[str, int]:
         """Return the sum over all processes of the host, dead ones included, for each name."""

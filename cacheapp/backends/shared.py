@@ -261,6 +261,11 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         totals: dict[str, int] = self._counters.totals()
         return totals
 
+    def own_stats(self) -> dict[str, int]:
+        """Return what this process counted for this alias."""
+        own: dict[str, int] = self._counters.own()
+        return own
+
     def close(self, **kwargs: Any) -> None:  # noqa: ARG002 (Django passes what its signal has)
         """Tell the store, and keep it: Django calls this after each request."""
         self._store.end_request()

@@ -7,6 +7,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_permission_codename
 from django.core import checks
+from django.urls import NoReverseMatch, reverse
 
 from cacheapp import conf
 
@@ -69,5 +70,24 @@ def check_streams(**_: Any) -> Messages:
             f"{found.threads} threads: streams could take all of them.",
             hint=f"Set it below {found.threads}.",
             id="cacheapp.W009",
+        )
+    ]
+
+
+@checks.register(checks.Tags.urls)
+def check_pages(**_: Any) -> Messages:
+    """W010: report pages that are served without the script that keeps them moving."""
+    try:
+        reverse("cacheapp:index")
+    except NoReverseMatch:  # the caches alone are used
+        return []
+    if apps.is_installed("django_htmx"):
+        return []
+    return [
+        checks.Warning(
+            "The pages of cacheapp are served, and 'django_htmx' is not in INSTALLED_APPS: their "
+            "script is missing, so they show what was so when they were loaded.",
+            hint="Add 'django_htmx' to INSTALLED_APPS; it comes with cacheapp.",
+            id="cacheapp.W010",
         )
     ]

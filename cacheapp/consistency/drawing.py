@@ -38,7 +38,10 @@ def svg(operations: Sequence[Operation], title: str, note: str = "") -> str:
     size = f"{width:.0f} {height}"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
+                f'viewBox="0 0 {size}" role="img">'
+            ),
             f"<title>{escape(title)}</title>",
             f"<style>{_STYLE}</style>",
             f'<rect class="page" width="{width:.0f}" height="{height}"/>',

@@ -68,9 +68,18 @@ def _list(request: HttpRequest) -> HttpResponseBase:
 
 def _order(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
-        message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
-        raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
-    body = read_json(request, BODY_LIMIT_BYTES)
+        raise _off()
+    job, made = place(request, read_json(request, BODY_LIMIT_BYTES))
+    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+
+
+def place(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
+    """Make the job that a body orders, and have it begin; return it, and whether it is new.
+
+    Raise `BadRequest` with everything that is wrong; nothing was started then.
+    """
+    if conf().download_root is None:
+        raise _off()
     who = caller(request)
     wanted = Request(who.name, _idempotency_key(request), body)
     try:
@@ -82,7 +91,12 @@ def _order(request: HttpRequest) -> HttpResponseBase:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
         transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
-    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+    return job, made
+
+
+def _off() -> BadRequest:
+    message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
+    return BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
 def _hand(job: DownloadJob) -> None:
@@ -112,7 +126,7 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
     settings = conf()
     allowed = Allowed(
         origins=frozenset(settings.download_origins),
-        extra_origins=_own_origins(request),
+        extra_origins=own_origins(request),
         buckets=settings.download_buckets,
         max_files=settings.download_max_files,
         max_threads=settings.download_max_threads,
@@ -128,7 +142,7 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
         ) from exc
 
 
-def _own_origins(request: HttpRequest) -> frozenset[str]:
+def own_origins(request: HttpRequest) -> frozenset[str]:
     """Return this server's own origin while the demo is on, so that one curl is enough to try it.
 
     Only to who may use the demo without more ado: what this server asks itself comes from this

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.django_db  # Django 6.1 looks at the database in its ow
 
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+urlpatterns: list[Any] = []
 URL = "redis://127.0.0.1:6379/0"
 
 
@@ -116,6 +117,13 @@ def test_w009_streams_that_could_take_all_threads(settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 8}
     assert "streams could take all of them" in _found()["cacheapp.W009"]
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 7}
+    assert _found() == {}
+
+
+def test_w010_pages_without_their_script(settings: Settings) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_htmx"]
+    assert "'django_htmx' is not in INSTALLED_APPS" in _found()["cacheapp.W010"]
+    settings.ROOT_URLCONF = __name__  # a project that has only the caches
     assert _found() == {}
 
 

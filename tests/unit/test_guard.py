@@ -203,13 +203,42 @@ _SAMPLES = {
 }
 
 
-def _addresses() -> list[str]:
+def _addresses(*, api: bool) -> list[str]:
     """Return an address for each route; a route that this cannot read fails the tests below."""
     routes = [str(pattern.pattern) for pattern in urlpatterns]
-    return ["/" + re.sub(r"<(\w+):\w+>", lambda found: _SAMPLES[found[1]], it) for it in routes]
+    found = ["/" + re.sub(r"<(\w+):\w+>", lambda it: _SAMPLES[it[1]], route) for route in routes]
+    return [path for path in found if path.startswith("/api/") is api]
 
 
-@pytest.mark.parametrize("path", _addresses())
+def _page(method: str, path: str, **meta: str) -> tuple[int, str]:
+    client = Client(enforce_csrf_checks=True)
+    headers = {"HTTP_HOST": "localhost:8000", "HTTP_ACCEPT": "text/html", **meta}
+    response = client.generic(method, path, **headers)  # type: ignore[arg-type]
+    return response.status_code, response.get("Location", "")
+
+
+@pytest.mark.parametrize("path", _addresses(api=False))
+def test_nobody_unknown_sees_a_page_while_the_demo_is_off(path: str, settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
+    for method in ("GET", "POST"):
+        status, place = _page(method, path)
+        assert (status, place.split("?")[0]) == (302, "/login/"), (method, path)
+
+
+@pytest.mark.parametrize("path", _addresses(api=False))
+def test_no_page_is_shown_through_a_proxy_to_whoever_is_not_known(
+    path: str, settings: Settings
+) -> None:
+    settings.STORAGES = {
+        **settings.STORAGES,  # nothing was collected
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    assert _page("GET", path, HTTP_VIA="1.1 proxy")[1].startswith("/login/")
+    assert _page("POST", path, HTTP_VIA="1.1 proxy")[0] == 403
+    assert _page("POST", path)[0] == 403  # and none takes a form without its token
+
+
+@pytest.mark.parametrize("path", _addresses(api=True))
 def test_nobody_unknown_is_answered_while_the_demo_is_off(path: str, settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
     expected = (404, "the demo is off") if "/demo/" in path else (401, "who asks is not")
@@ -218,7 +247,7 @@ def test_nobody_unknown_is_answered_while_the_demo_is_off(path: str, settings: S
         assert (status, body["error"][:15]) == expected, (method, path)
 
 
-@pytest.mark.parametrize("path", _addresses())
+@pytest.mark.parametrize("path", _addresses(api=True))
 def test_every_address_is_guarded(path: str) -> None:
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
         assert ask(method, path, HTTP_VIA="1.1 proxy")[0] == 403, (method, path)

@@ -131,16 +131,32 @@ def differences(reports: Sequence[Report], expected: Expected) -> list[str]:
     return wrong
 
 
+def drawings(reports: Sequence[Report]) -> list[dict[str, str]]:
+    """Return each counterexample as SVG and as text, with its alias and property."""
+    return [
+        {
+            "alias": report.alias,
+            "property": finding.property,
+            "svg": svg(_shown(finding), _title(report, finding), finding.why),
+            "text": "\n".join([draw(_shown(finding)), "", *moments(_shown(finding))]),
+        }
+        for report in reports
+        for finding in report.findings
+        if finding.operations
+    ]
+
+
 def write_drawings(reports: Sequence[Report], directory: Path) -> list[Path]:
     """Write an SVG for each counterexample; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for report in reports:
-        for finding in report.findings:
-            if finding.operations:
-                name = "".join(c if c.isalnum() else "-" for c in finding.property).strip("-")
-                path = directory / f"{report.alias}-{name}.svg"
-                title = f"{report.alias}: {finding.property}: {finding.verdict}"
-                path.write_text(svg(_shown(finding), title, finding.why))
-                written.append(path)
+    for one in drawings(reports):
+        name = "".join(c if c.isalnum() else "-" for c in one["property"]).strip("-")
+        path = directory / f"{one['alias']}-{name}.svg"
+        path.write_text(one["svg"])
+        written.append(path)
     return written
+
+
+def _title(report: Report, finding: Finding) -> str:
+    return f"{report.alias}: {finding.property}: {finding.verdict}"

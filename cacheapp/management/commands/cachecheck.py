@@ -1,6 +1,7 @@
 """`manage.py cachecheck`: prove any cache of `CACHES` right or wrong across processes."""
 
 import contextlib
+import itertools
 import os
 import platform
 import sys
@@ -17,7 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cacheapp import clock
+from cacheapp.lab.check import kept
 from cacheapp.lab.check.examine import NAMES, Examination, Plan
+from cacheapp.lab.check.kept import Keeper
 from cacheapp.lab.check.over_http import HttpExamination
 from cacheapp.lab.check.private import NotPrivate, Stores, private_stores
 from cacheapp.lab.check.report import (
@@ -30,6 +33,8 @@ from cacheapp.lab.check.report import (
 )
 from cacheapp.lab.check.verdicts import Report, Verdict
 from cacheapp.lab.deployment import private_deployment
+from cacheapp.lab.experiments.kept import State
+from cacheapp.lab.experiments.turn import turn
 from cacheapp.lab.namespace import aliases as all_aliases
 from cacheapp.lab.servers import ServerFailed
 from cacheapp.lab.stopping import Stopped, stopping
@@ -68,6 +73,7 @@ class Command(BaseCommand):
         add("--json", type=Path, metavar="FILE", help="write all findings to this file")
         add("--svg", type=Path, metavar="DIR", help="draw each counterexample into this directory")
         add("--expect", type=Path, metavar="FILE", help="compare with stored verdicts, for CI")
+        add("--turn", type=int, help="file descriptor that holds the lab's turn (used by pages)")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Examine the aliases, print what was found, and exit with a status that says it."""
@@ -79,20 +85,39 @@ class Command(BaseCommand):
                 "--gunicorn asks the workers of a server: --private and --fork do not apply"
             )
         expected = _expected(options["expect"])
+        if options["turn"] is None:
+            self._check(chosen, options, expected, None)
+            return
+        with turn(kept.NAME, options["turn"]):
+            keeper = Keeper(chosen, _about(options))
+            with _told(keeper):
+                self._check(chosen, options, expected, keeper)
+
+    def _check(
+        self,
+        chosen: list[str],
+        options: dict[str, Any],
+        expected: Expected | None,
+        keeper: Keeper | None,
+    ) -> None:
         examinations: list[Examination] = []
         stopped = None
         try:
             with stopping(), _stores(chosen, options) as make:
-                self._examine(chosen, make, examinations)
+                self._examine(chosen, make, examinations, keeper)
         except Stopped as exc:
             stopped = exc
         except (NotReached, AnswerLost, ServerFailed, NotPrivate) as exc:
             raise _cannot(str(exc)) from exc
         reports = [one.report for one in examinations if one.findings]
+        if keeper is not None:
+            keeper.keep(reports)
         self._show(reports, options)
         if stopped:
             said = f"stopped by {stopped}; this is what was known until then"
             raise CommandError(said, returncode=128 + stopped.number)
+        if keeper is not None:
+            keeper.end(State.DONE)
         _judge(reports, expected)
 
     def _examine(
@@ -100,16 +125,23 @@ class Command(BaseCommand):
         chosen: list[str],
         make: Callable[[str], Examination],
         examinations: list[Examination],
+        keeper: Keeper | None,
     ) -> None:
         with _progress() as progress:
-            for alias in chosen:
+            for number, alias in enumerate(chosen):
                 one = make(alias)
                 examinations.append(one)
                 row = progress.add_task(alias, total=len(one.chosen()), doing="starting")
 
-                def began(name: str, row: Any = row) -> None:
+                told = itertools.count(number * len(one.chosen()))
+
+                def began(name: str, row: Any = row, told: Iterator[int] = told) -> None:
                     progress.update(row, doing=name)
                     progress.advance(row, 1 if name else 0)
+                    if keeper is not None:
+                        keeper.keep([each.report for each in examinations if each.findings])
+                        total = len(chosen) * len(one.chosen())  # noqa: B023 (called in this turn)
+                        keeper.began(alias, name, next(told), total)  # noqa: B023 (the same)
 
                 one.run(began)
                 progress.update(row, completed=len(one.chosen()), doing="done")
@@ -124,6 +156,19 @@ class Command(BaseCommand):
         if options["svg"]:
             written = write_drawings(reports, options["svg"])
             self.stderr.write(f"{len(written)} drawings in {options['svg']}")
+
+
+@contextlib.contextmanager
+def _told(keeper: Keeper) -> Iterator[None]:
+    """Note how a check ends that was not brought to its end."""
+    try:
+        yield
+    except CommandError as exc:
+        keeper.end(State.STOPPED if exc.returncode > COULD_NOT_RUN else State.FAILED, str(exc))
+        raise
+    except BaseException as exc:
+        keeper.end(State.FAILED, f"{type(exc).__name__}: {exc}")
+        raise
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -1,0 +1,126 @@
+"""What all pages share: who may see them, what a browser may load for them, where they lead.
+
+A page is an ordinary view: it answers a form with a redirect, and works without JavaScript. htmx asks
+for the same address again with `HX-Request`, and gets the part of the page that changes.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render, resolve_url
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+
+from cacheapp.views.access import permitted
+from cacheapp.views.answers import P, View
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_PLACES = (
+    ("index", "Caches"),
+    ("lab_page", "Lab"),
+    ("check_page", "Check"),
+    ("downloads_page", "Downloads"),
+    ("stats_page", "Stats"),
+)
+
+
+def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
+    """Make a view a page: only for those who have the permission, under the strict policy.
+
+    `by_method` names another permission for a method, as `permitted` does. A refusal, what is not
+    there and a database that does not answer are pages too.
+    """
+
+    def decorate(view: View[P]) -> View[P]:
+        guarded = permitted(permission, page=True, **by_method)(view)
+
+        @functools.wraps(guarded)
+        def shown(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            try:
+                response = guarded(request, *args, **kwargs)
+            except PermissionDenied as exc:
+                response = refusal(request, HTTPStatus.FORBIDDEN, str(exc))
+            except Http404 as exc:
+                response = refusal(request, HTTPStatus.NOT_FOUND, str(exc))
+            except OperationalError as exc:
+                message = f"The database does not answer: {exc}"
+                response = refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
+            return strict(response)
+
+        return shown
+
+    return decorate
+
+
+def strict(response: HttpResponseBase) -> HttpResponseBase:
+    """Put the policy on a response, unless it has a stricter one; never to be cached."""
+    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    response.headers.setdefault("Cache-Control", "no-store")
+    patch_vary_headers(response, ["HX-Request"])
+    return response
+
+
+def show(
+    request: HttpRequest,
+    template: str,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    part: str | None = None,
+    **context: Any,
+) -> HttpResponse:
+    """Render a page, or only its `part` where htmx asks for it."""
+    if part and request.headers.get("HX-Request") == "true":
+        return render(request, f"cacheapp/{part}", {**context, "answered_by": os.getpid()})
+    return render(request, f"cacheapp/{template}", {**_around(request), **context}, status=status)
+
+
+def refusal(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
+    """Return the page that says why there is no page."""
+    return show(request, "refused.html", status=status, heading=status.phrase, why=why)
+
+
+def _around(request: HttpRequest) -> dict[str, Any]:
+    """Return what every page has around it."""
+    user = getattr(request, "user", None)
+    home = reverse("cacheapp:index")
+    places = []
+    for name, title in _PLACES:
+        url = reverse(f"cacheapp:{name}")
+        here = request.path == url if url == home else request.path.startswith(url)
+        places.append({"url": url, "title": title, "here": here})
+    return {
+        "places": places,
+        "answered_by": os.getpid(),
+        "user_name": user.get_username() if user is not None and user.is_authenticated else "",
+        "login_url": resolve_url(settings.LOGIN_URL),
+    }
+
+
+class SignIn(LoginView):
+    """Where pages send whoever is not known."""
+
+    template_name = "cacheapp/login.html"
+    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer under the strict policy."""
+        return strict(super().dispatch(request, *args, **kwargs))
+
+
+def again_if_over(request: HttpRequest, response: HttpResponse, *, is_over: bool) -> HttpResponse:
+    """Have htmx load the whole page once what it watches is over: then there is more to show."""
+    if is_over and request.GET.get("watching") == "1":
+        response["HX-Refresh"] = "true"
+    return response

@@ -1,0 +1,140 @@
+"""`cachecheck` as a page: chosen aliases, how far it is, the table, and what a counterexample looks like."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from cacheapp import clock
+from cacheapp.lab.check import kept
+from cacheapp.lab.check.verdicts import Verdict
+from cacheapp.lab.experiments import background, turn
+from cacheapp.lab.experiments.background import Busy
+from cacheapp.lab.experiments.kept import State
+from cacheapp.lab.namespace import aliases
+from cacheapp.views.pages import again_if_over, page, refusal, show
+
+SECONDS = (0.5, 2.0, 5.0)
+LOOKS = {
+    Verdict.HOLDS: ("good", "✓"),
+    Verdict.BROKEN: ("bad", "✕"),
+    Verdict.UNKNOWN: ("warn", "?"),
+    Verdict.NOT_APPLICABLE: ("", "·"),
+}
+# A drawing brings its own style; as an image it can do nothing else, and alone neither.
+DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+
+
+@page("cacheapp.run_check")
+def check(request: HttpRequest) -> HttpResponse:
+    """Show what the last check found; htmx asks only for how far the one is that runs."""
+    running = _running()
+    if request.headers.get("HX-Request") == "true":
+        response = show(request, "check.html", part="parts/running.html", running=running)
+        return again_if_over(request, response, is_over=running is None)
+    status = kept.status()
+    ended = status if status and status.state not in {State.RUNNING, State.DONE} else None
+    return show(
+        request,
+        "check.html",
+        running=running,
+        ended=ended,
+        aliases=aliases(),
+        seconds=SECONDS,
+        found=_found(kept.report() or {}),
+    )
+
+
+@page("cacheapp.run_check")
+@require_POST
+def start(request: HttpRequest) -> HttpResponse:
+    """Start a check in a process of its own; one at a time on a host, experiments included."""
+    chosen = request.POST.getlist("alias")
+    wrong = [f"no alias {alias[:40]!r}" for alias in chosen if alias not in settings.CACHES]
+    if not chosen:
+        wrong.append("no alias was chosen")
+    seconds = {f"{one:g}": one for one in SECONDS}.get(request.POST.get("seconds", ""))
+    if seconds is None:
+        wrong.append(f"seconds: expected one of {', '.join(f'{one:g}' for one in SECONDS)}")
+    if wrong or seconds is None:
+        return refusal(request, HTTPStatus.BAD_REQUEST, "; ".join(wrong))
+    try:
+        kept.start(
+            chosen,
+            seconds,
+            private=request.POST.get("private") == "1",
+            quick=request.POST.get("what") != "all",
+        )
+    except Busy as exc:
+        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+    return HttpResponseRedirect(reverse("cacheapp:check_page"))
+
+
+@page("cacheapp.run_check")
+@require_POST
+def stop(request: HttpRequest) -> HttpResponse:
+    """Ask the check that runs to stop; what it found until then stays."""
+    del request
+    background.stop()
+    return HttpResponseRedirect(reverse("cacheapp:check_page"))
+
+
+@page("cacheapp.run_check")
+def drawing(request: HttpRequest, number: int) -> HttpResponse:
+    """Answer with the timeline of a counterexample of the last check."""
+    del request
+    drawn = (kept.report() or {}).get("drawings", [])
+    if number >= len(drawn):
+        raise Http404(f"the last check has {len(drawn)} drawings")
+    return HttpResponse(
+        drawn[number]["svg"],
+        content_type="image/svg+xml",
+        headers={"Content-Security-Policy": DRAWING_POLICY},
+    )
+
+
+def _running() -> dict[str, Any] | None:
+    """Return what runs on this host and has the turn, an experiment too, or `None`."""
+    holder = turn.holder()
+    if holder is None:
+        return None
+    status = kept.status()
+    own = status if status and status.pid == holder.pid else None
+    return {
+        "name": holder.name,
+        "step": f"{own.alias}: {own.doing}" if own and own.doing else "starting",
+        "done": own.done if own else 0,
+        "total": own.total if own else 1,
+        "for_s": clock.wall_s() - own.began_s if own else None,
+        "where": reverse("cacheapp:check_page"),
+        "stop": reverse("cacheapp:check_stop") if holder.stoppable else "",
+    }
+
+
+def _found(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the table: a row for each property, a cell for each alias; and the proofs."""
+    reports = report.get("aliases", [])
+    cells = {
+        (own["alias"], one["property"]): {**one, "look": LOOKS[Verdict(one["verdict"])]}
+        for own in reports
+        for one in own["findings"]
+    }
+    names = [own["alias"] for own in reports]
+    properties = dict.fromkeys(name for _, name in cells)
+    drawn = {
+        (one["alias"], one["property"]): {**one, "number": number}
+        for number, one in enumerate(report.get("drawings", []))
+    }
+    return {
+        "about": {key: report.get(key) for key in ("date", "python", "machine")},
+        "aliases": names,
+        "rows": [(name, [cells.get((alias, name)) for alias in names]) for name in properties],
+        "proofs": [
+            {"alias": alias, "cell": cell, "drawing": drawn.get((alias, name))}
+            for (alias, name), cell in cells.items()
+            if cell["why"] and cell["verdict"] in {Verdict.BROKEN, Verdict.UNKNOWN}
+        ],
+    }

@@ -1,0 +1,214 @@
+"""Downloads as pages: order some, see all, watch one with a bar for each file, and steer it."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from django.core.paginator import Page, Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from cacheapp.conf import conf
+from cacheapp.downloads import asking, ledger, live
+from cacheapp.downloads.asking import NotNow
+from cacheapp.downloads.handing import NotHanded
+from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.rows import now
+from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
+from cacheapp.views.answers import BadRequest
+from cacheapp.views.downloads import own_origins, place
+from cacheapp.views.moves import current
+from cacheapp.views.pages import page, refusal, show
+
+JOBS_ON_A_PAGE = 15
+FILES_ON_A_PAGE = 25
+_EXAMPLES = 40
+_MAX_DIGITS = 6
+_LOOKS = {
+    JobState.QUEUED: "",
+    JobState.RUNNING: "busy",
+    JobState.PAUSED: "warn",
+    JobState.SUCCEEDED: "good",
+    JobState.FAILED: "bad",
+    JobState.CANCELLED: "warn",
+}
+_ENDED = (JobState.FAILED, JobState.CANCELLED)
+
+
+@page("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
+def downloads(request: HttpRequest) -> HttpResponse:
+    """Show the newest jobs and a form for a new one; POST: order it."""
+    form = {"urls": _examples(request) if "example" in request.GET else "", "threads": "8"}
+    problems: list[str] = []
+    if request.method == "POST":
+        form = {name: request.POST.get(name, "") for name in form}
+        try:
+            return HttpResponseRedirect(_address(_order(request, form)))
+        except BadRequest as exc:
+            problems = [_problem(one) for one in exc.extra.get("problems", [])] or [str(exc)]
+    found = DownloadJob.objects.order_by("-created_at", "id")
+    jobs = _page(found, request, JOBS_ON_A_PAGE)
+    return show(
+        request,
+        "downloads.html",
+        status=HTTPStatus.UNPROCESSABLE_ENTITY if problems else HTTPStatus.OK,
+        part="parts/jobs.html",
+        jobs=jobs,
+        shown=[_shown(job) for job in jobs],
+        form=form,
+        problems=problems,
+        off=conf().download_root is None,
+        demo=conf().demo,
+        max_threads=conf().download_max_threads,
+    )
+
+
+@page("cacheapp.view_downloadjob")
+def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Show one job: its numbers, and its files page by page."""
+    job = _job(job_id)
+    wanted = request.GET.get("files", "")
+    found = job.files.order_by("position")
+    if wanted in set(FileState):
+        found = found.filter(state=wanted)
+    files = _page(found, request, FILES_ON_A_PAGE)
+    told = live.seen(job.id) if job.state == JobState.RUNNING else None
+    return show(
+        request,
+        "download.html",
+        part="parts/job.html",
+        job=_shown(job, told),
+        files=files,
+        rows=[_file(row, _moving(told)) for row in files],
+        wanted=wanted,
+        states=[state.value for state in FileState],
+        here=request.get_full_path(),
+        said=f"{job.state}, {job.files_done} of {job.files_total} files",
+    )
+
+
+@page("cacheapp.change_downloadjob")
+def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """POST: pause, resume, cancel or retry a job; then show it."""
+    job = _job(job_id)
+    action = _ACTIONS.get(request.POST.get("do", "")) if request.method == "POST" else None
+    if action is None:
+        wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
+        return refusal(request, HTTPStatus.BAD_REQUEST, wrong)
+    try:
+        action(job)
+    except NotNow as exc:
+        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+    except NotHanded as exc:
+        return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
+    return HttpResponseRedirect(_address(job))
+
+
+def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
+    """Place the order in the form; raise `BadRequest` with all that is wrong."""
+    digits = form["threads"].strip()
+    body = {
+        "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
+        "threads": int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else digits,
+    }
+    return place(request, body)[0]
+
+
+_ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
+    "pause": asking.pause,
+    "resume": asking.resume,
+    "cancel": asking.cancel,
+    "retry": asking.retry,
+}
+
+
+def _job(job_id: UUID) -> DownloadJob:
+    try:
+        return current(job_id)
+    except BadRequest as exc:
+        raise Http404(str(exc)) from exc
+
+
+def _address(job: DownloadJob) -> str:
+    return reverse("cacheapp:download_page", args=[job.id])
+
+
+def _page(found: Any, request: HttpRequest, size: int) -> Page[Any]:
+    return Paginator(found, size).get_page(request.GET.get("page"))
+
+
+def _examples(request: HttpRequest) -> str:
+    """Return addresses of this server's own files, a little slow, so that there is something to see."""
+    origin = min(own_origins(request), default="")
+    lines = [
+        f"{origin}/api/demo/file/{number}?bytes={2**17 * (1 + number % 5)}&delay_ms=1500"
+        for number in range(1, _EXAMPLES + 1)
+    ]
+    return "\n".join(lines) if origin else ""
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    what = problem.get("url") or problem["field"]
+    return f"{what}: {problem['error']}"
+
+
+def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a job as the templates show it. Time left is known once sizes and a rate are."""
+    if told is None and job.state == JobState.RUNNING:
+        told = live.seen(job.id)
+    rate = (told or {}).get("rate_bps")
+    left = job.bytes_total - job.bytes_done if job.bytes_total is not None else None
+    state = JobState(job.state)
+    return {
+        "row": job,
+        "address": _address(job),
+        "short": str(job.id)[:8],
+        "look": _LOOKS[state],
+        "live": state in OWNED_JOB,
+        "rate_bps": rate,
+        "left_s": left / rate if rate and left is not None else _left_by_files(job),
+        "retries": (told or {}).get("retries", 0),
+        "silent": ledger.is_orphan(job),
+        "can_pause": state in OWNED_JOB and not (job.pause_asked or job.cancel_asked),
+        "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_asked,
+        "can_resume": state is JobState.PAUSED and not job.fingerprint,
+        "can_retry": state in _ENDED and not job.fingerprint,
+    }
+
+
+def _left_by_files(job: DownloadJob) -> float | None:
+    """Return how long the rest takes if its files are like those that are done."""
+    ended = job.files_done + job.files_failed
+    if job.state != JobState.RUNNING or job.started_at is None or not ended:
+        return None
+    spent_s = (now() - job.started_at).total_seconds()
+    return spent_s / ended * (job.files_total - ended)
+
+
+def _moving(told: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:
+    return {
+        one["name"]: (one["bytes_done"], one["bytes_total"])
+        for one in (told or {}).get("moving", [])
+    }
+
+
+def _file(row: DownloadFile, moving: dict[str, tuple[int, int | None]]) -> dict[str, Any]:
+    """Return a file's bar: what the cache knows of it now, else what the database does."""
+    done, total = row.bytes_done, row.expected_size
+    state = FileState(row.state)
+    if state in {FileState.QUEUED, FileState.RUNNING} and row.name in moving:
+        done, total = moving[row.name]
+        state = FileState.RUNNING
+    if state is FileState.SUCCEEDED:
+        total = done
+    look = {FileState.SUCCEEDED: "good", FileState.FAILED: "bad"}.get(state, "")
+    return {
+        "row": row,
+        "state": state.value,
+        "look": look,
+        "done": done,
+        "total": total,
+        "full": state is FileState.SUCCEEDED,
+        "max": total or max(done, 1),
+    }

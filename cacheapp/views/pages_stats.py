@@ -1,0 +1,63 @@
+"""What was counted: hit rates, evictions, breakers, for each alias and for each worker."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.http import HttpRequest, HttpResponse
+
+from cacheapp.backends.shared import SharedCache
+from cacheapp.errors import CacheappError
+from cacheapp.lab import roll_call, witness
+from cacheapp.lab.namespace import aliases
+from cacheapp.views.pages import page, show
+
+_ANSWER_S = 2.0
+
+
+@page("cacheapp.view_stats")
+def stats(request: HttpRequest) -> HttpResponse:
+    """Show a card for each alias: the host's sums, and below them each worker's own."""
+    by_worker = _by_worker()
+    cards = [_card(alias, by_worker) for alias in aliases()]
+    said = f"{len(by_worker)} workers"
+    return show(request, "stats.html", part="parts/stats.html", cards=cards, said=said)
+
+
+def _by_worker() -> dict[int, dict[str, dict[str, int]]]:
+    """Return what each worker counted itself, by alias; without those that do not answer."""
+    try:
+        witness.attend()
+    except CacheappError:  # no directory for the sockets: the sums are there all the same
+        return {}
+    replies = roll_call.ask(
+        [(worker, {"do": "stats"}) for worker in roll_call.workers()], _ANSWER_S
+    )
+    return {reply.worker.pid: reply.body["counts"] for reply in replies if reply.body}
+
+
+def _card(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -> dict[str, Any]:
+    cache = caches[alias]
+    card: dict[str, Any] = {"alias": alias, "backend": settings.CACHES[alias]["BACKEND"]}
+    if not isinstance(cache, SharedCache):
+        return {**card, "silent": "This backend counts nothing."}
+    try:
+        total = cache.stats()
+    except CacheappError as exc:
+        return {**card, "silent": str(exc)}
+    lines = [_line(str(pid), counts.get(alias, {})) for pid, counts in by_worker.items()]
+    return {**card, "total": _line("all", total), "held": total, "lines": lines}
+
+
+def _line(who: str, counts: dict[str, int]) -> dict[str, Any]:
+    """Return the figures of a worker, or of all; rates only where something was asked."""
+    asked = counts.get("hits", 0) + counts.get("misses", 0)
+    runs = counts.get("factory_runs", 0)
+    return {
+        "who": who,
+        **counts,
+        "rate": round(100 * counts["hits"] / asked, 1) if asked else None,
+        "factory_mean_s": counts["factory_us"] / 1e6 / runs if runs else None,
+        "errors": counts.get("errors_raised", 0) + counts.get("errors_swallowed", 0),
+        "breaker": "open" if counts.get("breaker_open_now") else "closed",
+    }

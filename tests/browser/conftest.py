@@ -1,0 +1,107 @@
+"""A real browser in front of the real Gunicorn with 4 workers.
+
+Playwright keeps an event loop running in this thread for as long as it is started, in which no other
+test's coroutines could run: so it is stopped whenever tests of other packages come, unlike in
+pytest-playwright, whose other fixtures (`new_context`, `context`, `page`) are used as they are.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwright
+
+from cacheapp.lab.servers import GunicornServer, RedisServer
+from tests.browser.deploying import deployed
+from tests.browser.watching import Watched
+from tests.ensure_chromium import MISSING, find_chromium, required
+from tests.origin import Origin
+from tests.system.conftest import ROOT
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    # It talks to the site under test and to nobody else.
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SiteEnv = Callable[..., dict[str, str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a browser, skip loudly on somebody's own machine; in CI the fixture fails."""
+    if find_chromium() is None and not required():
+        for item in items:
+            if "tests/browser" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=MISSING))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path; not having one where it is required is a failure."""
+    found = find_chromium()
+    assert found, MISSING
+    return found
+
+
+@pytest.fixture(scope="package")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def browser_type(playwright: Playwright) -> BrowserType:
+    return playwright.chromium
+
+
+@pytest.fixture(scope="package")
+def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
+    launched = browser_type.launch(
+        executable_path=chromium,
+        args=ARGUMENTS,
+    )
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="package")
+def browser_context_args() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(scope="session")
+def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> SiteEnv:
+    """Return a function that makes a deployment as on a server: its static files, its database."""
+
+    def make(**more: str) -> dict[str, str]:
+        wanted = {"redis_url": redis_server.url, **more}
+        return deployed(tmp_path_factory.mktemp("data"), **wanted)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def origin() -> Iterator[Origin]:
+    """Where downloads come from."""
+    with Origin() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_env(site_env: SiteEnv, origin: Origin) -> dict[str, str]:
+    """The environment of the site that the browser tests share."""
+    return site_env(DOWNLOAD_ORIGINS=origin.url)
+
+
+@pytest.fixture(scope="session")
+def site(shared_env: dict[str, str]) -> Iterator[GunicornServer]:
+    """The site that the browser tests share; a worker that one of them kills is replaced."""
+    with GunicornServer("project.wsgi:application", ROOT, shared_env) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def watched(new_context: Any, site: GunicornServer) -> Iterator[Watched]:
+    """A tab at the site; whatever its browser complains of fails the test."""
+    tab = Watched(new_context(base_url=site.url).new_page())
+    yield tab
+    tab.assert_content()

@@ -1,0 +1,166 @@
+"""Makes the pictures in docs/pictures from a real run: `make pictures`.
+
+Two pages of a site with four workers, as a browser shows them, and two charts: what breaks (the
+lab's experiment, conducted now) and speed (from the figures in benchmarks/results).
+"""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from cacheapp.lab.servers import GunicornServer, RedisServer
+from tests.browser.conftest import ARGUMENTS
+from tests.browser.deploying import deployed
+from tests.ensure_chromium import MISSING, find_chromium
+from tests.origin import Origin
+from tests.system.conftest import ROOT
+
+PICTURES = ROOT / "docs" / "pictures"
+FIGURES = ROOT / "benchmarks" / "results" / "lmdb_cache.json"
+MOST_BYTES = 300_000
+_PANELS = 2  # of the lab's eight: README is no place for all
+_COLOURS = 128  # of a page of few colours nobody sees the difference
+_SHOWN = ("locmem", "our-lmdb", "our-disk", "our-redis", "filebased", "database", "django-redis")
+
+
+def main() -> int:
+    """Make all pictures; return 0, or say what is missing."""
+    chromium = find_chromium()
+    if chromium is None:
+        print(MISSING, file=sys.stderr)
+        return 1
+    PICTURES.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(Origin())
+        redis = stack.enter_context(RedisServer()).start()
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cacheapp-")))
+        env = deployed(directory, redis.url, DOWNLOAD_ORIGINS=origin.url)
+        site = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env)).start()
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        _keep("caches", _caches(_tab(browser, site.url)))
+        _keep("download", _download(_tab(browser, site.url), origin.url))
+        browser.close()
+        broken = json.loads(_lab(directory, "what-breaks"))[0]
+        _write("what-breaks", {**broken, "panels": broken["panels"][:_PANELS]})
+    _write("speed", _speed())
+    return 0
+
+
+def _tab(browser: Browser, url: str) -> Page:
+    size: Any = {"width": 1080, "height": 860}
+    return browser.new_context(base_url=url, viewport=size, color_scheme="light").new_page()
+
+
+def _caches(page: Page) -> bytes:
+    page.goto("/")
+    expect(page.locator(".tiles li")).to_have_count(4)
+    for button in ("Write a value", "Increment"):
+        with page.expect_response(lambda found: found.request.method == "POST"):
+            page.get_by_role("button", name=button).click()
+    expect(page.locator("[data-verdict=locmem]")).to_contain_text("BROKEN")
+    return page.screenshot(full_page=True)
+
+
+def _download(page: Page, origin: str) -> bytes:
+    page.goto("/downloads/")
+    page.get_by_text("New download").click()
+    urls = [
+        f"{origin}/file/part-{n:02}.bin?n={n}&bytes={700_000 + n * 60_000}&delay_ms=900"
+        for n in range(24)
+    ]
+    page.get_by_label("Addresses").fill("\n".join(urls))
+    page.get_by_label("Threads").fill("4")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".files li", has_text="succeeded")).to_have_count(8, timeout=60_000)
+    return page.screenshot()
+
+
+def _lab(directory: Path, name: str) -> str:
+    """Conduct an experiment of the lab; return its results."""
+    results = directory / "lab.json"
+    command = [sys.executable, "manage.py", "lab", name, "--json", str(results)]
+    env = {"DEBUG": "1", "DATA_DIR": str(directory / "lab"), "PATH": "/usr/bin:/bin"}
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
+    return results.read_text()
+
+
+def _speed() -> dict[str, Any]:
+    """Return the medians of the benchmark as a result that the lab can draw."""
+    found = json.loads(FIGURES.read_text())
+    panels = [
+        {
+            "title": f"{what}: median",
+            "unit": "µs",
+            "kind": "bars",
+            "x_title": "",
+            "log_y": False,
+            "expected": None,
+            "measures": [
+                {
+                    "label": alias,
+                    "group": "",
+                    "at": None,
+                    "samples": [found["summaries"][what][alias]["median"]],
+                }
+                for alias in _SHOWN
+            ],
+        }
+        for what in ("get, small dict", "get, 4 KiB")
+    ]
+    about = {"date": found["date"], "machine": found["machine"], "python": found["python"]}
+    return {
+        "name": "speed",
+        "title": "speed",
+        "claim": "",
+        "code": "",
+        "scale": "usual",
+        "seconds": 0,
+        "findings": [],
+        "notes": [],
+        "panels": panels,
+        "about": {**about, "kernel": "", "load": found["load_before"], "versions": {}},
+    }
+
+
+def _write(name: str, raw: dict[str, Any]) -> None:
+    """Draw a result in a process of its own: the library that draws is large."""
+    code = (
+        "import sys\n"
+        "from cacheapp.lab.experiments.charts import alone, svg\n"
+        "from cacheapp.lab.experiments.results import Result\n"
+        "sys.stdout.write(alone(svg(Result.from_json(sys.stdin.read()))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        input=json.dumps(raw),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    _keep(name, done.stdout.encode(), "svg")
+
+
+def _keep(name: str, picture: bytes, kind: str = "png") -> None:
+    if kind == "png":
+        small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS)
+        out = io.BytesIO()
+        small.save(out, "PNG", optimize=True)
+        picture = out.getvalue()
+    assert len(picture) < MOST_BYTES, f"{name} has {len(picture)} bytes; at most {MOST_BYTES}"
+    path = PICTURES / f"{name}.{kind}"
+    path.write_bytes(picture)
+    print(f"{path.relative_to(ROOT)}: {len(picture)} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The front page in a browser: one cache turns out broken and the others shared, by what is seen."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from cacheapp.lab.servers import GunicornServer
+from tests.browser.conftest import SiteEnv
+from tests.browser.watching import Watched
+from tests.system.conftest import ROOT, WORKERS
+
+SHARED = ("lmdb", "disk", "redis")
+PATIENCE_MS = 30_000
+
+
+def _verdict(page: Page, alias: str) -> Any:
+    return expect(page.locator(f"[data-verdict={alias}]"))
+
+
+def _row(page: Page, alias: str) -> Any:
+    return page.get_by_role("article", name=alias)
+
+
+def _press(page: Page, name: str) -> None:
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        page.get_by_role("button", name=name).click()
+
+
+def test_locmem_turns_broken_and_the_others_shared(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/")
+    expect(page.locator(".tiles li")).to_have_count(WORKERS, timeout=PATIENCE_MS)
+    _press(page, "Clear the demo")
+    for alias in (*SHARED, "locmem"):
+        _verdict(page, alias).to_contain_text("NOTHING YET", timeout=PATIENCE_MS)
+    _press(page, "Write a value")
+    _press(page, "Increment 100 times at once")
+    for alias in SHARED:
+        _verdict(page, alias).to_contain_text("SHARED", timeout=PATIENCE_MS)
+        counts = _row(page, alias).locator("li")
+        expect(counts).to_have_count(WORKERS)
+        for cell in counts.all():
+            expect(cell).to_contain_text("count 100")
+    _verdict(page, "locmem").to_contain_text("BROKEN", timeout=PATIENCE_MS)
+    expect(_row(page, "locmem")).to_contain_text("100 increments were acknowledged")
+    expect(_row(page, "locmem").locator("li", has_text="nothing")).to_have_count(WORKERS - 1)
+
+
+def test_the_page_goes_on_looking_by_itself(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/")
+    with page.expect_response(lambda found: "hx-request" in found.request.headers, timeout=10_000):
+        pass
+    expect(page.locator("#panorama")).to_have_count(1)
+
+
+def test_the_buttons_work_without_javascript(new_context: Any, site: GunicornServer) -> None:
+    page: Page = new_context(base_url=site.url, java_script_enabled=False).new_page()
+    page.goto("/")
+    page.get_by_role("button", name="Write a value").click()
+    expect(page).to_have_url(f"{site.url}/")
+    for alias in SHARED:
+        _verdict(page, alias).to_contain_text("SHARED")
+    _verdict(page, "locmem").to_contain_text("BROKEN")
+
+
+@pytest.fixture
+def without_redis(site_env: SiteEnv, tmp_path: Any) -> Any:
+    env = site_env(redis_url=f"unix://{tmp_path}/nobody.sock?db=0", WEB_CONCURRENCY="2")
+    with GunicornServer("project.wsgi:application", ROOT, env) as server:
+        yield server.start()
+
+
+def test_a_store_that_is_down_says_so_and_how_to_start_it(
+    new_context: Any, without_redis: GunicornServer
+) -> None:
+    page: Page = new_context(base_url=without_redis.url).new_page()
+    page.goto("/")
+    page.get_by_role("button", name="Write a value").click()
+    _verdict(page, "redis").to_contain_text("DOWN", timeout=PATIENCE_MS)
+    expect(_row(page, "redis")).to_contain_text("apt install redis-server")
+    _verdict(page, "lmdb").to_contain_text("SHARED", timeout=PATIENCE_MS)
+
+
+def test_the_stats_tell_each_worker_apart(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/")
+    _press(page, "Increment 100 times at once")
+    page.goto("/stats/")
+    rows = page.get_by_role("region", name="counts for lmdb").get_by_role("row")
+    expect(rows).to_have_count(1 + WORKERS, timeout=PATIENCE_MS)
+    hits = [int(row.get_by_role("cell").nth(1).inner_text()) for row in rows.all()[1:]]
+    assert all(hit > 0 for hit in hits), hits  # all of them looked

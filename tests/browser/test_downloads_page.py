@@ -1,0 +1,114 @@
+"""A download in a browser: ordered, watched to its end, steered, and gone on with by another worker."""
+
+import os
+import signal
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from cacheapp.lab.servers import GunicornServer
+from cacheapp.lab.waiting import until
+from tests.browser.watching import Watched
+from tests.origin import Origin
+
+PATIENCE_MS = 60_000
+
+
+def _order(page: Page, urls: list[str], threads: int = 4) -> None:
+    page.goto("/downloads/")
+    page.get_by_text("New download").click()
+    page.get_by_label("Addresses").fill("\n".join(urls))
+    page.get_by_label("Threads").fill(str(threads))
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("heading", name="Download")).to_be_visible()
+
+
+def _state(page: Page) -> Any:
+    return expect(page.locator("[data-state]"))
+
+
+def test_a_download_is_watched_to_its_end(watched: Watched, origin: Origin) -> None:
+    _order(
+        watched.page,
+        [f"{origin.url}/file/{n}.bin?n={n}&bytes=9000&delay_ms=100" for n in range(40)],
+    )
+    _state(watched.page).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(watched.page.locator("#job")).to_contain_text("40 of 40")
+    expect(watched.page.locator(".files li", has_text="succeeded")).to_have_count(
+        25
+    )  # the first page
+    watched.page.get_by_role("link", name="Next").click()
+    expect(watched.page.locator(".files li", has_text="succeeded")).to_have_count(15)
+    expect(watched.page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_file_that_hangs_is_seen_moving_and_can_be_cancelled(
+    watched: Watched, origin: Origin
+) -> None:
+    _order(watched.page, [f"{origin.url}/hang-in-body/a.bin?bytes=900000"])
+    bar = watched.page.get_by_role("progressbar", name="a.bin")
+    expect(bar).to_have_attribute("max", "900000", timeout=PATIENCE_MS)
+    watched.page.get_by_role("button", name="Cancel").click()
+    _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)
+
+
+def test_a_job_is_paused_and_resumed(watched: Watched, origin: Origin) -> None:
+    page = watched.page
+    _order(page, [f"{origin.url}/hang-in-body/p.bin?bytes=900000"])  # it does not end by itself
+    _state(page).to_have_text("running", timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Pause").click()
+    _state(page).to_have_text("paused", timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Resume").click()
+    _state(page).to_have_text("running", timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Cancel").click()
+    _state(page).to_have_text("cancelled", timeout=PATIENCE_MS)
+
+
+def test_what_is_wrong_with_an_order_is_said_beside_the_form(
+    new_context: Any, site: GunicornServer
+) -> None:
+    page: Page = new_context(base_url=site.url).new_page()
+    page.goto("/downloads/")
+    page.get_by_text("New download").click()
+    page.get_by_label("Addresses").fill("https://elsewhere.example/a\nnot an address")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was started")
+    expect(page.get_by_role("alert").get_by_role("listitem")).to_have_count(2)
+    expect(page.get_by_label("Addresses")).to_have_value(
+        "https://elsewhere.example/a\nnot an address"
+    )
+
+
+def test_an_order_works_without_javascript(
+    new_context: Any, site: GunicornServer, origin: Origin
+) -> None:
+    page: Page = new_context(base_url=site.url, java_script_enabled=False).new_page()
+    _order(page, [f"{origin.url}/hang-in-body/b.bin?bytes=100"])
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Download")).to_be_visible()
+
+    def cancelled() -> bool:
+        page.reload()
+        return page.locator("[data-state]").inner_text() == "cancelled"
+
+    until(cancelled, "the job to be cancelled", 60)
+
+
+def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_killed(
+    watched: Watched, origin: Origin
+) -> None:
+    page = watched.page
+    _order(
+        page,
+        [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=1000" for n in range(20)],
+        threads=2,
+    )
+    expect(page.locator(".files li", has_text="succeeded").first).to_be_visible(timeout=PATIENCE_MS)
+    owner = int(page.locator("[data-owner]").inner_text())
+    os.kill(owner, signal.SIGKILL)
+    adopted = page.locator("[data-adopted]")
+    expect(adopted).to_contain_text("The worker that began it ended", timeout=PATIENCE_MS)
+    assert page.locator("[data-owner]").inner_text() != str(owner)
+    _state(page).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(page.locator("#job")).to_contain_text("20 of 20")
+    watched.forgive("net::ERR_", "[object Event]")  # what the killed worker was answering

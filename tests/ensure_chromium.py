@@ -1,0 +1,42 @@
+"""Make sure that the browser tests have a Chromium: install Debian's where that is possible."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+MISSING = (
+    "The browser tests need Chromium, and none could be had: there is no "
+    f"{', '.join(NAMES[:-1])} or {NAMES[-1]} on PATH, and apt-get did not install one (that needs "
+    "root). Install chromium and run this again."
+)
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium on PATH."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def required() -> bool:
+    """Return whether a missing browser is a failure: in CI, and not on somebody's own machine."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def main() -> int:
+    """Install one where there is none; say loudly that there is none, and fail where one must be."""
+    if find_chromium() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = ["apt-get", "install", "--yes", "--no-install-recommends"]
+        subprocess.run(["apt-get", "update"], env=env, check=False, stdout=subprocess.DEVNULL)
+        # Fonts, because a page without any has no widths to look at.
+        wanted = ["chromium", "fonts-dejavu-core"]
+        subprocess.run([*install, *wanted], env=env, check=False, stdout=subprocess.DEVNULL)
+    if find_chromium() is None:
+        print(MISSING, file=sys.stderr)
+        return int(required())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
