@@ -297,8 +297,13 @@ def _cancel_paused(job_id: UUID) -> bool:
     fence = fence_of(found, found.token)
     if fence is not None and fence.is_wanted():
         # Before the end can be seen: whoever paused it and sleeps since must name no file after it.
-        fence.raise_()
-        write(whole(found, fence), generation)
-        transaction.on_commit(fence.remove)
+        try:
+            fence.raise_()
+            write(whole(found, fence), generation)
+            transaction.on_commit(fence.remove)
+        except OSError as exc:
+            if not found.destination:
+                raise
+            logger.warning("job %s: what is in its directory stays there: %s", job_id, exc)
     close(found, JobState.CANCELLED, "")
     return True

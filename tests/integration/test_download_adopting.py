@@ -198,3 +198,13 @@ def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
     refuse_fences(monkeypatch)
     assert settling.cancel(_fresh(listed))
     assert _fresh(listed).state == "cancelled"
+
+
+def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, _ = _of_a_terminal(tmp_path / "to")
+    assert adopting.settle(listed, "process 1111 ended")
+    refuse_fences(monkeypatch)
+    assert ledger.ask_cancel(listed.id)
+    assert _fresh(listed).state == "cancelled"
