@@ -10,13 +10,13 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Max
 
-from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.ledger import Owner, mine
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import REFUSED, blocked, first_free, folders_of, name_key
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.rows import grow, now
 from cacheapp.downloads.sources import Entry
-from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
+from cacheapp.downloads.states import FileState, JobState
 
 _KEYS = 500
 """Keys in one question to the database."""
@@ -60,15 +60,17 @@ def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) 
 
 
 @transaction.atomic
-def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Added | None:
+def add(
+    job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str, token: int | None = None
+) -> Added | None:
     """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
 
     Names are made unique within the job. An entry that is refused is a failed file, and so is one
     whose name is a folder of another of these entries, or whose folder is a file of the job. (Where
     what needs the folder came in an earlier lot, the disk refuses the second of the two.)
     """
-    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    if not mine.update(files_total=F("files_total") + len(entries), listed_to=mark):
+    ours = mine(job_id, owner, token)
+    if not ours.update(files_total=F("files_total") + len(entries), listed_to=mark):
         return None
     generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
@@ -93,10 +95,10 @@ def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Adde
     return Added(items, len(rows) - len(items))
 
 
-def listed_all(job_id: UUID, owner: Owner) -> bool:
+def listed_all(job_id: UUID, owner: Owner, token: int | None = None) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
-    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    return bool(mine.update(listed_all=True, generation=F("generation") + 1))
+    ours = mine(job_id, owner, token)
+    return bool(ours.update(listed_all=True, generation=F("generation") + 1))
 
 
 def _row(job_id: UUID, position: int, entry: Entry, name: str, generation: int) -> DownloadFile:

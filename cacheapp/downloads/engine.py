@@ -94,8 +94,8 @@ class Run:
         """Make the directory and begin; raise `OSError` or `RuntimeError`, and nothing was begun."""
         try:
             self._start()
-        except (OSError, RuntimeError):
-            self.stop("could not be started")
+        except (OSError, RuntimeError) as exc:
+            self.stop(f"could not be started: {getattr(exc, 'strerror', None) or exc}")
             raise
 
     def _start(self) -> None:

@@ -60,7 +60,7 @@ class Feeder:
         """Write a lot; while the database is locked, wait: it is one transaction, done or not."""
         while True:
             try:
-                return additions.add(job_id, self._owner, entries, mark)
+                return additions.add(job_id, self._owner, entries, mark, self._run.plan.token)
             except OperationalError as exc:
                 connection.close()
                 logger.warning("files not added: %s", exc, extra={"event": "feed_failed"})
@@ -90,7 +90,7 @@ class Feeder:
                 self._run.feed(added.items)
             if not self._run.wait_for_room(FULL):
                 return False
-        if not additions.listed_all(job_id, self._owner):
+        if not additions.listed_all(job_id, self._owner, self._run.plan.token):
             return False
         if not DownloadFile.objects.filter(job=job_id).exists():
             self._run.stop("there is no file: nothing was listed", keep=True)

@@ -173,3 +173,16 @@ def test_a_job_is_removed_or_taken_up_and_never_both(racers: list[Racer]) -> Non
         answers = [racer.hear() for racer in racers]
         assert answers.count(True) == 1
         assert racers[0].do("exists", job) == (answers[0] or answers[2])
+
+
+def test_a_cancellation_that_was_accepted_is_kept_whatever_its_owner_does(
+    racers: list[Racer],
+) -> None:
+    for turn in range(ROUNDS):
+        owner, other = racers[0], racers[1]
+        job = owner.do("create")
+        both = [(owner, "pause"), (other, "ask_cancel")][:: 1 if turn % 2 else -1]
+        for racer, order in both:
+            racer.tell(order, job)
+        assert [owner.hear(), other.hear()] == [True, True]
+        assert other.do("show", job)["state"] == "cancelled"
