@@ -12,7 +12,7 @@ import django
 
 django.setup()
 
-from cacheapp.downloads import adopting, ledger, pausing, removing  # noqa: E402 (Django first)
+from cacheapp.downloads import adopting, ledger, pausing, pruning, removing  # noqa: E402 (Django first)
 from cacheapp.downloads.ledger import Owner  # noqa: E402
 from cacheapp.downloads.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.order import Order  # noqa: E402
@@ -85,6 +85,13 @@ def remove(job_id: str) -> bool:
     return True
 
 
+def prune(job_id: str) -> bool:
+    """Remove all records of jobs that have ended; return whether that of this job was there."""
+    was_there = exists(job_id)
+    pruning.prune(-60.0)
+    return was_there
+
+
 def exists(job_id: str) -> bool:
     return DownloadJob.objects.filter(id=job_id).exists()
 
@@ -103,7 +110,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 ORDERS: list[Callable[..., Any]] = [
     *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
-    *(place, remove, exists),
+    *(place, remove, prune, exists),
 ]
 
 
