@@ -9,13 +9,24 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Max
 
-from cacheapp.downloads.ledger import Owner
+from cacheapp.downloads.ledger import Owner, mine
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import REFUSED, first_free, name_key
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.rows import grow, now
 from cacheapp.downloads.sources import Entry
-from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
+from cacheapp.downloads.states import FileState, JobState
+
+
+@dataclasses.dataclass(frozen=True)
+class Lot:
+    """Some files of a listing."""
+
+    entries: Sequence[Entry]
+    after: str
+    """The mark up to which the source was read before."""
+    mark: str
+    """The one up to which it is read with this lot."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +67,20 @@ def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) 
 
 
 @transaction.atomic
-def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Added | None:
+def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
 
     Names are made unique within the job. An entry that is refused is a failed file.
+
+    Compare-and-set on how far it was read before: a lot that is written again, because the database
+    went away before it said that it had it, is found as it was written.
     """
-    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    if not mine.update(files_total=F("files_total") + len(entries), listed_to=mark):
-        return None
+    entries = lot.entries
+    run = mine(job_id, owner).filter(token=token)
+    before = run.filter(listed_to=lot.after)
+    if not before.update(files_total=F("files_total") + len(entries), listed_to=lot.mark):
+        is_there = run.filter(listed_to=lot.mark).exists()
+        return _added(_last(job_id, len(entries))) if is_there else None
     generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
@@ -73,6 +90,16 @@ def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Adde
         for position, (entry, name) in enumerate(zip(entries, names, strict=True), first)
     ]
     DownloadFile.objects.bulk_create(rows, batch_size=500)
+    return _added(rows)
+
+
+def _last(job_id: UUID, count: int) -> list[DownloadFile]:
+    """Return the rows that came last; nobody but the feeder adds any."""
+    found = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
+    return list(found)[::-1]
+
+
+def _added(rows: Sequence[DownloadFile]) -> Added:
     items = tuple(
         Item(
             *(row.pk, row.position, row.url, row.name),
@@ -84,10 +111,10 @@ def add(job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str) -> Adde
     return Added(items, len(rows) - len(items))
 
 
-def listed_all(job_id: UUID, owner: Owner) -> bool:
+def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
-    mine = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    return bool(mine.update(listed_all=True, generation=F("generation") + 1))
+    run = mine(job_id, owner).filter(token=token)
+    return bool(run.update(listed_all=True, generation=F("generation") + 1))
 
 
 def _row(job_id: UUID, position: int, entry: Entry, name: str, generation: int) -> DownloadFile:
