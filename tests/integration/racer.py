@@ -32,6 +32,11 @@ def create() -> str:
     return str(job.id)
 
 
+def create_for_anybody() -> str:
+    """Make a job that waits for a task of Celery's."""
+    return str(ledger.create(Order(("https://a/1",), threads=1), None).id)
+
+
 def see(job_id: str) -> bool:
     """Read the job; what is done with it later is done with what was read now."""
     _seen[job_id] = DownloadJob.objects.get(id=job_id)
@@ -85,6 +90,11 @@ def remove(job_id: str) -> bool:
     return True
 
 
+def take_back(job_id: str) -> bool:
+    """Remove the record of a job that was not handed over, unless somebody has it all the same."""
+    return removing.forget(DownloadJob.objects.filter(id=job_id, owner=None))
+
+
 def prune(job_id: str) -> bool:
     """Remove all records of jobs that have ended; return whether that of this job was there."""
     was_there = exists(job_id)
@@ -110,7 +120,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 ORDERS: list[Callable[..., Any]] = [
     *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
-    *(place, remove, prune, exists),
+    *(create_for_anybody, take_back, place, remove, prune, exists),
 ]
 
 

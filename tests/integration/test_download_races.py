@@ -187,3 +187,15 @@ def test_a_job_is_forgotten_or_tried_again_and_never_both(racers: list[Racer]) -
             racer.tell(order, job)
         _, taken, *_ = [racer.hear() for racer in racers]
         assert racers[0].do("exists", job) == taken
+
+
+def test_an_order_is_taken_back_or_adopted_and_never_both(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create_for_anybody")
+        _at_once(racers, "see", job)
+        orders = ["take_back", "adopt", "take_back", "adopt"]
+        for racer, order in zip(racers, orders, strict=True):
+            racer.tell(order, job)
+        answers = [racer.hear() for racer in racers]
+        assert answers.count(True) == 1
+        assert racers[0].do("exists", job) == (answers[1] or answers[3])
