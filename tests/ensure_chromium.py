@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+from tests.required import required
+
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 MISSING = (
     "The browser tests need Chromium, and none could be had: there is no "
@@ -16,11 +18,6 @@ MISSING = (
 def find_chromium() -> str | None:
     """Return the path of a Chromium on PATH."""
     return next(filter(None, map(shutil.which, NAMES)), None)
-
-
-def required() -> bool:
-    """Return whether a missing browser is a failure: in CI, and not on somebody's own machine."""
-    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 def main() -> int:

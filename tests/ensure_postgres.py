@@ -5,24 +5,20 @@ import shutil
 import subprocess
 import sys
 
-from tests.postgres import find_postgres
+from tests.postgres import MISSING, find_postgres
+from tests.required import required
 
 
 def main() -> int:
-    """Return 0 when there is a server; else say what was tried."""
+    """Install one where there is none; say loudly that there is none, and fail where one must be."""
     if find_postgres() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
         subprocess.run(["apt-get", "update"], env=env, check=False, stdout=subprocess.DEVNULL)
         subprocess.run(install, env=env, check=False, stdout=subprocess.DEVNULL)
     if find_postgres() is None:
-        print(
-            "The tests need a real PostgreSQL server, and none could be had: there is no initdb on "
-            "PATH nor in /usr/lib/postgresql, and apt-get did not install it (that needs root). "
-            "Install postgresql and run this again.",
-            file=sys.stderr,
-        )
-        return 1
+        print(MISSING, file=sys.stderr)
+        return int(required())
     return 0
 
 

@@ -14,6 +14,11 @@ from cacheapp.lab.servers import Server, ServerFailed
 from cacheapp.lab.waiting import until
 
 USER = "cacheapp"
+MISSING = (
+    "Some tests need a real PostgreSQL server, and none could be had: there is no initdb on PATH nor "
+    "in /usr/lib/postgresql, and apt-get did not install it (that needs root). Install postgresql "
+    "and run this again."
+)
 
 
 def find_postgres() -> Path | None:
@@ -30,7 +35,7 @@ class PostgresServer(Server):
     def __init__(self) -> None:
         binaries = find_postgres()
         if binaries is None:
-            raise ServerFailed("no PostgreSQL; `python -m tests.ensure_postgres` says what to do")
+            raise ServerFailed(MISSING)
         super().__init__()
         self._binaries = binaries
         self._data = self.directory / "data"

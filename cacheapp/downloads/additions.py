@@ -23,6 +23,17 @@ _KEYS = 500
 
 
 @dataclasses.dataclass(frozen=True)
+class Lot:
+    """Some files of a listing."""
+
+    entries: Sequence[Entry]
+    after: str
+    """The mark up to which the source was read before."""
+    mark: str
+    """The one up to which it is read with this lot."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Added:
     """What a lot of a listing has become."""
 
@@ -60,18 +71,22 @@ def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) 
 
 
 @transaction.atomic
-def add(
-    job_id: UUID, owner: Owner, entries: Sequence[Entry], mark: str, token: int | None = None
-) -> Added | None:
+def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
 
     Names are made unique within the job. An entry that is refused is a failed file, and so is one
     whose name is a folder of another of these entries, or whose folder is a file of the job. (Where
     what needs the folder came in an earlier lot, the disk refuses the second of the two.)
+
+    Compare-and-set on how far it was read before: a lot that is written again, because the database
+    went away before it said that it had it, is found as it was written.
     """
-    ours = mine(job_id, owner, token)
-    if not ours.update(files_total=F("files_total") + len(entries), listed_to=mark):
-        return None
+    entries = lot.entries
+    run = mine(job_id, owner, token)
+    before = run.filter(listed_to=lot.after)
+    if not before.update(files_total=F("files_total") + len(entries), listed_to=lot.mark):
+        is_there = run.filter(listed_to=lot.mark).exists()
+        return _added(_last(job_id, len(entries))) if is_there else None
     generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
@@ -84,6 +99,16 @@ def add(
         )
     ]
     DownloadFile.objects.bulk_create(rows, batch_size=500)
+    return _added(rows)
+
+
+def _last(job_id: UUID, count: int) -> list[DownloadFile]:
+    """Return the rows that came last; nobody but the feeder adds any."""
+    found = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
+    return list(found)[::-1]
+
+
+def _added(rows: Sequence[DownloadFile]) -> Added:
     items = tuple(
         Item(
             *(row.pk, row.position, row.url, row.name),
@@ -95,7 +120,7 @@ def add(
     return Added(items, len(rows) - len(items))
 
 
-def listed_all(job_id: UUID, owner: Owner, token: int | None = None) -> bool:
+def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
     ours = mine(job_id, owner, token)
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))

@@ -2,23 +2,29 @@
 
 First the files that have rows already, then those that the source still has. A lot gets its rows
 before it is fetched, together with the mark up to which the source was read: whoever goes on after
-a kill misses no file and makes none twice.
+a kill misses no file and makes none twice; nor does who writes a lot again because the database went
+away before it said that it had it.
 """
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
-from django.db import DatabaseError, OperationalError, connection
+from django.db import Error, InterfaceError, OperationalError, connection
 
 from cacheapp.downloads import additions, ledger
-from cacheapp.downloads.additions import Added
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.engine import Run
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.sources import Entry, Source, SourceRefused, batches
+from cacheapp.downloads.sources import Source, SourceRefused, batches
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LOCKED_S = 1.0
 LOT = 500
@@ -48,7 +54,7 @@ class Feeder:
         try:
             if self._known() and (self._job.listed_all or self._listed()):
                 self._run.no_more()
-        except (SourceRefused, DatabaseError) as exc:
+        except (SourceRefused, Error) as exc:
             self._run.stop(str(exc), keep=True)
         except Exception as exc:
             logger.exception("feeding job %s", self._job.id)
@@ -56,14 +62,14 @@ class Feeder:
         finally:
             connection.close()
 
-    def _added(self, job_id: UUID, entries: list[Entry], mark: str) -> Added | None:
-        """Write a lot; while the database is locked, wait: it is one transaction, done or not."""
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Ask the database; while it is locked or away, again: what is asked may be asked twice."""
         while True:
             try:
-                return additions.add(job_id, self._owner, entries, mark, self._run.plan.token)
-            except OperationalError as exc:
+                return ask()
+            except (OperationalError, InterfaceError) as exc:
                 connection.close()
-                logger.warning("files not added: %s", exc, extra={"event": "feed_failed"})
+                logger.warning("no files fed: %s", exc, extra={"event": "feed_failed"})
                 if self._run.stopped is not None:
                     raise
                 threading.Event().wait(_LOCKED_S)
@@ -71,7 +77,7 @@ class Feeder:
     def _known(self) -> bool:
         """Feed the files that have rows; return whether the run still wants more."""
         after = -1
-        while items := ledger.unfinished(self._job.id, after, LOT):
+        while items := self._asked(partial(ledger.unfinished, self._job.id, after, LOT)):
             after = items[-1].position
             self._run.feed(items)
             if not self._run.wait_for_room(FULL):
@@ -81,8 +87,11 @@ class Feeder:
     def _listed(self) -> bool:
         """Feed what the source has behind the job's mark."""
         job_id: UUID = self._job.id
-        for entries, mark in batches(self._source.entries(self._job.listed_to), LOT):
-            added = self._added(job_id, entries, mark)
+        run = (job_id, self._owner, self._run.plan.token)
+        after = self._job.listed_to
+        for entries, mark in batches(self._source.entries(after), LOT):
+            added = self._asked(partial(additions.add, *run, Lot(entries, after, mark)))
+            after = mark
             if added is None:
                 return False  # somebody else has the job now; the next flush says so
             self._run.count_refused(added.refused)
@@ -90,8 +99,8 @@ class Feeder:
                 self._run.feed(added.items)
             if not self._run.wait_for_room(FULL):
                 return False
-        if not additions.listed_all(job_id, self._owner, self._run.plan.token):
+        if not self._asked(partial(additions.listed_all, *run)):
             return False
-        if not DownloadFile.objects.filter(job=job_id).exists():
+        if not self._asked(DownloadFile.objects.filter(job=job_id).exists):
             self._run.stop("there is no file: nothing was listed", keep=True)
         return True

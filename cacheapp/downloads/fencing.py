@@ -16,6 +16,11 @@ What holds it:
   in the journal came before it, and moved along: the taker, who finds the name taken, reads that the
   file is whole (`Run`).
 
+Invariant: whoever removes a run's directory removes nothing that its taker has. Removing many files takes
+a while, in which the directory may be taken over; and who has it open removes what comes to be in it
+later. So it is first renamed (`discard`) to a name that no taker looks for. Who is killed then leaves
+a directory that nobody goes on with, and that goes with the next removal or pruning (`remains`).
+
 What the earlier run has open it may still write to: the taker copies what it goes on from
 (`Transfer`). A power cut may bring back what was renamed just before; nobody runs then.
 """
@@ -23,12 +28,15 @@ What the earlier run has open it may still write to: the taker copies what it go
 import contextlib
 import dataclasses
 import errno
+import math
 import os
 import re
 import shutil
 import stat
+import uuid
 from pathlib import Path
 
+_ANY = "[0-9a-f]{12}"
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -63,7 +71,8 @@ class Fence:
                     FileNotFoundError
                 ):  # somebody else took it away: look again
                     self._take(path)
-        self.path.mkdir(exist_ok=True)
+        # Pruning may have removed the one around it since, which was empty.
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def _take(self, path: Path) -> None:
         try:
@@ -97,8 +106,8 @@ class Fence:
 
     def remove(self) -> None:
         """Remove what this run and those before it have left; for when the job has ended."""
-        for path in [*self._smaller(), self.path]:
-            shutil.rmtree(path, ignore_errors=True)
+        for path in remains(self.directory, self.job, self.token):
+            discard(path)
 
     def _smaller(self) -> list[Path]:
         """Return the directories of smaller tokens, that of the largest first."""
@@ -108,13 +117,34 @@ class Fence:
 
 def remove_partials(directory: Path) -> None:
     """Remove what runs have left in a directory; for when nobody is to go on with any."""
-    for _, path in directories(directory):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in remains(directory):
+        discard(path)
 
 
-def directories(directory: Path, job: str = "[0-9a-f]{12}") -> list[tuple[int, Path]]:
+def discard(path: Path) -> bool:
+    """Remove one of the `remains`; return whether it was still there, and so ours to remove."""
+    name = ".".join([*path.name.split(".")[:3], uuid.uuid4().hex])
+    try:
+        doomed = path.rename(path.with_name(name))
+    except OSError:  # somebody took it over, or away; or we may not
+        return False
+    shutil.rmtree(doomed, ignore_errors=True)
+    return True
+
+
+def directories(directory: Path, job: str = _ANY) -> list[tuple[int, Path]]:
     """Return token and path of the fences of a job, or of all jobs, in a directory."""
-    pattern = re.compile(rf"\.{job}\.([0-9]+)")
+    return _named(directory, rf"\.{job}\.([0-9]+)")
+
+
+def remains(directory: Path, job: str = _ANY, newest: float = math.inf) -> list[Path]:
+    """Return the fences up to a token, and what is left of those that somebody began to remove."""
+    found = _named(directory, rf"\.{job}\.([0-9]+)(?:\.[0-9a-f]{{32}})?")
+    return [path for token, path in found if token <= newest]
+
+
+def _named(directory: Path, name: str) -> list[tuple[int, Path]]:
+    pattern = re.compile(name)
     try:
         entries = list(os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):

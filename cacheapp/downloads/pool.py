@@ -75,6 +75,7 @@ class Pool(Generic[T]):
         self._alive = 0
         self._idle = 0
         self._newcomers = False
+        self._turned_away = False
         self._number = 0
         self._turn = 0
 
@@ -121,7 +122,9 @@ class Pool(Generic[T]):
             left -= 1
         if self._seats is not None:
             with self._changed:
-                hungry = work > 0 and not self._alive
+                # For a job that was turned away too: else whoever has all seats would keep them.
+                hungry = (work > 0 or self._turned_away) and not self._alive
+                self._turned_away = False
             self._seats.hunger(hungry=hungry)
 
     def close(self, job: Jobs[T]) -> None:
@@ -165,9 +168,22 @@ class Pool(Generic[T]):
             return free
 
     def has_room(self) -> bool:
-        """Return whether a thread is free, or may be started."""
+        """Return whether a job would get a thread: one is free, or may be started.
+
+        Without any thread there has to be a seat: a process that is suspended keeps its own, so a job
+        might wait here for one while others, with threads, could go on with it.
+        """
         with self._changed:
-            return sum(job.queue.active for job in self._jobs) < self.threads
+            free = sum(job.queue.active for job in self._jobs) < self.threads
+            alive = self._alive
+        if not free or alive or self._seats is None:
+            return free
+        found = self._seats.take()
+        if found:
+            self._seats.give()
+        with self._changed:
+            self._turned_away = not found
+        return found
 
     def at_work(self) -> int:
         """Return how many threads are at a file."""

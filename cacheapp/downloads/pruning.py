@@ -4,11 +4,11 @@ Files that are whole stay where they are: they are what was wanted. Nothing of a
 touched, however old. May run in several processes at once.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import logging
 import os
-import shutil
 import threading
 from pathlib import Path
 from uuid import UUID
@@ -17,8 +17,9 @@ from django.db import connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.fencing import directories
+from cacheapp.downloads.fencing import discard, remains
 from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.removing import forget
 from cacheapp.downloads.rows import now
 from cacheapp.downloads.states import FINISHED_JOB, UNFINISHED_JOB
 
@@ -66,20 +67,16 @@ def _prune_jobs(before: dt.datetime) -> int:
 
     One by one: a job may have 10,000 files, and others wait to write while they are removed.
     """
-    pruned = 0
     old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
-    for job_id in list(old.values_list("id", flat=True)):
-        # Asked again in the deletion: one may have been queued anew meanwhile.
-        _, counts = old.filter(id=job_id).delete()
-        pruned += counts.get("cacheapp.DownloadJob", 0)
-    return pruned
+    # Asked again as each is removed: one may have been queued anew meanwhile.
+    return sum(forget(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
 
 
 def _prune_partials(root: Path, before_s: float) -> int:
     """Remove runs' directories that nobody has written to since, of jobs that have ended or gone.
 
     The age is looked at before the database: a job that is taken up again in between has a new
-    directory, under another name.
+    directory, under another name, and nothing is removed but by the name that was looked at.
     """
     try:
         places = [(Path(entry.path), entry.name) for entry in os.scandir(root) if entry.is_dir()]
@@ -87,13 +84,11 @@ def _prune_partials(root: Path, before_s: float) -> int:
         return 0
     pruned = 0
     for place, name in places:
-        old = [path for _, path in directories(place) if _newest_s(path) < before_s]
+        old = [path for path in remains(place) if _newest_s(path) < before_s]
         if not old or _is_unfinished(name):
             continue
-        for path in old:
-            shutil.rmtree(path, ignore_errors=True)
-            pruned += 1
-        if not any(place.iterdir()):
+        pruned += sum(map(discard, old))
+        with contextlib.suppress(OSError):  # whole files are in it, or it is gone already
             place.rmdir()
     return pruned
 
@@ -101,8 +96,8 @@ def _prune_partials(root: Path, before_s: float) -> int:
 def _newest_s(path: Path) -> float:
     try:
         times = [path.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(path))]
-    except FileNotFoundError:
-        return float("inf")  # taken over in this moment
+    except OSError:
+        return float("inf")  # taken over or removed in this moment; or we may not look
     return max(times)
 
 

@@ -1,4 +1,4 @@
-"""Removes a job that nobody runs, with or without its files.
+"""Removes a job that nobody runs, with or without its files, or its record alone.
 
 Invariant: once the rows are gone, no former owner, however long it slept, gives a file of the job its
 name: the fence is raised before that can be seen. Who is killed between the rows and the files leaves
@@ -9,6 +9,7 @@ import logging
 import shutil
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from cacheapp.downloads.ledger import fence_of
 from cacheapp.downloads.models import DownloadJob
@@ -20,6 +21,20 @@ logger = logging.getLogger(__name__)
 
 class NotRemoved(CacheappError):
     """The job is still there, with all its files; the message says why."""
+
+
+@transaction.atomic
+def forget(jobs: QuerySet[DownloadJob]) -> bool:
+    """Remove the record of the one job that is asked for, if it still is as asked.
+
+    Asked under the row's lock, as whoever takes it up does: `QuerySet.delete` reads what it deletes
+    before its transaction begins, and would delete a job that somebody has taken up in between.
+    """
+    found = jobs.select_for_update().first()
+    if found is None:
+        return False
+    found.delete()
+    return True
 
 
 def remove(job: DownloadJob, *, with_files: bool) -> bool:

@@ -1,7 +1,7 @@
 """Runs one job in this process, for as long as it is this process's: what a Celery task does.
 
 The job is adopted as any other is (`adopting`), by a coordinator that looks after it alone. So a task
-that is delivered twice finds that the owner lives, and ends; and one whose first worker was lost goes
+that is delivered twice finds that the owner lives, and lets it be (`tasks`); and one whose first worker was lost goes
 on, from the bytes on disk.
 """
 
@@ -60,7 +60,7 @@ def _wait(job_id: UUID, host: Host, is_ending: Callable[[], bool]) -> str:
             return job.state
         if job.owner not in {None, host.owner.token}:
             heartbeats.add((job.owner, job.heartbeat_at))
-            if len(heartbeats) > 1:  # it lives; if it is lost, its own task comes again
+            if len(heartbeats) > 1:  # it lives
                 return ANOTHER
         resting.wait(_LOOK_S)
     return RELEASED

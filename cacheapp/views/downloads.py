@@ -16,6 +16,7 @@ from cacheapp.downloads.handing import NotHanded, hand, owner_to_be
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
 from cacheapp.downloads.placing import KeyUsed, Request
+from cacheapp.downloads.removing import forget
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import moves
 from cacheapp.views.access import caller, permitted
@@ -104,7 +105,7 @@ def _hand(job: DownloadJob) -> None:
         hand(job.id)
     except NotHanded as exc:
         # A task may come all the same: then the job has an owner, or there is nothing to do.
-        if DownloadJob.objects.filter(id=job.id, owner=None).delete()[0]:
+        if forget(DownloadJob.objects.filter(id=job.id, owner=None)):
             message = f"{exc}; nothing was started"
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 

@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwrigh
 from cacheapp.lab.servers import GunicornServer, RedisServer
 from tests.browser.deploying import deployed
 from tests.browser.watching import Watched
-from tests.ensure_chromium import MISSING, find_chromium, required
+from tests.ensure_chromium import MISSING, find_chromium
 from tests.origin import Origin
+from tests.required import required
 from tests.system.conftest import ROOT
 
 ARGUMENTS = [

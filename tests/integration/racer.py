@@ -12,7 +12,7 @@ import django
 
 django.setup()
 
-from cacheapp.downloads import adopting, ledger, pausing, removing  # noqa: E402 (Django first)
+from cacheapp.downloads import adopting, ledger, pausing, pruning, removing  # noqa: E402 (Django first)
 from cacheapp.downloads.ledger import Owner  # noqa: E402
 from cacheapp.downloads.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.order import Order  # noqa: E402
@@ -30,6 +30,11 @@ def create() -> str:
     job = ledger.create(Order(("https://a/1", "https://a/2"), threads=1), ME)
     ledger.start(job, ME, Path("/nowhere"))
     return str(job.id)
+
+
+def create_for_anybody() -> str:
+    """Make a job that waits for a task of Celery's."""
+    return str(ledger.create(Order(("https://a/1",), threads=1), None).id)
 
 
 def see(job_id: str) -> bool:
@@ -85,6 +90,18 @@ def remove(job_id: str) -> bool:
     return True
 
 
+def take_back(job_id: str) -> bool:
+    """Remove the record of a job that was not handed over, unless somebody has it all the same."""
+    return removing.forget(DownloadJob.objects.filter(id=job_id, owner=None))
+
+
+def prune(job_id: str) -> bool:
+    """Remove all records of jobs that have ended; return whether that of this job was there."""
+    was_there = exists(job_id)
+    pruning.prune(-60.0)
+    return was_there
+
+
 def exists(job_id: str) -> bool:
     return DownloadJob.objects.filter(id=job_id).exists()
 
@@ -103,7 +120,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 ORDERS: list[Callable[..., Any]] = [
     *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
-    *(place, remove, exists),
+    *(create_for_anybody, take_back, place, remove, prune, exists),
 ]
 
 

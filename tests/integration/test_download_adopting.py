@@ -7,6 +7,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import additions, adopting, ledger, rows, settling
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
@@ -161,7 +162,7 @@ def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
     plan = ledger.start(listed, ME, None, stream=True)
     assert plan is not None
     entries = [Entry(name, f"https://a/{name}", name) for name in "ab"]
-    assert additions.add(listed.id, ME, entries, "b", plan.token) is not None
+    assert additions.add(listed.id, ME, plan.token, Lot(entries, "", "b")) is not None
     listed.refresh_from_db()
     named(listed, "a", b"whole")
     return _fresh(listed), plan

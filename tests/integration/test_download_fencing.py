@@ -2,14 +2,15 @@
 
 import itertools
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cacheapp.downloads.engine import LOST, Run
-from cacheapp.downloads.fencing import Fence, directories, remove_partials
+from cacheapp.downloads.fencing import Fence, directories, discard, remove_partials
 from cacheapp.downloads.journal import Journal, Published
 from cacheapp.downloads.plan import Item, Plan, Report
 from cacheapp.downloads.pool import Pool
@@ -239,6 +240,63 @@ def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [  # noqa: PTH208 (names)
         *(".0123456789ab.1", ".0123456789ab.x", ".config", "0123456789ab.1"),
     ]
+
+
+@pytest.mark.parametrize("remove", [Fence.remove, lambda fence: discard(fence.path)])
+def test_who_removes_a_directory_removes_nothing_that_its_taker_has(
+    remove: Callable[[Fence], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is taken up again while its former owner, or pruning, is in the middle of it."""
+    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.raise_()
+    (early.path / "early").touch()
+    removal = shutil.rmtree
+
+    def take_over(path: Path, *, ignore_errors: bool) -> None:
+        descriptor = os.open(path, os.O_RDONLY)  # as if it had begun
+        try:
+            taker.raise_()
+            (taker.path / "taken").touch()
+            removal(f"/proc/self/fd/{descriptor}/.", ignore_errors=ignore_errors)
+            removal(path, ignore_errors=ignore_errors)
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(shutil, "rmtree", take_over)
+    remove(early)
+    assert [path.name for path in taker.path.iterdir()] == ["taken"]
+    assert directories(tmp_path) == [(2, taker.path)]
+
+
+def test_what_somebody_was_killed_at_removing_goes_with_the_next_removal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.raise_()
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_args, **_how: None)
+        early.remove()
+    assert directories(tmp_path) == []  # nobody goes on with it
+    assert len(list(tmp_path.iterdir())) == 1
+    taker.raise_()
+    taker.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fence_is_raised_though_the_directory_around_it_is_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = Fence(tmp_path / "job", JOB.hex[:12], 2)
+    look = Fence._smaller  # noqa: SLF001 (between it and what follows, it happens)
+
+    def pruned(self: Fence) -> list[Path]:
+        found = look(self)
+        self.directory.rmdir()
+        return found
+
+    monkeypatch.setattr(Fence, "_smaller", pruned)
+    fence.raise_()
+    assert fence.stands()
 
 
 def test_a_late_run_takes_no_name_away(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import additions, ledger, pausing
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.django_db
 
 ME = Owner(uuid.uuid4(), 1111)
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
+LOT = Lot([Entry("k", "https://a/k", "k")], after="", mark="k")
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +104,9 @@ def _pause_and_cancel(job: DownloadJob) -> None:
         pytest.param(_pause, id="paused"),
         pytest.param(_pause_and_take, id="taken"),
         pytest.param(_pause_and_cancel, id="cancelled"),
-        pytest.param(lambda job: additions.listed_all(job.id, ME), id="listed-all"),
+        pytest.param(lambda job: additions.listed_all(job.id, ME, job.token), id="listed-all"),
         pytest.param(
-            lambda job: additions.add(job.id, ME, [Entry("k", "https://a/k", "k")], "k"),
+            lambda job: additions.add(job.id, ME, job.token, LOT),
             id="files-added",
         ),
     ],
@@ -119,5 +121,5 @@ def test_every_write_that_can_be_seen_is_a_change(
 
 def test_files_that_join_are_changed_and_the_others_are_not(job: DownloadJob, plan: Plan) -> None:
     before = _generation(job)
-    additions.add(job.id, ME, [Entry("k", "https://a/k", "k")], "k")
+    additions.add(job.id, ME, job.token, LOT)
     assert _changed(job, before) == [4]

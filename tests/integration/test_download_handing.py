@@ -1,6 +1,7 @@
 """Handing jobs to a Celery whose broker cannot be reached; the rest is shown with real workers."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from django.core.checks import run_checks
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import begin, ledger
+from cacheapp import tasks
+from cacheapp.downloads import adopting, begin, ledger
 from cacheapp.downloads.host import existing_host
+from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
+from cacheapp.downloads.serving import ANOTHER
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -50,6 +54,33 @@ def test_without_a_broker_nothing_is_started(client: Client) -> None:
         assert "Celery's broker does not take the job" in answer.json()["error"]
         assert answer.json()["error"].endswith("nothing was started")
         assert DownloadJob.objects.count() == 0
+
+
+def test_a_job_whose_task_came_all_the_same_stays(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker took it and did not say so; the task adopts it before it is removed."""
+
+    def send(_name: str, args: list[str], **_options: object) -> None:
+        job = DownloadJob.objects.get(id=args[0])
+        assert adopting.adopt(job, Owner(uuid.uuid4(), 1))
+        raise OSError("no answer")
+
+    monkeypatch.setattr(celery.current_app, "send_task", send)
+    answer = client.post("/api/downloads", json.dumps({"urls": [URL]}), "application/json")
+    assert answer.status_code == 202
+    assert DownloadJob.objects.get().owner_pid == 1
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_task_that_finds_the_job_anothers_comes_again(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message may be the only one that is left: the owner's was acknowledged with it."""
+    outcomes = iter([ANOTHER] * looks + ["succeeded"])
+    monkeypatch.setattr(tasks, "serve", lambda *_args: next(outcomes))
+    tasks.run_download.apply([str(uuid.uuid4())])
+    assert list(outcomes) == []
 
 
 def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Client) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import additions, adopting, ledger, rows
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
@@ -153,13 +154,14 @@ def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> N
 def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path) -> None:
     listed = additions.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
 
-    def refused(*names: str) -> int:
-        added = additions.add(listed.id, ME, [Entry(it, f"https://a/{it}", it) for it in names], "")
+    def refused(after: str, *names: str) -> int:
+        entries = [Entry(it, f"https://a/{it}", it) for it in names]
+        added = additions.add(listed.id, ME, listed.token, Lot(entries, after, names[0]))
         assert added is not None
         return added.refused
 
-    assert refused("a", "b/c") == 0
+    assert refused("", "a", "b/c") == 0
     many = [f"x{n}/y" for n in range(600)]  # more than are asked for at once
-    assert refused("A/1", "b/d", "b/c/e/f", *many) == 2
+    assert refused("a", "A/1", "b/d", "b/c/e/f", *many) == 2
     errors = listed.files.filter(state="failed").values_list("error", flat=True)
     assert set(errors) == {"one of its folders is another file of the job"}

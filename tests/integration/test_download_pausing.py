@@ -9,6 +9,7 @@ from django.test import TestCase
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import additions, adopting, ledger, pausing, rows
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
@@ -161,15 +162,16 @@ def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
     assert plan is not None
     assert pausing.pause(listed.id, ME, [], Progress(), "", plan.token)
     assert pausing.take(DownloadJob.objects.get(id=listed.id), ME)
-    assert additions.add(listed.id, ME, [_entry("a")], "a", plan.token) is None
+    assert additions.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a")) is None
     assert not additions.listed_all(listed.id, ME, plan.token)
     listed.refresh_from_db()
     assert (listed.files_total, listed.listed_to, listed.listed_all) == (0, "", False)
 
 
 def test_a_listing_that_a_cancellation_cut_short_is_no_success(listed: DownloadJob) -> None:
-    ledger.start(listed, ME, None, stream=True)
-    added = additions.add(listed.id, ME, [_entry("a")], "a")
+    plan = ledger.start(listed, ME, None, stream=True)
+    assert plan is not None
+    added = additions.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a"))
     assert added is not None
     assert ledger.ask_cancel(listed.id)
     done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
@@ -216,8 +218,10 @@ def _entry(name: str, error: str = "") -> Entry:
 
 
 def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob) -> None:
-    first = additions.add(listed.id, ME, [_entry("a"), _entry("A"), _entry("", "hostile")], "A")
-    second = additions.add(listed.id, ME, [_entry("a"), _entry("a-2"), _entry("b")], "b")
+    lot = Lot([_entry("a"), _entry("A"), _entry("", "hostile")], after="", mark="A")
+    first = additions.add(listed.id, ME, 0, lot)
+    lot = Lot([_entry("a"), _entry("a-2"), _entry("b")], after="A", mark="b")
+    second = additions.add(listed.id, ME, 0, lot)
     assert first is not None
     assert second is not None
     assert (first.refused, [item.name for item in first.items]) == (1, ["a", "A-2"])
@@ -226,12 +230,27 @@ def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob)
     listed.refresh_from_db()
     assert (listed.files_total, listed.listed_to, listed.listed_all) == (6, "b", False)
     assert DownloadFile.objects.get(state="failed").error == "hostile"
-    assert additions.add(listed.id, OTHER, [_entry("c")], "c") is None
+    assert additions.add(listed.id, ME, 0, lot) == second  # again: it was there
+    lot = Lot([_entry("c")], after="b", mark="c")
+    assert additions.add(listed.id, OTHER, 0, lot) is None
+    assert DownloadFile.objects.count() == 6
+
+
+def test_an_earlier_run_of_the_same_owner_adds_no_files(listed: DownloadJob) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    early = listed.token
+    assert adopting.adopt(listed, OTHER)
+    listed.refresh_from_db()
+    assert adopting.adopt(listed, ME)
+    lot = Lot([_entry("a")], after="", mark="a")
+    assert additions.add(listed.id, ME, early, lot) is None
+    assert not additions.listed_all(listed.id, ME, early)
+    assert DownloadFile.objects.count() == 0
 
 
 def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
     ledger.start(listed, ME, None, stream=True)
-    added = additions.add(listed.id, ME, [_entry("a")], "a")
+    added = additions.add(listed.id, ME, listed.token, Lot([_entry("a")], "", "a"))
     assert added is not None
     done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
     state = ledger.finish(listed.id, ME, done, Progress(1, 0, 1), "listing: Connection refused")
@@ -242,9 +261,10 @@ def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
 
 def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: DownloadJob) -> None:
     ledger.start(listed, ME, None, stream=True)
-    added = additions.add(listed.id, ME, [_entry("a"), _entry("", "hostile")], "z")
+    lot = Lot([_entry("a"), _entry("", "hostile")], after="", mark="z")
+    added = additions.add(listed.id, ME, listed.token, lot)
     assert added is not None
-    additions.listed_all(listed.id, ME)
+    additions.listed_all(listed.id, ME, listed.token)
     failed = [Report(added.items[0], FileState.FAILED, error="answered 404")]
     assert ledger.finish(listed.id, ME, failed, Progress(0, 2, 0), "") is JobState.FAILED
     listed.refresh_from_db()

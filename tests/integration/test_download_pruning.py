@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shutil
 import uuid
 from io import StringIO
 from pathlib import Path
@@ -75,6 +76,34 @@ def test_partial_files_of_a_job_that_is_forgotten_go(root: Path) -> None:
     (root / str(job.id) / "1").unlink()
     assert pruning.prune(DAY_S) == Pruned(jobs=0, partials=1)
     assert list(root.iterdir()) == []  # and its directory, which has nothing else
+
+
+def test_what_a_pruning_that_was_killed_has_left_goes_with_the_next(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(root, "failed", days_old=3)
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_args, **_how: None)
+        assert pruning.prune(DAY_S) == Pruned(jobs=1, partials=1)
+    assert _left(root, job) == ["1", "partial"]
+    assert pruning.prune(DAY_S) == Pruned(jobs=0, partials=1)
+    assert _left(root, job) == ["1"]
+
+
+def test_of_two_who_prune_neither_trips_over_the_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(root, "failed", days_old=3)
+    (root / str(job.id) / "1").unlink()
+    ask = pruning._is_unfinished  # noqa: SLF001 (between it and what follows, the other is done)
+
+    def other_is_done(name: str) -> bool:
+        found = ask(name)
+        shutil.rmtree(root / name)
+        return found
+
+    monkeypatch.setattr(pruning, "_is_unfinished", other_is_done)
+    assert pruning.prune(DAY_S) == Pruned(jobs=1, partials=0)
 
 
 def test_what_is_not_ours_is_left_alone(root: Path) -> None:

@@ -24,6 +24,8 @@ for line in sys.stdin:
     if line == "hungry\\n":
         mine.hunger(hungry=True)
         print("said", flush=True)
+    if line == "asked\\n":
+        print(mine._is_another_hungry(), flush=True)
     if line == "take\\n":
         print(mine.take(), flush=True)
 """
@@ -206,6 +208,34 @@ def test_a_thread_that_cannot_ask_for_its_seat_is_counted_no_longer(path: Path) 
     until(lambda: "threads=0/2" in repr(pool), "the threads to end")
     until(lambda: _took(Seats(path, 2), 2) == 2, "their seats to be free")
     pool.close(job)
+
+
+def test_a_pool_without_threads_has_room_for_a_job_when_there_is_a_seat(
+    path: Path, new_other: NewOther
+) -> None:
+    other = new_other(10)  # and it is suspended, for all that is heard of it
+    pool: Pool[int] = Pool(20, seats=seats(path, 10))
+    assert not pool.has_room()
+    pool.refill()
+    third = new_other(0)
+    assert third.say("asked") == "True"  # to leave a seat, though no job waits for it here
+    pool.refill()
+    assert third.say("asked") == "False"  # it was turned away no more
+    other.end()
+    until(pool.has_room, "the seat to be free", 5)
+    assert new_other(10).has == 10  # having room takes none
+
+
+def test_a_pool_with_threads_has_room_without_another_seat(path: Path, new_other: NewOther) -> None:
+    pool: Pool[int] = Pool(20, seats=seats(path, 10))
+    job = Endless(20)
+    pool.add(job)
+    pool.feed(job, [("host", n) for n in range(40)])
+    until(lambda: pool.at_work() == 10, "as many threads as seats")
+    assert new_other(1).has == 0
+    assert pool.has_room()  # its threads are shared among its jobs
+    pool.close(job)
+    pool.remove(job)
 
 
 def test_without_a_place_for_the_file_threads_are_counted_for_this_process(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_a_task_that_comes_twice_changes_nothing(
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True)
     over = f"job {job['id']}: task over: another runs it"
     until(lambda: over in celery.output(), "the second task to end", 60)
+    until(lambda: "retry: Retry in 12" in celery.output(), "it to be there for a lost owner", 60)
     after = site.look(job)
     assert (after["owner_pid"], after["adoptions"]) == (before["owner_pid"], before["adoptions"])
     pid = site.workers.find()[1]
