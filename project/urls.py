@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
-from cacheapp.views.pages import SignIn
+from cacheapp.views.sign_in import SignIn
 
 urlpatterns = [
     path("admin/", admin.site.urls),

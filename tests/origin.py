@@ -190,7 +190,8 @@ class Origin:
         half = len(found) // 2
         writer.write(b"%x\r\n%b\r\n" % (half, found[:half]))
         writer.write(b"%x\r\n%b\r\n" % (len(found) - half, found[half:]))
-        if "cut" in query:
+        if "cut" in query or "end" in query:
+            writer.write(query.get("end", "").encode())
             await writer.drain()
             writer.close()
             return

@@ -5,8 +5,8 @@ filesystem, E004 a directory that others can write to, E005 a permission of a to
 exist, E006 Celery asked for and not installed. Warnings: W001 to W003 a cache that lives
 in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
 W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
-on a server, W008 a KEY_PREFIX that takes in another alias's keys, W009 streams that could take all
-threads of a worker, W010 pages without their script.
+on a server, W008 a KEY_PREFIX that takes in another alias's keys, W009 more streams than a worker
+has threads for, W010 pages without their script.
 """
 
 from cacheapp.checks import caches, site

@@ -60,14 +60,14 @@ def check_runner(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_streams(**_: Any) -> Messages:
-    """W009: report streams of events that could take all threads of a worker."""
+    """W009: report more streams of events than a worker has threads for."""
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     if found.threads is None or found.download_streams < found.threads:
         return []
     return [
         checks.Warning(
             f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, and a worker has "
-            f"{found.threads} threads: streams could take all of them.",
+            f"{found.threads} threads: it has at most {found.threads - 1}, so that one is left.",
             hint=f"Set it below {found.threads}.",
             id="cacheapp.W009",
         )

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -11,11 +12,14 @@ from django.db.models import F, Max
 
 from cacheapp.downloads.ledger import Owner, mine
 from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.names import REFUSED, first_free, name_key
+from cacheapp.downloads.names import REFUSED, blocked, first_free, folders_of, name_key
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.rows import grow, now
 from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import FileState, JobState
+
+_KEYS = 500
+"""Keys in one question to the database."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +74,15 @@ def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) 
 def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
 
-    Names are made unique within the job. An entry that is refused is a failed file.
+    Names are made unique within the job. An entry that is refused is a failed file, and so is one
+    whose name is a folder of another of these entries, or whose folder is a file of the job. (Where
+    what needs the folder came in an earlier lot, the disk refuses the second of the two.)
 
     Compare-and-set on how far it was read before: a lot that is written again, because the database
     went away before it said that it had it, is found as it was written.
     """
     entries = lot.entries
-    run = mine(job_id, owner).filter(token=token)
+    run = mine(job_id, owner, token)
     before = run.filter(listed_to=lot.after)
     if not before.update(files_total=F("files_total") + len(entries), listed_to=lot.mark):
         is_there = run.filter(listed_to=lot.mark).exists()
@@ -85,9 +91,12 @@ def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
     names = _unique(job_id, [entry.name for entry in entries])
+    reasons = _blocked(job_id, names)
     rows = [
-        _row(job_id, position, entry, name, generation)
-        for position, (entry, name) in enumerate(zip(entries, names, strict=True), first)
+        _row(job_id, position, _refused(entry, reason), name, generation)
+        for position, (entry, name, reason) in enumerate(
+            zip(entries, names, reasons, strict=True), first
+        )
     ]
     DownloadFile.objects.bulk_create(rows, batch_size=500)
     return _added(rows)
@@ -113,7 +122,7 @@ def _added(rows: Sequence[DownloadFile]) -> Added:
 
 def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
-    run = mine(job_id, owner).filter(token=token)
+    run = mine(job_id, owner, token)
     return bool(run.update(listed_all=True, generation=F("generation") + 1))
 
 
@@ -134,11 +143,35 @@ def _row(job_id: UUID, position: int, entry: Entry, name: str, generation: int) 
     )
 
 
+def _refused(entry: Entry, reason: str) -> Entry:
+    return dataclasses.replace(entry, name="", error=reason) if reason else entry
+
+
+def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
+    """Return for each name why it cannot be given beside those of the job, or empty text."""
+    through = [{name_key(folder) for folder in folders_of(name)} for name in names]
+    files = _taken(job_id, set[str]().union(*through))
+    return [
+        "one of its folders is another file of the job" if keys & files else reason
+        for keys, reason in zip(through, blocked(names), strict=True)
+    ]
+
+
+def _taken(job_id: UUID, wanted: Collection[str]) -> set[str | None]:
+    """Return which keys files of the job have; a lot of keys at a time, as databases take them."""
+    there = DownloadFile.objects.filter(job=job_id)
+    keys = iter(wanted)
+    taken: set[str | None] = set()
+    while lot := list(itertools.islice(keys, _KEYS)):
+        taken.update(there.filter(name_key__in=lot).values_list("name_key", flat=True))
+    return taken
+
+
 def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
     """Return the names, numbered where they clash with each other or with the job's others."""
     wanted = {name_key(name) for name in names if name}
     there = DownloadFile.objects.filter(job=job_id)
-    taken = set(there.filter(name_key__in=wanted).values_list("name_key", flat=True))
+    taken = _taken(job_id, wanted)
     next_number: dict[str, int] = {}
 
     def is_taken(name: str) -> bool:

@@ -23,8 +23,8 @@ from cacheapp.downloads import bell
 from cacheapp.downloads.ledger import Owner, mine
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.plan import Progress, Report
-from cacheapp.downloads.rows import close, grow, now, progress_of, put_down, write
-from cacheapp.downloads.states import OWNED_JOB, FileState, JobState, outcome
+from cacheapp.downloads.rows import close, grow, now, put_down, write
+from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -90,15 +90,14 @@ def adopt(job: DownloadJob, owner: Owner) -> bool:
 def settle(job: DownloadJob, why: str) -> bool:
     """Put down a terminal's job whose process is gone; return whether it was we who did.
 
-    The same command goes on with it. One that was to be cancelled is cancelled.
+    The same command goes on with it. One that is to be cancelled is `settling`'s.
     """
+    if job.cancel_asked:
+        raise AssertionError(f"job {job.id} is to be cancelled, not to be gone on with")
     with transaction.atomic():
         if not _as_seen(job).update(token=F("token") + 1):
             return False
-        if job.cancel_asked:
-            close(job, JobState.CANCELLED, "")
-        else:
-            put_down(job, why)
+        put_down(job, why)
     logger.warning(
         *("job %s: %s", job.id, why),
         extra={"event": "job_put_down", "job": str(job.id)},
@@ -111,7 +110,7 @@ def release(
 ) -> bool:
     """Let go of a job that is to go on elsewhere; return whether it was ours."""
     with transaction.atomic():
-        job = mine(job_id, owner).filter(token=token).select_for_update().first()
+        job = mine(job_id, owner, token).select_for_update().first()
         if job is None:
             return False
         changes = dataclasses.asdict(progress)
@@ -129,8 +128,13 @@ def release(
 def release_rest(owner: Owner) -> None:
     """Let go of all jobs that are still the owner's, with what is recorded of them."""
     for job in list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)):
-        progress = Progress(job.files_done, job.files_failed, job.bytes_done, job.bytes_total)
-        release(job.id, owner, job.token, [], progress)
+        release_as_is(job, owner)
+
+
+def release_as_is(job: DownloadJob, owner: Owner) -> bool:
+    """Let go of a job as it was read, with what is recorded of it; return whether it was ours."""
+    progress = Progress(job.files_done, job.files_failed, job.bytes_done, job.bytes_total)
+    return release(job.id, owner, job.token, [], progress)
 
 
 def end_waiting(job: DownloadJob, owner: Owner, reports: list[Report], error: str) -> bool:
@@ -139,15 +143,15 @@ def end_waiting(job: DownloadJob, owner: Owner, reports: list[Report], error: st
     `reports`: of files that are whole though no run could record it.
     """
     with transaction.atomic():
-        found = mine(job.id, owner).filter(token=job.token).select_for_update().first()
+        found = mine(job.id, owner, job.token).select_for_update().first()
         if found is None:
             return False
         write(reports, grow(job.id))
-        done = progress_of(found).files_done
-        state = outcome(total=found.files_total, done=done, cancel_asked=found.cancel_asked)
-        close(found, state, "" if state is JobState.SUCCEEDED else error)
+        # Never a success, though all may be whole: no job succeeds without a run.
+        state = JobState.CANCELLED if found.cancel_asked else JobState.FAILED
+        close(found, state, error)
     logger.warning(
-        *("job %s: %s: %s", job.id, state, error or "cancelled before it began"),
+        *("job %s: %s: %s", job.id, state, error or "cancelled without a run"),
         extra={"event": "job_ended", "job": str(job.id), "state": state},
     )
     return True

@@ -5,6 +5,7 @@ down for it, and done when it next records its progress; what needs a new owner 
 this process's from then on.
 """
 
+import logging
 import os
 import uuid
 
@@ -14,6 +15,8 @@ from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
+
+logger = logging.getLogger(__name__)
 
 
 class NotNow(CacheappError):
@@ -57,7 +60,10 @@ def _end_unowned(job: DownloadJob) -> None:
     me = Owner(uuid.uuid4(), os.getpid())
     if adopting.adopt(job, me):
         job.refresh_from_db()
-        ending.end(job, me, "")
+        try:
+            ending.end(job, me, "")
+        except OSError as exc:  # whoever adopts it next tries again
+            logger.warning("job %s: not cancelled yet: %s", job.id, exc)
     job.refresh_from_db()
 
 

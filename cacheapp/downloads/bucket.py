@@ -87,7 +87,7 @@ class Bucket:
         """Return the headers that prove who asks; made for each request, as they soon expire."""
         if self._credentials is None:
             return _CHECKSUMS
-        self._find_place()
+        self.find_place()
         from botocore.auth import S3SigV4Auth  # noqa: PLC0415
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
@@ -112,13 +112,18 @@ class Bucket:
         except Exception as exc:  # as above
             raise ListingFailed(f"listing {_SCHEME}{self._bucket}/{self._prefix}: {exc}") from exc
 
-    def _find_place(self) -> None:
-        """Learn the bucket's region, where the listing, which tells it, was done by another run."""
+    def find_place(self) -> None:
+        """Learn the bucket's region, where neither the caller nor a listing has told it."""
         if self._is_placed:
             return
+        wanted = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
         with self._place:
-            if not self._is_placed:
-                self._follow_region(self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1))
+            if self._is_placed:
+                return
+            try:
+                self._follow_region(self._client.list_objects_v2(**wanted))
+            except Exception as exc:  # as above
+                raise ListingFailed(f"finding {_SCHEME}{self._bucket}: {exc}") from exc
 
     def _follow_region(self, page: Mapping[str, Any]) -> None:
         """Ask and sign for the region where the bucket is: botocore has been sent there by now."""

@@ -118,8 +118,10 @@ class _Cuttable(HTTPConnection):
         except (socket.gaierror, UnicodeError) as exc:
             cause = exc if isinstance(exc, socket.gaierror) else socket.gaierror(str(exc))
             raise NameResolutionError(self.host, self, cause) from exc
+        # In brackets again, which urllib3 has taken off: so origins are written.
+        host = f"[{self.host}]" if ":" in self.host else self.host
         for *_, where in found:  # all of them: one that is refused shows what the name is for
-            _here.check(self.host, self.port, str(where[0]))
+            _here.check(host, self.port, str(where[0]))
         return self._connected(found)
 
     def _connected(self, found: list[Any]) -> socket.socket:
@@ -162,6 +164,13 @@ class _Cuttable(HTTPConnection):
             answer.close()
             raise
         return answer
+
+    def has_pending(self) -> bool:
+        """Return whether TLS has decrypted bytes that nobody has read.
+
+        They are no longer in the kernel, where urllib3 looks before it uses a connection again.
+        """
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def _hold(self) -> None:
         line = getattr(_here, "line", None)

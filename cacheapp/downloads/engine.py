@@ -5,6 +5,7 @@ when its last transfer has ended. A run may be fed while it goes on: a listing o
 never stands in memory.
 """
 
+import contextlib
 import dataclasses
 import logging
 import random
@@ -16,7 +17,7 @@ from cacheapp import clock
 from cacheapp.downloads import connections
 from cacheapp.downloads.digests import given_sha256
 from cacheapp.downloads.exchange import Sign
-from cacheapp.downloads.explanations import TransferAborted, TransferFailed
+from cacheapp.downloads.explanations import TransferAborted, TransferFailed, explained
 from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.guards import Guard
 from cacheapp.downloads.inherited import Inherited, succeeded
@@ -93,8 +94,8 @@ class Run:
         """Make the directory and begin; raise `OSError` or `RuntimeError`, and nothing was begun."""
         try:
             self._start()
-        except (OSError, RuntimeError):
-            self.stop("could not be started")
+        except (OSError, RuntimeError) as exc:
+            self.stop(f"could not be started: {getattr(exc, 'strerror', None) or exc}")
             raise
 
     def _start(self) -> None:
@@ -231,7 +232,18 @@ class Run:
             self._on_end()
 
     def work(self, file: Fetch, buffer: Buffer) -> Tried:
-        """Try one file, in a thread of the pool."""
+        """Try one file, in a thread of the pool; whatever goes wrong is that file's report."""
+        try:
+            return self._try(file, buffer)
+        except OSError as exc:  # of the disk, before or after a request
+            logger.warning("file %s of job %s: %s", file.item.name, self.plan.job, exc)
+            self._broke(file, str(explained(exc)))
+        except BaseException as exc:  # it must not look as if it ran, and the thread has others
+            logger.exception("file %s of job %s", file.item.name, self.plan.job)
+            self._broke(file, f"internal error: {type(exc).__name__}")
+        return Tried()
+
+    def _try(self, file: Fetch, buffer: Buffer) -> Tried:
         item = file.item
         transfer = self._begin(file) if self._is_to_be_asked_for(file) else None
         if transfer is None:
@@ -245,13 +257,17 @@ class Run:
                 state = self._aborted_are
             self._end(Report(item, state, error=str(exc), tries=transfer.tries))
             return Tried()
-        except Exception as exc:  # whatever it is, it is one file's, and must not look running
-            logger.exception("file %s of job %s", item.name, self.plan.job)
-            message = f"internal error: {type(exc).__name__}"
-            self._end(Report(item, FileState.FAILED, error=message, tries=transfer.tries))
-            return Tried()
         self._end(succeeded(item, fetched, transfer.tries))
         return Tried(well=True)
+
+    def _broke(self, file: Fetch, error: str) -> None:
+        """Report a file whose try ended as nobody has foreseen, and remove what it has."""
+        transfer = file.transfer
+        tries = 0 if transfer is None else transfer.tries
+        self._end(Report(file.item, FileState.FAILED, error=error, tries=tries))
+        if transfer is not None:
+            with contextlib.suppress(OSError):
+                transfer.discard()
 
     def _is_to_be_asked_for(self, file: Fetch) -> bool:
         """Return whether the job is ours, and the file not there yet; if not, report it."""

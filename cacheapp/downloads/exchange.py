@@ -10,7 +10,7 @@ import urllib3
 
 from cacheapp import clock
 from cacheapp.downloads import connections
-from cacheapp.downloads.answers import HTTPAnswer
+from cacheapp.downloads.answers import CONTROLS, HTTPAnswer
 from cacheapp.downloads.explanations import TransferFailed
 from cacheapp.downloads.guards import PORTS, Address, Guard
 from cacheapp.downloads.retrying import TOO_MUCH, WORTH_RETRYING, read_retry_after
@@ -18,7 +18,6 @@ from cacheapp.downloads.retrying import TOO_MUCH, WORTH_RETRYING, read_retry_aft
 # Identity: what arrives is what is stored, and its length is the one announced.
 _ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
 _LENGTH = re.compile("[0-9]{1,18}")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
 Sign = Callable[[str], Mapping[str, str]]
@@ -91,7 +90,7 @@ def _head(address: Address, headers: Mapping[str, str]) -> bytes:
         _ALWAYS,
     ]
     for name, value in headers.items():
-        if _CONTROLS.search(value):
+        if CONTROLS.search(value):
             raise TransferFailed(f"{name} would be {value[:80]!r}: it holds control characters")
         lines.append(f"{name}: {value}\r\n")
     lines.append("\r\n")
@@ -140,7 +139,11 @@ class Answer:
 
     def leave(self) -> None:
         """Give the connection back: the body was read until nothing came any more."""
-        if self._raw.length or self._raw.will_close:  # not to its end, or nothing may follow
+        raw = self._raw
+        if raw.length or raw.will_close:  # not to its end, or nothing may follow
+            self.close()
+            return
+        if raw.has_surplus or self._lent.connection.has_pending():  # nobody has asked for that
             self.close()
             return
         self._line.release()

@@ -32,6 +32,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import uuid
 from pathlib import Path
 
@@ -93,9 +94,11 @@ class Fence:
         """Take a name from a file, if there is one and we are still the ones to decide.
 
         *Into* our directory, so that a late run cannot: it would take away what its taker fetched.
+        A folder is left: other files of the job are in it. So is what lies below a file.
         """
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(self.path / f"{position}.unnoted")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISREG(target.lstat().st_mode):
+                target.rename(self.path / f"{position}.unnoted")
 
     def stands(self) -> bool:
         """Return whether nobody has taken the job over."""

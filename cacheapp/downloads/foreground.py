@@ -23,13 +23,12 @@ from cacheapp.downloads import additions, ledger, live, pausing
 from cacheapp.downloads.addresses import Network
 from cacheapp.downloads.engine import LOST, Fetch, Run
 from cacheapp.downloads.feeding import Feeder
-from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.plan import Progress
 from cacheapp.downloads.pool import Pool
 from cacheapp.downloads.sources import Source
-from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
+from cacheapp.downloads.states import FINISHED_JOB, OWNED_JOB, FileState
 from cacheapp.downloads.wanted import Limits
 from cacheapp.errors import CacheappError
 
@@ -81,8 +80,6 @@ def take_job(wish: Wish, owner: Owner) -> tuple[DownloadJob, bool]:
     if job is None:
         made = additions.create(wish.text, mark, wish.directory, wish.threads, owner)
         return made, False
-    if job.state == JobState.CANCELLED:
-        Fence(wish.directory, job.id.hex[:12], job.token).remove()
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ledger.is_orphan(job):
         threading.Event().wait(_LOOK_S)
@@ -147,7 +144,7 @@ class Foreground:
         try:
             run.start()
         except (OSError, RuntimeError) as exc:
-            pausing.pause(self._job.id, self._owner, [], plan.done, str(exc))
+            pausing.pause(self._job.id, self._owner, [], plan.done, str(exc), plan.token)
             raise
         self._feeder = Feeder(self._job, self._owner, run, wish.source)
         self._feeder.start()
@@ -198,17 +195,17 @@ class Foreground:
         else:
             reports, progress = run.changes()
             early = run.stopped not in {None, _CANCELLED}
-            ledger.finish(
-                self._job.id, self._owner, reports, progress, (run.stopped or "") if early else ""
-            )
+            error = (run.stopped or "") if early else ""
+            ledger.finish(self._job.id, self._owner, reports, progress, error, run.plan.token)
             run.clean(keep=early)  # too long, or no listing: the same command may go on
 
     def _put_down(self, run: Run) -> None:
         reports, progress = run.changes()
         # With a locked database it is an orphan, and loses a second's reports; the journal has them.
+        state = None
         with contextlib.suppress(DatabaseError):
-            pausing.pause(self._job.id, self._owner, reports, progress, "")
-        run.clean(keep=True)
+            state = pausing.pause(self._job.id, self._owner, reports, progress, "", run.plan.token)
+        run.clean(keep=state not in FINISHED_JOB)
 
 
 def me() -> Owner:

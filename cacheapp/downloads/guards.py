@@ -19,6 +19,8 @@ from cacheapp.errors import CacheappError
 MAX_URL_CHARACTERS = 4096
 PORTS = {"http": 80, "https": 443}
 _IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
+_QUERY = re.compile(r"([?#]).*", re.DOTALL)
+_CREDENTIALS = re.compile(r"//[^/]*@")
 _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 
 
@@ -83,9 +85,18 @@ class Guard:
         try:
             return self.admit(urljoin(address.url, location))
         except UrlRefused as exc:
-            raise UrlRefused(f"redirected to {location[:200]!r}: {exc}") from exc
+            raise UrlRefused(f"redirected to {_shown(location)!r}: {exc}") from exc
         except ValueError as exc:  # urljoin's, on such as an unclosed [
-            raise UrlRefused(f"redirected to {location[:200]!r}, which is no URL") from exc
+            raise UrlRefused(f"redirected to {_shown(location)!r}, which is no URL") from exc
+
+
+def _shown(location: str) -> str:
+    """Return what of a redirect's target everybody may read who may look at the job.
+
+    A signature or a token stands in the query or behind `#`, a password before the host.
+    """
+    cut = _QUERY.sub(r"\g<1>...", location)
+    return _CREDENTIALS.sub("//...@", cut)[:200]
 
 
 def _is_place(origin: str) -> bool:

@@ -6,8 +6,6 @@ nothing to do it asks the database one question now and then: is there a job tha
 Nothing crosses a fork: a child begins without coordinator, jobs or identity.
 """
 
-import dataclasses
-import functools
 import logging
 import os
 import random
@@ -18,22 +16,19 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from cacheapp import clock
-from cacheapp.conf import Conf, conf, state_dir
-from cacheapp.downloads import adopting, ending, ledger, live, numbers, pausing, pruning
+from cacheapp.conf import conf, state_dir
+from cacheapp.downloads import adopting, ledger, live, numbers, pausing, pruning
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.bell import Ear
 from cacheapp.downloads.engine import LOST, Fetch, Run
-from cacheapp.downloads.feeding import Feeder
 from cacheapp.downloads.ledger import Owner
-from cacheapp.downloads.listing import Limited, Openings, is_listed
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.numbers import Numbers
 from cacheapp.downloads.pool import Pool
-from cacheapp.downloads.rows import progress_of
 from cacheapp.downloads.seats import seats
-from cacheapp.downloads.sources import SourceRefused
-from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.wanted import Limits
+from cacheapp.downloads.settling import Settling
+from cacheapp.downloads.starting import RELEASED, Starter
+from cacheapp.downloads.states import FINISHED_JOB, FileState, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +43,6 @@ to see the last heartbeat up to one look late, and that it is too old, another."
 _PRUNE_EVERY_S = 3600.0
 _CANCELLED = "cancelled"
 _PAUSED = "paused"
-_RELEASED = "released: its process ends"
 
 
 class Host:
@@ -58,7 +52,8 @@ class Host:
     reads them without; `_closed` only ever becomes true, and a late look costs one tick. All other
     mutable fields are the coordinator's alone.
 
-    Invariant: a job is never adopted or started here while an earlier run of it is in `_runs`.
+    Invariants: a job is never adopted or started here while an earlier run of it is in `_runs`; and a
+    running job of ours that is not there is released at the next look (`_release_stranded`).
     """
 
     def __init__(self, only: UUID | None = None) -> None:
@@ -72,6 +67,7 @@ class Host:
         self._runs: dict[UUID, Run] = {}
         self._meters: dict[UUID, live.Meter] = {}
         self._watch = Watch()
+        self._settling = Settling()
         self._ear = Ear()
         self._numbers = Numbers()
         self._prune_at_s = clock.monotonic_s() + random.uniform(0, _PRUNE_EVERY_S)  # noqa: S311
@@ -83,7 +79,7 @@ class Host:
             seats(state_dir() / "downloads.seats", settings.download_max_host_threads),
         )
         self._pool.on_free = self._wanted.set
-        self._openings = Openings(self._wanted.set)
+        self._starter = Starter(self.owner, self._pool, self._wanted.set, self._take_in)
 
     def wake(self) -> None:
         """Have the coordinator look for what is new, soon; make it if there is none."""
@@ -106,7 +102,7 @@ class Host:
             runs = list(self._runs.values())
             thread = self._thread
         for run in runs:
-            run.stop(_RELEASED, FileState.QUEUED, keep=True)
+            run.stop(RELEASED, FileState.QUEUED, keep=True)
         self._wanted.set()
         for run in runs:
             run.join(max(0.0, deadline_s - clock.monotonic_s()))
@@ -177,6 +173,7 @@ class Host:
         # Asked first: what a run that has ended reports from here on is all there is.
         over = [run for run in self._runs.values() if run.ended]
         jobs = adopting.unfinished()
+        self._release_stranded(jobs)
         others = [job for job in jobs if job.owner != self.owner.token]
         if self._only is not None:
             others = [job for job in others if job.id == self._only]
@@ -188,7 +185,26 @@ class Host:
         self._pool.refill()
         self._prune()
         self._numbers.now(len(self._runs), self._pool.at_work())
-        return self._start_waiting() or bool(self._runs)
+        left = self._starter.start_waiting(self._runs.keys(), is_closed=lambda: self._closed)
+        return left or bool(self._runs)
+
+    def _release_stranded(self, jobs: list[DownloadJob]) -> None:
+        """Let go of jobs that run nowhere, though the database says that they do so here.
+
+        It said so, and then failed before we had the run, or its answer was lost on the way. With
+        our heartbeat and without a run, nobody would go on with them, nor end them.
+        """
+        for job in jobs:
+            is_ours = (job.owner, job.state) == (self.owner.token, JobState.RUNNING)
+            if is_ours and job.id not in self._runs and adopting.release_as_is(job, self.owner):
+                self._numbers.count(numbers.RELEASES)
+                self._wanted.set()
+
+    def _take_in(self, run: Run) -> None:
+        """Know a run, before it starts: whoever closes stops it."""
+        with self._lock:
+            self._runs[run.plan.job] = run
+        self._numbers.count(numbers.JOBS_STARTED)
 
     def _prune(self) -> None:
         retention_s = conf().download_retention_s
@@ -227,7 +243,7 @@ class Host:
                 continue
             if job.destination:
                 silent = f"no sign of life for {patience_s:g} s"
-                adopting.settle(job, f"process {job.owner_pid} ended or hangs: {silent}")
+                self._settling.settle(job, f"process {job.owner_pid} ended or hangs: {silent}")
                 continue
             wanted = job.cancel_asked or job.pause_asked or self._pool.has_room()
             if wanted and adopting.adopt(job, self.owner):
@@ -235,93 +251,21 @@ class Host:
                 self._wanted.set()
                 return
 
-    def _start_waiting(self) -> bool:
-        """Start queued jobs, oldest first, while there are threads; return whether any is left.
-
-        A job that finds none has the next one that gets free, and from then on its fair share.
-        """
-        left = False
-        waiting = ledger.waiting(self.owner)
-        self._openings.keep(job.id for job in waiting)
-        for job in waiting:
-            if job.id in self._runs:  # its earlier run has not ended yet
-                left = True
-            elif job.cancel_asked:
-                ending.end(job, self.owner, "")
-            elif job.pause_asked:
-                pausing.pause(job.id, self.owner, [], progress_of(job), "")
-            elif left or self._closed or not self._pool.reserve() or not self._start(job):
-                left = True
-        if not left:
-            self._pool.reserve(wanted=False)
-        return left
-
-    def _start(self, job: DownloadJob) -> bool:
-        """Give a queued job its threads; return whether it is queued no longer."""
-        settings = conf()
-        if settings.download_root is None:
-            ending.end(job, self.owner, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
-            return True
-        if not is_listed(job):
-            return self._begin(job, settings, None)
-        try:
-            source = self._openings.take(job)
-        except SourceRefused as exc:
-            ending.end(job, self.owner, str(exc))
-            return True
-        return source is not None and self._begin(job, settings, source)  # it wakes us when open
-
-    def _begin(self, job: DownloadJob, settings: Conf, source: Limited | None) -> bool:
-        """Move a job to running, and give it threads; return whether it is queued no longer."""
-        plan = ledger.start(job, self.owner, settings.download_root, stream=source is not None)
-        if plan is None:
-            return False  # cancelled a moment ago: the next tick ends it
-        if source is not None:
-            origins = None if source.origin is None else source.trusted | {source.origin}
-            plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
-        limits = Limits(
-            max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
-        )
-        still_ours = functools.partial(ledger.has_token, job.id, self.owner, plan.token)
-        sign = None if source is None else source.sign
-        run = Run(plan, limits, self._wanted.set, self._pool, sign, still_ours=still_ours)
-        with self._lock:
-            self._runs[job.id] = run
-        try:
-            run.start()
-        except DatabaseError:  # it has not said whether the job is ours: nothing was begun
-            run.stop(_RELEASED, FileState.QUEUED, keep=True)
-        except (OSError, RuntimeError) as exc:
-            run.stop(f"could not be started: {getattr(exc, 'strerror', None) or exc}")
-            self._wanted.set()
-        if self._closed:  # closed a moment ago, without having seen this run
-            run.stop(_RELEASED, FileState.QUEUED, keep=True)
-        if source is not None:
-            Feeder(job, self.owner, run, source).start()
-        self._numbers.count(numbers.JOBS_STARTED)
-        logger.info(
-            *("job %s: %d files with %d threads", job.id, job.files_total, plan.threads),
-            extra={"event": "job_started", "job": str(job.id)},
-        )
-        return True
-
     def _finish(self, run: Run) -> None:
         reports, progress = run.changes()
-        job_id, stopped = run.plan.job, run.stopped
-        keep = stopped in {_PAUSED, _RELEASED, LOST}
+        job_id, stopped, token = run.plan.job, run.stopped, run.plan.token
         state: JobState | None = None
         if stopped == _PAUSED:
-            if pausing.pause(job_id, self.owner, reports, progress, ""):
-                state = JobState.PAUSED
-        elif keep:  # not ours any more; or it is, and somebody may go on with it
+            state = pausing.pause(job_id, self.owner, reports, progress, "", token)
+        elif stopped in {RELEASED, LOST}:  # not ours; or it is, and somebody may go on with it
             state = JobState.QUEUED if self._release(run) else None
         else:
             error = "" if stopped in {None, _CANCELLED} else stopped or ""
-            state = ledger.finish(job_id, self.owner, reports, progress, error)
+            state = ledger.finish(job_id, self.owner, reports, progress, error, token)
         if state is not None and state is not JobState.QUEUED:
             self._numbers.recorded(job_id, reports, run.retries_made)
         self._numbers.over(job_id)
-        run.clean(keep=keep)
+        run.clean(keep=stopped in {_PAUSED, RELEASED, LOST} and state not in FINISHED_JOB)
         with self._lock:
             del self._runs[job_id]
         self._meters.pop(job_id, None)

@@ -10,7 +10,10 @@ is one `write` to a file opened for appending, so that lines of many threads do 
 import contextlib
 import dataclasses
 import os
+import re
 from pathlib import Path
+
+_LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\d{1,20}) ([0-9a-f]{1,64}|-)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Journal:
         self._read_bytes = self._earlier_bytes()
         for path in sorted(self._directory.glob("*.journal"), key=_token_of):
             with contextlib.suppress(FileNotFoundError):  # taken over from us in this moment
-                notes.add(path.read_text(encoding="ascii"))
+                notes.add(path.read_text(encoding="ascii", errors="replace"))
         return notes
 
     def has_grown(self) -> bool:
@@ -77,11 +80,14 @@ class Notes:
         self._found: dict[int, list[Published]] = {}
 
     def add(self, text: str) -> None:
-        """Read the text of a journal; a line that was cut short counts as none."""
-        for line in text.splitlines(keepends=True):
-            if not line.endswith("\n") or len(line.split()) != 4:  # noqa: PLR2004 (a whole line's)
+        """Read the text of a journal; a line that is cut short, or no note at all, counts as none.
+
+        A power cut may leave anything, most often zeros.
+        """
+        for line in text.split("\n")[:-1]:  # what is behind the last line's end was cut short
+            if (noted := _LINE.fullmatch(line)) is None:
                 continue
-            position, size, inode, sha256 = line.split()
+            position, size, inode, sha256 = noted.groups()
             published = Published(int(size), sha256.strip("-"), int(inode))
             self._found.setdefault(int(position), []).append(published)
 

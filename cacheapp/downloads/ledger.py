@@ -2,7 +2,8 @@
 
 Invariants, each held by a transaction:
 - A job is moved by its owner, by compare-and-set on "unfinished and still mine" (`mine`), or by who
-  makes it his (`adopting`, `pausing.take`); so exactly one ends it.
+  makes it his (`adopting`, `pausing.take`); so exactly one ends it. A run says its token as well: the
+  job may have been through other hands, and be the same process's again, in a later run.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
@@ -27,6 +28,7 @@ from cacheapp.conf import conf
 from cacheapp.downloads import bell
 from cacheapp.downloads.addresses import read_networks
 from cacheapp.downloads.fencing import Fence
+from cacheapp.downloads.journal import Journal
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
@@ -36,6 +38,7 @@ from cacheapp.downloads.rows import close, grow, now, progress_of, same, write
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
+    FileState,
     JobState,
     outcome,
     sources,
@@ -205,15 +208,20 @@ def record(
 
 @transaction.atomic
 def finish(
-    job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, error: str
+    job_id: UUID,
+    owner: Owner,
+    reports: list[Report],
+    progress: Progress,
+    error: str,
+    token: int | None = None,
 ) -> JobState | None:
-    """End a job whose run is over; return how, or `None` if somebody else has ended it."""
-    job = mine(job_id, owner).select_for_update().first()
+    """End a job whose run is over; return how, or `None` if it is somebody else's, or another run's."""
+    job = mine(job_id, owner, token).select_for_update().first()
     if job is None:
         return None
     write(reports, grow(job_id))
     # A listing that broke off, or has nothing, is no success, whatever became of its files.
-    missing = int(bool(error) and not (job.listed_all and job.files_total))
+    missing = int(not (job.listed_all and job.files_total))
     state = outcome(
         total=job.files_total + missing, done=progress.files_done, cancel_asked=job.cancel_asked
     )
@@ -249,14 +257,15 @@ def owned(owner: Owner) -> list[DownloadJob]:
     return list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB))
 
 
-def mine(job_id: UUID, owner: Owner) -> QuerySet[DownloadJob]:
-    """Return the job, if it is still the owner's to write."""
-    return DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
+def mine(job_id: UUID, owner: Owner, token: int | None = None) -> QuerySet[DownloadJob]:
+    """Return the job, if it is still the owner's to write, and has that token."""
+    found = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
+    return found if token is None else found.filter(token=token)
 
 
 def has_token(job_id: UUID, owner: Owner, token: int) -> bool:
     """Return whether the job is still the owner's, with that token."""
-    return mine(job_id, owner).filter(token=token).exists()
+    return mine(job_id, owner, token).exists()
 
 
 def fence_of(job: DownloadJob, token: int) -> Fence | None:
@@ -267,17 +276,34 @@ def fence_of(job: DownloadJob, token: int) -> Fence | None:
     return Fence(place_of(job, root), job.id.hex[:12], token)
 
 
+def whole(job: DownloadJob, fence: Fence) -> list[Report]:
+    """Return the files that got their names though no run could record it; the fence is raised."""
+    notes = Journal(fence.path, fence.token).read()
+    found = []
+    for item in unfinished(job.id):
+        noted = notes.of(item.position, fence.directory / item.name)
+        if noted is not None:
+            found.append(Report(item, FileState.SUCCEEDED, noted.size, "", noted.sha256))
+    return found
+
+
 @transaction.atomic
 def _cancel_paused(job_id: UUID) -> bool:
     found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
     if found is None:
         return False
     found.token += 1
-    grow(found.id, token=found.token)
-    close(found, JobState.CANCELLED, "")
+    generation = grow(found.id, token=found.token)
     fence = fence_of(found, found.token)
     if fence is not None and fence.is_wanted():
         # Before the end can be seen: whoever paused it and sleeps since must name no file after it.
-        fence.raise_()
-        transaction.on_commit(fence.remove)
+        try:
+            fence.raise_()
+            write(whole(found, fence), generation)
+            transaction.on_commit(fence.remove)
+        except OSError as exc:
+            if not found.destination:
+                raise
+            logger.warning("job %s: what is in its directory stays there: %s", job_id, exc)
+    close(found, JobState.CANCELLED, "")
     return True

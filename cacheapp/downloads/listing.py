@@ -103,4 +103,5 @@ def _limited(job: DownloadJob) -> Limited:
     bucket = Bucket(
         job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
     )
+    bucket.find_place()  # before anything is fetched: its files may come from there alone
     return Limited(bucket, settings.download_max_files - job.files_total)

@@ -9,9 +9,10 @@ normalising file system get numbers).
 """
 
 import hashlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from cacheapp.errors import CacheappError
@@ -109,6 +110,30 @@ def numbered(wished: Iterable[str]) -> list[str]:
         taken.add(folded(name))
         names.append(name)
     return names
+
+
+def folders_of(name: str) -> Iterator[str]:
+    """Yield the folders that a name leads through: `a` and `a/b` for `a/b/c`."""
+    for found in re.finditer("/", name):
+        yield name[: found.start()]
+
+
+def blocked(names: Sequence[str]) -> list[str]:
+    """Return for each name why no file can have it, or empty text: it is a folder of another one.
+
+    An empty name is nobody's. Sorted by folders, what lies below a name comes right behind it: so
+    time and memory do not grow with the depth of the folders.
+    """
+    reasons = [""] * len(names)
+    paths = sorted(
+        ([folded(segment) for segment in name.split("/")], number)
+        for number, name in enumerate(names)
+        if name
+    )
+    for (path, number), (below, _) in itertools.pairwise(paths):
+        if len(below) > len(path) and below[: len(path)] == path:
+            reasons[number] = f"its name {names[number][:200]!r} is a folder of another file"
+    return reasons
 
 
 def folded(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from cacheapp.downloads.guards import Guard, UrlRefused
+from cacheapp.downloads.names import blocked, numbered
 from cacheapp.downloads.sources import SourceRefused, read_line
 from cacheapp.errors import CacheappError
 from cacheapp.grants import AllowedBucket
@@ -110,6 +111,13 @@ def _manifest(text: Any, allowed: Allowed) -> tuple[Order, Problems]:
     if not 1 <= count <= allowed.max_files:
         expected = f"expected 1 to {allowed.max_files} lines with a URL"
         problems = [{"field": "manifest", "error": f"has {count}; {expected}"}]
+    else:
+        reasons = blocked(numbered(it.name for it in entries))
+        problems += [
+            {"field": f"manifest line {entry.mark}", "error": reason}
+            for entry, reason in zip(entries, reasons, strict=True)
+            if reason
+        ]
     urls, names, sums = (
         [getattr(it, part) for it in entries] for part in ("url", "name", "sha256")
     )

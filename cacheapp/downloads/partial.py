@@ -184,7 +184,8 @@ def _publish_new(partial: Path, target: Path) -> None:
         if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
         # No hard links here (FAT, some network disks). The name is taken, empty, for the moment
-        # between these two lines; that is the price of never replacing what is somebody else's.
+        # between these two lines (and for good if that is where we end, or were shut out: see
+        # docs/downloads.md); that is the price of never replacing what is somebody else's.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         partial.replace(target)
     else:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from cacheapp.downloads import bell
-from cacheapp.downloads.ledger import Owner, is_orphan, mine
+from cacheapp.downloads.ledger import Owner, finish, is_orphan, mine
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.names import REFUSED
 from cacheapp.downloads.plan import Progress, Report
@@ -35,14 +35,29 @@ def ask_pause(job_id: UUID) -> bool:
 
 
 @transaction.atomic
-def pause(job_id: UUID, owner: Owner, reports: list[Report], progress: Progress, why: str) -> bool:
-    """Let go of a job whose run was stopped, to be gone on with; return whether it was ours."""
-    job = mine(job_id, owner).select_for_update().first()
+def pause(
+    job_id: UUID,
+    owner: Owner,
+    reports: list[Report],
+    progress: Progress,
+    why: str,
+    token: int | None = None,
+) -> JobState | None:
+    """Let go of a job whose run was stopped, to be gone on with; return its state from now on.
+
+    `None`: it is not ours, or another run's. Where it was asked meanwhile that the job be cancelled, it
+    ends: whoever asked was told that it would. One that is queued has no run to keep earlier ones
+    from naming files, so it is left to `ending.end`, and `None` is returned.
+    """
+    job = mine(job_id, owner, token).select_for_update().first()
     if job is None:
-        return False
+        return None
+    if job.cancel_asked:
+        is_queued = job.state == JobState.QUEUED
+        return None if is_queued else finish(job_id, owner, reports, progress, "", token)
     write(reports, grow(job_id))
     put_down(job, why, **dataclasses.asdict(progress))
-    return True
+    return JobState.PAUSED
 
 
 @transaction.atomic

@@ -55,6 +55,8 @@ class Pool(Generic[T]):
     It is never held during I/O, nor while a job's own lock is taken. Invariant: whoever makes work
     possible (a file, a later file that is due earlier, a higher limit) wakes a waiting thread;
     a thread waits no longer than until the next moment at which time alone makes work possible.
+    Invariant: `_alive` counts the threads that run or are being started, however they end; nothing
+    that a job raises ends one (`_tried`).
     """
 
     def __init__(
@@ -193,7 +195,7 @@ class Pool(Generic[T]):
         with self._changed:
             self._number += 1
             name = f"download-{self._number}"
-        if self._seats is not None and not self._seats.take():
+        if not self._has_seat():
             with self._changed:
                 self._alive -= left
             return False
@@ -210,6 +212,13 @@ class Pool(Generic[T]):
             return False
         return True
 
+    def _has_seat(self) -> bool:
+        try:
+            return self._seats is None or self._seats.take()
+        except OSError as exc:
+            logger.warning("no seat for a thread: %s", exc)
+            return False
+
     def _leave(self) -> None:
         if self._seats is not None:
             self._seats.give()
@@ -217,6 +226,10 @@ class Pool(Generic[T]):
     def _serve(self) -> None:
         try:
             self._work()
+        except BaseException:  # its seats cannot be asked for, say: `refill` starts another
+            with self._changed:
+                self._alive -= 1
+            logger.exception("a thread of the downloads has ended early")
         finally:
             self._leave()
 
@@ -227,14 +240,21 @@ class Pool(Generic[T]):
             if grow:
                 with contextlib.suppress(RuntimeError):
                     self._start(1)
-            began_s = clock.monotonic_s()
-            outcome: Tried | None = None
+            self._tried(job, host, file, buffer)
+            del taken, job, file
+
+    def _tried(self, job: Jobs[T], host: str, file: T, buffer: Buffer) -> None:
+        """Have a job try a file. Whatever it raises, there is no one above to hear of it."""
+        began_s = clock.monotonic_s()
+        outcome: Tried | None = None
+        try:
             try:
                 outcome = job.work(file, buffer)
             finally:
                 self._give_back(job, host, file, began_s, outcome)
-                del taken, file
-            job.worked()
+                job.worked()
+        except BaseException:
+            logger.exception("a try of %r broke; its thread goes on", job)
 
     def _take(self) -> tuple[Jobs[T], str, T, bool] | None:
         """Return the next file to fetch, and whether to start another thread; `None`: end this one."""

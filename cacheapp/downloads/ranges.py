@@ -115,6 +115,6 @@ def _moment(text: str | None) -> dt.datetime | None:
         return None
     try:
         found = parsedate_to_datetime(text)
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, OverflowError):
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)

@@ -10,7 +10,7 @@ when somebody asked for that, or when the program that ran it was stopped in ord
 disk, and nobody has to be alive for it. A file that waits for its next try is queued again. From
 the finished states there is one way on, and only on request: a late writer can never bring back what
 somebody else has ended. A file goes from queued straight to succeeded only where its whole file is
-found on disk after its worker was lost (`ledger.end_early`).
+found on disk after its worker was lost (`ledger.whole`).
 """
 
 from collections.abc import Mapping

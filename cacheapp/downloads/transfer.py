@@ -6,7 +6,9 @@ Invariants:
 - After `abort` has returned, no final name appears (`_lock` is held for the check and the rename).
 - A partial file holds bytes of the one representation that its name tells (`partial`): what is
   continued is proved by a strong validator (`ranges.judge`), everything else begins a new one.
-- The sums are of the bytes in the file that is renamed: counted and added as they are written.
+- The sums are of the bytes in the file that is renamed: counted and added as they are written. A
+  file that an earlier run left complete, without having checked it, is no exception: its sums are
+  told anew (`_tell_sums`), unless the order gave one.
 """
 
 import math
@@ -18,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from cacheapp import clock
 from cacheapp.downloads import connections
-from cacheapp.downloads.digests import sums_told
+from cacheapp.downloads.digests import Sum, sums_told
 from cacheapp.downloads.exchange import Answer, Asker
 from cacheapp.downloads.explanations import TransferAborted, TransferFailed, explained, printable
 from cacheapp.downloads.guards import Guard, UrlRefused
@@ -134,9 +136,7 @@ class Transfer:
     def discard(self) -> None:
         """Remove the partial file: the file is given up."""
         self._drop()
-        if self._leftover is not None:
-            self._leftover.path.unlink(missing_ok=True)
-            self._leftover = None
+        self._drop_leftover()
 
     def _drop(self) -> None:
         if self._part is not None:
@@ -173,7 +173,7 @@ class Transfer:
     def _fetch(self, asker: Asker, buffer: Buffer) -> Fetched:
         self._check()
         if self._leftover is not None and self._part is None:
-            self._take_over(self._leftover, buffer)
+            self._take_over(self._leftover, asker, buffer)
         if self._part is None or not (self._part.have and needs_nothing(self._part.have)):
             answer, part = self._ask(asker)
             whole = False
@@ -259,18 +259,47 @@ class Transfer:
                 part.sums += (told,)
         return part
 
-    def _take_over(self, left: Leftover, buffer: Buffer) -> None:
+    def _take_over(self, left: Leftover, asker: Asker, buffer: Buffer) -> None:
         """Copy what an earlier run left to a file of our own, and make its sums on the way."""
-        self._look_for_room(left.have.size)
         wanted, digest = self._wanted, self._limits.digest
+        sums = wanted.sums
+        if needs_nothing(left.have) and not sums:
+            told = self._tell_sums(left.have, asker)
+            if told is None:
+                self._drop_leftover()
+                return
+            sums = told
+        self._look_for_room(left.have.size)
         path = wanted.stem.path(left.have.total, left.have.validator)
         also = {"md5"} if wanted.etag else set()  # the next answer says whether its tag is one
-        part = self._part = Part(path, wanted.sums, digest=digest, also=also)
+        part = self._part = Part(path, sums, digest=digest, also=also)
         with left.path.open("rb", buffering=0) as file:
             part.store(lambda view: file.readinto(view) or 0, buffer.view(), self._hear)
         part.total, part.validator = left.have.total, left.have.validator
-        left.path.unlink()
-        self._leftover = None
+        self._drop_leftover()
+
+    def _tell_sums(self, have: Have, asker: Asker) -> tuple[Sum, ...] | None:
+        """Return the sums of a file that is complete on disk; `None` if it is no more what is there.
+
+        Only the head of an answer tells them all: its body is not read, but given up.
+        """
+        answer = asker.ask(self._wanted.url, {})
+        try:
+            if answer.status != _OK:
+                raise answer.failure()
+            headers, total = answer.headers, answer.announced()
+        finally:
+            answer.close()
+        tag = same_kind(have, headers.get("etag"), headers.get("last-modified"))
+        if tag != have.validator or total not in {None, have.total}:
+            return None
+        of_s3 = have.validator if self._wanted.etag else ""
+        return sums_told(headers, of_s3, of_all=True)
+
+    def _drop_leftover(self) -> None:
+        if self._leftover is not None:
+            self._leftover.path.unlink(missing_ok=True)
+            self._leftover = None
 
     def _hear(self, before: int, count: int) -> None:
         """Take note of a chunk that is about to be written."""

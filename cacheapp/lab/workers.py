@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -132,6 +132,24 @@ class Connection:
         self._http.close()
 
 
+@contextlib.contextmanager
+def _given_up_on_error(
+    connections: Iterable[Connection], barrier: threading.Barrier | None = None
+) -> Iterator[None]:
+    """End what threads wait for when this one is interrupted: leaving their pool waits for them.
+
+    They may not all have been started yet, and those that were would wait for the others.
+    """
+    try:
+        yield
+    except BaseException:
+        if barrier is not None:
+            barrier.abort()
+        for connection in connections:
+            connection.abort()
+        raise
+
+
 class Workers:
     """Connections to all `count` workers of a server, `per_worker` to each.
 
@@ -170,7 +188,7 @@ class Workers:
                 )
             batch = [Connection(self.url) for _ in range(4 * self.count * self.per_worker)]
             try:
-                with ThreadPoolExecutor(len(batch)) as pool:
+                with ThreadPoolExecutor(len(batch)) as pool, _given_up_on_error(batch):
                     list(pool.map(Connection.identify, batch))
             finally:
                 for connection in batch:
@@ -230,13 +248,8 @@ class Workers:
             barrier.wait(self.within_s)
             return work(number, connection)
 
-        with ThreadPoolExecutor(len(connections)) as pool:
-            try:
-                return list(pool.map(run, range(len(connections)), connections))
-            except BaseException:  # Ctrl-C, say: leaving the pool waits for its threads
-                for connection in connections:
-                    connection.abort()
-                raise
+        with ThreadPoolExecutor(len(connections)) as pool, _given_up_on_error(connections, barrier):
+            return list(pool.map(run, range(len(connections)), connections))
 
     def _all(self) -> list[Connection]:
         return [connection for group in self._held.values() for connection in group]

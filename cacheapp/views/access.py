@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -33,6 +34,8 @@ from cacheapp.conf import conf
 from cacheapp.grants import ApiToken
 from cacheapp.views.answers import BadRequest, P, View, json_errors
 from cacheapp.views.guard import SAFE_METHODS, admit
+
+logger = logging.getLogger(__name__)
 
 _CALLER = "cacheapp.caller"  # in META, where no header can put it: theirs begin with HTTP_
 _REALM = 'Bearer realm="cacheapp"'
@@ -101,7 +104,9 @@ def _or_busy(view: View[P]) -> View[P]:
         try:
             return view(request, *args, **kwargs)
         except OperationalError as exc:
-            message = f"the database does not answer: {exc}"
+            # What it says may name hosts and users, and who asks may not be known yet.
+            logger.warning("the database does not answer: %s", exc, extra={"event": "no_database"})
+            message = "the database does not answer; try again later"
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
     return answering

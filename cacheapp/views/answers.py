@@ -21,6 +21,7 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 
 PROBLEM = "application/problem+json"
 BODY_LIMIT_BYTES = 64 * 1024
+MOST_DIGITS = 1000
 _NESTING_LIMIT = 100  # far below where writing the value back would exhaust the stack
 
 
@@ -108,7 +109,8 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
     """Return the body's JSON object; raise `BadRequest` for anything else.
 
     The length is judged by `Content-Length` before a byte is read. Refused besides bad JSON: a
-    name twice in one object, `NaN` and infinities, text that is not UTF-8, nesting beyond reason.
+    name twice in one object, `NaN` and infinities, integers that no answer could show, text that is
+    not UTF-8, nesting beyond reason.
     """
     if request.content_type != "application/json":
         raise BadRequest(
@@ -121,6 +123,7 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
             body.decode("utf-8"),
             object_pairs_hook=_object,
             parse_float=_finite,
+            parse_int=_countable,
             parse_constant=_finite,
         )
         _refuse_nesting(found)
@@ -132,6 +135,13 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
             f"the body is a JSON {type(found).__name__}; expected an object: {{…}}",
         )
     return found
+
+
+def _countable(digits: str) -> int:
+    """Return an integer; Python turns none of more than 4,300 digits into text again."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits; expected at most {MOST_DIGITS}")
+    return int(digits)
 
 
 def _content_length(request: HttpRequest) -> int:

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -106,17 +105,6 @@ def _around(request: HttpRequest) -> dict[str, Any]:
         "user_name": user.get_username() if user is not None and user.is_authenticated else "",
         "login_url": resolve_url(settings.LOGIN_URL),
     }
-
-
-class SignIn(LoginView):
-    """Where pages send whoever is not known."""
-
-    template_name = "cacheapp/login.html"
-    redirect_authenticated_user = True
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer under the strict policy."""
-        return strict(super().dispatch(request, *args, **kwargs))
 
 
 def again_if_over(request: HttpRequest, response: HttpResponse, *, is_over: bool) -> HttpResponse:

@@ -83,7 +83,7 @@ def _place(given: str) -> tuple[dt.datetime, UUID]:
         created_at = dt.datetime.fromisoformat(moment)
         if created_at.tzinfo is None:
             raise ValueError(moment)  # noqa: TRY301
-        return created_at, UUID(job_id)
-    except ValueError as exc:
+        return created_at.astimezone(dt.UTC), UUID(job_id)
+    except (ValueError, OverflowError) as exc:  # a zone may lead out of all years
         message = f"after is {given[:20]!r}; expected what `next` of a page says"
         raise BadRequest(HTTPStatus.BAD_REQUEST, message) from exc

@@ -1,6 +1,7 @@
 """What was counted for each alias, and of downloads, over all processes of this host."""
 
 from http import HTTPStatus
+from typing import Any
 
 from django.core.cache import caches
 from django.http import HttpRequest
@@ -8,6 +9,7 @@ from django.http.response import HttpResponseBase
 
 from cacheapp.backends.shared import SharedCache
 from cacheapp.downloads import numbers
+from cacheapp.errors import CacheappError
 from cacheapp.lab.namespace import aliases
 from cacheapp.views.access import permitted
 from cacheapp.views.answers import allow_methods, answer
@@ -22,6 +24,14 @@ def stats(_request: HttpRequest) -> HttpResponseBase:
         HTTPStatus.OK,
         downloads=numbers.totals(),
         aliases={
-            alias: cache.stats() for alias, cache in found.items() if isinstance(cache, SharedCache)
+            alias: _stats(cache) for alias, cache in found.items() if isinstance(cache, SharedCache)
         },
     )
+
+
+def _stats(cache: SharedCache) -> dict[str, Any]:
+    """Return the counters of an alias, or why they cannot be had: the others are told all the same."""
+    try:
+        return dict(cache.stats())
+    except CacheappError as exc:
+        return {"error": str(exc)}

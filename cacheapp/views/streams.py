@@ -61,7 +61,7 @@ class _Places:
     def take(self) -> bool:
         """Return whether there was a place."""
         with self._lock:
-            if self._taken >= conf().download_streams:
+            if self._taken >= most_streams():
                 return False
             self._taken += 1
             return True
@@ -72,6 +72,13 @@ class _Places:
 
 
 _places = _Places()
+
+
+def most_streams() -> int:
+    """Return how many streams a worker tells at once: where its threads are known, one is left."""
+    settings = conf()
+    left = settings.download_streams if settings.threads is None else settings.threads - 1
+    return min(settings.download_streams, left)
 
 
 def end_streams_when(is_ending: Callable[[], bool]) -> None:
@@ -160,7 +167,7 @@ def answer_with_events(
     if not _places.take():
         raise BadRequest(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"this worker tells events to {conf().download_streams} clients already; ask again, or "
+            f"this worker tells events to {most_streams()} clients at most; ask again, or "
             f"GET {poll} now and then",
             headers={"Retry-After": str(_RETRY_AFTER_S)},
             poll=poll,

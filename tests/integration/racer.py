@@ -52,7 +52,7 @@ def take(job_id: str) -> bool:
 
 
 def pause(job_id: str) -> bool:
-    return pausing.pause(uuid.UUID(job_id), ME, [], Progress(), "")
+    return bool(pausing.pause(uuid.UUID(job_id), ME, [], Progress(), ""))
 
 
 def record(job_id: str, size: int) -> bool:

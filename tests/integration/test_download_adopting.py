@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import additions, adopting, ledger, rows
+from cacheapp.downloads import additions, adopting, ledger, rows, settling
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Plan, Progress, Report
+from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import FileState
+from tests.integration.download_parts import named, refuse_fences
 
 pytestmark = pytest.mark.django_db
 
@@ -142,17 +145,67 @@ def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
     assert not adopting.end_waiting(found, OTHER, [], "")
 
 
-@pytest.mark.parametrize(("cancel", "state"), [(False, "paused"), (True, "cancelled")])
-def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(
-    tmp_path: Path, state: str, *, cancel: bool
+def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
+    job: DownloadJob, plan: Plan
 ) -> None:
-    listed = additions.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+    """No job succeeds without a run; and to say so must not break its coordinator's look."""
+    assert ledger.ask_cancel(job.id)
+    assert adopting.adopt(_fresh(job), OTHER)
+    whole = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
+    assert adopting.end_waiting(_fresh(job), OTHER, whole, "")
+    assert (_fresh(job).state, _fresh(job).files_done) == ("cancelled", 4)
+
+
+def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
+    """Return a job whose process was killed after it had named one of two files."""
+    listed = additions.create("s3://files/x", "f" * 64, directory, 9, ME)
     plan = ledger.start(listed, ME, None, stream=True)
     assert plan is not None
-    if cancel:
-        ledger.ask_cancel(listed.id)
+    entries = [Entry(name, f"https://a/{name}", name) for name in "ab"]
+    assert additions.add(listed.id, ME, plan.token, Lot(entries, "", "b")) is not None
+    listed.refresh_from_db()
+    named(listed, "a", b"whole")
+    return _fresh(listed), plan
+
+
+def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> None:
+    listed, plan = _of_a_terminal(tmp_path / "to")
     seen = [_fresh(listed) for _ in range(2)]
     assert [adopting.settle(found, "process 1111 ended") for found in seen] == [True, False]
     found = _fresh(listed)
-    assert (found.state, found.error) == (state, "" if cancel else "process 1111 ended")
+    assert (found.state, found.error) == ("paused", "process 1111 ended")
     assert found.token > plan.token
+
+
+def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whole(
+    tmp_path: Path,
+) -> None:
+    listed, plan = _of_a_terminal(tmp_path / "to")
+    late = ledger.fence_of(listed, plan.token)
+    assert late is not None
+    assert ledger.ask_cancel(listed.id)
+    seen = [_fresh(listed) for _ in range(2)]
+    assert [settling.cancel(found) for found in seen] == [True, False]
+    assert (_fresh(listed).state, _states(listed)) == ("cancelled", ["succeeded", "cancelled"])
+    assert not late.stands()  # its process, if it was but suspended, names no file any more
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["a"]
+
+
+def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, _ = _of_a_terminal(tmp_path / "to")
+    assert ledger.ask_cancel(listed.id)
+    refuse_fences(monkeypatch)
+    assert settling.cancel(_fresh(listed))
+    assert _fresh(listed).state == "cancelled"
+
+
+def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, _ = _of_a_terminal(tmp_path / "to")
+    assert adopting.settle(listed, "process 1111 ended")
+    refuse_fences(monkeypatch)
+    assert ledger.ask_cancel(listed.id)
+    assert _fresh(listed).state == "cancelled"

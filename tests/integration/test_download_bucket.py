@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +12,11 @@ from botocore.session import Session
 from django.core.management import CommandError, call_command
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import s3_backends
+from pytest_django.fixtures import Settings
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cacheapp.downloads.bucket import Bucket
+from cacheapp.downloads.listing import Limited, Openings
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.sources import Entry, SourceRefused
 from cacheapp.lab.waiting import until
@@ -224,6 +227,30 @@ def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
             *("--endpoint", store.endpoint, "--json"),
         )
     assert DownloadJob.objects.get().state == "failed"
+
+
+def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neither region nor endpoint: both are botocore's to find, here in the environment.
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.endpoint)
+    buckets = {"s3://files/": {"anonymous": True}, "s3://nowhere/": {}}
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_BUCKETS": buckets}
+    opened = threading.Event()
+    openings = Openings(opened.set)
+
+    def take(source: str) -> Limited | None:
+        opened.clear()
+        job = DownloadJob(id=uuid.uuid4(), source=source, files_total=0)
+        assert openings.take(job) is None
+        assert opened.wait(60)
+        return openings.take(job)
+
+    found = take("s3://files/unplaced/")
+    assert found is not None
+    assert found.origin == store.endpoint
+    with pytest.raises(SourceRefused, match=r"finding s3://nowhere: .*NoSuchBucket"):
+        take("s3://nowhere/")
 
 
 @pytest.mark.parametrize(

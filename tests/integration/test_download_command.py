@@ -109,6 +109,21 @@ def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
     assert (tmp_path / "to" / "a").read_bytes() == body({})
 
 
+def test_a_file_that_would_be_a_folder_of_another_is_one_failed_file(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    names = ["a/b", "A", "a/c", "d"]
+    lines = [f"{origin.url}/file/{n}?n={n} {name}" for n, name in enumerate(names)]
+    (tmp_path / "list").write_text("\n".join(lines))
+    for _ in range(2):  # also as the same command tries again what failed
+        found = download(str(tmp_path / "list"), fails="1 of 4 files failed")
+        assert [it["error"] for it in found["errors"]] == [
+            "its name 'A' is a folder of another file"
+        ]
+        whole = [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
+        assert {str(path.relative_to(tmp_path / "to")) for path in whole} == {"a/b", "a/c", "d"}
+
+
 def test_without_digests_none_is_made(origin: Origin, download: Download) -> None:
     download(f"{origin.url}/file/a", "--no-digest")
     assert DownloadJob.objects.get().files.get().sha256 == ""

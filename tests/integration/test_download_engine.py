@@ -355,6 +355,53 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
     first.clean()
 
 
+def test_a_disk_that_says_no_fails_that_file_and_costs_no_thread(
+    origin: Origin, tmp_path: Path
+) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "loop").symlink_to("loop")
+    items = [(f"{origin.url}/file/{n}", f"loop/{n}") for n in range(3)]
+    pool: Pool[Fetch] = Pool(1)
+    directory = tmp_path / "job"
+    run = _run_of(
+        [*items, (f"{origin.url}/file/x", "x")], directory, pool, token=2, resumable=True, own=True
+    )
+    run.start()
+    reports = _ended(run)
+    assert {reports[f"loop/{n}"].error for n in range(3)} == {
+        "OSError: Too many levels of symbolic links"
+    }
+    assert reports["x"].state is FileState.SUCCEEDED
+    assert run.changes()[1] == Progress(1, 3, bytes_done=1000, bytes_total=1000)
+    assert origin.asked == [("GET", "/file/x")]
+    run.clean()
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_whatever_a_try_raises_is_the_report_of_its_file(
+    origin: Origin, tmp_path: Path, kind: type[BaseException]
+) -> None:
+    def sign(url: str) -> dict[str, str]:
+        if url.endswith("bad"):
+            raise kind("no")
+        return {}
+
+    items = tuple(
+        Item(number, number, f"{origin.url}/file/{name}", name)
+        for number, name in enumerate(("bad", "good"))
+    )
+    plan = Plan(uuid.uuid4(), tmp_path / "job", 1, frozenset([origin.url]), items)
+    run = Run(plan, LIMITS, lambda: None, Pool(1), sign)
+    run.start()
+    reports = _ended(run)
+    assert (reports["bad"].state, reports["bad"].error, reports["bad"].tries) == (
+        *(FileState.FAILED, f"internal error: {kind.__name__}", 1),
+    )
+    assert reports["good"].state is FileState.SUCCEEDED
+    run.clean()
+    assert {path.name for path in (tmp_path / "job").iterdir()} == {"good"}
+
+
 def test_what_a_run_does_at_the_moment_is_in_the_shared_cache(
     new_run: NewRun, settings: Settings
 ) -> None:

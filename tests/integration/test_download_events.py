@@ -1,5 +1,6 @@
 """Events of jobs that do not move; what moves is told under Gunicorn (tests/system)."""
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -165,6 +166,15 @@ def test_who_finds_no_place_is_told_to_ask_for_the_job_instead(
     assert answer["Content-Type"] == "application/problem+json"
     assert answer.json()["poll"] == path.removesuffix("/events")
     assert client.get(answer.json()["poll"]).status_code == 200
+
+
+def test_a_worker_keeps_one_of_its_threads_for_what_else_is_asked(
+    client: Client, settings: Settings
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 4, "THREADS": 2}
+    path = f"/api/downloads/{job_of(1, 'running').id}/events"
+    with contextlib.closing(client.get(path)):
+        assert client.get(path).status_code == 503
 
 
 def test_a_place_is_given_back_once_also_where_nothing_was_read(

@@ -168,6 +168,39 @@ def test_a_name_that_nobody_noted_is_of_a_power_cut_and_fetched_again(
     assert len(_files(tmp_path)["a"]) == 1000
 
 
+def test_a_file_whose_name_is_a_folder_of_another_fails_and_takes_nothing_away(
+    origin: Origin, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(OLD)  # whole, and recorded: it is not in the plan any more
+    run = _run(origin, tmp_path, 2, ["file/a"])
+    run.start()
+    report = _ended(run)["a"]
+    assert (report.state, report.error) == (
+        *(FileState.FAILED, "a exists already and was left as it is"),
+    )
+    run.clean()
+    assert (tmp_path / "a" / "b").read_bytes() == OLD
+
+
+def test_a_file_below_one_that_is_whole_fails_alone(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(OLD)
+    items = (
+        Item(0, 0, f"{origin.url}/file/0", "a/0"),
+        Item(1, 1, f"{origin.url}/file/1", "1"),
+    )
+    plan = Plan(
+        *(JOB, tmp_path, 1, frozenset([origin.url]), items), token=2, resumable=True, own=True
+    )
+    run = Run(plan, LIMITS, lambda: None, Pool(1))
+    run.start()
+    reports = _ended(run)
+    assert reports["a/0"].error == "a folder of its path is a file already"
+    assert reports["1"].state is FileState.SUCCEEDED
+    run.clean()
+    assert (tmp_path / "a").read_bytes() == OLD
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
 def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
     tmp_path: Path, order: tuple[int, ...]

@@ -116,6 +116,25 @@ def test_a_network_that_is_allowed_is_connected_to(origin: Origin, fetch: Fetch)
     assert fetch(f"{origin.url}/file/a", Guard(None, LOOPBACK)).size == 1000
 
 
+@pytest.mark.parametrize("trusted", [False, True], ids=["listed", "trusted"])
+def test_an_origin_that_is_named_by_an_ipv6_address_may_be_there(
+    origin: Origin, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
+) -> None:
+    port = int(origin.url.rpartition(":")[2])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved("127.0.0.1", port)])
+    host = "[fd00::1]" if trusted else "[::1]"  # not every machine has IPv6
+    named = frozenset([f"http://{host}:{port}"])
+    guard = Guard(None, trusted=named) if trusted else Guard(named)
+    assert fetch(f"http://{host}:{port}/file/a", guard).size == 1000
+
+
+def test_an_ipv6_address_that_is_not_named_is_refused(
+    origin: Origin, refusal: Callable[..., str]
+) -> None:
+    message = refusal("http://[fd00::2]:9/file/a", Guard(None))
+    assert message.startswith("[fd00::2]: address fd00::2 is private")
+
+
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
@@ -276,6 +295,21 @@ def test_over_tls_the_name_is_verified_and_the_address_checked(
         assert fetched.size == 300_000
         client.clear()
     assert (tmp_path / "name").read_bytes() == body({"bytes": "300000"})
+
+
+def test_what_tls_has_decrypted_beyond_a_body_does_not_reach_the_next_file(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    with Origin(_server_side(authority, "localhost")) as origin:
+        client = connections.client(threads=1)
+        # More than the reader's own buffer: what follows in the record stays with TLS.
+        for name, path in [("a", "/more/a?bytes=9000"), ("b", "/file/b")]:
+            what = Wanted(origin.url + path, tmp_path / name, Stem(tmp_path, JOB, 0, 1))
+            Transfer(what, Guard(None, LOOPBACK), Limits(10**7)).run(client, Buffer())
+        assert origin.connections == 2
+        client.clear()
+    assert (tmp_path / "a").read_bytes() == body({"bytes": "9000"})
+    assert (tmp_path / "b").read_bytes() == body({})
 
 
 @pytest.mark.parametrize("wrong", ["name", "authority"])

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import adopting, ledger, rows
+from cacheapp.downloads import additions, adopting, ledger, rows
+from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
+from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import FileState, JobState
 
 pytestmark = pytest.mark.django_db
@@ -147,3 +149,19 @@ def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> N
     DownloadJob.objects.update(state="failed")
     job.refresh_from_db()
     assert not ledger.is_orphan(job)
+
+
+def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path) -> None:
+    listed = additions.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+
+    def refused(*names: str) -> int:
+        lot = Lot([Entry(it, f"https://a/{it}", it) for it in names], "", "")
+        added = additions.add(listed.id, ME, listed.token, lot)
+        assert added is not None
+        return added.refused
+
+    assert refused("a", "b/c") == 0
+    many = [f"x{n}/y" for n in range(600)]  # more than are asked for at once
+    assert refused("A/1", "b/d", "b/c/e/f", *many) == 2
+    errors = listed.files.filter(state="failed").values_list("error", flat=True)
+    assert set(errors) == {"one of its folders is another file of the job"}

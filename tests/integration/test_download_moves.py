@@ -328,7 +328,14 @@ def test_files_come_page_by_page_in_their_order(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["after=x", "after=2026-01-01_x", "after=", f"after=2026-01-01_{uuid.UUID(int=1)}"]
+    "query",
+    [
+        "after=x",
+        "after=2026-01-01_x",
+        "after=",
+        f"after=2026-01-01_{uuid.UUID(int=1)}",
+        f"after=0001-01-01T00:00:00%2B23:59_{uuid.UUID(int=1)}",
+    ],
 )
 def test_a_place_that_no_page_named_is_refused(query: str, client: Client) -> None:
     found = client.get(f"/api/downloads?{query}")

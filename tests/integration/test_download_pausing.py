@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from django.test import TestCase
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import additions, adopting, ledger, pausing, rows
@@ -15,6 +16,7 @@ from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Plan, Progress, Report
 from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import FileState, JobState
+from tests.integration.download_parts import named
 
 pytestmark = pytest.mark.django_db
 
@@ -105,6 +107,76 @@ def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None
     assert _states(job) == ["succeeded", "cancelled", "failed", "cancelled"]
 
 
+def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, plan: Plan) -> None:
+    assert pausing.ask_pause(job.id)
+    assert ledger.ask_cancel(job.id)
+    done = [Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
+    found = pausing.pause(job.id, ME, done, Progress(1, 0, 5), "", plan.token)
+    assert found is JobState.CANCELLED
+    job.refresh_from_db()
+    assert (job.state, job.files_done) == ("cancelled", 1)
+    assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
+
+
+def test_a_queued_job_that_is_to_be_cancelled_is_not_paused(job: DownloadJob) -> None:
+    """It is ended where earlier runs can be shut out: at its owner's next look."""
+    assert pausing.ask_pause(job.id)
+    assert ledger.ask_cancel(job.id)
+    assert pausing.pause(job.id, ME, [], Progress(), "", job.token) is None
+    job.refresh_from_db()
+    assert (job.state, job.cancel_asked) == ("queued", True)
+
+
+def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_was_killed(
+    job: DownloadJob, plan: Plan, root: Path
+) -> None:
+    job.refresh_from_db()
+    named(job, "0.bin", b"whole")
+    assert pausing.ask_pause(job.id)
+    assert adopting.adopt(DownloadJob.objects.get(id=job.id), OTHER)
+    assert pausing.pause(job.id, OTHER, [], Progress(), "")
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        assert ledger.ask_cancel(job.id)
+    job.refresh_from_db()
+    assert (job.state, job.files_done) == ("cancelled", 1)
+    assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
+    assert [path.name for path in (root / str(job.id)).iterdir()] == ["0.bin"]
+
+
+def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_again(
+    job: DownloadJob, plan: Plan
+) -> None:
+    assert adopting.adopt(DownloadJob.objects.get(id=job.id), OTHER)
+    assert pausing.pause(job.id, OTHER, [], Progress(), "")
+    assert pausing.take(DownloadJob.objects.get(id=job.id), ME)
+    late = [Report(plan.items[0], FileState.FAILED, error="late")]
+    assert pausing.pause(job.id, ME, late, Progress(), "", plan.token) is None
+    assert ledger.finish(job.id, ME, late, Progress(), "late", plan.token) is None
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("queued", "")
+    assert _states(job) == ["queued"] * 4
+
+
+def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
+    plan = ledger.start(listed, ME, None, stream=True)
+    assert plan is not None
+    assert pausing.pause(listed.id, ME, [], Progress(), "", plan.token)
+    assert pausing.take(DownloadJob.objects.get(id=listed.id), ME)
+    assert additions.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a")) is None
+    assert not additions.listed_all(listed.id, ME, plan.token)
+    listed.refresh_from_db()
+    assert (listed.files_total, listed.listed_to, listed.listed_all) == (0, "", False)
+
+
+def test_a_listing_that_a_cancellation_cut_short_is_no_success(listed: DownloadJob) -> None:
+    ledger.start(listed, ME, None, stream=True)
+    added = additions.add(listed.id, ME, listed.token, Lot([_entry("a")], "", "a"))
+    assert added is not None
+    assert ledger.ask_cancel(listed.id)
+    done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
+    assert ledger.finish(listed.id, ME, done, Progress(1, 0, 1), "") is JobState.CANCELLED
+
+
 def test_the_failed_files_of_a_job_are_tried_again(
     job: DownloadJob, plan: Plan, root: Path
 ) -> None:
@@ -161,18 +233,6 @@ def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob)
     lot = Lot([_entry("c")], after="b", mark="c")
     assert additions.add(listed.id, OTHER, 0, lot) is None
     assert DownloadFile.objects.count() == 6
-
-
-def test_an_earlier_run_of_the_same_owner_adds_no_files(listed: DownloadJob) -> None:
-    ledger.start(listed, ME, None, stream=True)
-    early = listed.token
-    assert adopting.adopt(listed, OTHER)
-    listed.refresh_from_db()
-    assert adopting.adopt(listed, ME)
-    lot = Lot([_entry("a")], after="", mark="a")
-    assert additions.add(listed.id, ME, early, lot) is None
-    assert not additions.listed_all(listed.id, ME, early)
-    assert DownloadFile.objects.count() == 0
 
 
 def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:

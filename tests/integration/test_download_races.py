@@ -199,3 +199,16 @@ def test_an_order_is_taken_back_or_adopted_and_never_both(racers: list[Racer]) -
         answers = [racer.hear() for racer in racers]
         assert answers.count(True) == 1
         assert racers[0].do("exists", job) == (answers[1] or answers[3])
+
+
+def test_a_cancellation_that_was_accepted_is_kept_whatever_its_owner_does(
+    racers: list[Racer],
+) -> None:
+    for turn in range(ROUNDS):
+        owner, other = racers[0], racers[1]
+        job = owner.do("create")
+        both = [(owner, "pause"), (other, "ask_cancel")][:: 1 if turn % 2 else -1]
+        for racer, order in both:
+            racer.tell(order, job)
+        assert [owner.hear(), other.hear()] == [True, True]
+        assert other.do("show", job)["state"] == "cancelled"

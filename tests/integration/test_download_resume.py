@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,12 +198,82 @@ def test_an_old_date_is_a_validator_too(case: Case) -> None:
     case.assert_only(OLD)
 
 
-def test_a_file_that_was_whole_when_its_run_was_killed_is_not_asked_for(case: Case) -> None:
-    case.serve(Thing([V1]))
-    Stem(case.directory, JOB, 0, 1).path(SIZE, '"v1"').write_bytes(OLD)
+def _left_complete(case: Case, found: bytes, etag: str = '"v1"') -> None:
+    """Leave a file as a run that was killed before it had checked its sums."""
+    Stem(case.directory, JOB, 0, 1).path(SIZE, etag).write_bytes(found)
     next(case._tokens)  # noqa: SLF001 (the killed run had this one)
-    case.fetch(case.transfer())
+
+
+def test_a_file_that_was_complete_when_its_run_was_killed_is_not_fetched_again(case: Case) -> None:
+    never = threading.Event()  # no more than half of a body is sent
+    case.serve(Thing([V1], gate=never))
+    _left_complete(case, OLD)
+    assert case.fetch(case.transfer()).sha256 == hashlib.sha256(OLD).hexdigest()
+    assert case.ranges() == [None]  # for its sums; the body was given up
+    case.assert_only(OLD)
+    never.set()
+
+
+def test_a_complete_file_with_a_given_sum_is_not_asked_for(case: Case) -> None:
+    case.serve(Thing([V1]))
+    _left_complete(case, OLD)
+    case.fetch(case.transfer("", None, given_sha256(hashlib.sha256(OLD).hexdigest())))
     assert case.thing.asked == []
+    case.assert_only(OLD)
+
+
+MD5 = hashlib.md5(OLD, usedforsecurity=False)
+SHA256 = base64.b64encode(hashlib.sha256(OLD).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers", "teller"),
+    [
+        (f'"{MD5.hexdigest()}"', {}, "its ETag"),
+        ('"v1"', {"Content-MD5": base64.b64encode(MD5.digest()).decode()}, "Content-MD5"),
+        ('"v1"', {"Repr-Digest": f"sha-256=:{SHA256}:"}, "Repr-Digest"),
+        ('"v1"', {"x-amz-checksum-sha256": SHA256}, "x-amz-checksum-sha256"),
+    ],
+)
+def test_a_complete_file_with_wrong_bytes_is_found_out_by_every_sum_that_is_told(
+    case: Case, etag: str, headers: dict[str, str], teller: str
+) -> None:
+    case.serve(Thing([Version(OLD, etag, headers=headers)]))
+    _left_complete(case, b"\0" * SIZE, etag)  # as a power cut may
+    transfer = case.transfer(etag, SIZE)
+    assert f"{teller} says" in case.fetch_badly(transfer)
+    case.fetch(transfer)
+    assert case.ranges() == [None, None]
+    case.assert_only(OLD)
+
+
+def test_a_tag_of_an_encrypted_object_does_not_condemn_a_complete_file(case: Case) -> None:
+    etag = f'"{hashlib.md5(NEW, usedforsecurity=False).hexdigest()}"'
+    by_key = {"x-amz-server-side-encryption": "aws:kms"}
+    case.serve(Thing([Version(OLD, etag, headers=by_key)]))
+    _left_complete(case, OLD, etag)
+    case.fetch(case.transfer(etag, SIZE))
+    assert case.ranges() == [None]
+    case.assert_only(OLD)
+
+
+@pytest.mark.parametrize("size", [SIZE, CUT])
+def test_a_complete_file_of_an_object_that_was_replaced_is_fetched_as_it_is_now(
+    case: Case, size: int
+) -> None:
+    case.serve(Thing([Version(NEW[:size], '"v2"')]))
+    _left_complete(case, OLD)
+    case.fetch(case.transfer('"v1"', SIZE))
+    case.assert_only(NEW[:size])
+
+
+def test_a_complete_file_waits_for_an_origin_that_is_busy(case: Case) -> None:
+    case.serve(Thing([V1], refusals=["503 Service Unavailable"]))
+    _left_complete(case, OLD)
+    transfer = case.transfer()
+    assert case.fetch_badly(transfer) == "answered 503 Service Unavailable"
+    case.fetch(transfer)
+    assert case.ranges() == [None, None]
     case.assert_only(OLD)
 
 

@@ -189,6 +189,55 @@ def test_a_pool_with_threads_has_room_without_another_seat(path: Path, new_other
     pool.remove(job)
 
 
+class Broken(Endless):
+    """A job that raises whatever it is asked."""
+
+    def __init__(self, threads: int, kind: type[BaseException]) -> None:
+        super().__init__(threads)
+        self.kind = kind
+        self.tried: list[int] = []
+        self.told = 0
+
+    def work(self, file: int, buffer: Buffer) -> Tried:  # noqa: ARG002
+        self.tried.append(file)
+        raise self.kind("work")
+
+    def worked(self) -> None:
+        self.told += 1
+        raise self.kind("worked")
+
+
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
+def test_no_thread_ends_by_what_a_job_raises(path: Path, kind: type[BaseException]) -> None:
+    pool: Pool[int] = Pool(1, seats=seats(path, 1))
+    job = Broken(1, kind)
+    pool.add(job)
+    pool.feed(job, [("host", n) for n in range(3)])
+    until(lambda: job.told == 3, "all files to be tried")
+    assert job.tried == [0, 1, 2]
+    until(lambda: "threads=1/1 at_work=0" in repr(pool), "the thread to wait for more")
+    assert pool.waiting(job) == (0, 0)
+    pool.remove(job)
+
+
+class Faulty(Seats):
+    """Seats of a file system that fails after the first one."""
+
+    def is_to_give_up_one(self) -> bool:
+        raise OSError("the file system is gone")
+
+
+def test_a_thread_that_cannot_ask_for_its_seat_is_counted_no_longer(path: Path) -> None:
+    faulty = Faulty(path, 2)
+    pool: Pool[int] = Pool(2, seats=faulty)
+    job = Endless(2)
+    pool.add(job)
+    pool.feed(job, [("host", 1), ("host", 2)])
+    until(lambda: "threads=0/2" in repr(pool), "the threads to end")
+    until(lambda: _took(Seats(path, 2), 2) == 2, "their seats to be free")
+    pool.close(job)
+
+
 def test_without_a_place_for_the_file_threads_are_counted_for_this_process(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
     mine = Seats(tmp_path / "in-the-way" / "seats", 3)

@@ -93,6 +93,11 @@ def test_a_file_arrives_whole_under_its_name_alone(
     [
         ("/cut/a?bytes=100000", "broke off after 50000 bytes of 100000"),
         ("/chunked/a?cut=1", "broke off in the middle of its chunks"),
+        ("/chunked/a?end=0", "broke off in the middle of its chunks"),  # of 0005, perhaps
+        ("/chunked/a?end=0%0D", "broke off in the middle of its chunks"),
+        ("/chunked/a?end=0%0D%0A", "broke off in the middle of its chunks"),
+        ("/chunked/a?end=0%0D%0AX-A:+b%0D%0A", "broke off in the middle of its chunks"),
+        ("/chunked/a?end=-0%0D%0A%0D%0A", "a chunk's size is b'-0"),
         ("/unframed/a", "announces neither Content-Length nor chunks: a cut would go unseen"),
         ("/lengths/a?say=2000", "broke off after 1000 bytes of 2000"),
         (
@@ -120,9 +125,11 @@ def test_a_bad_answer_fails_with_the_reason_and_leaves_nothing(
 def test_more_than_announced_is_cut_and_does_not_reach_the_next_file(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
+    before = origin.connections
     assert new("/more/a").run(client, Buffer()).size == 1000
     (tmp_path / "name").unlink()
     assert new("/file/b?n=7").run(client, Buffer()).size == 1000
+    assert origin.connections == before + 2  # who has sent too much is not listened to again
     assert (tmp_path / "name").read_bytes() == body({"n": "7"})
 
 

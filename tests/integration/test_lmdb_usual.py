@@ -1,10 +1,11 @@
 """The short ways of LMDBCache, and the careful ones that they must be the same as."""
 
 import math
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import pytest
 from django.core.cache import caches
@@ -184,6 +185,27 @@ def test_what_keys_begin_with_may_be_changed(pair: Pair) -> None:
     cache.key_func = lambda key, prefix, version: f"{prefix}-{version}-{key}"
     cache.set("key", "three")
     assert SharedCache.get(cache, "key") == "three"
+
+
+@pytest.mark.parametrize("first", [b"\0", b"\xa0", b"\xff"])
+def test_no_unsigned_pickle_is_read_in_short_where_values_are_signed(
+    settings: Settings, tmp_path: Path, first: bytes
+) -> None:
+    cache = ours(settings, tmp_path, signed=True)
+    store = cast("Any", cache)._store  # noqa: SLF001 (what somebody else could have written)
+    store.set(cache.make_key("key"), first + pickle.dumps(_Told()), 100)
+    assert cache.get("key", "absent") == "absent"
+    assert _Told.told == []
+    assert cache.stats()["values_rejected"] == 1
+
+
+class _Told:
+    """Says that it was unpickled."""
+
+    told: ClassVar[list[str]] = []
+
+    def __reduce__(self) -> Any:
+        return self.told.append, ("unpickled",)
 
 
 class _Own(LMDBCache):

@@ -113,9 +113,9 @@ def test_w007_no_prefix_on_a_server(settings: Settings) -> None:
     assert _found() == {}
 
 
-def test_w009_streams_that_could_take_all_threads(settings: Settings) -> None:
+def test_w009_more_streams_than_threads(settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 8}
-    assert "streams could take all of them" in _found()["cacheapp.W009"]
+    assert "it has at most 7, so that one is left" in _found()["cacheapp.W009"]
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 7}
     assert _found() == {}
 

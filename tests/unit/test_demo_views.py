@@ -58,6 +58,7 @@ def stored(key: str = "k") -> Any:
         (b'{"value": ' + b"[" * 101 + b"]" * 101 + b"}", "nested more than 100"),
         (b'{"value": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not good JSON"),
         (b'{"value": ' + b"9" * 5000 + b"}", "not good JSON"),
+        (b'{"value": ' + b"9" * 1001 + b"}", "a number of 1001 digits; expected at most 1000"),
         (b'{"timeout": 5}', "'value' is missing"),
         (b'{"value": 1, "ttl": 5}', "'ttl' is not a field; expected value, timeout"),
         (b'{"value": 1, "timeout": -1}', "'timeout' is '-1'; expected seconds from 0"),

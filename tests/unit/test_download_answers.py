@@ -1,4 +1,4 @@
-"""The head of an answer, as a socket brings it."""
+"""An answer as a socket brings it: its head, and where its body ends."""
 
 import http.client
 import socket
@@ -55,6 +55,11 @@ def test_a_folded_line_belongs_to_the_one_before() -> None:
         pytest.param("HTTP/1.1 200 OK\nA : x\n\n", "line 'A : x'", id="space-before-colon"),
         pytest.param("HTTP/1.1 200 OK\n folded\n\n", "line 'folded'", id="fold-of-nothing"),
         pytest.param("HTTP/1.1 200 OK\nA: b\n", "the answer's head breaks off", id="cut"),
+        pytest.param("HTTP/1.1 200 OK\nA: b\r c\n\n", r"line 'A: b\r c'", id="lone-cr"),
+        pytest.param("HTTP/1.1 200 OK\nA: b\r\n\n", r"line 'A: b\r'", id="cr-at-the-end"),
+        pytest.param("HTTP/1.1 200 OK\nA: b\0\n\n", r"line 'A: b\x00'", id="nul"),
+        pytest.param("HTTP/1.1 200 OK\nA: b\n \x1b[0m\n\n", r"line ' \x1b[0m'", id="fold-of-esc"),
+        pytest.param("HTTP/1.1 200 OK\nA\x7f: b\n\n", r"line 'A\x7f: b'", id="delete-in-name"),
         pytest.param("HTTP/2 200 OK\n\n", "HTTP/2", id="another-protocol"),
         pytest.param("ICY 200 OK\n\n", "ICY", id="no-http"),
         pytest.param("HTTP/1.1 20x OK\n\n", "20x", id="no-status"),
@@ -86,6 +91,98 @@ def test_what_comes_after_the_last_chunk_is_bounded_too() -> None:
         pytest.raises(http.client.HTTPException, match="head has more than"),
     ):
         answer.read()
+
+
+CHUNKED = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
+
+
+def _read_all(answer: HTTPAnswer) -> bytes:
+    """Read as transfers do."""
+    found, buffer = b"", bytearray(64)
+    while count := answer.readinto(buffer):
+        found += buffer[:count]
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"5\r\nhello\r\n0\r\n\r\n", id="plain"),
+        pytest.param(b"0005\r\nhello\r\n0000\r\n\r\n", id="zeros-before"),
+        pytest.param(b"5 \r\nhello\r\n0  \r\n\r\n", id="spaces-behind"),
+        pytest.param(b'5;a=b; c="0"\r\nhello\r\n0;d\r\n\r\n', id="extensions"),
+        pytest.param(b"2\nhe\r\n3\nllo\r\n0\n\n", id="line-feeds-alone"),
+        pytest.param(b"5\r\nhello\r\n0\r\nX-A: b\r\nX-B: c\r\n\r\n", id="trailer"),
+    ],
+)
+def test_a_chunked_body_ends_with_its_last_chunk(body: bytes) -> None:
+    with _answer(CHUNKED, body=body) as answer:
+        assert _read_all(answer) == b"hello"
+        assert not answer.has_surplus
+
+
+@pytest.mark.parametrize("whole", [b"0005\r\nhello\r\n0005;a=b\r\nthere\r\n0\r\nX-A: b\r\n\r\n"])
+def test_a_chunked_body_that_is_cut_anywhere_is_never_whole(whole: bytes) -> None:
+    for length in range(len(whole)):
+        with (
+            _answer(CHUNKED, body=whole[:length]) as answer,
+            pytest.raises(http.client.IncompleteRead),
+        ):
+            _read_all(answer)
+    with _answer(CHUNKED, body=whole) as answer:
+        assert _read_all(answer) == b"hellothere"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"5\r\nhelloXX0\r\n\r\n", "a chunk ends with b'XX'; expected CR LF"),
+        (b"5\r\nhello\n\n0\r\n\r\n", r"a chunk ends with b'\n\n'; expected CR LF"),
+        (b"0x5\r\nhello\r\n0\r\n\r\n", r"a chunk's size is b'0x5\r\n'; expected hex digits"),
+        (b"1_0\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n", "a chunk's size is b'1_0"),
+        (b"-0\r\n\r\n", "a chunk's size is b'-0"),
+        (b"+5\r\nhello\r\n0\r\n\r\n", "a chunk's size is b'+5"),
+        (b" 5\r\nhello\r\n0\r\n\r\n", "a chunk's size is b' 5"),
+        (b"\r\n\r\n", r"a chunk's size is b'\r\n'"),
+        (b"0" * 17 + b"\r\n\r\n", "a chunk's size is b'00000000000000000"),
+        (b"0;\r0\r\n\r\n", r"a chunk's size is b'0;\r0\r\n'"),
+        (b"5;" + b"x" * 70_000 + b"\r\nhello\r\n0\r\n\r\n", "a chunk's size is b'5;xxx"),
+    ],
+    ids=lambda value: repr(value[:9]) if isinstance(value, bytes) else "",
+)
+def test_what_is_no_chunk_is_refused(body: bytes, message: str) -> None:
+    with (
+        _answer(CHUNKED, body=body) as answer,
+        pytest.raises(http.client.HTTPException) as caught,
+    ):
+        _read_all(answer)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        pytest.param("HTTP/1.1 200 OK\nContent-Length: 5\n\n", b"hello", id="length"),
+        pytest.param("HTTP/1.1 200 OK\nContent-Length: 0\n\n", b"", id="empty"),
+        pytest.param(CHUNKED, b"5\r\nhello\r\n0\r\n\r\n", id="chunks"),
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b"H", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_what_was_read_ahead_of_the_end_is_noticed(text: str, body: bytes, more: bytes) -> None:
+    with _answer(text, body=body + more) as answer:
+        _read_all(answer)
+        assert answer.has_surplus is bool(more)
+
+
+def test_looking_for_a_surplus_waits_for_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(30)
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        with HTTPAnswer(ours, method="GET") as answer:
+            answer.begin()
+            assert _read_all(answer) == b"hello"  # and the server keeps the connection open
+            assert not answer.has_surplus
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,24 @@ def test_a_redirect_elsewhere_is_refused(location: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("//evil.net/a?X-Amz-Signature=secret", "redirected to '//evil.net/a?...': "),
+        ("//evil.net/a#access_token=secret?x", "redirected to '//evil.net/a#...': "),
+        ("//evil.net/a?\n&token=secret", "redirected to '//evil.net/a?...': "),
+        ("https://user:secret@x/@b", "redirected to 'https://...@x/@b': "),
+        ("//a:secret@[", "redirected to '//...@[', which is no URL"),
+        ("/" + "a" * 5000 + "?secret", f"redirected to '/{'a' * 199}': "),
+    ],
+)
+def test_a_refused_redirect_shows_no_secrets(location: str, shown: str) -> None:
+    with pytest.raises(UrlRefused) as caught:
+        GUARD.follow(take_apart("https://files.example.com/dir/a"), location)
+    assert str(caught.value).startswith(shown)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "origin",
     ["http://Example.com", "https://example.com:443/", "http://127.0.0.1:81", "http://[::1]:9000"],
 )

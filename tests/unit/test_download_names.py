@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cacheapp.downloads.names import MAX_BYTES, folded, plan_names, safe_name
+from cacheapp.downloads.names import MAX_BYTES, blocked, folded, numbered, plan_names, safe_name
 
 ORIGIN = "https://files.example.com/"
 
@@ -71,6 +71,24 @@ def test_names_that_some_file_system_takes_for_one_get_numbers() -> None:
     assert plan_names(ORIGIN + path for path in paths) == [
         *("a.txt", "a-2.txt", "A-3.TXT", "a-2-2.txt", "\uff41-4.txt", "straße", "STRASSE-2"),
     ]
+
+
+def test_names_that_are_folders_of_others_are_told() -> None:
+    names = ["a", "a/b/c", "a-b", "A/B", "", "d", "e/f", "a/b-c", "e", "d-2/x"]
+    found = {name for name, reason in zip(names, blocked(names), strict=True) if reason}
+    assert found == {"a", "A/B", "e"}
+    assert blocked(["x/y", "X"])[1] == "its name 'X' is a folder of another file"
+
+
+@NO_CLOCK
+@given(st.lists(st.text("abA/", min_size=1, max_size=7), max_size=12))
+def test_of_what_is_left_no_name_is_a_folder_of_another(wished: list[str]) -> None:
+    names = numbered("/".join(filter(None, name.split("/"))) or "x" for name in wished)
+    reasons = blocked(names)
+    left = [folded(name) for name, reason in zip(names, reasons, strict=True) if not reason]
+    assert not [name for name in left for other in left if other.startswith(name + "/")]
+    blamed = [folded(name) for name, reason in zip(names, reasons, strict=True) if reason]
+    assert all(any(folded(other).startswith(f"{name}/") for other in names) for name in blamed)
 
 
 def test_the_names_of_many_equal_urls_are_planned_quickly_and_differ() -> None:

@@ -81,9 +81,9 @@ SHA256 = "ab" * 32
 
 
 def test_a_manifest_names_files_with_sums_and_names() -> None:
-    order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a x"})
+    order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a y"})
     assert order.urls == (URL + "a", URL + "c", URL + "a")
-    assert order.names == ("x/b.txt", "c", "x")
+    assert order.names == ("x/b.txt", "c", "y")
     assert order.sums == (SHA256, "", "")
 
 
@@ -94,6 +94,13 @@ def test_every_wrong_line_of_a_manifest_is_named() -> None:
     ]
     assert "origin https://evil.net:443 is not allowed" in problems[1]["error"]
     assert "it would lead elsewhere" in problems[2]["error"]
+
+
+def test_a_manifest_gives_no_file_the_name_of_a_folder() -> None:
+    problems = _problems({"manifest": f"{URL}1 a/b\n# no file\n{URL}2 A\n{URL}3 a-b\n{URL}4 c/d"})
+    assert problems == [
+        {"field": "manifest line 3", "error": "its name 'A' is a folder of another file"}
+    ]
 
 
 @pytest.mark.parametrize(

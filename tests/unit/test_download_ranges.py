@@ -115,6 +115,12 @@ def test_where_nobody_says_the_length_a_cut_would_go_unseen() -> None:
         pytest.param(None, OLD, None, None, id="sent-at-an-unknown-time"),
         pytest.param(None, NOW, OLD, None, id="from-the-future"),
         pytest.param(None, "yesterday", NOW, None, id="no-date"),
+        pytest.param(
+            *(None, "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", NOW, None), id="huge-year"
+        ),
+        pytest.param(
+            *(None, OLD, "Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None), id="huge-zone"
+        ),
         pytest.param(None, None, None, None, id="nothing"),
     ],
 )

@@ -143,6 +143,8 @@ def test_retry_after_is_honoured_up_to_a_cap() -> None:
         ("-5", None),
         ("1.5", None),
         ("soon", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None),
         ("", None),
         (None, None),
     ],

@@ -32,6 +32,7 @@ _look = struct.Struct("<H6xd8xQB").unpack_from
 _BODY_AT = HEAD_BYTES + 1
 _PLAIN = FORMAT | PLAIN << 8
 _LONGEST = SPACE_BYTES + MEMCACHE_MAX_KEY_LENGTH  # so has the key no more characters, nor bytes
+_NO_BYTE = -1
 _SHORT = 4096  # bytes that are sooner copied than viewed
 _FOR_EVER_S = int(FOR_EVER_S)  # two integers are compared in a third of the time
 _OF_KEYS = frozenset(["key_func", "key_prefix", "version"])
@@ -55,7 +56,8 @@ class UsualCases(SharedCache):
         self._space: bytes = b"" if refused else store.names.space
         self._look_at_keys()
         self._loads, self._dumps = self._codec.loads, self._codec.dumps
-        self._plain = ord(self._codec.unsigned_head or b"\0")  # of no payload: none is short then
+        head = self._codec.unsigned_head
+        self._plain = head[0] if head else _NO_BYTE  # signed values are never read in short
         self._bare = self._codec.bare
 
     def __setattr__(self, attribute: str, value: Any) -> None:
