@@ -164,4 +164,4 @@ def close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 def listing(*functions: Callable[..., Any]) -> str:
     """Return the source of what is timed, as it stands."""
-    return "\n\n".join(inspect.getsource(function).strip() for function in functions) + "\n"
+    return "\n\n\n".join(inspect.getsource(function).strip() for function in functions) + "\n"
