@@ -5,6 +5,7 @@ for the same address again with `HX-Request`, and gets the part of the page that
 """
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from http import HTTPStatus
@@ -21,6 +22,8 @@ from django.utils.cache import patch_vary_headers
 
 from cacheapp.views.access import permitted
 from cacheapp.views.answers import P, View
+
+logger = logging.getLogger(__name__)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -54,7 +57,9 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
             except Http404 as exc:
                 response = refusal(request, HTTPStatus.NOT_FOUND, str(exc))
             except OperationalError as exc:
-                message = f"The database does not answer: {exc}"
+                # What it says may name hosts and users, and who asks may not be known yet.
+                logger.warning("no page, no database: %s", exc, extra={"event": "no_database"})
+                message = "The database does not answer; try again later."
                 response = refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
             return strict(response)
 
