@@ -1,19 +1,23 @@
 """An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
 
-`/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros (`?rate=`: so many bytes a second);
+`/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros (`?rate=`: so many bytes a second, on
+Linux, for the whole connection);
 `/files?list-type=2&prefix=…` lists `count` of them as S3 does, a thousand to a page. It prints its
 address, and ends with its input.
 """
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 _PAGE = 1000
+_MAX_PACING_RATE = 47  # SO_MAX_PACING_RATE of Linux, which Python has no name for
 _BLOCK = bytes(256 * 1024)
 
 
@@ -61,8 +65,9 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
             continue
         left = int(size)
         if "rate" in (query := parse_qs(parts.query)):
-            await _paced(writer, left, int(query["rate"][0]))
-            continue
+            # By the kernel, packet by packet, as on a slow network: bursts would be of our making.
+            rate = struct.pack("@Q", int(query["rate"][0]))
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
         if left <= len(_BLOCK):
             writer.write(_BLOCK[:left])
             left = 0
@@ -74,18 +79,6 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
             await writer.drain()
             with zeros.open("rb") as file:
                 await loop.sendfile(writer.transport, file, 0, left)
-
-
-async def _paced(writer: asyncio.StreamWriter, left: int, rate: int) -> None:
-    loop = asyncio.get_running_loop()
-    began_s, sent = loop.time(), 0
-    while left:
-        block = _BLOCK[:left]
-        writer.write(block)
-        await writer.drain()
-        left -= len(block)
-        sent += len(block)
-        await asyncio.sleep(max(0.0, began_s + sent / rate - loop.time()))
 
 
 async def _serve(certificate: str | None) -> None:

@@ -160,6 +160,7 @@ class _Cuttable(HTTPConnection):
         answer = HTTPAnswer(self.sock, method="GET")
         try:
             answer.begin()
+            answer.gather(self.sock, read_s)
         except BaseException:
             answer.close()
             raise

@@ -1,11 +1,19 @@
 """An answer as a socket brings it: its head, and where its body ends."""
 
+import array
+import fcntl
 import http.client
 import socket
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from cacheapp.downloads.answers import HEAD_BYTES, HTTPAnswer
+from cacheapp.lab.waiting import until
 
 
 def _answer(text: str, *, body: bytes = b"") -> HTTPAnswer:
@@ -214,3 +222,94 @@ def test_an_old_server_keeps_a_connection_only_if_it_says_so(said: str, *, close
 def test_an_answer_without_a_body_has_none_whatever_it_announces() -> None:
     with _answer("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n") as answer:
         assert answer.length == 0
+
+
+@pytest.fixture
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return both ends of a connection by TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def _begun(ours: socket.socket, silence_s: float) -> HTTPAnswer:
+    ours.settimeout(silence_s)
+    answer = HTTPAnswer(ours, method="GET")
+    answer.begin()
+    answer.gather(ours, silence_s)
+    return answer
+
+
+def _unread(sock: socket.socket) -> int:
+    found = array.array("i", [0])
+    fcntl.ioctl(sock, termios.FIONREAD, found)
+    return found[0]
+
+
+@pytest.mark.parametrize("size", [65_537, 200_000, 262_144])
+@pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
+def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
+    connected: tuple[socket.socket, socket.socket], size: int, *, chunked: bool
+) -> None:
+    ours, theirs = connected
+    body = bytes(n % 251 for n in range(size))
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    theirs.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+    theirs.sendall(f"{size:x}\r\n".encode() if chunked else b"")
+    answer = _begun(ours, 30)
+
+    def send() -> None:
+        for at in range(0, size, 10_000):
+            theirs.sendall(body[at : at + 10_000])
+            until(lambda: not _unread(ours), "all to be taken")
+        theirs.sendall(b"\r\n0\r\n\r\n" if chunked else b"")
+
+    calls = 0
+
+    def count(_frame: object, event: str, called: Any) -> None:
+        nonlocal calls
+        calls += event == "c_call" and called.__name__ == "recv_into"
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    view = memoryview(bytearray(2**18))
+    sys.setprofile(count)
+    try:
+        found = answer.readinto(view)
+        ended = answer.readinto(view[found:]) if found < len(view) else 0
+    finally:
+        sys.setprofile(None)
+    sender.join()
+    with answer:
+        assert (found, ended, bytes(view[:found]) == body) == (size, 0, True)
+        assert calls <= 4  # of 7 to 27 pieces; the last bit may come with what is read ahead
+
+
+@pytest.mark.parametrize("silence_s", [0.1, 0.8])
+def test_silence_in_a_long_body_is_noticed_and_what_came_before_was_read(
+    connected: tuple[socket.socket, socket.socket], silence_s: float
+) -> None:
+    ours, theirs = connected
+    theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
+    with _begun(ours, silence_s) as answer, pytest.raises(TimeoutError):
+        answer.readinto(memoryview(bytearray(2**18)))
+    assert _unread(ours) == 0
+
+
+def test_a_cut_wakes_whoever_waits_for_a_long_body(
+    connected: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = connected
+    theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
+    found: list[int] = []
+    with _begun(ours, 3600) as answer:
+        view = memoryview(bytearray(2**18))
+        reader = threading.Thread(target=lambda: found.append(answer.readinto(view)))
+        reader.start()
+        until(lambda: not _unread(ours), "all to be taken")
+        ours.shutdown(socket.SHUT_RDWR)
+        reader.join(10)
+        assert not reader.is_alive()
+    assert found == [100_000]
