@@ -63,7 +63,7 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]
     rate = RATE // THREADS
     urls = [f"{origin}/files/{size}/0/1/{n}.bin?rate={rate}" for n in range(THREADS)]
     job = site.order(pid, urls, THREADS)
-    until(lambda: site.look(job)["state"] == "running", "the job to run", 10)
+    until(lambda: site.look(job).get("bytes_done"), "the job's first bytes", 10)
     busy = [quick.ask("GET", "/api/worker")[0] for _ in range(calls)]
     if site.look(job)["state"] != "running" and smaller == 1:
         raise RuntimeError("the job ended before the requests did")

@@ -237,6 +237,15 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
+def prepare() -> None:
+    """Load the certificates now: the first job would hold up its worker's requests with it.
+
+    OpenSSL reads them with the interpreter lock held. What is wrong with them is the first job's to say.
+    """
+    with contextlib.suppress(OSError):
+        _tls()
+
+
 def forget_tls() -> None:
     """Have the next client load the certificates anew."""
     _tls.cache_clear()

@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf, state_dir
-from cacheapp.downloads import adopting, ledger, live, numbers, pausing, pruning
+from cacheapp.downloads import adopting, connections, ledger, live, numbers, pausing, pruning
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.bell import Ear
 from cacheapp.downloads.engine import LOST, Fetch, Run
@@ -126,6 +126,7 @@ class Host:
         return True
 
     def _coordinate(self) -> None:
+        connections.prepare()
         busy = True
         while not self._closed:
             self._rest(busy=busy)
