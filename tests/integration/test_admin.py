@@ -15,6 +15,7 @@ from cacheapp.downloads import ledger
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
 from cacheapp.downloads.order import Order
+from cacheapp.views.sign_in import ATTEMPTS, PER_S
 
 pytestmark = pytest.mark.django_db
 
@@ -136,3 +137,30 @@ def test_people_sign_in_and_come_back_to_where_they_wanted() -> None:
     answer = client.post("/login/", {**form, "csrfmiddlewaretoken": token})
     assert (answer.status_code, answer["Location"]) == (302, "/api/")
     assert client.post("/login/", {**form, "next": "https://evil.net/"}).status_code == 403
+
+
+def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door() -> None:
+    User.objects.create_user("bert", password="long enough to be one", is_staff=True)  # noqa: S106
+    client = Client(SERVER_NAME="testserver")
+    wrong = {"username": "bert", "password": "a guess"}
+    doors = ["/login/", "/admin/login/"]
+    found = [client.post(doors[n % 2], wrong).status_code for n in range(ATTEMPTS + 1)]
+    assert found == [200] * ATTEMPTS + [429]
+    refused = client.post("/login/", {**wrong, "password": "long enough to be one"})
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= PER_S
+    assert "Too many attempts to sign in by this name" in refused.content.decode()
+    assert "default-src 'none'" in refused["Content-Security-Policy"]
+    assert client.get("/login/").status_code == 200
+    elsewhere = Client(SERVER_NAME="testserver", REMOTE_ADDR="192.0.2.7")
+    assert elsewhere.post("/login/", {**wrong, "password": "long enough to be one"})[
+        "Location"
+    ].startswith("/")
+    assert client.post("/login/", {**wrong, "username": "somebody else"}).status_code == 200
+
+
+def test_people_sign_in_where_the_server_knows_no_address() -> None:
+    User.objects.create_user("carl", password="long enough to be one")  # noqa: S106 (made up)
+    client = Client(SERVER_NAME="testserver", REMOTE_ADDR="")
+    form = {"username": "carl", "password": "long enough to be one"}
+    assert client.post("/login/", form).status_code == 302
