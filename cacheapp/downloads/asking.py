@@ -31,8 +31,13 @@ def pause(job: DownloadJob) -> bool:
 
 
 def cancel(job: DownloadJob) -> bool:
-    """Have a job end; as `pause`."""
-    if ledger.ask_cancel(job.id):
+    """Have a job end; as `pause`. `NotNow` too, where what it left on the disk cannot be shut out."""
+    try:
+        asked = ledger.ask_cancel(job.id)
+    except OSError as exc:  # of a paused one, whose runs must name no file after the end
+        message = f"its directory cannot be written ({exc.strerror}), and so it stays as it is"
+        raise NotNow(message) from exc
+    if asked:
         _wake_owner(job)
         if job.state == JobState.QUEUED and job.owner is None:
             _end_unowned(job)

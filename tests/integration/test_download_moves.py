@@ -105,6 +105,23 @@ def test_a_move_is_asked_for_is_so_already_or_conflicts(
         assert found["Content-Type"] == "application/problem+json"
 
 
+def test_a_cancel_that_cannot_shut_out_earlier_runs_changes_nothing_and_says_why(
+    post: Post, tmp_path: Path
+) -> None:
+    job = job_in("paused")
+    directory = tmp_path / "downloads" / str(job.id)
+    (directory / f".{job.id.hex[:12]}.{job.token}").mkdir(parents=True)
+    in_the_way = directory / f".{job.id.hex[:12]}.{job.token + 1}"
+    in_the_way.write_text("a file where the next run's directory is to be")
+    found = post(f"/api/downloads/{job.id}/cancel")
+    assert (found.status_code, found.json()["state"]) == (409, "paused")
+    assert "its directory cannot be written (Not a directory)" in found.json()["detail"]
+    job.refresh_from_db()
+    assert (job.state, job.token) == ("paused", job_in("paused").token)
+    in_the_way.unlink()
+    assert post(f"/api/downloads/{job.id}/cancel").json()["state"] == "cancelled"
+
+
 def test_a_paused_job_is_cancelled_at_once(post: Post) -> None:
     job = job_in("paused")
     assert post(f"/api/downloads/{job.id}/cancel").json()["state"] == "cancelled"
