@@ -78,11 +78,6 @@ class Bucket:
         url = self._client.generate_presigned_url("get_object", Params=wanted)
         return str(url.partition("?")[0]).removesuffix("key")
 
-    @property
-    def origin(self) -> str | None:
-        """The one origin that the objects are asked for at; `None` while that may change."""
-        return take_apart(self._base).origin if self._is_placed else None
-
     def sign(self, url: str) -> Mapping[str, str]:
         """Return the headers that prove who asks; made for each request, as they soon expire."""
         if self._credentials is None:
@@ -112,18 +107,20 @@ class Bucket:
         except Exception as exc:  # as above
             raise ListingFailed(f"listing {_SCHEME}{self._bucket}/{self._prefix}: {exc}") from exc
 
-    def find_place(self) -> None:
-        """Learn the bucket's region, where neither the caller nor a listing has told it."""
-        if self._is_placed:
-            return
+    def find_place(self) -> str:
+        """Return the one origin that the objects are asked for at.
+
+        The bucket's region is learnt first, where neither the caller nor a listing has told it.
+        """
         wanted = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
-        with self._place:
-            if self._is_placed:
-                return
-            try:
-                self._follow_region(self._client.list_objects_v2(**wanted))
-            except Exception as exc:  # as above
-                raise ListingFailed(f"finding {_SCHEME}{self._bucket}: {exc}") from exc
+        if not self._is_placed:
+            with self._place:
+                try:
+                    if not self._is_placed:
+                        self._follow_region(self._client.list_objects_v2(**wanted))
+                except Exception as exc:  # as above
+                    raise ListingFailed(f"finding {_SCHEME}{self._bucket}: {exc}") from exc
+        return take_apart(self._base).origin
 
     def _follow_region(self, page: Mapping[str, Any]) -> None:
         """Ask and sign for the region where the bucket is: botocore has been sent there by now."""

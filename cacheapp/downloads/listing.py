@@ -25,12 +25,13 @@ class Limited:
     """A bucket of which a job takes so many files, and no more."""
 
     def __init__(self, bucket: Bucket, room: int) -> None:
+        """`origin` is where its objects are, and nowhere else. Raise `SourceRefused`."""
+        self.origin = bucket.find_place()
         self._bucket = bucket
         self._room = room
         self.identity = bucket.identity
         self.sign = bucket.sign
         self.trusted = bucket.trusted
-        self.origin = bucket.origin
 
     def entries(self, after: str = "") -> Iterator[Entry | str]:
         """Yield as the bucket does; raise `SourceRefused` where there are more."""
@@ -103,5 +104,4 @@ def _limited(job: DownloadJob) -> Limited:
     bucket = Bucket(
         job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
     )
-    bucket.find_place()  # before anything is fetched: its files may come from there alone
     return Limited(bucket, settings.download_max_files - job.files_total)

@@ -141,7 +141,7 @@ class Starter:
     def _run(self, plan: Plan, source: Limited | None) -> Run:
         settings = conf()
         if source is not None:
-            origins = None if source.origin is None else source.trusted | {source.origin}
+            origins = source.trusted | {source.origin}
             plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
         limits = Limits(
             max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
