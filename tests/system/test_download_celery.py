@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cacheapp import clock
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import until
 from tests.objects import Thing, Version
@@ -18,19 +19,27 @@ from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloading import ROOT, Site, expected, migrate, paths
 
+WORK = """
+import sys, project.celery as c
+if float(sys.argv[1]):
+    c.app.conf.broker_transport_options = {"visibility_timeout": float(sys.argv[1])}
+c.app.worker_main(sys.argv[2:])
+"""
+VISIBLE_AGAIN_S = 2.0
 SEND = "import sys, project.celery as c; c.app.send_task('cacheapp.run_download', [sys.argv[1]])"
 
 
 class CeleryWorker:
     """A real worker with two processes of its own."""
 
-    def __init__(self, env: dict[str, str], log: Path) -> None:
-        self._env, self._log = env, log
+    def __init__(self, env: dict[str, str], log: Path, visible_again_s: float = 0.0) -> None:
+        """`visible_again_s`: after it the broker gives out anew what nobody has acknowledged."""
+        self._env, self._log, self._visible_again_s = env, log, visible_again_s
         self.start()
 
     def start(self) -> None:
         """Begin, with a new log; return when it takes tasks."""
-        command = [sys.executable, "-m", "celery", "--app", "project.celery", "worker"]
+        command = [sys.executable, "-c", WORK, str(self._visible_again_s), "worker"]
         options = ["--pool", "prefork", "--concurrency", "2", "--without-mingle"]
         with self._log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -61,6 +70,11 @@ class CeleryWorker:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise
+
+    def kill(self) -> None:
+        """End it with all its processes: it gives nothing back."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +182,44 @@ def test_a_worker_that_ends_hands_its_job_to_the_next(
     finally:
         second.stop()
         celery.start()
+
+
+def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
+    site: Site, celery: CeleryWorker, env: dict[str, str], tmp_path: Path
+) -> None:
+    thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
+    site.origin.things["given-out-again"] = thing
+    celery.stop()
+    began = [CeleryWorker(env, tmp_path / "first", visible_again_s=VISIBLE_AGAIN_S)]
+    try:
+        job = order(site, [*paths(5, 1000), "/thing/given-out-again"], threads=2)
+        until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+        wait_for_the_broker()
+        # A worker that starts looks for what is overdue; one that runs does so every 100 s.
+        began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
+        over = f"job {job['id']}: task over: another runs it"
+        until(lambda: any(over in it.output() for it in began), "it to be given out twice", 60)
+        until(lambda: any("Retry in 12" in it.output() for it in began), "the second to wait", 60)
+        before = site.look(job)
+        while began:
+            began.pop().kill()
+        wait_for_the_broker()
+        began.append(CeleryWorker(env, tmp_path / "third", visible_again_s=VISIBLE_AGAIN_S))
+        found = site.wait_for_state(job, "succeeded")
+        assert found["owner_pid"] in began[0].pids
+        assert found["adoptions"] == before["adoptions"] + 1
+        assert site.files(job) == {**expected(5, 1000), "given-out-again": b"x" * 900_000}
+        assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+    finally:
+        for worker in began:
+            worker.stop()
+        celery.start()
+
+
+def wait_for_the_broker() -> None:
+    """Wait until what nobody has acknowledged so far may be given out again."""
+    due_s = clock.monotonic_s() + VISIBLE_AGAIN_S
+    until(lambda: clock.monotonic_s() > due_s, "the broker's patience to end")
 
 
 def test_a_paused_job_is_handed_over_again(site: Site, celery: CeleryWorker) -> None:
