@@ -26,6 +26,7 @@ from pathlib import Path
 from cacheapp.downloads.digests import Running, Sum
 from cacheapp.downloads.explanations import TransferFailed
 from cacheapp.downloads.ranges import Have
+from cacheapp.downloads.renaming import rename_new
 
 _NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
@@ -177,15 +178,21 @@ def sync_directory(directory: Path) -> None:
 
 def _publish_new(partial: Path, target: Path) -> None:
     try:
-        os.link(partial, target)
+        if not rename_new(partial, target):
+            _link_new(partial, target)
     except FileExistsError as exc:
         raise TransferFailed(f"{target.name} exists already and was left as it is") from exc
+
+
+def _link_new(partial: Path, target: Path) -> None:
+    try:
+        os.link(partial, target)
     except OSError as exc:
         if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
-        # No hard links here (FAT, some network disks). The name is taken, empty, for the moment
-        # between these two lines (and for good if that is where we end, or were shut out: see
-        # docs/downloads.md); that is the price of never replacing what is somebody else's.
+        # No hard links either. The name is taken, empty, for the moment between these two lines (and
+        # for good if that is where we end, or were shut out: see docs/downloads.md); that is the
+        # price of never replacing what is somebody else's.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         partial.replace(target)
     else:
