@@ -12,10 +12,8 @@ chunked body is, so here a body has ended only where every byte of its end has c
 import http.client
 import io
 import re
-import socket
+from collections.abc import Callable
 from typing import Any
-
-from cacheapp.downloads import reading
 
 HEAD_BYTES = 64 * 1024
 _LINE_BYTES = 64 * 1024
@@ -100,11 +98,10 @@ class HTTPAnswer(http.client.HTTPResponse):
         self.lengths = [value for name, value in found if name == "content-length"]
         self._frame(version, [value for name, value in found if name == "transfer-encoding"])
 
-    def gather(self, sock: socket.socket, silence_s: float) -> None:
-        """Read the body in large pieces, if it is long and the socket a plain one."""
-        is_long = self.chunked or (self.length or 0) > reading.WORTH_GATHERING_BYTES
-        if is_long and isinstance(self.fp, io.BufferedReader) and reading.can_gather(sock):
-            self.fp.raw.readinto = reading.gathering(sock, silence_s)  # type: ignore[method-assign]
+    def read_by(self, readinto: Callable[[memoryview], int]) -> None:
+        """Read from the socket by this function; before `begin`."""
+        if isinstance(self.fp, io.BufferedReader):
+            self.fp.raw.readinto = readinto  # type: ignore[method-assign]
 
     def _frame(self, version: str, codings: list[str]) -> None:
         """Find out where the body ends, and whether anything may come after it."""

@@ -27,7 +27,7 @@ from urllib3.exceptions import (
     NewConnectionError,
 )
 
-from cacheapp.downloads import resolving
+from cacheapp.downloads import reading, resolving
 from cacheapp.downloads.answers import HTTPAnswer
 from cacheapp.errors import CacheappError
 
@@ -112,6 +112,8 @@ def use(line: Line | None, check: AddressCheck | None = None) -> None:
 class _Cuttable(HTTPConnection):
     """A connection whose socket is held by the line of the thread that uses it."""
 
+    _blocking: reading.BlockingSocket | None = None
+
     def _new_conn(self) -> socket.socket:
         try:
             found = resolving.find(self._dns_host, self.port)
@@ -153,18 +155,31 @@ class _Cuttable(HTTPConnection):
         self.was_open = self.sock is not None
         if self.sock is None:
             self.connect()
+            self._blocking = reading.blocking(self.sock)
         self._hold()
-        if self.sock.gettimeout() != read_s:
-            self.sock.settimeout(read_s)
-        self.sock.sendall(head)
+        if (blocking := self._blocking) is not None:
+            blocking.begin(read_s)
+            blocking.send(head)
+        else:
+            if self.sock.gettimeout() != read_s:
+                self.sock.settimeout(read_s)
+            self.sock.sendall(head)
         answer = HTTPAnswer(self.sock, method="GET")
         try:
+            if blocking is not None:
+                answer.read_by(blocking.readinto)
             answer.begin()
-            answer.gather(self.sock, read_s)
         except BaseException:
             answer.close()
             raise
         return answer
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is open, and the server has neither closed it nor sent what nobody asked for."""
+        if self.sock is None or self._blocking is None:
+            return super().is_connected
+        return self._blocking.is_quiet()
 
     def has_pending(self) -> bool:
         """Return whether TLS has decrypted bytes that nobody has read.

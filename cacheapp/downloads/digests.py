@@ -20,6 +20,7 @@ _SHA256_HEX = re.compile("[0-9a-fA-F]{64}")
 _PLAIN_ETAG = re.compile('"?([0-9a-fA-F]{32})"?')
 _CRC_SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8}
 _SIZES = {"sha256": 32, "sha512": 64, "sha1": 20, "md5": 16, **_CRC_SIZES}
+_FEW, _WITH_LOCK = 16 * 1024, 2047
 _AMAZON = "x-amz-checksum-"
 _OF_AMAZON = ("sha256", "sha1", *_CRC_SIZES)
 _REPRESENTATION = {"sha-256": "sha256", "sha-512": "sha512"}  # RFC 9530
@@ -78,9 +79,17 @@ class Running:
         self._hashers: dict[str, Hasher] = {name: _hasher(name) for name in algorithms}
 
     def update(self, data: Bytes) -> None:
-        """Add the next bytes."""
+        """Add the next bytes.
+
+        `hashlib` gives the interpreter lock away for 2,048 bytes and more, and then waits for it: for
+        longer, with many threads, than these few bytes take.
+        """
+        pieces = [data]
+        if len(data) <= _FEW:
+            pieces = [data[at : at + _WITH_LOCK] for at in range(0, len(data), _WITH_LOCK)]
         for hasher in self._hashers.values():
-            hasher.update(data)
+            for piece in pieces:
+                hasher.update(piece)
 
     def digest(self, algorithm: str) -> bytes | None:
         """Return a sum as it stands; `None` where it was not asked for."""

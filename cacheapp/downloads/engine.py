@@ -8,6 +8,7 @@ never stands in memory.
 import contextlib
 import dataclasses
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ from cacheapp.downloads.wanted import Buffer, Limits, Wanted
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 0.05
 LOST = "its job was taken over by another process"
 
 
@@ -76,6 +78,7 @@ class Run:
         self._fence = Fence(plan.directory, self._job, plan.token)
         self._inherited = Inherited(plan, self._fence, limits.existing)
         self._began_s = clock.monotonic_s()
+        self._stood_at_s = -math.inf  # without the lock: a late look is one more
         self._lock = threading.Lock()
         self._transfers: dict[int, Transfer] = {}  # by position
         self._changed: dict[int, Report] = {}  # by position: the last report not yet recorded
@@ -272,7 +275,7 @@ class Run:
     def _is_to_be_asked_for(self, file: Fetch) -> bool:
         """Return whether the job is ours, and the file not there yet; if not, report it."""
         report = None
-        if not self._fence.stands():  # a system call, before a request that would be for nothing
+        if not self._stands():  # else the request would be for nothing
             self.stop(LOST, FileState.QUEUED, keep=True)
             report = Report(file.item, FileState.QUEUED)
         elif file.transfer is None:
@@ -280,6 +283,15 @@ class Run:
         if report is not None:
             self._end(report)
         return report is None
+
+    def _stands(self) -> bool:
+        """Return whether the job was ours a moment ago. Whether it is shows when a file is made."""
+        now_s = clock.monotonic_s()
+        if now_s - self._stood_at_s > _LOOK_S:
+            if not self._fence.stands():
+                return False
+            self._stood_at_s = now_s
+        return True
 
     def _begin(self, file: Fetch) -> Transfer | None:
         item = file.item

@@ -1,52 +1,92 @@
-"""Reads a body from a TCP socket in large pieces, by one call of the system each.
+"""Asks and reads by a TCP socket that blocks, and has the kernel keep the time.
+
+A socket with a time-out of Python's takes two system calls for each: a poll, and what it was asked
+for. Before each Python gives its lock away, and after each it waits for it: with 32 threads and two
+processors that was a third of what a small file took. Here the time-outs are the kernel's
+(`SO_RCVTIMEO`, `SO_SNDTIMEO`), and one call is enough.
 
 A read returns with whatever has come: of a file that arrives at a few MiB a second, a packet or two.
-Each return is a wait for the interpreter lock, a turn of Python and two more system calls; 32 such
-files at 200 MiB/s made the other requests of their worker wait for milliseconds (`benchmarks.hosting`).
-`MSG_WAITALL` has the kernel gather what was asked for, without the lock. It does so on a socket
-that blocks, so the time-out is the kernel's as well (`SO_RCVTIMEO`).
+32 such files at 200 MiB/s made the other requests of their worker wait for milliseconds
+(`benchmarks.hosting`). So a long read is gathered by the kernel (`MSG_WAITALL`), without the lock.
 """
 
 import _socket
 import io
 import socket
 import struct
-from collections.abc import Callable
 
-from cacheapp import clock
-
-WORTH_GATHERING_BYTES = 64 * 1024
-"""A shorter body comes by a read or two anyway."""
 _GATHER_S = 0.5
 """How long the kernel gathers at most. Silence may be noticed twice as late as that."""
 
 
-def can_gather(sock: object) -> bool:
-    """Return whether the socket is the kernel's: neither TLS, nor of a library like gevent."""
-    return type(sock) is socket.socket and issubclass(socket.socket, _socket.socket)
+class BlockingSocket:
+    """A connected socket, from here on without a time-out of Python's; for one thread at a time.
 
-
-def gathering(sock: socket.socket, silence_s: float) -> Callable[[memoryview], int]:
-    """Return a `readinto` for an `io.BufferedReader` to read a body by.
-
-    A reader asks for more than its own buffer holds only where it was itself asked for so much, and a
-    body is never asked for beyond its end. What fills that buffer is read ahead: whatever there is.
-    Raise `TimeoutError` when nothing comes for `silence_s`. The socket blocks from here on, until
-    somebody sets its time-out.
+    All raise `TimeoutError` when nothing goes on for as long as `begin` was told.
     """
-    sock.settimeout(None)
-    seconds, fraction = divmod(min(silence_s, _GATHER_S), 1)
-    timeval = struct.pack("@ll", int(seconds), max(1, int(fraction * 1e6)))  # zero: for ever
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
-    def readinto(view: memoryview) -> int:
-        flags = socket.MSG_WAITALL if len(view) > io.DEFAULT_BUFFER_SIZE else 0
-        give_up_s = clock.monotonic_s() + silence_s
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
+        self._sock = sock
+        self._silence_s = self._wait_s = 0.0
+
+    def begin(self, silence_s: float) -> None:
+        """Say for how long the other side may be silent in what comes next."""
+        if self._silence_s != silence_s:
+            self._silence_s = silence_s
+            self._set(socket.SO_SNDTIMEO, silence_s)
+        self._wait(silence_s)
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        try:
+            self._sock.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+
+    def readinto(self, view: memoryview) -> int:
+        """Read for an `io.BufferedReader`: into its own buffer, or past it.
+
+        A reader asks for more than its buffer holds only where it was itself asked for so much, and a
+        body is never asked for beyond its end: that is gathered. What fills the buffer is read
+        ahead, whatever there is.
+        """
+        flags = 0
+        if len(view) > io.DEFAULT_BUFFER_SIZE:
+            flags = socket.MSG_WAITALL
+            self._wait(min(self._silence_s, _GATHER_S))
+        silent_s = 0.0
         while True:
             try:
-                return sock.recv_into(view, len(view), flags)
+                return self._sock.recv_into(view, len(view), flags)
             except BlockingIOError:  # nothing came for as long as the kernel was to wait
-                if clock.monotonic_s() >= give_up_s:
+                silent_s += self._wait_s
+                if silent_s >= self._silence_s:
                     raise TimeoutError("timed out") from None
 
-    return readinto
+    def is_quiet(self) -> bool:
+        """Return whether nothing has come, not even the end: an answer to what nobody has asked."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _wait(self, wait_s: float) -> None:
+        if self._wait_s != wait_s:
+            self._wait_s = wait_s
+            self._set(socket.SO_RCVTIMEO, wait_s)
+
+    def _set(self, option: int, wait_s: float) -> None:
+        seconds, fraction = divmod(wait_s, 1)
+        timeval = struct.pack("@ll", int(seconds), max(1, int(fraction * 1e6)))  # zero: for ever
+        self._sock.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
+def blocking(sock: object) -> BlockingSocket | None:
+    """Return a socket that blocks, if it is the kernel's: neither TLS, nor of a library like gevent."""
+    if type(sock) is socket.socket and issubclass(socket.socket, _socket.socket):
+        return BlockingSocket(sock)
+    return None

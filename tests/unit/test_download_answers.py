@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cacheapp.downloads.answers import HEAD_BYTES, HTTPAnswer
+from cacheapp.downloads.reading import BlockingSocket
 from cacheapp.lab.waiting import until
 
 
@@ -235,10 +236,11 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def _begun(ours: socket.socket, silence_s: float) -> HTTPAnswer:
-    ours.settimeout(silence_s)
+    blocking = BlockingSocket(ours)
+    blocking.begin(silence_s)
     answer = HTTPAnswer(ours, method="GET")
+    answer.read_by(blocking.readinto)
     answer.begin()
-    answer.gather(ours, silence_s)
     return answer
 
 
