@@ -37,13 +37,16 @@ def _ask(server: GunicornServer, method: str, path: str, wanted: Any = None) -> 
         connection.close()
 
 
-def test_synchronous_workers_host_and_adopt_jobs(new_env: NewEnv, origin: Origin) -> None:
+@pytest.mark.parametrize("worker_class", ["sync", "gevent"])
+def test_other_workers_host_and_adopt_jobs(
+    worker_class: str, new_env: NewEnv, origin: Origin
+) -> None:
     env = {
         **new_env(),
-        **QUICK_START,
+        **({} if worker_class == "gevent" else QUICK_START),  # it patches before anything is loaded
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_HEARTBEAT_S": "2",
-        "GUNICORN_CMD_ARGS": "--worker-class sync --threads 1",
+        "GUNICORN_CMD_ARGS": f"--worker-class {worker_class} --threads 1",
     }
     migrate(env)
     whole = body({"bytes": "1500000"})
@@ -57,4 +60,4 @@ def test_synchronous_workers_host_and_adopt_jobs(new_env: NewEnv, origin: Origin
         psutil.Process(job["owner_pid"]).kill()
         until(lambda: _ask(server, "GET", place)["state"] == "succeeded", "another worker", 60)
         assert _ask(server, "GET", place)["adoptions"] == 1
-        assert "worker: sync" in server.output()
+        assert f"worker: {worker_class}" in server.output()
