@@ -64,15 +64,16 @@ class Fence:
 
         Raise `OSError` where the directory cannot be made.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        while older := self._smaller():
-            for path in older:
-                with contextlib.suppress(
-                    FileNotFoundError
-                ):  # somebody else took it away: look again
-                    self._take(path)
-        # Pruning may have removed the one around it since, which was empty.
-        self.path.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):
+            # Twice: of a directory that another renames meanwhile, a look may see neither name.
+            while older := self._smaller():
+                for path in older:
+                    with contextlib.suppress(FileNotFoundError):  # another took it: look again
+                        self._take(path)
+            # Pruning may have removed the one around it since, which was empty.
+            self.path.mkdir(parents=True, exist_ok=True)
+        for _, aside in directories(self.path, self.job):  # of who was killed as it unpacked
+            self._unpack(aside)
 
     def _take(self, path: Path) -> None:
         try:
@@ -80,10 +81,24 @@ class Fence:
         except OSError as exc:
             if exc.errno not in _TAKEN:
                 raise
-            # We have the newest already; this one is of a run that was killed as it began.
-            aside = self.path / path.name
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            self._take_all(path)
+
+    def _take_all(self, path: Path) -> None:
+        """Take what an earlier run has left beside what we have: no two have a name in common.
+
+        A run that was killed as it began has left nothing; one that two others took over at once, all.
+        """
+        aside = self.path / path.name
+        path.rename(aside)  # from here on that run names nothing
+        self._unpack(aside)
+
+    def _unpack(self, aside: Path) -> None:
+        """Move all out of a directory that was put into ours."""
+        for entry in list(os.scandir(aside)):
+            with contextlib.suppress(OSError):  # another takes us over: it will look for it
+                Path(entry.path).rename(self.path / entry.name)
+        with contextlib.suppress(OSError):
+            aside.rmdir()
 
     def withdraw(self) -> None:
         """Remove the directory if it is empty: we came too late, and nothing was begun in it."""

@@ -138,18 +138,26 @@ def find_leftovers(directory: Path, job: str) -> dict[int, Leftover]:
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
-            validator = _decoded(match[5]) if match and match[1] == job else None
-            if match is None or not validator:
+            left = _leftover(entry, match) if match and match[1] == job else None
+            if match is None or left is None:
                 continue
-            total = None if match[4] == "x" else int(match[4])
-            have = Have(entry.stat(follow_symlinks=False).st_size, validator, total)
-            if total is not None and have.size > total:
-                continue
-            left = Leftover(Path(entry.path), int(match[3]), have)
             before = found.get(int(match[2]))
-            if have.size and (before is None or before.have.size < have.size):
+            if before is None or before.have.size < left.have.size:
                 found[int(match[2])] = left
     return found
+
+
+def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> Leftover | None:
+    """Return a partial file, if it can be gone on from."""
+    validator = _decoded(match[5])
+    total = None if match[4] == "x" else int(match[4])
+    try:
+        size = entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # removed since it was listed
+        return None
+    if not validator or not size or (total is not None and size > total):
+        return None
+    return Leftover(Path(entry.path), int(match[3]), Have(size, validator, total))
 
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The fence: what an earlier run of a job can no longer do, whatever it was doing when it was shut out."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -217,15 +218,52 @@ def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
     assert standing <= late | {3}
 
 
-def test_bytes_are_taken_over_from_the_largest_token(tmp_path: Path) -> None:
-    for token in (2, 10):
-        path = tmp_path / f".0123456789ab.{token}"
-        path.mkdir()
-        (path / f"of-{token}").touch()
+def _left(fence: Fence, *names: str) -> None:
+    fence.path.mkdir(parents=True)
+    for name in names:
+        (fence.path / name).touch()
+
+
+def test_all_that_earlier_runs_have_left_is_taken_over(tmp_path: Path) -> None:
+    for token in (2, 9, 10):
+        _left(Fence(tmp_path, "0123456789ab", token), f"of-{token}")
     fence = Fence(tmp_path, "0123456789ab", 11)
     fence.raise_()
-    assert [path.name for path in fence.path.iterdir()] == ["of-10"]
+    assert sorted(path.name for path in fence.path.iterdir()) == ["of-10", "of-2", "of-9"]
     assert directories(tmp_path) == [(11, fence.path)]
+
+
+def test_what_a_taker_was_killed_with_in_its_hands_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token in (2, 3):
+        _left(Fence(tmp_path, "0123456789ab", token), f"of-{token}")
+    with monkeypatch.context() as killed:
+        killed.setattr(Fence, "_unpack", lambda *_: None)
+        Fence(tmp_path, "0123456789ab", 4).raise_()
+    fence = Fence(tmp_path, "0123456789ab", 5)
+    fence.raise_()
+    assert sorted(path.name for path in fence.path.iterdir()) == ["of-2", "of-3"]
+
+
+def test_a_directory_that_is_renamed_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A look at a large directory sees neither name of what another taker renames meanwhile.
+    earlier, other, ours = (Fence(tmp_path, "0123456789ab", token) for token in (1, 2, 3))
+    _left(earlier, "bytes")
+    look = Fence._smaller  # noqa: SLF001
+
+    def blinking(fence: Fence) -> list[Path]:
+        if fence is ours and earlier.path.exists():
+            other.raise_()
+            return []
+        return look(fence)
+
+    monkeypatch.setattr(Fence, "_smaller", blinking)
+    ours.raise_()
+    assert [path.name for path in ours.path.iterdir()] == ["bytes"]
+    assert directories(tmp_path) == [(3, ours.path)]
 
 
 def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
@@ -291,7 +329,8 @@ def test_a_fence_is_raised_though_the_directory_around_it_is_pruned(
 
     def pruned(self: Fence) -> list[Path]:
         found = look(self)
-        self.directory.rmdir()
+        with contextlib.suppress(OSError):  # our own directory is in it
+            self.directory.rmdir()
         return found
 
     monkeypatch.setattr(Fence, "_smaller", pruned)

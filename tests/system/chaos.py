@@ -128,17 +128,46 @@ class Chaos:
                 self._asked_before[name] = len(self.site.origin.things[name].asked)
 
     def _seen_anew(self, found: Mapping[str, float]) -> None:
-        """Fail unless what was seen is there, also where it is being moved at this moment."""
+        """Fail unless all that was seen is seen again, each at some moment of the time for that.
 
-        def gone() -> list[str]:
-            now = self._found(own=False)
-            return [name for name in missing if now.get(name, 0) < self._on_disk[name]]
-
+        Not all at once: a look at a directory in which files are being copied and removed may see neither.
+        """
         missing = [name for name in self._on_disk if found.get(name, 0) < self._on_disk[name]]
         missing = [name for name in missing if not self._may_begin_anew(name)]
+
+        def all_seen() -> bool:
+            now = self._found(own=False)
+            missing[:] = [name for name in missing if now.get(name, 0) < self._on_disk[name]]
+            return not missing
+
         with contextlib.suppress(TimeoutError):
-            until(lambda: not gone(), "what was on disk to be seen again", 5)
-        assert not (left := gone()), f"bytes of {left} are gone after {self.done}"
+            until(all_seen, "what was on disk to be seen again", 20)
+        assert not missing, self._told(missing)
+
+    def _told(self, left: list[str]) -> str:
+        """Return what is known of files of which bytes are gone."""
+        now = self._found(own=False)
+        sizes = {name: (self._on_disk[name], now.get(name, 0)) for name in left}
+        asked = {
+            name: [it.get("range") for it in self.site.origin.things[name].asked] for name in left
+        }
+        directory = self.site.downloads / self.job["id"]
+        numbers = [f"-{self.names.index(name)}." for name in left]
+        places = [
+            str(path.relative_to(directory))
+            for path in directory.rglob("*")
+            if path.is_dir() or any(number in path.name for number in numbers)
+        ]
+        lines = [
+            line for line in self.site.server.output().splitlines() if " INFO django" not in line
+        ]
+        return "\n".join(
+            [
+                f"bytes are gone: {sizes} (seen, found); asked for: {asked}; directories: {places}",
+                f"faults: {self.done}",
+                *lines[-80:],
+            ]
+        )
 
     def _may_begin_anew(self, name: str) -> bool:
         """Return whether the object was replaced, so that its partial file is worth nothing."""
