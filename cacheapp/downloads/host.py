@@ -266,7 +266,8 @@ class Host:
         if state is not None and state is not JobState.QUEUED:
             self._numbers.recorded(job_id, reports, run.retries_made)
         self._numbers.over(job_id)
-        run.clean(keep=stopped in {_PAUSED, RELEASED, LOST} and state not in FINISHED_JOB)
+        # What somebody else ends, or goes on with, may be this: nobody has taken it over yet.
+        run.clean(keep=state not in FINISHED_JOB)
         with self._lock:
             del self._runs[job_id]
         self._meters.pop(job_id, None)
