@@ -231,7 +231,9 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent:
     """Return a connection for one request, an open one if there is one."""
-    place = {"scheme": scheme, "host": host, "port": port}
+    place: dict[str, Any] = {"scheme": scheme, "host": host, "port": port}
+    if scheme == "https":
+        place["ssl_context"] = _tls()
     while True:
         # Under a key of our own: urllib3's has all that pools may differ in, and here they do not.
         pool = client.connection_from_pool_key(
@@ -245,8 +247,8 @@ def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    # Loading the CA bundle takes 20 ms of CPU: once per process, not once per connection, and so
-    # never `ca_certs` beside it. Made after the fork: a child that inherits one asks for its own.
+    # Loading the CA bundle takes 20 ms of CPU: once per process that needs it, not once per connection,
+    # and so never `ca_certs` beside it. Made after the fork: a child that inherits one asks for its own.
     context = urllib3.util.create_urllib3_context()
     context.load_default_certs()
     return context
@@ -277,7 +279,6 @@ def client(threads: int) -> urllib3.PoolManager:
         maxsize=threads,
         block=False,
         retries=False,
-        ssl_context=_tls(),
     )
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
     return manager

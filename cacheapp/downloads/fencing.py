@@ -64,6 +64,7 @@ class Fence:
 
         Raise `OSError` where the directory cannot be made.
         """
+        self.directory.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             # Twice: of a directory that another renames meanwhile, a look may see neither name.
             while older := self._smaller():

@@ -5,6 +5,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -276,7 +277,11 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_leaves_nothing(
 
 
 def test_a_process_has_one_tls_context_that_verifies() -> None:
-    first = connections.client(1).connection_pool_kw["ssl_context"]
-    assert connections.client(2).connection_pool_kw["ssl_context"] is first
+    def context() -> Any:
+        lent = connections.lend(connections.client(1), "files.example.com", 443, "https")
+        return getattr(lent.connection, "ssl_context")  # noqa: B009 (of TLS alone)
+
+    first = context()
+    assert context() is first
     assert first.verify_mode.name == "CERT_REQUIRED"
     assert first.check_hostname
