@@ -57,7 +57,7 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]
     before and after.
     """
     pid = site.workers.find()[0]
-    size, calls = 96 * MIB // smaller, max(20, 5000 // smaller)
+    size, calls = 48 * MIB // smaller, max(20, 4000 // smaller)
     quick = Quick(site.url, pid)
     idle = [quick.ask("GET", "/api/worker")[0] for _ in range(calls)]
     rate = RATE // THREADS
