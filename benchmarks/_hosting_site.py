@@ -121,7 +121,6 @@ class Site:
     def forget(self, job: dict[str, Any]) -> None:
         """Remove a job's files, or the disk fills up."""
         directory = self.data / "downloads" / job["id"]
-        for path in list(
-            directory.glob("[!.]*")
-        ):  # its worker may be clearing up the rest just now
+        # Its worker may be clearing up the rest just now.
+        for path in list(directory.glob("[!.]*")):
             path.unlink()

@@ -259,7 +259,7 @@ def prepare() -> None:
 
     OpenSSL reads them with the interpreter lock held. What is wrong with them is the first job's to say.
     """
-    with contextlib.suppress(Exception):  # whoever calls has more to do
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: gevent has patched too late
         _tls()
 
 

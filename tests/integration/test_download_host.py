@@ -163,7 +163,7 @@ def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
     monkeypatch.setattr(owner, "start", _fail)
     if owner is Feeder:
         monkeypatch.setattr("cacheapp.downloads.starting.is_listed", lambda _job: True)
-        bucket = type("Open", (), {"origin": None, "trusted": frozenset(), "sign": None})()
+        bucket = type("Open", (), {"origin": origin.url, "trusted": frozenset(), "sign": None})()
         monkeypatch.setattr("cacheapp.downloads.listing.Openings.take", lambda *_: bucket)
     job = _job(origin, host.owner)
     host.wake()
@@ -179,3 +179,25 @@ def test_a_run_that_cannot_be_made_ends_its_job(
     job = _job(origin, host.owner)
     host.wake()
     assert _left(job)[1] == "could not be started: internal error: ValueError"
+
+
+def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
+    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(origin, host.owner)
+    taker = Owner(uuid.uuid4(), 4711)
+    lost = threading.Event()
+    places: list[Path] = []
+
+    def lose(run: Run) -> None:
+        places.append(run.plan.directory / f".{job.id.hex[:12]}.{run.plan.token}")
+        places[0].mkdir(parents=True)
+        assert adopting.adopt(DownloadJob.objects.get(id=job.id), taker)
+        lost.set()
+        raise OSError("the disk says no")
+
+    monkeypatch.setattr(Run, "start", lose)
+    host.wake()
+    assert lost.wait(30)
+    until(lambda: job.id not in host._runs, "the run to be over", 30)  # noqa: SLF001
+    assert places[0].is_dir()

@@ -141,7 +141,7 @@ class Chaos:
             return not missing
 
         with contextlib.suppress(TimeoutError):
-            until(all_seen, "what was on disk to be seen again", 20)
+            until(all_seen, "what was on disk to be seen again", 5)
         assert not missing, self._told(missing)
 
     def _told(self, left: list[str]) -> str:
