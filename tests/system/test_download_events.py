@@ -123,6 +123,7 @@ def test_a_client_follows_a_job_from_worker_to_worker_and_misses_nothing(site: S
 def test_streams_never_take_all_threads_of_a_worker(site: Site) -> None:
     pid = site.workers.find()[0]
     job = site.order(["/hang/x"], pid=pid)
+    until(lambda: site.look(job, pid)["state"] == "running", "the job to run", 60)
     path = f"/api/downloads/{job['id']}/events"
     taken = [Listener(connect(site.server, pid), path) for _ in range(4)]
     assert [listener.status for listener in taken] == [200] * 4
