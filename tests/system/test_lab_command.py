@@ -57,12 +57,16 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
     done = lab(env, "starting", "--small", "--code", *options)
     assert done.returncode == 0, done.stderr
     assert "a process takes longer to initialize than a thread" in done.stdout
-    assert "HOLDS" in done.stdout
+    kept_here = kept.result("starting")
+    assert kept_here is not None
+    # Which verdict it is, how busy the machine is decides; that it is printed does not depend on it.
+    printed = " ".join(done.stdout.split())
+    assert all(f"{it.claim}” {it.verdict}" in printed for it in kept_here.findings)
     assert "def start_thread() -> float:" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     [found] = json.loads(files[0].read_text())
     assert found["name"] == "starting"
-    assert Result.from_json(json.dumps(found)) == kept.result("starting")
+    assert Result.from_json(json.dumps(found)) == kept_here
     drawn = (files[1] / "starting.svg").read_text()
     assert drawn == (tmp_path / "lab" / "starting.svg").read_text()
     assert "prefers-color-scheme" in drawn

@@ -101,7 +101,7 @@ def thread_losses(bare: int, call: int, lock: int, incr: int) -> list[thread_rac
     [
         ((0, 400, 0, 0), [HOLDS, DOES_NOT, HOLDS]),
         ((300, 400, 0, 0), [HOLDS, HOLDS, HOLDS]),
-        ((0, 0, 0, 0), [DOES_NOT, DOES_NOT, HOLDS]),
+        ((0, 0, 0, 0), [UNKNOWN, DOES_NOT, HOLDS]),
         ((0, 400, 0, 1), [HOLDS, DOES_NOT, DOES_NOT]),
     ],
     ids=["a call is needed", "even bare", "no race at all", "incr loses"],

@@ -15,6 +15,8 @@ CLAIM_BARE = "an unprotected `counter += 1` in several threads loses updates"
 CLAIM_EXACT = "a lock, or an atomic incr, loses none"
 BARE, CALL, LOCK = thread_races.CODES
 INCR = "cache.incr (LocMemCache)"
+MOST_RUNS = 12
+"""Of a code that lost nothing so far, though it can: about one short run in thirty has no race."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ def conduct(bench: Bench) -> Outcome:
     bench.expect(plan.repeats * 4 + 2 * len(elsewhere) + 1)
     with bench.step("what the interpreter executes"):
         steps = bench.measure(thread_races.steps)
-    here = [_loss(bench, plan, code, plan.repeats) for code in thread_races.CODES]
+    here = [
+        _loss(bench, plan, code, plan.repeats, at_most=MOST_RUNS if code == CALL else 0)
+        for code in thread_races.CODES
+    ]
     here.append(_loss_with_incr(bench, plan))
     there = [_loss(bench, plan, code, 1, one.path) for one in elsewhere for code in (BARE, CALL)]
     return Outcome(
@@ -73,12 +78,20 @@ def conduct(bench: Bench) -> Outcome:
     )
 
 
-def _loss(bench: Bench, plan: Plan, code: str, repeats: int, python: str | None = None) -> Loss:
+def _loss(
+    bench: Bench,
+    plan: Plan,
+    code: str,
+    repeats: int,
+    python: str = sys.executable,
+    at_most: int = 0,
+) -> Loss:
+    """Run it so often, and go on up to `at_most` runs until one loses something."""
     found: list[dict[str, Any]] = []
-    for _ in range(repeats):
+    while len(found) < repeats or (len(found) < at_most and not any(one["lost"] for one in found)):
         with bench.step(code):
             given = (code, plan.threads, plan.times)
-            found.append(bench.measure(thread_races.lost, *given, python=python or sys.executable))
+            found.append(bench.measure(thread_races.lost, *given, python=python))
     lost = tuple(one["lost"] for one in found)
     return Loss(code, found[0]["python"], plan.threads * plan.times, lost)
 
@@ -100,8 +113,10 @@ def judge(here: list[Loss]) -> tuple[Finding, ...]:
     bare = sum(by_code[BARE].lost)
     exact = not any(sum(by_code[code].lost) for code in (LOCK, INCR))
     verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    # That none was lost this time does not show that none can be.
+    raced = Verdict.HOLDS if lossy else Verdict.UNKNOWN
     return (
-        Finding(CLAIM_RACE, verdicts[lossy], "; ".join(map(_said, unprotected))),
+        Finding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),
         Finding(CLAIM_BARE, verdicts[bool(bare)], _said(by_code[BARE])),
         Finding(CLAIM_EXACT, verdicts[exact], "; ".join(_said(by_code[it]) for it in (LOCK, INCR))),
     )
