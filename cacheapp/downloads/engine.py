@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import math
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -26,8 +25,8 @@ from cacheapp.downloads.partial import Stem
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.pool import Pool, Tried
 from cacheapp.downloads.schedule import Queue
+from cacheapp.downloads.standing import Standing
 from cacheapp.downloads.states import FileState
-from cacheapp.downloads.tally import Tally
 from cacheapp.downloads.transfer import Transfer
 from cacheapp.downloads.wanted import Buffer, Limits, Wanted
 
@@ -48,10 +47,8 @@ class Fetch:
 class Run:
     """One job in this process.
 
-    `_lock` guards all fields below it, and is never held during I/O, nor while the pool's is taken.
-    Invariant: an item waits in the queue, or its transfer is in `_transfers`, or its last report is
-    final. Transfers are begun under the lock, so `stop` misses none: it either finds the transfer
-    or prevents it. What others do to the job's files meanwhile is `fencing`'s affair.
+    What its files are at is guarded by `Standing`; what others do to them meanwhile is `fencing`'s
+    affair.
     """
 
     def __init__(
@@ -79,15 +76,7 @@ class Run:
         self._inherited = Inherited(plan, self._fence, limits.existing)
         self._began_s = clock.monotonic_s()
         self._stood_at_s = -math.inf  # without the lock: a late look is one more
-        self._lock = threading.Lock()
-        self._transfers: dict[int, Transfer] = {}  # by position
-        self._changed: dict[int, Report] = {}  # by position: the last report not yet recorded
-        self._tally = Tally(plan.done)
-        self._more = True
-        self._told_end = False
-        self._stopped: str | None = None
-        self._aborted_are = FileState.FAILED
-        self._keep = False
+        self._standing = Standing(plan.done)
 
     def __repr__(self) -> str:
         waiting, active = self._pool.waiting(self)
@@ -118,8 +107,7 @@ class Run:
 
     def feed(self, items: Sequence[Item]) -> None:
         """Queue more files. Ignored once the run was stopped."""
-        with self._lock:
-            self._tally.add(items)
+        self._standing.add(items)
         fetches = [(urlsplit(item.url).netloc.lower(), Fetch(item)) for item in items]
         self._pool.feed(self, fetches)
 
@@ -132,13 +120,11 @@ class Run:
 
     def count_refused(self, files: int) -> None:
         """Count files that failed before they were fed."""
-        with self._lock:
-            self._tally.add_refused(files)
+        self._standing.add_refused(files)
 
     def no_more(self) -> None:
         """Say that all files were fed."""
-        with self._lock:
-            self._more = False
+        self._standing.no_more()
         self._pool.stir()
         self.worked()
 
@@ -150,11 +136,7 @@ class Run:
         `aborted` is what the aborted files are from then on. `keep`: leave their bytes for a run
         that goes on. The first call counts.
         """
-        with self._lock:
-            if self._stopped is None:
-                self._stopped, self._aborted_are, self._keep = reason, aborted, keep
-            keep = self._keep
-            transfers = list(self._transfers.values())
+        transfers, keep = self._standing.stop(reason, aborted, keep=keep)
         self._pool.close(self)
         for transfer in transfers:
             transfer.abort(reason, keep=keep)
@@ -163,9 +145,7 @@ class Run:
     def enforce(self) -> None:
         """End tries that get next to nothing, and the run when it has taken more than it may."""
         now_s = clock.monotonic_s()
-        with self._lock:
-            stalled = [found for found in self._transfers.values() if found.is_stalled(now_s)]
-        for transfer in stalled:
+        for transfer in self._standing.stalled(now_s):
             transfer.stall(f"stalled: hardly anything came for {self._limits.stall_s:g} s")
         plan = self.plan
         if plan.max_s is not None and now_s - self._began_s > plan.max_s:
@@ -185,37 +165,25 @@ class Run:
 
     @property
     def _is_over(self) -> bool:
-        # Under the pool's lock. `_more` and `_stopped` change one way only.
-        fed = not self._more or self._stopped is not None
-        return fed and not len(self.queue) and not self.queue.active
+        # Under the pool's lock.
+        return self._standing.is_fed and not len(self.queue) and not self.queue.active
 
     @property
     def stopped(self) -> str | None:
         """Why `stop` was called, if it was."""
-        with self._lock:
-            return self._stopped
+        return self._standing.stopped
 
     def changes(self) -> tuple[list[Report], Progress]:
         """Return the reports that are not recorded yet, and the numbers that go with them."""
-        with self._lock:
-            moving = 0
-            for position, transfer in self._transfers.items():
-                self._tally.learn(position, transfer.total)
-                moving += transfer.bytes_done
-            return list(self._changed.values()), self._tally.progress(moving, more=self._more)
+        return self._standing.changes()
 
     def moving(self) -> list[tuple[str, int, int | None]]:
         """Return name, bytes and length of each file on its way."""
-        with self._lock:
-            found = list(self._transfers.values())
-        return [(transfer.name, transfer.bytes_done, transfer.total) for transfer in found]
+        return self._standing.moving()
 
     def recorded(self, reports: Iterable[Report]) -> None:
         """Forget reports that are safe; those that came since stay."""
-        with self._lock:
-            for report in reports:
-                if self._changed.get(report.item.position) is report:
-                    del self._changed[report.item.position]
+        self._standing.recorded(reports)
 
     def clean(self, *, keep: bool = False) -> None:
         """Remove partial files, unless they are to be gone on from; for when all has ended."""
@@ -227,11 +195,7 @@ class Run:
 
     def worked(self) -> None:
         """Tell the coordinator, once, when the last transfer has ended."""
-        if not self.ended:
-            return
-        with self._lock:
-            first, self._told_end = not self._told_end, True
-        if first:
+        if self.ended and self._standing.tell_end():
             self._on_end()
 
     def work(self, file: Fetch, buffer: Buffer) -> Tried:
@@ -256,18 +220,17 @@ class Run:
         except TransferFailed as exc:
             return self._failed(file, transfer, exc)
         except TransferAborted as exc:
-            with self._lock:
-                state = self._aborted_are
-            self._end(Report(item, state, error=str(exc), tries=transfer.tries))
+            state = self._standing.aborted_are
+            self._standing.end(Report(item, state, error=str(exc), tries=transfer.tries))
             return Tried()
-        self._end(succeeded(item, fetched, transfer.tries))
+        self._standing.end(succeeded(item, fetched, transfer.tries))
         return Tried(well=True)
 
     def _broke(self, file: Fetch, error: str) -> None:
         """Report a file whose try ended as nobody has foreseen, and remove what it has."""
         transfer = file.transfer
         tries = 0 if transfer is None else transfer.tries
-        self._end(Report(file.item, FileState.FAILED, error=error, tries=tries))
+        self._standing.end(Report(file.item, FileState.FAILED, error=error, tries=tries))
         if transfer is not None:
             with contextlib.suppress(OSError):
                 transfer.discard()
@@ -281,7 +244,7 @@ class Run:
         elif file.transfer is None:
             report = self._inherited.whole(file.item)
         if report is not None:
-            self._end(report)
+            self._standing.end(report)
         return report is None
 
     def _stands(self) -> bool:
@@ -299,14 +262,9 @@ class Run:
             try:
                 file.transfer = Transfer(self._wanted(item), self._guard, self._limits)
             except ValueError as exc:
-                self._end(Report(item, FileState.FAILED, error=str(exc)))
+                self._standing.end(Report(item, FileState.FAILED, error=str(exc)))
                 return None
-        with self._lock:
-            if self._stopped is not None:
-                return None
-            self._transfers[item.position] = file.transfer
-            self._changed[item.position] = Report(item, FileState.RUNNING)
-            return file.transfer
+        return file.transfer if self._standing.begin(item, file.transfer) else None
 
     def _wanted(self, item: Item) -> Wanted:
         plan = self.plan
@@ -325,11 +283,11 @@ class Run:
     def _failed(self, file: Fetch, transfer: Transfer, failed: TransferFailed) -> Tried:
         if not failed.again and not self._fence.stands():
             self.stop(LOST, FileState.QUEUED, keep=True)
-            self._end(Report(file.item, FileState.QUEUED, tries=transfer.tries))
+            self._standing.end(Report(file.item, FileState.QUEUED, tries=transfer.tries))
             return Tried()
         if not failed.again and (report := self._inherited.named_meanwhile(file.item)) is not None:
             transfer.discard()
-            self._end(report)
+            self._standing.end(report)
             return Tried()
         retries = self.plan.retries
         wait_s = None
@@ -342,16 +300,9 @@ class Run:
         if wait_s is None:
             transfer.discard()
             error += f"; tried {tries} times" if tries > 1 else ""
-            self._end(Report(file.item, FileState.FAILED, error=error, tries=tries))
+            self._standing.end(Report(file.item, FileState.FAILED, error=error, tries=tries))
             return Tried(well, rest_s)
         self.retries_made += 1
         waits = Report(file.item, FileState.QUEUED, transfer.bytes_done, error, tries=tries)
-        with self._lock:
-            self._changed[file.item.position] = waits
+        self._standing.wait(waits)
         return Tried(well, rest_s, wait_s)
-
-    def _end(self, report: Report) -> None:
-        with self._lock:
-            self._transfers.pop(report.item.position, None)
-            self._changed[report.item.position] = report
-            self._tally.end(report)

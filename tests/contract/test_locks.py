@@ -65,11 +65,13 @@ def test_a_blocked_acquire_gets_the_lock_when_it_is_released(cache: SharedCache)
     held = cache.lock("lock")
     assert held.acquire()
     got: list[bool] = []
-    waiter = threading.Thread(target=lambda: got.append(cache.lock("lock").acquire()))
+    wanted = cache.lock("lock")
+    waiter = threading.Thread(target=lambda: got.append(wanted.acquire()))
     waiter.start()
     held.release()
     waiter.join(DEADLINE_S)
     assert got == [True]
+    wanted.release()
 
 
 def _token(cache: SharedCache) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from cacheapp.downloads import rows
 from cacheapp.downloads.models import DownloadJob
@@ -155,8 +156,9 @@ def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path:
     moment = rows.now() - dt.timedelta(seconds=3)
     DownloadJob.objects.update(state="running", heartbeat_at=moment)
 
-    def beat(*_: object) -> bool:
-        return bool(DownloadJob.objects.filter(heartbeat_at=moment).update(heartbeat_at=rows.now()))
+    def beat() -> None:
+        DownloadJob.objects.filter(heartbeat_at=moment).update(heartbeat_at=rows.now())
+        connection.close()  # this thread's
 
     timer = threading.Timer(0.3, beat)
     timer.start()
