@@ -34,7 +34,16 @@ from cacheapp.downloads.names import name_key, numbered, plan_names
 from cacheapp.downloads.order import Order
 from cacheapp.downloads.plan import Item, Plan, Progress, Report
 from cacheapp.downloads.retrying import Retries
-from cacheapp.downloads.rows import close, grow, now, progress_of, same, write
+from cacheapp.downloads.rows import (
+    NewFile,
+    close,
+    grow,
+    insert,
+    now,
+    progress_of,
+    same,
+    write,
+)
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
@@ -102,21 +111,9 @@ def create(order: Order, owner: Owner | None, **facts: Any) -> DownloadJob:
     )
     names = numbered(order.names) if order.names else plan_names(order.urls)
     sums = order.sums or ("",) * len(order.urls)
-    DownloadFile.objects.bulk_create(
-        (
-            DownloadFile(
-                job=job,
-                position=position,
-                url=url,
-                name=name,
-                name_key=name_key(name),
-                expected_sha256=sha256,
-            )
-            for position, (url, name, sha256) in enumerate(
-                zip(order.urls, names, sums, strict=True)
-            )
-        ),
-        batch_size=500,
+    files = enumerate(zip(order.urls, names, sums, strict=True))
+    insert(
+        job.id, [NewFile(at, url, name, name_key(name), sum_) for at, (url, name, sum_) in files]
     )
     return job
 

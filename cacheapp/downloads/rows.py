@@ -8,8 +8,8 @@ to some generation misses nothing by asking for what is newer, whichever process
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -19,6 +19,19 @@ from cacheapp import clock
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.plan import Progress, Report
 from cacheapp.downloads.states import JOB_MOVES, UNFINISHED_FILE, FileState, JobState
+
+_ROWS = 500
+"""In one statement, where the database takes as many."""
+
+
+class NewFile(NamedTuple):
+    """What an order says of a file, as `DownloadFile` calls it."""
+
+    position: int
+    url: str
+    name: str
+    name_key: str
+    expected_sha256: str
 
 
 def now() -> dt.datetime:
@@ -31,6 +44,35 @@ def grow(job_id: UUID, **changes: Any) -> int:
     job = DownloadJob.objects.filter(id=job_id)
     job.update(generation=F("generation") + 1, **changes)
     return job.values_list("generation", flat=True).get()
+
+
+def insert(job_id: UUID, files: Sequence[NewFile]) -> None:
+    """Write the rows of files that are to be fetched, all else of them being as usual.
+
+    A view waits for it. `bulk_create` takes twice as long: it prepares each value of each row, 14 of
+    10,000 in one job. One statement for each row would let go of the interpreter's lock as often, and
+    wait for it where other threads are busy.
+    """
+    fields = [it for it in DownloadFile._meta.concrete_fields if not it.primary_key]  # noqa: SLF001 (Django's documented API)
+    same = {
+        field.attname: field.get_db_prep_save(
+            job_id if field.attname == "job_id" else field.get_default(), connection
+        )
+        for field in fields
+        if field.attname not in NewFile._fields
+    }
+    rest = tuple(same.values())
+    columns = ", ".join([*NewFile._fields, *same])
+    row = f"({', '.join(['%s'] * len(fields))})"
+    most = min(_ROWS, connection.ops.bulk_batch_size(fields, files))
+    with connection.cursor() as cursor:
+        for first in range(0, len(files), most):
+            lot = files[first : first + most]
+            cursor.execute(
+                f"INSERT INTO {DownloadFile._meta.db_table} ({columns}) "  # noqa: S608, SLF001 (our own names)
+                f"VALUES {', '.join([row] * len(lot))}",
+                [value for file in lot for value in (*file, *rest)],
+            )
 
 
 def write(reports: Iterable[Report], generation: int) -> None:

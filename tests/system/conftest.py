@@ -101,6 +101,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for name, value in item.funcargs.items():
-            if isinstance(value, GunicornServer | RedisServer):
-                report.sections.append((f"{name} printed", value.output()))
+            server = getattr(value, "server", value)  # of a site
+            if isinstance(server, GunicornServer | RedisServer):
+                report.sections.append((f"{name} printed", server.output()))
     return report
