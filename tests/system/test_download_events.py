@@ -28,6 +28,7 @@ class Listener:
         self.status = self._response.status
         self.headers = self._response.headers
         self.seen = seen
+        self.comments: list[str] = []
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield name and data of each event, as it comes, until the stream ends."""
@@ -36,6 +37,9 @@ class Listener:
             name, _, value = line.decode().rstrip("\n").partition(": ")
             if name:
                 fields[name] = value
+                continue
+            if value:
+                self.comments.append(value)
                 continue
             self.seen = fields.get("id", self.seen)
             if "event" in fields:
@@ -96,6 +100,7 @@ def test_a_client_follows_a_job_from_worker_to_worker_and_misses_nothing(site: S
     def listen(pid: int, seen: str, state: str) -> str:
         """Hear of a job by one worker until so many files are whole, or the job is in a state."""
         with Listener(connect(site.server, pid), path, seen) as listener:
+            assert listener.status == 200, listener.body()
             for name, data in listener.events():
                 assert data["pid"] == pid
                 if name == "files":
@@ -108,7 +113,7 @@ def test_a_client_follows_a_job_from_worker_to_worker_and_misses_nothing(site: S
                 else:
                     assert (name, data["state"]) == ("end", state)
                     return listener.seen
-        pytest.fail(f"the stream ended before the job was {state}")
+        pytest.fail(f"the stream ended before the job was {state}: {listener.comments}")
 
     seen = listen(first, "", "running")
     assert told == dict.fromkeys(range(20), "succeeded") | {20: told[20]}
