@@ -45,7 +45,7 @@ _SAME_SETTING = {
     ),
     _UPDATE_SETTING: ("SELECT 1 FROM Settings WHERE value IS ? AND key = ?"),
     "INSERT OR IGNORE INTO Settings VALUES (?, ?)": (
-        "SELECT 1 FROM Settings WHERE key = ?1 AND ?2 IS NOT NULL"
+        "SELECT 1 FROM Settings WHERE key = ? AND ? IS NOT NULL"
     ),
 }
 
