@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from cacheapp.lab.servers import GunicornServer
 from cacheapp.lab.waiting import until
 from tests.browser.watching import Watched
+from tests.objects import Thing, Version
 from tests.origin import Origin
 
 PATIENCE_MS = 60_000
@@ -98,11 +99,10 @@ def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_kil
     watched: Watched, origin: Origin
 ) -> None:
     page = watched.page
-    _order(
-        page,
-        [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=1000" for n in range(20)],
-        threads=2,
-    )
+    # One waits for that worker's end: the job does not end before it.
+    origin.things["waits"] = Thing([Version(b"x" * 900, '"v"')], cuts=[500], hang=True)
+    files = [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=500" for n in range(19)]
+    _order(page, [f"{origin.url}/thing/waits", *files], threads=2)
     expect(page.locator(".files li", has_text="succeeded").first).to_be_visible(timeout=PATIENCE_MS)
     owner = int(page.locator("[data-owner]").inner_text())
     os.kill(owner, signal.SIGKILL)

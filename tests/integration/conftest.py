@@ -20,7 +20,7 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.fixture
 def own_cache(own_redis: RedisServer) -> RedisCache:
     """A cache on that Redis, with short timeouts."""
-    return ours(own_redis.url, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5)
+    return ours(own_redis.url, SOCKET_TIMEOUT=1, SOCKET_CONNECT_TIMEOUT=1)
 
 
 @pytest.fixture(autouse=True)

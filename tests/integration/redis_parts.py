@@ -79,15 +79,15 @@ def open_the_breaker(cache: RedisCache) -> None:
 class Wire:
     """A TCP port before a real Redis that passes everything on, until told what to lose.
 
-    `_lock` guards `_sockets`. `lose_answers`: requests arrive, their answers do not, and the
-    connection is cut. `lost` counts those answers.
+    `_lock` guards all but the threads. `lose`: so many requests arrive whose answers do not, and their
+    connections are cut. `lost` counts those answers.
     """
 
     def __init__(self, server: RedisServer) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        self.lose_answers = threading.Event()
         self.lost = 0
+        self._to_lose = 0
         self._target = str(server.socket)
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -120,11 +120,23 @@ class Wire:
                 target.sendall(data)
         _cut(source, target)
 
+    def lose(self, answers: int = 1) -> None:
+        """Lose the next answers, and pass on those that come after."""
+        with self._lock:
+            self._to_lose = answers
+
+    def _loses_one(self) -> bool:
+        with self._lock:
+            if not self._to_lose:
+                return False
+            self._to_lose -= 1
+            self.lost += 1
+            return True
+
     def _answers(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if self.lose_answers.is_set():
-                    self.lost += 1
+                if self._loses_one():
                     break
                 target.sendall(data)
         _cut(source, target)
@@ -185,7 +197,7 @@ class SentinelServer(RedisServer):
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
             f"sentinel monitor cached 127.0.0.1 {self._primary_port} 1\n"
-            "sentinel down-after-milliseconds cached 300\n"
+            "sentinel down-after-milliseconds cached 1000\n"
             "sentinel failover-timeout cached 2000\n"
         )
         self._spawn([self._binary, str(config), "--sentinel"])

@@ -25,6 +25,7 @@ from tests.integration.disk_parts import (
     ours,
     stock,
 )
+from tests.integration.interrupting import interrupted_in
 
 # Python 3.12 warns of every fork under threads; that it is survived is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -162,17 +163,15 @@ def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     ignored = []
     before, sys.unraisablehook = sys.unraisablehook, lambda found: ignored.append(found.exc_type)
     handler = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    timer.start()
     try:
-        child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
+        with interrupted_in("before_fork"):
+            child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
     finally:
         sys.unraisablehook = before
         signal.signal(signal.SIGUSR1, handler)
     assert _end_of(child) == 0
     thread.join(30)
     assert not thread.is_alive()
-    timer.join()
     other.close()
     assert interrupted == [signal.SIGUSR1]
     assert ignored == [KeyboardInterrupt]

@@ -1,6 +1,5 @@
 """`manage.py download`: what it fetches, what it says, and how it goes on after Ctrl-C and a kill."""
 
-import datetime as dt
 import hashlib
 import json
 import os
@@ -153,18 +152,22 @@ def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path:
     with pytest.raises(CommandError):  # refused for its address: the job is there
         call_command(*words)
     job = DownloadJob.objects.get()
-    moment = rows.now() - dt.timedelta(seconds=3)
-    DownloadJob.objects.update(state="running", heartbeat_at=moment)
+    DownloadJob.objects.update(state="running", heartbeat_at=rows.now())
+    refused = threading.Event()
 
     def beat() -> None:
-        DownloadJob.objects.filter(heartbeat_at=moment).update(heartbeat_at=rows.now())
+        while not refused.wait(0.2):
+            DownloadJob.objects.update(heartbeat_at=rows.now())
         connection.close()  # this thread's
 
-    timer = threading.Timer(0.3, beat)
-    timer.start()
-    with pytest.raises(CommandError, match=f"process {job.owner_pid} is at it") as caught:
-        call_command(*words)
-    timer.join()
+    owner = threading.Thread(target=beat)
+    owner.start()
+    try:
+        with pytest.raises(CommandError, match=f"process {job.owner_pid} is at it") as caught:
+            call_command(*words)
+    finally:
+        refused.set()
+        owner.join()
     assert caught.value.returncode == 2
 
 

@@ -129,7 +129,8 @@ def test_a_transfer_that_stalls_fails_alone(new_run: NewRun) -> None:
     run.start()
 
     def ended() -> bool:
-        run.enforce()
+        if run.changes()[1].files_done:  # on a busy machine the other might be as slow
+            run.enforce()
         return run.ended
 
     until(ended, "the trickle to be given up")
@@ -182,16 +183,16 @@ def _run_of(
 
 
 def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_path: Path) -> None:
-    busy = "503 Service Unavailable\r\nRetry-After: 1"
+    busy = "503 Service Unavailable\r\nRetry-After: 3"
     origin.things["busy"] = Thing([Version(b"at last", '"v"')], refusals=[busy])
     pool: Pool[Fetch] = Pool(1)  # one thread in all
     with Origin() as other:  # the host that is busy is left alone, the others are not
         items = [(f"{origin.url}/thing/busy", "busy"), (f"{other.url}/file/a", "a")]
         run = _run_of(items, tmp_path / "job", pool)
         run.start()
-        until((tmp_path / "job" / "a").exists, "the second file while the first one waits")
+        until(lambda: run.changes()[1].files_done == 1, "the second while the first one waits")
         assert len(origin.things["busy"].asked) == 1
-        assert run.changes()[1].files_done == 1
+        assert (tmp_path / "job" / "a").exists()
         reports = _ended(run)
     assert reports["busy"].state is FileState.SUCCEEDED
     assert reports["busy"].tries == 2
@@ -242,7 +243,7 @@ def test_a_host_that_answers_429_gets_fewer_requests_at_once(
 
 def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
     pool: Pool[Fetch] = Pool(4)
-    slow = [(f"{origin.url}/file/{n}?delay_ms=20", f"{n}") for n in range(60)]
+    slow = [(f"{origin.url}/file/{n}?delay_ms=20", f"{n}") for n in range(600)]
     large = _run_of(slow, tmp_path / "large", pool)
     large.start()
     until(lambda: large.changes()[1].files_done > 4, "the large job to have all threads")
@@ -251,6 +252,7 @@ def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
     until(lambda: small.ended, "the small job to end")
     assert not large.ended  # it did not have to wait for the large one
     assert small.changes()[1].files_done == 10
+    large.stop("that was enough")
     until(lambda: large.ended, "the large job to end")
     small.clean()
     large.clean()

@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from cacheapp.backends import RedisCache
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import until
+from tests.integration.interrupting import interrupted_in
 from tests.integration.redis_parts import SentinelServer, free_port, raw
 
 
@@ -131,8 +131,7 @@ def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watc
     pool = cache.client.get_client(write=True).connection_pool
     try:
         watched.primary.send(signal.SIGSTOP)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted), interrupted_in("read_response"):
             cache.get("mine")
         reader.start()  # while the interrupted answer has yet to come
         until(lambda: pool._in_use_connections, "the reader to have a connection")  # noqa: SLF001

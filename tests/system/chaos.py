@@ -241,7 +241,8 @@ def kill(chaos: Chaos, rng: random.Random) -> str:
     """End a worker at once."""
     victim = _victim(chaos, rng)
     chaos.killed.add(victim.pid)
-    victim.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):  # one that was just being replaced
+        victim.kill()
     return f"killed {victim.pid}"
 
 
@@ -249,10 +250,10 @@ def suspend(chaos: Chaos, rng: random.Random) -> str:
     """Let a worker sleep, often for longer than it may; then it wakes."""
     victim = _victim(chaos, rng)
     seconds = rng.uniform(0.2, 4.0)
-    victim.suspend()
-    pause(seconds)
-    chaos.look_at_disk()
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.NoSuchProcess):  # it was replaced, or ends meanwhile
+        victim.suspend()
+        pause(seconds)
+        chaos.look_at_disk()
         victim.resume()
     return f"suspended {victim.pid} for {seconds:.1f} s"
 

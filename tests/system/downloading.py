@@ -29,7 +29,7 @@ class Site:
         self.server = server
         self.downloads = Path(env["DATA_DIR"]) / "downloads"
         self.origin = origin
-        self.workers = Workers(server.url, count=4)
+        self.workers = Workers(server.url, count=4, within_s=120)
 
     def order(self, paths: list[str], threads: int = 8, pid: int | None = None) -> dict[str, Any]:
         """Have one worker download paths of the origin; return what it answered."""

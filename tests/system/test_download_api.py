@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,7 +66,7 @@ def test_of_many_orders_with_one_key_one_makes_a_job(site: Site) -> None:
 
     def all_workers_raced() -> bool:
         order = {"urls": [site.origin.url + path for path in paths(1, 10)]}
-        key = f"race-{len(workers)}-{id(order)}"
+        key = uuid.uuid4().hex
         with ThreadPoolExecutor(16) as pool:
             asked = [
                 pool.submit(send, site, "POST", "/api/downloads", order, Idempotency_Key=key)

@@ -95,7 +95,7 @@ def env(
             "REDIS_URL": broker.start().url,
             "DOWNLOAD_ORIGINS": origin.url,
             "DOWNLOAD_TRIES": "1",
-            "DOWNLOAD_HEARTBEAT_S": "2",
+            "DOWNLOAD_HEARTBEAT_S": "3",
         }
         migrate(found)
         yield found
@@ -142,7 +142,7 @@ def test_a_task_that_comes_twice_changes_nothing(
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True)
     over = f"job {job['id']}: task over: another runs it"
     until(lambda: over in celery.output(), "the second task to end", 60)
-    until(lambda: "retry: Retry in 12" in celery.output(), "it to be there for a lost owner", 60)
+    until(lambda: "retry: Retry in 18" in celery.output(), "it to be there for a lost owner", 60)
     after = site.look(job)
     assert (after["owner_pid"], after["adoptions"]) == (before["owner_pid"], before["adoptions"])
     pid = site.workers.find()[1]
@@ -199,7 +199,7 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
         began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
         over = f"job {job['id']}: task over: another runs it"
         until(lambda: any(over in it.output() for it in began), "it to be given out twice", 60)
-        until(lambda: any("Retry in 12" in it.output() for it in began), "the second to wait", 60)
+        until(lambda: any("Retry in 18" in it.output() for it in began), "the second to wait", 60)
         before = site.look(job)
         while began:
             began.pop().kill()

@@ -24,7 +24,7 @@ def origin() -> Iterator[Origin]:
 
 def _ask(server: GunicornServer, method: str, path: str, wanted: Any = None) -> dict[str, Any]:
     """Ask whichever worker takes the connection; each takes one at a time."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         headers = {"Content-Type": "application/json"}
         data = None if wanted is None else json.dumps(wanted)
@@ -45,7 +45,7 @@ def test_other_workers_host_and_adopt_jobs(
         **new_env(),
         **({} if worker_class == "gevent" else QUICK_START),  # it patches before anything is loaded
         "DOWNLOAD_ORIGINS": origin.url,
-        "DOWNLOAD_HEARTBEAT_S": "2",
+        "DOWNLOAD_HEARTBEAT_S": "5",
         "GUNICORN_CMD_ARGS": f"--worker-class {worker_class} --threads 1",
     }
     migrate(env)

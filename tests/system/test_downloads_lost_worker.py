@@ -31,7 +31,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="module")
 def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
-    found = {**new_env(), "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "2"}
+    found = {**new_env(), "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
     migrate(found)
     return found
 
@@ -149,7 +149,7 @@ def test_a_job_that_is_to_be_cancelled_is_cancelled_though_its_worker_was_killed
 def test_jobs_go_on_by_themselves_when_all_workers_were_killed_and_start_again(
     new_env: NewEnv, origin: Origin
 ) -> None:
-    env = {**new_env(), **QUICK_START, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "2"}
+    env = {**new_env(), **QUICK_START, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
     migrate(env)
     with _site(env, origin) as killed:
         half = Half(killed)

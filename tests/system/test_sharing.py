@@ -146,9 +146,9 @@ def test_a_touch_that_shortens_is_seen_by_all(workers: Workers, alias: str, path
 def test_a_touch_that_prolongs_is_seen_by_all(workers: Workers, alias: str, path: str) -> None:
     path = path.format(alias)
     first, second, *_ = workers.pids
-    write(workers, first, path, value=1, timeout=2)
+    write(workers, first, path, value=1, timeout=4)
     assert workers.ask(second, "POST", f"{path}/touch", {"timeout": 300}).body["hit"] is True
-    write(workers, first, f"{path}-later", value=1, timeout=2)  # expires after the first would
+    write(workers, first, f"{path}-later", value=1, timeout=4)  # expires after the first would
     until(lambda: not read(workers, f"{path}-later"), "the old deadline to pass", 30)
     assert read(workers, path) == dict.fromkeys(workers.pids, 1)
 

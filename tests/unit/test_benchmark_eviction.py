@@ -2,7 +2,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.eviction import zipf
@@ -58,6 +58,7 @@ def _sieve_of_the_paper(room: int, keys: list[int]) -> list[bool]:
     return hits
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 5), st.lists(st.integers(0, 8), max_size=60))
 def test_sieve_does_what_the_paper_says(room: int, keys: list[int]) -> None:
     cache = Sieve(room)

@@ -23,6 +23,7 @@ def _demo_on(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": True}
     settings.SECURE_SSL_REDIRECT = False
     settings.STATIC_ROOT = tmp_path
+    caches["locmem"].clear()  # other tests of this process use it too
     yield
     caches["locmem"].clear()
 
