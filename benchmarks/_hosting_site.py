@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks._bulk_origins import files_directory
 from benchmarks.measuring import ROOT
 from cacheapp import clock
 from cacheapp.lab.servers import GunicornServer
@@ -69,11 +70,15 @@ def _is_whole(answer: bytes) -> bool:
 class Site:
     """A Gunicorn of its own, with a database."""
 
-    def __init__(self, stack: contextlib.ExitStack, origins: list[str]) -> None:
-        self.data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    def __init__(self, stack: contextlib.ExitStack, origins: list[str], authority: str) -> None:
+        """Start it. `authority`: the certificates that it trusts."""
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = stack.enter_context(tempfile.TemporaryDirectory(dir=files_directory()))
+        self.downloads = data / "downloads"
+        self.downloads.symlink_to(files)
         env = {
             "DJANGO_SETTINGS_MODULE": "project.settings",
-            "DATA_DIR": str(self.data),
+            "DATA_DIR": str(data),
             "SECRET_KEY": "only-for-benchmarks-" + "x" * 50,
             "DEMO": "1",
             "SECURE_SSL_REDIRECT": "0",
@@ -81,6 +86,7 @@ class Site:
             "MAX_REQUESTS": "0",
             "WEB_CONCURRENCY": str(WORKERS),
             "DOWNLOAD_ORIGINS": ",".join(origins),
+            "SSL_CERT_FILE": authority,
         }
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
         subprocess.run(migrate, cwd=ROOT, env={**os.environ, **env}, check=True)
@@ -120,7 +126,7 @@ class Site:
 
     def forget(self, job: dict[str, Any]) -> None:
         """Remove a job's files, or the disk fills up."""
-        directory = self.data / "downloads" / job["id"]
+        directory = self.downloads / job["id"]
         # Its worker may be clearing up the rest just now.
         for path in list(directory.glob("[!.]*")):
             path.unlink()

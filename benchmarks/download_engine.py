@@ -8,7 +8,6 @@ which would be shared with whatever else the machine does. Peers that are not on
 left out, and named. Not measured: real networks, and disks.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,19 +15,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import certifi
-import trustme
-
+from benchmarks._bulk_origins import bulk_origins, files_directory
 from benchmarks._download_peers import find_program
 from benchmarks.measuring.report import command_line, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {"aria2c": "--version", "curl": "--version", "wget": "--version", "s5cmd": "version"}
-MEMORY = Path("/dev/shm")  # noqa: S108 (a file system, not a name in it)
 MIB = 2**20
 
 
@@ -173,24 +168,6 @@ WORKS = (
 )
 
 
-@contextlib.contextmanager
-def _origin(*words: str) -> Iterator[str]:
-    """Yield the address of an origin in a process of its own; it ends with its input."""
-    command = [sys.executable, "-m", "benchmarks._bulk_origin", *words]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None  # noqa: S101 (for the type checker, as below)
-        assert process.stdout is not None  # noqa: S101
-        yield process.stdout.readline().strip()
-        process.stdin.close()
-
-
-def _files() -> str | None:
-    """Return where files go; `None`: where temporary ones do."""
-    return os.environ.get("BENCH_DIR") or (str(MEMORY) if MEMORY.is_dir() else None)
-
-
 def _programs() -> dict[str, str | None]:
     """Return the versions of the peers that are programs; `None` for one that is not here."""
     found: dict[str, str | None] = dict.fromkeys(PROGRAMS)
@@ -203,7 +180,7 @@ def _programs() -> dict[str, str | None]:
 
 def once(work: Work, peer: str, origin: str, authority: str) -> float:
     """Return what one peer takes for a work, once."""
-    with tempfile.TemporaryDirectory(dir=_files()) as place:
+    with tempfile.TemporaryDirectory(dir=files_directory()) as place:
         directory = Path(place) / "files"
         directory.mkdir()
         below = f"{work.size}/{work.delay_ms}/{work.files}"
@@ -244,23 +221,14 @@ def once(work: Work, peer: str, origin: str, authority: str) -> float:
 def measure(works: list[Work], runs: int) -> dict[str, dict[str, list[float]]]:
     """Return the samples of each peer by work; the peers take turns."""
     samples: dict[str, dict[str, list[float]]] = {}
-    with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ca = trustme.CA()
-        # With the authorities that everybody has: loading them is a part of what TLS costs.
-        (place / "ca.pem").write_bytes(Path(certifi.where()).read_bytes() + ca.cert_pem.bytes())
-        ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
-            str(place / "server.pem")
-        )
-        plain = stack.enter_context(_origin())
-        secure = stack.enter_context(_origin(str(place / "server.pem")))
+    with bulk_origins() as (plain, secure, authority):
         for work in works:
             peers = [name for name in work.peers if name not in PROGRAMS or find_program(name)]
             found = samples[work.name] = {peer: [] for peer in peers}
             for _ in range(runs):
                 for peer in peers:
                     origin = secure if work.tls else plain
-                    found[peer].append(once(work, peer, origin, str(place / "ca.pem")))
+                    found[peer].append(once(work, peer, origin, authority))
             _show(work, found)
     return samples
 
@@ -316,7 +284,12 @@ def main() -> int:
         )
         for work in works
     }
-    figures = {"programs": programs, "files": _files(), "samples": samples, "verdicts": judged}
+    figures = {
+        "programs": programs,
+        "files": files_directory(),
+        "samples": samples,
+        "verdicts": judged,
+    }
     write_report(
         options.json,
         "download_engine",

@@ -3,25 +3,25 @@
     python -m benchmarks.hosting [--runs N] [--smaller N] [--json FILE]
 
 Four questions, each with a goal, to a Gunicorn of 4 workers: how long other requests to the hosting
-worker take while a job of 32 threads fetches 200 MiB/s; how long the view takes that starts a job of
-200 files; how many bytes are fetched twice after SIGKILL; and how long the same files take by the
-engine alone. The origin is on the same machine and takes its part of the processors, as does whoever
-asks. Not measured: other worker classes, PostgreSQL, real networks.
+worker take while a job of 32 threads fetches 200 MiB/s (without a goal: over HTTPS too); how long the
+view takes that starts a job of 200 files; how many bytes are fetched twice after SIGKILL; and how long
+the same files take by the engine alone. The origin is on the same machine and takes its part of the processors, as does whoever
+asks. Files go to BENCH_DIR: to memory unless it names a disk, which others use too. Not measured:
+other worker classes, PostgreSQL, real networks, and disks.
 """
 
 import contextlib
 import datetime as dt
-import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks._bulk_origins import bulk_origins
 from benchmarks._hosting_site import Quick, Site
-from benchmarks.measuring import ROOT, command_line, progress, summaries, table, write_report
+from benchmarks.measuring import command_line, progress, summaries, table, write_report
 from cacheapp import clock
 from cacheapp.downloads.engine import Run
 from cacheapp.downloads.plan import Item, Plan
@@ -35,22 +35,11 @@ MIB = 2**20
 THREADS = 32
 VIEWS = 5
 RATE = 200 * MIB
+JOB, SECURE_JOB = "beside a job", "beside a job over HTTPS"
 GOALS = {"p99 beside a job, times idle": 2.0, "view, ms": 20.0, "hosted, times the engine": 1.05}
 
 
-@contextlib.contextmanager
-def _bulk_origin() -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks._bulk_origin"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 (for the type checker)
-        yield process.stdout.readline().strip()
-        assert process.stdin is not None  # noqa: S101 (the same)
-        process.stdin.close()
-
-
-def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]], float]:
+def beside(site: Site, origin: str, smaller: int) -> tuple[list[float], list[float], float]:
     """Return request times of an idle and of a hosting worker, and the job's MiB/s.
 
     Nothing else is asked meanwhile; that the job ran from the first request to the last is looked at
@@ -68,7 +57,7 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[dict[str, list[float]
     if site.look(job)["state"] != "running" and smaller == 1:
         raise RuntimeError("the job ended before the requests did")
     quick.close()
-    return {"idle": idle, "beside a job": busy}, THREADS * size / MIB / _ended_s(site, job)
+    return idle, busy, THREADS * size / MIB / _ended_s(site, job)
 
 
 def view_ms(site: Site, origin: str) -> list[float]:
@@ -134,7 +123,7 @@ def _ended_s(site: Site, job: dict[str, Any]) -> float:
     """Wait for a job; return the seconds from its start to its last file's end, and forget it."""
     started_at = site.end_of(job)["started_at"]
     began_s = dt.datetime.fromisoformat(started_at).timestamp()
-    directory = site.data / "downloads" / job["id"]
+    directory = site.downloads / job["id"]
     took_s = max(path.stat().st_mtime for path in directory.glob("*.bin")) - began_s
     site.forget(job)
     return float(took_s)
@@ -142,27 +131,31 @@ def _ended_s(site: Site, job: dict[str, Any]) -> float:
 
 def measure(runs: int, smaller: int) -> dict[str, Any]:
     """Return all samples; what is compared takes turns."""
-    found: dict[str, Any] = {"ms": {}, "seconds": {"engine": [], "hosted": []}, "mib_s": []}
-    requests: dict[str, list[float]] = {"idle": [], "beside a job": []}
+    found: dict[str, Any] = {"ms": {}, "seconds": {"engine": [], "hosted": []}}
+    requests: dict[str, list[float]] = {"idle": [], JOB: [], SECURE_JOB: []}
+    found["mib_s"] = {JOB: [], SECURE_JOB: []}
     views: list[float] = []
     twice: list[int] = []
     again: list[float] = []
     with contextlib.ExitStack() as stack:
-        bulk = stack.enter_context(_bulk_origin())
+        bulk, secure, authority = stack.enter_context(bulk_origins())
         paced = stack.enter_context(Origin())
-        site = Site(stack, [bulk, paced.url])
+        site = Site(stack, [bulk, secure, paced.url], authority)
         size = max(MIB, 32 * MIB // smaller)
         for turn in range(runs):
-            times, mib_s = beside(site, bulk, smaller)
-            for name, samples in times.items():
-                requests[name] += samples
-            found["mib_s"].append(mib_s)
+            for origin, name in ((bulk, JOB), (secure, SECURE_JOB)):
+                idle, busy, mib_s = beside(site, origin, smaller)
+                requests["idle"] += idle
+                requests[name] += busy
+                found["mib_s"][name].append(mib_s)
             views += view_ms(site, bulk)
-            _alone_s(bulk, site.data, size, 64)  # uncounted: whoever comes first gets cold memory
+            _alone_s(
+                bulk, site.downloads, size, 64
+            )  # uncounted: whoever comes first gets cold memory
             for who in ("engine", "hosted", "hosted", "engine"):
                 alone = who == "engine"
                 found["seconds"][who].append(
-                    _alone_s(bulk, site.data, size, 64)
+                    _alone_s(bulk, site.downloads, size, 64)
                     if alone
                     else _hosted_s(site, bulk, size, 64)
                 )
@@ -180,7 +173,7 @@ def judged(found: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any
     times = results["GET /api/worker"]
     seconds = {name: sorted(it)[len(it) // 2] for name, it in found["seconds"].items()}
     ours = {
-        "p99 beside a job, times idle": times["beside a job"]["p99"] / times["idle"]["p99"],
+        "p99 beside a job, times idle": times[JOB]["p99"] / times["idle"]["p99"],
         "view, ms": results["POST of 200 files"]["hosting"]["median"],
         "hosted, times the engine": seconds["hosted"] / seconds["engine"],
         "bytes fetched twice": float(max(found["bytes_twice"])),
@@ -202,8 +195,9 @@ def main() -> int:
     results = summaries(found["ms"])
     print(*table("milliseconds", results, "idle"), sep="\n")
     goals = judged(found, results)
-    rates = ", ".join(f"{rate:.0f}" for rate in found["mib_s"])
-    print(f"\nthe job beside which requests were made: {rates} MiB/s")
+    print()
+    for name, rates in found["mib_s"].items():
+        print(f"{name}: {', '.join(f'{rate:.0f}' for rate in rates)} MiB/s")
     for goal in goals:
         word = "met" if goal["met"] else "MISSED"
         print(f"{goal['measure']}: {goal['ours']:,.2f}, goal {goal['goal']:,.2f}: {word}")
