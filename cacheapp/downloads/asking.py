@@ -1,6 +1,6 @@
 """What somebody may ask of a job, in any process: pause, cancel, go on, try again.
 
-Each is one compare-and-set in `ledger` or `pausing`. What needs the owner (pause, cancel) is written
+Each is a compare-and-set in `ledger`, `pausing` or `ending`. What needs the owner (pause, cancel) is written
 down for it, and done when it next records its progress; what needs a new owner (resume, retry) is
 this process's from then on.
 """
@@ -9,7 +9,7 @@ import logging
 import os
 import uuid
 
-from cacheapp.downloads import adopting, ending, handing, ledger, pausing
+from cacheapp.downloads import adopting, ending, handing, pausing
 from cacheapp.downloads.host import existing_host
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
@@ -33,7 +33,7 @@ def pause(job: DownloadJob) -> bool:
 def cancel(job: DownloadJob) -> bool:
     """Have a job end; as `pause`. `NotNow` too, where what it left on the disk cannot be shut out."""
     try:
-        asked = ledger.ask_cancel(job.id)
+        asked = ending.cancel(job.id)
     except OSError as exc:  # of a paused one, whose runs must name no file after the end
         message = f"its directory cannot be written ({exc.strerror}), and so it stays as it is"
         raise NotNow(message) from exc

@@ -2,8 +2,9 @@
 
 Invariants, each held by a transaction:
 - A job is moved by its owner, by compare-and-set on "unfinished and still mine" (`mine`), or by who
-  makes it his (`adopting`, `pausing.take`); so exactly one ends it. A run says its token as well: the
-  job may have been through other hands, and be the same process's again, in a later run.
+  makes it his (`adopting`, `pausing.take`; of a paused one `ending.cancel`); so exactly one ends it. A
+  run says its token as well: the job may have been through other hands, and be the same process's
+  again, in a later run.
 - The rows of a job's files are written in the same transaction as a write to the job that found it
   unfinished: a late owner writes nothing.
 - In a finished job no file is unfinished.
@@ -14,7 +15,6 @@ the first UPDATE or `select_for_update` serves.
 """
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,6 @@ from cacheapp.downloads.states import (
     outcome,
     sources,
 )
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,15 +227,12 @@ def finish(
 
 
 def ask_cancel(job_id: UUID) -> bool:
-    """Leave word that a job is to be cancelled; return whether it was unfinished.
-
-    A paused one, which nobody has to be alive for, is cancelled at once.
-    """
+    """Leave word that a job is to be cancelled; return whether it was queued or running."""
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
     if asked.update(cancel_asked=True, generation=F("generation") + 1):
         transaction.on_commit(bell.ring)
         return True
-    return _cancel_paused(job_id)
+    return False
 
 
 def is_orphan(job: DownloadJob) -> bool:
@@ -282,25 +277,3 @@ def whole(job: DownloadJob, fence: Fence) -> list[Report]:
         if noted is not None:
             found.append(Report(item, FileState.SUCCEEDED, noted.size, "", noted.sha256))
     return found
-
-
-@transaction.atomic
-def _cancel_paused(job_id: UUID) -> bool:
-    found = DownloadJob.objects.select_for_update().filter(id=job_id, state=JobState.PAUSED).first()
-    if found is None:
-        return False
-    found.token += 1
-    generation = grow(found.id, token=found.token)
-    fence = fence_of(found, found.token)
-    if fence is not None and fence.is_wanted():
-        # Before the end can be seen: whoever paused it and sleeps since must name no file after it.
-        try:
-            fence.raise_()
-            write(whole(found, fence), generation)
-            transaction.on_commit(fence.remove)
-        except OSError as exc:
-            if not found.destination:
-                raise
-            logger.warning("job %s: what is in its directory stays there: %s", job_id, exc)
-    close(found, JobState.CANCELLED, "")
-    return True

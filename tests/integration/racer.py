@@ -12,7 +12,7 @@ import django
 
 django.setup()
 
-from cacheapp.downloads import adopting, ledger, pausing, pruning, removing  # noqa: E402 (Django first)
+from cacheapp.downloads import adopting, ending, ledger, pausing, pruning, removing  # noqa: E402 (Django first)
 from cacheapp.downloads.ledger import Owner  # noqa: E402
 from cacheapp.downloads.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.order import Order  # noqa: E402
@@ -69,7 +69,7 @@ def finish(job_id: str) -> str | None:
 
 
 def ask_cancel(job_id: str) -> bool:
-    return ledger.ask_cancel(uuid.UUID(job_id))
+    return ending.cancel(uuid.UUID(job_id))
 
 
 def place(key: str, url: str) -> list[Any]:

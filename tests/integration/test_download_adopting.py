@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import additions, adopting, ledger, rows, settling
+from cacheapp.downloads import additions, adopting, ending, ledger, rows, settling
 from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.adopting import Watch
 from cacheapp.downloads.ledger import Owner
@@ -207,5 +207,5 @@ def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled
     listed, _ = _of_a_terminal(tmp_path / "to")
     assert adopting.settle(listed, "process 1111 ended")
     refuse_fences(monkeypatch)
-    assert ledger.ask_cancel(listed.id)
+    assert ending.cancel(listed.id)
     assert _fresh(listed).state == "cancelled"

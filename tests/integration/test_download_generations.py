@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import additions, ledger, pausing
+from cacheapp.downloads import additions, ending, ledger, pausing
 from cacheapp.downloads.additions import Lot
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadJob
@@ -93,7 +93,7 @@ def _pause_and_take(job: DownloadJob) -> None:
 
 def _pause_and_cancel(job: DownloadJob) -> None:
     _pause(job)
-    assert ledger.ask_cancel(job.id)
+    assert ending.cancel(job.id)
 
 
 @pytest.mark.parametrize(

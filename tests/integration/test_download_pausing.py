@@ -5,11 +5,13 @@ import uuid
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.test import TestCase
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import additions, adopting, ledger, pausing, rows
+from cacheapp.downloads import additions, adopting, ending, ledger, pausing, rows
 from cacheapp.downloads.additions import Lot
+from cacheapp.downloads.fencing import Fence
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
@@ -101,7 +103,7 @@ def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
 
 def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None:
     _paused(job, plan)
-    assert ledger.ask_cancel(job.id)
+    assert ending.cancel(job.id)
     job.refresh_from_db()
     assert job.state == "cancelled"
     assert _states(job) == ["succeeded", "cancelled", "failed", "cancelled"]
@@ -136,11 +138,46 @@ def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_wa
     assert adopting.adopt(DownloadJob.objects.get(id=job.id), OTHER)
     assert pausing.pause(job.id, OTHER, [], Progress(), "")
     with TestCase.captureOnCommitCallbacks(execute=True):
-        assert ledger.ask_cancel(job.id)
+        assert ending.cancel(job.id)
     job.refresh_from_db()
     assert (job.state, job.files_done) == ("cancelled", 1)
     assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
     assert [path.name for path in (root / str(job.id)).iterdir()] == ["0.bin"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("meanwhile", "state"), [("take", "queued"), ("cancel", "cancelled"), ("", "cancelled")]
+)
+def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
+    job: DownloadJob,
+    plan: Plan,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: str,
+    state: str,
+) -> None:
+    """So others may come between; what was asked for holds all the same."""
+    _paused(job, plan)
+    named(job, "1.bin", b"whole")
+    raise_, others = Fence.raise_, [meanwhile]
+
+    def slow(fence: Fence) -> None:
+        assert not connection.in_atomic_block
+        raise_(fence)
+        what = others.pop() if others else ""
+        if what == "take":
+            assert pausing.take(DownloadJob.objects.get(id=job.id), OTHER)
+        elif what == "cancel":
+            assert ending.cancel(job.id)
+
+    monkeypatch.setattr(Fence, "raise_", slow)
+    assert ending.cancel(job.id) == (meanwhile != "cancel")  # once
+    job.refresh_from_db()
+    assert (job.state, job.cancel_asked) == (state, state == "queued")
+    if state == "cancelled":
+        assert [path.name for path in (root / str(job.id)).iterdir()] == ["1.bin"]
+        assert _states(job) == ["succeeded", "succeeded", "failed", "cancelled"]
 
 
 def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_again(
