@@ -53,7 +53,7 @@ CAUGHT: list[tuple[str, Workload, str]] = [
 def test_a_broken_backend_is_caught(
     examine: Examine, alias: str, workload: Workload, broken: str
 ) -> None:
-    for _ in range(5):  # a race is found when it happens
+    for _ in range(20):  # a race is found when it happens, in most of them at once
         found = examine(alias, workload)[broken]
         if found.verdict is Verdict.BROKEN:
             break
@@ -97,7 +97,10 @@ def test_only_the_async_twin_is_accused_where_only_it_is_wrong(examine: Examine)
 
 
 def test_a_lost_update_is_shown_by_two_increments_with_one_sum(examine: Examine) -> None:
-    found = examine("LosesUpdates", counting.counters)[counting.SUMS]
+    for _ in range(20):  # where one lasted for many others, they are a part of the proof: 3 of 100
+        found = examine("LosesUpdates", counting.counters)[counting.SUMS]
+        if len(found.operations) == 2:
+            break
     assert len(found.operations) == 2
     assert "were told a sum that another one was told too" in found.why
     assert int(found.figure.split()[0]) > 0

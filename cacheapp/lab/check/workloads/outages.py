@@ -12,7 +12,9 @@ from cacheapp.lab.servers import RedisServer
 from cacheapp.lab.waiting import pause, until
 
 CUT, RESTARTED = "connections cut", "server restarted"
-_TIMES = 8
+_TIMES = 64
+"""A write that is lost shows only where the key is read before it is written again: one run with 8 cuts in
+three found a cache that hides them, with 64 nine of ten do."""
 
 
 def cut(run: Run, server: RedisServer) -> list[Finding]:
