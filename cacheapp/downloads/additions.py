@@ -14,12 +14,14 @@ from cacheapp.downloads.ledger import Owner, mine
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.names import REFUSED, blocked, first_free, folders_of, name_key
 from cacheapp.downloads.plan import Item
-from cacheapp.downloads.rows import grow, now
+from cacheapp.downloads.rows import NewFile, grow, insert, now
 from cacheapp.downloads.sources import Entry
 from cacheapp.downloads.states import FileState, JobState
 
 _KEYS = 500
 """Keys in one question to the database."""
+_OF_ITEM = ("pk", "position", "url", "name", "expected_sha256", "expected_size", "etag")
+"""The fields of an `Item`, in its order, as a file's row has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,37 +88,27 @@ def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     before = run.filter(listed_to=lot.after)
     if not before.update(files_total=F("files_total") + len(entries), listed_to=lot.mark):
         is_there = run.filter(listed_to=lot.mark).exists()
-        return _added(_last(job_id, len(entries))) if is_there else None
+        return _last(job_id, len(entries)) if is_there else None
     generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
     names = _unique(job_id, [entry.name for entry in entries])
     reasons = _blocked(job_id, names)
-    rows = [
-        _row(job_id, position, _refused(entry, reason), name, generation)
+    files = [
+        _file(position, _refused(entry, reason), name, generation)
         for position, (entry, name, reason) in enumerate(
             zip(entries, names, reasons, strict=True), first
         )
     ]
-    DownloadFile.objects.bulk_create(rows, batch_size=500)
-    return _added(rows)
+    insert(job_id, files)
+    return _last(job_id, len(files))
 
 
-def _last(job_id: UUID, count: int) -> list[DownloadFile]:
-    """Return the rows that came last; nobody but the feeder adds any."""
-    found = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
-    return list(found)[::-1]
-
-
-def _added(rows: Sequence[DownloadFile]) -> Added:
-    items = tuple(
-        Item(
-            *(row.pk, row.position, row.url, row.name),
-            *(row.expected_sha256, row.expected_size, row.etag),
-        )
-        for row in rows
-        if row.state == FileState.QUEUED
-    )
+def _last(job_id: UUID, count: int) -> Added:
+    """Return the files that came last; nobody but the feeder adds any."""
+    newest = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
+    rows = list(newest.values_list("state", *_OF_ITEM))[::-1]
+    items = tuple(Item(*facts) for state, *facts in rows if state == FileState.QUEUED)
     return Added(items, len(rows) - len(items))
 
 
@@ -126,10 +118,9 @@ def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))
 
 
-def _row(job_id: UUID, position: int, entry: Entry, name: str, generation: int) -> DownloadFile:
+def _file(position: int, entry: Entry, name: str, generation: int) -> NewFile:
     refused = not entry.name
-    return DownloadFile(
-        job_id=job_id,
+    return NewFile(
         position=position,
         url=entry.url,
         name=f"{REFUSED}{position})" if refused else name,

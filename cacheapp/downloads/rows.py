@@ -25,13 +25,18 @@ _ROWS = 500
 
 
 class NewFile(NamedTuple):
-    """What an order says of a file, as `DownloadFile` calls it."""
+    """What is known of a file as it comes to its job, as `DownloadFile` calls it."""
 
     position: int
     url: str
     name: str
-    name_key: str
-    expected_sha256: str
+    name_key: str | None
+    expected_sha256: str = ""
+    expected_size: int | None = None
+    etag: str = ""
+    state: str = FileState.QUEUED.value
+    error: str = ""
+    generation: int = 1
 
 
 def now() -> dt.datetime:
@@ -47,7 +52,7 @@ def grow(job_id: UUID, **changes: Any) -> int:
 
 
 def insert(job_id: UUID, files: Sequence[NewFile]) -> None:
-    """Write the rows of files that are to be fetched, all else of them being as usual.
+    """Write the rows of new files, all else of them being as usual.
 
     A view waits for it. `bulk_create` takes twice as long: it prepares each value of each row, 14 of
     10,000 in one job. One statement for each row would let go of the interpreter's lock as often, and
