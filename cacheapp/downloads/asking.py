@@ -64,23 +64,23 @@ def _end_unowned(job: DownloadJob) -> None:
     """
     me = Owner(uuid.uuid4(), os.getpid())
     if adopting.adopt(job, me):
-        job.refresh_from_db()
+        _read_anew(job)
         try:
             ending.end(job, me, "")
         except OSError as exc:  # whoever adopts it next tries again
             logger.warning("job %s: not cancelled yet: %s", job.id, exc)
-    job.refresh_from_db()
+    _read_anew(job)
 
 
 def _wake_owner(job: DownloadJob) -> bool:
-    job.refresh_from_db()
+    _read_anew(job)
     if (runner := existing_host()) is not None and job.owner == runner.owner.token:
         runner.wake()  # other owners see it when they next write progress
     return True
 
 
 def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
-    job.refresh_from_db()
+    _read_anew(job)
     if job.state == wanted:
         return False
     raise _not_now(job, refusal)
@@ -95,12 +95,19 @@ def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
     if job.fingerprint:
         raise NotNow("the job was begun at a terminal: the same command goes on with it")
     taken = pausing.take(job, handing.owner_to_be())
-    job.refresh_from_db()
+    _read_anew(job)
     if taken:
         handing.hand(job.id)
     elif job.state not in OWNED_JOB:
         raise _not_now(job, refusal)
     return taken  # if not, somebody else asked for the same, a moment ago
+
+
+def _read_anew(job: DownloadJob) -> None:
+    try:
+        job.refresh_from_db()
+    except DownloadJob.DoesNotExist:
+        raise NotNow("the job was removed a moment ago") from None
 
 
 def _not_now(job: DownloadJob, refusal: str) -> NotNow:

@@ -17,6 +17,7 @@ from cacheapp.downloads import ledger
 from cacheapp.downloads.ledger import Owner
 from cacheapp.downloads.models import DownloadFile, DownloadJob
 from cacheapp.downloads.order import Order
+from cacheapp.views import moves
 
 pytestmark = pytest.mark.django_db
 
@@ -120,6 +121,29 @@ def test_a_cancel_that_cannot_shut_out_earlier_runs_leaves_the_job_and_says_why(
     assert job.state == "paused"
     in_the_way.unlink()
     assert post(f"/api/downloads/{job.id}/cancel").json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("move", "state"),
+    [("pause", "running"), ("cancel", "paused"), ("resume", "paused"), ("retry", "failed")],
+)
+def test_a_job_that_is_removed_as_it_is_asked_for_something_is_refused(
+    move: str, state: str, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_in(state)
+    found = moves.current
+
+    def then_removed(job_id: uuid.UUID) -> DownloadJob:
+        read = found(job_id)
+        DownloadJob.objects.all().delete()  # by another worker
+        return read
+
+    monkeypatch.setattr(moves, "current", then_removed)
+    answer = post(f"/api/downloads/{job.id}/{move}")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "the job was removed a moment ago",
+    )
 
 
 def test_a_paused_job_is_cancelled_at_once(post: Post) -> None:
