@@ -6,7 +6,6 @@ for programs that need it in a process of its own.
 """
 
 import asyncio
-import contextlib
 import ssl
 import sys
 import threading
@@ -78,9 +77,13 @@ class Origin:
         self._ready.set()
         await self._over.wait()
         server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        me = asyncio.current_task()
+        for _ in range(100):  # until those are over as well that were just being accepted
+            if not (others := asyncio.all_tasks() - {me}):
+                break
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.05)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -93,10 +96,13 @@ class Origin:
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client went, or the test is over
         finally:
-            self._tasks.discard(task)
-            writer.transport.abort() if writer.is_closing() else writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
+            ends = writer.is_closing() or self._over.is_set()
+            writer.transport.abort() if ends else writer.close()
+            try:
                 await writer.wait_closed()
+            except (OSError, asyncio.CancelledError):  # what nobody reads is in the way of its end
+                writer.transport.abort()
+            self._tasks.discard(task)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
