@@ -1,5 +1,6 @@
 """What all tests share: a real Redis, and state of their own."""
 
+import resource
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -8,6 +9,19 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.lab.servers import RedisServer
 from tests.contract.clients import stacks_of_all, stop_all
+
+FILES = 10_000
+
+
+def pytest_configure() -> None:
+    """Let this process have many files open.
+
+    Caches keep what they open until their process ends, and here one process has more than a thousand
+    of them; the usual limit is 1,024 files, and may be raised.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 @pytest.fixture(scope="session")
