@@ -1,5 +1,7 @@
 """What is said of given figures, the cases in which a claim does not hold among them."""
 
+from typing import Any
+
 import pytest
 
 from cacheapp.lab.experiments import (
@@ -12,7 +14,9 @@ from cacheapp.lab.experiments import (
     waiting,
     what_breaks,
 )
+from cacheapp.lab.experiments.bench import Bench
 from cacheapp.lab.experiments.results import Verdict
+from cacheapp.lab.experiments.timed import thread_races as timed
 
 HOLDS, DOES_NOT, UNKNOWN = Verdict.HOLDS, Verdict.DOES_NOT_HOLD, Verdict.UNKNOWN
 
@@ -109,6 +113,30 @@ def thread_losses(bare: int, call: int, lock: int, incr: int) -> list[thread_rac
 def test_races_between_threads(lost: tuple[int, int, int, int], verdicts: list[Verdict]) -> None:
     findings = thread_races.judge(thread_losses(*lost))
     assert [finding.verdict for finding in findings] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("found", "runs"), [([7, 0, 0], 3), ([0, 0, 0, 0, 9, 9], 5), ([0] * 99, thread_races.MOST_RUNS)]
+)
+def test_a_race_is_looked_for_until_one_happens_or_for_twelve_runs(
+    monkeypatch: pytest.MonkeyPatch, found: list[int], runs: int
+) -> None:
+    bench = Bench("thread-races")
+    losses = iter(found)
+
+    def measure(function: Any, *given: Any, **_: Any) -> Any:
+        if function is timed.steps:
+            return "LOAD_NAME"
+        lost = next(losses) if given[0] == thread_races.CALL else 0
+        return {"lost": lost, "python": "3.11.7"}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(thread_races, "others", list)
+    outcome = thread_races.conduct(bench)
+    by_code = {measure.label: measure.samples for measure in outcome.panels[0].measures}
+    assert by_code[thread_races.CALL] == tuple(found[:runs])
+    assert len(by_code[thread_races.BARE]) == 3
+    assert outcome.findings[0].verdict is (HOLDS if any(found) else UNKNOWN)
 
 
 def process_losses(file: int, get_set: int, incr: int) -> list[process_races.Loss]:
