@@ -5,9 +5,9 @@
 Four questions, each with a goal, to a Gunicorn of 4 workers: how long other requests to the hosting
 worker take while a job of 32 threads fetches 200 MiB/s (without a goal: over HTTPS too); how long the
 view takes that starts a job of 200 files; how many bytes are fetched twice after SIGKILL; and how long
-the same files take by the engine alone. The origin is on the same machine and takes its part of the processors, as does whoever
-asks. Files go to BENCH_DIR: to memory unless it names a disk, which others use too. Not measured:
-other worker classes, PostgreSQL, real networks, and disks.
+the same files take by the engine alone. The origin is on the same machine and takes its part of the
+processors, as does whoever asks. Files go to BENCH_DIR: to memory unless it names a disk, which others
+use too. Not measured: other worker classes, PostgreSQL, real networks, and disks.
 """
 
 import contextlib
@@ -149,9 +149,7 @@ def measure(runs: int, smaller: int) -> dict[str, Any]:
                 requests[name] += busy
                 found["mib_s"][name].append(mib_s)
             views += view_ms(site, bulk)
-            _alone_s(
-                bulk, site.downloads, size, 64
-            )  # uncounted: whoever comes first gets cold memory
+            _alone_s(bulk, site.downloads, size, 64)  # uncounted: the first gets cold memory
             for who in ("engine", "hosted", "hosted", "engine"):
                 alone = who == "engine"
                 found["seconds"][who].append(

@@ -66,17 +66,16 @@ def _claimed(job_id: UUID) -> DownloadJob | None:
 def _cancelled(job: DownloadJob) -> bool:
     """Cancel a paused job; return whether it was still ours to cancel."""
     fence = ledger.fence_of(job, job.token)
+    if fence is None or not fence.is_wanted():
+        return _closed(job, [], None)
     reports: list[Report] = []
-    if fence is not None and fence.is_wanted():
-        try:
-            fence.raise_()
-            reports = ledger.whole(job, fence)
-        except OSError as exc:
-            if not job.destination:
-                raise
-            logger.warning("job %s: what is in its directory stays there: %s", job.id, exc)
-    else:
-        fence = None
+    try:
+        fence.raise_()
+        reports = ledger.whole(job, fence)
+    except OSError as exc:
+        if not job.destination:
+            raise
+        logger.warning("job %s: what is in its directory stays there: %s", job.id, exc)
     return _closed(job, reports, fence)
 
 
