@@ -53,15 +53,15 @@ def post_worker_init(worker: Any) -> None:
     Streams of events end with the worker, which would wait for them. And it can be asked what it
     sees, before its first request.
     """
+    from cacheapp.demo import worker_agent  # noqa: PLC0415 (the same)
     from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
     from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (the same)
-    from cacheapp.lab import witness  # noqa: PLC0415 (the same)
     from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
 
     end_streams_when(lambda: not worker.alive)
     begin()
     with contextlib.suppress(StoreUnavailable):  # the page that needs it says so
-        witness.attend()
+        worker_agent.attend()
     # What was imported stays: a full collection that looked through it again and again would hold up
     # every request of the worker for 40 ms each time.
     gc.collect()
@@ -73,5 +73,5 @@ def worker_exit(_server: Any, _worker: Any) -> None:
     from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)
 
     hand_over(os.getpid())
-    if (witness := sys.modules.get("cacheapp.lab.witness")) is not None:
+    if (witness := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
         witness.leave()

@@ -13,10 +13,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from cacheapp.downloads import asking
-from cacheapp.downloads.asking import NotNow
-from cacheapp.downloads.handing import NotHanded
-from cacheapp.downloads.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.runners import commands
+from cacheapp.downloads.runners.commands import NotNow
+from cacheapp.downloads.runners.dispatch import NotHanded
 
 _MAX_TOLD = 20
 
@@ -67,12 +67,12 @@ class DownloadJobAdmin(_LookOnly):
     @admin.action(description="Cancel", permissions=["move"])
     def cancel(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
         """Leave word that jobs are to be cancelled."""
-        self._ask(request, jobs, asking.cancel, "cancelled")
+        self._ask(request, jobs, commands.cancel, "cancelled")
 
     @admin.action(description="Try again what failed or was cancelled", permissions=["move"])
     def retry(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
         """Queue jobs again."""
-        self._ask(request, jobs, asking.retry, "queued again")
+        self._ask(request, jobs, commands.retry, "queued again")
 
     def _ask(
         self,

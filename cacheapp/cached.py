@@ -19,8 +19,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from cacheapp.backends.by_alias import shared_cache
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.by_alias import shared_cache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.canonical import NotCanonical, encode, key_part, name_of, snapshot
 
 P = ParamSpec("P")

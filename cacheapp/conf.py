@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from cacheapp.grants import AllowedBucket, ApiToken, read_buckets, read_origin, read_tokens
+from cacheapp.access_settings import AllowedBucket, ApiToken, read_buckets, read_origin, read_tokens
 
 
 @dataclasses.dataclass(frozen=True)

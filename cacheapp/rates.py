@@ -16,9 +16,9 @@ import logging
 import math
 
 from cacheapp import clock
-from cacheapp.backends.by_alias import shared_cache
-from cacheapp.backends.shared import SharedCache
-from cacheapp.backends.twins import in_thread
+from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.by_alias import shared_cache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.canonical import key_part
 from cacheapp.errors import CacheappError, StoreUnavailable
 

@@ -10,8 +10,8 @@ from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 
 from cacheapp.conf import conf
-from cacheapp.downloads.handing import TASK
-from cacheapp.downloads.serving import ANOTHER, RELEASED, serve
+from cacheapp.downloads.runners.celery_task import ANOTHER, RELEASED, serve
+from cacheapp.downloads.runners.dispatch import TASK
 
 logger = logging.getLogger(__name__)
 

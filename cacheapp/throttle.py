@@ -18,8 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
-from cacheapp.backends.on_error import STORE_FAILED
-from cacheapp.backends.quiet import Quiet
+from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.redis.on_error import STORE_FAILED
 from cacheapp.canonical import name_of
 from cacheapp.rates import Limit, alimit, check_rate, limit
 

@@ -3,17 +3,17 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
+from cacheapp import lab_views
 from cacheapp.views import (
     cache,
     downloads,
     events,
     index,
-    moves,
+    job_actions,
     origin,
     pages_caches,
     pages_check,
     pages_downloads,
-    pages_lab,
     pages_stats,
     stats,
     worker,
@@ -35,9 +35,9 @@ urlpatterns = [
     path("downloads/", pages_downloads.downloads, name="downloads_page"),
     path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
     path("downloads/<uuid:job_id>/steer", pages_downloads.steer, name="download_steer"),
-    path("lab/", pages_lab.lab, name="lab_page"),
-    path("lab/start", pages_lab.start, name="lab_start"),
-    path("lab/stop", pages_lab.stop, name="lab_stop"),
+    path("lab/", lab_views.lab, name="lab_page"),
+    path("lab/start", lab_views.start, name="lab_start"),
+    path("lab/stop", lab_views.stop, name="lab_stop"),
     path("check/", pages_check.check, name="check_page"),
     path("check/start", pages_check.start, name="check_start"),
     path("check/stop", pages_check.stop, name="check_stop"),
@@ -55,10 +55,10 @@ urlpatterns = [
     path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
     path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),
     path("api/downloads/<uuid:job_id>/events", events.events, name="download_events"),
-    path("api/downloads/<uuid:job_id>/pause", moves.pause, name="download_pause"),
-    path("api/downloads/<uuid:job_id>/resume", moves.resume, name="download_resume"),
-    path("api/downloads/<uuid:job_id>/cancel", moves.cancel, name="download_cancel"),
-    path("api/downloads/<uuid:job_id>/retry", moves.retry, name="download_retry"),
+    path("api/downloads/<uuid:job_id>/pause", job_actions.pause, name="download_pause"),
+    path("api/downloads/<uuid:job_id>/resume", job_actions.resume, name="download_resume"),
+    path("api/downloads/<uuid:job_id>/cancel", job_actions.cancel, name="download_cancel"),
+    path("api/downloads/<uuid:job_id>/retry", job_actions.retry, name="download_retry"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
     path("api/<cacheapp_any:rest>", index.nothing_here, name="nothing"),
 ]

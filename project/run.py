@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cacheapp.lab.servers import RedisServer, ServerFailed, dies_with_us
-from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.processes.servers import RedisServer, ServerFailed, dies_with_us
+from cacheapp.processes.stopping import Stopped, stopping
 
 ROOT = Path(__file__).resolve().parent.parent
 _HOST_PORT = re.compile(r"(?P<host>[^:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.lab.servers import RedisServer
+from cacheapp.processes.servers import RedisServer
 from tests.contract.clients import stacks_of_all, stop_all
 
 FILES = 10_000

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from cacheapp.lab.servers import find_redis_server
+from cacheapp.processes.servers import find_redis_server
 
 
 def main() -> int:

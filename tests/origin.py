@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from cacheapp.lab.origin import content
+from cacheapp.demo.origin import content
 from tests.objects import Thing
 
 _PIECE = 16 * 1024

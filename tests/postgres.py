@@ -10,8 +10,8 @@ from typing import Self
 
 import psycopg
 
-from cacheapp.lab.servers import Server, ServerFailed
-from cacheapp.lab.waiting import until
+from cacheapp.processes.servers import Server, ServerFailed
+from cacheapp.processes.waiting import until
 
 USER = "cacheapp"
 MISSING = (

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cacheapp.backends.disk import DiskCache
     from cacheapp.backends.lmdb import LMDBCache
-    from cacheapp.backends.redis import RedisCache
+    from cacheapp.backends.redis.cache import RedisCache
 
 __all__ = ["DiskCache", "LMDBCache", "RedisCache"]
 
 _HOMES = {
     "DiskCache": "cacheapp.backends.disk",
     "LMDBCache": "cacheapp.backends.lmdb",
-    "RedisCache": "cacheapp.backends.redis",
+    "RedisCache": "cacheapp.backends.redis.cache",
 }
 
 

@@ -13,10 +13,10 @@ from django.utils.module_loading import import_string
 
 from cacheapp import conf
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
-from cacheapp.backends.disk.directory import refusal
-from cacheapp.backends.filesystem import filesystem_type, is_network_filesystem
-from cacheapp.backends.options import read_options
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.options import read_options
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.local.directory import refusal
+from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
 
 Messages = list[checks.CheckMessage]
 

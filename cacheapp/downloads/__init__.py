@@ -23,7 +23,7 @@ def begin(*, forced: bool = False) -> None:
     part from its first job on. A process forked later has to call it itself.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not be there on import)
-    from cacheapp.downloads.host import host  # noqa: PLC0415
+    from cacheapp.downloads.runners.coordinator import host  # noqa: PLC0415
 
     try:
         if conf().download_root is not None and (forced or conf().download_runner == "worker"):
@@ -52,7 +52,7 @@ def hand_over(pid: int) -> None:
 def _release() -> None:
     from django.db import connection  # noqa: PLC0415 (as above)
 
-    from cacheapp.downloads.host import existing_host  # noqa: PLC0415
+    from cacheapp.downloads.runners.coordinator import existing_host  # noqa: PLC0415
 
     host = existing_host()
     if host is None:  # it never had a job

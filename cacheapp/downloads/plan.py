@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from uuid import UUID
 
-from cacheapp.downloads.addresses import Network
-from cacheapp.downloads.retrying import Retries
+from cacheapp.downloads.http.ip_policy import Network
+from cacheapp.downloads.http.retry import Retries
 from cacheapp.downloads.states import FileState
 
 

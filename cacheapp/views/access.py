@@ -30,10 +30,10 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.vary import vary_on_headers
 
+from cacheapp.access_settings import ApiToken
 from cacheapp.conf import conf
-from cacheapp.grants import ApiToken
-from cacheapp.views.answers import BadRequest, P, View, json_errors
-from cacheapp.views.guard import SAFE_METHODS, admit
+from cacheapp.views.local_access import SAFE_METHODS, admit
+from cacheapp.views.responses import BadRequest, P, View, json_errors
 
 logger = logging.getLogger(__name__)
 

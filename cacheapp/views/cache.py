@@ -7,9 +7,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import allow_methods
 from cacheapp.views.entry import Entry, on_entry
 from cacheapp.views.fields import anything, read_fields, timeout, whole_number
+from cacheapp.views.responses import allow_methods
 
 
 @permitted("cacheapp.use_demo")

@@ -12,19 +12,19 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.handing import NotHanded, hand, owner_to_be
-from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.order import Allowed, Order, OrderRefused, read_order
-from cacheapp.downloads.placing import KeyUsed, Request
-from cacheapp.downloads.removing import forget
+from cacheapp.downloads.jobs.deletion import forget
+from cacheapp.downloads.jobs.idempotency import KeyUsed, Request
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.runners.dispatch import NotHanded, hand, owner_to_be
+from cacheapp.downloads.sources.request import Allowed, Order, OrderRefused, read_order
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.views import moves
+from cacheapp.views import job_actions
 from cacheapp.views.access import caller, permitted
-from cacheapp.views.answers import BadRequest, allow_methods, answer, read_json
-from cacheapp.views.guard import is_from_here
-from cacheapp.views.moves import current
+from cacheapp.views.job_actions import current
+from cacheapp.views.local_access import is_from_here
 from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
-from cacheapp.views.shown import file_shown, job_in_full, job_shown
+from cacheapp.views.responses import BadRequest, allow_methods, answer, read_json
+from cacheapp.views.serializers import file_shown, job_in_full, job_shown
 
 BODY_LIMIT_BYTES = 2 * 2**20
 DEFAULT_LISTED = 20
@@ -45,7 +45,7 @@ def downloads(request: HttpRequest) -> HttpResponseBase:
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """GET: where a job is; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
-        return moves.delete(request, job_id)
+        return job_actions.delete(request, job_id)
     return answer(HTTPStatus.OK, **job_in_full(current(job_id)))
 
 

@@ -11,6 +11,7 @@ from django.core.cache import InvalidCacheBackendError
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
+from cacheapp.demo.namespace import DemoCache, aliases
 from cacheapp.errors import (
     CacheappError,
     ClearRefused,
@@ -19,8 +20,7 @@ from cacheapp.errors import (
     StoreUnavailable,
     ValueRefused,
 )
-from cacheapp.lab.namespace import DemoCache, aliases
-from cacheapp.views.answers import BadRequest, answer
+from cacheapp.views.responses import BadRequest, answer
 
 # Short enough for memcached's 250 bytes after prefix and version; nothing that needs quoting.
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,99}")

@@ -7,12 +7,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import allow_methods
-from cacheapp.views.moves import current
+from cacheapp.views.job_actions import current
 from cacheapp.views.paging import whole_number
-from cacheapp.views.shown import file_shown, job_shown
+from cacheapp.views.responses import allow_methods
+from cacheapp.views.serializers import file_shown, job_shown
 from cacheapp.views.streams import answer_with_events, event
 
 _LOT = 100

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from cacheapp.views.answers import BadRequest, has_body, read_json
+from cacheapp.views.responses import BadRequest, has_body, read_json
 
 Reader = Callable[[Any], Any]
 

@@ -6,9 +6,9 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from cacheapp.lab.namespace import aliases
+from cacheapp.demo.namespace import aliases
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import BadRequest, allow_methods, answer
+from cacheapp.views.responses import BadRequest, allow_methods, answer
 
 ENDPOINTS = {
     "GET /api/": "this list",

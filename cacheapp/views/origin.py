@@ -5,10 +5,10 @@ from http import HTTPStatus
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from cacheapp.lab.origin import content
-from cacheapp.lab.waiting import pause
-from cacheapp.views.answers import BadRequest, allow_methods
-from cacheapp.views.guard import demo_only
+from cacheapp.demo.origin import content
+from cacheapp.processes.waiting import pause
+from cacheapp.views.local_access import demo_only
+from cacheapp.views.responses import BadRequest, allow_methods
 
 MAX_BYTES = 10 * 2**20
 MAX_DELAY_MS = 5000

@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import P, View
+from cacheapp.views.responses import P, View
 
 logger = logging.getLogger(__name__)
 

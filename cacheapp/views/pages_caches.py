@@ -15,10 +15,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django_redis.cache import RedisCache as DjangoRedisCache
 
 from cacheapp.backends import RedisCache as OurRedisCache
+from cacheapp.demo import overview, worker_agent
+from cacheapp.demo.overview import Panorama, Row
+from cacheapp.demo.verdict import Sighting, Verdict
 from cacheapp.errors import StoreUnavailable
-from cacheapp.lab import panorama, witness
-from cacheapp.lab.panorama import Panorama, Row
-from cacheapp.lab.sighting import Sighting, Verdict
 from cacheapp.views.index import index
 from cacheapp.views.pages import page, refusal, show
 
@@ -29,9 +29,9 @@ _LOOKS = {  # a class of the stylesheet, and a sign for those who do not see its
     Verdict.OPEN: ("", "·"),
 }
 _ACTIONS: dict[str, Callable[[], None]] = {
-    "write": panorama.write,
-    "increment": panorama.increment,
-    "clear": panorama.clear,
+    "write": overview.write,
+    "increment": overview.increment,
+    "clear": overview.clear,
 }
 
 
@@ -49,7 +49,7 @@ def front(request: HttpRequest) -> HttpResponseBase:
 def caches(request: HttpRequest) -> HttpResponse:
     """Show all rows; POST: do one thing to all aliases first."""
     try:
-        witness.attend()
+        worker_agent.attend()
         if request.method == "POST":
             action = _ACTIONS.get(request.POST.get("do", ""))
             if action is None:
@@ -58,7 +58,7 @@ def caches(request: HttpRequest) -> HttpResponse:
             action()
             if request.headers.get("HX-Request") != "true":
                 return HttpResponseRedirect(reverse("cacheapp:index"))
-        seen = panorama.look()
+        seen = overview.look()
     except StoreUnavailable as exc:
         return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
     return show(request, "caches.html", part="parts/panorama.html", **_context(seen))
@@ -67,7 +67,7 @@ def caches(request: HttpRequest) -> HttpResponse:
 def _context(seen: Panorama) -> dict[str, Any]:
     rows = [_shown(row) for row in seen.rows]
     said = ", ".join(f"{row['alias']} {row['verdict']}" for row in rows)
-    return {"seen": seen, "rows": rows, "said": said, "increments": panorama.INCREMENTS}
+    return {"seen": seen, "rows": rows, "said": said, "increments": overview.INCREMENTS}
 
 
 def _shown(row: Row) -> dict[str, Any]:

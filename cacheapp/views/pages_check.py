@@ -9,12 +9,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from cacheapp import clock
-from cacheapp.lab.check import kept
-from cacheapp.lab.check.verdicts import Verdict
-from cacheapp.lab.experiments import background, turn
-from cacheapp.lab.experiments.background import Busy
-from cacheapp.lab.experiments.kept import State
-from cacheapp.lab.namespace import aliases
+from cacheapp.cachecheck import kept
+from cacheapp.cachecheck.verdicts import Verdict
+from cacheapp.demo.namespace import aliases
+from cacheapp.lab.kept import State
+from cacheapp.processes import background, turn
+from cacheapp.processes.background import Busy
 from cacheapp.views.pages import again_if_over, page, refusal, show
 
 SECONDS = (0.5, 2.0, 5.0)

@@ -10,16 +10,17 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads import asking, ledger, live
-from cacheapp.downloads.asking import NotNow
-from cacheapp.downloads.handing import NotHanded
-from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.downloads.rows import now
+from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.rows import now
+from cacheapp.downloads.runners import commands, live_progress
+from cacheapp.downloads.runners.commands import NotNow
+from cacheapp.downloads.runners.dispatch import NotHanded
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
-from cacheapp.views.answers import BadRequest
 from cacheapp.views.downloads import own_origins, place
-from cacheapp.views.moves import current
+from cacheapp.views.job_actions import current
 from cacheapp.views.pages import page, refusal, show
+from cacheapp.views.responses import BadRequest
 
 JOBS_ON_A_PAGE = 15
 FILES_ON_A_PAGE = 25
@@ -73,7 +74,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     if wanted in set(FileState):
         found = found.filter(state=wanted)
     files = _page(found, request, FILES_ON_A_PAGE)
-    told = live.seen(job.id) if job.state == JobState.RUNNING else None
+    told = live_progress.seen(job.id) if job.state == JobState.RUNNING else None
     return show(
         request,
         "download.html",
@@ -116,10 +117,10 @@ def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
 
 
 _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
-    "pause": asking.pause,
-    "resume": asking.resume,
-    "cancel": asking.cancel,
-    "retry": asking.retry,
+    "pause": commands.pause,
+    "resume": commands.resume,
+    "cancel": commands.cancel,
+    "retry": commands.retry,
 }
 
 
@@ -156,7 +157,7 @@ def _problem(problem: dict[str, Any]) -> str:
 def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a job as the templates show it. Time left is known once sizes and a rate are."""
     if told is None and job.state == JobState.RUNNING:
-        told = live.seen(job.id)
+        told = live_progress.seen(job.id)
     rate = (told or {}).get("rate_bps")
     left = job.bytes_total - job.bytes_done if job.bytes_total is not None else None
     state = JobState(job.state)
@@ -169,7 +170,7 @@ def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, An
         "rate_bps": rate,
         "left_s": left / rate if rate and left is not None else _left_by_files(job),
         "retries": (told or {}).get("retries", 0),
-        "silent": ledger.is_orphan(job),
+        "silent": repository.is_orphan(job),
         "can_pause": state in OWNED_JOB and not (job.pause_asked or job.cancel_asked),
         "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_asked,
         "can_resume": state is JobState.PAUSED and not job.fingerprint,

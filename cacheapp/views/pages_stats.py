@@ -6,10 +6,10 @@ from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.demo import worker_agent, worker_rpc
+from cacheapp.demo.namespace import aliases
 from cacheapp.errors import CacheappError
-from cacheapp.lab import roll_call, witness
-from cacheapp.lab.namespace import aliases
 from cacheapp.views.pages import page, show
 
 _ANSWER_S = 2.0
@@ -27,11 +27,11 @@ def stats(request: HttpRequest) -> HttpResponse:
 def _by_worker() -> dict[int, dict[str, dict[str, int]]]:
     """Return what each worker counted itself, by alias; without those that do not answer."""
     try:
-        witness.attend()
+        worker_agent.attend()
     except CacheappError:  # no directory for the sockets: the sums are there all the same
         return {}
-    replies = roll_call.ask(
-        [(worker, {"do": "stats"}) for worker in roll_call.workers()], _ANSWER_S
+    replies = worker_rpc.ask(
+        [(worker, {"do": "stats"}) for worker in worker_rpc.workers()], _ANSWER_S
     )
     return {reply.worker.pid: reply.body["counts"] for reply in replies if reply.body}
 

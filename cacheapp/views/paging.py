@@ -13,8 +13,8 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
-from cacheapp.downloads.models import DownloadFile, DownloadJob
-from cacheapp.views.answers import BadRequest
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.views.responses import BadRequest
 
 M = TypeVar("M", bound=Model)
 

@@ -7,12 +7,12 @@ from django.core.cache import caches
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.downloads import numbers
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.demo.namespace import aliases
+from cacheapp.downloads.runners import metrics
 from cacheapp.errors import CacheappError
-from cacheapp.lab.namespace import aliases
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import allow_methods, answer
+from cacheapp.views.responses import allow_methods, answer
 
 
 @permitted("cacheapp.view_stats")
@@ -22,7 +22,7 @@ def stats(_request: HttpRequest) -> HttpResponseBase:
     found = {alias: caches[alias] for alias in aliases()}
     return answer(
         HTTPStatus.OK,
-        downloads=numbers.totals(),
+        downloads=metrics.totals(),
         aliases={
             alias: _stats(cache) for alias, cache in found.items() if isinstance(cache, SharedCache)
         },

@@ -24,11 +24,11 @@ from django.http.response import HttpResponseBase
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.states import FINISHED_JOB
-from cacheapp.lab.waiting import pause
-from cacheapp.views.answers import BadRequest
-from cacheapp.views.shown import owner_is_lost
+from cacheapp.processes.waiting import pause
+from cacheapp.views.responses import BadRequest
+from cacheapp.views.serializers import owner_is_lost
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 
 from cacheapp import clock
 from cacheapp.views.access import permitted
-from cacheapp.views.answers import allow_methods, answer
+from cacheapp.views.responses import allow_methods, answer
 
 
 @permitted("cacheapp.use_demo")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwright
 
-from cacheapp.lab.servers import GunicornServer, RedisServer
+from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.deploying import deployed
 from tests.browser.watching import Watched
 from tests.ensure_chromium import MISSING, find_chromium

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from cacheapp.lab.servers import GunicornServer, RedisServer
+from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
 from tests.ensure_chromium import MISSING, find_chromium
@@ -135,8 +135,8 @@ def _write(name: str, raw: dict[str, Any]) -> None:
     """Draw a result in a process of its own: the library that draws is large."""
     code = (
         "import sys\n"
-        "from cacheapp.lab.experiments.charts import alone, svg\n"
-        "from cacheapp.lab.experiments.results import Result\n"
+        "from cacheapp.lab.charts import alone, svg\n"
+        "from cacheapp.lab.results import Result\n"
         "sys.stdout.write(alone(svg(Result.from_json(sys.stdin.read()))))\n"
     )
     done = subprocess.run(

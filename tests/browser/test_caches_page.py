@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from cacheapp.lab.servers import GunicornServer
+from cacheapp.processes.servers import GunicornServer
 from tests.browser.conftest import SiteEnv
 from tests.browser.watching import Watched
 from tests.system.conftest import ROOT, WORKERS

@@ -6,8 +6,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.waiting import until
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
 from tests.browser.watching import Watched
 from tests.objects import Thing, Version
 from tests.origin import Origin

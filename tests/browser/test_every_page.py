@@ -6,8 +6,8 @@ import urllib.request
 import pytest
 from playwright.sync_api import Page
 
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.workers import Workers
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.workers import Workers
 from tests.browser.watching import Watched, grave
 
 PAGES = [

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cacheapp.lab.servers import RedisServer
+from cacheapp.processes.servers import RedisServer
 
 Entry = dict[str, Any]
 

@@ -19,7 +19,7 @@ from typing import Any
 from django.conf import settings
 from django.core.cache import caches
 
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 
 Context = multiprocessing.context.SpawnContext | multiprocessing.context.ForkContext
 Work = Callable[..., Any]

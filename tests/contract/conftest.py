@@ -11,8 +11,8 @@ import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.lab.servers import RedisServer
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.servers import RedisServer
 from tests.contract.backends import BACKENDS, Entry
 from tests.contract.clients import Clients
 

@@ -11,9 +11,9 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django.fixtures import Settings
 
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.cached import cached
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 from tests.contract import decorated
 from tests.contract.clients import Clients
 from tests.contract.conftest import Build

@@ -10,7 +10,7 @@ import pytest
 from django.test import RequestFactory
 
 from cacheapp import clock
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
 
 PAGE = Path(__file__).parents[2] / "docs" / "caching.md"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.backends.locks import Lock
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.locks import Lock
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import LockLost
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 from tests.contract import lock_work
 from tests.contract.backends import Entry
 from tests.contract.clients import Clients, calls

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.lab.waiting import until
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.contract.clients import Clients, calls
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import OptionsRefused
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
 
 VALUES = {

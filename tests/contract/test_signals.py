@@ -5,8 +5,8 @@ import itertools
 import signal
 from collections.abc import Callable, Iterator
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.lab.waiting import until
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.waiting import until
 
 
 @contextlib.contextmanager

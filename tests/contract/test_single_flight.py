@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.lab.waiting import until
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
 
 DEADLINE_S = 30

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.backends.shared import SharedCache
-from cacheapp.lab.waiting import until
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.waiting import until
 from tests.contract import flights
 from tests.contract.backends import Entry
 from tests.contract.clients import DEADLINE_S, Clients, Running, calls

@@ -18,7 +18,7 @@ from django.views import View
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.throttle import Limit, alimit, limit, throttle
 from tests.contract import decorated

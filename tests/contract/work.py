@@ -11,7 +11,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 
 Cache = Any
 Work = Any

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from cacheapp.backends import RedisCache
-from cacheapp.lab.servers import RedisServer
-from tests.integration.disk_parts import close_stock
-from tests.integration.redis_parts import ours
+from cacheapp.processes.servers import RedisServer
+from tests.integration.backends.disk.parts import close_stock
+from tests.integration.backends.redis.parts import ours
 
 
 @pytest.fixture

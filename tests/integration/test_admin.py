@@ -11,11 +11,11 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
-from cacheapp.downloads import host as hosting
-from cacheapp.downloads import ledger
-from cacheapp.downloads.ledger import Owner
-from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.order import Order
+from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.runners import coordinator as hosting
+from cacheapp.downloads.sources.request import Order
 from cacheapp.views.sign_in import ATTEMPTS, PER_S
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +49,7 @@ def staff(*codenames: str) -> Client:
 
 
 def job_in(state: str) -> DownloadJob:
-    job = ledger.create(Order((URL,), threads=1), Owner(uuid.uuid4(), 4711))
+    job = repository.create(Order((URL,), threads=1), Owner(uuid.uuid4(), 4711))
     job.files.update(state=state)
     DownloadJob.objects.filter(id=job.id).update(state=state)
     job.refresh_from_db()

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cacheapp.lab.servers import GunicornServer, RedisServer
+from cacheapp.processes.servers import GunicornServer, RedisServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 4

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cacheapp.lab.servers import RedisServer
-from cacheapp.lab.waiting import until
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
 from tests.system.conftest import QUICK_START, ROOT, NewEnv, still_running
 
 CHECK = [sys.executable, "manage.py", "cachecheck"]

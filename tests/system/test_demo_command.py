@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from cacheapp.lab.demo import Verdict, examine
-from cacheapp.lab.servers import GunicornServer, RedisServer
-from cacheapp.lab.waiting import until
-from cacheapp.lab.workers import Workers
+from cacheapp.demo.probe import Verdict, examine
+from cacheapp.processes.servers import GunicornServer, RedisServer
+from cacheapp.processes.waiting import until
+from cacheapp.processes.workers import Workers
 from tests.system.conftest import QUICK_START, ROOT, WORKERS, NewEnv, StartGunicorn, still_running
 
 DEMO = [sys.executable, "manage.py", "demo"]

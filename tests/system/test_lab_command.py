@@ -11,10 +11,11 @@ import psutil
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.lab.experiments import background, kept, turn
-from cacheapp.lab.experiments.kept import State, Status
-from cacheapp.lab.experiments.results import Result, Verdict
-from cacheapp.lab.waiting import until
+from cacheapp.lab import kept
+from cacheapp.lab.kept import State, Status
+from cacheapp.lab.results import Result, Verdict
+from cacheapp.processes import background, turn
+from cacheapp.processes.waiting import until
 from tests.system.conftest import ROOT, NewEnv, still_running
 
 LAB = [sys.executable, "manage.py", "lab"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cacheapp.lab.waiting import until
+from cacheapp.processes.waiting import until
 from tests.system.conftest import ROOT, NewEnv, still_running
 
 WORKERS = 2

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.workers import Workers
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.workers import Workers
 from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 PATH = "/api/cache/disk/refusals"

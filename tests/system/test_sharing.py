@@ -9,10 +9,10 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.utils.module_loading import import_string
 
-from cacheapp.lab.demo import Verdict, examine
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.waiting import until
-from cacheapp.lab.workers import Workers
+from cacheapp.demo.probe import Verdict, examine
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
+from cacheapp.processes.workers import Workers
 from project.settings import CACHES
 from tests.system.conftest import WORKERS
 

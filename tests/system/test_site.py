@@ -11,8 +11,8 @@ from http import HTTPStatus
 
 import pytest
 
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.waiting import until
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
 from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 ALLOWED_ATTEMPTS = 5

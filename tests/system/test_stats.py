@@ -2,7 +2,7 @@
 
 import contextlib
 
-from cacheapp.lab.workers import Workers
+from cacheapp.processes.workers import Workers
 from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from cacheapp.lab.servers import GunicornServer
-from cacheapp.lab.waiting import until
-from cacheapp.lab.workers import AnswerLost, Connection, Moved, NotReached, Workers
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
+from cacheapp.processes.workers import AnswerLost, Connection, Moved, NotReached, Workers
 from tests.system.conftest import QUICK_START, WORKERS, NewEnv, StartGunicorn
 
 

@@ -152,7 +152,7 @@ def test_e003_a_directory_on_a_network_filesystem(
     assert _found() == {}
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"30 1 0:40 / {tmp_path} rw - nfs4 server:/export rw\n")
-    monkeypatch.setattr("cacheapp.backends.filesystem._MOUNTS", mounts)
+    monkeypatch.setattr("cacheapp.backends.local.filesystem._MOUNTS", mounts)
     assert "on a network filesystem (nfs4)" in _found()["cacheapp.E003"]
 
 

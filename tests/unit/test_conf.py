@@ -7,8 +7,8 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django.fixtures import Settings
 
+from cacheapp.access_settings import AllowedBucket
 from cacheapp.conf import conf, read, state_dir
-from cacheapp.grants import AllowedBucket
 
 
 def test_defaults_are_safe() -> None:

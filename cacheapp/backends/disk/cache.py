@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func, get_key_func
 
-from cacheapp.backends.counters import SETS
-from cacheapp.backends.disk.store import DiskStore
-from cacheapp.backends.options import (
+from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.counters import SETS
+from cacheapp.backends.core.options import (
     COMMON,
     Option,
     boolean,
@@ -20,9 +20,9 @@ from cacheapp.backends.options import (
     read_options,
     seconds,
 )
-from cacheapp.backends.shared import SharedCache
-from cacheapp.backends.store import registry
-from cacheapp.backends.twins import in_thread
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.disk.store import DiskStore
 
 _SHARD_MIN_BYTES = 512 * 1024
 _LONGEST_PREFIX = 100  # in a file name, which has at most 255 bytes

@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.backends import forms
-from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.files import (
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.store import NotCountable
+from cacheapp.backends.disk.shard import CacheFile, Drop, Execute
+from cacheapp.backends.disk.value_files import (
     MODE_LEASE,
     MODE_SOFT,
     Columns,
     fits_64_bits,
     payload_of,
 )
-from cacheapp.backends.disk.shard import CacheFile, Drop, Execute
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.store import NotCountable
+from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull
 
 _ALIVE = " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 # NULL for what everybody may see, else what `forms.is_visible` must look at.
-_HEAD = f"CASE WHEN mode >= {MODE_LEASE} THEN substr(value, 1, {forms.HEAD_BYTES}) END"
+_HEAD = f"CASE WHEN mode >= {MODE_LEASE} THEN substr(value, 1, {lease_format.HEAD_BYTES}) END"
 
 GET = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
 HAS = f"SELECT {_HEAD} FROM Cache" + _ALIVE
@@ -56,7 +56,7 @@ _NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
 
 def visible(head: bytes | None, now: float) -> bool:
     """Return whether everybody may see a row, by what these statements give for its head."""
-    return head is None or forms.is_visible(head, now)
+    return head is None or lease_format.is_visible(head, now)
 
 
 class Entries(CacheFile):
@@ -160,7 +160,7 @@ class Entries(CacheFile):
             _rowid, filename, _size, value, _deadline, _tag, mode = execute(
                 WHOLE, (key, now)
             ).fetchone()
-            if mode >= MODE_LEASE and not forms.is_visible(value, now):
+            if mode >= MODE_LEASE and not lease_format.is_visible(value, now):
                 return None
             raise NotCountable(None if filename is not None else payload_of(value))
         execute(_COUNT_UP, (value + delta, now, rowid))
@@ -226,8 +226,11 @@ class Entries(CacheFile):
         if mode == MODE_SOFT:  # no two have one head
             return (
                 type(expected) is bytes
-                and forms.is_soft(expected)
-                and (value[: forms.SOFT_HEAD_BYTES] == expected[: forms.SOFT_HEAD_BYTES])
+                and lease_format.is_soft(expected)
+                and (
+                    value[: lease_format.SOFT_HEAD_BYTES]
+                    == expected[: lease_format.SOFT_HEAD_BYTES]
+                )
             )
         found = payload_of(value) if filename is None else self._disk.load(filename, size, None)
         return type(found) is type(expected) and found == expected

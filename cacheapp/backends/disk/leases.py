@@ -14,12 +14,12 @@ from typing import Any
 from diskcache.core import MODE_BINARY
 
 from cacheapp import clock
-from cacheapp.backends import forms
-from cacheapp.backends.disk.connections import Connection
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.entries import FIND, GET, WHOLE, Entries
-from cacheapp.backends.disk.files import MODE_LEASE, Columns
 from cacheapp.backends.disk.shard import Drop, Execute
-from cacheapp.backends.forms import Payload
+from cacheapp.backends.disk.value_files import MODE_LEASE, Columns
+from cacheapp.backends.local.sqlite_connections import Connection
 
 _USES = 2**62  # more than any entry's
 _INSERT = (
@@ -129,11 +129,11 @@ class Shard(Entries):
     def _unwrap(self, execute: Execute, now: float, key: str, deadline: float | None) -> bool:
         """Make a visible entry with a soft deadline a plain one; return whether there was one."""
         row = execute(WHOLE, (key, now)).fetchone()
-        if row is None or row[-1] < MODE_LEASE or not forms.is_visible(row[3], now):
+        if row is None or row[-1] < MODE_LEASE or not lease_format.is_visible(row[3], now):
             return False
         rowid, filename, _size, value, *_ = row
         if filename is None:
-            _size, mode, _filename, inner = self._disk.keep(forms.unwrap(value)[0])
+            _size, mode, _filename, inner = self._disk.keep(lease_format.unwrap(value)[0])
         else:
             mode, inner = MODE_BINARY, None  # its file holds what is within
         execute(_UNWRAP, (deadline, mode, inner, rowid))
@@ -141,7 +141,7 @@ class Shard(Entries):
 
 
 def _is_orphan(value: Any, alive: Alive) -> bool:
-    return forms.is_lease(value) and not alive(forms.holder_of(value))
+    return lease_format.is_lease(value) and not alive(lease_format.holder_of(value))
 
 
 def _put_lease(

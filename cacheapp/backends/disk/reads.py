@@ -6,14 +6,14 @@ from typing import Any
 from zlib import crc32
 
 from cacheapp import clock
-from cacheapp.backends import forms
-from cacheapp.backends.disk.connections import Connection
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.patterns import glob_to_regex
+from cacheapp.backends.core.store import Store
 from cacheapp.backends.disk.entries import DEADLINE, GET, HAS, KEYS, visible
-from cacheapp.backends.disk.files import ValueFiles, payload_of
 from cacheapp.backends.disk.leases import Shard
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.patterns import glob_to_regex
-from cacheapp.backends.store import Store
+from cacheapp.backends.disk.value_files import ValueFiles, payload_of
+from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull, StoreUnavailable
 
 
@@ -59,7 +59,7 @@ class Reads(Store):
                 found = self._files[number].load(filename, row[2], value)
             if found is None:
                 found = self._run(number, Shard.load, key, row)
-        if self._notes_use and found is not None and not forms.is_lease(found):
+        if self._notes_use and found is not None and not lease_format.is_lease(found):
             with contextlib.suppress(StoreFull, StoreUnavailable):  # it is only a hint
                 self._run(number, Shard.note_use, key)
         return found
@@ -86,9 +86,9 @@ class Reads(Store):
         deadline, head = rows[0]
         now = clock.wall_s()
         if head is not None:
-            if not forms.is_visible(head, now):
+            if not lease_format.is_visible(head, now):
                 return 0.0
-            deadline = forms.soft_deadline_s(head)
+            deadline = lease_format.soft_deadline_s(head)
         return None if deadline is None else max(0.0, deadline - now)
 
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:

@@ -14,11 +14,11 @@ import diskcache
 from diskcache.core import DEFAULT_SETTINGS, ENOVAL, EVICTION_POLICY
 
 from cacheapp import clock
-from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.faults import Damaged
-from cacheapp.backends.disk.files import ORPHAN_AGE_S, Columns, ValueFiles
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.slots import Identity
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.disk.value_files import ORPHAN_AGE_S, Columns, ValueFiles
+from cacheapp.backends.local.slot_file import Identity
+from cacheapp.backends.local.sqlite_connections import Connection
+from cacheapp.backends.local.sqlite_errors import Damaged
 from cacheapp.errors import StoreFull
 
 _CULL_AT_MOST = 1000

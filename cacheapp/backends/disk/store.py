@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cacheapp.backends import forms
-from cacheapp.backends.disk.connections import Connection
-from cacheapp.backends.disk.directory import AliasDirectory
-from cacheapp.backends.disk.files import ValueFiles
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.disk.change_detection import QuietShards
 from cacheapp.backends.disk.leases import Shard
-from cacheapp.backends.disk.locks import Locks
-from cacheapp.backends.disk.quiet_shards import QuietShards
 from cacheapp.backends.disk.reads import Reads
-from cacheapp.backends.disk.session import Sessions
-from cacheapp.backends.disk.settings import shards_kind
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.holders import Holders
+from cacheapp.backends.disk.shard_options import shards_kind
+from cacheapp.backends.disk.value_files import ValueFiles
+from cacheapp.backends.local.directory import AliasDirectory
+from cacheapp.backends.local.lock_table import Locks
+from cacheapp.backends.local.process_identity import Holders
+from cacheapp.backends.local.sqlite_connections import Connection
+from cacheapp.backends.local.sqlite_sessions import Sessions
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
 
 
@@ -127,14 +127,14 @@ class DiskStore(Reads):
 
     def new_lease(self) -> bytes:
         """Return a lease of this process."""
-        return forms.new_lease(self._holders.mine_or_unknown())
+        return lease_format.new_lease(self._holders.mine_or_unknown())
 
     def is_orphaned(self, lease: Payload) -> bool:
         """Return whether a lease's holder is dead."""
         return (
             isinstance(lease, bytes)
-            and forms.is_lease(lease)
-            and not self._holders.alive(forms.holder_of(lease))
+            and lease_format.is_lease(lease)
+            and not self._holders.alive(lease_format.holder_of(lease))
         )
 
     def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:

@@ -9,14 +9,14 @@ from django.conf import settings
 from django.core.cache.backends.base import default_key_func
 from django.utils.module_loading import import_string
 
-from cacheapp.backends.lmdb.inline import InlineTwins
+from cacheapp.backends.core.options import COMMON, Option, count, count_or_none, read_options
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.lmdb.async_methods import InlineTwins
+from cacheapp.backends.lmdb.fast_path import UsualCases
+from cacheapp.backends.lmdb.key_names import Names
 from cacheapp.backends.lmdb.limits import LEAST_BYTES, Limits
-from cacheapp.backends.lmdb.names import Names
-from cacheapp.backends.lmdb.shared import shared_environment
+from cacheapp.backends.lmdb.location import shared_environment
 from cacheapp.backends.lmdb.store import LMDBStore
-from cacheapp.backends.lmdb.usual import UsualCases
-from cacheapp.backends.options import COMMON, Option, count, count_or_none, read_options
-from cacheapp.backends.store import registry
 
 _OF_DIRECTORY = ("size_limit", "MAX_ENTRIES")
 

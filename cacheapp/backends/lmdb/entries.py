@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from cacheapp import clock
-from cacheapp.backends import forms
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.lmdb import room
-from cacheapp.backends.lmdb.marks import TURNED_AWAY
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.store import NotCountable
+from cacheapp.backends.lmdb import eviction
 from cacheapp.backends.lmdb.records import (
     FORMAT,
     HEAD_BYTES,
@@ -26,8 +26,8 @@ from cacheapp.backends.lmdb.records import (
     remove,
     unpack_head,
 )
+from cacheapp.backends.lmdb.reference_bits import TURNED_AWAY
 from cacheapp.backends.lmdb.session import Session, Transaction
-from cacheapp.backends.store import NotCountable
 
 Name: TypeAlias = tuple[bytes, bytes]
 """A key as LMDB has it; and the key itself where that is only its hash, else nothing."""
@@ -53,7 +53,7 @@ def is_visible(found: Found) -> bool:
     if head[1] != SPECIAL:
         return True
     begin = HEAD_BYTES + head[2]
-    return forms.is_visible(raw[begin : begin + forms.HEAD_BYTES], clock.wall_s())
+    return lease_format.is_visible(raw[begin : begin + lease_format.HEAD_BYTES], clock.wall_s())
 
 
 def holds(found: Found | None, expected: Payload) -> bool:
@@ -108,7 +108,7 @@ def put(
     """Store an entry."""
     now = session.now
     if now >= session.due_s:
-        room.expire(session, transaction, now)
+        eviction.expire(session, transaction, now)
     write(session, transaction, name, payload, NEVER if ttl is None else now + ttl)
 
 
@@ -132,7 +132,7 @@ def write(
     entries = session.entries
     old = transaction.get(key, None, entries)
     longer = HEAD_BYTES + len(long_key) + len(body) - (len(old) if old is not None else -len(key))
-    if longer > 0 and room.before_growth(session, transaction, longer, old is None):
+    if longer > 0 and eviction.before_growth(session, transaction, longer, old is None):
         old = transaction.get(key, None, entries)  # perhaps it was this one that went
     marks = session.marks
     if old is not None and len(old) >= HEAD_BYTES and old[0] == FORMAT:
@@ -223,8 +223,8 @@ def persist(session: Session, transaction: Transaction, name: Name) -> bool:
 
 def _unwrapped(found: Found) -> Payload:
     payload = payload_of(*found)
-    if isinstance(payload, bytes) and forms.is_soft(payload):
-        return forms.unwrap(payload)[0]
+    if isinstance(payload, bytes) and lease_format.is_soft(payload):
+        return lease_format.unwrap(payload)[0]
     return payload
 
 

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import lmdb
 
 from cacheapp import clock
-from cacheapp.backends.lmdb.marks import BUSY, RETIRED
 from cacheapp.backends.lmdb.opening import Opening
+from cacheapp.backends.lmdb.reference_bits import BUSY, RETIRED
 from cacheapp.backends.lmdb.session import Session, Transaction
 from cacheapp.errors import StoreUnavailable
 

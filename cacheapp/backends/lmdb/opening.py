@@ -9,11 +9,11 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
+from cacheapp.backends.lmdb.directory import Place
 from cacheapp.backends.lmdb.limits import Limits
-from cacheapp.backends.lmdb.marks import RETIRED, Marks
-from cacheapp.backends.lmdb.place import Place
+from cacheapp.backends.lmdb.reference_bits import RETIRED, Marks
 from cacheapp.backends.lmdb.session import Session, Transaction
-from cacheapp.backends.slots import identity_of
+from cacheapp.backends.local.slot_file import identity_of
 
 LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.0002

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 
 from cacheapp import clock
-from cacheapp.backends import forms
-from cacheapp.backends.forms import Payload
-from cacheapp.backends.lmdb import entries, room
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.patterns import glob_to_regex
+from cacheapp.backends.core.store import Store
+from cacheapp.backends.lmdb import entries, eviction
 from cacheapp.backends.lmdb.entries import Found
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.marks import EVICTED, EXPIRED, TURNED_AWAY
-from cacheapp.backends.lmdb.names import Names
+from cacheapp.backends.lmdb.key_names import Names
 from cacheapp.backends.lmdb.records import NEVER, head_of, payload_of
+from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED, TURNED_AWAY
 from cacheapp.backends.lmdb.session import Session, Transaction
-from cacheapp.backends.patterns import glob_to_regex
-from cacheapp.backends.store import Store
 
 
 class Reads(Store):
@@ -68,8 +68,8 @@ class Reads(Store):
         if found is None or not entries.is_visible(found):
             return 0.0
         payload = payload_of(*found)
-        if isinstance(payload, bytes) and forms.is_soft(payload):
-            return max(0.0, forms.soft_deadline_s(payload) - clock.wall_s())
+        if isinstance(payload, bytes) and lease_format.is_soft(payload):
+            return max(0.0, lease_format.soft_deadline_s(payload) - clock.wall_s())
         deadline = found[1][3]
         return None if deadline == NEVER else max(0.0, deadline - clock.boot_s())
 
@@ -115,7 +115,7 @@ class Reads(Store):
 
 
 def _figures(session: Session, transaction: Transaction) -> dict[str, int]:
-    used = room.used_bytes(session, transaction)
+    used = eviction.used_bytes(session, transaction)
     numbers = session.marks.numbers
     readers = session.environment.readers().count("\n") - 1  # a line for each, below a title
     return {

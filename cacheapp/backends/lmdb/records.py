@@ -16,7 +16,7 @@ import math
 import struct
 from typing import TypeAlias
 
-from cacheapp.backends.forms import Payload
+from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.lmdb.session import Session, Transaction
 
 FORMAT = 1

@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import lmdb
 
+from cacheapp.backends.lmdb.directory import DATABASES, is_written_in_place, opened
 from cacheapp.backends.lmdb.limits import Limits
-from cacheapp.backends.lmdb.marks import Marks
-from cacheapp.backends.lmdb.place import DATABASES, is_written_in_place, opened
-from cacheapp.backends.slots import Identity
+from cacheapp.backends.lmdb.reference_bits import Marks
+from cacheapp.backends.local.slot_file import Identity
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 

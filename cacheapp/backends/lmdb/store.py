@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import lmdb
 
-from cacheapp.backends import forms
-from cacheapp.backends.forms import Payload
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.lmdb import entries
 from cacheapp.backends.lmdb.entries import Name
-from cacheapp.backends.lmdb.names import Names
+from cacheapp.backends.lmdb.key_names import Names
+from cacheapp.backends.lmdb.location import SharedEnvironment
 from cacheapp.backends.lmdb.records import payload_of
-from cacheapp.backends.lmdb.shared import SharedEnvironment
 from cacheapp.backends.lmdb.writes import Writes
 from cacheapp.errors import StoreFull
 
@@ -159,14 +159,14 @@ class LMDBStore(Writes):
 
     def new_lease(self) -> bytes:
         """Return a lease of this process."""
-        return forms.new_lease(self._shared.holders.mine_or_unknown())
+        return lease_format.new_lease(self._shared.holders.mine_or_unknown())
 
     def is_orphaned(self, lease: Payload) -> bool:
         """Return whether a lease's holder is dead."""
         return (
             isinstance(lease, bytes)
-            and forms.is_lease(lease)
-            and not self._shared.holders.alive(forms.holder_of(lease))
+            and lease_format.is_lease(lease)
+            and not self._shared.holders.alive(lease_format.holder_of(lease))
         )
 
     def _lock(self, name: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from cacheapp.backends.lmdb import entries, room
+from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.lmdb import entries, eviction
 from cacheapp.backends.lmdb.reads import Reads
-from cacheapp.backends.quiet import Quiet
 from cacheapp.errors import StoreFull
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Writes(Reads):
                     return self._changed_by(work, *args, growing=True)
                 except lmdb.MapFullError:  # no run of free pages is long enough
                     wanted = max(_LEAST_WANTED, 2 * length) << min(attempt, _DOUBLINGS)
-                    self._changed_by(room.make_room, wanted)
+                    self._changed_by(eviction.make_room, wanted)
                 time.sleep(pause_s)  # a reader may keep them that waits for its turn of a processor
         raise StoreFull(
             f"{self.environment.place.path}: no room for {length} bytes; nothing was stored"
@@ -67,7 +67,7 @@ class Writes(Reads):
     def _has_pages(self) -> bool:
         """Return whether a write of next to nothing finds pages."""
         try:
-            self.environment.write(room.probe)
+            self.environment.write(eviction.probe)
         except lmdb.MapFullError:
             return False
         return True

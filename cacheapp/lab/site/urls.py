@@ -24,7 +24,7 @@ def _answer(**fields: Any) -> JsonResponse:
 
 
 def worker(_request: HttpRequest) -> JsonResponse:
-    """Say who answers, for `cacheapp.lab.workers`."""
+    """Say who answers, for `cacheapp.processes.workers`."""
     return _answer()
 
 

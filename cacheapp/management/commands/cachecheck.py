@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cacheapp import clock
-from cacheapp.lab.check import kept
-from cacheapp.lab.check.examine import NAMES, Examination, Plan
-from cacheapp.lab.check.kept import Keeper
-from cacheapp.lab.check.over_http import HttpExamination
-from cacheapp.lab.check.private import NotPrivate, Stores, private_stores
-from cacheapp.lab.check.report import (
+from cacheapp.cachecheck import kept
+from cacheapp.cachecheck.examine import NAMES, Examination, Plan
+from cacheapp.cachecheck.kept import Keeper
+from cacheapp.cachecheck.over_http import HttpExamination
+from cacheapp.cachecheck.private import NotPrivate, Stores, private_stores
+from cacheapp.cachecheck.report import (
     Expected,
     as_json,
     differences,
@@ -31,14 +31,14 @@ from cacheapp.lab.check.report import (
     read_expected,
     write_drawings,
 )
-from cacheapp.lab.check.verdicts import Report, Verdict
-from cacheapp.lab.deployment import private_deployment
-from cacheapp.lab.experiments.kept import State
-from cacheapp.lab.experiments.turn import turn
-from cacheapp.lab.namespace import aliases as all_aliases
-from cacheapp.lab.servers import ServerFailed
-from cacheapp.lab.stopping import Stopped, stopping
-from cacheapp.lab.workers import AnswerLost, NotReached
+from cacheapp.cachecheck.verdicts import Report, Verdict
+from cacheapp.demo.deployment import private_deployment
+from cacheapp.demo.namespace import aliases as all_aliases
+from cacheapp.lab.kept import State
+from cacheapp.processes.servers import ServerFailed
+from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.processes.turn import turn
+from cacheapp.processes.workers import AnswerLost, NotReached
 
 HOLDS, BROKEN, COULD_NOT_RUN = 0, 1, 2
 

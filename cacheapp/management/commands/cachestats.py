@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cacheapp.backends.shared import SharedCache
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import CacheappError
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cacheapp.lab.demo import Finding, backends_of, examine
-from cacheapp.lab.demo_report import as_json, print_table
-from cacheapp.lab.deployment import (
+from cacheapp.demo.deployment import (
     private_deployment,
     redis_can_be_had,
     unwelcome,
     without_redis,
 )
-from cacheapp.lab.servers import ServerFailed
-from cacheapp.lab.stopping import Stopped, stopping
-from cacheapp.lab.workers import AnswerLost, NotReached, Workers
+from cacheapp.demo.probe import Finding, backends_of, examine
+from cacheapp.demo.report import as_json, print_table
+from cacheapp.processes.servers import ServerFailed
+from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.processes.workers import AnswerLost, NotReached, Workers
 
 PER_WORKER = 4  # connections: 16 requests at once with 4 workers
 

@@ -11,17 +11,17 @@ from rich.console import Console
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.addresses import read_networks
-from cacheapp.downloads.bucket import Bucket
-from cacheapp.downloads.connections import Urllib3Replaced
-from cacheapp.downloads.display import Display
-from cacheapp.downloads.foreground import Foreground, JobBusy, Wish, me, take_job
-from cacheapp.downloads.models import DownloadJob
-from cacheapp.downloads.order import DEFAULT_THREADS
-from cacheapp.downloads.sources import Manifest, Source, SourceRefused, Urls
+from cacheapp.downloads.engine.transfer_options import Existing, Limits
+from cacheapp.downloads.http.connections import Urllib3Replaced
+from cacheapp.downloads.http.ip_policy import read_networks
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.runners.display import Display
+from cacheapp.downloads.runners.foreground import Foreground, JobBusy, Wish, me, take_job
+from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, Urls
+from cacheapp.downloads.sources.request import DEFAULT_THREADS
+from cacheapp.downloads.sources.s3 import Bucket
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.wanted import Existing, Limits
-from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.processes.stopping import Stopped, stopping
 
 MAX_ERRORS = 100
 _FAILED, _REFUSED = 1, 2

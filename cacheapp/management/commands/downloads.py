@@ -8,9 +8,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from cacheapp.conf import conf
-from cacheapp.downloads import begin, hand_over, pruning
-from cacheapp.downloads.models import DownloadJob
-from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.downloads import begin, hand_over
+from cacheapp.downloads.jobs import retention
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.processes.stopping import Stopped, stopping
 
 _REFUSED = 2
 _LISTED = 50
@@ -70,7 +71,7 @@ class Command(BaseCommand):
         if seconds is None or seconds < 0:
             message = "DOWNLOAD_RETENTION_S is None; say --older-than SECONDS, 0 or more"
             raise CommandError(message, returncode=_REFUSED)
-        pruned = pruning.prune(seconds)
+        pruned = retention.prune(seconds)
         self.stdout.write(
             f"removed {pruned.jobs} finished jobs, and partial files of {pruned.partials} runs"
         )

@@ -11,18 +11,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cacheapp.lab.experiments import bench
-from cacheapp.lab.experiments.bench import Scale
-from cacheapp.lab.experiments.charts import ChartsMissing, alone, drawn_apart
-from cacheapp.lab.experiments.claims import claims_page
-from cacheapp.lab.experiments.kept import Keeper, State
-from cacheapp.lab.experiments.kept import drawing as kept_drawing
-from cacheapp.lab.experiments.registry import EXPERIMENTS
-from cacheapp.lab.experiments.report import as_json, print_list, print_result, print_summary
-from cacheapp.lab.experiments.results import Result, Verdict
-from cacheapp.lab.experiments.run import conduct
-from cacheapp.lab.experiments.turn import Busy, turn
-from cacheapp.lab.stopping import Stopped, stopping
+from cacheapp.lab import bench
+from cacheapp.lab.bench import Scale
+from cacheapp.lab.charts import ChartsMissing, alone, drawn_apart
+from cacheapp.lab.claims import claims_page
+from cacheapp.lab.kept import Keeper, State
+from cacheapp.lab.kept import drawing as kept_drawing
+from cacheapp.lab.registry import EXPERIMENTS
+from cacheapp.lab.report import as_json, print_list, print_result, print_summary
+from cacheapp.lab.results import Result, Verdict
+from cacheapp.lab.run import conduct
+from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.processes.turn import Busy, turn
 
 COULD_NOT_RUN = 2
 

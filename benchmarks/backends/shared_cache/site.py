@@ -1,0 +1,30 @@
+"""The page that Gunicorn serves: 20 gets and 2 sets, and what Django does around them."""
+
+import os
+import random
+
+from django.core.cache import caches
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from benchmarks.backends.shared_cache.calls import SMALL
+
+_KEYS = [f"page-{n}" for n in range(1000)]
+_GETS, _SETS = 20, 2
+
+
+def page(_request: HttpRequest) -> HttpResponse:
+    """Get 20 entries, setting those that are missing, and set 2, of a thousand."""
+    cache = caches[os.environ["BENCHMARK_ALIAS"]]
+    keys = random.choices(_KEYS, k=_GETS + _SETS)
+    for key in keys[:_GETS]:
+        if cache.get(key) is None:
+            cache.set(key, SMALL)
+    for key in keys[_GETS:]:
+        cache.set(key, SMALL)
+    return HttpResponse(b"<p>A page.</p>")
+
+
+urlpatterns = [path("", page)]
+application = get_wsgi_application()

@@ -1,0 +1,104 @@
+"""How long the checker takes to judge a long history, and how many keys it leaves unknown.
+
+`python -m benchmarks.consistency.search`: 100,000 operations over 100 keys by 8 processes, as a cache
+answered them, with one in a thousand left unanswered; then the same history with one lie in it, to
+be found and shrunk. What counts is this process's CPU time, since it is one thread that waits for
+nothing; the wall time stands beside it. Not measured: recording.
+"""
+
+import random
+import statistics
+import sys
+import time
+
+from benchmarks.measuring.report import command_line, write_report
+from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+from cacheapp.consistency.judge import Judgement, judge
+from cacheapp.consistency.models import Key
+from cacheapp.consistency.search import Verdict
+
+GOAL_S = 10.0
+_KINDS = [*Kind, Kind.GET, Kind.GET, Kind.GET, Kind.SET]
+
+
+def make(
+    seed: int, count: int, keys: int, processes: int, unanswered: float = 0.001
+) -> list[Operation]:
+    """Return a history with an order: each answer is that of an instant inside its interval."""
+    rng = random.Random(seed)
+    free = [0] * processes
+    points = []
+    for number in range(count):
+        process = rng.randrange(processes)
+        call = free[process] + rng.randint(0, 10)
+        point = call + rng.randint(0, 40)
+        free[process] = point + rng.randint(0, 40) + 1
+        points.append((point, number, process, call, free[process] - 1))
+    states: dict[str, object] = {}
+    found = []
+    for _, number, process, call, end in sorted(points):
+        kind = rng.choice(_KINDS)
+        key = f"k{rng.randrange(keys)}"
+        counts = kind in {Kind.INCR, Kind.DECR}
+        argument = 1 if counts else number * 1_000 if kind in {Kind.SET, Kind.ADD} else None
+        unsure = Operation(str(process), kind, key, call, None, argument, None, Outcome.INFO)
+        before = states.get(key, ABSENT)
+        after = states[key] = Key().step(before, unsure)
+        if rng.random() < unanswered:
+            found.append(unsure)
+        else:
+            told = _told(kind, before, after)
+            found.append(Operation(str(process), kind, key, call, end, argument, told))
+    return found
+
+
+def _told(kind: Kind, before: object, after: object) -> object:
+    if kind is Kind.GET:
+        return before
+    if kind is Kind.SET:
+        return None
+    if kind in {Kind.INCR, Kind.DECR}:
+        return after
+    there = before is not ABSENT
+    return not there if kind is Kind.ADD else there
+
+
+def _timed(operations: list[Operation]) -> tuple[Judgement, float, float]:
+    began, used = time.monotonic(), time.process_time()
+    judged = judge(operations)
+    return judged, time.monotonic() - began, time.process_time() - used
+
+
+def main() -> int:
+    """Measure and print; return 0 if every verdict was right and none took more CPU than the goal."""
+    parser = command_line(__doc__ or "")
+    parser.add_argument("--operations", type=int, default=100_000)
+    parser.add_argument("--keys", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    right, spent = True, []
+    for seed in range(asked.rounds):
+        history = make(seed, asked.operations, asked.keys, asked.processes)
+        judged, wall_s, cpu_s = _timed(history)
+        right &= judged.verdict is Verdict.LINEARIZABLE
+        last = max(one.call_ns for one in history) + 1_000
+        lie = Operation("0", Kind.GET, "k0", last, last + 1, None, -1)
+        lied, lie_wall_s, lie_cpu_s = _timed([*history, lie])
+        right &= lied.verdict is Verdict.ILLEGAL
+        spent += [cpu_s, lie_cpu_s]
+        print(
+            f"seed {seed}: {judged.verdict} in {cpu_s:.2f} s of CPU ({wall_s:.2f} s in all); "
+            f"with a lie: {lied.verdict} in {lie_cpu_s:.2f} s of CPU ({lie_wall_s:.2f} s in all)"
+        )
+    print(
+        f"{asked.operations} operations, {asked.keys} keys, {asked.processes} processes, CPU: median "
+        f"{statistics.median(spent):.2f} s, slowest {max(spent):.2f} s (goal {GOAL_S:g} s)"
+    )
+    figures = {"cpu_s": spent, "goal_s": GOAL_S, "all_verdicts_right": right}
+    write_report(asked.json, "consistency", (), figures)
+    return 0 if right and max(spent) < GOAL_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

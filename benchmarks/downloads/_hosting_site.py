@@ -1,0 +1,132 @@
+"""A site that hosts downloads, for benchmarks, and a connection to one of its workers."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.downloads._bulk_origins import files_directory
+from benchmarks.measuring import ROOT
+from cacheapp import clock
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
+from cacheapp.processes.workers import Moved, NotReached, Workers
+
+WORKERS = 4
+_LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)")
+
+
+class Quick:
+    """A connection to one worker that is measured: no packet of it waits for another (TCP).
+
+    `http.client` sends head and body apart, and the kernel acknowledges late what comes in parts: 40
+    ms that say nothing about the worker.
+    """
+
+    def __init__(self, url: str, pid: int) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._host = host
+        while True:
+            self._socket = socket.create_connection((host, int(port)))
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.ask("GET", "/api/worker")[1]["pid"] == pid:
+                return
+            self._socket.close()
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[float, dict[str, Any]]:
+        """Return the milliseconds that an answer took, and the answer."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n"
+        kind = "Content-Type: application/json\r\n\r\n"
+        began_s = clock.monotonic_s()
+        self._socket.sendall(f"{head}{kind}".encode() + data)
+        answer = b""
+        while not _is_whole(answer):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            got = self._socket.recv(65536)
+            if not got:
+                raise ConnectionError(f"closed after {answer!r}")
+            answer += got
+        took_ms = (clock.monotonic_s() - began_s) * 1e3
+        return took_ms, json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, gap, body = answer.partition(b"\r\n\r\n")
+    found = _LENGTH.search(head)
+    return bool(gap and found and len(body) >= int(found[1]))
+
+
+class Site:
+    """A Gunicorn of its own, with a database."""
+
+    def __init__(self, stack: contextlib.ExitStack, origins: list[str], authority: str) -> None:
+        """Start it. `authority`: the certificates that it trusts."""
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = stack.enter_context(tempfile.TemporaryDirectory(dir=files_directory()))
+        self.downloads = data / "downloads"
+        self.downloads.symlink_to(files)
+        env = {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DATA_DIR": str(data),
+            "SECRET_KEY": "only-for-benchmarks-" + "x" * 50,
+            "DEMO": "1",
+            "SECURE_SSL_REDIRECT": "0",
+            "LOG_LEVEL": "ERROR",
+            "MAX_REQUESTS": "0",
+            "WEB_CONCURRENCY": str(WORKERS),
+            "DOWNLOAD_ORIGINS": ",".join(origins),
+            "SSL_CERT_FILE": authority,
+        }
+        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+        subprocess.run(migrate, cwd=ROOT, env={**os.environ, **env}, check=True)
+        server = GunicornServer("project.wsgi:application", ROOT, env)
+        stack.enter_context(server)
+        self.url = server.url
+        self.workers = stack.enter_context(Workers(server.url, count=WORKERS))
+        server.start()
+
+    def order(self, pid: int, urls: list[str], threads: int) -> dict[str, Any]:
+        """Have a worker begin a job; return what it says."""
+        wanted = {"urls": urls, "threads": threads}
+        answer = self.workers.ask(pid, "POST", "/api/downloads", wanted)
+        if answer.status != 202:  # noqa: PLR2004 (HTTP's)
+            raise RuntimeError(f"not begun: {answer.body}")
+        return answer.body
+
+    def look(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return what some worker says about a job; an end in failure is an error."""
+        try:
+            pids = self.workers.find()
+            found = self.workers.ask(pids[0], "GET", f"/api/downloads/{job['id']}").body
+        except (Moved, NotReached):  # one that was killed
+            return dict(job)
+        if found.get("state") in {"failed", "cancelled"}:
+            raise RuntimeError(f"the job failed: {found}")
+        return found
+
+    def end_of(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Wait for a job to succeed; return it."""
+
+        def ended() -> dict[str, Any]:
+            found = self.look(job)
+            return found if found["state"] == "succeeded" else {}
+
+        return until(ended, "the job to succeed", 300)
+
+    def forget(self, job: dict[str, Any]) -> None:
+        """Remove a job's files, or the disk fills up."""
+        directory = self.downloads / job["id"]
+        # Its worker may be clearing up the rest just now.
+        for path in list(directory.glob("[!.]*")):
+            path.unlink()

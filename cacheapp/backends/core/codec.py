@@ -1,0 +1,207 @@
+"""Turns values into what stores keep, and back: serialise, compress, sign.
+
+A plain `int` stays an `int`, so that the store can count it; it is never signed. Every other value
+becomes `bytes`: one header byte, the MAC where values are signed, the body. What the header must
+be follows from the cache's options, never from the payload: whoever can write to the store cannot
+choose the serializer or leave out the signature.
+"""
+
+import hashlib
+import hmac
+import json
+import math
+import pickle
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from django.conf import settings
+
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.errors import ValueRefused
+
+_FORMAT = 0xA0  # high nibble of the header: format version; never an ASCII digit or sign
+_COMPRESSED = 0x08
+_SIGNED = 0x04
+_SERIALIZER_BITS = {"pickle": 0, "json": 1, "msgpack": 2}
+_MAC_BYTES = 16
+_SHORT = 4096  # bytes that are sooner copied than viewed
+
+
+class Rejected(Exception):
+    """A payload that this cache did not write, or not with these options and keys."""
+
+
+def _loads_json(body: Any) -> Any:
+    return json.loads(bytes(body))
+
+
+def _dumps_json(value: Any) -> bytes:
+    _refuse_inexact(value, "json", (str, int, float, bool, type(None)))
+    try:
+        # Not as ASCII: two escaped halves of a surrogate pair would come back as one character.
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return text.encode("utf-8", "surrogatepass")  # as `json.loads` decodes
+    except (ValueError, RecursionError) as exc:  # a cycle, great depth, an int of 4300 digits
+        raise ValueRefused(f"json cannot store {_shown(value)}: {exc}") from exc
+
+
+def _dumps_msgpack(value: Any) -> bytes:
+    _refuse_inexact(value, "msgpack", (str, bytes, int, float, bool, type(None)))
+    try:
+        packed: bytes = msgpack.packb(value)
+    except (OverflowError, ValueError, RecursionError) as exc:
+        raise ValueRefused(f"msgpack cannot store {_shown(value)}: {exc}") from exc
+    return packed
+
+
+def _loads_msgpack(body: Any) -> Any:
+    return msgpack.unpackb(body, strict_map_key=False)
+
+
+def _dumps_pickle(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as exc:
+        raise ValueRefused(f"pickle cannot store {_shown(value)}: {exc}") from exc
+
+
+_DUMPS: dict[str, Callable[[Any], bytes]] = {
+    "pickle": _dumps_pickle,
+    "json": _dumps_json,
+    "msgpack": _dumps_msgpack,
+}
+_LOADS: dict[str, Callable[[Any], Any]] = {
+    "pickle": pickle.loads,
+    "json": _loads_json,
+    "msgpack": _loads_msgpack,
+}
+SERIALIZERS = tuple(_DUMPS)
+
+
+def _shown(value: Any) -> str:
+    return f"a value of type {type(value).__qualname__}"
+
+
+def _refuse_inexact(root: Any, serializer: str, scalars: tuple[type, ...]) -> None:
+    """Raise `ValueRefused` unless `root` consists of what the serializer brings back unchanged.
+
+    Types are compared exactly: a tuple would come back as a list, a subclass as its base. What
+    contains itself is left to the serializer, which refuses it.
+    """
+    todo = [root]
+    seen: set[int] = set()  # ids of containers, which `root` keeps alive meanwhile
+    while todo:
+        value = todo.pop()
+        if type(value) in {list, dict}:
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+        if type(value) is list:
+            todo.extend(value)
+        elif type(value) is dict:
+            if serializer == "json" and any(type(key) is not str for key in value):
+                raise ValueRefused("json stores dicts whose keys are all str; found another key")
+            todo.extend(value)
+            todo.extend(value.values())
+        elif type(value) not in scalars:
+            raise ValueRefused(
+                f"{serializer} would not bring back {_shown(value)} exactly as it is; "
+                "store something simpler or use the pickle serializer"
+            )
+        elif serializer == "json" and type(value) is float and not math.isfinite(value):
+            raise ValueRefused(f"json has no {value!r}")
+
+
+class Codec:
+    """Encodes and decodes the values of one cache. Immutable, so threads may share it.
+
+    `compress_min_bytes`: bodies of at least this many bytes are compressed (zlib), if that makes
+    them smaller; `None`: none are.
+    """
+
+    def __init__(self, serializer: str, compress_min_bytes: int | None, *, signed: bool) -> None:
+        self.dumps = _DUMPS[serializer]
+        """Turn a value into a body; raise `ValueRefused`."""
+        self.loads = _LOADS[serializer]
+        """Turn a body that is neither signed nor compressed into its value."""
+        self._compress_min_bytes = compress_min_bytes
+        # Hashes that have taken in their key and nothing else; the first one signs.
+        self._macs = [_keyed(secret) for secret in _secrets()] if signed else []
+        self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
+        self._plain = bytes([self._header])
+        self._packed = bytes([self._header | _COMPRESSED])
+        self.bare = not signed and compress_min_bytes is None
+        """Whether a payload is always an integer, or `unsigned_head` and what `dumps` returned."""
+        self.unsigned_head = b"" if signed else self._plain
+        """What stands before such a body; nothing if there is none, for values are signed."""
+        self._body_at = 1 + (_MAC_BYTES if signed else 0)
+
+    def encode(self, key: str, value: Any) -> Payload:
+        """Return the payload of `value` under the final `key`; raise `ValueRefused`."""
+        if type(value) is int:
+            return value
+        body = self.dumps(value)
+        if self.bare:
+            return self._plain + body
+        header = self._plain
+        if self._compress_min_bytes is not None and len(body) >= self._compress_min_bytes:
+            packed = zlib.compress(body, 1)
+            if len(packed) < len(body):
+                header, body = self._packed, packed
+        if self._macs:
+            return header + _mac(self._macs[0], key, header, body) + body
+        return header + body
+
+    def decode(self, key: str, payload: Payload) -> Any:
+        """Return the value; raise `Rejected`, before anything is unpickled, if it is not ours."""
+        if type(payload) is bytes and payload[:1] == self.unsigned_head:
+            try:  # the path of most hits
+                return self.loads(payload[1:] if len(payload) < _SHORT else memoryview(payload)[1:])
+            except Exception:  # noqa: BLE001, S110 (what it was is told below)
+                pass
+        if type(payload) is int:
+            return payload
+        assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+        if not payload or payload[0] & ~_COMPRESSED != self._header:
+            raise Rejected(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
+        body: Any = memoryview(payload)[self._body_at :]
+        if self._macs:
+            found = payload[1 : self._body_at]
+            header = payload[:1]
+            for keyed in self._macs:
+                if hmac.compare_digest(found, _mac(keyed, key, header, body)):
+                    break
+            else:
+                raise Rejected("signature does not match")
+        try:
+            return self.loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
+        except (MemoryError, RecursionError):
+            raise  # it is this caller who has no room for the value, which is sound
+        except Exception as exc:  # unpickling runs the classes' own code, which may raise anything
+            raise Rejected(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _secrets() -> list[str | bytes]:
+    """Return Django's secret keys, whose first one signs while all verify."""
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+
+
+def _keyed(secret: str | bytes) -> "hashlib.blake2b":
+    """Return a hash with a key of this purpose alone, derived from one of Django's."""
+    material = secret.encode() if isinstance(secret, str) else secret
+    signing_key = hmac.digest(material, b"cacheapp.signed", "sha256")
+    return hashlib.blake2b(key=signing_key, digest_size=_MAC_BYTES)
+
+
+def _mac(keyed: "hashlib.blake2b", key: str, header: bytes, body: Any) -> bytes:
+    """Return the keyed BLAKE2b of the payload and the cache key that it is stored under.
+
+    The key's length goes first, so that no other pair of key and body gives the same input.
+    """
+    name = key.encode("utf-8", "surrogatepass")
+    digest = keyed.copy()
+    digest.update(b"%d:%b%b" % (len(name), name, header))
+    digest.update(body)
+    return digest.digest()

@@ -1,0 +1,112 @@
+"""What may stand under a key besides a plain payload: a lease, or an entry with a soft deadline.
+
+Pure. Both stand *inside* the key, in place of the value: whatever writes, deletes or clears the key
+thereby voids the lease or replaces the entry, in the same atomic step and at no cost. The price is
+paid where a key is asked for without its value (`add`, `has`, `touch` …): stores must look whether
+what they found is `visible`. A store's own deadline is the hard one: past it, nothing is there.
+"""
+
+import secrets
+import struct
+
+from cacheapp.backends.local.process_identity import HOLDER_BYTES
+
+Payload = bytes | int
+
+LEASE = 0xB0  # first bytes; a value's is 0xA?, an integer's an ASCII digit or sign
+SOFT = 0xC0
+_TOKEN_BYTES = 8
+LEASE_BYTES = 1 + HOLDER_BYTES + _TOKEN_BYTES
+_SOFT_HEAD = struct.Struct(">BQ8s?")  # marker, deadline in ms since 1970, nonce, inner is an int
+SOFT_HEAD_BYTES = _SOFT_HEAD.size
+_LATEST_MS = 2**53 - 1  # Lua on a Redis counts no further; it is the year 287396
+HEAD_BYTES = max(LEASE_BYTES, SOFT_HEAD_BYTES) + 1  # for `is_visible`: what is longer is no lease
+SOFT_DEADLINE = slice(1, 9)  # where it stands, for stores that read it on a server
+
+# Under this key stands the lease of who refreshes an entry that is past its soft deadline. The
+# character cannot be typed by accident; `scan` and `clear` see it as a key of the same version.
+REFRESH_SUFFIX = "\x1frefresh"
+
+
+def new_lease(holder: bytes) -> bytes:
+    """Return a lease that no other call ever returned; `holder` tells a local store who has it."""
+    assert len(holder) == HOLDER_BYTES  # noqa: S101 (a store's mistake)
+    return bytes([LEASE]) + holder + secrets.token_bytes(_TOKEN_BYTES)
+
+
+def is_lease(payload: Payload | None) -> bool:
+    """Return whether somebody's right to fill stands there."""
+    return type(payload) is bytes and len(payload) == LEASE_BYTES and payload[0] == LEASE
+
+
+def holder_of(lease: bytes) -> bytes:
+    """Return who holds the lease, as the store named it."""
+    return lease[1 : 1 + HOLDER_BYTES]
+
+
+def soft(payload: Payload, deadline_s: float) -> bytes:
+    """Return an entry that is visible until the deadline (seconds since 1970), and stale after it.
+
+    A nonce makes every one of them different, so that comparing payloads tells whether anything
+    was written in between.
+    """
+    whole = type(payload) is int
+    inner = str(payload).encode() if whole else payload
+    assert isinstance(inner, bytes)  # noqa: S101 (for the type checker)
+    deadline_ms = int(max(0, min(deadline_s * 1000, _LATEST_MS)))
+    head = _SOFT_HEAD.pack(SOFT, deadline_ms, secrets.token_bytes(8), whole)
+    return head + inner
+
+
+def is_soft(payload: Payload | None) -> bool:
+    """Return whether the entry has a soft deadline, passed or not."""
+    return type(payload) is bytes and payload[:1] == b"\xc0" and len(payload) >= _SOFT_HEAD.size
+
+
+def unwrap(payload: bytes) -> tuple[Payload, float]:
+    """Return what `soft` was given: the payload and the deadline in seconds since 1970.
+
+    Raises `ValueError` for what `soft` never returns: anybody may have written it to a server.
+    """
+    _marker, deadline_ms, _nonce, whole = _SOFT_HEAD.unpack_from(payload)
+    inner = payload[_SOFT_HEAD.size :]
+    return (int(inner) if whole else inner), deadline_ms / 1000
+
+
+def soft_deadline_s(payload: bytes) -> float:
+    """Return the deadline of an entry that `is_soft`; its head is enough."""
+    return int.from_bytes(payload[SOFT_DEADLINE], "big") / 1000
+
+
+def holds_int(payload: bytes) -> bool:
+    """Return whether what stands behind the soft deadline is an integer; the head is enough."""
+    return payload[SOFT_HEAD_BYTES - 1] == 1
+
+
+def rewrapped(payload: Payload, like: Payload) -> Payload:
+    """Return `payload` with the soft deadline of `like`, if that has one."""
+    return soft(payload, unwrap(like)[1]) if is_soft(like) and type(like) is bytes else payload
+
+
+def visible(payload: Payload | None, now_s: float) -> Payload | None:
+    """Return the payload that everybody may see, or `None` for a lease and past a soft deadline."""
+    if payload is None or type(payload) is int or payload[:1] < b"\xb0":  # type: ignore[index]
+        return payload
+    if is_lease(payload):
+        return None
+    if type(payload) is bytes and is_soft(payload):
+        try:
+            inner, deadline_s = unwrap(payload)
+        except ValueError:
+            return payload  # not ours: no codec takes it
+        return inner if now_s < deadline_s else None
+    return payload
+
+
+def is_visible(head: Payload, now_s: float) -> bool:
+    """Return whether everybody may see a payload; its first HEAD_BYTES are enough."""
+    if type(head) is int or head[:1] < b"\xb0":  # type: ignore[index]
+        return True
+    if is_lease(head):
+        return False
+    return not is_soft(head) or now_s < soft_deadline_s(head)  # type: ignore[arg-type]

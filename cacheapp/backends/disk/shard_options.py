@@ -1,0 +1,44 @@
+"""What the options of a DiskCache mean to the databases of its shards."""
+
+from typing import Any
+
+from cacheapp.backends.disk.leases import Shard
+from cacheapp.backends.disk.maintenance import Upkeep
+from cacheapp.backends.disk.shard import PROBES
+from cacheapp.backends.local.database_spec import Kind
+
+_PAGE = 4096
+_SHM_BYTES = 32 * 1024
+_DISKCACHE_SETTINGS = (
+    *("cull_limit", "eviction_policy", "disk_min_file_size"),
+    *("sqlite_cache_size", "sqlite_mmap_size", "sqlite_synchronous"),
+)
+
+
+def shards_kind(options: Any, shards: int, timeout_s: float) -> Kind:
+    """Return what the shards are, by the cache's options."""
+    budget = options["size_limit"] // shards
+    wal_pages = max(16, min(1000, budget // 16 // _PAGE))
+    wal_bytes = wal_pages * _PAGE
+    settings = {
+        **{name: options[name] for name in _DISKCACHE_SETTINGS},
+        "tag_index": int(options["tag_index"]),
+        # What the rows may use; the rest of the budget is the WAL's and its index's, and that of
+        # pages that were freed, which the file keeps until the next checkpoint.
+        "size_limit": max(budget // 4, budget - 4 * wal_bytes - _SHM_BYTES),
+        "sqlite_journal_mode": "wal",
+        "sqlite_wal_autocheckpoint": wal_pages,
+        "sqlite_journal_size_limit": wal_bytes,
+    }
+    # Settings of a connection, as opposed to those that the file keeps.
+    pragmas = [
+        f"PRAGMA {name.removeprefix('sqlite_')} = {value}"
+        for name, value in settings.items()
+        if name.startswith("sqlite_") and name != "sqlite_auto_vacuum"
+    ]
+    return Kind(
+        open=lambda directory, connection: Shard(directory, connection, settings),
+        probes=PROBES,
+        pragmas=pragmas,
+        after_write=Upkeep(2 * wal_bytes, timeout_s).after_write,
+    )

@@ -1,0 +1,144 @@
+"""Value files: large values beside the database, named by its rows.
+
+A file is written once, under a random name, before its row is committed, and unlinked after a row
+that no longer names it was committed. So a committed row's file is there for as long as the row is
+current; a writer that dies in between leaves an orphan, which `sweep` removes.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import MODE_BINARY, MODE_RAW
+
+from cacheapp import clock
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.lease_format import Payload
+
+ORPHAN_AGE_S = 600.0
+"""Files without a row are left alone for this long: their writer may be about to commit."""
+
+_MIN_64, _MAX_64 = -(2**63), 2**63 - 1
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+
+MODE_LEASE, MODE_SOFT = 16, 17
+"""Modes beyond diskcache's: the row's `value` tells who may see it, and is not a plain payload."""
+
+Columns = tuple[int, int, str | None, Any]  # size, mode, filename, value
+
+
+def fits_64_bits(number: int) -> bool:
+    """Return whether SQLite keeps the number as an INTEGER, which it can count."""
+    return _MIN_64 <= number <= _MAX_64
+
+
+class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
+    """`diskcache.Disk` without its pickling: a payload is an int or bytes, nothing else is read.
+
+    Folders have one level, not two: with two, nearly every file has a folder to itself, and each
+    costs a block that no size limit counts. They stay when empty, so that none vanishes between
+    its making and the making of a file in it.
+    """
+
+    def keep(self, payload: Payload) -> Columns:
+        """Return the payload as columns of its row, after writing its file where it needs one."""
+        if type(payload) is int:
+            # Beyond 64 bits: text, in a base that Python does not limit the length of.
+            return 0, MODE_RAW, None, payload if fits_64_bits(payload) else hex(payload)
+        assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+        if payload[:1] >= b"\xb0":
+            if lease_format.is_lease(payload):
+                return 0, MODE_LEASE, None, payload
+            if lease_format.is_soft(payload):
+                return self._keep_soft(payload)
+        if len(payload) < self.min_file_size:
+            return 0, MODE_RAW, None, payload
+        return self._keep_in_file(MODE_BINARY, None, payload)
+
+    def _keep_soft(self, payload: bytes) -> Columns:
+        """Keep the head in the row: it tells who may see the entry, and goes when that changes.
+
+        An integer is in no file: as a plain payload it would not be either.
+        """
+        if (
+            lease_format.holds_int(payload)
+            or len(payload) < self.min_file_size + lease_format.SOFT_HEAD_BYTES
+        ):
+            return 0, MODE_SOFT, None, payload
+        head, inner = (
+            payload[: lease_format.SOFT_HEAD_BYTES],
+            payload[lease_format.SOFT_HEAD_BYTES :],
+        )
+        return self._keep_in_file(MODE_SOFT, head, inner)
+
+    def _keep_in_file(self, mode: int, head: bytes | None, content: bytes) -> Columns:
+        name, path = self.filename()
+        self._create(path, content)
+        return len(content), mode, name, head
+
+    def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
+        """Return a new name, relative and absolute."""
+        del key, value
+        digits = os.urandom(16).hex()
+        name = f"{digits[:2]}/{digits[2:]}.val"
+        return name, f"{self._directory}/{name}"
+
+    def _create(self, path: str, payload: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            number = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            # Only the folder: a shard's directory that is gone must not come back without its
+            # database.
+            with contextlib.suppress(FileExistsError):
+                Path(path).parent.mkdir(mode=0o700)
+            number = os.open(path, flags, 0o600)
+        try:
+            with open(number, "wb", buffering=0) as file:
+                rest = memoryview(payload)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+
+    def load(self, name: str, size: int, head: bytes | None) -> bytes | None:
+        """Return head and content of a value file, or `None` where it is gone or not of its size."""
+        try:
+            with open(f"{self._directory}/{name}", "rb", buffering=0) as file:
+                content = file.readall()
+        except FileNotFoundError:
+            return None
+        if len(content) != size:
+            return None
+        return content if head is None else head + content
+
+    def remove(self, file_path: str) -> None:
+        """Unlink a value file; one that is gone or cannot be unlinked is left to `sweep`."""
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._directory}/{file_path}")
+
+    def old_files(self, older_than_s: float) -> list[str]:
+        """Return the names of the value files that were written longer ago than that."""
+        before = clock.wall_s() - older_than_s
+        return [entry_name for entry_name, written in self._files() if written < before]
+
+    def _files(self) -> Iterator[tuple[str, float]]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as folders:
+            for folder in folders:
+                if not _FOLDER.fullmatch(folder.name):
+                    continue
+                with os.scandir(folder.path) as files:
+                    for file in files:
+                        with contextlib.suppress(FileNotFoundError):
+                            yield f"{folder.name}/{file.name}", file.stat().st_mtime
+
+
+def payload_of(value: Any) -> Payload:
+    """Return what `keep` was given, from a row without a file."""
+    return int(value, 16) if type(value) is str else value

@@ -1,0 +1,1 @@
+"""What the two stores on this machine share: directories, SQLite connections, slots."""

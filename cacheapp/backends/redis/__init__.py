@@ -1,0 +1,1 @@
+"""RedisCache: on django-redis, for several machines."""

@@ -1,0 +1,103 @@
+"""RedisCache: shared by all processes of all hosts that reach the same Redis, on `django-redis`."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
+
+from django.core.cache.backends.base import BaseCache, default_key_func
+from django.utils.module_loading import import_string
+
+from cacheapp.backends.core.options import Option
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.redis.on_error import Forgiving
+from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
+from cacheapp.backends.redis.pool import connection_factory
+from cacheapp.backends.redis.store import RedisStore
+from cacheapp.errors import ClearRefused
+
+
+class RedisCache(Forgiving):
+    """A cache in one Redis (6.2 or newer), or in the primary that Sentinel names."""
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
+    _store: RedisStore
+
+    @classmethod
+    def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each mistake in an entry of `CACHES`; none shows a password."""
+        found = super().mistakes(location, params)
+        try:
+            read_location(location)
+        except ValueError as exc:
+            found.insert(0, str(exc))
+        return found
+
+    def _shared_store(self) -> RedisStore:
+        url = read_location(self.location)
+        options = self.options
+        key = (RedisStore, url, _frozen(self.params.get("OPTIONS", {})))
+        name = f"Redis at {redacted(url)}"
+        store = registry.shared(key, lambda: RedisStore(lambda: _client(url, options), name))
+        store.counters.add(self._counters)
+        return store
+
+    @property
+    def client(self) -> Any:
+        """django-redis's client, for `get_redis_connection(alias)`; its keys have no prefix."""
+        return self._store.client
+
+    def clear(self) -> None:
+        """Remove this alias's own keys, of all versions; never another application's.
+
+        Not one instant: an entry written meanwhile may stay or go. With `owns_database` all keys
+        of the database are removed, in one instant.
+        """
+        if self.options["owns_database"]:
+            self._store.flush()
+        elif self.key_func is not default_key_func:
+            raise ClearRefused(
+                "clear() needs Django's default KEY_FUNCTION: with another one, the keys of this "
+                "alias cannot be told from others'. Set OPTIONS['owns_database'] = True if nothing "
+                "else uses this database; nothing was removed"
+            )
+        else:
+            self._store.clear(self.key_prefix)
+
+
+def _client(url: str, options: Mapping[str, Any]) -> Any:
+    """Return django-redis's client, with pools of ours; connect to nothing yet."""
+    theirs = {name: options[name] for name in DJANGO_REDIS if options[name] is not None}
+    theirs["CONNECTION_POOL_KWARGS"] = {
+        **theirs["CONNECTION_POOL_KWARGS"],
+        "max_connections": options["max_connections"],
+        "pool_timeout": options["pool_timeout"],
+    }
+    client_class = import_string(theirs["CLIENT_CLASS"])
+    client = client_class([url], {"OPTIONS": dict(theirs)}, BaseCache({}))
+    client.connection_factory = connection_factory(theirs)
+    return client
+
+
+class _Same:
+    """Makes an object that cannot be hashed equal to itself only, and keeps it alive."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+
+def _frozen(value: Any) -> Hashable:
+    """Return options as a key: equal exactly where all of them are equal, in type too."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _frozen(part)) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(part) for part in value)
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return (type(value), value)

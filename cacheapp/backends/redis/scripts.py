@@ -1,0 +1,289 @@
+"""The Lua scripts: what needs more than one command of Redis 6.2 and yet one atomic step.
+
+Redis runs a script whole, alone. Two rules hold in each: the first write is the one that can fail
+(for want of memory, or on a replica), so that a failed script has changed nothing; and no number
+that came from a value is ever touched in Lua, whose numbers lose integers above 2^53. (Soft
+deadlines and fencing tokens are below that.)
+
+Times come from the client, in whole milliseconds since 1970: SharedCache judges payloads that it
+has read by the same clock.
+"""
+
+import dataclasses
+import hashlib
+
+from cacheapp.backends.core import lease_format
+
+WAKE_CHANNEL = "cacheapp:lease:"
+"""A channel's name is this and then the key. Whatever ends a lease by a script publishes there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """A script by its text, and by the digest that EVALSHA knows it by."""
+
+    name: str
+    text: bytes
+    sha: bytes
+
+
+def _script(name: str, text: str) -> Script:
+    code = text.strip().encode()
+    return Script(name, code, hashlib.sha1(code, usedforsecurity=False).hexdigest().encode())
+
+
+# What `forms.visible` does, on the server. Strings are compared for equality only: Lua's `<` obeys
+# the server's locale. A PUBLISH that is refused (its user may lack the right) fails nothing: who
+# waits also looks, now and then.
+_FORMS = f"""
+local function head(key)
+  local found = redis.pcall('GETRANGE', key, 0, {lease_format.HEAD_BYTES - 1})
+  return type(found) == 'string' and found or ''
+end
+local function is_lease(head)
+  return #head == {lease_format.LEASE_BYTES} and string.byte(head) == {lease_format.LEASE}
+end
+local function is_soft(head)
+  return #head >= {lease_format.SOFT_HEAD_BYTES} and string.byte(head) == {lease_format.SOFT}
+end
+local function is_hidden(head, now)
+  if is_lease(head) then return true end
+  if not is_soft(head) then return false end
+  local deadline = 0
+  for i = {lease_format.SOFT_DEADLINE.start + 1}, {lease_format.SOFT_DEADLINE.stop} do
+    deadline = deadline * 256 + string.byte(head, i)
+  end
+  return tonumber(now) >= deadline
+end
+local function is_visible(key, head, now)
+  if head == '' then return redis.call('EXISTS', key) == 1 end
+  return not is_hidden(head, now)
+end
+local function wake(key) redis.pcall('PUBLISH', '{WAKE_CHANNEL}' .. key, '') end
+local function set(key, payload, ttl)
+  if ttl == '0' then redis.call('SET', key, payload)
+  else redis.call('SET', key, payload, 'PX', ttl) end
+end
+"""
+
+# Puts a lease where nothing is, or answers what is there. Its own lease is no other's: an answer
+# that was lost may be asked for again.
+LEASE = _script(
+    "lease",
+    """
+local found = redis.call('GET', KEYS[1])
+if not found then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return false
+end
+if found == ARGV[1] then return false end
+return found
+""",
+)
+
+# Stores over what is expected and over nothing else. Where the payload stands already, it was
+# stored: an answer that was lost may be asked for again. A lease over itself is a renewal.
+FILL = _script(
+    "fill",
+    _FORMS
+    + """
+local found = redis.call('GET', KEYS[1])
+if found ~= ARGV[1] then return found == ARGV[2] and 1 or 0 end
+set(KEYS[1], ARGV[2], ARGV[3])
+if is_lease(ARGV[1]) and ARGV[1] ~= ARGV[2] then wake(KEYS[1]) end
+return 1
+""",
+)
+
+ADD = _script(
+    "add",
+    _FORMS
+    + """
+local old = head(KEYS[1])
+if is_visible(KEYS[1], old, ARGV[1]) then return 0 end
+set(KEYS[1], ARGV[2], ARGV[3])
+if is_lease(old) then wake(KEYS[1]) end
+return 1
+""",
+)
+
+# An entry with a soft deadline becomes a plain one, for its deadline is the caller's now.
+TOUCH = _script(
+    "touch",
+    _FORMS
+    + f"""
+local old, ttl = head(KEYS[1]), ARGV[2]
+if not is_visible(KEYS[1], old, ARGV[1]) then return 0 end
+if is_soft(old) then
+  set(KEYS[1], string.sub(redis.call('GET', KEYS[1]), {lease_format.SOFT_HEAD_BYTES + 1}), ttl)
+elseif ttl == '0' then redis.call('PERSIST', KEYS[1])
+else redis.call('PEXPIRE', KEYS[1], ttl) end
+return 1
+""",
+)
+
+PERSIST = _script(
+    "persist",
+    _FORMS
+    + f"""
+local old = head(KEYS[1])
+if not is_visible(KEYS[1], old, ARGV[1]) then return 0 end
+if not is_soft(old) then return redis.call('PERSIST', KEYS[1]) end
+redis.call('SET', KEYS[1], string.sub(redis.call('GET', KEYS[1]), {lease_format.SOFT_HEAD_BYTES + 1}))
+return 1
+""",
+)
+
+TTL = _script(
+    "ttl",
+    f"""
+return {{redis.call('GETRANGE', KEYS[1], 0, {lease_format.HEAD_BYTES - 1}), redis.call('PTTL', KEYS[1])}}
+""",
+)
+
+# Removes all, and answers how many were visible.
+REMOVE = _script(
+    "remove",
+    _FORMS
+    + """
+local count = 0
+for i = 1, #KEYS do
+  local old = head(KEYS[i])
+  local gone = redis.call('UNLINK', KEYS[i])
+  if not is_hidden(old, ARGV[1]) then count = count + gone end
+  if is_lease(old) then wake(KEYS[i]) end
+end
+return count
+""",
+)
+
+# Answers the numbers, from 1, of the keys that are visible.
+VISIBLE = _script(
+    "visible",
+    _FORMS
+    + """
+local found = {}
+for i = 1, #KEYS do
+  if is_visible(KEYS[i], head(KEYS[i]), ARGV[1]) then found[#found + 1] = i end
+end
+return found
+""",
+)
+
+# Answers the sum as a string, nothing where no entry is, and a list with what it found where Redis
+# cannot count. INCRBY keeps the deadline. EXISTS first: INCRBY would create the key. A lease is
+# no entry.
+INCR = _script(
+    "incr",
+    f"""
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+if type(sum) == 'table' and sum.err then
+  if string.find(sum.err, 'not an integer') or string.find(sum.err, 'overflow') then
+    local found = redis.call('GET', KEYS[1])
+    if #found == {lease_format.LEASE_BYTES} and string.byte(found) == {lease_format.LEASE} then return false end
+    return {{found}}
+  end
+  return sum
+end
+return redis.call('GET', KEYS[1])
+""",
+)
+
+REPLACE = _script(
+    "replace",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+""",
+)
+
+DISCARD = _script(
+    "discard",
+    _FORMS
+    + """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('UNLINK', KEYS[1])
+if is_lease(ARGV[1]) then wake(KEYS[1]) end
+return 1
+""",
+)
+
+# An entry with less than a millisecond left has a PTTL of 0, which SET refuses.
+MOVE = _script(
+    "move",
+    _FORMS
+    + """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local old = head(KEYS[2])
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 then
+  redis.call('SET', KEYS[2], ARGV[2])
+else
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(left, 1))
+end
+redis.call('UNLINK', KEYS[1])
+if is_lease(old) then wake(KEYS[2]) end
+return 1
+""",
+)
+
+# ARGV[1] is the TTL in milliseconds, or 0 for none. The whole batch is one step: once a script has
+# written, Redis lets it go on past `maxmemory`, so all is stored or nothing.
+SET_MANY = _script(
+    "set_many",
+    """
+local ttl = ARGV[1]
+if ttl == '0' then
+  for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1]) end
+else
+  for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ttl) end
+end
+return 1
+""",
+)
+
+# KEYS: the lock, which holds its token until its time is over; the fence, which holds the last token
+# for ever. TIME carries on where the fence was lost: microseconds since 1970 grow faster than tokens
+# are given, and stay below 2^53 until the year 2255. The fence is written first: a token that was
+# not given harms nobody, one that is given twice does.
+ACQUIRE_LOCK = _script(
+    "acquire_lock",
+    """
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+local time = redis.call('TIME')
+local token = time[1] * 1000000 + time[2]
+local last = tonumber(redis.call('GET', KEYS[2]) or 0)
+if last >= token then token = last + 1 end
+local text = string.format('%.0f', token)
+redis.call('SET', KEYS[2], text)
+if ARGV[1] == '0' then redis.call('SET', KEYS[1], text)
+else redis.call('SET', KEYS[1], text, 'PX', ARGV[1]) end
+return text
+""",
+)
+
+RENEW_LOCK = _script(
+    "renew_lock",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1])
+else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+""",
+)
+
+RELEASE_LOCK = _script(
+    "release_lock",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""",
+)
+
+_ALL = (
+    *(LEASE, FILL, ADD, TOUCH, PERSIST, TTL, REMOVE, VISIBLE, INCR, REPLACE, DISCARD, MOVE),
+    *(SET_MANY, ACQUIRE_LOCK, RENEW_LOCK, RELEASE_LOCK),
+)
+NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}

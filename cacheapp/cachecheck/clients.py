@@ -1,0 +1,307 @@
+"""Client processes: spawned, or forked from one that has used the cache already, as preload does.
+
+Each has a pipe to the check and does what it is told, in as many threads as it has; between two
+orders it does nothing. A client whose pipe closes ends, so none outlives the check for longer than
+one order takes. Ctrl-C reaches the check alone.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Self
+
+import django
+from django.conf import settings
+from django.core.cache import caches
+from django.db import connections
+
+from cacheapp import clock
+from cacheapp.cachecheck.session import AsyncFace, Place, Session
+
+Work = Callable[..., Any]
+START_WITHIN_S = 60.0
+_LEAD_NS = 30_000_000  # so that all have their orders before the first begins
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class ClientFailed(Exception):
+    """A client raised what no call of a cache may raise, ended, or did not answer in time."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every client process must know."""
+
+    alias: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from those of the project: private stores."""
+    threads: int = 1
+    seed: int = 0
+    directory: Path = Path()
+    """For journals and signs."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a client is to do, and from when on."""
+
+    work: Work
+    args: tuple[Any, ...]
+    places: tuple[Place, ...]
+    """One for each thread's session."""
+    start_ns: int
+    alias: str
+    twins: bool = False
+    """Whether to use the asynchronous methods."""
+
+
+def serve(pipe: Connection, setup: Setup, number: int) -> None:
+    """Do what the check says, until it says no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(os.getpid())
+        while (order := pipe.recv()) is not None:
+            pipe.send(_in_threads(setup, number, order))
+
+
+def _in_threads(setup: Setup, number: int, order: Order) -> list[tuple[bool, Any]]:
+    results: list[tuple[bool, Any]] = [(False, "not run")] * len(order.places)
+
+    def run(index: int) -> None:
+        try:
+            results[index] = (True, _run(setup, number, index, order))
+        except BaseException:  # noqa: BLE001 (the check says what any thread met)
+            results[index] = (False, traceback.format_exc())
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(1, len(results))]
+    for thread in threads:
+        thread.start()
+    run(0)
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
+    cache: Any = caches[order.alias]
+    face = AsyncFace(cache) if order.twins else cache
+    process = f"p{number}" if len(order.places) == 1 else f"p{number}.{index + 1}"
+    session = Session(face, process, order.places[index], setup.seed, setup.directory)
+    try:
+        session.until_ns(order.start_ns)
+        return order.work(session, *order.args)
+    finally:
+        session.close()
+        if order.twins:
+            face.finish()
+        caches.close_all()
+        connections.close_all()
+
+
+def adopt(setup: Setup) -> None:
+    """Make this process one of the project's, with the settings that are overridden."""
+    for name, value in setup.overrides.items():
+        setattr(settings, name, value)
+    django.setup()
+
+
+def _spawned(pipe: Connection, setup: Setup, number: int) -> None:
+    adopt(setup)
+    serve(pipe, setup, number)
+
+
+def _parent_of_forks(pipes: Sequence[Connection], setup: Setup, numbers: Sequence[int]) -> None:
+    """Use the cache, then fork the clients, which have inherited whatever it has open."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    adopt(setup)
+    with contextlib.suppress(Exception):  # the clients will say what is wrong
+        caches[setup.alias].get("cachecheck-warm")
+    for pipe, number in zip(pipes, numbers, strict=True):
+        if os.fork() == 0:
+            for other in pipes:
+                if other is not pipe:
+                    other.close()
+            try:
+                serve(pipe, setup, number)
+            finally:
+                os._exit(0)  # whatever happened, nothing of the parent's may run here
+    for pipe in pipes:
+        pipe.close()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+class Client:
+    """One client process, as the check sees it."""
+
+    def __init__(self, number: int, pipe: Connection) -> None:
+        self.number = number
+        self.pipe = pipe
+        self.pid = 0
+        self.busy = False
+        self.alive = True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.alive and self.pid:
+            self.signal(signal.SIGKILL)
+        self.alive = False
+        self.pipe.close()
+
+
+class Clients:
+    """Several processes that use one alias. Used by one thread; a context manager."""
+
+    def __init__(self, setup: Setup, processes: int, *, fork: bool = False) -> None:
+        self.setup = setup
+        self.alias = setup.alias
+        self.processes = processes
+        self.fork = fork
+        self.members: list[Client] = []
+        self._children: list[BaseProcess] = []
+        self._numbered = 0
+        self._turns = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self.start(self.processes)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, count: int) -> list[Client]:
+        """Start more processes; return them once they are ready for orders."""
+        pairs = [_SPAWN.Pipe() for _ in range(count)]
+        numbers = range(self._numbered + 1, self._numbered + count + 1)
+        self._numbered += count
+        fresh = [Client(number, ours) for number, (ours, _) in zip(numbers, pairs, strict=True)]
+        self.members += fresh
+        theirs = [pipe for _, pipe in pairs]
+        jobs: list[tuple[Work, tuple[Any, ...]]] = [
+            (_spawned, (pipe, self.setup, number))
+            for pipe, number in zip(theirs, numbers, strict=True)
+        ]
+        if self.fork:
+            jobs = [(_parent_of_forks, (theirs, self.setup, list(numbers)))]
+        for target, args in jobs:
+            child = _SPAWN.Process(target=target, args=args)
+            child.start()
+            self._children.append(child)
+        for pipe in theirs:
+            pipe.close()
+        for client in fresh:
+            client.pid = self._receive(client, clock.monotonic_s() + START_WITHIN_S)
+        return fresh
+
+    @property
+    def living(self) -> list[Client]:
+        """The clients that can be given orders."""
+        return [client for client in self.members if client.alive]
+
+    def order(
+        self,
+        work: Work,
+        *args: Any,
+        to: Sequence[Client] | None = None,
+        twins: bool = False,
+        threads: int | None = None,
+    ) -> list[Client]:
+        """Have `work(session, *args)` done by every thread of the clients, all at one moment."""
+        chosen = list(self.living if to is None else to)
+        threads = threads or self.setup.threads
+        count = len(chosen) * threads
+        start_ns = clock.monotonic_ns() + _LEAD_NS
+        self._turns += 1
+        for index, client in enumerate(chosen):
+            # Threads of one process are far apart, so that neighbours are of different processes.
+            places = tuple(
+                (thread * len(chosen) + index, count, self._turns) for thread in range(threads)
+            )
+            try:
+                client.pipe.send(Order(work, args, places, start_ns, self.alias, twins))
+            except OSError:  # it has just died: its answer will be missing
+                continue
+            client.busy = True
+        return chosen
+
+    def results(self, chosen: Sequence[Client], within_s: float) -> list[Any]:
+        """Wait for what the clients return; those that were killed meanwhile return nothing.
+
+        Raise `ClientFailed` when all have answered: an answer that is not read would be taken for
+        that to the next order.
+        """
+        deadline = clock.monotonic_s() + within_s
+        found: list[Any] = []
+        failed: list[str] = []
+        for client in chosen:
+            if client.alive:
+                try:
+                    answers = self._receive(client, deadline)
+                except EOFError:
+                    failed.append(f"client p{client.number} ended in the middle of its work")
+                    client.kill()
+                    continue
+                except ClientFailed as exc:
+                    failed.append(str(exc))
+                    client.kill()
+                    continue
+                client.busy = False
+                found += [value for done, value in answers if done]
+                failed += [
+                    f"client p{client.number}:\n{text}" for done, text in answers if not done
+                ]
+        if failed:
+            raise ClientFailed(failed[0])
+        return found
+
+    def run(self, work: Work, *args: Any, within_s: float = 60.0, **how: Any) -> list[Any]:
+        """Give an order, and wait for its results."""
+        return self.results(self.order(work, *args, **how), within_s)
+
+    def _receive(self, client: Client, deadline: float) -> Any:
+        left = max(0.0, deadline - clock.monotonic_s())
+        if not wait([client.pipe], left):
+            raise ClientFailed(f"client p{client.number} did not answer in time")
+        try:
+            return client.pipe.recv()
+        except ConnectionResetError:
+            raise EOFError from None
+
+    def dismiss(self, client: Client) -> None:
+        """Let an idle client end by itself."""
+        client.alive = False
+        client.pipe.close()
+
+    def stop(self) -> None:
+        """End all processes: idle ones by themselves, busy ones at once."""
+        for client in self.living:
+            if client.busy or not client.pid:
+                client.kill()
+            else:
+                client.pipe.close()
+        for child in self._children:
+            child.join(5)
+            if child.is_alive():
+                child.kill()
+                child.join()
+            child.close()
+        self._children = []
+        self.members = []

@@ -1,0 +1,213 @@
+"""Examines one alias: all workloads, one after the other; leaves nothing behind, however it ends."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.cachecheck.clients import ClientFailed, Clients, Setup
+from cacheapp.cachecheck.journal import Journals
+from cacheapp.cachecheck.run import Run, remove
+from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.cachecheck.workloads import (
+    counting,
+    deadlines,
+    faults,
+    fills,
+    locking,
+    outages,
+    registers,
+    values,
+    versions,
+)
+from cacheapp.processes.servers import RedisServer
+
+logger = logging.getLogger(__name__)
+Workload = Callable[[Run], list[Finding]]
+
+SYNC: dict[str, Workload] = {
+    "registers": registers.registers,
+    "counters": counting.counters,
+    "add": counting.winners,
+    "get_or_set": fills.cold_keys,
+    "stale_fill": fills.stale_fills,
+    "expiry": deadlines.deadlines,
+    "many": values.many,
+    "incr_version": versions.versions,
+    "values": values.values,
+    "locks": locking.locks,
+}
+PROCESSES: dict[str, Workload] = {
+    "stop": faults.stopped,
+    "cold": faults.cold,
+    "kill": faults.killed,
+    "fork": faults.forked,
+    "clear": faults.cleared,
+}
+PROPERTIES: dict[str, tuple[str, ...]] = {
+    "registers": (registers.ORDER, registers.OWN, registers.FORWARD),
+    "counters": (counting.SUMS,),
+    "add": (counting.WINNER,),
+    "get_or_set": (fills.ONCE,),
+    "stale_fill": (fills.FRESH,),
+    "expiry": (deadlines.EXPIRY, deadlines.TOUCH, deadlines.KEPT),
+    "many": (values.MANY,),
+    "incr_version": (versions.MOVE,),
+    "values": (values.WHOLE,),
+    "locks": (locking.ALONE, locking.FENCED),
+    "stop": (faults.STOPPED,),
+    "cold": (faults.COLD,),
+    "kill": (faults.KILLED,),
+    "fork": (faults.FORKED,),
+    "clear": (faults.CLEARED,),
+    "cut": (outages.CUT,),
+    "restart": (outages.RESTARTED,),
+}
+OVER_HTTP = ("registers", "counters", "add", "expiry")
+OUTAGES = ("cut", "restart")
+TWIN_SUFFIX = " (async)"
+NAMES = (*SYNC, *(f"a{name}" for name in SYNC), *PROCESSES, *OUTAGES)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be examined, and how much of it."""
+
+    processes: int = 4
+    threads: int = 2
+    fork: bool = False
+    seconds: float = 5.0
+    seed: int = 0
+    evicts: bool = False
+    max_bytes: int = 8 * 1024 * 1024
+    private: bool = False
+    only: tuple[str, ...] = NAMES
+
+
+class Examination:
+    """One alias under examination; `findings` grows, so that an interrupted one can be shown."""
+
+    def __init__(
+        self,
+        alias: str,
+        backend: str,
+        plan: Plan,
+        overrides: dict[str, Any] | None = None,
+        server: RedisServer | None = None,
+    ) -> None:
+        self.alias = alias
+        self.backend = backend
+        self.plan = plan
+        self.findings: list[Finding] = []
+        self._overrides = overrides or {}
+        self._server = server
+        self._began_s = clock.monotonic_s()
+
+    @property
+    def report(self) -> Report:
+        """What is known so far."""
+        spent_s = clock.monotonic_s() - self._began_s
+        return Report(self.alias, self.backend, tuple(self.findings), spent_s)
+
+    def workloads(self) -> Iterator[tuple[str, Workload, bool]]:
+        """Yield what is to be done: a name, the workload, and whether with the async twins."""
+        for name, workload in SYNC.items():
+            yield name, workload, False
+        for name, workload in SYNC.items():
+            yield f"a{name}", workload, True
+        for name, workload in PROCESSES.items():
+            yield name, workload, False
+        if self._server is not None:
+            server = self._server
+            yield "cut", lambda run: outages.cut(run, server), False
+            yield "restart", lambda run: outages.restarted(run, server), False
+
+    def chosen(self) -> list[tuple[str, Workload, bool]]:
+        """Return those that the plan names."""
+        return [one for one in self.workloads() if one[0] in self.plan.only]
+
+    def run(self, began: Callable[[str], None] = lambda _name: None) -> Report:
+        """Run everything; `began(name)` is called before each workload."""
+        self._began_s = clock.monotonic_s()
+        with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
+            setup = Setup(
+                self.alias, self._overrides, self.plan.threads, self.plan.seed, Path(directory)
+            )
+            run = self._new_run(setup)
+            try:
+                for name, workload, twins in self.chosen():
+                    began(name)
+                    self.findings += self._one(setup, run, name, workload, twins=twins)
+            finally:
+                self._stop(run)
+                if run.written:
+                    self._remove_late(setup, run.written)
+        return self.report
+
+    def _new_run(self, setup: Setup) -> Run:
+        plan = self.plan
+        crew = Clients(setup, plan.processes, fork=plan.fork)
+        return Run(
+            crew,
+            Journals(setup.directory),
+            f"cachecheck-{token_hex(6)}",
+            plan.seconds,
+            plan.evicts,
+            plan.max_bytes,
+            plan.private,
+        )
+
+    def _one(
+        self, setup: Setup, run: Run, name: str, workload: Workload, *, twins: bool
+    ) -> list[Finding]:
+        """Run one workload; a client that fails in it makes it UNKNOWN, and is replaced."""
+        clients = run.crew
+        assert isinstance(clients, Clients)  # noqa: S101
+        run.twins = twins
+        try:
+            if len(clients.living) < self.plan.processes:
+                clients.start(self.plan.processes - len(clients.living))
+            found = workload(run)
+            if not any(clients.run(remove, sorted(run.written), within_s=30.0)):
+                run.written.clear()
+        except (ClientFailed, TimeoutError) as exc:
+            logger.debug("workload %s failed", name, exc_info=True)
+            why = _last_line(str(exc))
+            names = PROPERTIES[name[1:] if twins else name]
+            found = [Finding(each, Verdict.UNKNOWN, "", why) for each in names]
+            self._stop(run)
+            run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
+        run.history()  # of what failed, and of the removing
+        if not twins:
+            return found
+        return [replace(one, property=one.property + TWIN_SUFFIX) for one in found]
+
+    def _stop(self, run: Run) -> None:
+        if isinstance(run.crew, Clients):
+            run.crew.stop()
+
+    def _remove_late(self, setup: Setup, keys: set[str]) -> None:
+        """Remove what an interrupted or failed workload wrote, by a new client."""
+        try:
+            with Clients(replace(setup, threads=1), 1) as clients:
+                wrong = "; ".join(filter(None, clients.run(remove, sorted(keys), within_s=30.0)))
+        except (ClientFailed, EOFError) as exc:
+            wrong = str(exc)
+        if wrong:
+            logger.warning(
+                "alias %s: %d keys named %s… could not be removed (%s); they expire within 5 minutes",
+                self.alias,
+                len(keys),
+                "-".join(min(keys).split("-")[:2]),
+                wrong,
+                extra={"event": "cachecheck_left_keys"},
+            )
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text

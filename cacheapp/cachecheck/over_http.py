@@ -1,0 +1,154 @@
+"""The same clients over HTTP: threads that talk to known workers of a Gunicorn, through the demo.
+
+What is judged is then the cache as the workers have it: each connection stays with one worker, so a
+session is one thread of one worker. Only what the demo's endpoints offer can be asked.
+"""
+
+import tempfile
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.cachecheck.examine import OVER_HTTP, Examination, Plan, Workload
+from cacheapp.cachecheck.journal import Journals
+from cacheapp.cachecheck.run import Run
+from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.errors import OutcomeUnknown, StoreUnavailable
+from cacheapp.processes.workers import Answer, AnswerLost, Connection, Moved, NotReached, Workers
+
+_LEAD_NS = 30_000_000
+
+
+class HttpCache:
+    """As much of Django's cache API as the demo's endpoints offer, by one worker."""
+
+    def __init__(self, connection: Connection, alias: str) -> None:
+        self._connection = connection
+        self._alias = alias
+        self._worker = connection.pid
+
+    def _ask(self, method: str, key: str, what: str = "", **body: Any) -> Answer:
+        path = f"/api/cache/{self._alias}/{key}{what}"
+        try:
+            answer = self._connection.ask(method, path, body or None)
+        except NotReached as exc:
+            raise StoreUnavailable(str(exc)) from exc
+        except AnswerLost as exc:
+            raise OutcomeUnknown(str(exc)) from exc
+        if answer.status == HTTPStatus.NOT_FOUND and answer.body.get("hit") is False:
+            raise ValueError(answer.body.get("error"))
+        if answer.status != HTTPStatus.OK:
+            kind = StoreUnavailable if answer.body.get("outcome") == "fail" else OutcomeUnknown
+            raise kind(answer.body.get("error", f"HTTP {answer.status}"))
+        return answer
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value, or `default`."""
+        body = self._ask("GET", key).body
+        return body["value"] if body["hit"] else default
+
+    def set(self, key: str, value: Any, timeout: float) -> None:
+        """Store the value."""
+        self._ask("PUT", key, value=value, timeout=timeout)
+
+    def add(self, key: str, value: Any, timeout: float) -> bool:
+        """Store the value if the key is absent; return whether this call did."""
+        return bool(self._ask("POST", key, "/add", value=value, timeout=timeout).body["added"])
+
+    def touch(self, key: str, timeout: float) -> bool:
+        """Give the key a timeout; return whether it was there."""
+        return bool(self._ask("POST", key, "/touch", timeout=timeout).body["hit"])
+
+    def delete(self, key: str) -> bool:
+        """Remove the key; return whether it was there."""
+        return bool(self._ask("DELETE", key).body["hit"])
+
+    def incr(self, key: str, delta: int = 1) -> int:
+        """Add to a number. `ValueError`: no such key."""
+        return int(self._ask("POST", key, "/incr", delta=delta).body["value"])
+
+    def decr(self, key: str, delta: int = 1) -> int:
+        """Subtract from a number. `ValueError`: no such key."""
+        return self.incr(key, -delta)
+
+
+class HttpCrew:
+    """Sessions in threads of this process, each with a connection to a known worker."""
+
+    def __init__(self, workers: Workers, alias: str, seed: int, directory: Path) -> None:
+        self._workers = workers
+        self._alias = alias
+        self._seed = seed
+        self._directory = directory
+        self._turns = 0
+
+    def run(self, work: Callable[..., Any], *args: Any, within_s: float, **_how: Any) -> list[Any]:
+        """Have `work(session, *args)` done by all at one moment; return what each returned."""
+        del within_s  # a worker that hangs is given up by its connection
+        count = self._workers.count * self._workers.per_worker
+        start_ns = clock.monotonic_ns() + _LEAD_NS
+        self._turns += 1
+
+        def one(number: int, connection: Connection) -> Any:
+            # Neighbours are connections of one worker: spread them.
+            worker, turn = divmod(number, self._workers.per_worker)
+            place = (turn * self._workers.count + worker, count, self._turns)
+            name = f"w{worker + 1}.{turn + 1}"
+            session = Session(
+                HttpCache(connection, self._alias), name, place, self._seed, self._directory
+            )
+            try:
+                session.until_ns(start_ns)
+                return work(session, *args)
+            finally:
+                session.close()
+
+        return self._workers.together(one)
+
+
+class HttpExamination(Examination):
+    """An alias as the workers of a running Gunicorn have it."""
+
+    def __init__(self, alias: str, backend: str, plan: Plan, url: str) -> None:
+        super().__init__(alias, backend, plan)
+        self._url = url
+
+    def chosen(self) -> list[tuple[str, Workload, bool]]:
+        """Return those that the plan names and the demo's endpoints offer."""
+        return [one for one in super().chosen() if one[0] in OVER_HTTP]
+
+    def run(self, began: Callable[[str], None] = lambda _name: None) -> Report:
+        """Run everything; `began(name)` is called before each workload."""
+        plan = self.plan
+        self._began_s = clock.monotonic_s()
+        with (
+            tempfile.TemporaryDirectory(prefix="cachecheck-") as name,
+            Workers(self._url, plan.processes, plan.threads) as workers,
+        ):
+            journals = Journals(Path(name))
+            crew = HttpCrew(workers, self.alias, plan.seed, journals.directory)
+            token = f"cachecheck-{token_hex(6)}"
+            run = Run(crew, journals, token, plan.seconds, plan.evicts)
+            for title, workload, _twins in self.chosen():
+                began(title)
+                try:
+                    self.findings += workload(run)
+                except (AnswerLost, NotReached, Moved) as exc:
+                    self.findings.append(Finding(title, Verdict.UNKNOWN, "", str(exc)))
+                finally:
+                    _remove(workers, self.alias, sorted(run.written))
+                    run.written.clear()
+        return self.report
+
+
+def _remove(workers: Workers, alias: str, keys: list[str]) -> None:
+    """Remove the keys in every worker: each may have a cache of its own."""
+    for key in keys:
+        try:
+            workers.each("DELETE", f"/api/cache/{alias}/{key}")
+        except (AnswerLost, NotReached, Moved):
+            return  # their timeout removes them

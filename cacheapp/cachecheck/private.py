@@ -1,0 +1,106 @@
+"""Private stores for a check: the same entries of `CACHES`, in a directory and a Redis of our own."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.management import call_command
+from django.utils.module_loading import import_string
+
+from cacheapp.cachecheck.clients import Clients, Setup
+from cacheapp.cachecheck.session import Session
+from cacheapp.processes.servers import RedisServer
+
+_REDIS = ("redis://", "rediss://", "unix://")
+
+
+class NotPrivate(Exception):
+    """An alias whose store cannot be replaced by a private one; the message says why."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What the clients' settings must say instead of the project's, and the Redis if one runs."""
+
+    overrides: dict[str, Any]
+    server: RedisServer | None
+    on_redis: frozenset[str]
+
+
+@contextlib.contextmanager
+def private_stores(aliases: list[str]) -> Iterator[Stores]:
+    """Give each alias a store that nobody else uses; remove all of it at the end."""
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
+        on_redis = frozenset(alias for alias in aliases if _is_redis(settings.CACHES[alias]))
+        server = stack.enter_context(RedisServer()).start() if on_redis else None
+        overrides: dict[str, Any] = {
+            "CACHES": {
+                alias: _entry(alias, entry, directory, server) if alias in aliases else entry
+                for alias, entry in settings.CACHES.items()
+            },
+            "CACHEAPP": {**getattr(settings, "CACHEAPP", {}), "STATE_DIR": directory / "state"},
+        }
+        tables = [alias for alias in aliases if _is(settings.CACHES[alias], DatabaseCache)]
+        if tables:
+            overrides["DATABASES"] = {"default": _database(directory)}
+            overrides["DATABASE_ROUTERS"] = []
+            _create_tables(tables[0], overrides)
+        yield Stores(overrides, server, on_redis)
+
+
+def _is_redis(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("LOCATION", "")).startswith(_REDIS)
+
+
+def _is(entry: Mapping[str, Any], kind: type) -> bool:
+    return issubclass(import_string(entry["BACKEND"]), kind)
+
+
+def _entry(
+    alias: str, entry: Mapping[str, Any], directory: Path, server: RedisServer | None
+) -> dict[str, Any]:
+    location = entry.get("LOCATION", "")
+    if server is not None and _is_redis(entry):
+        return {**entry, "LOCATION": server.url}
+    if isinstance(location, str | Path) and str(location).startswith("/"):
+        return {**entry, "LOCATION": str(directory / f"{alias}-store")}
+    if any(_is(entry, kind) for kind in (LocMemCache, DummyCache, DatabaseCache)):
+        return dict(entry)
+    raise NotPrivate(
+        f"CACHES[{alias!r}]: no private store can be made for LOCATION {location!r}; expected a "
+        "directory, the URL of one Redis, a DatabaseCache or a LocMemCache"
+    )
+
+
+def _database(directory: Path) -> dict[str, Any]:
+    """Return a SQLite database as fit for many processes as Django can make it."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(directory / "database.sqlite3"),
+        "OPTIONS": {
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+        },
+    }
+
+
+def _create_tables(alias: str, overrides: dict[str, Any]) -> None:
+    """Create the tables of the DatabaseCaches, in a process that has these settings."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cachecheck-") as directory,
+        Clients(Setup(alias, overrides, directory=Path(directory)), 1) as clients,
+    ):
+        clients.run(_create)
+
+
+def _create(_session: Session) -> None:
+    call_command("createcachetable", verbosity=0)

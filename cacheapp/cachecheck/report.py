@@ -1,0 +1,162 @@
+"""What `manage.py cachecheck` found: a table and timelines for people, JSON and SVG for programs."""
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.consistency.drawing import svg
+from cacheapp.consistency.history import Operation
+from cacheapp.consistency.timeline import draw, moments
+
+_COLOURS = {
+    Verdict.HOLDS: "green",
+    Verdict.BROKEN: "bold red",
+    Verdict.UNKNOWN: "yellow",
+    Verdict.NOT_APPLICABLE: "dim",
+}
+Expected = Mapping[str, Mapping[str, str]]
+
+
+def properties(reports: Sequence[Report]) -> list[str]:
+    """Return all properties, in the order in which they were found."""
+    return list(dict.fromkeys(one.property for report in reports for one in report.findings))
+
+
+def print_report(reports: Sequence[Report], out: TextIO) -> None:
+    """Print the table, and below it why, where there is more to say: the counterexamples."""
+    console = Console(file=out, highlight=False)
+    if not console.is_terminal:  # a file is as wide as need be
+        console = Console(file=out, highlight=False, width=max(80, 32 + 24 * len(reports)))
+    console.print(_table(reports))
+    for report in reports:
+        for finding in report.findings:
+            if finding.why and finding.verdict is not Verdict.NOT_APPLICABLE:
+                console.print()
+                console.print(_proof(report.alias, finding), soft_wrap=True)
+
+
+def _table(reports: Sequence[Report]) -> Table:
+    table = Table("", *(escape(report.alias) for report in reports))
+    found = [{one.property: one for one in report.findings} for report in reports]
+    for name in properties(reports):
+        table.add_row(Text(name), *(_cell(each.get(name)) for each in found))
+    return table
+
+
+def _cell(finding: Finding | None) -> Group | Text:
+    if finding is None:
+        return Text("-", style="dim")
+    verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
+    return Group(verdict, Text(finding.figure, style="dim")) if finding.figure else verdict
+
+
+def _proof(alias: str, finding: Finding) -> Text:
+    head = Text(f"{alias}: {finding.property}: {finding.verdict}", style=_COLOURS[finding.verdict])
+    why = f": {finding.why}" if finding.why else ""
+    lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
+    if finding.operations:
+        lines += ["", *("  " + line for line in moments(_shown(finding)))]
+    return Text("\n").join([Text.assemble(head, why), *map(Text, lines)])
+
+
+def _shown(finding: Finding) -> list[Operation]:
+    """Return the counterexample, and before it what wrote the values that are read in it."""
+    return [*finding.origins, *finding.operations]
+
+
+def as_json(reports: Sequence[Report], about: Mapping[str, Any]) -> str:
+    """Return everything that was found. `verdicts` is what `--expect` reads."""
+    found = {
+        **about,
+        "verdicts": verdicts(reports),
+        "aliases": [
+            {
+                "alias": report.alias,
+                "backend": report.backend,
+                "seconds": round(report.seconds, 1),
+                "findings": [finding.as_json() for finding in report.findings],
+            }
+            for report in reports
+        ],
+    }
+    return json.dumps(found, indent=2) + "\n"
+
+
+def verdicts(reports: Sequence[Report]) -> dict[str, dict[str, str]]:
+    """Return the bare verdicts, by alias and property."""
+    return {
+        report.alias: {one.property: one.verdict.value for one in report.findings}
+        for report in reports
+    }
+
+
+def read_expected(path: Path) -> Expected:
+    """Return stored verdicts: those of a `--json` file, or its `verdicts` alone.
+
+    Raise `ValueError` for anything else.
+    """
+    found = json.loads(path.read_text())
+    found = found.get("verdicts", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise ValueError('expected {"alias": {"property": "HOLDS", …}, …}')
+    known = {verdict.value for verdict in Verdict}
+    for alias, own in found.items():
+        for name, said in own.items():
+            if said not in known:
+                raise ValueError(f"{alias}: {name}: {said!r}; expected one of {sorted(known)}")
+    return found
+
+
+def differences(reports: Sequence[Report], expected: Expected) -> list[str]:
+    """Return a sentence for each verdict that is not the expected one, or is missing on one side."""
+    wrong = []
+    for alias, own in verdicts(reports).items():
+        wanted = expected.get(alias)
+        if wanted is None:
+            wrong.append(f"{alias} is not among the expected")
+            continue
+        wrong += [
+            f"{alias}: {name} is {own.get(name, 'missing')}, expected {wanted.get(name, 'nothing')}"
+            for name in dict.fromkeys([*own, *wanted])
+            if own.get(name) != wanted.get(name)
+        ]
+    return wrong
+
+
+def drawings(reports: Sequence[Report]) -> list[dict[str, str]]:
+    """Return each counterexample as SVG and as text, with its alias and property."""
+    return [
+        {
+            "alias": report.alias,
+            "property": finding.property,
+            "svg": svg(_shown(finding), _title(report, finding), finding.why),
+            "text": "\n".join([draw(_shown(finding)), "", *moments(_shown(finding))]),
+        }
+        for report in reports
+        for finding in report.findings
+        if finding.operations
+    ]
+
+
+def write_drawings(reports: Sequence[Report], directory: Path) -> list[Path]:
+    """Write an SVG for each counterexample; return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for one in drawings(reports):
+        name = "".join(c if c.isalnum() else "-" for c in one["property"]).strip("-")
+        path = directory / f"{one['alias']}-{name}.svg"
+        path.write_text(one["svg"])
+        written.append(path)
+    return written
+
+
+def _title(report: Report, finding: Finding) -> str:
+    return f"{report.alias}: {finding.property}: {finding.verdict}"

@@ -1,0 +1,228 @@
+"""One client: it calls the cache, one call at a time, and writes down what it saw.
+
+A session is used by one thread. It knows nothing of the backend beyond Django's `BaseCache`; the
+`cache` inside may be one over HTTP, or the `a…` methods in disguise.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.cachecheck.journal import Journal
+from cacheapp.consistency.history import ABSENT, Kind, Outcome
+from cacheapp.errors import ClearRefused, StoreFull, StoreUnavailable, ValueRefused
+from cacheapp.processes.waiting import pause
+
+TIMEOUT_S = 300
+"""What a check that was killed leaves behind goes by itself."""
+_MISSING = object()
+_PER_TURN = 10_000
+_AFTER_FAILURE_S = 0.02
+Place = tuple[int, int, int]
+"""The number of a session, of how many, and which turn of them it is."""
+_DID_NOTHING = (StoreUnavailable, StoreFull, ValueRefused, ClearRefused)
+
+
+class AsyncFace:
+    """A cache whose methods are the asynchronous twins of another's, each run to its end."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+        self._runner = asyncio.Runner()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        twin = getattr(self._cache, f"a{name}")
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            async def run() -> Any:
+                return await twin(*args, **kwargs)
+
+            return self._runner.run(run())
+
+        return call
+
+    def lock(self, *args: Any, **kwargs: Any) -> "AsyncLock":
+        """Return a lock whose methods are the asynchronous twins."""
+        return AsyncLock(self._cache.lock(*args, **kwargs), self._runner)
+
+    def finish(self) -> None:
+        """End the event loop."""
+        self._runner.close()
+
+
+class AsyncLock:
+    """A lock whose `acquire` and `release` are `aacquire` and `arelease`, run to their end."""
+
+    def __init__(self, lock: Any, runner: asyncio.Runner) -> None:
+        self._lock = lock
+        self._runner = runner
+
+    @property
+    def token(self) -> Any:
+        """The fencing token, where it has one."""
+        return getattr(self._lock, "token", None)
+
+    @property
+    def acquire(self) -> Callable[..., Any]:
+        """Take the lock; missing where it has no twin."""
+        twin = self._lock.aacquire
+        return lambda **how: self._runner.run(twin(**how))
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._runner.run(self._lock.arelease())
+
+
+class Session:
+    """A client of a cache. `number` counts all sessions of a run, from 0 to `count` - 1."""
+
+    def __init__(self, cache: Any, process: str, place: Place, seed: int, directory: Path) -> None:
+        self.cache = cache
+        self.process = process
+        self.number, self.count, turn = place
+        self.rng = random.Random(f"{seed}/{self.number}/{turn}")
+        self.signs = directory
+        self._journal = Journal(directory, process)
+        self._written = turn * _PER_TURN
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def become(self, journal: Journal) -> None:
+        """Go on as another process: what follows a fork is written down apart."""
+        self._journal = journal
+        self.process = journal.process
+        self._written += _PER_TURN // 2  # so that its numbers are not the parent's
+
+    def unique(self) -> int:
+        """Return a number that no other session uses, with room to count from it."""
+        self._written += 1
+        return (self._written * self.count + self.number + 1) * 1_000
+
+    # -- what is written down ------------------------------------------------------------------
+
+    def record(self, kind: Kind, key: str, call: Callable[[], Any], argument: Any = None) -> Any:
+        """Make a call and write down what came of it; return the result, or `None`."""
+        began = clock.monotonic_ns()
+        self._journal.call(kind, key, argument, began)
+        try:
+            result = call()
+        except ValueError as exc:
+            if kind not in {Kind.INCR, Kind.DECR}:
+                return self._failed(kind, exc)
+            result = ABSENT
+        except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
+            return self._failed(kind, exc)
+        ended = clock.monotonic_ns()
+        if kind is Kind.SET:
+            # Some backends answer a write that did not come about with False.
+            outcome = Outcome.INFO if result is False else Outcome.OK
+            result = None
+        else:
+            outcome = Outcome.OK
+        self._journal.answer(result, outcome, ended)
+        return result
+
+    def _failed(self, kind: Kind, exc: Exception) -> None:
+        nothing_done = isinstance(exc, _DID_NOTHING) or kind in {Kind.GET, Kind.HAS_KEY}
+        outcome = Outcome.FAIL if nothing_done else Outcome.INFO
+        text = f"{kind}: {type(exc).__name__}: {exc}"[:300]
+        self._journal.answer(None, outcome, clock.monotonic_ns(), text)
+        # A store that is down refuses thousands of writes a second, and each may have happened.
+        pause(_AFTER_FAILURE_S)
+
+    def get(self, key: str) -> Any:
+        """Return the number that is stored, or `ABSENT`; anything else as text."""
+
+        def get() -> Any:
+            value = self.cache.get(key, _MISSING)
+            if value is _MISSING:
+                return ABSENT
+            return value if type(value) is int else repr(value)[:80]
+
+        return self.record(Kind.GET, key, get)
+
+    def set(self, key: str, value: int, timeout: float = TIMEOUT_S) -> None:
+        """Store a number."""
+        self.record(Kind.SET, key, lambda: self.cache.set(key, value, timeout), value)
+
+    def add(self, key: str, value: int, timeout: float = TIMEOUT_S) -> Any:
+        """Store a number if the key is absent; return whether this call did."""
+        return self.record(Kind.ADD, key, lambda: bool(self.cache.add(key, value, timeout)), value)
+
+    def delete(self, key: str) -> Any:
+        """Remove the key; return whether it was there."""
+        return self.record(Kind.DELETE, key, lambda: bool(self.cache.delete(key)))
+
+    def touch(self, key: str, timeout: float = TIMEOUT_S) -> Any:
+        """Give the key a timeout; return whether it was there."""
+        return self.record(Kind.TOUCH, key, lambda: bool(self.cache.touch(key, timeout)))
+
+    def incr(self, key: str, delta: int = 1) -> Any:
+        """Add to the number; return the sum, or `ABSENT` where there is none."""
+        return self.record(Kind.INCR, key, lambda: self.cache.incr(key, delta), delta)
+
+    def decr(self, key: str, delta: int = 1) -> Any:
+        """Subtract from the number; return the rest, or `ABSENT` where there is none."""
+        return self.record(Kind.DECR, key, lambda: self.cache.decr(key, delta), delta)
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        """Store several numbers; each is written down as a call of its own on its key."""
+        began = clock.monotonic_ns()
+        try:
+            refused = set(self.cache.set_many(dict(values), TIMEOUT_S) or [])
+        except Exception as exc:  # noqa: BLE001
+            text = f"set_many: {type(exc).__name__}: {exc}"[:300]
+            self._many(Kind.SET, values, began, {}, Outcome.INFO, text)
+            return
+        outcome = Outcome.INFO if refused else Outcome.OK
+        self._many(Kind.SET, values, began, {}, outcome)
+
+    def get_many(self, keys: Sequence[str]) -> None:
+        """Read several numbers; each is written down as a call of its own on its key."""
+        began = clock.monotonic_ns()
+        try:
+            found = self.cache.get_many(list(keys))
+        except Exception as exc:  # noqa: BLE001
+            text = f"get_many: {type(exc).__name__}: {exc}"[:300]
+            self._many(Kind.GET, dict.fromkeys(keys), began, {}, Outcome.FAIL, text)
+            return
+        self._many(Kind.GET, dict.fromkeys(keys), began, found, Outcome.OK)
+
+    def _many(
+        self,
+        kind: Kind,
+        arguments: Mapping[str, int | None],
+        began: int,
+        results: Mapping[str, Any],
+        outcome: Outcome,
+        error: str = "",
+    ) -> None:
+        ended = clock.monotonic_ns()
+        for key, argument in arguments.items():
+            self._journal.call(kind, key, argument, began)
+            self._journal.answer(results.get(key), outcome, ended, error)
+
+    # -- meeting others ------------------------------------------------------------------------
+
+    def until_ns(self, moment_ns: int) -> None:
+        """Wait for a moment: all sessions have the same clock."""
+        if (left := moment_ns - clock.monotonic_ns()) > 0:
+            pause(left / 1e9)
+
+    def give_sign(self, name: str) -> None:
+        """Let the others know that something has come about."""
+        (self.signs / f"{name}.sign").touch()
+
+    def await_sign(self, name: str, within_s: float) -> bool:
+        """Wait until another session gave the sign; return whether it did in time."""
+        deadline = clock.monotonic_ns() + int(within_s * 1e9)
+        while not (self.signs / f"{name}.sign").exists():
+            if clock.monotonic_ns() > deadline:
+                return False
+            pause(0.001)
+        return True

@@ -1,0 +1,126 @@
+"""Expiry, `touch`, and the deadline that `incr` must keep: nothing is served when its time is over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cacheapp import clock
+from cacheapp.cachecheck.run import Run
+from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.verdicts import Finding, Verdict, plain
+from cacheapp.consistency.history import ABSENT
+from cacheapp.processes.waiting import pause
+
+TOLERANCE_MS = 5.0
+"""Deadlines are wall time at the store, and measured by another clock: less than this says nothing."""
+# Two seconds and a little: some backends cut deadlines to whole seconds.
+_TIMEOUT_S, _SHORTENED_S, _LONG_S, _WATCH_S = 2, 1, 300, 0.4
+
+EXPIRY, TOUCH, KEPT = (
+    "nothing after its deadline",
+    "touch moves the deadline",
+    "incr keeps the deadline",
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one session saw of one key: moments in ns.
+
+    `promised`: by when the entry must be gone, as far as whoever wrote it knows, else `None`.
+    `last_hit`: the call of the latest read that found it. `first_miss`: the call of the first that
+    did not any more.
+    """
+
+    key: str
+    promised: int | None
+    last_hit: int | None
+    first_miss: int | None
+
+
+def live(session: Session, keys: Sequence[str]) -> list[Seen]:
+    """Write (one session), and watch until well after the deadlines."""
+    promised = _write(session, keys) if session.number == 0 else {}
+    if session.number:
+        pause(0.05)
+    end = clock.monotonic_ns() + int((_TIMEOUT_S + _WATCH_S) * 10**9)
+    hits: dict[str, int] = {}
+    misses: dict[str, int] = {}
+    while clock.monotonic_ns() < end:
+        for key in keys:
+            now = clock.monotonic_ns()
+            found = session.get(key)
+            if found is ABSENT:
+                if key in hits:  # else it never was where this session looks
+                    misses.setdefault(key, now)
+            elif found is not None:
+                hits[key] = now
+        pause(0.002)
+    return [Seen(key, promised.get(key), hits.get(key), misses.get(key)) for key in keys]
+
+
+def _write(session: Session, keys: Sequence[str]) -> dict[str, int]:
+    """Write each key in its way; return by when each must be gone, as far as one may know."""
+    expiring, counted, shortened, lengthened = keys
+    promised = {}
+
+    def gone_after(key: str, seconds: int) -> None:
+        promised[key] = clock.monotonic_ns() + seconds * 10**9
+
+    session.set(expiring, 1, _TIMEOUT_S)
+    gone_after(expiring, _TIMEOUT_S)
+    session.set(counted, 1, _TIMEOUT_S)
+    gone_after(counted, _TIMEOUT_S)
+    session.incr(counted)
+    session.set(shortened, 1, _LONG_S)
+    if session.touch(shortened, _SHORTENED_S):
+        gone_after(shortened, _SHORTENED_S)
+    session.set(lengthened, 1, _TIMEOUT_S)
+    if session.touch(lengthened, _LONG_S):
+        gone_after(lengthened, _LONG_S)
+    return promised
+
+
+def deadlines(run: Run) -> list[Finding]:
+    """Watch keys past their deadlines."""
+    keys = run.keys("deadline", 4)
+    seen = [one for part in run.work(live, keys, seconds=10.0) for one in part]
+    run.history()
+    mishap = run.mishap()
+    expiring, counted, shortened, lengthened = (
+        [one for one in seen if one.key == key] for key in keys
+    )
+    touched = _judge(TOUCH, shortened, mishap)
+    if touched.verdict is Verdict.HOLDS and not run.evicts:
+        touched = _stayed(touched, lengthened)
+    return [_judge(EXPIRY, expiring, mishap), touched, _judge(KEPT, counted, mishap)]
+
+
+def _judge(name: str, own: Sequence[Seen], mishap: str) -> Finding:
+    """Judge a key that must be gone at its deadline."""
+    promised = next((one.promised for one in own if one.promised), None)
+    hits = [one.last_hit for one in own if one.last_hit]
+    if promised is None:
+        if mishap:
+            return Finding(name, Verdict.UNKNOWN, "", mishap)
+        return Finding(name, Verdict.BROKEN, "", "touch said that the key is missing")
+    if not hits:
+        return Finding(name, Verdict.UNKNOWN, "", mishap or "no read found the key")
+    late_ms = max(0.0, (max(hits) - promised) / 1e6)
+    wrong = []
+    if late_ms > TOLERANCE_MS:
+        still = " and still at the end" if any(_at_the_end(one) for one in own) else ""
+        wrong.append(f"it was read {late_ms:.0f} ms after its deadline{still}")
+    return plain(name, wrong, f"{late_ms:.0f} ms late at worst")
+
+
+def _at_the_end(one: Seen) -> bool:
+    return one.last_hit is not None and (one.first_miss or 0) < one.last_hit
+
+
+def _stayed(touched: Finding, lengthened: Sequence[Seen]) -> Finding:
+    """Judge a key that must still be there, since `touch` has moved its deadline."""
+    gone = any(one.first_miss for one in lengthened)
+    if not gone and any(one.promised for one in lengthened):
+        return touched
+    why = "it was gone long before the deadline that touch had given it"
+    return Finding(touched.property, Verdict.BROKEN, touched.figure, why)

@@ -1,0 +1,250 @@
+"""What becomes of the others, and of the history, when a client is stopped, killed, forked or new."""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cacheapp import clock
+from cacheapp.cachecheck.clients import Client, Clients
+from cacheapp.cachecheck.journal import Journal
+from cacheapp.cachecheck.run import MARGIN_S, Run, until_s
+from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.verdicts import Finding, Verdict, plain, with_proof
+from cacheapp.cachecheck.workloads.registers import (
+    CALLS,
+    KEYS,
+    LEAST,
+    one_call,
+    one_order,
+    simple_calls,
+)
+from cacheapp.consistency.history import Kind, Operation, Outcome
+from cacheapp.consistency.judge import judge
+from cacheapp.processes.waiting import pause, until
+
+_AFTERWARDS_S = 0.3
+IN_THE_MIDDLE = 40  # lines of a client's journal: 20 calls
+_FORK_WITHIN_S = 20.0
+WARM_ROUNDS = 5
+
+STOPPED, KILLED, FORKED = (
+    "a client stopped (SIGSTOP)",
+    "a client killed (SIGKILL)",
+    "a client that forks",
+)
+COLD = "cold start of all at once"
+
+
+def _clients(run: Run) -> Clients:
+    assert isinstance(run.crew, Clients)  # noqa: S101 (faults are for processes)
+    return run.crew
+
+
+# -- stopped -------------------------------------------------------------------------------------
+
+
+def warm(session: Session, key: str) -> None:
+    """Read a key a few times, so that whoever keeps copies has one."""
+    for _ in range(5):
+        session.get(key)
+
+
+def write_one(session: Session, key: str) -> None:
+    """Write the key."""
+    session.set(key, session.unique())
+
+
+def stopped(run: Run) -> list[Finding]:
+    """Stop a client that has a warm copy, overwrite the key, and let it read on."""
+    clients = _clients(run)
+    (key,) = run.keys("stopped", 1)
+    sleeper, writer = clients.living[0], clients.living[-1]
+    for _ in range(WARM_ROUNDS):
+        clients.run(write_one, key, to=[writer], threads=1)
+        clients.run(warm, key, to=[sleeper], threads=1)
+        sleeper.signal(signal.SIGSTOP)
+        try:
+            until(lambda: _state(sleeper.pid) == "T", "the client to stop", 10)
+            clients.run(write_one, key, to=[writer], threads=1)
+        finally:
+            sleeper.signal(signal.SIGCONT)
+        clients.run(warm, key, to=[sleeper], threads=1)
+    return [one_order(STOPPED, run.history(), run)]
+
+
+def _state(pid: int) -> str:
+    """Return the letter by which the kernel names what a process does."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+# -- killed --------------------------------------------------------------------------------------
+
+
+def killed(run: Run) -> list[Finding]:
+    """Kill one client in the middle of its calls; the others go on, and a new one comes."""
+    clients = _clients(run)
+    keys = run.keys("killed", KEYS)
+    seconds = min(run.seconds, 2.0)
+    chosen = clients.order(simple_calls, keys, seconds)
+    victim = clients.living[0]
+    until(
+        lambda: run.journals.lines(victim.number) >= IN_THE_MIDDLE,
+        "a client to make calls",
+        MARGIN_S,
+    )
+    killed_ns = clock.monotonic_ns()  # before it: a call may fail of it at once
+    victim.kill()
+    clients.results(chosen, seconds + MARGIN_S)
+    clients.start(1)
+    clients.run(simple_calls, keys, _AFTERWARDS_S)
+    history = run.history()
+    slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
+    if (mishap := run.mishap()) and not _failed_before(history, killed_ns):
+        why = f"after a client was killed, calls of the others failed: {mishap}"
+        return [Finding(KILLED, Verdict.BROKEN, slowest, why)]
+    found = one_order(KILLED, history, run)
+    return [replace(found, figure=f"{found.figure}, {slowest}")]
+
+
+def _failed_before(history: Sequence[Operation], moment_ns: int) -> bool:
+    """Return whether calls failed already: then it is not for the death of a client."""
+    return any(
+        one.outcome is not Outcome.OK and one.return_ns is not None and one.return_ns < moment_ns
+        for one in history
+    )
+
+
+def _read_all(session: Session, keys: Sequence[str]) -> None:
+    for key in keys:
+        session.get(key)
+
+
+def _slowest_s(history: Sequence[Operation]) -> float:
+    return max(((one.return_ns or one.call_ns) - one.call_ns for one in history), default=0) / 1e9
+
+
+# -- forked --------------------------------------------------------------------------------------
+
+
+def calls_and_forks(session: Session, keys: Sequence[str], seconds: float) -> str:
+    """Make calls; one session of each process forks in the middle, and the child makes calls too."""
+    deadline = until_s(seconds)
+    child = 0
+    for number in range(CALLS):
+        if number >= LEAST and clock.monotonic_s() > deadline:
+            break
+        if number == 20:  # noqa: PLR2004 (in the middle)
+            child = os.fork()
+            if child == 0:
+                _as_child(session, keys)
+        one_call(session, session.rng.choice(keys))
+    return _end_of(child) if child else ""
+
+
+def _as_child(session: Session, keys: Sequence[str]) -> None:
+    """Make some calls with the cache that the parent had open, and end."""
+    try:
+        journal = Journal(session.signs, f"{session.process}-child")
+        session.become(journal)
+        for _ in range(30):
+            one_call(session, session.rng.choice(keys))
+        journal.close()
+    finally:
+        os._exit(0)
+
+
+def _end_of(child: int) -> str:
+    """Wait for the child; return what was wrong with it."""
+    deadline = until_s(_FORK_WITHIN_S)
+    while clock.monotonic_s() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return f"a forked child died of signal {os.WTERMSIG(status)}" if status else ""
+        pause(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return f"a forked child hung for {_FORK_WITHIN_S:g} s in a call of the cache"
+
+
+def forked(run: Run) -> list[Finding]:
+    """Fork every client in the middle of its calls, with threads under way."""
+    keys = run.keys("forked", KEYS)
+    seconds = min(run.seconds, 2.0)
+    wrong = [said for said in run.work(calls_and_forks, keys, seconds) if said]
+    order = one_order(FORKED, run.history(), run)
+    if not wrong:
+        return [order]
+    return [plain(FORKED, sorted(set(wrong)), f"{len(wrong)} children")]
+
+
+# -- cold ----------------------------------------------------------------------------------------
+
+
+def first_calls(session: Session, key: str, counter: str) -> None:
+    """Make the first calls of a process."""
+    session.add(key, session.unique())
+    session.add(counter, 0)
+    session.incr(counter)
+    session.get(key)
+
+
+def cold(run: Run) -> list[Finding]:
+    """Start several processes whose first calls come at the same moment."""
+    clients = _clients(run)
+    key, counter = run.keys("first", 2)
+    count = max(2, len(clients.living))
+    fresh: list[Client] = clients.start(count)
+    clients.run(first_calls, key, counter, to=fresh)
+    clients.run(_read_all, [key, counter], to=fresh)
+    for client in fresh:
+        clients.dismiss(client)
+    history = run.history()
+    judged = judge(history, evicts=run.evicts)
+    failed = sum(one.outcome is not Outcome.OK for one in history)
+    won = sum(one.kind is Kind.ADD and one.key == key and one.result is True for one in history)
+    wrong = [] if not judged.illegal else ["the processes do not agree"]
+    asked = sum(one.kind is Kind.ADD and one.key == key for one in history)
+    figure = f"{won} of {asked} won, {failed} calls failed"
+    finding = plain(COLD, wrong, figure, unanswered=run.mishap() if failed else "")
+    return [with_proof(finding, judged.counterexample)]
+
+
+# -- clear: only of a private store ----------------------------------------------------------------
+
+CLEARED = "clear removes what was there"
+
+
+def write_own(session: Session, keys: Sequence[str]) -> None:
+    """Write every key."""
+    for key in keys:
+        session.set(key, session.unique())
+
+
+def clear(session: Session) -> str:
+    """Let one session clear the cache."""
+    if session.number:
+        return ""
+    try:
+        session.cache.clear()
+    except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
+        return f"{type(exc).__name__}: {exc}"[:200]
+    return ""
+
+
+def cleared(run: Run) -> list[Finding]:
+    """Write, clear, and read from every session. Only on a store that is private to the check."""
+    if not run.private:
+        why = "only with --private: clear() might remove what others stored"
+        return [Finding(CLEARED, Verdict.NOT_APPLICABLE, "", why)]
+    keys = run.keys("cleared", 4)
+    run.work(write_own, keys)
+    raised = next((said for said in run.work(clear) if said), "")
+    run.history()
+    run.work(_read_all, keys)
+    reads = run.history()
+    left = sum(isinstance(one.result, int) for one in reads)
+    wrong = [f"{left} of {len(reads)} reads found what was there before"] if left else []
+    figure = f"{left} of {len(reads)} reads"
+    return [plain(CLEARED, [] if raised else wrong, figure, unanswered=raised or run.mishap())]

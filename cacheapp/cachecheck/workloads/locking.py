@@ -1,0 +1,103 @@
+"""`cache.lock()`, where there is one: one holder at a time, and fencing tokens that never go back."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.cachecheck.run import Run, not_applicable, until_s
+from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.verdicts import Finding, plain
+from cacheapp.processes.waiting import pause
+
+# The same in every run: a fencing token must outlive its lock, so a name that is used once stays.
+NAME = "cachecheck-lock"
+ROUNDS = 60
+_HELD_S = 0.001
+_TIMEOUT_S = 20
+
+ALONE, FENCED = "one holder of a lock", "fencing tokens only grow"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A time during which a session surely held the lock, and its fencing token."""
+
+    process: str
+    since: int
+    until: int
+    token: int | None
+
+
+def has_lock(session: Session, name: str) -> bool:
+    """Return whether the backend has locks, and these the methods that are asked for."""
+    try:
+        return hasattr(session.cache.lock(name, timeout=_TIMEOUT_S), "acquire")
+    except AttributeError:
+        return False
+
+
+def take_turns(session: Session, name: str, seconds: float) -> tuple[list[Held], str]:
+    """Take the lock again and again; return the times it was held, and the first failure."""
+    held: list[Held] = []
+    deadline = until_s(seconds)
+    for _ in range(ROUNDS):
+        if clock.monotonic_s() > deadline:
+            break
+        lock = session.cache.lock(name, timeout=_TIMEOUT_S)
+        try:
+            if not lock.acquire(blocking=True):
+                continue
+            since = clock.monotonic_ns()
+            token = getattr(lock, "token", None)
+            pause(_HELD_S)
+            until = clock.monotonic_ns()
+            lock.release()
+        except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
+            return held, f"{type(exc).__name__}: {exc}"[:200]
+        held.append(Held(session.process, since, until, token if _is_int(token) else None))
+    return held, ""
+
+
+def _is_int(token: Any) -> bool:
+    return isinstance(token, int) and not isinstance(token, bool)
+
+
+def locks(run: Run) -> list[Finding]:
+    """Have all sessions take turns."""
+    name = NAME
+    if not all(run.work(has_lock, name)):
+        return not_applicable(ALONE, FENCED, why="the backend has no such lock()")
+    parts = run.work(take_turns, name, run.seconds)
+    run.history()
+    held = sorted((one for part, _ in parts for one in part), key=lambda one: one.since)
+    failed = next((said for _, said in parts if said), "")
+    alone = _alone(held, failed)
+    tokens = [one.token for one in held]
+    if held and all(token is None for token in tokens):
+        return [alone, *not_applicable(FENCED, why="its locks have no numbers")]
+    return [alone, _fenced(held, failed)]
+
+
+def _alone(held: Sequence[Held], failed: str) -> Finding:
+    together = 0
+    last: Held | None = None
+    for one in held:
+        if last and one.since < last.until:
+            together += 1
+        if last is None or one.until > last.until:
+            last = one
+    wrong = [f"{together} of {len(held)} times two held it together"] if together else []
+    figure = f"{together} of {len(held)} together"
+    return plain(ALONE, wrong, figure, unanswered=failed or ("" if held else "never held"))
+
+
+def _fenced(held: Sequence[Held], failed: str) -> Finding:
+    back = sum(
+        not (earlier.token or 0) < (later.token or 0)
+        for earlier, later in itertools.pairwise(held)
+        if earlier.until < later.since
+    )
+    wrong = [f"{back} of {len(held)} tokens were not larger than the one before"] if back else []
+    return plain(FENCED, wrong, f"{back} of {len(held)} went back", unanswered=failed)

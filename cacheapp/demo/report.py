@@ -1,0 +1,53 @@
+"""What `manage.py demo` found, as a table for people or JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cacheapp.demo.probe import Finding, Verdict
+
+_COLOURS = {Verdict.SHARED: "bold green", Verdict.BROKEN: "bold red", Verdict.DOWN: "bold yellow"}
+
+
+def print_table(findings: Sequence[Finding], pids: Sequence[int], url: str, out: TextIO) -> None:
+    """Print a table and, below it, the sentences that prove each verdict."""
+    console = Console(file=out, highlight=False)
+    console.print(Text(f"{len(pids)} workers at {url}: {' '.join(map(str, pids))}"))
+    table = Table("alias", "verdict")
+    table.add_column("one write,\nseen by", justify="right")
+    table.add_column("200 increments,\neach worker reads", justify="right")
+    table.add_column("winners of an\nadd by all", justify="right")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
+        table.add_row(Text(finding.alias), verdict, *map(Text, _numbers(finding)))
+    console.print(table)
+    for finding in findings:
+        verdict = Text(f"{finding.alias} {finding.verdict}", style=_COLOURS[finding.verdict])
+        console.print(Text.assemble(verdict, ": ", "; ".join(finding.why), "."))
+
+
+def _numbers(finding: Finding) -> tuple[str, str, str]:
+    if not (finding.sight and finding.count and finding.race):
+        return "-", "-", "-"
+    sight, count, race = finding.sight, finding.count, finding.race
+    fewest, most = min(race.winners), max(race.winners)
+    return (
+        f"{len(sight.seen_by)} of {len(sight.seen)}",
+        " ".join(str(value) for value in count.counted.values()),
+        f"{fewest if fewest == most else f'{fewest}-{most}'} of {race.contenders}",
+    )
+
+
+def as_json(findings: Sequence[Finding], pids: Sequence[int], url: str) -> str:
+    """Return everything that was seen."""
+    report: dict[str, Any] = {
+        "url": url,
+        "workers": list(pids),
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    return json.dumps(report, indent=2)

@@ -1,0 +1,133 @@
+"""The host's threads for downloads, shared by all its processes: each thread takes a seat, or is none.
+
+Invariant: at most as many threads fetch on this host as there are seats. A seat is a locked byte of a
+file in `STATE_DIR` (`backends.slots`): the kernel frees it however its process ends. Another byte is
+held, shared, by processes that have work and no seat at all: then the last free seat is theirs, and
+where none is free, whoever has more than one gives one up, so that no process's jobs wait for ever.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+from pathlib import Path
+
+from cacheapp import clock
+from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.backends.local.slot_file import SlotFile, slot_file
+from cacheapp.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+_HUNGER = 0  # the byte; seats are those after it
+_LOOK_AGAIN_S = 0.2
+_GIVE_UP_EVERY_S = 1.0
+
+
+class Seats:
+    """The seats of this process. `_lock` guards all mutable fields; get it from `seats`.
+
+    Where the file cannot be had, threads are counted for this process alone.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.count = count
+        self._lock = threading.Lock()
+        self._held: set[int] = set()
+        self._full_until_s = 0.0
+        self._look_at_s = 0.0
+        self._hungry = False
+        self._file: SlotFile | None = None
+        try:
+            private_directory(path.parent)
+            self._file = slot_file(path, count + 1)
+        except (OSError, StoreUnavailable) as exc:
+            logger.warning("threads are counted for this process alone: %s", exc)
+
+    def take(self) -> bool:
+        """Take a seat; return whether there was one."""
+        with self._lock:
+            if clock.monotonic_s() < self._full_until_s:
+                return False
+            index = self._free()
+            if index is not None and self._held and self._is_another_hungry():
+                second = self._free(index)
+                self._let_go(index if second is None else second)
+                index = None if second is None else index
+            if index is None:
+                self._full_until_s = clock.monotonic_s() + _LOOK_AGAIN_S
+                return False
+            self._held.add(index)
+            return True
+
+    def give(self) -> None:
+        """Free a seat."""
+        with self._lock:
+            index = self._held.pop()
+            self._full_until_s = 0.0
+            self._let_go(index)
+
+    def hunger(self, *, hungry: bool) -> None:
+        """Say whether this process has work and no seat."""
+        with self._lock:
+            if self._file is None or hungry == self._hungry:
+                return
+            kind = fcntl.LOCK_SH | fcntl.LOCK_NB if hungry else fcntl.LOCK_UN
+            with contextlib.suppress(OSError):  # whoever looks at it has it locked: the next time
+                fcntl.lockf(self._file.descriptor, kind, 1, _HUNGER)
+                self._hungry = hungry
+
+    def is_to_give_up_one(self) -> bool:
+        """Return whether another process needs a seat of ours; true at most once a second."""
+        with self._lock:
+            now_s = clock.monotonic_s()
+            if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one stays)
+                return False
+            self._look_at_s = now_s + _LOOK_AGAIN_S
+            if not self._is_another_hungry():
+                return False
+            free = self._free()
+            if free is not None:
+                self._let_go(free)
+                return False
+            self._look_at_s = now_s + _GIVE_UP_EVERY_S
+            return True
+
+    def _is_another_hungry(self) -> bool:
+        return self._file is not None and self._file.is_held_elsewhere(_HUNGER)
+
+    def _free(self, but: int | None = None) -> int | None:
+        """Hold a free seat and return it, if there is one; under the lock."""
+        for index in range(1, self.count + 1):
+            if index in self._held or index == but:
+                continue
+            if self._file is None or self._file.hold(index):
+                return index
+        return None
+
+    def _let_go(self, index: int) -> None:
+        if self._file is not None:
+            self._file.let_go(index)
+
+
+_lock = threading.Lock()  # guards _by_file
+_by_file: dict[tuple[Path, int], Seats] = {}
+
+
+def seats(path: Path, count: int) -> Seats:
+    """Return this process's seats: one object, for the kernel does not tell its threads apart."""
+    with _lock:
+        found = _by_file.get((path, count))
+        if found is None:
+            found = _by_file[path, count] = Seats(path, count)
+        return found
+
+
+def _forget() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _by_file.clear()  # a child holds none of its parent's locks
+
+
+os.register_at_fork(after_in_child=_forget)

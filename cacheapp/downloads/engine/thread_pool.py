@@ -1,0 +1,325 @@
+"""The threads of one process, shared by all its jobs.
+
+Threads are started as there is work for them, by whoever brings it (never a view), and end when
+there has been none for a while. They are daemons: they must not hold up the end of their worker,
+which hands over.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from cacheapp import clock
+from cacheapp.downloads.engine.scheduler import Hosts, Queue, fairest
+from cacheapp.downloads.engine.thread_limit import Seats
+from cacheapp.downloads.engine.transfer_options import Buffer
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 5.0
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What a try says to the schedule."""
+
+    well: bool | None = None
+    """Whether the host served it; `None` where that says nothing about the host."""
+    rest_s: float = 0.0
+    """How long the host wants to be left alone."""
+    again_in_s: float | None = None
+    """When the file is to be tried again, if ever."""
+
+
+class Jobs(Protocol[T]):
+    """A job's side of the pool: `Run`."""
+
+    queue: Queue[T]
+
+    def work(self, file: T, buffer: Buffer) -> Tried:
+        """Try one file, in a thread of the pool."""
+
+    def worked(self) -> None:
+        """Hear that a try is over, and its thread free; without any lock held."""
+
+
+class Pool(Generic[T]):
+    """`_lock` guards all mutable fields, the queues of the jobs and the hosts.
+
+    `_changed` wakes threads for work, `_over` whoever waits for a job to end.
+
+    It is never held during I/O, nor while a job's own lock is taken. Invariant: whoever makes work
+    possible (a file, a later file that is due earlier, a higher limit) wakes a waiting thread;
+    a thread waits no longer than until the next moment at which time alone makes work possible.
+    Invariant: `_alive` counts the threads that run or are being started, however they end; nothing
+    that a job raises ends one (`_tried`).
+    """
+
+    def __init__(
+        self, threads: int, per_host: int | None = None, seats: Seats | None = None
+    ) -> None:
+        """`seats`: each thread needs one, where they are given."""
+        self.threads = threads
+        self._seats = seats
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when a thread that `reserve` asked for is free."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._over = threading.Condition(self._lock)
+        self._hosts = Hosts(per_host or threads)
+        self._jobs: list[Jobs[T]] = []
+        self._alive = 0
+        self._idle = 0
+        self._newcomers = False
+        self._turned_away = False
+        self._number = 0
+        self._turn = 0
+
+    def __repr__(self) -> str:
+        with self._changed:
+            at_work = self._alive - self._idle
+            return f"<Pool threads={self._alive}/{self.threads} at_work={at_work}>"
+
+    def add(self, job: Jobs[T]) -> None:
+        """Serve a job from now on."""
+        with self._changed:
+            self._jobs.append(job)
+            self._newcomers = False
+
+    def remove(self, job: Jobs[T]) -> None:
+        """Serve a job no longer: it has ended."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._hosts.forget_idle(clock.monotonic_s())
+
+    def feed(self, job: Jobs[T], files: list[tuple[str, T]]) -> None:
+        """Queue files, with their hosts, and see that there are threads for them.
+
+        Raise `RuntimeError` where the system has no thread at all.
+        """
+        with self._changed:
+            for host, file in files:
+                job.queue.add(host, file)
+            self._changed.notify(len(files))
+        self.refill()
+
+    def refill(self) -> None:
+        """Start the threads that are missing, if there are seats for them."""
+        with self._changed:
+            work = sum(
+                min(found.queue.threads, len(found.queue) + found.queue.active)
+                for found in self._jobs
+            )
+            missing = min(self.threads, work) - self._alive
+            self._alive += max(0, missing)
+        left = missing
+        while left > 0 and self._start(left):
+            left -= 1
+        if self._seats is not None:
+            with self._changed:
+                # For a job that was turned away too: else whoever has all seats would keep them.
+                hungry = (work > 0 or self._turned_away) and not self._alive
+                self._turned_away = False
+            self._seats.hunger(hungry=hungry)
+
+    def close(self, job: Jobs[T]) -> None:
+        """Begin none of a job's files any more."""
+        with self._changed:
+            job.queue.close()
+            self._over.notify_all()
+
+    def waiting(self, job: Jobs[T]) -> tuple[int, int]:
+        """Return how many of the job's files wait, and how many are at work."""
+        with self._changed:
+            return len(job.queue), job.queue.active
+
+    def wait_until(self, condition: Callable[[], bool], deadline_s: float) -> bool:
+        """Return whether a condition on queues came true in time; asked under the lock."""
+        with self._over:
+            while not condition():
+                left_s = deadline_s - clock.monotonic_s()
+                if left_s <= 0:
+                    return False
+                self._over.wait(left_s)
+            return True
+
+    def stir(self) -> None:
+        """Have those in `wait_until` look again."""
+        with self._over:
+            self._over.notify_all()
+
+    def reserve(self, *, wanted: bool = True) -> bool:
+        """Return whether a new job would get a thread at once.
+
+        If not, the next thread that gets free does nothing until a job is added, and `on_free` is
+        called: jobs that have all the threads would otherwise keep them for ever. Not `wanted`:
+        threads go on as usual.
+        """
+        with self._changed:
+            free = sum(job.queue.active for job in self._jobs) < self.threads
+            held, self._newcomers = self._newcomers, wanted and not free
+            if held and not self._newcomers:
+                self._changed.notify_all()
+            return free
+
+    def has_room(self) -> bool:
+        """Return whether a job would get a thread: one is free, or may be started.
+
+        Without any thread there has to be a seat: a process that is suspended keeps its own, so a job
+        might wait here for one while others, with threads, could go on with it.
+        """
+        with self._changed:
+            free = sum(job.queue.active for job in self._jobs) < self.threads
+            alive = self._alive
+        if not free or alive or self._seats is None:
+            return free
+        found = self._seats.take()
+        if found:
+            self._seats.give()
+        with self._changed:
+            self._turned_away = not found
+        return found
+
+    def at_work(self) -> int:
+        """Return how many threads are at a file."""
+        with self._changed:
+            return sum(job.queue.active for job in self._jobs)
+
+    def _start(self, left: int) -> bool:
+        """Start one of `left` threads that are counted already; if not, none of them is any more."""
+        with self._changed:
+            self._number += 1
+            name = f"download-{self._number}"
+        if not self._has_seat():
+            with self._changed:
+                self._alive -= left
+            return False
+        try:
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        except RuntimeError:  # the system has no more threads: go on with fewer, if any
+            self._leave()
+            with self._changed:
+                self._alive -= left
+                alive = self._alive
+            if not alive:
+                raise
+            logger.warning("downloads go on with %d threads: the system has no more", alive)
+            return False
+        return True
+
+    def _has_seat(self) -> bool:
+        try:
+            return self._seats is None or self._seats.take()
+        except OSError as exc:
+            logger.warning("no seat for a thread: %s", exc)
+            return False
+
+    def _leave(self) -> None:
+        if self._seats is not None:
+            self._seats.give()
+
+    def _serve(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # its seats cannot be asked for, say: `refill` starts another
+            with self._changed:
+                self._alive -= 1
+            logger.exception("a thread of the downloads has ended early")
+        finally:
+            self._leave()
+
+    def _work(self) -> None:
+        buffer = Buffer()
+        while (taken := self._take()) is not None:
+            job, host, file, grow = taken
+            if grow:
+                with contextlib.suppress(RuntimeError):
+                    self._start(1)
+            self._tried(job, host, file, buffer)
+            del taken, job, file
+
+    def _tried(self, job: Jobs[T], host: str, file: T, buffer: Buffer) -> None:
+        """Have a job try a file. Whatever it raises, there is no one above to hear of it."""
+        began_s = clock.monotonic_s()
+        outcome: Tried | None = None
+        try:
+            try:
+                outcome = job.work(file, buffer)
+            finally:
+                self._give_back(job, host, file, began_s, outcome)
+                job.worked()
+        except BaseException:
+            logger.exception("a try of %r broke; its thread goes on", job)
+
+    def _take(self) -> tuple[Jobs[T], str, T, bool] | None:
+        """Return the next file to fetch, and whether to start another thread; `None`: end this one."""
+        needed = self._seats is not None and self._seats.is_to_give_up_one()
+        with self._changed:
+            if needed and self._alive > 1:
+                self._alive -= 1
+                return None
+            give_up_s = clock.monotonic_s() + _IDLE_S
+            while True:
+                now_s = clock.monotonic_s()
+                found = None if self._newcomers else self._pick(now_s)
+                if found is not None:
+                    return *found, self._is_more()
+                if now_s >= give_up_s and (self._idle or not any(len(j.queue) for j in self._jobs)):
+                    self._alive -= 1
+                    return None
+                give_up_s = max(give_up_s, now_s + 0.1)  # the last one stays while files wait
+                self._idle += 1
+                self._changed.wait(self._wait_s(now_s, give_up_s))
+                self._idle -= 1
+
+    def _is_more(self) -> bool:
+        """Wake a thread if there may be more to do; return whether one is to be started for it."""
+        if not any(job.queue.could_use_a_thread for job in self._jobs):
+            return False
+        if self._idle:
+            self._changed.notify()
+            return False
+        if self._alive >= self.threads:
+            return False
+        self._alive += 1
+        return True
+
+    def _give_back(
+        self, job: Jobs[T], name: str, file: T, began_s: float, outcome: Tried | None
+    ) -> None:
+        with self._changed:
+            now_s = clock.monotonic_s()
+            host = self._hosts[name]
+            if outcome is not None and outcome.well is not None:
+                host.answered(began_s, now_s, well=outcome.well, rest_s=outcome.rest_s)
+            host.active -= 1
+            job.queue.active -= 1
+            if outcome is not None and outcome.again_in_s is not None:
+                job.queue.add_later(now_s + outcome.again_in_s, name, file)
+            if not job.queue.active and not len(job.queue):
+                self._over.notify_all()
+            wanted = self._newcomers
+        if wanted:
+            self.on_free()
+
+    def _pick(self, now_s: float) -> tuple[Jobs[T], str, T] | None:
+        by_queue = {id(job.queue): job for job in self._jobs}
+        for queue in fairest(job.queue for job in self._jobs):
+            taken = queue.take(self._hosts, now_s)
+            if taken is not None:
+                queue.active += 1
+                self._turn += 1
+                queue.turn = self._turn
+                self._hosts[taken[0]].active += 1
+                return by_queue[id(queue)], *taken
+        return None
+
+    def _wait_s(self, now_s: float, give_up_s: float) -> float:
+        dues = (job.queue.due_s(self._hosts, now_s) for job in self._jobs)
+        soonest_s = min((due_s for due_s in dues if due_s is not None), default=give_up_s)
+        return max(0.001, min(soonest_s, give_up_s) - now_s)

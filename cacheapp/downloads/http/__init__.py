@@ -1,0 +1,1 @@
+"""HTTP for downloads: connections, requests, responses, ranges, retries, URL and address policy."""

@@ -1,0 +1,157 @@
+"""Asks for one URL and follows where that leads; every hop is checked before anything is sent to it."""
+
+import dataclasses
+import datetime as dt
+import re
+import ssl
+from collections.abc import Callable, Mapping
+
+import urllib3
+
+from cacheapp import clock
+from cacheapp.downloads.http import connections
+from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.response import CONTROLS, HTTPAnswer
+from cacheapp.downloads.http.retry import TOO_MUCH, WORTH_RETRYING, read_retry_after
+from cacheapp.downloads.http.url_policy import PORTS, Address, Guard
+
+# Identity: what arrives is what is stored, and its length is the one announced.
+_ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
+_LENGTH = re.compile("[0-9]{1,18}")
+_REDIRECTS = frozenset([301, 302, 303, 307, 308])
+
+Sign = Callable[[str], Mapping[str, str]]
+"""Takes a URL; returns the headers that prove who asks for it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asker:
+    """What all requests of one transfer have in common."""
+
+    client: urllib3.PoolManager
+    guard: Guard
+    line: connections.Line
+    check: Callable[[], None]
+    """Raises once the transfer is to stop: called before each request."""
+    connect_s: float
+    read_s: float
+    max_redirects: int
+    sign: Sign | None = None
+
+    def ask(self, url: str, headers: Mapping[str, str]) -> "Answer":
+        """Return the answer at the end of the redirects, whatever its status.
+
+        Credentials go to the origin of `url` alone: another one may belong to anybody.
+        """
+        address = self.guard.admit(url)
+        home = address.origin
+        for _ in range(self.max_redirects + 1):
+            self.check()
+            signed = self.sign(address.url) if self.sign and address.origin == home else {}
+            answer = self._ask(address, {**headers, **signed})
+            location = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not location:
+                return answer
+            answer.close()  # its body, of any length, is not worth reading
+            address = self.guard.follow(address, location)
+        raise TransferFailed(f"redirected more than {self.max_redirects} times")
+
+    def _ask(self, address: Address, headers: Mapping[str, str]) -> "Answer":
+        head = _head(address, headers)
+        lent = connections.lend(self.client, address.host, address.port, address.scheme)
+        try:
+            return self._sent(lent, head)
+        except (ConnectionError, ssl.SSLEOFError):
+            # The server may have closed a kept connection just as it was used: nothing was
+            # answered, and GET may be repeated. Once: the next may be an old one as well.
+            if not lent.connection.was_open:
+                raise
+            self.check()
+            self.client.clear()
+        return self._sent(
+            connections.lend(self.client, address.host, address.port, address.scheme), head
+        )
+
+    def _sent(self, lent: connections.Lent, head: bytes) -> "Answer":
+        lent.connection.timeout = self.connect_s
+        try:
+            return Answer(lent.connection.ask(head, self.read_s), lent, self.line)
+        except BaseException:
+            lent.close()
+            raise
+
+
+def _head(address: Address, headers: Mapping[str, str]) -> bytes:
+    """Return a request's head; raise `TransferFailed` where a value would not stay in its line."""
+    default = address.port == PORTS[address.scheme]
+    lines = [
+        f"GET {address.target} HTTP/1.1\r\nHost: {address.host}",
+        "\r\n" if default else f":{address.port}\r\n",
+        _ALWAYS,
+    ]
+    for name, value in headers.items():
+        if CONTROLS.search(value):
+            raise TransferFailed(f"{name} would be {value[:80]!r}: it holds control characters")
+        lines.append(f"{name}: {value}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1", errors="replace")
+
+
+class Answer:
+    """What came back: its head, and `readinto` for its body. To be closed, or left when read."""
+
+    def __init__(self, raw: HTTPAnswer, lent: connections.Lent, line: connections.Line) -> None:
+        self.status = raw.status
+        self.headers = raw.fields
+        self.lengths = raw.lengths
+        self.chunked = raw.chunked
+        self.readinto = raw.readinto
+        self._raw = raw
+        self._lent = lent
+        self._line = line
+
+    def announced(self) -> int | None:
+        """Return the length that it announces; `None` where its chunks mark its end."""
+        if self.chunked:
+            return None
+        if coding := self.headers.get("transfer-encoding"):
+            raise TransferFailed(
+                f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked"
+            )
+        lengths = self.lengths
+        if not lengths:
+            raise TransferFailed(
+                "announces neither Content-Length nor chunks: a cut would go unseen"
+            )
+        if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
+        return int(lengths[0])
+
+    def failure(self) -> TransferFailed:
+        """Return what its status means where it brings no file."""
+        now = dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
+        return TransferFailed(
+            f"answered {self.status} {self._raw.reason or ''}".rstrip(),
+            again=self.status in WORTH_RETRYING,
+            slow_down=self.status in TOO_MUCH,
+            retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
+        )
+
+    def leave(self) -> None:
+        """Give the connection back: the body was read until nothing came any more."""
+        raw = self._raw
+        if raw.length or raw.will_close:  # not to its end, or nothing may follow
+            self.close()
+            return
+        if raw.has_surplus or self._lent.connection.has_pending():  # nobody has asked for that
+            self.close()
+            return
+        self._line.release()
+        self._raw.close()
+        self._lent.give_back()
+
+    def close(self) -> None:
+        """Close the connection: the rest of the body would be taken for the next answer."""
+        self._line.release()
+        self._raw.close()
+        self._lent.close()

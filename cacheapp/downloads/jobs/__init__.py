@@ -1,0 +1,1 @@
+"""Jobs in the database: models, ownership, pause and resume, termination, retention."""

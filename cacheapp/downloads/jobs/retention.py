@@ -1,0 +1,110 @@
+"""Removes what nobody needs any more: records of jobs that ended long ago, and stray partial files.
+
+Files that are whole stay where they are: they are what was wanted. Nothing of an unfinished job is
+touched, however old. May run in several processes at once.
+"""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import logging
+import os
+import threading
+from pathlib import Path
+from uuid import UUID
+
+from django.db import connection
+
+from cacheapp import clock
+from cacheapp.conf import conf
+from cacheapp.downloads.jobs.deletion import forget
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.rows import now
+from cacheapp.downloads.states import FINISHED_JOB, UNFINISHED_JOB
+from cacheapp.downloads.storage.run_directory import discard, remains
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned:
+    """What was removed."""
+
+    jobs: int
+    partials: int
+    """Directories of runs that nobody will go on with."""
+
+
+def prune(older_than_s: float) -> Pruned:
+    """Remove finished jobs, and partial files that belong to no unfinished one, of that age."""
+    root = conf().download_root
+    partials = 0 if root is None else _prune_partials(root, clock.wall_s() - older_than_s)
+    jobs = _prune_jobs(now() - dt.timedelta(seconds=older_than_s))
+    if jobs or partials:
+        logger.info(
+            *("pruned %d finished jobs, and partial files of %d runs", jobs, partials),
+            extra={"event": "jobs_pruned", "jobs": jobs, "partials": partials},
+        )
+    return Pruned(jobs, partials)
+
+
+def prune_beside(older_than_s: float) -> None:
+    """Prune in a thread of its own: it may take longer than a heartbeat may be late."""
+
+    def pruning() -> None:
+        try:
+            prune(older_than_s)
+        except Exception:
+            logger.exception("pruning downloads")
+        finally:
+            connection.close()
+
+    threading.Thread(target=pruning, name="downloads-pruner", daemon=True).start()
+
+
+def _prune_jobs(before: dt.datetime) -> int:
+    """Remove the records; which of two processes removes one makes no difference.
+
+    One by one: a job may have 10,000 files, and others wait to write while they are removed.
+    """
+    old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
+    # Asked again as each is removed: one may have been queued anew meanwhile.
+    return sum(forget(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
+
+
+def _prune_partials(root: Path, before_s: float) -> int:
+    """Remove runs' directories that nobody has written to since, of jobs that have ended or gone.
+
+    The age is looked at before the database: a job that is taken up again in between has a new
+    directory, under another name, and nothing is removed but by the name that was looked at.
+    """
+    try:
+        places = [(Path(entry.path), entry.name) for entry in os.scandir(root) if entry.is_dir()]
+    except FileNotFoundError:
+        return 0
+    pruned = 0
+    for place, name in places:
+        old = [path for path in remains(place) if _newest_s(path) < before_s]
+        if not old or _is_unfinished(name):
+            continue
+        pruned += sum(map(discard, old))
+        with contextlib.suppress(OSError):  # whole files are in it, or it is gone already
+            place.rmdir()
+    return pruned
+
+
+def _newest_s(path: Path) -> float:
+    try:
+        times = [path.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(path))]
+    except OSError:
+        return float("inf")  # taken over or removed in this moment; or we may not look
+    return max(times)
+
+
+def _is_unfinished(name: str) -> bool:
+    """Return whether a directory under the root is that of an unfinished job, or of no job at all."""
+    try:
+        job_id = UUID(name)
+    except ValueError:
+        return True
+    return DownloadJob.objects.filter(id=job_id, state__in=UNFINISHED_JOB).exists()

@@ -1,0 +1,1 @@
+"""Run jobs: in a Gunicorn worker, in a terminal, or in Celery."""

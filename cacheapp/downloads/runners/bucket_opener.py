@@ -1,0 +1,107 @@
+"""Opens the buckets of jobs that were ordered over HTTP, beside the coordinator.
+
+Finding credentials may take seconds (an instance's metadata service, say), and the coordinator
+writes the heartbeat of all jobs meanwhile: so each bucket is opened in a thread of its own.
+
+Only the setting says which bucket is where and who asks for it. It is looked up when the job starts:
+a bucket that the setting has lost meanwhile is not listed any more, whoever ordered it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from uuid import UUID
+
+from cacheapp.conf import conf
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.sources.base import Entry, SourceRefused
+from cacheapp.downloads.sources.request import place_of_bucket
+from cacheapp.downloads.sources.s3 import Bucket
+
+logger = logging.getLogger(__name__)
+
+
+class Limited:
+    """A bucket of which a job takes so many files, and no more."""
+
+    def __init__(self, bucket: Bucket, room: int) -> None:
+        """`origin` is where its objects are, and nowhere else. Raise `SourceRefused`."""
+        self.origin = bucket.find_place()
+        self._bucket = bucket
+        self._room = room
+        self.identity = bucket.identity
+        self.sign = bucket.sign
+        self.trusted = bucket.trusted
+
+    def entries(self, after: str = "") -> Iterator[Entry | str]:
+        """Yield as the bucket does; raise `SourceRefused` where there are more."""
+        left = self._room
+        for found in self._bucket.entries(after):
+            if isinstance(found, Entry):
+                left -= 1
+                if left < 0:
+                    most = conf().download_max_files
+                    raise SourceRefused(f"more than {most} files; see DOWNLOAD_MAX_FILES")
+            yield found
+
+
+class Openings:
+    """The buckets that are being opened, or are open; asked by one thread.
+
+    `_lock` guards `_found`, which the opening threads fill.
+    """
+
+    def __init__(self, on_open: Callable[[], None]) -> None:
+        self._on_open = on_open
+        self._lock = threading.Lock()
+        self._found: dict[UUID, Limited | str | None] = {}
+
+    def take(self, job: DownloadJob) -> Limited | None:
+        """Return the open bucket of a job, once; `None` until then. Raise `SourceRefused`."""
+        with self._lock:
+            is_new = job.id not in self._found
+            found = self._found.setdefault(job.id, None)
+            if found is not None:
+                del self._found[job.id]
+        if isinstance(found, str):
+            raise SourceRefused(found)
+        if is_new:
+            threading.Thread(
+                target=self._open, args=(job,), name="downloads-opener", daemon=True
+            ).start()
+        return found
+
+    def keep(self, jobs: Iterable[UUID]) -> None:
+        """Let go of the buckets of all other jobs: they were cancelled before they began."""
+        kept = set(jobs)
+        with self._lock:
+            for job_id in self._found.keys() - kept:
+                del self._found[job_id]
+
+    def _open(self, job: DownloadJob) -> None:
+        found: Limited | str
+        try:
+            found = _limited(job)
+        except SourceRefused as exc:
+            found = str(exc)
+        except Exception as exc:
+            logger.exception("opening the bucket of job %s", job.id)
+            found = f"internal error: {type(exc).__name__}"
+        with self._lock:
+            if job.id in self._found:  # else nobody wants it any more
+                self._found[job.id] = found
+        self._on_open()
+
+
+def is_listed(job: DownloadJob) -> bool:
+    """Return whether the files of a job come from a bucket that this process is to open."""
+    return bool(job.source) and not job.destination
+
+
+def _limited(job: DownloadJob) -> Limited:
+    settings = conf()
+    place = place_of_bucket(job.source, settings.download_buckets)
+    bucket = Bucket(
+        job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
+    )
+    return Limited(bucket, settings.download_max_files - job.files_total)

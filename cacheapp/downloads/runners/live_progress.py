@@ -1,0 +1,69 @@
+"""A job's progress between two writes of the database, in the cache that all workers share.
+
+Only for looking at: the cache may forget it at any time, and nothing is lost. Written by the one
+thread that flushes; no error of the cache reaches the job.
+"""
+
+import dataclasses
+import logging
+from typing import Any
+from uuid import UUID
+
+from django.core.cache import cache
+
+from cacheapp import clock
+from cacheapp.downloads.engine.run import Run
+
+logger = logging.getLogger(__name__)
+
+MAX_FILES = 20
+_KEEP_S = 10
+
+
+@dataclasses.dataclass
+class Meter:
+    """The rate of one run: bytes since the last look, smoothed over a few looks."""
+
+    seen_s: float = 0.0
+    seen_bytes: int = 0
+    rate_bps: float = 0.0
+
+    def look(self, now_s: float, bytes_done: int) -> float:
+        """Return the bytes per second, as of now."""
+        if self.seen_s and now_s > self.seen_s:
+            latest = max(0, bytes_done - self.seen_bytes) / (now_s - self.seen_s)
+            self.rate_bps = latest if not self.rate_bps else 0.7 * self.rate_bps + 0.3 * latest
+        self.seen_s, self.seen_bytes = now_s, bytes_done
+        return self.rate_bps
+
+
+def tell(run: Run, meter: Meter) -> None:
+    """Put what the run does at this moment into the cache."""
+    moving = run.moving()
+    seen = {
+        "rate_bps": round(meter.look(clock.monotonic_s(), run.changes()[1].bytes_done)),
+        "files_moving": len(moving),
+        "retries": run.retries_made,
+        "moving": [
+            {"name": name, "bytes_done": done, "bytes_total": total}
+            for name, done, total in moving[:MAX_FILES]
+        ],
+    }
+    try:
+        cache.set(_key(run.plan.job), seen, _KEEP_S)
+    except Exception as exc:  # noqa: BLE001 (whichever cache it is: a display is not worth a job)
+        logger.debug("live progress of %s not shown: %s", run.plan.job, exc)
+
+
+def seen(job_id: UUID) -> dict[str, Any] | None:
+    """Return what was told last, if the cache still has it."""
+    try:
+        found: dict[str, Any] | None = cache.get(_key(job_id))
+    except Exception as exc:  # noqa: BLE001 (as above)
+        logger.debug("live progress of %s not read: %s", job_id, exc)
+        return None
+    return found
+
+
+def _key(job_id: UUID) -> str:
+    return f"cacheapp.download.{job_id}"

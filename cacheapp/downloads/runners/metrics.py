@@ -1,0 +1,71 @@
+"""What all processes of the host have downloaded: counted in memory that they share.
+
+A file counts when its owner has recorded it in the database, so that the sum over all workers is the
+sum over all jobs' files, whoever fetched which. (A kill between recording and counting, a moment
+long, loses a count.)
+"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from cacheapp.backends.core.counters import Counters, counters
+from cacheapp.conf import state_dir
+from cacheapp.downloads.plan import Report
+from cacheapp.downloads.states import FileState
+
+NAMES = (
+    "files_done",
+    "files_failed",
+    "bytes_done",
+    "retries",
+    "jobs_started",
+    "adoptions",
+    "releases",
+    "jobs_now",
+    "threads_now",
+)
+FILES_DONE, FILES_FAILED, BYTES_DONE, RETRIES = range(4)
+JOBS_STARTED, ADOPTIONS, RELEASES, JOBS_NOW, THREADS_NOW = range(4, 9)
+_GAUGES = frozenset({JOBS_NOW, THREADS_NOW})  # of living processes, not sums over time
+
+
+class Numbers:
+    """Counts for this process; used by its coordinator, and by who hands over."""
+
+    def __init__(self) -> None:
+        self._counters = _counters()
+        self._retries: dict[UUID, int] = {}  # of each run, as counted already
+
+    def count(self, name: int) -> None:
+        """Count one more of `NAMES[name]`."""
+        self._counters.add(name)
+
+    def recorded(self, job_id: UUID, reports: Iterable[Report], retries: int) -> None:
+        """Count files that the database has heard of, and the retries of their run so far."""
+        add = self._counters.add
+        for report in reports:
+            if report.state is FileState.SUCCEEDED:
+                add(FILES_DONE)
+                add(BYTES_DONE, report.bytes_done)
+            elif report.state is FileState.FAILED:
+                add(FILES_FAILED)
+        add(RETRIES, retries - self._retries.get(job_id, 0))
+        self._retries[job_id] = retries
+
+    def over(self, job_id: UUID) -> None:
+        """Forget a run."""
+        self._retries.pop(job_id, None)
+
+    def now(self, jobs: int, threads: int) -> None:
+        """Say how many jobs this process runs, and how many of its threads are at a file."""
+        self._counters.put(JOBS_NOW, jobs)
+        self._counters.put(THREADS_NOW, threads)
+
+
+def totals() -> dict[str, int]:
+    """Return the sum over all processes of this host, for each of `NAMES`."""
+    return _counters().totals()
+
+
+def _counters() -> Counters:
+    return counters(state_dir() / "downloads.counters", NAMES, _GAUGES)

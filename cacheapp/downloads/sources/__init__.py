@@ -1,0 +1,1 @@
+"""Sources of a job's files: URL lists, manifests, S3 prefixes."""

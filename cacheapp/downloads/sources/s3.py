@@ -1,0 +1,144 @@
+"""Objects of an S3 bucket under a prefix. botocore lists and signs; the bytes take the engine's way.
+
+Size and entity-tag come from the listing, and each object is asked for with `If-Match`: there is no
+HEAD. The listing is read page by page, as files are asked for.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from cacheapp.downloads.http.url_policy import take_apart
+from cacheapp.downloads.sources.base import Entry, SourceRefused
+from cacheapp.downloads.storage.filenames import KeyRefused, path_of_key
+
+_SCHEME = "s3://"
+_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # or S3 keeps to itself the sums that it has
+
+
+class ListingFailed(SourceRefused):
+    """The bucket could not be listed, or not to its end; what was listed stays."""
+
+
+class Bucket:
+    """`s3://bucket/prefix`, at Amazon or at an `endpoint` that speaks its language."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        anonymous: bool = False,
+    ) -> None:
+        parts = urlsplit(text)
+        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+            raise SourceRefused(f"{text[:200]}: expected s3://bucket/prefix")
+        self._bucket = parts.netloc
+        self._prefix = unquote(parts.path.removeprefix("/"))
+        self._endpoint = endpoint
+        self._region = region
+        self._place = threading.Lock()  # guards `_region`, `_client` and `_base` as they change
+        self._is_placed = endpoint is not None or region is not None
+        self._anonymous = anonymous
+        self.identity = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
+        try:
+            self._open()
+        except Exception as exc:  # botocore's errors have no common base, and ValueError among them
+            raise SourceRefused(f"{text[:200]}: {exc}") from exc
+        named = frozenset([take_apart(self._base).origin]) if endpoint else frozenset()
+        self.trusted: frozenset[str] = named
+
+    def _open(self) -> None:
+        from botocore import UNSIGNED  # noqa: PLC0415 (0.1 s and 20 MB, for those who want S3)
+        from botocore.config import Config  # noqa: PLC0415
+        from botocore.session import Session  # noqa: PLC0415
+
+        session = Session()
+        self._credentials = None if self._anonymous else session.get_credentials()
+        self._region = self._region or session.get_config_variable("region") or "us-east-1"
+        version = "s3v4" if self._credentials else UNSIGNED
+        self._client = session.create_client(
+            "s3",
+            region_name=self._region,
+            endpoint_url=self._endpoint,
+            config=Config(
+                signature_version=version,
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"mode": "standard"},
+            ),
+        )
+        self._base = self._base_url()
+
+    def _base_url(self) -> str:
+        """Return what a key is appended to: the public way to botocore's choice of host and path."""
+        wanted = {"Bucket": self._bucket, "Key": "key"}
+        url = self._client.generate_presigned_url("get_object", Params=wanted)
+        return str(url.partition("?")[0]).removesuffix("key")
+
+    def sign(self, url: str) -> Mapping[str, str]:
+        """Return the headers that prove who asks; made for each request, as they soon expire."""
+        if self._credentials is None:
+            return _CHECKSUMS
+        self.find_place()
+        from botocore.auth import S3SigV4Auth  # noqa: PLC0415
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
+        request = AWSRequest(method="GET", url=url, headers=dict(_CHECKSUMS))
+        credentials = self._credentials.get_frozen_credentials()
+        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
+        return dict(request.headers)
+
+    def entries(self, after: str = "") -> Iterator[Entry | str]:
+        """Yield the objects behind a key, in the bucket's order."""
+        wanted: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        if after:
+            wanted["StartAfter"] = after
+        pages = self._client.get_paginator("list_objects_v2").paginate(**wanted)
+        try:
+            for page in pages:
+                if not self._is_placed:
+                    with self._place:
+                        self._follow_region(page)
+                for found in page.get("Contents", ()):
+                    yield self._entry(found)
+        except Exception as exc:  # as above
+            raise ListingFailed(f"listing {_SCHEME}{self._bucket}/{self._prefix}: {exc}") from exc
+
+    def find_place(self) -> str:
+        """Return the one origin that the objects are asked for at.
+
+        The bucket's region is learnt first, where neither the caller nor a listing has told it.
+        """
+        wanted = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
+        if not self._is_placed:
+            with self._place:
+                try:
+                    if not self._is_placed:
+                        self._follow_region(self._client.list_objects_v2(**wanted))
+                except Exception as exc:  # as above
+                    raise ListingFailed(f"finding {_SCHEME}{self._bucket}: {exc}") from exc
+        return take_apart(self._base).origin
+
+    def _follow_region(self, page: Mapping[str, Any]) -> None:
+        """Ask and sign for the region where the bucket is: botocore has been sent there by now."""
+        headers = page["ResponseMetadata"].get("HTTPHeaders", {})
+        region = headers.get("x-amz-bucket-region")
+        if not self._endpoint and region and region != self._region:
+            self._region = region
+            self._open()
+        self._is_placed = True
+
+    def _entry(self, found: Mapping[str, Any]) -> Entry | str:
+        key, size = str(found["Key"]), int(found["Size"])
+        if key.endswith("/") and not size:
+            return key  # a folder, as some tools make them
+        url = self._base + quote(key, safe="/~")
+        below = key[self._prefix.rfind("/") + 1 :]
+        etag = str(found.get("ETag", ""))
+        try:
+            return Entry(key, url, path_of_key(below), size=size, etag=etag)
+        except KeyRefused as exc:
+            return Entry(key, url, "", size=size, error=str(exc))

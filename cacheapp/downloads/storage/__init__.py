@@ -1,0 +1,1 @@
+"""Files on disk: partial files, journal, atomic rename, run directories, checksums, names."""

@@ -1,0 +1,220 @@
+"""Partial files: how they are named, found again, taken over, and given their final name.
+
+A partial file's name says what its bytes are worth, so that the disk alone is enough to go on
+after a kill, whatever the database had time to hear:
+
+    .<job>-<position>.<token>.<total or x>.<validator>.part
+
+It lies in the directory of its run (`fencing`). The name is there before the first byte. Bytes of another representation go to another name: a file
+whose name and bytes belong to two objects cannot come to be, in whatever line a process is killed.
+`token` is the run's fencing token: who takes a job over writes to a file of his own, so that an
+owner who was only asleep cannot write into it.
+"""
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import errno
+import functools
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.ranges import Have
+from cacheapp.downloads.storage.checksums import Running, Sum
+from cacheapp.downloads.storage.rename import rename_new
+
+_NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
+_WRITE = os.O_WRONLY | os.O_CLOEXEC
+_MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and is not resumed from
+
+
+@dataclasses.dataclass(frozen=True)
+class Stem:
+    """The part of a partial file's name that is known before anything was asked for."""
+
+    directory: Path
+    job: str
+    """12 hexadecimal digits of the job's id: several jobs may share a directory."""
+    position: int
+    token: int
+
+    def path(self, total: int | None, validator: str | None) -> Path:
+        """Return where bytes of that representation gather."""
+        shown = "x" if total is None else str(total)
+        mark = _encoded(validator)
+        return self.directory / f".{self.job}-{self.position}.{self.token}.{shown}.{mark}.part"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftover:
+    """A partial file of an earlier run."""
+
+    path: Path
+    token: int
+    have: Have
+
+
+class Part:
+    """A partial file that one transfer writes. `size` bytes are in the file and in `running`."""
+
+    def __init__(
+        self,
+        path: Path,
+        sums: tuple[Sum, ...],
+        *,
+        digest: bool,
+        also: AbstractSet[str] = frozenset(),
+    ) -> None:
+        # Exclusive: two transfers that thought the file theirs would mix their bytes. Opened once
+        # for a file that comes in one go, and past `io`: opening costs as much as asking does.
+        self._file: int | None = os.open(path, os.O_CREAT | os.O_EXCL | _WRITE, 0o666)
+        self.path = path
+        self.size = 0
+        self.total: int | None = None
+        self.validator: str | None = None
+        self.sums = sums
+        algorithms = {wanted.algorithm for wanted in sums} | also
+        self.running = Running(algorithms | {"sha256"} if digest else algorithms)
+
+    @property
+    def have(self) -> Have | None:
+        """What can be gone on from; `None` where nothing can prove that more bytes belong to it."""
+        if self.validator is None or len(self.validator) > _MAX_VALIDATOR:
+            return None
+        return Have(self.size, self.validator, self.total)
+
+    def store(self, read: Callable[[memoryview], int], view: memoryview, told: "Told") -> None:
+        """Append what `read` gives, until it gives nothing; `told` hears of each chunk."""
+        file, self._file = self._file, None
+        again = file is None
+        if file is None:
+            file = os.open(self.path, _WRITE)
+        try:
+            if again:
+                os.ftruncate(file, self.size)  # a write that failed half-way is not counted
+                os.lseek(file, self.size, os.SEEK_SET)
+            while count := read(view):
+                told(self.size, count)
+                written = os.write(file, view[:count])
+                while written < count:  # a disk that fills up, or a signal, may take less
+                    written += os.write(file, view[written:count])
+                self.running.update(view[:count])
+                self.size += count
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Let go of the file, which stays."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def sync(self) -> None:
+        """Make the bytes outlast a power cut."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        """Give it up."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+Told = Callable[[int, int], None]
+"""Hears where a chunk begins, and its length, before it is written; may raise to end it."""
+
+
+def find_leftovers(directory: Path, job: str) -> dict[int, Leftover]:
+    """Return by position what earlier runs of a job left that can be gone on from.
+
+    Of several for one file, the longest. One scan of the directory, whatever the number of files.
+    """
+    found: dict[int, Leftover] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            left = _leftover(entry, match) if match and match[1] == job else None
+            if match is None or left is None:
+                continue
+            before = found.get(int(match[2]))
+            if before is None or before.have.size < left.have.size:
+                found[int(match[2])] = left
+    return found
+
+
+def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> Leftover | None:
+    """Return a partial file, if it can be gone on from."""
+    validator = _decoded(match[5])
+    total = None if match[4] == "x" else int(match[4])
+    try:
+        size = entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # removed since it was listed
+        return None
+    if not validator or not size or (total is not None and size > total):
+        return None
+    return Leftover(Path(entry.path), int(match[3]), Have(size, validator, total))
+
+
+def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:
+    """Give the file its final name, in one step; unless `replace`, only where nothing has it."""
+    name = partial.replace if replace else functools.partial(_publish_new, partial)
+    try:
+        try:
+            name(target)
+        except FileNotFoundError:  # the first file of its folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            name(target)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise TransferFailed("a folder of its path is a file already") from exc
+    if fsync:
+        sync_directory(target.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the directory's names outlast a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish_new(partial: Path, target: Path) -> None:
+    try:
+        if not rename_new(partial, target):
+            _link_new(partial, target)
+    except FileExistsError as exc:
+        raise TransferFailed(f"{target.name} exists already and was left as it is") from exc
+
+
+def _link_new(partial: Path, target: Path) -> None:
+    try:
+        os.link(partial, target)
+    except OSError as exc:
+        if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        # No hard links either. The name is taken, empty, for the moment between these two lines (and
+        # for good if that is where we end, or were shut out: see docs/downloads.md); that is the
+        # price of never replacing what is somebody else's.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        partial.replace(target)
+    else:
+        partial.unlink()
+
+
+def _encoded(validator: str | None) -> str:
+    raw = (validator or "").encode("latin-1", errors="replace")
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=") if len(raw) <= _MAX_VALIDATOR else ""
+
+
+def _decoded(mark: str) -> str | None:
+    try:
+        raw = base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    return raw.decode("latin-1")

@@ -1,0 +1,121 @@
+"""`docs/claims.md`: all claims in one table, with what was measured, from a real run."""
+
+from collections.abc import Iterator, Sequence
+
+from cacheapp.lab.charts import number
+from cacheapp.lab.results import Panel, Result
+
+_IMPRECISE = (
+    (
+        "It speaks of 5 downloads, and its listings start 5 threads in one place and 10 in another; the "
+        "lab measures 5 downloads, and the creation of both 5 and 10 threads."
+    ),
+    "It writes GIC where it means the GIL, the global interpreter lock.",
+    (
+        "5.01 s are 5 downloads of 5 s on a line that is otherwise idle; what creating threads and "
+        "connecting adds grows with the number of files."
+    ),
+    (
+        "“Racing conditions will not happen in multiprocessing” is right of variables in memory, of which "
+        "each process has its own. It is wrong of all that processes share: files, databases, caches."
+    ),
+    (
+        "That only one thread executes at a time does not make a statement atomic: see *races between "
+        "threads*. Whether a bare `counter += 1` loses updates depends on the version of Python."
+    ),
+    "“Too many threads” has no number: it depends on whether they wait or compute.",
+)
+
+
+def claims_page(results: Sequence[Result], command: str) -> str:
+    """Return the page in Markdown; drawings are expected in `lab/` beside it."""
+    lines = [
+        "# What the article claims, measured",
+        "",
+        *_about(results, command),
+        "",
+        "| experiment | claim | here | measured |",
+        "|---|---|---|---|",
+        *_rows(results),
+        "",
+        (
+            "**Here** is said of this run on this machine. `UNKNOWN`: it could not be measured, or the "
+            "figures say neither. All samples are in "
+            "[lab/results.json](lab/results.json). [lab.md](lab.md) tells how it is measured, and how to run it "
+            "yourself."
+        ),
+        "",
+        "## Where the article is imprecise",
+        "",
+        *(f"- {sentence}" for sentence in _IMPRECISE),
+        "",
+    ]
+    for result in results:
+        lines += _section(result)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(results: Sequence[Result], command: str) -> list[str]:
+    where = results[0].about
+    versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
+    seconds = sum(result.seconds for result in results)
+    return [
+        (
+            f"Made by `{command}` on {where.date[:10]}, in {seconds:.0f} seconds: {where.machine}; "
+            f"{where.python}; {where.kernel}; {versions}. {_load(results)} Do not edit this page: run the "
+            "command again."
+        ),
+    ]
+
+
+def _load(results: Sequence[Result]) -> str:
+    """Say how busy the machine was, with what the experiments themselves left of load."""
+    loads = [result.about.load for result in results]
+    return (
+        f"The machine was shared with other programs: before the first experiment the load "
+        f"(processes that want a core) was {loads[0]:.1f}, before the later ones, with what "
+        f"those before them did, up to {max(loads):.1f}. On a quieter one, times are shorter "
+        "and spread less."
+    )
+
+
+def _rows(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        for finding in result.findings:
+            cells = (
+                f"[{result.name}](#{result.name})",
+                finding.claim,
+                f"**{finding.verdict}**",
+                finding.why,
+            )
+            yield f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _section(result: Result) -> list[str]:
+    lines = [
+        f"## {result.name}",
+        "",
+        f"{result.title}. {result.claim[0].upper()}{result.claim[1:]}",
+        "",
+    ]
+    if result.panels:
+        lines += [f"![What was measured, as the tables below](lab/{result.name}.svg)", ""]
+    for panel in result.panels:
+        lines += [*_table(panel), ""]
+    lines += [f"- {note}" for note in result.notes]
+    code = result.code.rstrip()
+    return [*lines, "", "What is timed:", "", "```python", code, "```", ""]
+
+
+def _table(panel: Panel) -> Iterator[str]:
+    unit = f", {panel.unit}" if panel.unit else ""
+    yield f"| {panel.title} | median{unit} | spread | runs |"
+    yield "|---|--:|--:|--:|"
+    for one in panel.measures:
+        name = one.label if one.at is None else f"{one.group}, {number(one.at)}"
+        spread = " to ".join(map(number, one.spread)) if len(one.samples) > 1 else ""
+        yield f"| {_cell(name)} | {number(one.median)} | {spread} | {len(one.samples)} |"

@@ -1,0 +1,84 @@
+"""The lab's site under a private Gunicorn with several workers, with one alias as its cache."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from cacheapp.lab.bench import child_env
+from cacheapp.lab.stores import BACKENDS, Stores
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.workers import Connection, NotReached, Workers
+
+WORKERS = 4
+PER_WORKER = 4
+_ARGUMENTS = (
+    f"--workers {WORKERS} --worker-class gthread --threads {2 * PER_WORKER} --keep-alive 5 "
+    "--preload --log-level warning --no-control-socket"
+)
+
+
+class Site:
+    """The workers of a site that runs: has one of them, or all, call a function of `shop`."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+
+    def by_one(self, name: str, *arguments: Any) -> Any:
+        """Have the first worker call a function."""
+        return self.by(name, self.workers.find()[0], *arguments)
+
+    def by(self, name: str, pid: int, *arguments: Any) -> Any:
+        """Have one worker call a function."""
+        return self.workers.ask(pid, "POST", f"/do/{name}", {"arguments": arguments}).body["value"]
+
+    def by_each(self, name: str, *arguments: Any) -> list[Any]:
+        """Have every worker call it, one after the other."""
+        answers = self.workers.each("POST", f"/do/{name}", {"arguments": arguments})
+        return [answer.body["value"] for answer in answers.values()]
+
+    def signed_in(self) -> list[bool]:
+        """Sign in at the first worker; return for each worker whether it knows the session."""
+        pids = self.workers.find()
+        key = self.workers.ask(pids[0], "POST", "/sign-in").body["value"]
+        asked = (
+            self.workers.ask(pid, "GET", "/who-am-i", cookie=f"sessionid={key}") for pid in pids
+        )
+        return [answer.body["value"] == "somebody" for answer in asked]
+
+    def by_all(self, name: str, *arguments: Any, times: int = 1) -> list[Any]:
+        """Call it on all connections at the same time, `times` on each; return all answers."""
+
+        def work(_number: int, connection: Connection) -> list[Any]:
+            asked = (
+                connection.ask("POST", f"/do/{name}", {"arguments": arguments})
+                for _ in range(times)
+            )
+            return [answer.body["value"] for answer in asked]
+
+        return [value for part in self.workers.together(work) for value in part]
+
+
+@contextlib.contextmanager
+def site(stores: Stores, alias: str) -> Iterator[Site]:
+    """Serve the site; when it is yielded, every worker has answered."""
+    directory = stores.new_directory("site")
+    env = {
+        **child_env(),
+        "DJANGO_SETTINGS_MODULE": "cacheapp.lab.site.settings",
+        "GUNICORN_CMD_ARGS": _ARGUMENTS,
+        "LAB_BACKEND": BACKENDS[alias],
+        "LAB_LOCATION": stores.location(alias),
+        "LAB_DIRECTORY": str(directory),
+        "LAB_SECRET": secrets.token_hex(),
+    }
+    with (
+        GunicornServer("cacheapp.lab.site.wsgi:application", directory, env) as server,
+        Workers(server.url, WORKERS, PER_WORKER, within_s=90.0) as workers,
+    ):
+        server.start()
+        try:
+            workers.find()
+        except NotReached as exc:
+            raise NotReached(f"{exc}\nGunicorn printed:\n{server.output()[-2000:]}") from exc
+        yield Site(workers)

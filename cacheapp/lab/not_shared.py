@@ -1,0 +1,107 @@
+"""Memory is not shared: four workers with a cache each have four truths."""
+
+from dataclasses import dataclass
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.gunicorn import WORKERS, Site, site
+from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.site import shop
+from cacheapp.lab.stores import Stores
+
+CLAIM = (
+    "the cache object could not be shared across processes, because Gunicorn ran "
+    f"{WORKERS} Django processes"
+)
+CLAIM_SHARED = "a cache outside of the processes is one for all of them"
+ROUNDS = {Scale.SMALL: 1, Scale.USUAL: 5, Scale.FULL: 50}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Of each round: how many workers saw what one wrote, how many values the last writes left."""
+
+    alias: str
+    seen_by: tuple[int, ...]
+    truths: tuple[int, ...]
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Start the site on each alias, write by one worker and by each, and read by all."""
+    with Stores() as stores:
+        bench.expect(len(stores.aliases))
+        sights = []
+        for alias in stores.aliases:
+            with bench.step(alias), site(stores, alias) as served:
+                sights.append(_look(bench, served, alias))
+        notes = stores.notes
+    return Outcome(
+        judge(sights),
+        (
+            Panel(
+                f"of {WORKERS} workers, see what one wrote",
+                "workers",
+                tuple(Measure(one.alias, tuple(map(float, one.seen_by))) for one in sights),
+                expected=float(WORKERS),
+            ),
+            Panel(
+                "different values of one key, after each worker wrote it",
+                "values",
+                tuple(Measure(one.alias, tuple(map(float, one.truths))) for one in sights),
+                expected=1.0,
+            ),
+        ),
+        (
+            (
+                f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name. "
+                "The master loads the site once and forks them (--preload)."
+            ),
+            *notes,
+        ),
+    )
+
+
+def _look(bench: Bench, served: Site, alias: str) -> Sight:
+    seen_by, truths = [], []
+    for number in range(ROUNDS[bench.scale]):
+        bench.look()
+        served.by_one("write", f"greeting-{number}", "hello")
+        seen_by.append(served.by_each("read", f"greeting-{number}").count("hello"))
+        for pid in served.workers.pids:
+            served.by("write", pid, f"writer-{number}", str(pid))
+        truths.append(len(set(served.by_each("read", f"writer-{number}"))))
+    return Sight(alias, tuple(seen_by), tuple(truths))
+
+
+def judge(sights: list[Sight]) -> tuple[Finding, Finding]:
+    """Say whether the workers' own caches differed, and the others did not."""
+    own = [one for one in sights if one.alias == "locmem"]
+    shared = [one for one in sights if one.alias != "locmem"]
+    apart = all(min(one.truths) > 1 and max(one.seen_by) < WORKERS for one in own)
+    one_truth = all(max(one.truths) == 1 and min(one.seen_by) == WORKERS for one in shared)
+    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    return (
+        Finding(CLAIM, verdicts[apart], "; ".join(map(_said, own))),
+        Finding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_said, shared))),
+    )
+
+
+def _said(one: Sight) -> str:
+    return (
+        f"{one.alias}: what one worker wrote was seen by {_range(one.seen_by)} of {WORKERS}; after "
+        f"each wrote, different values: {_range(one.truths)}"
+    )
+
+
+def _range(numbers: tuple[int, ...]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+EXPERIMENT = Experiment(
+    name="not-shared",
+    title="Memory is not shared",
+    claim=f"{CLAIM}; {CLAIM_SHARED}.",
+    code=listing(shop.write, shop.read),
+    conduct=conduct,
+)

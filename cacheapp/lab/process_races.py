@@ -1,0 +1,110 @@
+"""Races between processes: none while nothing is shared, and all of them as soon as something is."""
+
+from dataclasses import dataclass
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.stores import BACKENDS, Stores
+from cacheapp.lab.timed import process_races
+
+CLAIM = "racing conditions will not happen in multiprocessing"
+CLAIM_EXACT = "a lock, or the atomic incr of a cache that all processes share, loses none"
+VARIABLE, FILE, LOCKED, GET_SET, INCR = process_races.CODES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Processes, additions of each, how often."""
+
+    processes: int
+    times: int
+    repeats: int
+
+
+PLANS = {
+    Scale.SMALL: Plan(3, 300, 1),
+    Scale.USUAL: Plan(4, 1_000, 3),
+    Scale.FULL: Plan(8, 20_000, 5),
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What was missing after each run of one code, in one alias where it uses a cache."""
+
+    code: str
+    alias: str
+    added: int
+    lost: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """How it is called."""
+        return f"{self.alias}: {self.code.removeprefix('cache ')}" if self.alias else self.code
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Count in a variable, in files, and in each cache that processes share."""
+    plan = PLANS[bench.scale]
+    with Stores() as stores:
+        shared = [alias for alias in stores.aliases if alias != "locmem"]
+        bench.expect(plan.repeats * (3 + 2 * len(shared)))
+        losses = [_loss(bench, plan, code) for code in (VARIABLE, FILE, LOCKED)]
+        losses += [
+            _loss(bench, plan, code, alias, stores.location(alias))
+            for code in (GET_SET, INCR)
+            for alias in shared
+        ]
+    title = f"lost of {plan.processes} x {plan.times:,} additions"
+    measures = tuple(Measure(one.label, tuple(map(float, one.lost))) for one in losses)
+    return Outcome(
+        judge(losses),
+        (Panel(title, "additions lost", measures, expected=0.0),),
+        (
+            (
+                "“A variable” is lost as a whole: each process counts in its own memory, which ends "
+                "with it. That is no race, and no sharing either: the sentence is right of memory only."
+            ),
+            *stores.notes,
+        ),
+    )
+
+
+def _loss(bench: Bench, plan: Plan, code: str, alias: str = "", location: str = "") -> Loss:
+    lost = []
+    for _ in range(plan.repeats):
+        with bench.step(f"{alias} {code}".strip()):
+            backend = BACKENDS[alias or "locmem"]
+            given = (code, backend, location, plan.processes, plan.times)
+            lost.append(int(bench.measure(process_races.lost, *given)["lost"]))
+    return Loss(code, alias, plan.processes * plan.times, tuple(lost))
+
+
+def judge(losses: list[Loss]) -> tuple[Finding, Finding]:
+    """Say whether what is shared without protection lost additions, and the protected none."""
+    unprotected = [one for one in losses if one.code in (FILE, GET_SET)]
+    protected = [one for one in losses if one.code in (LOCKED, INCR)]
+    raced = any(sum(one.lost) for one in unprotected)
+    exact = not any(sum(one.lost) for one in protected)
+    return (
+        # That none was lost this time does not show that none can be.
+        Finding(CLAIM, Verdict.DOES_NOT_HOLD if raced else Verdict.UNKNOWN, _said(unprotected)),
+        Finding(CLAIM_EXACT, Verdict.HOLDS if exact else Verdict.DOES_NOT_HOLD, _said(protected)),
+    )
+
+
+def _said(losses: list[Loss]) -> str:
+    said = "; ".join(
+        f"{one.label} lost {', '.join(f'{it:,}' for it in one.lost)}" for one in losses
+    )
+    return f"of {losses[0].added:,}: {said}"
+
+
+EXPERIMENT = Experiment(
+    name="process-races",
+    title="Races between processes",
+    claim=f"{CLAIM}; {CLAIM_EXACT}.",
+    code=listing(*process_races.CODES.values()),
+    conduct=conduct,
+)

@@ -1,0 +1,88 @@
+"""An origin that takes its time, and a line that does: each an asyncio process of its own.
+
+`python -m cacheapp.lab.slow_server FD` answers `GET /SECONDS/…` with a file that takes
+that long to arrive, on the listening socket that it inherits. With `PORT SECONDS` behind `FD`, it
+passes everything on to that port, and holds each answer back for so long. Only the standard
+library.
+"""
+
+import asyncio
+import contextlib
+import resource
+import socket
+import sys
+
+PIECES = 4
+BODY = bytes(16_384)
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
+_GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the requests of one connection."""
+    with contextlib.suppress(*_GONE), contextlib.closing(writer):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            seconds = float(head.split()[1].split(b"/")[1])
+            writer.write(_HEAD % len(BODY))
+            size = len(BODY) // PIECES
+            for start in range(0, len(BODY), size):
+                await asyncio.sleep(seconds / PIECES)
+                writer.write(BODY[start : start + size])
+                await writer.drain()
+
+
+class Line:
+    """A line to another server, on which every answer takes `seconds` longer."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._port = port
+        self._seconds = seconds
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on one connection, in both directions."""
+        with contextlib.suppress(*_GONE), contextlib.closing(writer):
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            with contextlib.closing(far_writer):
+                asked = asyncio.Event()
+                there = asyncio.ensure_future(self._there(reader, far_writer, asked))
+                try:
+                    await self._back(far_reader, writer, asked)
+                finally:
+                    there.cancel()
+
+    async def _there(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(*_GONE):
+            while data := await reader.read(65_536):
+                asked.set()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def _back(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    ) -> None:
+        while data := await reader.read(65_536):
+            if asked.is_set():  # the first bytes of an answer
+                asked.clear()
+                await asyncio.sleep(self._seconds)
+            writer.write(data)
+            await writer.drain()
+
+
+async def main(descriptor: int, port: int | None, seconds: float) -> None:
+    """Serve until the process is ended."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20_000)), hard))
+    answer = serve if port is None else Line(port, seconds).serve
+    server = await asyncio.start_server(answer, sock=socket.socket(fileno=descriptor), backlog=2048)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    numbers = sys.argv[1:]
+    asyncio.run(
+        main(int(numbers[0]), *((int(numbers[1]), float(numbers[2])) if numbers[1:] else (None, 0)))
+    )

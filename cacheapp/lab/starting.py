@@ -1,0 +1,100 @@
+"""Starting: what a thread costs, and what a process."""
+
+import statistics
+from dataclasses import dataclass
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.timed import starting
+
+CLAIM_LONGER = "a process takes longer to initialize than a thread"
+CLAIM_ZERO = "Done creating threads: 0.00 s"
+CREW = (5, 10)
+"""As many threads as the article's listings say, in one place and in another."""
+METHODS = ("fork", "forkserver", "spawn")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often each is started."""
+
+    threads: int
+    processes: int
+
+
+PLANS = {Scale.SMALL: Plan(5, 2), Scale.USUAL: Plan(100, 20), Scale.FULL: Plan(500, 100)}
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Start threads and processes one after the other, then a crew of threads at once."""
+    plan = PLANS[bench.scale]
+    bench.expect(1 + len(METHODS) + len(CREW))
+    found = {}
+    for what in ("thread", *METHODS):
+        with bench.step(what):
+            count = plan.threads if what == "thread" else plan.processes
+            found[what] = tuple(1000 * it for it in bench.measure(starting.times, what, count))
+    crews = {}
+    for size in CREW:
+        with bench.step(f"{size} threads"):
+            crews[size] = tuple(
+                1000 * it for it in bench.measure(starting.creations, size, plan.threads)
+            )
+    one = Panel(
+        "until the first line runs",
+        "ms",
+        tuple(Measure(_NAMES[what], samples) for what, samples in found.items()),
+    )
+    many = Panel(
+        "creating and starting a crew of threads",
+        "ms",
+        tuple(Measure(f"{size} threads", samples) for size, samples in crews.items()),
+    )
+    medians = {what: statistics.median(samples) for what, samples in found.items()}
+    return Outcome(
+        (
+            judge_longer(medians),
+            judge_zero({size: statistics.median(samples) for size, samples in crews.items()}),
+        ),
+        (one, many),
+        ("A process that was spawned has loaded nothing but this module; Django takes longer.",),
+    )
+
+
+_NAMES = {
+    "thread": "a thread",
+    "fork": "a process, by fork",
+    "forkserver": "a process, by forkserver",
+    "spawn": "a process, by spawn",
+}
+
+
+def judge_longer(medians_ms: dict[str, float]) -> Finding:
+    """Say whether every kind of process took longer than a thread."""
+    thread = medians_ms["thread"]
+    others = {what: took for what, took in medians_ms.items() if what != "thread"}
+    said = ", ".join(
+        f"{what} {took:.2f} ms ({took / thread:.0f} times)" for what, took in others.items()
+    )
+    held = all(took > thread for took in others.values())
+    why = f"a thread runs after {thread:.3f} ms; {said}"
+    return Finding(CLAIM_LONGER, Verdict.HOLDS if held else Verdict.DOES_NOT_HOLD, why)
+
+
+def judge_zero(medians_ms: dict[int, float]) -> Finding:
+    """Say whether two digits of a second show nothing."""
+    said = ", ".join(f"{size} threads {took / 1000:.4f} s" for size, took in medians_ms.items())
+    held = all(f"{took / 1000:.2f}" == "0.00" for took in medians_ms.values())
+    return Finding(CLAIM_ZERO, Verdict.HOLDS if held else Verdict.DOES_NOT_HOLD, said)
+
+
+EXPERIMENT = Experiment(
+    name="starting",
+    title="Starting: a thread, a process",
+    claim=f"{CLAIM_LONGER}; “{CLAIM_ZERO}”.",
+    code=listing(
+        starting.start_thread, starting.first_line, starting.start_process, starting.create_threads
+    ),
+    conduct=conduct,
+)

@@ -1,0 +1,164 @@
+"""Races between threads: a counter that loses, though only one thread executes at a time."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.interpreters import others
+from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.timed import thread_races
+
+CLAIM_RACE = "race conditions happen between threads although only one executes at a time"
+CLAIM_BARE = "an unprotected `counter += 1` in several threads loses updates"
+CLAIM_EXACT = "a lock, or an atomic incr, loses none"
+BARE, CALL, LOCK = thread_races.CODES
+INCR = "cache.incr (LocMemCache)"
+MOST_RUNS = 12
+"""Of a code that lost nothing so far, though it can: about one short run in thirty has no race."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Threads, additions of each, and of each to the cache, which is slower; how often."""
+
+    threads: int
+    times: int
+    cached: int
+    repeats: int
+
+
+PLANS = {
+    Scale.SMALL: Plan(4, 300_000, 500, 1),
+    Scale.USUAL: Plan(8, 200_000, 10_000, 3),
+    Scale.FULL: Plan(10, 1_000_000, 50_000, 5),
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What was missing after each run of one code, by one interpreter."""
+
+    code: str
+    python: str
+    added: int
+    lost: tuple[int, ...]
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Count with each code, then the unprotected ones with whatever other Python is here."""
+    plan, elsewhere = PLANS[bench.scale], others() if bench.scale is not Scale.SMALL else ()
+    bench.expect(plan.repeats * 4 + 2 * len(elsewhere) + 1)
+    with bench.step("what the interpreter executes"):
+        steps = bench.measure(thread_races.steps)
+    here = [
+        _loss(bench, plan, code, plan.repeats, at_most=MOST_RUNS if code == CALL else 0)
+        for code in thread_races.CODES
+    ]
+    here.append(_loss_with_incr(bench, plan))
+    there = [_loss(bench, plan, code, 1, one.path) for one in elsewhere for code in (BARE, CALL)]
+    return Outcome(
+        judge(here),
+        (
+            _panel(f"lost of {plan.threads} x {plan.times:,} additions", here[:3]),
+            _panel(f"lost of {plan.threads} x {plan.cached:,} by incr", here[3:]),
+            *([_panel("unprotected, by other Pythons", there, python=True)] if there else []),
+        ),
+        (
+            (
+                "Why it happens: the statement is several steps, and the interpreter may turn to "
+                "another thread between reading and writing. It asks whether to at calls and at the "
+                "ends of loops; since Python 3.10 no longer between the steps of `counter += 1`, which "
+                f"are {steps}."
+            ),
+            "Nothing was slowed down or tuned: sys.getswitchinterval() is its default, 5 ms.",
+            *_notes_of(there),
+        ),
+    )
+
+
+def _loss(
+    bench: Bench,
+    plan: Plan,
+    code: str,
+    repeats: int,
+    python: str = sys.executable,
+    at_most: int = 0,
+) -> Loss:
+    """Run it so often, and go on up to `at_most` runs until one loses something."""
+    found: list[dict[str, Any]] = []
+    while len(found) < repeats or (len(found) < at_most and not any(one["lost"] for one in found)):
+        with bench.step(code):
+            given = (code, plan.threads, plan.times)
+            found.append(bench.measure(thread_races.lost, *given, python=python))
+    lost = tuple(one["lost"] for one in found)
+    return Loss(code, found[0]["python"], plan.threads * plan.times, lost)
+
+
+def _loss_with_incr(bench: Bench, plan: Plan) -> Loss:
+    found = []
+    for _ in range(plan.repeats):
+        with bench.step(INCR):
+            found.append(bench.measure(thread_races.lost_with_incr, plan.threads, plan.cached))
+    lost = tuple(one["lost"] for one in found)
+    return Loss(INCR, found[0]["python"], plan.threads * plan.cached, lost)
+
+
+def judge(here: list[Loss]) -> tuple[Finding, ...]:
+    """Say which codes lost additions, by the interpreter that runs this."""
+    by_code = {one.code: one for one in here}
+    unprotected = [by_code[BARE], by_code[CALL]]
+    lossy = any(sum(one.lost) for one in unprotected)
+    bare = sum(by_code[BARE].lost)
+    exact = not any(sum(by_code[code].lost) for code in (LOCK, INCR))
+    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    # That none was lost this time does not show that none can be.
+    raced = Verdict.HOLDS if lossy else Verdict.UNKNOWN
+    return (
+        Finding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),
+        Finding(CLAIM_BARE, verdicts[bool(bare)], _said(by_code[BARE])),
+        Finding(CLAIM_EXACT, verdicts[exact], "; ".join(_said(by_code[it]) for it in (LOCK, INCR))),
+    )
+
+
+def _said(one: Loss) -> str:
+    lost = ", ".join(f"{it:,}" for it in one.lost)
+    return f"`{one.code}` lost {lost} of {one.added:,} (Python {one.python})"
+
+
+def _panel(title: str, losses: list[Loss], *, python: bool = False) -> Panel:
+    return Panel(
+        title,
+        "additions lost",
+        tuple(
+            Measure(
+                f"{one.python}: {one.code}" if python else one.code,
+                tuple(map(float, one.lost)),
+            )
+            for one in losses
+        ),
+    )
+
+
+def _notes_of(there: list[Loss]) -> tuple[str, ...]:
+    free = [one for one in there if "without GIL" in one.python]
+    if free:
+        return ()
+    return ("No free-threaded Python (python3.13t, python3.14t, …) was found on PATH.",)
+
+
+EXPERIMENT = Experiment(
+    name="thread-races",
+    title="Races between threads",
+    claim=f"{CLAIM_RACE}; {CLAIM_BARE}; {CLAIM_EXACT}.",
+    code="counter = 0\n\n\n"
+    + listing(
+        thread_races.bare,
+        thread_races.plus,
+        thread_races.with_a_call,
+        thread_races.with_a_lock,
+        thread_races.lost_with_incr,
+    ),
+    conduct=conduct,
+)

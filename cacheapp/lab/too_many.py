@@ -1,0 +1,165 @@
+"""Too many: from what number on more threads, or processes, do not pay, and where they hurt."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.machine import available_mib
+from cacheapp.lab.origins import slow_origin
+from cacheapp.lab.results import Finding, Kind, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.timed import crowds
+
+CLAIM = "too many concurrent {kind} can result in severely degraded performance"
+KINDS = ("threads", "processes")
+ANSWER_S = 0.05
+SLOWER = 5
+"""From so many times the time of one alone on, we call it severely degraded."""
+PROCESS_MIB = 5
+"""What a forked process needs of its own, about; half of what is available may be taken."""
+PAYS = 0.8
+"""What part of the best throughput counts as being as good as it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many threads and processes, for how long at each number, how often."""
+
+    threads: tuple[int, ...]
+    processes: tuple[int, ...]
+    window_s: float
+    repeats: int
+
+    def levels(self, kind: str) -> tuple[int, ...]:
+        """Return the numbers of threads, or of processes, as far as memory goes."""
+        if kind == "threads":
+            return self.threads
+        most = available_mib() / 2 / PROCESS_MIB
+        return tuple(members for members in self.processes if members <= max(most, 10))
+
+
+PLANS = {
+    Scale.SMALL: Plan((1, 20), (1, 5), 0.2, 1),
+    Scale.USUAL: Plan((1, 10, 100, 1000), (1, 10, 100), 0.4, 2),
+    Scale.FULL: Plan((1, 3, 10, 30, 100, 300, 1000), (1, 3, 10, 30, 100, 300, 1000), 3.0, 3),
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """What so many did; a sample of each for each time it was measured."""
+
+    kind: str
+    work: str
+    members: int
+    per_second: tuple[float, ...]
+    mean_s: tuple[float, ...]
+    p99_s: tuple[float, ...]
+    memory_mib: tuple[float, ...]
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Let crowds of growing size wait for a server, then compute."""
+    plan = PLANS[bench.scale]
+    numbers = {kind: plan.levels(kind) for kind in KINDS}
+    bench.expect(len(crowds.WORK) * plan.repeats * sum(map(len, numbers.values())))
+    with slow_origin() as origin:
+        url = f"{origin.url}/{ANSWER_S}/file"
+        levels = [
+            _level(bench, plan, kind, work, members, url)
+            for work in crowds.WORK
+            for kind in KINDS
+            for members in numbers[kind]
+        ]
+    findings = tuple(judge(kind, [one for one in levels if one.kind == kind]) for kind in KINDS)
+    return Outcome(findings, tuple(_panels(levels)), _notes(max(numbers["processes"])))
+
+
+def _level(bench: Bench, plan: Plan, kind: str, work: str, members: int, url: str) -> Level:
+    found = []
+    for _ in range(plan.repeats):
+        with bench.step(f"{members} {kind}, {work}"):
+            given = (kind, members, work, url, plan.window_s)
+            found.append(bench.measure(crowds.measure, *given, within_s=300.0))
+    fields = ("per_second", "mean_s", "p99_s", "memory_mib")
+    return Level(kind, work, members, **{it: tuple(one[it] for one in found) for it in fields})
+
+
+def judge(kind: str, levels: list[Level]) -> Finding:
+    """Say whether the largest number was much slower than one, in either kind of work."""
+    said, hurt = [], False
+    for work in dict.fromkeys(one.work for one in levels):
+        its = [one for one in levels if one.work == work]
+        rates = {one.members: statistics.median(one.per_second) for one in its}
+        times = {one.members: statistics.median(one.mean_s) for one in its}
+        fewest, most = min(rates), max(rates)
+        enough = PAYS * max(rates.values())
+        pays = min(members for members, rate in rates.items() if rate >= enough)
+        slower = times[most] / times[fewest]
+        hurt = hurt or slower >= SLOWER or rates[most] < max(rates.values()) / 2
+        best = f"{number_of(rates[pays])} a second with {pays}"
+        rest = f"; with {most} {number_of(rates[most])}" if most > pays else ""
+        said.append(
+            f"{work}: {best}, more do not pay{rest}, each {slower:.1f} times as long as one alone"
+            if rest
+            else f"{work}: {best}, each {slower:.1f} times as long as one alone"
+        )
+    verdict = Verdict.HOLDS if hurt else Verdict.DOES_NOT_HOLD
+    return Finding(CLAIM.format(kind=kind), verdict, "; ".join(said))
+
+
+def number_of(rate: float) -> str:
+    """Return a rate without digits that mean nothing."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004 (two digits)
+
+
+def _panels(levels: list[Level]) -> Iterator[Panel]:
+    for work in crowds.WORK:
+        its = [one for one in levels if one.work == work]
+        what = f"{work} ({1000 * ANSWER_S:g} ms each)" if work == "waiting" else work
+        yield _panel(f"{what}: throughput", "per second", its, "per_second", 1)
+        yield _panel(f"{what}: time of one, mean", "ms", its, "mean_s", 1000)
+        yield _panel(f"{what}: time of one, 99th percentile", "ms", its, "p99_s", 1000)
+    waits = [one for one in levels if one.work == "waiting"]
+    yield _panel("memory while waiting", "MiB", waits, "memory_mib", 1)
+
+
+def _panel(title: str, unit: str, levels: list[Level], field: str, times: float) -> Panel:
+    return Panel(
+        title,
+        unit,
+        tuple(
+            Measure(
+                "",
+                tuple(times * sample for sample in getattr(one, field)),
+                group=one.kind,
+                at=one.members,
+            )
+            for one in levels
+        ),
+        kind=Kind.LINES,
+        x_title="threads or processes",
+        log_y=True,
+    )
+
+
+def _notes(processes: int) -> tuple[str, ...]:
+    fewer = f"Processes only up to {processes}: 1,000 are for --full, and for 10 GiB of memory."
+    return (
+        (
+            f"Called severely degraded: a half of the best throughput, or {SLOWER} times the time that "
+            "one alone takes."
+        ),
+        "Memory is PSS: what several processes share is divided among them.",
+        *([fewer] if processes < max(PLANS[Scale.FULL].processes) else []),
+    )
+
+
+EXPERIMENT = Experiment(
+    name="too-many",
+    title="Too many threads, too many processes",
+    claim=" and ".join(CLAIM.format(kind=kind) for kind in KINDS) + ".",
+    code=listing(crowds.wait_for, crowds.compute, crowds.Crowd),
+    conduct=conduct,
+)

@@ -1,0 +1,231 @@
+"""What it breaks: what Django projects use a cache for, under four workers, on each alias."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cacheapp.lab.bench import Bench, Scale, listing
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.gunicorn import PER_WORKER, WORKERS, Site, site
+from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.site import shop
+from cacheapp.lab.stores import Stores
+
+LINES = WORKERS * PER_WORKER
+HITS = 12
+"""Of each connection."""
+ROUNDS = {Scale.SMALL: 1, Scale.USUAL: 3, Scale.FULL: 20}
+CLAIM_SHARED = (
+    "with a cache that all workers share, and its atomic operations, each of them is right"
+)
+CLAIM_GET_SET = "written with get + set, some are wrong on a shared cache too"
+
+
+def _attempts(served: Site, name: str, key: str) -> float:
+    """Try passwords on all connections, more often than any worker alone would allow."""
+    return float(sum(served.by_all(name, key, times=3)))
+
+
+def _once(served: Site, name: str, key: str) -> float:
+    """Ask once on each connection, all at the same time."""
+    return float(sum(served.by_all(name, key)))
+
+
+def _count(served: Site, name: str, key: str) -> float:
+    """Visit a page; return what a worker says of it, the median of them."""
+    served.by_all(name, key, times=HITS)
+    return float(statistics.median(served.by_each("hits", key)))
+
+
+def _known(served: Site, _name: str, _key: str) -> float:
+    """Sign in at one worker; return how many know the session."""
+    return float(sum(served.signed_in()))
+
+
+def _still_on(served: Site, name: str, key: str) -> float:
+    """Switch off at one worker; return how many go on serving it."""
+    served.by_one(name, key)
+    return float(sum(served.by_each("is_on", key)))
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a cache is used for, what a right one gives, and how it is asked."""
+
+    title: str
+    claim: str
+    right: float
+    ask: Callable[[Site, str, str], float]
+    atomic: str
+    get_set: str = ""
+
+
+USES = (
+    Use(
+        f"logins let through, of {3 * LINES} attempts",
+        f"a limit of {shop.ALLOWED_ATTEMPTS} logins lets more through, up to "
+        f"{WORKERS * shop.ALLOWED_ATTEMPTS}",
+        shop.ALLOWED_ATTEMPTS,
+        _attempts,
+        "log_in",
+        "log_in_get_set",
+    ),
+    Use(
+        f"times that one token was spent, of {LINES} attempts",
+        f"a one-time token is spent more than once, up to {WORKERS} times",
+        1,
+        _once,
+        "reset_password",
+        "reset_password_get_set",
+    ),
+    Use(
+        f"hits that a worker knows of, of {HITS * LINES}",
+        "a hit counter counts a part of the hits",
+        HITS * LINES,
+        _count,
+        "count_hit",
+        "count_hit_get_set",
+    ),
+    Use(
+        f"times that a report was computed, for {LINES} requests at once",
+        "an expensive report is computed again and again",
+        1,
+        _once,
+        "report",
+        "report_get_set",
+    ),
+    Use(
+        f"workers that know a session, of {WORKERS}",
+        "a visitor who signed in is signed out at the next request",
+        WORKERS,
+        _known,
+        "sign_in",
+    ),
+    Use(
+        f"workers that serve a feature which was switched off, of {WORKERS}",
+        "a feature that was switched off is still served",
+        0,
+        _still_on,
+        "switch_off",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What came of one use on one alias, in each round."""
+
+    use: Use
+    alias: str
+    atomic: bool
+    counted: tuple[float, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether every round gave what it should."""
+        return all(it == self.use.right for it in self.counted)
+
+
+def conduct(bench: Bench) -> Outcome:
+    """Serve the site on each alias and use it in all ways, several times."""
+    with Stores() as stores:
+        bench.expect(len(stores.aliases) * (len(USES) + sum(bool(use.get_set) for use in USES)))
+        counts = []
+        for alias in stores.aliases:
+            bench.look()
+            with site(stores, alias) as served:
+                counts += [
+                    _one_count(bench, served, alias, use, atomic=atomic)
+                    for use in USES
+                    for atomic in (True, False)
+                    if atomic or use.get_set
+                ]
+        notes = stores.notes
+    panels = tuple(_panel(use, [one for one in counts if one.use == use]) for use in USES)
+    return Outcome(judge(counts), panels, (*_NOTES, *notes))
+
+
+_NOTES = (
+    (
+        f"{WORKERS} workers with {PER_WORKER} connections to each. A password takes some 10 ms here, with "
+        "fewer rounds than Django's default."
+    ),
+    (
+        "The report uses cache.get_or_set: Django's own computes in every caller that finds nothing, "
+        "cacheapp's in one of them."
+    ),
+)
+
+
+def _one_count(bench: Bench, served: Site, alias: str, use: Use, *, atomic: bool) -> Count:
+    name = use.atomic if atomic else use.get_set
+    with bench.step(f"{alias}: {name}"):
+        counted = []
+        for number in range(ROUNDS[bench.scale]):
+            bench.look()
+            counted.append(float(use.ask(served, name, f"{name}-{number}")))
+    return Count(use, alias, atomic, tuple(counted))
+
+
+def judge(counts: list[Count]) -> tuple[Finding, ...]:
+    """Say of each use whether workers with caches of their own got it wrong; then of the others."""
+    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    own = [one for one in counts if one.alias == "locmem" and one.atomic]
+    shared = [one for one in counts if one.alias != "locmem" and one.atomic]
+    get_set = [one for one in counts if one.alias != "locmem" and not one.atomic]
+    wrong = [one for one in shared if not one.right]
+    return (
+        *(
+            Finding(
+                f"where each worker has its own cache, {one.use.claim}",
+                verdicts[not one.right],
+                _said(one),
+            )
+            for one in own
+        ),
+        Finding(
+            CLAIM_SHARED,
+            verdicts[not wrong],
+            "; ".join(map(_said, wrong))
+            or f"all {len(shared)} were: {', '.join(dict.fromkeys(one.alias for one in shared))}",
+        ),
+        Finding(
+            CLAIM_GET_SET,
+            # That all went well this time does not show that it always does.
+            Verdict.UNKNOWN if all(one.right for one in get_set) else Verdict.HOLDS,
+            "; ".join(_said(one) for one in get_set if not one.right) or "none was, this time",
+        ),
+    )
+
+
+def _said(one: Count) -> str:
+    counted = ", ".join(f"{it:g}" for it in one.counted)
+    return f"{one.alias}, {one.use.title}: {counted} (right: {one.use.right:g})"
+
+
+def _panel(use: Use, counts: list[Count]) -> Panel:
+    return Panel(
+        use.title,
+        "",
+        tuple(Measure(_label(one), one.counted) for one in counts),
+        expected=float(use.right),
+    )
+
+
+def _label(one: Count) -> str:
+    if not one.use.get_set:
+        return one.alias
+    return f"{one.alias}, {'atomic' if one.atomic else 'get + set'}"
+
+
+EXPERIMENT = Experiment(
+    name="what-breaks",
+    title="What it breaks",
+    claim="; ".join(use.claim for use in USES) + ".",
+    code=listing(
+        *(shop.log_in, shop.log_in_get_set, shop.reset_password, shop.reset_password_get_set),
+        *(shop.count_hit, shop.count_hit_get_set, shop.report, shop.report_get_set),
+        *(shop.switch_off, shop.is_on),
+    ),
+    conduct=conduct,
+)

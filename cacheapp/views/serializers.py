@@ -1,0 +1,93 @@
+"""How a job and its files look in JSON."""
+
+import datetime as dt
+from typing import Any
+
+from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.runners import live_progress
+from cacheapp.downloads.states import FileState, JobState
+
+MAX_ERRORS = 100
+
+
+def job_shown(job: DownloadJob) -> dict[str, Any]:
+    """Return a job, as the database has it."""
+    return _job(job, _live(job))
+
+
+def job_in_full(job: DownloadJob) -> dict[str, Any]:
+    """Return a job with what moves at the moment, and with the errors of its files."""
+    now = _live(job)
+    return {**_job(job, now), "live": now, **_errors(job)}
+
+
+def file_shown(file: DownloadFile) -> dict[str, Any]:
+    """Return one file of a job."""
+    return {
+        "position": file.position,
+        "url": file.url,
+        "name": file.name,
+        "state": file.state,
+        "bytes_done": file.bytes_done,
+        "bytes_total": file.expected_size,
+        "sha256": file.sha256 or None,
+        "tries": file.tries,
+        "error": file.error,
+        "generation": file.generation,
+    }
+
+
+def owner_is_lost(job: DownloadJob) -> bool:
+    """Return whether who runs the job gives no sign of life; not so where nobody does yet."""
+    return job.owner is not None and repository.is_orphan(job)
+
+
+def _live(job: DownloadJob) -> dict[str, Any] | None:
+    return live_progress.seen(job.id) if job.state == JobState.RUNNING else None
+
+
+def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
+    rate_bps = now["rate_bps"] if now else None
+    return {
+        "id": str(job.id),
+        "state": job.state,
+        "error": job.error,
+        "paused": job.state == JobState.PAUSED,
+        "pause_asked": job.pause_asked,
+        "cancel_asked": job.cancel_asked,
+        "threads": job.threads,
+        "source": job.source or None,
+        "files_total": job.files_total,
+        "files_done": job.files_done,
+        "files_failed": job.files_failed,
+        "bytes_done": job.bytes_done,
+        "bytes_total": job.bytes_total,
+        "rate_bps": rate_bps,
+        "eta_s": _eta_s(job, rate_bps),
+        "owner_pid": job.owner_pid,
+        "owner_lost": owner_is_lost(job),
+        "adoptions": job.adoptions,
+        "generation": job.generation,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "heartbeat_at": _time(job.heartbeat_at),
+        "finished_at": _time(job.finished_at),
+    }
+
+
+def _eta_s(job: DownloadJob, rate_bps: int | None) -> int | None:
+    """Return the seconds that are left at this rate; `None` where nobody can say."""
+    if not rate_bps or job.bytes_total is None:
+        return None
+    return round(max(0, job.bytes_total - job.bytes_done) / rate_bps)
+
+
+def _errors(job: DownloadJob) -> dict[str, Any]:
+    failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
+    errors = list(failed.values("url", "name", "error"))
+    return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
+
+
+def _time(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="milliseconds")

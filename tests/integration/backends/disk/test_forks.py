@@ -1,0 +1,297 @@
+"""Threads, signal handlers and forks: no connection is shared, none is left behind."""
+
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.processes.waiting import until
+from tests.contract import work
+from tests.integration.backends.disk.parts import (
+    LARGE,
+    databases,
+    in_child,
+    open_databases,
+    ours,
+    stock,
+)
+from tests.integration.interrupts import interrupted_in
+
+# Python 3.12 warns of every fork under threads; that it is survived is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+HUNG = -9
+
+
+def _end_of(pid: int, within_s: float = 30) -> int:
+    """Return how the child ended; kill it and return -9 if it hangs."""
+    ended: list[int] = []
+
+    def gone() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    try:
+        until(gone, f"child {pid} to end", within_s)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return HUNG
+    return ended[0]
+
+
+@contextlib.contextmanager
+def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
+    """Run `body` again and again in threads; raise what they met."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                body()
+        except BaseException as exc:  # noqa: BLE001 (raised below, in the test's thread)
+            failed.append(exc)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert failed == []
+
+
+def _use(cache: Any) -> bool:
+    key = f"child-{os.getpid()}"
+    cache.set(key, b"x" * LARGE)
+    cache.set(key, 1)
+    return bool(cache.incr(key) == 2 and cache.get(key) == 2 and cache.delete(key))
+
+
+def test_a_fork_among_busy_threads_leaves_both_sides_working(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path, shards=2, size_limit=2**24)
+    cache.set("busy", 0)
+
+    def body() -> None:
+        cache.set(f"key-{threading.get_ident()}", work.checked(LARGE, 1))
+        cache.incr("busy")
+
+    with _threads(body, 3):
+        ends = [_end_of(in_child(lambda: _use(cache))) for _ in range(15)]
+    assert ends == [0] * 15
+    assert _use(cache)
+
+
+def test_the_child_inherits_no_connection(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({f"key-{n}": n for n in range(50)})
+    hold, opened = threading.Event(), threading.Event()
+
+    def other() -> None:
+        cache.get("key-1")
+        opened.set()
+        hold.wait(30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert opened.wait(30)
+    assert len(open_databases(tmp_path)) > 10
+    assert _end_of(in_child(lambda: open_databases(tmp_path) == [])) == 0
+    assert cache.get("key-1") == 1
+    hold.set()
+    thread.join()
+
+
+def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path, shards=1, database_timeout=20)
+    cache.set("key", 0)
+    (path,) = databases(tmp_path)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=lambda: cache.incr("key"))
+    thread.start()
+    handles = cache._store._sessions.handles  # noqa: SLF001 (when is it inside?)
+    until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
+    release = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+    release.start()
+    child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
+    assert _end_of(child) == 0
+    thread.join()
+    release.join()
+    other.close()
+    assert cache.get("key") == 2
+
+
+def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Python forks all the same, and prints what the handler raised."""
+    cache = ours(settings, tmp_path, shards=1, database_timeout=20)
+    cache.set("key", 0)
+    other = sqlite3.connect(databases(tmp_path)[0], isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=lambda: cache.incr("key"))
+    thread.start()
+    handles = cache._store._sessions.handles  # noqa: SLF001 (when is it inside?)
+    until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        interrupted.append(number)
+        release = threading.Timer(0.2, lambda: other.execute("ROLLBACK"))
+        release.start()
+        raise KeyboardInterrupt
+
+    ignored = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda found: ignored.append(found.exc_type)
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with interrupted_in("before_fork"):
+            child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
+    finally:
+        sys.unraisablehook = before
+        signal.signal(signal.SIGUSR1, handler)
+    assert _end_of(child) == 0
+    thread.join(30)
+    assert not thread.is_alive()
+    other.close()
+    assert interrupted == [signal.SIGUSR1]
+    assert ignored == [KeyboardInterrupt]
+    assert cache.get("key") == 2
+
+
+def test_with_the_stock_backend_the_child_blocks_for_ever(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = stock(settings, tmp_path)
+    cache.set("key", 0)
+    shard = cache._cache._hash("nothing") % 8  # noqa: SLF001
+    begun, end = threading.Event(), threading.Event()
+
+    def transaction() -> None:
+        with cache._cache._shards[shard].transact():  # noqa: SLF001
+            begun.set()
+            end.wait(30)
+        cache.close()  # this thread's connections
+
+    thread = threading.Thread(target=transaction)
+    thread.start()
+    assert begun.wait(30)
+    child = in_child(lambda: cache._cache._shards[shard].set("key", 1, retry=True))  # noqa: SLF001
+    # The parent's transaction ends, and the child still waits for the lock that it "inherited".
+    end.set()
+    thread.join()
+    assert _end_of(child, within_s=2) == HUNG
+    cache.close()
+
+
+@contextlib.contextmanager
+def _interrupted(handler: Callable[[], None]) -> Iterator[None]:
+    """Run `handler` in the main thread between two bytecodes, again and again, never in itself."""
+    after_s = itertools.cycle([0.0011, 0.0017, 0.0023])
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        handler()
+        signal.setitimer(signal.ITIMER_REAL, next(after_s))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, next(after_s))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path, shards=1)
+    cache.set_many({"counter": 0, "by-children": 0})
+    children: list[int] = []
+
+    def fork() -> None:
+        if len(children) < 40:
+            children.append(in_child(lambda: cache.incr("by-children")))
+
+    total = 0
+    with _interrupted(fork):
+        while len(children) < 40 or total < 300:
+            total += 1
+            assert cache.incr("counter") == total
+    assert [_end_of(pid) for pid in children] == [0] * len(children)
+    assert cache.get("counter") == total
+    assert cache.get("by-children") == len(children)
+    handle = cache._store._sessions.handles.mine()  # noqa: SLF001
+    assert handle.torn > 0, "no signal came inside an operation: this test has shown nothing"
+
+
+def test_a_signal_handler_may_use_the_cache_inside_an_operation(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path, shards=2, database_timeout=0.05)
+    cache.set_many({"outer": 0, "read": "by the handler"})
+    seen: list[Any] = []
+
+    def read() -> None:
+        seen.append(cache.get("read"))
+
+    total = 0
+    with _interrupted(read):
+        while len(seen) < 200:
+            total += 1
+            assert cache.incr("outer") == total
+    assert set(seen) == {"by the handler"}
+    assert cache._store._sessions.handles.mine().nested is not None  # noqa: SLF001
+
+
+def test_the_connections_of_threads_that_ended_are_closed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({f"key-{n}": n for n in range(50)})
+    keys = [f"key-{n}" for n in range(50)]
+    opened = []
+    for _ in range(20):
+        thread = threading.Thread(target=lambda: cache.get_many(keys))
+        thread.start()
+        thread.join()
+        opened.append(len(open_databases(tmp_path)))
+    # SQLite keeps the descriptors of a closed connection for its next one to the same file, while
+    # others are open: what ends is the growth.
+    assert set(opened) == {opened[0]}
+
+
+def test_the_end_of_a_request_closes_nothing(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({f"key-{n}": n for n in range(50)})
+    before = sorted(open_databases(tmp_path))
+    cache.close()
+    assert cache.get("key-1") == 1
+    assert sorted(open_databases(tmp_path)) == before
+
+
+def test_with_the_stock_backend_the_end_of_a_request_closes_every_connection(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = stock(settings, tmp_path)
+    cache.set_many({f"key-{n}": n for n in range(50)})
+    assert len(open_databases(tmp_path)) > 8
+    cache.close()
+    assert open_databases(tmp_path) == []

@@ -1,0 +1,116 @@
+"""What the tests of LMDBCache build on."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from django.core.cache import caches
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends import LMDBCache
+from cacheapp.backends.lmdb.environment import Environment
+from cacheapp.processes.waiting import until
+from tests.contract.clients import Clients
+
+MIB = 2**20
+
+
+def ours(
+    settings: Settings, location: Path, alias: str = "default", prefix: str = "", **options: Any
+) -> LMDBCache:
+    """Make an alias a small LMDBCache; return it."""
+    options = {"size_limit": 4 * MIB, **options}
+    settings.CACHES = {
+        **(settings.CACHES if alias != "default" else {}),
+        alias: {
+            "BACKEND": "cacheapp.backends.LMDBCache",
+            "LOCATION": str(location),
+            "KEY_PREFIX": prefix,
+            "OPTIONS": options,
+        },
+    }
+    return cast("LMDBCache", caches[alias])
+
+
+def forked(settings: Settings) -> Clients:
+    """Return clients of `default` that are forked from this process."""
+    context = cast("Any", multiprocessing.get_context("fork"))
+    return Clients(context, settings.CACHES, settings.CACHEAPP)
+
+
+def environments(location: Path) -> list[Path]:
+    """Return the directories of environments at a LOCATION."""
+    return sorted(path.parent for path in location.glob("lmdb/*/data.mdb"))
+
+
+def environment_of(cache: LMDBCache) -> Environment:
+    """Return what the process has of the cache's environment."""
+    return cast("Any", cache)._store.environment  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork; return the pid of a child that ends with 0 if `work()` is true, else with 1."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return pid
+
+
+def end_of(pid: int, within_s: float = 30) -> int:
+    """Return how a child ended; kill it and return -9 if it hangs."""
+    ended: list[int] = []
+
+    def gone() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    try:
+        until(gone, f"child {pid} to end", within_s)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return -signal.SIGKILL
+    return ended[0]
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process stands still."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+@contextmanager
+def stopped_inside(cache: LMDBCache, *, writing: bool) -> Iterator[int]:
+    """Have a child stand still in the middle of a transaction; yield its pid, and kill it."""
+
+    def stop(_session: object, _transaction: object) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    environment = environment_of(cache)
+    hold, go = os.pipe()
+
+    def run() -> None:
+        os.read(hold, 1)
+        (environment.write if writing else environment.read)(stop)
+
+    pid = in_child(run)
+    try:
+        cache.get("key")  # opens the environment again, which the fork closed
+        os.write(go, b"1")
+        until(lambda: is_stopped(pid), "the child to stop")
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(hold)
+        os.close(go)

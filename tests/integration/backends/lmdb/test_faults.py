@@ -1,0 +1,260 @@
+"""LMDBCache under kills, stops, forks, signals and full disks: no value is lost, torn or older."""
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends import LMDBCache
+from cacheapp.processes.waiting import until
+from tests.contract import work
+from tests.contract.clients import Clients
+from tests.integration.backends.lmdb.parts import end_of, in_child, ours, stopped_inside
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+KILLS = 200
+
+
+def _count_up(cache: LMDBCache, acknowledged: mmap.mmap) -> None:
+    """Write ever larger numbers, each as a value of another size; note those that were written."""
+    number = struct.unpack("Q", acknowledged[:8])[0]
+    while True:
+        number += 1
+        cache.set("value", (number, work.checked(number % 7 * 1000, number)), timeout=1000)
+        acknowledged[:8] = struct.pack("Q", number)
+        cache.incr("counter")
+        acknowledged[8:16] = struct.pack("Q", struct.unpack("Q", acknowledged[8:16])[0] + 1)
+
+
+def _survive_kills(cache: LMDBCache) -> bool:
+    """Start writers and kill them, and look each time at what they left."""
+    cache.set("value", (0, work.checked(1, 1)))
+    cache.set("counter", 0)
+    acknowledged = mmap.mmap(-1, 16)
+    for kill in range(KILLS):
+        begun = acknowledged[:]
+        pid = in_child(lambda: _count_up(cache, acknowledged))
+        until(lambda: acknowledged[:] != begun, "a write", 30)  # noqa: B023
+        for _ in range(kill % 5 * 7):
+            cache.set("survivor", kill)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        number, value = cache.get("value")
+        told, counted = struct.unpack("QQ", acknowledged[:])
+        assert told <= number <= told + 1
+        assert work.is_whole(value)
+        # A kill between a write and its note, of each child so far at most one.
+        assert counted <= (cache.get("counter") or 0) <= counted + kill + 1
+        cache.set("survivor", "lives")
+        assert cache.get("survivor") == "lives"
+        acknowledged[:8] = struct.pack("Q", number)
+    return True
+
+
+def test_a_writer_killed_at_any_instant_loses_tears_and_holds_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """In a process of its own: forks of this one, with all that the tests hold, take long."""
+    ours(settings, tmp_path)
+    context = cast("Any", multiprocessing.get_context("spawn"))
+    clients = Clients(context, settings.CACHES, settings.CACHEAPP)
+    assert clients.start([_survive_kills]).results(within_s=200) == [True]
+
+
+def test_a_stopped_writer_holds_up_writers_alone_and_only_until_it_goes_on_or_dies(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", "value")
+    done = threading.Event()
+
+    def write() -> None:
+        cache.set("key", "after")
+        done.set()
+
+    writer = threading.Thread(target=write)
+    with stopped_inside(cache, writing=True):
+        writer.start()
+        assert cache.get("key") == "value"
+        assert not done.wait(0.1)
+        assert cache.get("key") == "value"
+    assert done.wait(30)
+    writer.join()
+    assert cache.get("key") == "after"
+
+
+async def test_a_stopped_writer_does_not_hold_up_the_event_loop(
+    settings: Settings, tmp_path: Path
+) -> None:
+    import asyncio  # noqa: PLC0415
+
+    cache = ours(settings, tmp_path)
+    cache.set("key", "value")
+    with stopped_inside(cache, writing=True):
+        writing = asyncio.create_task(cache.aset("key", "after"))
+        done, _ = await asyncio.wait([writing], timeout=0.05)
+        assert not done
+        assert await cache.aget("key") == "value"
+    await asyncio.wait_for(writing, 30)
+    assert await cache.aget("key") == "after"
+
+
+@contextlib.contextmanager
+def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                body()
+        except BaseException as exc:  # noqa: BLE001 (raised below, in the test's thread)
+            failed.append(exc)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert failed == []
+
+
+def _opened_files() -> list[str]:
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.endswith(".mdb")]
+
+
+def test_a_fork_among_busy_threads_leaves_both_sides_working(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("busy", 0)
+    done: list[int] = []
+
+    def body() -> None:
+        done.append(cache.incr("busy"))
+        cache.get("busy")
+        cache.set(f"key-{threading.get_ident()}", b"x" * 3000)
+
+    def use() -> bool:
+        key = f"child-{os.getpid()}"
+        cache.set(key, 1)
+        return _opened_files() != [] and cache.incr(key) == 2 and cache.delete(key)
+
+    with _threads(body, 3):
+        ends = [end_of(in_child(use)) for _ in range(30)]
+    assert ends == [0] * 30
+    assert sorted(done) == list(range(1, len(done) + 1))
+
+
+def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", 1)
+    assert len(_opened_files()) > 1
+    assert end_of(in_child(lambda: _opened_files() == [])) == 0
+    assert end_of(in_child(lambda: end_of(in_child(lambda: cache.get("key") == 1)) == 0)) == 0
+    assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize("forks", [False, True], ids=["writes", "forks"])
+def test_a_signal_handler_may_write_and_fork_inside_a_write(
+    settings: Settings, tmp_path: Path, *, forks: bool
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({"outer": 0, "inner": 0})
+    calls = ends = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal calls, ends
+        calls += 1
+        if not forks:
+            cache.incr("inner")
+        else:
+            ends += end_of(in_child(lambda: cache.get("inner") == 0)) == 0
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0013)
+
+    before = signal.signal(signal.SIGVTALRM, handle)
+    total = 0
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.001)
+        while calls < (30 if forks else 200):
+            total += 1
+            assert cache.incr("outer") == total
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert cache.get("inner") == (0 if forks else calls)
+    assert ends == (calls if forks else 0)
+
+
+_ON_A_SMALL_DISK = """
+import os, sys
+from pathlib import Path
+from django.conf import settings
+settings.configure(CACHES={}, CACHEAPP={"STATE_DIR": sys.argv[2]}, SECRET_KEY="x" * 50)
+from cacheapp.backends import LMDBCache
+from cacheapp.errors import StoreUnavailable
+disk = Path(sys.argv[1])
+try:
+    LMDBCache(disk / "large", {"OPTIONS": {"size_limit": 16 * 2**20}}).set("key", 1)
+except StoreUnavailable as exc:
+    print(exc)
+cache = LMDBCache(disk / "small", {"OPTIONS": {"size_limit": 4 * 2**20}})
+cache.set("key", 1)
+with open(disk / "filler", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError as exc:
+        print(exc.strerror)
+for number in range(3000):
+    cache.set(f"key-{number}", os.urandom(5000))
+    cache.get(f"key-{number // 2}")
+print(cache.get("key-2999") is not None, cache.stats()["evictions"] > 1000)
+"""
+
+
+def test_a_full_disk_is_told_at_the_start_and_never_a_sigbus(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(_ON_A_SMALL_DISK)
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs of his own")
+    command = (
+        f"mount -t tmpfs -o size=8m tmpfs {disk} && "
+        f"exec {sys.executable} {script} {disk} {tmp_path / 'state'}"
+    )
+    done = subprocess.run(
+        [unshare, "-rm", "sh", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    first, *rest = done.stdout.splitlines()
+    assert "cannot hold a cache of 16777216 bytes (No space left on device" in first, done.stderr
+    assert rest == ["No space left on device", "True True"]
+    assert done.returncode == 0

@@ -1,0 +1,53 @@
+"""How LMDBCache's writes get into the file: by stores to its map, or by system calls."""
+
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends.lmdb.directory import opened
+from cacheapp.backends.lmdb.limits import Limits
+from cacheapp.backends.lmdb.session import Session, Transaction
+from tests.integration.backends.lmdb.parts import end_of, environment_of, in_child, ours
+
+TIMES = 300
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def _count_up(path: Path, limits: Limits, *, through_map: bool) -> bool:
+    """Add to one number, with a value of another size beside it each time."""
+    environment = opened(path, limits, through_map=through_map)
+    assert environment.flags()["writemap"] is through_map
+    entries = environment.open_db(b"entries", create=False)
+    for number in range(TIMES):
+        with environment.begin(db=entries, write=True) as transaction:
+            count = int(transaction.get(b"count") or 0)
+            assert len(transaction.get(b"beside") or b"") == count % 9000
+            transaction.put(b"count", b"%d" % (count + 1))
+            transaction.put(b"beside", b"x" * ((count + 1) % 9000))
+        assert number or environment.info()["map_size"] == limits.map_bytes
+    environment.close()
+    return True
+
+
+def _count(session: Session, transaction: Transaction) -> int:
+    return int(transaction.get(b"count", db=session.entries) or 0)
+
+
+def test_processes_that_write_through_the_map_and_others_lose_nothing_of_each_other(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", 1)
+    session = environment_of(cache).session
+    assert session is not None
+    path, limits = session.path, session.limits
+    children = [
+        in_child(lambda: _count_up(path, limits, through_map=through_map))  # noqa: B023
+        for through_map in (True, False, True, False)
+    ]
+    assert [end_of(child) for child in children] == [0] * 4
+    assert environment_of(cache).read(_count) == 4 * TIMES
+    assert cache.get("key") == 1
+    assert (path / "data.mdb").stat().st_size == limits.map_bytes

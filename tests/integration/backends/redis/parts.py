@@ -1,0 +1,213 @@
+"""What the tests of RedisCache are made of: a Redis of their own, and a wire that can be cut."""
+
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import redis
+
+from cacheapp.backends import RedisCache
+from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN
+from cacheapp.errors import OutcomeUnknown, StoreUnavailable
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+
+
+def ours(url: str, prefix: str = "ours", **options: Any) -> RedisCache:
+    """Return a RedisCache; equal options share one store, as aliases do."""
+    return RedisCache(url, {"KEY_PREFIX": prefix, "OPTIONS": options})
+
+
+def raw(server: RedisServer) -> redis.Redis:
+    """Return a plain client of the server, for looking at what is really there."""
+    return redis.Redis(unix_socket_path=str(server.socket))
+
+
+def sent(server: RedisServer, work: Callable[[], Any]) -> list[str]:
+    """Return the commands that clients sent to the server during `work`, in order.
+
+    Without those with which a connection introduces itself: when one is made is the pool's affair.
+    """
+    names: list[str] = []
+    with raw(server) as client, raw(server) as other:
+        client.ping()  # now it is connected, and the monitor sees nothing of that
+        with other.monitor() as monitor:
+            work()
+            client.echo("the end")
+            for command in monitor.listen():
+                if "the end" in command["command"]:
+                    return names
+                name = command["command"].split()[0].upper()
+                if command["client_type"] != "lua" and name not in {"HELLO", "CLIENT", "SELECT"}:
+                    names.append(name)
+    raise AssertionError("the server ended")
+
+
+OPERATIONS: dict[str, Callable[[RedisCache], Any]] = {
+    "get": lambda cache: cache.get("key"),
+    "get_many": lambda cache: cache.get_many(["key"]),
+    "has_key": lambda cache: cache.has_key("key"),
+    "ttl": lambda cache: cache.ttl("key"),
+    "keys": lambda cache: cache.keys("*"),
+    "set": lambda cache: cache.set("key", "value"),
+    "set_many": lambda cache: cache.set_many({"key": "value"}),
+    "add": lambda cache: cache.add("key", "value"),
+    "incr": lambda cache: cache.incr("key"),
+    "incr_version": lambda cache: cache.incr_version("key"),
+    "touch": lambda cache: cache.touch("key", 5),
+    "persist": lambda cache: cache.persist("key"),
+    "delete": lambda cache: cache.delete("key"),
+    "delete_many": lambda cache: cache.delete_many(["key"]),
+    "delete_pattern": lambda cache: cache.delete_pattern("*"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+def open_the_breaker(cache: RedisCache) -> None:
+    """Fail until calls are refused."""
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
+            cache.get("key")
+
+
+class Wire:
+    """A TCP port before a real Redis that passes everything on, until told what to lose.
+
+    `_lock` guards all but the threads. `lose`: so many requests arrive whose answers do not, and their
+    connections are cut. `lost` counts those answers.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.lost = 0
+        self._to_lose = 0
+        self._target = str(server.socket)
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                theirs, _ = self._listener.accept()
+                ours = socket.socket(socket.AF_UNIX)
+                try:
+                    ours.connect(self._target)
+                except OSError:  # the server is down
+                    _close(theirs, ours)
+                    continue
+                with self._lock:
+                    self._sockets |= {theirs, ours}
+                for work, source, target in (
+                    (self._requests, theirs, ours),
+                    (self._answers, ours, theirs),
+                ):
+                    thread = threading.Thread(target=work, args=(source, target))
+                    thread.start()
+                    self._threads.append(thread)
+
+    def _requests(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        _cut(source, target)
+
+    def lose(self, answers: int = 1) -> None:
+        """Lose the next answers, and pass on those that come after."""
+        with self._lock:
+            self._to_lose = answers
+
+    def _loses_one(self) -> bool:
+        with self._lock:
+            if not self._to_lose:
+                return False
+            self._to_lose -= 1
+            self.lost += 1
+            return True
+
+    def _answers(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._loses_one():
+                    break
+                target.sendall(data)
+        _cut(source, target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _cut(self._listener)
+        with self._lock:
+            _cut(*self._sockets)
+        for thread in self._threads:
+            thread.join(10)
+        _close(self._listener, *self._sockets)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _cut(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 for a server that cannot inherit its socket.
+
+    It is below those that the kernel gives to connections: of them, one that was free a moment
+    ago may be somebody's end of a connection when the server binds it.
+    """
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    below = int(ephemeral.split()[0])
+    while True:
+        number = random.SystemRandom().randrange(below - 12_000, below)  # other runs draw too
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            return number
+
+
+class SentinelServer(RedisServer):
+    """A real Sentinel that watches one primary and decides alone."""
+
+    def __init__(self, primary_port: int) -> None:
+        super().__init__()
+        self.port = free_port()
+        self._primary_port = primary_port
+
+    def start(self, within_s: float = 10.0) -> Self:
+        """Start it; return when it answers."""
+        config = self.directory / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+            f"sentinel monitor cached 127.0.0.1 {self._primary_port} 1\n"
+            "sentinel down-after-milliseconds cached 1000\n"
+            "sentinel failover-timeout cached 2000\n"
+        )
+        self._spawn([self._binary, str(config), "--sentinel"])
+        until(self.knows_replica, "the sentinel to know primary and replica", within_s)
+        return self
+
+    def knows_replica(self) -> bool:
+        """Return whether the sentinel has met the replica."""
+        with redis.Redis(port=self.port) as client:
+            try:
+                return bool(client.sentinel_slaves("cached"))
+            except redis.RedisError:
+                return False

@@ -1,0 +1,457 @@
+"""Leases, waiting and locks of RedisCache: what only a real Redis can show."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cacheapp import clock
+from cacheapp.backends import RedisCache
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.local.process_identity import HOLDER_BYTES
+from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+from tests.integration.backends.redis.parts import Wire, ours, raw, sent
+
+DEADLINE_S = 30
+DOWN = (StoreUnavailable, OutcomeUnknown)
+
+
+@pytest.fixture
+def wire(own_redis: RedisServer) -> Iterator[Wire]:
+    with Wire(own_redis) as wire:
+        yield wire
+
+
+class Calls:
+    """Calls in threads of their own, and what each returned or raised."""
+
+    def __init__(self, *works: Callable[[], Any]) -> None:
+        self._outcomes: list[Any] = [None] * len(works)
+        self._threads = [
+            threading.Thread(target=self._run, args=(index, work), daemon=True)
+            for index, work in enumerate(works)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, index: int, work: Callable[[], Any]) -> None:
+        try:
+            self._outcomes[index] = work()
+        except Exception as exc:  # noqa: BLE001 (the test looks at it)
+            self._outcomes[index] = exc
+
+    def outcomes(self) -> list[Any]:
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+        return self._outcomes
+
+
+class Held:
+    """Leases of other callers on keys, computing until the test lets them."""
+
+    def __init__(self, cache: RedisCache, *keys: str) -> None:
+        self._go_on = threading.Event()
+        begun = threading.Barrier(len(keys) + 1)
+
+        def compute(key: str) -> str:
+            begun.wait(DEADLINE_S)
+            assert self._go_on.wait(DEADLINE_S)
+            return f"value of {key}"
+
+        def hold(key: str) -> Callable[[], Any]:
+            return lambda: cache.get_or_set(key, lambda: compute(key), 100)
+
+        self._calls = Calls(*map(hold, keys))
+        begun.wait(DEADLINE_S)
+
+    def release(self) -> list[Any]:
+        self._go_on.set()
+        return self._calls.outcomes()
+
+
+def waiting(cache: RedisCache, *keys: str) -> Calls:
+    """Start a caller for each key; return when all wait."""
+    before = cache.stats()["lease_waits"]
+    calls = Calls(*(lambda key=key: cache.get_or_set(key, lambda: "own", 100) for key in keys))
+    until(lambda: cache.stats()["lease_waits"] - before == len(keys), "the callers to wait")
+    return calls
+
+
+def subscribed(server: RedisServer, count: int = 1) -> None:
+    """Wait until so many channels are listened to."""
+    with raw(server) as client:
+        until(lambda: len(client.pubsub_channels()) == count, f"{count} subscriptions")
+
+
+# -- woken by the server -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["fill", "failure", "delete", "add", "delete_many"])
+def test_what_ends_a_lease_wakes_who_waits(own_redis: RedisServer, end: str) -> None:
+    cache = ours(own_redis.url)
+    store = cache._store  # noqa: SLF001
+    key = cache.make_key("key")
+    lease = store.new_lease()
+    assert store.lease(key, lease, 100) is None
+    ends: dict[str, Callable[[], Any]] = {
+        "fill": lambda: store.fill(key, lease, b"\xa0 a value", 100),
+        "failure": lambda: store.discard(key, lease),
+        "delete": lambda: store.delete(key),
+        "add": lambda: store.add(key, b"\xa0 a value", 100),
+        "delete_many": lambda: store.delete_many([key]),
+    }
+    with raw(own_redis) as client, client.pubsub() as listening:
+        listening.subscribe(f"cacheapp:lease:{key}")
+        until(lambda: listening.get_message(timeout=0.1), "the subscription")
+        assert store.fill(key, lease, lease, 100) is True  # a renewal ends nothing
+        ends[end]()
+        heard = until(lambda: listening.get_message(timeout=0.1), "the message")
+        assert (heard["type"], heard["data"]) == ("message", b"")
+        assert listening.get_message(timeout=0.1) is None
+
+
+def test_a_waiter_looks_once_and_is_then_woken(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url, lease_time=1000.0)  # nothing is renewed meanwhile
+    cache.get_or_set("other", lambda: "makes Redis know the scripts")
+    held = Held(cache, "key")
+    waiters: list[Calls] = []
+
+    def work() -> None:
+        waiters.append(waiting(cache, "key"))
+        subscribed(own_redis)
+        held.release()
+        waiters[0].outcomes()
+
+    names = [name for name in sent(own_redis, work) if name not in {"PUBSUB", "UNSUBSCRIBE"}]
+    assert names.count("SUBSCRIBE") == 1
+    assert waiters[0].outcomes() == ["value of key"]
+    # Asks for the value, the lease, looks, and asks again: more only where the machine is slow.
+    assert names.count("EVALSHA") == 3  # his lease twice, and the holder's fill
+    assert cache.get("key") == "value of key"
+
+
+def test_waiting_costs_redis_next_to_nothing_and_takes_no_connection_of_the_pool(
+    own_redis: RedisServer,
+) -> None:
+    cache = ours(own_redis.url, max_connections=1, pool_timeout=DEADLINE_S)
+    keys = [f"key-{n}" for n in range(20)]
+    held = Held(cache, *keys)
+    calls = waiting(cache, *keys)
+    subscribed(own_redis, 20)
+    with raw(own_redis) as client:
+
+        def gets() -> int:
+            return int(client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"])
+
+        began, before = clock.monotonic_s(), gets()
+        until(lambda: clock.monotonic_s() - began > 1, "a second to pass")
+        rate = (gets() - before) / (clock.monotonic_s() - began)
+        assert rate < 20 * 6  # each looks four times a second; a poll would look 25 times
+        clients = client.client_list()
+        clients = client.client_list()
+        assert [int(each["sub"]) for each in clients if int(each["sub"])] == [20]
+        assert len(clients) <= 3  # that one, the pool's only one, and this test's
+    cache.set("others", "work on")
+    assert cache.get("others") == "work on"
+    assert held.release() == [f"value of {key}" for key in keys]
+    assert calls.outcomes() == [f"value of {key}" for key in keys]
+
+
+def test_a_plain_write_is_found_by_looking(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    held = Held(cache, "key")
+    calls = waiting(cache, "key")
+    subscribed(own_redis)
+    cache.set("key", "written")  # publishes nothing
+    assert calls.outcomes() == ["written"]
+    assert held.release() == ["value of key"]
+    assert cache.get("key") == "written"
+
+
+def test_who_may_not_subscribe_nor_publish_looks_instead(own_redis: RedisServer) -> None:
+    with raw(own_redis) as client:
+        rights = ("on", ">secret", "~*", "+@all", "resetchannels")
+        client.execute_command("ACL", "SETUSER", "limited", *rights)
+    cache = ours(own_redis.url, USERNAME="limited", PASSWORD="secret")  # noqa: S106
+    held = Held(cache, "key")
+    calls = waiting(cache, "key")
+    assert held.release() == ["value of key"]
+    assert calls.outcomes() == ["value of key"]
+
+
+def test_a_listener_that_is_cut_off_is_replaced(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    held = Held(cache, "key")
+    calls = waiting(cache, "key")
+    subscribed(own_redis)
+    with raw(own_redis) as client:
+        assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") == 1
+    assert held.release() == ["value of key"]
+    assert calls.outcomes() == ["value of key"]
+    held = Held(cache, "other")
+
+    def listens_again() -> bool:
+        ears = cache._store._listener  # noqa: SLF001
+        with ears.listening(b"cacheapp:lease:probe") as ear:
+            return ear.standing.result(DEADLINE_S)
+
+    until(listens_again, "a new connection", DEADLINE_S)
+    calls = waiting(cache, "other")
+    assert held.release() == ["value of other"]
+    assert calls.outcomes() == ["value of other"]
+
+
+def test_a_forked_child_waits_with_a_connection_of_its_own(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    held = Held(cache, "key", "other")
+    calls = waiting(cache, "key")
+    subscribed(own_redis)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            found = [cache.get_or_set(key, lambda: "own", 100) for key in ("key", "other")]
+            code = int(found != ["value of key", "value of other"])
+        finally:
+            os._exit(code)
+    with raw(own_redis) as client:
+        until(
+            lambda: (
+                dict(client.pubsub_numsub("cacheapp:lease:ours:1:key"))[
+                    b"cacheapp:lease:ours:1:key"
+                ]
+                == 2
+            ),
+            "the child to listen too",
+            DEADLINE_S,
+        )
+    held.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert calls.outcomes() == ["value of key"]
+
+
+# -- Redis fails meanwhile -----------------------------------------------------------------------
+
+
+def test_a_restart_in_mid_factory_voids_the_lease_and_a_waiter_computes(
+    own_redis: RedisServer,
+) -> None:
+    cache = ours(own_redis.url)
+    held = Held(cache, "key")
+    store = cache._store  # noqa: SLF001
+    calls = waiting(cache, "key")
+    subscribed(own_redis)
+    before = cache.stats()["voided_fills"]
+    own_redis.kill()
+    own_redis.start()
+    # In between he may have met the server down: then he says so, and nothing was computed twice.
+    [found] = calls.outcomes()
+    assert found == "own" or isinstance(found, DOWN)
+    until(lambda: answers(cache), "the cache to work again", DEADLINE_S)
+    held.release()
+    assert cache.stats()["voided_fills"] - before == 1
+    assert cache.get("key") == (None if isinstance(found, Exception) else "own")
+    assert cache.get_or_set("key", lambda: "own", 100) == "own"
+    assert store.link.breaker.closed
+
+
+def answers(cache: RedisCache) -> bool:
+    try:
+        cache.get("anything")
+    except StoreUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("on_error", ["raise", "miss"])
+def test_who_waits_while_redis_goes_down_does_not_wait_on(
+    own_redis: RedisServer, on_error: str
+) -> None:
+    cache = ours(own_redis.url, on_error=on_error, lease_wait=1000.0)
+    held = Held(cache, "key")
+    calls = waiting(cache, "key")
+    subscribed(own_redis)
+    own_redis.kill()
+    [found] = calls.outcomes()
+    assert found == "own" if on_error == "miss" else isinstance(found, DOWN)
+    [found] = held.release()
+    assert found == "value of key" if on_error == "miss" else isinstance(found, DOWN)
+
+
+def test_a_fill_without_room_gives_its_lease_back(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    with raw(own_redis) as client:
+
+        def factory() -> str:
+            assert client.exists("ours:1:key") == 1
+            client.config_set("maxmemory", "1")
+            return "value"
+
+        with pytest.raises(StoreFull):
+            cache.get_or_set("key", factory, 100)
+        assert client.exists("ours:1:key") == 0
+
+
+def test_a_factory_whose_own_store_fails_runs_once(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url, on_error="miss")
+    runs = []
+
+    def factory() -> str:
+        runs.append(1)
+        raise StoreUnavailable("another store")
+
+    with pytest.raises(StoreUnavailable, match="another store"):
+        cache.get_or_set("key", factory, 100)
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("what", ["lease", "fill"])
+def test_a_lease_and_a_fill_whose_answer_was_lost_are_asked_again(
+    own_redis: RedisServer, wire: Wire, what: str
+) -> None:
+    store = ours(wire.url, SOCKET_TIMEOUT=5)._store  # noqa: SLF001
+    first, lease = store.new_lease(), store.new_lease()
+    assert store.lease("warm", first, 100) is None
+    assert store.fill("warm", first, b"x", 100)
+    if what == "fill":
+        assert store.lease("key", lease, 100) is None
+    wire.lose()
+    calls = Calls(
+        lambda: (
+            store.lease("key", lease, 100)
+            if what == "lease"
+            else store.fill("key", lease, b"value", 100)
+        )
+    )
+    assert calls.outcomes() == [None if what == "lease" else True]
+    with raw(own_redis) as client:
+        assert client.get("key") == (lease if what == "lease" else b"value")
+
+
+# -- visible or not ------------------------------------------------------------------------------
+
+_SOON, _LATE = 4_000_000_000.0, 1_000_000.0
+PAYLOADS = {
+    "a value": b"\xa0 value",
+    "a lease": lease_format.new_lease(bytes(HOLDER_BYTES)),
+    "longer than a lease": b"\xb0" * (lease_format.LEASE_BYTES + 1),
+    "shorter than a lease": b"\xb0" * (lease_format.LEASE_BYTES - 1),
+    "soft": lease_format.soft(b"\xa0 value", _SOON),
+    "soft, far away": lease_format.soft(b"\xa0 value", 1e300),
+    "soft and past": lease_format.soft(b"\xa0 value", _LATE),
+    "soft and past, an int": lease_format.soft(7, _LATE),
+    "soft, an int": lease_format.soft(7, _SOON),
+    "shorter than soft": b"\xc0" + bytes(16),
+    "foreign and high": b"\xff\xff",
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+def test_the_server_and_this_process_agree_on_what_is_visible(
+    own_redis: RedisServer, payload: bytes
+) -> None:
+    store = ours(own_redis.url)._store  # noqa: SLF001
+    is_visible = lease_format.visible(payload, time.time()) is not None
+
+    def put() -> None:
+        store.set("a:1:key", payload, 100)
+
+    put()
+    assert store.has("a:1:key") is is_visible
+    assert bool(store.ttl("a:1:key")) is is_visible
+    assert list(store.scan("a:1:", "*", 10)) == (["a:1:key"] if is_visible else [])
+    assert store.add("a:1:key", b"x", 5) is not is_visible
+    put()
+    assert store.touch("a:1:key", 5) is is_visible
+    put()
+    assert store.persist("a:1:key") is is_visible
+    put()
+    assert store.delete("a:1:key") is is_visible
+    put()
+    assert store.remove("a:1:", "*", 10) == int(is_visible)
+    assert store.get("a:1:key") is None
+
+
+def test_touched_a_soft_entry_becomes_a_plain_one(own_redis: RedisServer) -> None:
+    store = ours(own_redis.url)._store  # noqa: SLF001
+    for inner in (7, -7, b"\xa0 value"):
+        store.set("key", lease_format.soft(inner, _SOON), 100)
+        assert store.touch("key", 50)
+        assert store.get("key") == inner
+        assert 49 < (store.ttl("key") or 0) <= 50
+        store.set("key", lease_format.soft(inner, _SOON), 100)
+        assert store.persist("key")
+        assert (store.get("key"), store.ttl("key")) == (inner, None)
+
+
+# -- locks ---------------------------------------------------------------------------------------
+
+
+def test_tokens_grow_though_the_server_has_lost_everything(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    tokens: list[int] = []
+
+    def take() -> None:
+        with cache.lock("lock") as lock:
+            tokens.append(lock.token or 0)
+
+    take()
+    take()
+    with raw(own_redis) as client:
+        client.flushall()
+    take()
+    own_redis.kill()
+    own_redis.start()
+    take()
+    with raw(own_redis) as client:  # as after a clock set back: the last token is in the future
+        [fence] = client.keys("*fence")
+        client.set(fence, 2**52)
+    take()
+    take()
+    assert tokens == sorted(set(tokens))
+    assert tokens[-2:] == [2**52 + 1, 2**52 + 2]
+
+
+@pytest.mark.parametrize("prefix", ["ours", "", "a:1", "x:2:y"])
+def test_no_clear_nor_pattern_reaches_a_lock(own_redis: RedisServer, prefix: str) -> None:
+    cache = ours(own_redis.url, prefix)
+    lock = cache.lock("a:1:name:2:", timeout=100)
+    assert lock.acquire()
+    with raw(own_redis) as client:
+        keys = set(client.keys("*"))
+        assert len(keys) == 2
+        assert all(key.startswith(prefix.partition(":")[0].encode()) for key in keys)
+        starts = {"", prefix, "a", "ours", *(key.decode().split(":")[0] for key in keys)}
+        for start in starts | {key.decode().rpartition(":")[0] for key in keys}:
+            other = ours(own_redis.url, start)
+            other.clear()
+            for version in (1, 2):
+                assert other.delete_pattern("*", version=version) == 0
+        assert set(client.keys("*")) == keys
+    assert cache.keys("*") == []
+    lock.release()
+
+
+def test_a_lock_whose_answer_was_lost_is_asked_for_once_and_is_nobody_elses(
+    own_redis: RedisServer, wire: Wire
+) -> None:
+    cache = ours(wire.url, SOCKET_TIMEOUT=5)
+    with cache.lock("warm"):
+        pass
+    lock = cache.lock("lock", timeout=100)
+    wire.lose()
+
+    def lose() -> None:
+        with pytest.raises(OutcomeUnknown, match=r"acquire_lock .* it was not repeated"):
+            lock.acquire()
+
+    assert len(sent(own_redis, lose)) == 1
+    assert lock.token is None
+    assert not cache.lock("lock").acquire(blocking=False)  # until its time is over
+    assert wire.lost == 1

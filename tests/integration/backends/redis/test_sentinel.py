@@ -1,0 +1,143 @@
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from cacheapp.backends import RedisCache
+from cacheapp.errors import OutcomeUnknown, StoreUnavailable
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+from tests.integration.backends.redis.parts import SentinelServer, free_port, raw
+from tests.integration.interrupts import interrupted_in
+
+
+@dataclass
+class Watched:
+    """A primary, its replica and the Sentinel that watches them."""
+
+    primary: RedisServer
+    replica: RedisServer
+    sentinel: SentinelServer
+
+    def cache(self, **options: Any) -> RedisCache:
+        """Return a cache that asks the sentinel where the primary is."""
+        return RedisCache(
+            "redis://cached/0",
+            {
+                "KEY_PREFIX": "ours",
+                "OPTIONS": {"SENTINELS": [("127.0.0.1", self.sentinel.port)], **options},
+            },
+        )
+
+    def fail_over(self) -> bool:
+        """Ask the sentinel to promote the replica; return whether it will."""
+        with redis.Redis(port=self.sentinel.port) as client:
+            try:
+                client.execute_command("SENTINEL", "FAILOVER", "cached")
+            except redis.ResponseError:
+                return False  # it has not seen enough of the replica yet
+            return True
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    first, second = free_port(), free_port()
+    with (
+        RedisServer(["--port", str(first), "--bind", "127.0.0.1"]) as primary,
+        RedisServer(["--port", str(second), "--bind", "127.0.0.1"]) as replica,
+        SentinelServer(first) as sentinel,
+    ):
+        primary.start()
+        replica.start()
+        with raw(replica) as client:
+            client.replicaof("127.0.0.1", str(first))
+            until(lambda: client.info()["master_link_status"] == "up", "the replica to follow", 30)
+        sentinel.start(within_s=30)
+        yield Watched(primary, replica, sentinel)
+
+
+def works(cache: RedisCache) -> bool:
+    try:
+        cache.set("after", "value")
+    except (StoreUnavailable, OutcomeUnknown):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory"},
+        {"CLIENT_CLASS": "django_redis.client.SentinelClient"},
+    ],
+    ids=["SENTINELS alone", "factory named", "client named"],
+)
+def test_the_primary_that_sentinel_names_is_used(watched: Watched, options: dict[str, Any]) -> None:
+    cache = watched.cache(**options)
+    cache.set("count", 1)
+    assert cache.incr("count") == 2
+    with raw(watched.primary) as client:
+        assert client.get("ours:1:count") == b"2"
+
+
+def test_after_the_death_of_the_primary_the_cache_goes_on_with_the_promoted_replica(
+    watched: Watched,
+) -> None:
+    cache = watched.cache()
+    cache.set("key", "value")
+    with raw(watched.replica) as client:
+        until(lambda: client.exists("ours:1:key"), "the replica to have it", 30)
+        watched.primary.kill()
+        until(lambda: works(cache), "the cache to find the new primary", 60)
+        assert cache.get("key") == "value"
+        assert client.exists("ours:1:after")
+
+
+def test_a_primary_that_became_a_replica_is_left_for_the_new_one(watched: Watched) -> None:
+    """Its connections stay up, and would answer reads with yesterday's values."""
+    cache = watched.cache()
+    cache.set("count", 1)
+    cache.incr("count")
+    with raw(watched.replica) as client:
+        until(lambda: client.get("ours:1:count") == b"2", "the replica to have it", 30)
+        until(watched.fail_over, "the sentinel to agree", 60)
+        until(lambda: client.role()[0] == b"master", "the promotion", 60)
+        with raw(watched.primary) as before:
+            until(lambda: before.role()[0] == b"slave", "the demotion", 60)
+        assert until(lambda: works(cache) and cache.incr("count"), "the new primary", 60) == 3
+        assert client.get("ours:1:count") == b"3"
+
+
+def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watched) -> None:
+    """redis-py itself leaves these connected, with the answer still to come."""
+    cache = watched.cache(SOCKET_TIMEOUT=20, max_connections=1)
+    cache.set_many({"mine": "mine", "other": "other"})
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watched.sentinel.send(signal.SIGSTOP)  # lest it takes the pause for a death
+    found: list[Any] = []
+    reader = threading.Thread(target=lambda: found.append(cache.get("other")))
+    pool = cache.client.get_client(write=True).connection_pool
+    try:
+        watched.primary.send(signal.SIGSTOP)
+        with pytest.raises(Interrupted), interrupted_in("read_response"):
+            cache.get("mine")
+        reader.start()  # while the interrupted answer has yet to come
+        until(lambda: pool._in_use_connections, "the reader to have a connection")  # noqa: SLF001
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        watched.primary.send(signal.SIGCONT)
+        watched.sentinel.send(signal.SIGCONT)
+    reader.join()
+    assert found == ["other"]

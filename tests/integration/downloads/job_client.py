@@ -1,0 +1,143 @@
+"""A process that does with jobs what it is told, one line of JSON each: `[name, arguments…]`."""
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import django
+
+django.setup()
+
+from cacheapp.downloads.jobs import (  # noqa: E402 (Django first)
+    deletion,
+    ownership,
+    pause_resume,
+    repository,
+    retention,
+    termination,
+)
+from cacheapp.downloads.jobs.deletion import NotRemoved  # noqa: E402
+from cacheapp.downloads.jobs.idempotency import KeyUsed, Request  # noqa: E402
+from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
+from cacheapp.downloads.jobs.repository import Owner  # noqa: E402
+from cacheapp.downloads.plan import Progress, Report  # noqa: E402
+from cacheapp.downloads.sources.request import Order  # noqa: E402
+from cacheapp.downloads.states import FileState  # noqa: E402
+
+ME = Owner(uuid.uuid4(), os.getpid())
+_seen: dict[str, DownloadJob] = {}
+
+
+def create() -> str:
+    """Make a job and run it."""
+    job = repository.create(Order(("https://a/1", "https://a/2"), threads=1), ME)
+    repository.start(job, ME, Path("/nowhere"))
+    return str(job.id)
+
+
+def create_for_anybody() -> str:
+    """Make a job that waits for a task of Celery's."""
+    return str(repository.create(Order(("https://a/1",), threads=1), None).id)
+
+
+def see(job_id: str) -> bool:
+    """Read the job; what is done with it later is done with what was read now."""
+    _seen[job_id] = DownloadJob.objects.get(id=job_id)
+    return True
+
+
+def adopt(job_id: str) -> bool:
+    return ownership.adopt(_seen[job_id], ME)
+
+
+def take(job_id: str) -> bool:
+    return pause_resume.take(_seen[job_id], ME)
+
+
+def pause(job_id: str) -> bool:
+    return bool(pause_resume.pause(uuid.UUID(job_id), ME, [], Progress(), ""))
+
+
+def record(job_id: str, size: int) -> bool:
+    """Record progress as the owner; return whether the job was still ours."""
+    rows = repository.unfinished(uuid.UUID(job_id))
+    reports = [Report(rows[0], FileState.RUNNING, bytes_done=size)] if rows else []
+    told = repository.record(ME, {uuid.UUID(job_id): (reports, Progress(bytes_done=size))})
+    return not told.lost
+
+
+def finish(job_id: str) -> str | None:
+    """End the job as its owner."""
+    return repository.finish(uuid.UUID(job_id), ME, [], Progress(), "it broke")
+
+
+def ask_cancel(job_id: str) -> bool:
+    return termination.cancel(uuid.UUID(job_id))
+
+
+def place(key: str, url: str) -> list[Any]:
+    """Place an order under a key; return the job, and whether it was made now."""
+    wanted = Request("user 1", key, {"urls": [url]})
+    try:
+        job, made = wanted.place(Order((url,), threads=1), ME)
+    except KeyUsed:
+        return ["used", False]
+    return [str(job.id), made]
+
+
+def remove(job_id: str) -> bool:
+    try:
+        deletion.remove(_seen[job_id], with_files=False)
+    except NotRemoved:
+        return False
+    return True
+
+
+def take_back(job_id: str) -> bool:
+    """Remove the record of a job that was not handed over, unless somebody has it all the same."""
+    return deletion.forget(DownloadJob.objects.filter(id=job_id, owner=None))
+
+
+def prune(job_id: str) -> bool:
+    """Remove all records of jobs that have ended; return whether that of this job was there."""
+    was_there = exists(job_id)
+    retention.prune(-60.0)
+    return was_there
+
+
+def exists(job_id: str) -> bool:
+    return DownloadJob.objects.filter(id=job_id).exists()
+
+
+def show(job_id: str) -> dict[str, Any]:
+    job = DownloadJob.objects.get(id=job_id)
+    return {
+        "state": job.state,
+        "owner": str(job.owner),
+        "mine": job.owner == ME.token,
+        "adoptions": job.adoptions,
+        "generation": job.generation,
+        "newest_file": max(job.files.values_list("generation", flat=True)),
+    }
+
+
+ORDERS: list[Callable[..., Any]] = [
+    *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
+    *(create_for_anybody, take_back, place, remove, prune, exists),
+]
+
+
+def main() -> None:
+    orders = {order.__name__: order for order in ORDERS}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps(orders[name](*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What has changed since somebody looked: told by the database, whichever process is asked."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads.jobs import listing_rows, pause_resume, repository, termination
+from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.plan import Plan, Progress, Report
+from cacheapp.downloads.sources.base import Entry
+from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.states import FileState
+
+pytestmark = pytest.mark.django_db
+
+ME = Owner(uuid.uuid4(), 1111)
+URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
+LOT = Lot([Entry("k", "https://a/k", "k")], after="", mark="k")
+
+
+@pytest.fixture(autouse=True)
+def root(settings: Settings, tmp_path: Path) -> Path:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path}
+    return tmp_path
+
+
+@pytest.fixture
+def job() -> DownloadJob:
+    return repository.create(Order(URLS, threads=9), ME)
+
+
+@pytest.fixture
+def plan(job: DownloadJob, root: Path) -> Plan:
+    plan = repository.start(job, ME, root)
+    assert plan is not None
+    return plan
+
+
+def _generation(job: DownloadJob) -> int:
+    job.refresh_from_db()
+    return job.generation
+
+
+def _changed(job: DownloadJob, since: int) -> list[int]:
+    """Return the positions of the files that have changed since."""
+    found = job.files.filter(generation__gt=since).order_by("position")
+    return list(found.values_list("position", flat=True))
+
+
+def test_a_new_job_and_all_its_files_are_newer_than_nothing(job: DownloadJob) -> None:
+    assert _generation(job) == 1
+    assert _changed(job, 0) == [0, 1, 2, 3]
+    assert _changed(job, 1) == []
+
+
+def test_recorded_progress_tells_which_files_have_changed(job: DownloadJob, plan: Plan) -> None:
+    before = _generation(job)
+    reports = [Report(plan.items[2], FileState.RUNNING)]
+    repository.record(ME, {job.id: (reports, Progress(bytes_done=7))})
+    assert _generation(job) == before + 1
+    assert _changed(job, before) == [2]
+
+
+def test_a_heartbeat_alone_changes_nothing(job: DownloadJob, plan: Plan) -> None:
+    repository.record(ME, {job.id: ([], Progress(bytes_done=7, bytes_total=9))})
+    before = _generation(job)
+    repository.record(ME, {job.id: ([], Progress(bytes_done=7, bytes_total=9))})
+    assert _generation(job) == before
+
+
+def test_the_end_changes_every_file_that_was_unfinished(job: DownloadJob, plan: Plan) -> None:
+    done = [Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
+    repository.record(ME, {job.id: (done, Progress(1, 0, 5))})
+    before = _generation(job)
+    repository.finish(job.id, ME, [], Progress(1, 0, 5), "it broke")
+    assert _generation(job) > before
+    assert _changed(job, before) == [1, 2, 3]
+
+
+def _pause(job: DownloadJob) -> None:
+    assert pause_resume.pause(job.id, ME, [], Progress(), "")
+
+
+def _pause_and_take(job: DownloadJob) -> None:
+    _pause(job)
+    assert pause_resume.take(DownloadJob.objects.get(id=job.id), ME)
+
+
+def _pause_and_cancel(job: DownloadJob) -> None:
+    _pause(job)
+    assert termination.cancel(job.id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda job: repository.ask_cancel(job.id), id="cancel-asked"),
+        pytest.param(lambda job: pause_resume.ask_pause(job.id), id="pause-asked"),
+        pytest.param(_pause, id="paused"),
+        pytest.param(_pause_and_take, id="taken"),
+        pytest.param(_pause_and_cancel, id="cancelled"),
+        pytest.param(lambda job: listing_rows.listed_all(job.id, ME, job.token), id="listed-all"),
+        pytest.param(
+            lambda job: listing_rows.add(job.id, ME, job.token, LOT),
+            id="files-added",
+        ),
+    ],
+)
+def test_every_write_that_can_be_seen_is_a_change(
+    job: DownloadJob, plan: Plan, change: Callable[[DownloadJob], object]
+) -> None:
+    before = _generation(job)
+    change(job)
+    assert _generation(job) > before
+
+
+def test_files_that_join_are_changed_and_the_others_are_not(job: DownloadJob, plan: Plan) -> None:
+    before = _generation(job)
+    listing_rows.add(job.id, ME, job.token, LOT)
+    assert _changed(job, before) == [4]

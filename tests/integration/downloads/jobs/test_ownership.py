@@ -1,0 +1,212 @@
+"""How a job changes hands: to whom, when, and what the former owner can still do about it."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, termination
+from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.ownership import Watch
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.plan import Plan, Progress, Report
+from cacheapp.downloads.runners import terminal_cleanup
+from cacheapp.downloads.sources.base import Entry
+from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.states import FileState
+from tests.integration.downloads.parts import named, refuse_fences
+
+pytestmark = pytest.mark.django_db
+
+ME = Owner(uuid.uuid4(), 1111)
+OTHER = Owner(uuid.uuid4(), 1111)  # the same process id, on another host or later
+THIRD = Owner(uuid.uuid4(), 3333)
+URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
+
+
+@pytest.fixture(autouse=True)
+def root(settings: Settings, tmp_path: Path) -> Path:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path}
+    return tmp_path
+
+
+@pytest.fixture
+def job() -> DownloadJob:
+    return repository.create(Order(URLS, threads=9), ME)
+
+
+@pytest.fixture
+def plan(job: DownloadJob, root: Path) -> Plan:
+    plan = repository.start(job, ME, root)
+    assert plan is not None
+    return plan
+
+
+def _fresh(job: DownloadJob) -> DownloadJob:
+    return DownloadJob.objects.get(id=job.id)
+
+
+def _states(job: DownloadJob) -> list[str]:
+    return list(job.files.order_by("position").values_list("state", flat=True))
+
+
+def test_a_job_whose_heartbeat_does_not_change_for_a_time_is_lost(job: DownloadJob) -> None:
+    watch = Watch()
+    assert watch.look([_fresh(job)], 100.0, 3.0) == []
+    assert watch.look([_fresh(job)], 102.9, 3.0) == []
+    assert [found.id for found in watch.look([_fresh(job)], 103.0, 3.0)] == [job.id]
+
+
+def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
+    watch = Watch()
+    watch.look([_fresh(job)], 100.0, 3.0)
+    repository.record(ME, {})
+    assert watch.look([_fresh(job)], 103.0, 3.0) == []
+    assert watch.look([_fresh(job)], 105.9, 3.0) == []
+    assert len(watch.look([_fresh(job)], 106.0, 3.0)) == 1
+
+
+def test_a_released_job_is_anybodys_at_once(job: DownloadJob, plan: Plan) -> None:
+    assert ownership.release(job.id, ME, plan.token, [], Progress())
+    assert len(Watch().look([_fresh(job)], 100.0, 3.0)) == 1
+
+
+def test_the_step_of_a_wall_clock_orphans_nobody(job: DownloadJob) -> None:
+    watch = Watch()
+    DownloadJob.objects.update(heartbeat_at=rows.now().replace(year=1999))
+    assert watch.look([_fresh(job)], 100.0, 3.0) == []
+
+
+def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
+    running = [Report(plan.items[0], FileState.RUNNING, bytes_done=3)]
+    repository.record(ME, {job.id: (running, Progress(bytes_done=3))})
+    seen = [_fresh(job) for _ in range(3)]
+    owners = [OTHER, THIRD, ME]
+    assert [ownership.adopt(found, owner) for found, owner in zip(seen, owners, strict=True)] == [
+        *(True, False, False),
+    ]
+    found = _fresh(job)
+    assert (found.state, found.owner, found.adoptions) == ("queued", OTHER.token, 1)
+    assert found.token == plan.token + 1
+    assert _states(job) == ["queued"] * 4
+
+
+def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: Plan) -> None:
+    seen = _fresh(job)
+    assert repository.record(ME, {job.id: ([], Progress())}).lost == frozenset()
+    assert not ownership.adopt(seen, OTHER)
+    assert _fresh(job).state == "running"
+
+
+def test_a_job_that_went_through_other_hands_is_lost_to_its_earlier_run(
+    job: DownloadJob, plan: Plan
+) -> None:
+    assert ownership.adopt(_fresh(job), OTHER)
+    assert ownership.adopt(_fresh(job), ME)  # the same process again, but another run
+    late = [Report(plan.items[0], FileState.RUNNING, bytes_done=3)]
+    told = repository.record(ME, {job.id: (late, Progress(bytes_done=3))}, {job.id: plan.token})
+    assert told.lost == {job.id}
+    assert _states(job) == ["queued"] * 4
+    assert not repository.has_token(job.id, ME, plan.token)
+
+
+def test_what_a_released_run_has_done_is_recorded(job: DownloadJob, plan: Plan) -> None:
+    reports = [
+        Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5, sha256="ab"),
+        Report(plan.items[1], FileState.RUNNING, bytes_done=2),
+    ]
+    assert ownership.release(job.id, ME, plan.token, reports, Progress(1, 0, 7))
+    found = _fresh(job)
+    assert (found.state, found.owner, found.owner_pid) == ("queued", None, None)
+    assert (found.files_done, found.bytes_done) == (1, 7)
+    assert _states(job) == ["succeeded", "queued", "queued", "queued"]
+    assert ownership.adopt(found, OTHER)
+
+
+def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> None:
+    waiting = repository.create(Order(URLS, threads=1), ME)
+    foreign = repository.create(Order(URLS, threads=1), OTHER)
+    ownership.release_rest(ME)
+    assert [_fresh(found).owner for found in (job, waiting, foreign)] == [None, None, OTHER.token]
+    assert {found.state for found in DownloadJob.objects.all()} == {"queued"}
+
+
+def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
+    job: DownloadJob, plan: Plan
+) -> None:
+    assert repository.ask_cancel(job.id)
+    assert ownership.adopt(_fresh(job), OTHER)
+    whole = [Report(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
+    assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
+    found = _fresh(job)
+    assert (found.state, found.files_done) == ("cancelled", 1)
+    assert _states(job) == ["cancelled", "succeeded", "cancelled", "cancelled"]
+    assert not ownership.end_waiting(found, OTHER, [], "")
+
+
+def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
+    job: DownloadJob, plan: Plan
+) -> None:
+    """No job succeeds without a run; and to say so must not break its coordinator's look."""
+    assert repository.ask_cancel(job.id)
+    assert ownership.adopt(_fresh(job), OTHER)
+    whole = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
+    assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
+    assert (_fresh(job).state, _fresh(job).files_done) == ("cancelled", 4)
+
+
+def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
+    """Return a job whose process was killed after it had named one of two files."""
+    listed = listing_rows.create("s3://files/x", "f" * 64, directory, 9, ME)
+    plan = repository.start(listed, ME, None, stream=True)
+    assert plan is not None
+    entries = [Entry(name, f"https://a/{name}", name) for name in "ab"]
+    assert listing_rows.add(listed.id, ME, plan.token, Lot(entries, "", "b")) is not None
+    listed.refresh_from_db()
+    named(listed, "a", b"whole")
+    return _fresh(listed), plan
+
+
+def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> None:
+    listed, plan = _of_a_terminal(tmp_path / "to")
+    seen = [_fresh(listed) for _ in range(2)]
+    assert [ownership.settle(found, "process 1111 ended") for found in seen] == [True, False]
+    found = _fresh(listed)
+    assert (found.state, found.error) == ("paused", "process 1111 ended")
+    assert found.token > plan.token
+
+
+def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whole(
+    tmp_path: Path,
+) -> None:
+    listed, plan = _of_a_terminal(tmp_path / "to")
+    late = repository.fence_of(listed, plan.token)
+    assert late is not None
+    assert repository.ask_cancel(listed.id)
+    seen = [_fresh(listed) for _ in range(2)]
+    assert [terminal_cleanup.cancel(found) for found in seen] == [True, False]
+    assert (_fresh(listed).state, _states(listed)) == ("cancelled", ["succeeded", "cancelled"])
+    assert not late.stands()  # its process, if it was but suspended, names no file any more
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["a"]
+
+
+def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, _ = _of_a_terminal(tmp_path / "to")
+    assert repository.ask_cancel(listed.id)
+    refuse_fences(monkeypatch)
+    assert terminal_cleanup.cancel(_fresh(listed))
+    assert _fresh(listed).state == "cancelled"
+
+
+def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, _ = _of_a_terminal(tmp_path / "to")
+    assert ownership.settle(listed, "process 1111 ended")
+    refuse_fences(monkeypatch)
+    assert termination.cancel(listed.id)
+    assert _fresh(listed).state == "cancelled"

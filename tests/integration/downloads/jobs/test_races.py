@@ -1,0 +1,214 @@
+"""Several processes at one job, on each database: exactly one wins, and no change is lost."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.postgres import MISSING, PostgresServer, find_postgres
+from tests.required import required
+
+PROCESSES = 4
+ROUNDS = 15
+
+
+class Racer:
+    """A process that does as it is told."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.downloads.job_client"],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, *order: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the process has ended"
+        return line if line == "ready\n" else json.loads(line)
+
+    def do(self, *order: Any) -> Any:
+        self.tell(*order)
+        return self.hear()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; without one, skip loudly on somebody's own machine, and fail in CI."""
+    if find_postgres() is None and not required():
+        pytest.skip(MISSING)
+    with PostgresServer() as server:
+        yield server.start()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def racers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Racer]]:
+    data = tmp_path_factory.mktemp("data")
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.race_settings",
+        "CACHEAPP_TESTS": str(data),
+        "DATA_DIR": str(data),
+    }
+    if request.param == "postgresql":
+        env["POSTGRES_SOCKET"] = str(request.getfixturevalue("postgres").directory)
+    root = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+    subprocess.run(command, env=env, check=True, cwd=root)
+    found = [Racer(env) for _ in range(PROCESSES)]
+    for racer in found:
+        assert racer.hear() == "ready\n"
+    yield found
+    for racer in found:
+        racer.process.kill()
+        racer.process.communicate()
+
+
+def _at_once(racers: list[Racer], *order: Any) -> list[Any]:
+    for racer in racers:
+        racer.tell(*order)
+    return [racer.hear() for racer in racers]
+
+
+def test_of_many_who_adopt_a_lost_job_exactly_one_gets_it(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create")
+        _at_once(racers, "see", job)
+        assert sorted(_at_once(racers, "adopt", job)) == [False, False, False, True]
+        shown = _at_once(racers, "show", job)
+        assert [it["mine"] for it in shown].count(True) == 1
+        assert {it["adoptions"] for it in shown} == {1}
+
+
+def test_of_an_owner_that_ends_its_job_and_one_who_adopts_it_one_wins(racers: list[Racer]) -> None:
+    ended = 0
+    for turn in range(ROUNDS):
+        owner, other = racers[0], racers[1]
+        job = owner.do("create")
+        other.do("see", job)
+        first, second = [(owner, "finish"), (other, "adopt")][:: 1 if turn % 2 else -1]
+        first[0].tell(first[1], job)
+        second[0].tell(second[1], job)
+        finished, adopted = owner.hear(), other.hear()
+        assert (finished is None) == adopted
+        shown = other.do("show", job)
+        assert (shown["state"], shown["mine"]) == (
+            ("queued", True) if adopted else ("failed", False)
+        )
+        ended += not adopted
+    assert 0 <= ended <= ROUNDS
+
+
+def test_a_heartbeat_and_an_adoption_exclude_each_other(racers: list[Racer]) -> None:
+    for size in range(1, ROUNDS + 1):
+        owner, other = racers[0], racers[1]
+        job = owner.do("create")
+        other.do("see", job)
+        owner.tell("record", job, size)
+        other.tell("adopt", job)
+        kept, adopted = owner.hear(), other.hear()
+        assert kept != adopted
+        assert other.do("show", job)["mine"] == adopted
+
+
+def test_of_many_who_take_up_a_paused_job_exactly_one_gets_it(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create")
+        assert racers[0].do("pause", job)
+        _at_once(racers, "see", job)
+        assert sorted(_at_once(racers, "take", job)) == [False, False, False, True]
+
+
+def test_no_change_is_lost_when_many_change_a_job(racers: list[Racer]) -> None:
+    job = racers[0].do("create")
+    before = racers[0].do("show", job)["generation"]
+    owner, *others = racers
+    for number in itertools.islice(itertools.count(1), ROUNDS):
+        owner.tell("record", job, number)
+        for other in others:
+            other.tell("ask_cancel", job)
+        assert owner.hear()
+        assert [other.hear() for other in others] == [True] * len(others)
+    shown = owner.do("show", job)
+    assert shown["generation"] == before + ROUNDS * PROCESSES
+    assert before < shown["newest_file"] <= shown["generation"]
+
+
+def test_of_many_orders_with_one_key_one_makes_a_job(racers: list[Racer]) -> None:
+    for number in range(ROUNDS):
+        answers = _at_once(racers, "place", f"key-{number}", "https://a/1")
+        assert len({job for job, _made in answers}) == 1
+        assert sorted(made for _job, made in answers) == [False, False, False, True]
+
+
+def test_of_two_orders_with_one_key_one_is_told_that_it_was_used(racers: list[Racer]) -> None:
+    for number in range(ROUNDS):
+        for letter, racer in zip("abab", racers, strict=True):
+            racer.tell("place", f"other-{number}", f"https://a/{letter}")
+        answers = [racer.hear() for racer in racers]
+        assert sorted(made for _job, made in answers) == [False, False, False, True]
+        assert [job for job, _made in answers].count("used") == 2
+
+
+def test_a_job_is_removed_or_taken_up_and_never_both(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create")
+        assert racers[0].do("pause", job)
+        _at_once(racers, "see", job)
+        for racer, order in zip(racers, ["take", "remove", "take", "remove"], strict=True):
+            racer.tell(order, job)
+        answers = [racer.hear() for racer in racers]
+        assert answers.count(True) == 1
+        assert racers[0].do("exists", job) == (answers[0] or answers[2])
+
+
+def test_a_cancellation_that_was_accepted_is_kept_whatever_its_owner_does(
+    racers: list[Racer],
+) -> None:
+    for turn in range(ROUNDS):
+        owner, other = racers[0], racers[1]
+        job = owner.do("create")
+        both = [(owner, "pause"), (other, "ask_cancel")][:: 1 if turn % 2 else -1]
+        for racer, order in both:
+            racer.tell(order, job)
+        assert [owner.hear(), other.hear()] == [True, True]
+        assert other.do("show", job)["state"] == "cancelled"
+
+
+def test_a_job_is_forgotten_or_tried_again_and_never_both(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create")
+        assert racers[0].do("finish", job) == "failed"
+        _at_once(racers, "see", job)
+        for racer, order in zip(racers, ["prune", "take", "prune", "prune"], strict=True):
+            racer.tell(order, job)
+        _, taken, *_ = [racer.hear() for racer in racers]
+        assert racers[0].do("exists", job) == taken
+
+
+def test_an_order_is_taken_back_or_adopted_and_never_both(racers: list[Racer]) -> None:
+    for _ in range(ROUNDS):
+        job = racers[0].do("create_for_anybody")
+        _at_once(racers, "see", job)
+        orders = ["take_back", "adopt", "take_back", "adopt"]
+        for racer, order in zip(racers, orders, strict=True):
+            racer.tell(order, job)
+        answers = [racer.hear() for racer in racers]
+        assert answers.count(True) == 1
+        assert racers[0].do("exists", job) == (answers[1] or answers[3])

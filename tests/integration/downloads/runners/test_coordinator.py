@@ -1,0 +1,205 @@
+"""A coordinator with jobs that go wrong: each is that job's affair, and each comes to an end."""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads.engine.run import Run
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, termination
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.runners.coordinator import Host
+from cacheapp.downloads.runners.feeder import Feeder
+from cacheapp.downloads.sources.request import Order
+from cacheapp.processes.waiting import until
+from tests.integration.downloads.parts import fence_of, refuse_fences
+from tests.origin import Origin
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    with Origin() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Settings, tmp_path: Path, origin: Origin) -> None:
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DOWNLOAD_ROOT": tmp_path,
+        "DOWNLOAD_ORIGINS": [origin.url],
+        "STATE_DIR": tmp_path / "state",
+    }
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    found = Host()
+    yield found
+    found.close(10)
+
+
+def _job(origin: Origin, owner: Owner, name: str = "a") -> DownloadJob:
+    return repository.create(Order((f"{origin.url}/file/{name}",), threads=1), owner)
+
+
+def _left(job: DownloadJob) -> tuple[str, str]:
+    """Return how a job has ended, once it has."""
+
+    def ended() -> bool:
+        job.refresh_from_db()
+        return job.state not in {"queued", "running"}
+
+    until(ended, "the job to end", 30)
+    return job.state, job.error
+
+
+def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the database break off after a job was written as running, once."""
+    stock = repository.unfinished
+    broken: list[bool] = []
+
+    def unfinished(*args: Any, **kwargs: Any) -> Any:
+        if not broken:
+            broken.append(True)
+            raise OperationalError("server closed the connection unexpectedly")
+        return stock(*args, **kwargs)
+
+    monkeypatch.setattr(repository, "unfinished", unfinished)
+
+
+def test_a_job_that_runs_in_the_database_alone_is_gone_on_with(
+    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break_once(monkeypatch)
+    job = _job(origin, host.owner)
+    host.wake()
+    assert _left(job) == ("succeeded", "")
+    assert job.adoptions == 1  # by whoever was first; here, it was us again
+
+
+def test_a_job_that_runs_in_the_database_alone_can_be_cancelled(host: Host, origin: Origin) -> None:
+    job = _job(origin, host.owner)
+    DownloadJob.objects.update(state="running", token=1, cancel_asked=True)
+    host.wake()
+    assert _left(job)[0] == "cancelled"
+
+
+def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
+    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = _job(origin, host.owner)
+    fence_of(bad)
+    assert repository.ask_cancel(bad.id)
+    with monkeypatch.context() as patched:
+        refuse_fences(patched, bad.id.hex[:12])
+        good = _job(origin, host.owner, "b")
+        host.wake()
+        assert _left(good) == ("succeeded", "")
+        bad.refresh_from_db()
+        assert bad.state == "queued"
+    host.wake()
+    assert _left(bad)[0] == "cancelled"  # as soon as its directory can be written
+
+
+@pytest.mark.parametrize("content", [b"\0\0\0\0 10 5 -\n", b"\xff\xfe\n1 2 3", b"x 1 2 -\n"])
+def test_a_journal_that_a_power_cut_has_spoilt_hinders_nobody(
+    host: Host, origin: Origin, content: bytes
+) -> None:
+    job = _job(origin, Owner(host.owner.token, os.getpid()))
+    DownloadJob.objects.update(token=1)
+    job.refresh_from_db()
+    (fence_of(job).path / "1.journal").write_bytes(content)
+    host.wake()
+    assert _left(job) == ("succeeded", "")
+
+
+def test_a_terminal_s_job_is_cancelled_beside_the_coordinator_however_late_its_disk_answers(
+    host: Host, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Owner(uuid.uuid4(), 1)
+    gone = listing_rows.create("list.txt", "f" * 64, tmp_path / "to", 1, terminal)
+    assert repository.start(gone, terminal, None, stream=True) is not None
+    assert repository.ask_cancel(gone.id)
+    DownloadJob.objects.update(owner=None)  # so that nobody has to watch it for seconds
+    asked, answers, stock = threading.Event(), threading.Event(), termination.end
+
+    def end(job: DownloadJob, owner: Owner, error: str) -> None:
+        asked.set()
+        assert answers.wait(30)
+        stock(job, owner, error)
+
+    monkeypatch.setattr(termination, "end", end)
+    host.wake()
+    try:
+        assert asked.wait(30)
+        good = _job(origin, host.owner)
+        host.wake()
+        assert _left(good) == ("succeeded", "")
+    finally:
+        answers.set()
+    assert _left(gone)[0] == "cancelled"
+    settler = "downloads-settler"
+    until(lambda: settler not in {it.name for it in threading.enumerate()}, "its thread to end", 30)
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise ValueError("nobody has thought of it")
+
+
+@pytest.mark.parametrize("owner", [Run, Feeder])
+def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
+    owner: type, host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "start", _fail)
+    if owner is Feeder:
+        monkeypatch.setattr("cacheapp.downloads.runners.starter.is_listed", lambda _job: True)
+        bucket = type("Open", (), {"origin": origin.url, "trusted": frozenset(), "sign": None})()
+        monkeypatch.setattr(
+            "cacheapp.downloads.runners.bucket_opener.Openings.take", lambda *_: bucket
+        )
+    job = _job(origin, host.owner)
+    host.wake()
+    error = "could not be started: internal error: ValueError"
+    assert _left(job) == ("failed", error)
+    assert ownership.unfinished() == []
+
+
+def test_a_run_that_cannot_be_made_ends_its_job(
+    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cacheapp.downloads.engine.run.connections.client", _fail)
+    job = _job(origin, host.owner)
+    host.wake()
+    assert _left(job)[1] == "could not be started: internal error: ValueError"
+
+
+def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
+    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(origin, host.owner)
+    taker = Owner(uuid.uuid4(), 4711)
+    lost = threading.Event()
+    places: list[Path] = []
+
+    def lose(run: Run) -> None:
+        places.append(run.plan.directory / f".{job.id.hex[:12]}.{run.plan.token}")
+        places[0].mkdir(parents=True)
+        assert ownership.adopt(DownloadJob.objects.get(id=job.id), taker)
+        lost.set()
+        raise OSError("the disk says no")
+
+    monkeypatch.setattr(Run, "start", lose)
+    host.wake()
+    assert lost.wait(30)
+    until(lambda: job.id not in host._runs, "the run to be over", 30)  # noqa: SLF001
+    assert places[0].is_dir()

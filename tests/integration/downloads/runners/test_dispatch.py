@@ -1,0 +1,115 @@
+"""Handing jobs to a Celery whose broker cannot be reached; the rest is shown with real workers."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import celery
+import pytest
+from django.core.checks import run_checks
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cacheapp import tasks
+from cacheapp.downloads import begin
+from cacheapp.downloads.jobs import ownership, repository
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.runners.celery_task import ANOTHER
+from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.downloads.sources.request import Order
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+URL = "https://files.example.com/a"
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    settings.ALLOWED_HOSTS = ["localhost"]
+    settings.SECURE_SSL_REDIRECT = False
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DEMO": True,
+        "DOWNLOAD_ROOT": tmp_path / "downloads",
+        "DOWNLOAD_ORIGINS": ["https://files.example.com"],
+        "DOWNLOAD_RUNNER": "celery",
+    }
+    with celery.Celery(broker="redis://127.0.0.1:1/0", set_as_current=True):
+        yield
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(HTTP_HOST="localhost:8000", REMOTE_ADDR="127.0.0.1")
+
+
+def test_without_a_broker_nothing_is_started(client: Client) -> None:
+    body = json.dumps({"urls": [URL]})
+    key = {"Idempotency-Key": "k"}
+    for _ in range(2):  # the key stays free
+        answer = client.post("/api/downloads", body, "application/json", headers=key)
+        assert answer.status_code == 503
+        assert "Celery's broker does not take the job" in answer.json()["error"]
+        assert answer.json()["error"].endswith("nothing was started")
+        assert DownloadJob.objects.count() == 0
+
+
+def test_a_job_whose_task_came_all_the_same_stays(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker took it and did not say so; the task adopts it before it is removed."""
+
+    def send(_name: str, args: list[str], **_options: object) -> None:
+        job = DownloadJob.objects.get(id=args[0])
+        assert ownership.adopt(job, Owner(uuid.uuid4(), 1))
+        raise OSError("no answer")
+
+    monkeypatch.setattr(celery.current_app, "send_task", send)
+    answer = client.post("/api/downloads", json.dumps({"urls": [URL]}), "application/json")
+    assert answer.status_code == 202
+    assert DownloadJob.objects.get().owner_pid == 1
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_task_that_finds_the_job_anothers_comes_again(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message may be the only one that is left: the owner's was acknowledged with it."""
+    outcomes = iter([ANOTHER] * looks + ["succeeded"])
+    monkeypatch.setattr(tasks, "serve", lambda *_args: next(outcomes))
+    tasks.run_download.apply([str(uuid.uuid4())])
+    assert list(outcomes) == []
+
+
+def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Client) -> None:
+    job = repository.create(Order((URL,), threads=1), None)
+    DownloadJob.objects.update(state="paused")
+    for _ in range(2):
+        answer = client.post(f"/api/downloads/{job.id}/resume", content_type="application/json")
+        assert answer.status_code == 503
+        assert answer.json()["error"].endswith("ask again")
+    job.refresh_from_db()
+    assert (job.state, job.owner) == ("queued", None)
+
+
+def test_a_job_that_waits_in_a_queue_is_cancelled_at_once(client: Client) -> None:
+    job = repository.create(Order((URL,), threads=1), None)
+    answer = client.post(f"/api/downloads/{job.id}/cancel", content_type="application/json")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert job.files.get().state == "cancelled"
+    assert existing_host() is None
+
+
+def test_web_workers_run_no_job() -> None:
+    begin()
+    assert existing_host() is None
+
+
+def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [found for found in run_checks() if found.id == "cacheapp.E006"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    (found,) = [found for found in run_checks() if found.id == "cacheapp.E006"]
+    assert found.hint == "pip install cacheapp[celery]"

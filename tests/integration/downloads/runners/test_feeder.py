@@ -1,0 +1,107 @@
+"""How files reach a run while the database goes away: none is missed, and none comes twice."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError
+from django.db.models import QuerySet
+
+from cacheapp.downloads.engine.run import Run
+from cacheapp.downloads.engine.thread_pool import Pool
+from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.jobs import listing_rows, repository
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.plan import Item
+from cacheapp.downloads.runners import feeder
+from cacheapp.downloads.runners.feeder import Feeder
+from cacheapp.downloads.sources.base import Urls
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ME = Owner(uuid.uuid4(), 1111)
+
+
+def _source(files: int) -> Urls:
+    """Return files that all want the same name."""
+    return Urls([f"https://files.example.com/{number}/same" for number in range(files)])
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> DownloadJob:
+    return listing_rows.create("urls", "f" * 64, tmp_path / "to", 2, ME)
+
+
+@pytest.fixture
+def run(job: DownloadJob) -> Iterator[Run]:
+    plan = repository.start(job, ME, None, stream=True)
+    assert plan is not None
+    found = Run(plan, Limits(max_bytes=2**20), lambda: None, Pool(2))
+    yield found
+    found.stop("the test is over")
+    found.join(30)
+    found.clean()
+
+
+@pytest.fixture(autouse=True)
+def _small_lots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder, "LOT", 2)
+    monkeypatch.setattr(feeder, "_LOCKED_S", 0.01)
+
+
+def _losing(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same, of which every other answer is lost after it was done."""
+    lost = itertools.cycle([OperationalError("it went away"), None, InterfaceError("gone"), None])
+
+    def losing(*args: Any, **kwargs: Any) -> Any:
+        answer = ask(*args, **kwargs)
+        if (error := next(lost)) is not None:
+            raise error
+        return answer
+
+    return losing
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "files"),
+    [
+        (listing_rows, "add", 5),
+        (listing_rows, "listed_all", 5),
+        (repository, "unfinished", 5),
+        (QuerySet, "exists", 1),  # asked once, at the end: of several, for their names too
+    ],
+)
+def test_what_the_database_did_not_answer_is_asked_again(
+    place: Any, name: str, files: int, job: DownloadJob, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[Item] = []
+    monkeypatch.setattr(run, "feed", fed.extend)
+    monkeypatch.setattr(place, name, _losing(getattr(place, name)))
+    feeder = Feeder(job, ME, run, _source(files))
+    feeder.start()
+    feeder.join(30)
+    monkeypatch.undo()
+    job.refresh_from_db()
+    assert (run.stopped, job.listed_all, job.files_total) == (None, True, files)
+    names = ["same", *(f"same-{number}" for number in range(2, files + 1))]
+    assert list(job.files.order_by("position").values_list("name", flat=True)) == names
+    assert [item.name for item in fed] == names
+    assert {item.row for item in fed} == set(job.files.values_list("pk", flat=True))
+
+
+def test_a_run_that_was_stopped_does_not_wait_for_the_database(
+    job: DownloadJob, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_args: Any) -> None:
+        raise OperationalError("it is away")
+
+    monkeypatch.setattr(listing_rows, "add", away)
+    run.stop("enough", keep=True)
+    feeder = Feeder(job, ME, run, _source(5))
+    feeder.start()
+    feeder.join(30)
+    assert (run.stopped, job.files.count()) == ("enough", 0)

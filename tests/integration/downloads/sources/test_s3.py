@@ -1,0 +1,261 @@
+"""A prefix of a real S3 API (moto's server): listing, signing, sub-paths, hostile keys."""
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from botocore.session import Session
+from django.core.management import CommandError, call_command
+from moto.moto_server.werkzeug_app import create_backend_app
+from moto.s3.models import s3_backends
+from pytest_django.fixtures import Settings
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.runners.bucket_opener import Limited, Openings
+from cacheapp.downloads.sources.base import Entry, SourceRefused
+from cacheapp.downloads.sources.s3 import Bucket
+from cacheapp.processes.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OBJECTS = 2000
+HOSTILE = ["pre/../../evil", "pre/a//b", "pre/x\\y", "pre/./z"]
+
+
+Asked = list[tuple[str, str, dict[str, str]]]
+
+
+class Handler(WSGIRequestHandler):
+    """Keeps connections open, and notes what it is asked: method, path, headers."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body go in two writes
+    asked: ClassVar[Asked] = []  # appending is atomic
+
+    def make_environ(self) -> Any:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.asked.append((self.command, self.path, headers))
+        if "continuation-token" in self.path:
+            until(lambda: any("list-type" not in path for _, path, _ in self.asked), "a file", 30)
+        return super().make_environ()
+
+    def run_wsgi(self) -> None:
+        """Answer in one go: werkzeug closes each connection, and listens for 10 ms before it does."""
+        if self.command != "GET":
+            super().run_wsgi()
+            return
+        told: list[Any] = []
+
+        def start_response(status: str, headers: Any, *_: object) -> Callable[[bytes], object]:
+            told[:] = [int(status.partition(" ")[0]), headers]
+            return self.wfile.write
+
+        body = b"".join(self.server.app(self.make_environ(), start_response))
+        status, headers = told
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, *_: Any) -> None:
+        """Say nothing: a line a request is too much."""
+
+
+class Store:
+    """A moto server with buckets, and what it was asked."""
+
+    def __init__(self) -> None:
+        # Past moto's dispatcher, which looks for its services on disk for every request.
+        self._server = make_server(
+            "127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=Handler
+        )
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.client = Session().create_client("s3", "us-east-1", endpoint_url=self.endpoint)
+        self.client.create_bucket(Bucket="files")
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object past HTTP: thousands of requests would take longer than what is tested."""
+        s3_backends["123456789012"]["aws"].put_object("files", key, body)
+
+    def spoil(self, key: str) -> None:
+        """Change one bit of what is stored, as a disk may; the sums and the ETag stay."""
+        found = s3_backends["123456789012"]["aws"].get_object("files", key)
+        assert found is not None
+        value = found.value
+        found.value = bytes([value[0] ^ 1]) + value[1:]  # type: ignore[misc]
+
+    def stop(self) -> None:
+        self.client.close()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        found = Store()
+        yield found
+        found.stop()
+
+
+def _body(number: int) -> bytes:
+    return hashlib.shake_256(b"%d" % number).digest(100 + number % 50)
+
+
+def _path(number: int) -> str:
+    return f"{number % 7}/{number % 11}/file {number}+é.bin"
+
+
+def test_a_prefix_of_2000_objects_in_folders_arrives_with_every_digest_right(
+    store: Store, tmp_path: Path
+) -> None:
+    for number in range(OBJECTS):
+        store.put(f"many/{_path(number)}", _body(number))
+    store.put("many/folder/", b"")
+    store.put("manyother", b"not below the prefix")
+    Handler.asked.clear()
+    call_command(
+        *("download", "s3://files/many/", "--to", str(tmp_path / "to")),
+        *("--endpoint", store.endpoint, "--threads", "16", "--json"),
+    )
+    found = {
+        str(path.relative_to(tmp_path / "to")): path.read_bytes()
+        for path in (tmp_path / "to").rglob("*")
+        if path.is_file()
+    }
+    assert found == {_path(number): _body(number) for number in range(OBJECTS)}
+    digests = dict(DownloadFile.objects.values_list("name", "sha256"))
+    assert digests == {
+        _path(number): hashlib.sha256(_body(number)).hexdigest() for number in range(OBJECTS)
+    }
+    asked = list(Handler.asked)
+    methods = [method for method, _, _ in asked]
+    assert set(methods) == {"GET"}  # no HEAD
+    # The second page was given out only after a file of the first had been asked for.
+    listings = [path for _, path, _ in asked if "list-type=2" in path]
+    assert len(listings) == 3  # 2,001 keys, a thousand to a page
+    gets = [headers for _, path, headers in asked if "list-type=2" not in path]
+    assert len(gets) == OBJECTS
+    assert all(headers["if-match"].startswith('"') for headers in gets)
+    assert all("AWS4-HMAC-SHA256" in headers["authorization"] for headers in gets)
+
+
+def test_a_hostile_key_is_one_failed_file(store: Store, tmp_path: Path) -> None:
+    for key in [*HOSTILE, "pre/good", "pre/Good"]:
+        store.put(key, key.encode())
+    target = tmp_path / "a" / "b" / "c"
+    with pytest.raises(CommandError, match="4 of 6 files failed") as caught:
+        call_command(
+            *("download", "s3://files/pre/", "--to", str(target)),
+            *("--endpoint", store.endpoint, "--json"),
+        )
+    assert caught.value.returncode == 1
+    assert sorted(path.name for path in target.iterdir()) == ["Good", "good-2"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
+        *sorted(target.iterdir(), key=lambda path: path.name == "good-2"),
+    ] or len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+    errors = DownloadFile.objects.filter(state="failed").values_list("error", flat=True)
+    assert len(errors) == 4
+    assert all(error.startswith("the key has") for error in errors)
+
+
+def test_a_listing_is_gone_on_from_its_mark(store: Store) -> None:
+    for name in "abc":
+        store.put(f"marks/{name}", b"x")
+    bucket = Bucket("s3://files/marks/", endpoint=store.endpoint)
+    entries = [entry for entry in bucket.entries("marks/a") if isinstance(entry, Entry)]
+    assert [entry.mark for entry in entries] == ["marks/b", "marks/c"]
+    assert (entries[0].size, entries[0].name) == (1, "b")
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
+    store: Store, tmp_path: Path
+) -> None:
+    store.put("moving/a", b"first")
+    bucket = Bucket("s3://files/moving/", endpoint=store.endpoint)
+    (entry,) = bucket.entries()
+    assert isinstance(entry, Entry)
+    store.put("moving/a", b"second, and longer")
+    call_command(
+        *("download", "s3://files/moving/", "--to", str(tmp_path), "--endpoint", store.endpoint),
+        "--json",
+    )
+    assert (tmp_path / "a").read_bytes() == b"second, and longer"
+
+
+def test_the_sums_that_s3_has_of_objects_are_asked_for_and_checked(
+    store: Store, tmp_path: Path
+) -> None:
+    algorithms = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+    for name in algorithms:
+        store.client.put_object(
+            Bucket="files", Key=f"sums/{name}", Body=_body(1), ChecksumAlgorithm=name
+        )
+    words = ("download", "s3://files/sums/", "--endpoint", store.endpoint, "--json")
+    call_command(*words, "--to", str(tmp_path / "right"))
+    for name in algorithms:
+        assert (tmp_path / "right" / name).read_bytes() == _body(1)
+        store.spoil(f"sums/{name}")
+    with pytest.raises(CommandError, match="5 of 5 files failed"):
+        call_command(*words, "--to", str(tmp_path / "wrong"))
+    errors = dict(DownloadFile.objects.filter(state="failed").values_list("name", "error"))
+    for name in algorithms:
+        assert errors[name].startswith(f"its {name.lower()} is ")
+        assert f"x-amz-checksum-{name.lower()} says " in errors[name]
+    assert list((tmp_path / "wrong").iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match="NoSuchBucket"):
+        call_command(
+            *("download", "s3://nowhere/x", "--to", str(tmp_path)),
+            *("--endpoint", store.endpoint, "--json"),
+        )
+    assert DownloadJob.objects.get().state == "failed"
+
+
+def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neither region nor endpoint: both are botocore's to find, here in the environment.
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.endpoint)
+    buckets = {"s3://files/": {"anonymous": True}, "s3://nowhere/": {}}
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_BUCKETS": buckets}
+    opened = threading.Event()
+    openings = Openings(opened.set)
+
+    def take(source: str) -> Limited | None:
+        opened.clear()
+        job = DownloadJob(id=uuid.uuid4(), source=source, files_total=0)
+        assert openings.take(job) is None
+        assert opened.wait(60)
+        return openings.take(job)
+
+    found = take("s3://files/unplaced/")
+    assert found is not None
+    assert found.origin == store.endpoint
+    with pytest.raises(SourceRefused, match=r"finding s3://nowhere: .*NoSuchBucket"):
+        take("s3://nowhere/")
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///x", "https://files/x", "s3://UPPER_CASE!/x", "s3://files/x?y#z"]
+)
+def test_what_is_no_bucket_is_refused(text: str) -> None:
+    with pytest.raises(SourceRefused):
+        Bucket(text, endpoint="http://127.0.0.1:1")

@@ -1,0 +1,241 @@
+"""`manage.py download`: what it fetches, what it says, and how it goes on after Ctrl-C and a kill."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from cacheapp.downloads.jobs import rows
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.processes.waiting import until
+from tests.objects import Thing, Version
+from tests.origin import Origin, body
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WHOLE = body({"bytes": "3000000"})
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    with Origin() as server:
+        yield server
+
+
+Download = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def download(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Download:
+    """Return a function that runs the command here, and returns what it prints with --json."""
+
+    def run(*args: str, fails: str | None = None) -> dict[str, Any]:
+        words = [
+            "download",
+            *args,
+            "--to",
+            str(tmp_path / "to"),
+            "--allow",
+            "127.0.0.0/8",
+            "--json",
+        ]
+        if fails is None:
+            call_command(*words)
+        else:
+            with pytest.raises(CommandError, match=fails) as caught:
+                call_command(*words)
+            assert caught.value.returncode == 1
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return run
+
+
+def test_a_manifest_is_fetched_with_its_sums_and_names(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    digests = [hashlib.sha256(body({"n": str(n)})).hexdigest() for n in range(3)]
+    (tmp_path / "list").write_text(
+        "# three files\n"
+        + "".join(f"{origin.url}/file/{n}?n={n} {digests[n]} sub/{n}.bin\n" for n in range(3))
+        + f"{origin.url}/file/bad {digests[1]}\n"
+    )
+    found = download(str(tmp_path / "list"), fails="1 of 4 files failed")
+    assert (found["state"], found["files_total"], found["files_done"]) == ("failed", 4, 3)
+    assert found["bytes_done"] == 3000
+    (error,) = found["errors"]
+    assert error["error"].endswith(f"the order says {digests[1]}; tried 2 times")
+    for n in range(3):
+        assert (tmp_path / "to" / "sub" / f"{n}.bin").read_bytes() == body({"n": str(n)})
+    assert not list((tmp_path / "to").glob(".*"))
+
+
+def test_the_same_command_tries_again_what_failed_and_nothing_else(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    origin.things["late"] = Thing([Version(b"there", '"v"')], refusals=["404 Not Found"])
+    urls = [f"{origin.url}/file/a", f"{origin.url}/thing/late"]
+    first = download(*urls, fails="1 of 2 files failed")
+    assert first["errors"][0]["error"] == "answered 404 Not Found"
+    before = len(origin.asked)
+    second = download(*urls)
+    assert (second["id"], second["state"], second["files_done"]) == (first["id"], "succeeded", 2)
+    assert [path for _, path in origin.asked[before:]] == ["/thing/late"]
+    assert (tmp_path / "to" / "late").read_bytes() == b"there"
+
+
+def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    url = f"{origin.url}/file/a"
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "a").write_text("mine")
+    found = download(url, fails="1 of 1 files failed")
+    assert found["errors"][0]["error"] == "a exists already and was left as it is"
+    assert download(url, "--existing", "skip")["state"] == "succeeded"
+    assert (tmp_path / "to" / "a").read_text() == "mine"
+    assert download(url, "--existing", "replace")["state"] == "succeeded"
+    assert (tmp_path / "to" / "a").read_bytes() == body({})
+
+
+def test_a_file_that_would_be_a_folder_of_another_is_one_failed_file(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    names = ["a/b", "A", "a/c", "d"]
+    lines = [f"{origin.url}/file/{n}?n={n} {name}" for n, name in enumerate(names)]
+    (tmp_path / "list").write_text("\n".join(lines))
+    for _ in range(2):  # also as the same command tries again what failed
+        found = download(str(tmp_path / "list"), fails="1 of 4 files failed")
+        assert [it["error"] for it in found["errors"]] == [
+            "its name 'A' is a folder of another file"
+        ]
+        whole = [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
+        assert {str(path.relative_to(tmp_path / "to")) for path in whole} == {"a/b", "a/c", "d"}
+
+
+def test_without_digests_none_is_made(origin: Origin, download: Download) -> None:
+    download(f"{origin.url}/file/a", "--no-digest")
+    assert DownloadJob.objects.get().files.get().sha256 == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["ftp://a/b"], "scheme is 'ftp'"),
+        (["nowhere.txt"], "No such file or directory"),
+        (["http://a/", "--threads", "0"], "--threads: expected 1 to 200"),
+        (["http://a/", "--allow", "everything"], "does not appear to be an IPv4 or IPv6 network"),
+        (["s3://a/b", "s3://a/c"], "one s3://bucket/prefix at a time"),
+        (["s3://a/b", "--endpoint", "nonsense"], "Invalid endpoint"),
+        (["http://a/", "--to", "/dev/null/x"], "/dev/null/x: Not a directory"),
+    ],
+)
+def test_what_cannot_be_started_is_said_and_exits_with_2(args: list[str], message: str) -> None:
+    with pytest.raises(CommandError, match=message) as caught:
+        call_command("download", *args)
+    assert caught.value.returncode == 2
+
+
+def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path: Path) -> None:
+    words = ["download", f"{origin.url}/file/a", "--to", str(tmp_path)]
+    with pytest.raises(CommandError):  # refused for its address: the job is there
+        call_command(*words)
+    job = DownloadJob.objects.get()
+    DownloadJob.objects.update(state="running", heartbeat_at=rows.now())
+    refused = threading.Event()
+
+    def beat() -> None:
+        while not refused.wait(0.2):
+            DownloadJob.objects.update(heartbeat_at=rows.now())
+        connection.close()  # this thread's
+
+    owner = threading.Thread(target=beat)
+    owner.start()
+    try:
+        with pytest.raises(CommandError, match=f"process {job.owner_pid} is at it") as caught:
+            call_command(*words)
+    finally:
+        refused.set()
+        owner.join()
+    assert caught.value.returncode == 2
+
+
+class Site:
+    """A project of its own, whose command runs in processes that can be stopped."""
+
+    def __init__(self, data: Path, target: Path) -> None:
+        self.target = target
+        self.env = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DATA_DIR": str(data),
+            "DEBUG": "1",
+            "DOWNLOAD_NETWORKS": "127.0.0.0/8",
+        }
+        self.manage("migrate", "--verbosity", "0").communicate(timeout=60)
+
+    def manage(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def download(self, *words: str) -> subprocess.Popen[str]:
+        return self.manage("download", *words, "--to", str(self.target), "--json")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "data", tmp_path / "to")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"]
+)
+def test_the_same_command_goes_on_after(
+    number: signal.Signals, status: int, site: Site, origin: Origin
+) -> None:
+    half = 1_500_000
+    name = f"big-{number.name}"
+    # The first request hangs half-way, as if the network had stopped; the next one is answered.
+    origin.things[name] = Thing([Version(WHOLE, '"v1"')], cuts=[half], hang=True)
+    words = [f"{origin.url}/file/{n}?n={n}" for n in range(5)] + [f"{origin.url}/thing/{name}"]
+    first = site.download(*words)
+
+    def half_there() -> bool:
+        sizes = [path.stat().st_size for path in site.target.glob(".*/*.part")]
+        whole = list(site.target.glob("[0-9]"))
+        return len(whole) == 5 and any(size >= half - 2**18 for size in sizes)
+
+    until(half_there, "five files, and half of the sixth", 30)
+    first.send_signal(number)
+    _, complaint = first.communicate(timeout=30)
+    assert first.returncode == status
+    if number is signal.SIGINT:
+        assert "stopped by SIGINT; the same command goes on from here" in complaint
+    before = len(origin.asked)
+    second = site.download(*words)
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, out
+    found = json.loads(out)
+    assert (found["state"], found["files_done"], found["files_failed"]) == ("succeeded", 6, 0)
+    assert [path for _, path in origin.asked[before:]] == [f"/thing/{name}"]
+    asked = origin.things[name].asked[-1]
+    assert int(asked["range"].removeprefix("bytes=").removesuffix("-")) >= half - 2**18
+    assert (site.target / name).read_bytes() == WHOLE
+    assert sorted(path.name for path in site.target.iterdir()) == [*"01234", name]

@@ -1,0 +1,245 @@
+"""Who may see the pages, what they say to whom, and what they never say."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.cache import caches
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cacheapp.conf import conf
+from cacheapp.demo import worker_agent
+from cacheapp.demo.namespace import DemoCache
+from cacheapp.demo.overview import VALUE_KEY
+from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.lab.kept import replace
+from cacheapp.processes import turn
+from cacheapp.views.pages import CONTENT_SECURITY_POLICY
+from cacheapp.views.pages_check import DRAWING_POLICY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PAGES = {
+    "/": "use_demo",
+    "/downloads/": "view_downloadjob",
+    "/stats/": "view_stats",
+    "/lab/": "run_lab",
+    "/check/": "run_check",
+}
+HTML = {"Accept": "text/html"}
+PASSWORD = "a-long-enough-one"  # noqa: S105 (of nobody)
+
+
+@pytest.fixture(autouse=True)
+def _served(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    """Static files as with DEBUG: nothing was collected. The socket goes with the test."""
+    settings.STATIC_ROOT = str(tmp_path)
+    settings.SECURE_SSL_REDIRECT = False
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    yield
+    worker_agent.leave()
+
+
+@pytest.fixture
+def demo(settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": True}
+
+
+@pytest.fixture
+def visitor() -> Client:
+    """A browser on this machine, which needs its CSRF tokens."""
+    return Client(enforce_csrf_checks=True, headers={"Host": "localhost", **HTML})
+
+
+@pytest.fixture
+def user() -> User:
+    return User.objects.create_user("ada", password=PASSWORD)
+
+
+def _get(client: Client, path: str) -> Any:
+    return client.get(path, SERVER_PROTOCOL="HTTP/1.1")
+
+
+def _post(client: Client, path: str, data: dict[str, str]) -> Any:
+    return client.post(path, data, SERVER_PROTOCOL="HTTP/1.1")
+
+
+def _token(response: Any) -> str:
+    return str(response.context["csrf_token"])
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_with_the_demo_on_this_machine_needs_no_login(
+    demo: None, visitor: Client, path: str
+) -> None:
+    response = _get(visitor, path)
+    assert response.status_code == 200
+    assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert response["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_without_the_demo_whoever_is_not_known_is_led_to_the_login(
+    visitor: Client, path: str
+) -> None:
+    response = _get(visitor, path)
+    assert response.status_code == 302
+    assert response["Location"] == f"/login/?next={path}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_user_without_the_permission_is_told_which_one(
+    visitor: Client, user: User, path: str
+) -> None:
+    visitor.force_login(user)
+    response = _get(visitor, path)
+    assert response.status_code == 403
+    assert f"cacheapp.{PAGES[path]}" in response.content.decode()
+    assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_user_with_the_permission_sees_the_page(visitor: Client, user: User, path: str) -> None:
+    user.user_permissions.add(Permission.objects.get(codename=PAGES[path]))
+    visitor.force_login(user)
+    response = _get(visitor, path)
+    assert response.status_code == 200
+    assert "Sign out ada" in response.content.decode()
+
+
+def test_the_login_leads_back_and_goes_nowhere_else(visitor: Client, user: User) -> None:
+    form = _get(visitor, "/login/?next=/stats/")
+    assert form["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    given = {"username": "ada", "password": PASSWORD}
+    token = _token(form)
+    answer = _post(
+        visitor, "/login/", {**given, "next": "//evil.example/", "csrfmiddlewaretoken": token}
+    )
+    assert answer["Location"] == "/"
+
+
+def test_curl_gets_the_index_of_the_api(demo: None) -> None:
+    curl = Client(headers={"Host": "localhost", "Accept": "*/*"})
+    response = _get(curl, "/")
+    assert response["Content-Type"] == "application/json"
+    assert "GET /api/" in response.json()["endpoints"]
+    assert "Accept" in response["Vary"]
+
+
+def test_a_button_without_its_token_is_refused(demo: None, visitor: Client) -> None:
+    response = _post(visitor, "/", {"do": "write"})
+    assert response.status_code == 403
+    assert "CSRF" in response.content.decode()
+
+
+def test_a_button_with_its_token_works_and_leads_back(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/"))
+    response = _post(visitor, "/", {"do": "write", "csrfmiddlewaretoken": token})
+    assert (response.status_code, response["Location"]) == (302, "/")
+
+
+def test_a_button_that_there_is_none_is_named(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/"))
+    response = _post(visitor, "/", {"do": "explode", "csrfmiddlewaretoken": token})
+    assert response.status_code == 400
+    assert "expected one of write, increment, clear" in response.content.decode()
+
+
+def test_no_page_shows_a_key_that_is_not_the_demos_or_a_secret(
+    demo: None, visitor: Client, settings: Settings
+) -> None:
+    caches["lmdb"].set("session-of-ada", "her-private-value")
+    redis = {**settings.CACHES["redis"], "LOCATION": "redis://me:hunter2@127.0.0.1:1/0"}
+    settings.CACHES = {**settings.CACHES, "redis": redis}
+    for path in PAGES:
+        said = _get(visitor, path).content.decode()
+        assert "session-of-ada" not in said
+        assert "her-private-value" not in said
+        assert settings.SECRET_KEY not in said
+        assert "hunter2" not in said
+
+
+def test_clearing_leaves_the_applications_keys(demo: None, visitor: Client) -> None:
+    caches["lmdb"].set("mine", 1)
+    token = _token(_get(visitor, "/"))
+    _post(visitor, "/", {"do": "write", "csrfmiddlewaretoken": token})
+    _post(visitor, "/", {"do": "clear", "csrfmiddlewaretoken": token})
+    assert caches["lmdb"].get("mine") == 1
+    assert DemoCache("lmdb").get(VALUE_KEY) == (None, False)
+
+
+def test_a_download_that_there_is_none_is_not_found(demo: None, visitor: Client) -> None:
+    response = _get(visitor, "/downloads/00000000-0000-0000-0000-000000000000/")
+    assert response.status_code == 404
+    assert "no download has the id" in response.content.decode()
+    assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+
+
+def test_ordering_needs_more_than_looking(visitor: Client, user: User) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="view_downloadjob"))
+    visitor.force_login(user)
+    token = _token(_get(visitor, "/downloads/"))
+    form = {"urls": "http://a.example/x", "threads": "1", "csrfmiddlewaretoken": token}
+    response = _post(visitor, "/downloads/", form)
+    assert response.status_code == 403
+    assert "add_downloadjob" in response.content.decode()
+    assert existing_host() is None
+
+
+def test_what_is_wrong_with_an_order_is_listed_and_what_was_typed_stays(
+    demo: None, visitor: Client
+) -> None:
+    token = _token(_get(visitor, "/downloads/"))
+    form = {"urls": "http://a.example/x\nnonsense", "threads": "x<y", "csrfmiddlewaretoken": token}
+    response = _post(visitor, "/downloads/", form)
+    said = response.content.decode()
+    assert response.status_code == 422
+    assert len(response.context["problems"]) == 3
+    assert "x&lt;y" in said
+    assert "nonsense" in said
+    assert conf().download_root is not None
+
+
+def test_an_experiment_that_there_is_none_is_named(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/lab/"))
+    form = {"name": "../x", "csrfmiddlewaretoken": token}
+    response = _post(visitor, "/lab/start", form)
+    assert response.status_code == 400
+    assert "expected one of waiting" in response.content.decode()
+
+
+def test_a_check_of_nothing_says_what_is_missing(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/check/"))
+    form = {"alias": "nobody", "seconds": "9999", "csrfmiddlewaretoken": token}
+    said = _post(visitor, "/check/start", form).content.decode()
+    assert "no alias &#x27;nobody&#x27;" in said
+    assert "seconds: expected one of 0.5, 2, 5" in said
+
+
+def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/check/"))
+    form = {"alias": "lmdb", "seconds": "0.5", "csrfmiddlewaretoken": token}
+    descriptor = turn.take()
+    try:
+        response = _post(visitor, "/check/start", form)
+    finally:
+        os.close(descriptor)
+    assert response.status_code == 409
+    assert "only one experiment at a time runs on a host" in response.content.decode()
+
+
+def test_a_drawing_is_an_image_that_can_do_nothing(demo: None, visitor: Client) -> None:
+    kept = {"drawings": [{"alias": "a", "property": "p", "svg": "<svg/>", "text": ""}]}
+    replace("check-report.json", json.dumps(kept))
+    response = _get(visitor, "/check/drawing/0")
+    assert response["Content-Type"] == "image/svg+xml"
+    assert response["Content-Security-Policy"] == DRAWING_POLICY
+    assert _get(visitor, "/check/drawing/1").status_code == 404

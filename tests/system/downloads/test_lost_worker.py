@@ -1,0 +1,225 @@
+"""What becomes of a job whose worker ends: another goes on with it, from the bytes on disk."""
+
+import contextlib
+import itertools
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
+from tests.objects import Thing, Version
+from tests.origin import Origin, body
+from tests.system.conftest import QUICK_START, NewEnv
+from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
+
+SIZE, CUT = 1_500_000, 1_000_000
+READ = 2**18  # what one read returns at most: the part of a file that a kill may lose
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    with Origin() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
+    found = {**new_env(), "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
+    migrate(found)
+    return found
+
+
+@contextlib.contextmanager
+def _site(env: dict[str, str], origin: Origin) -> Iterator[Site]:
+    # Not the fixture of other tests: it takes a killed worker for a crash.
+    with GunicornServer("project.wsgi:application", ROOT, env) as server:
+        site = Site(server.start(), env, origin)
+        try:
+            yield site
+        finally:
+            site.workers.close()
+
+
+@pytest.fixture(scope="module")
+def site(env: dict[str, str], origin: Origin) -> Iterator[Site]:
+    """One site for all: what each test ends is replaced by Gunicorn."""
+    with _site(env, origin) as found:
+        yield found
+
+
+class Half:
+    """A job of 10 small files that are whole and 3 large ones that hang in the middle, once."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.things = {f"big{next(_numbers)}": body({"bytes": str(SIZE)}) for _ in range(3)}
+        for name, whole in self.things.items():
+            version = Version(whole, f'"{name}"')
+            site.origin.things[name] = Thing([version], cuts=[CUT], hang=True)
+        self.asked_before = len(site.origin.asked)
+        names = [f"/thing/{name}" for name in self.things]
+        self.job = site.order([*paths(10, 5000), *names], threads=13)
+        until(lambda: site.look(self.job)["files_done"] == 10, "10 files to be recorded", 30)
+        until(self._has_arrived, "what comes before the cuts", 30)
+
+    def _has_arrived(self) -> bool:
+        directory = self.site.downloads / self.job["id"]
+        sizes = [path.stat().st_size for path in directory.glob(".*/*.part")]
+        return len(sizes) == 3 and min(sizes) >= CUT - READ
+
+    @property
+    def owner(self) -> psutil.Process:
+        return psutil.Process(self.job["owner_pid"])
+
+    def assert_gone_on_with(self, site: Site) -> dict[str, Any]:
+        """Wait for its end; every file is whole, and nothing was fetched again without need."""
+        found = site.wait_for_state(self.job, "succeeded")
+        assert (found["files_done"], found["files_failed"], found["error"]) == (13, 0, "")
+        assert found["bytes_done"] == found["bytes_total"] == 10 * 5000 + 3 * SIZE
+        assert found["adoptions"] == 1
+        assert site.files(self.job) == {**expected(10, 5000), **self.things}
+        asked = [path for _, path in site.origin.asked[self.asked_before :]]
+        assert sorted(asked) == sorted(
+            [*paths(10, 5000), *2 * [f"/thing/{name}" for name in self.things]]
+        )
+        for name in self.things:
+            again = site.origin.things[name].asked[1]["range"]
+            assert int(again.removeprefix("bytes=").removesuffix("-")) >= CUT - READ
+        return found
+
+
+def test_another_worker_goes_on_with_the_job_of_one_that_was_killed(site: Site) -> None:
+    half = Half(site)
+    half.owner.kill()
+    found = half.assert_gone_on_with(site)
+    assert found["owner_pid"] != half.job["owner_pid"]
+    for answer in site.workers.each("GET", f"/api/downloads/{half.job['id']}").values():
+        assert answer.body["state"] == "succeeded"
+    until(lambda: "lost by process" in site.server.output(), "the log to say so")
+
+
+def test_a_locked_database_does_not_hold_up_a_worker_that_ends(
+    site: Site, env: dict[str, str]
+) -> None:
+    half = Half(site)
+    worker = half.owner
+    database = sqlite3.connect(Path(env["DATA_DIR"]) / "db.sqlite3", isolation_level=None)
+    with contextlib.closing(database):
+        database.execute("BEGIN IMMEDIATE")
+        worker.terminate()
+        worker.wait(18)  # it would wait 20 s for the lock
+        database.execute("ROLLBACK")
+    half.assert_gone_on_with(site)
+
+
+def test_a_reload_releases_jobs_and_another_worker_adopts_them_at_once(site: Site) -> None:
+    half = Half(site)
+    old = site.workers.find()
+    site.server.send(signal.SIGHUP)  # each old worker gets a SIGTERM
+    half.assert_gone_on_with(site)
+    # Not after a heartbeat that did not come: the worker said it itself.
+    printed = site.server.output()
+    assert f"job {half.job['id']}: released, 10 of 13 files whole" in printed
+    assert f"job {half.job['id']}: adopted; it was released" in printed
+    until(lambda: not set(old) & set(site.workers.find()), "the old workers to go", 30)
+    site.wait_for_state(site.order(paths(5, 100)), "succeeded")
+
+
+def test_a_job_that_is_to_be_cancelled_is_cancelled_though_its_worker_was_killed(
+    site: Site,
+) -> None:
+    half = Half(site)
+    half.owner.suspend()  # so that it does not hear of it
+    others = [pid for pid in site.workers.find() if pid != half.job["owner_pid"]]
+    answer = site.workers.ask(others[0], "DELETE", f"/api/downloads/{half.job['id']}")
+    assert answer.status == 202
+    half.owner.kill()
+    found = site.wait_for_state(half.job, "cancelled")
+    assert (found["files_done"], found["adoptions"]) == (10, 1)
+    until(lambda: site.files(half.job) == expected(10, 5000), "partial files to go")
+
+
+def test_jobs_go_on_by_themselves_when_all_workers_were_killed_and_start_again(
+    new_env: NewEnv, origin: Origin
+) -> None:
+    env = {**new_env(), **QUICK_START, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
+    migrate(env)
+    with _site(env, origin) as killed:
+        half = Half(killed)
+        master = psutil.Process(killed.server.pid)
+        family = [master, *master.children(recursive=True)]
+        for process in family:
+            process.suspend()  # or the master would replace the first before the last is dead
+        for process in family:
+            process.kill()
+        psutil.wait_procs(family, timeout=10)
+    with _site(env, origin) as again:
+        half.assert_gone_on_with(again)
+
+
+def test_jobs_go_on_by_themselves_after_a_stop_and_a_start(new_env: NewEnv, origin: Origin) -> None:
+    env = {
+        **new_env(),
+        **QUICK_START,
+        "DOWNLOAD_ORIGINS": origin.url,
+        "DOWNLOAD_HEARTBEAT_S": "600",
+    }
+    migrate(env)
+    with _site(env, origin) as stopped:
+        half = Half(stopped)
+        stopped.workers.close()
+        stopped.server.send(signal.SIGTERM)
+        assert stopped.server.process is not None
+        assert stopped.server.process.wait(30) == 0
+    with _site(env, origin) as again:
+        half.assert_gone_on_with(again)  # at once: nobody waits for a heartbeat
+
+
+def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: Site) -> None:
+    half = Half(site)
+    owner = half.owner
+    others = [pid for pid in site.workers.find() if pid != owner.pid]
+    owner.suspend()
+    try:
+
+        def done() -> dict[str, Any]:
+            answer = site.workers.ask(others[0], "GET", f"/api/downloads/{half.job['id']}")
+            return answer.body if answer.body["state"] == "succeeded" else {}
+
+        found = until(done, "another worker to do the rest", 60)
+        site.until_cleared(half.job)
+        directory = site.downloads / half.job["id"]
+        written = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    finally:
+        owner.resume()
+    assert half.assert_gone_on_with(site)["adoptions"] == 1
+    until(lambda: "lost, 10 whole" in site.server.output(), "the late owner to notice", 30)
+    assert site.look(half.job, owner.pid) == {**found, "pid": owner.pid}
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == written
+
+
+def test_an_unmigrated_database_is_said_once_by_each_worker_and_stops_none(
+    new_env: NewEnv, origin: Origin
+) -> None:
+    env = {
+        **new_env(),
+        **QUICK_START,
+        "DOWNLOAD_ORIGINS": origin.url,
+        "DOWNLOAD_HEARTBEAT_S": "0.3",
+    }
+    with _site(env, origin) as site:
+        said = "no look for jobs; was it migrated?"
+        until(lambda: site.server.output().count(said) == 4, "each worker to say it", 30)
+        for _ in range(20):
+            assert len(site.workers.find()) == 4
+        assert site.server.output().count(said) == 4
+        migrate(env)
+        until(lambda: site.server.output().count("the database answers") == 4, "them to see it", 30)
+        site.wait_for_state(site.order(paths(5, 100)), "succeeded")

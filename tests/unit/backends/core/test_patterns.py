@@ -1,0 +1,48 @@
+"""Redis-style globs; tests/integration/backends/redis/test_patterns.py asks Redis itself."""
+
+import pytest
+
+from cacheapp.backends.core.patterns import glob_to_regex
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("*", "", True),
+        ("*", "a\nb", True),
+        ("", "", True),
+        ("", "a", False),
+        ("a*c", "abc", True),
+        ("a*c", "ac", True),
+        ("a**c", "abbc", True),
+        ("a*c", "acd", False),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("?", "\n", True),
+        ("[ab]", "b", True),
+        ("[ab]", "c", False),
+        ("[a-c]", "b", True),
+        ("[c-a]", "b", True),
+        ("[^a-c]", "b", False),
+        ("[^a-c]", "d", True),
+        ("[^a]", "", False),
+        ("[]", "a", False),
+        ("[^]", "a", True),
+        ("[a", "a", True),
+        ("[", "a", False),
+        ("[a-", "-", True),
+        ("[a-]", "]", True),
+        (r"[\]]", "]", True),
+        (r"[\-]", "-", True),
+        ("[.]", "x", False),
+        (r"\*", "*", True),
+        (r"\*", "a", False),
+        (r"\[a]", "[a]", True),
+        ("\\", "\\", True),
+        ("a.c", "abc", False),
+        ("(a|b)+$", "(a|b)+$", True),
+        ("ä*", "äöü", True),
+    ],
+)
+def test_a_glob_matches_what_redis_says(pattern: str, text: str, matches: bool) -> None:  # noqa: FBT001
+    assert (glob_to_regex(pattern).fullmatch(text) is not None) is matches

@@ -1,0 +1,169 @@
+import logging
+import threading
+
+import pytest
+
+from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN, Breaker, State
+from cacheapp.errors import StoreUnavailable
+
+
+class Clock:
+    """A clock that only moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("Redis at nowhere", now_s=clock, jitter=lambda _low, high: high)
+
+
+def open_it(breaker: Breaker) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.failed("refused")
+
+
+def state(breaker: Breaker) -> State:
+    """Asked through a function, lest the type checker believes that it never changes."""
+    return breaker.state
+
+
+def test_a_few_failures_in_a_row_open_it(breaker: Breaker) -> None:
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed("refused")
+    assert state(breaker) is State.CLOSED
+    breaker.succeeded()
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed("refused")
+    assert state(breaker) is State.CLOSED
+    breaker.failed("refused")
+    assert state(breaker) is State.OPEN
+    assert not breaker.closed
+
+
+def test_while_open_callers_are_refused_with_the_reason(breaker: Breaker) -> None:
+    open_it(breaker)
+    with pytest.raises(StoreUnavailable, match=r"nowhere was not asked: 3 .* refused; .* 0\.05 s"):
+        breaker.admit()
+
+
+def test_after_the_pause_exactly_one_caller_probes(breaker: Breaker, clock: Clock) -> None:
+    open_it(breaker)
+    clock.now += 0.06
+    probes = []
+    barrier = threading.Barrier(8)
+
+    def call() -> None:
+        barrier.wait(10)
+        try:
+            probes.append(breaker.admit())
+        except StoreUnavailable:
+            probes.append(False)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(probes) == [False] * 7 + [True]
+    assert state(breaker) is State.HALF_OPEN
+
+
+def test_a_successful_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
+    open_it(breaker)
+    clock.now += 0.06
+    assert breaker.admit() is True
+    breaker.succeeded()
+    assert state(breaker) is State.CLOSED
+    assert breaker.admit() is False
+
+
+def test_failed_probes_come_at_growing_intervals_of_at_most_half_a_second(
+    breaker: Breaker, clock: Clock
+) -> None:
+    open_it(breaker)
+    pauses = []
+    for _ in range(8):
+        began = clock.now
+        while True:
+            try:
+                breaker.admit()
+            except StoreUnavailable:
+                clock.now += 0.01
+            else:
+                break
+        pauses.append(clock.now - began)
+        breaker.failed("refused")
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5], abs=0.011)
+
+
+def test_a_late_failure_from_before_does_not_delay_the_next_probe(
+    breaker: Breaker, clock: Clock
+) -> None:
+    open_it(breaker)
+    clock.now += 0.04
+    breaker.failed("timed out")
+    clock.now += 0.02
+    assert breaker.admit() is True
+
+
+def test_opening_and_closing_are_logged_and_told_once_each(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[bool] = []
+    breaker = Breaker("Redis at nowhere", lambda *, opened: told.append(opened), now_s=clock)
+    with caplog.at_level(logging.WARNING):
+        open_it(breaker)
+        for _ in range(3):
+            clock.now += 1
+            breaker.admit()
+            breaker.failed("refused")
+        clock.now += 1
+        breaker.admit()
+        breaker.succeeded()
+        breaker.succeeded()
+    assert [vars(record)["event"] for record in caplog.records] == [
+        "cache_breaker_opened",
+        "cache_breaker_closed",
+    ]
+    assert told == [True, False]
+
+
+def test_a_line_is_due_once_a_minute_and_says_how_many_were_withheld(clock: Clock) -> None:
+    quiet = Quiet(now_s=clock)
+    assert [quiet.due() for _ in range(4)] == [0, None, None, None]
+    clock.now += 59.9
+    assert quiet.due() is None
+    clock.now += 0.2
+    assert quiet.due() == 4
+    assert quiet.due() is None
+
+
+def test_a_call_from_a_signal_handler_inside_a_change_does_not_wait_for_itself(
+    clock: Clock,
+) -> None:
+    handlers: list[str] = []
+
+    def now_s() -> float:  # called under the lock, where a signal may arrive
+        if handlers:
+            handlers.pop()
+            probed.succeeded()
+        return clock()
+
+    probed = Breaker("Redis", now_s=now_s, jitter=lambda _low, high: high)
+    open_it(probed)
+    clock.now += 10
+    handlers.append("closes it")
+    assert probed.admit() is False
+    assert state(probed) is State.CLOSED

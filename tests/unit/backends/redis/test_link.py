@@ -1,0 +1,38 @@
+from typing import Any
+
+import pytest
+import redis
+
+from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN, Breaker
+from cacheapp.backends.redis.link import Kind, Link
+from cacheapp.errors import StoreUnavailable
+
+
+class DownPool:
+    """A pool of connections to a server that refuses them; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def get_connection(self) -> Any:
+        """Refuse."""
+        self.asked += 1
+        raise redis.ConnectionError("refused")
+
+
+def test_while_the_server_is_down_only_probes_reach_for_it() -> None:
+    now = [1000.0]
+    pool = DownPool()
+    breaker = Breaker("Redis at nowhere", now_s=lambda: now[0])
+    link = Link(pool, breaker, "Redis at nowhere")
+    with pytest.raises(StoreUnavailable, match=r"GET 'key' did not happen: .* refused"):
+        link.ask(b"GET", b"key", kind=Kind.READ)
+    assert pool.asked == FAILURES_TO_OPEN
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable, match="was not asked"):
+            link.ask(b"GET", b"key", kind=Kind.READ)
+    assert pool.asked == FAILURES_TO_OPEN
+    now[0] += 1
+    with pytest.raises(StoreUnavailable, match="failed a probe"):
+        link.ask(b"SET", b"key", b"value")
+    assert pool.asked == FAILURES_TO_OPEN + 1

@@ -1,0 +1,142 @@
+import random
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from cacheapp.consistency.counterexample import shrink
+from cacheapp.consistency.drawing import svg
+from cacheapp.consistency.history import ABSENT, Outcome, by_key
+from cacheapp.consistency.judge import judge
+from cacheapp.consistency.models import Key
+from cacheapp.consistency.search import Verdict, search
+from cacheapp.consistency.sessions import monotonic_reads, read_your_writes, stale_reads
+from cacheapp.consistency.timeline import draw, moments
+from tests.unit.consistency.histories import explained, op, random_history, run_history
+
+
+def test_of_a_long_history_two_operations_are_left() -> None:
+    history = run_history(random.Random(3), 300, processes=4)
+    last = max(one.return_ns or one.call_ns for one in history)
+    old = op("a", "set", last + 1, last + 2, -1_000, key="k0")
+    new = op("b", "set", last + 10, last + 20, -2_000, key="k0")
+    stale = op("c", "get", last + 30, last + 40, result=-1_000, key="k0")
+    found = judge([*history, old, new, stale]).counterexample
+    assert found is not None
+    assert found.operations == (new, stale)
+    assert found.origins == (old,)
+    assert found.omitted == len(by_key(history)["k0"]) + 1
+
+
+def test_two_equal_sums_are_shown_without_the_increments_before() -> None:
+    sums = [op("a", "incr", 10 * n, 10 * n + 5, 1, n) for n in range(1, 60)]
+    twice = op("b", "incr", 592, 596, 1, 59)
+    found = judge([op("a", "set", 0, 5, 0), *sums, twice]).counterexample
+    assert found is not None
+    assert found.operations == (sums[-1], twice)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_left_is_illegal_and_nothing_can_be_left_out(seed: int) -> None:
+    rng = random.Random(seed)
+    shrunk = 0
+    for _ in range(400):
+        own = by_key(random_history(rng, rng.randint(3, 6))).get("k", [])
+        if search(own, Key()).verdict is not Verdict.ILLEGAL:
+            continue
+        found = shrink(own, Key())
+        shrunk += 1
+        assert not explained(found.operations, evicts=False)
+        assert {one.call_ns for one in found.operations} <= {one.call_ns for one in own}
+        assert found.omitted == len(own) - len(found.operations)
+    assert shrunk > 50
+
+
+def test_a_write_that_could_explain_an_answer_is_never_left_out() -> None:
+    # Without the second set the first read would look like a resurrection.
+    history = [
+        op("a", "set", 0, 1, 1),
+        op("a", "delete", 2, 3, result=True),
+        op("b", "set", 4, 5, 1),
+        op("c", "get", 6, 7, result=1),
+        op("c", "get", 8, 9, result=ABSENT),
+    ]
+    found = shrink(history, Key())
+    assert [one.label for one in found.operations] == ["get -> 1", "get -> miss"]
+
+
+def test_a_legal_history_has_no_counterexample() -> None:
+    with pytest.raises(ValueError, match="expected an illegal one"):
+        shrink([op("a", "set", 0, 1, 1)], Key())
+
+
+# -- sessions ----------------------------------------------------------------------------------
+
+OLD = [op("a", "set", 0, 1, 1), op("a", "set", 2, 3, 2)]
+
+
+def test_a_process_that_reads_behind_its_own_write_is_found() -> None:
+    history = [*OLD, op("a", "get", 4, 5, result=1)]
+    broken = read_your_writes(history)
+    assert [(one.before, one.read) for one in broken] == [(OLD[1], history[2])]
+    assert read_your_writes([*OLD, op("b", "get", 4, 5, result=1)]) == []
+
+
+def test_a_process_whose_reads_go_back_is_found() -> None:
+    history = [*OLD, op("b", "get", 4, 5, result=2), op("b", "get", 6, 7, result=1)]
+    assert [one.read for one in monotonic_reads(history)] == [history[3]]
+    assert monotonic_reads([*OLD, op("b", "get", 4, 5, result=1)]) == []
+
+
+def test_a_replica_that_lags_keeps_the_weaker_promises() -> None:
+    lagging = [*OLD, op("b", "get", 4, 5, result=1), op("b", "get", 6, 7, result=2)]
+    assert judge(lagging).verdict is Verdict.ILLEGAL
+    assert read_your_writes(lagging) == monotonic_reads(lagging) == []
+    assert stale_reads(lagging) == (1, 2)
+
+
+def test_a_miss_behind_the_own_write_is_excused_only_by_eviction() -> None:
+    history = [*OLD, op("a", "get", 4, 5, result=ABSENT)]
+    assert len(read_your_writes(history)) == 1
+    assert read_your_writes(history, evicts=True) == []
+    assert stale_reads(history) == (1, 1)
+    assert stale_reads(history, evicts=True) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_history_with_an_order_keeps_every_weaker_promise(seed: int) -> None:
+    history = run_history(random.Random(seed), 1_000, processes=6, keys=3)
+    assert read_your_writes(history) == monotonic_reads(history) == []
+    assert stale_reads(history)[0] == 0
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+def test_a_timeline_has_a_lane_for_each_process_and_shows_what_overlapped() -> None:
+    history = [
+        op("p1", "set", 0, 10, 5),
+        op("p2", "get", 5, 15, result=5),
+        op("p1", "get", 20, 30, result=ABSENT),
+    ]
+    first, second = draw(history).splitlines()
+    assert first.startswith("p1  ├")
+    assert second.startswith("p2  ")
+    assert re.search(r"├─* set 5 ─*┤ *├─* get -> miss ─*┤", first)
+    assert "├ get -> 5 " in second
+    assert second.index("├") < first.index("┤") < second.index("┤") < first.rindex("├")
+
+
+def test_what_was_never_answered_has_no_right_end() -> None:
+    lines = draw([op("p1", "set", 0, None, 5), op("p2", "get", 5, 15, result=5)]).splitlines()
+    assert "┤" not in lines[0]
+    assert "set 5 ?" in lines[0]
+    assert moments([op("p1", "set", 0, None, 5)]) == ["    0.000 to         ? ms  p1  set 5 ?"]
+
+
+def test_the_drawing_is_good_xml_and_escapes_what_is_in_it() -> None:
+    history = [op("<p1>", "set", 0, 10, "a&b"), op("p2", "set", 0, None, 1, outcome=Outcome.INFO)]
+    drawn = ET.fromstring(svg(history, "stale & <old>", "note"))  # noqa: S314 (our own)
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["stale & <old>", "<p1>", "set a&b", "p2", "set 1 ?", "note"]
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}rect"))) == 3

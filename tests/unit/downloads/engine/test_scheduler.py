@@ -1,0 +1,153 @@
+import datetime as dt
+
+import pytest
+
+from cacheapp.downloads.engine.scheduler import Host, Hosts, Queue, fairest
+from cacheapp.downloads.http.retry import Retries, read_retry_after
+
+NOW = dt.datetime(2026, 11, 22, 10, tzinfo=dt.UTC)
+
+
+def _queue(threads: int, **hosts: int) -> Queue[str]:
+    queue: Queue[str] = Queue(threads)
+    for host, count in hosts.items():
+        for number in range(count):
+            queue.add(host, f"{host}{number}")
+    return queue
+
+
+def _take(queue: Queue[str], hosts: Hosts, now_s: float = 0.0) -> str | None:
+    taken = queue.take(hosts, now_s)
+    if taken is None:
+        return None
+    hosts[taken[0]].active += 1
+    queue.active += 1
+    return taken[1]
+
+
+def test_the_hosts_of_a_job_take_turns() -> None:
+    queue, hosts = _queue(9, a=3, b=1, c=2), Hosts(9)
+    assert [_take(queue, hosts) for _ in range(7)] == ["a0", "b0", "c0", "a1", "c1", "a2", None]
+    assert len(queue) == 0
+
+
+def test_a_host_at_its_cap_does_not_hold_up_the_others() -> None:
+    queue, hosts = _queue(9, a=3, b=2), Hosts(1)
+    assert [_take(queue, hosts) for _ in range(3)] == ["a0", "b0", None]
+    hosts["b"].active -= 1
+    assert _take(queue, hosts) == "b1"
+
+
+def test_a_free_thread_goes_to_the_job_with_the_fewest() -> None:
+    large, small, full = _queue(9, a=9), _queue(9, a=9), _queue(2, a=9)
+    large.active, small.active, full.active = 5, 1, 2
+    assert fairest([large, small, full]) == [small, large]
+
+
+def test_jobs_with_as_many_at_work_take_turns() -> None:
+    first, second, new = _queue(9, a=9), _queue(9, a=9), _queue(9, a=9)
+    first.turn, second.turn = 7, 6
+    assert fairest([first, second, new]) == [new, second, first]
+
+
+def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
+    queue, hosts = _queue(9, a=1), Hosts(9)
+    queue.add_later(10.0, "a", "again")
+    assert len(queue) == 2
+    assert _take(queue, hosts, 9.9) == "a0"
+    assert _take(queue, hosts, 9.9) is None
+    assert queue.due_s(hosts, 9.9) == 10.0
+    assert _take(queue, hosts, 10.0) == "again"
+    assert queue.due_s(hosts, 10.0) is None
+
+
+def test_a_host_that_wants_rest_is_left_alone_for_so_long() -> None:
+    queue, hosts = _queue(9, a=2), Hosts(9)
+    hosts["a"].answered(0.0, 1.0, well=False, rest_s=5.0)
+    assert _take(queue, hosts, 5.9) is None
+    assert queue.due_s(hosts, 5.9) == 6.0
+    assert _take(queue, hosts, 6.0) == "a0"
+
+
+def test_a_closed_queue_takes_no_more() -> None:
+    queue = _queue(9, a=2)
+    queue.add_later(1.0, "a", "x")
+    queue.close()
+    queue.add("a", "y")
+    queue.add_later(1.0, "a", "z")
+    assert (len(queue), queue.take(Hosts(9), 99.0)) == (0, None)
+
+
+def test_a_host_that_is_asked_too_often_gets_fewer_and_later_more_again() -> None:
+    host = Host(limit=32.0, ceiling=32, active=32)
+    for _ in range(32):  # all of them were on their way: one failure, not 32
+        host.answered(began_s=0.0, now_s=1.0, well=False)
+    assert int(host.limit) == 16
+    host.active = 16
+    host.answered(began_s=1.5, now_s=2.0, well=False)
+    assert int(host.limit) == 8
+    for _ in range(8):
+        host.answered(began_s=3.0, now_s=4.0, well=True)
+    assert int(host.limit) == 8
+    host.answered(began_s=3.0, now_s=4.0, well=True)
+    assert int(host.limit) == 9
+    for _ in range(9999):
+        host.answered(began_s=3.0, now_s=4.0, well=True)
+    assert host.limit == 32
+
+
+def test_a_host_always_gets_one() -> None:
+    host = Host(limit=1.0, ceiling=8, active=0)
+    host.answered(began_s=0.0, now_s=1.0, well=False)
+    assert host.has_room(1.0)
+
+
+def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
+    hosts = Hosts(4)
+    hosts["at-work"].active = 1
+    hosts["resting"].answered(0.0, 0.0, well=True, rest_s=9.0)
+    hosts["slow"].answered(0.0, 0.0, well=False)
+    idle, kept = hosts["idle"], [hosts[name] for name in ("at-work", "resting", "slow")]
+    hosts.forget_idle(1.0)
+    assert hosts["idle"] is not idle
+    assert [hosts[name] for name in ("at-work", "resting", "slow")] == kept
+
+
+def test_waits_double_up_to_the_longest_with_half_left_to_chance() -> None:
+    retries = Retries(tries=99, first_s=1.0, longest_s=10.0)
+    assert [retries.wait_s(tried, 1.0) for tried in range(1, 7)] == [1, 2, 4, 8, 10, 10]
+    assert [retries.wait_s(tried, 0.0) for tried in range(1, 4)] == [0.5, 1, 2]
+    assert retries.wait_s(10**6, 1.0) == 10
+
+
+def test_a_file_has_so_many_tries_and_no_more() -> None:
+    retries = Retries(tries=3, first_s=1.0)
+    assert retries.again_in_s(2, 1.0, None) == 2.0
+    assert retries.again_in_s(3, 1.0, None) is None
+
+
+def test_retry_after_is_honoured_up_to_a_cap() -> None:
+    retries = Retries(tries=3, first_s=1.0, obey_s=60.0)
+    assert retries.again_in_s(1, 1.0, 30.0) == 30.0
+    assert retries.again_in_s(1, 1.0, 0.1) == 1.0
+    assert retries.again_in_s(1, 1.0, 61.0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("Sun, 22 Nov 2026 10:00:30 GMT", 30.0),
+        ("Sun, 22 Nov 2026 09:00:00 GMT", 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(text: str | None, expected: float | None) -> None:
+    assert read_retry_after(text, NOW) == expected

@@ -1,0 +1,136 @@
+import pytest
+
+from cacheapp.downloads.http.ranges import (
+    ContentRange,
+    Have,
+    Verdict,
+    judge,
+    needs_nothing,
+    range_headers,
+    read_content_range,
+    same_kind,
+    validator_of,
+)
+
+TAG = '"v1"'
+OLD = "Sat, 21 Nov 2026 10:00:00 GMT"
+NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bytes 0-0/1", ContentRange(0, 0, 1)),
+        ("bytes 0-9/10", ContentRange(0, 9, 10)),
+        ("bytes 9-9/10", ContentRange(9, 9, 10)),
+        ("Bytes  5-9/*", ContentRange(5, 9, None)),
+        ("bytes 0-10/10", None),  # the last byte of 10 is number 9
+        ("bytes 5-4/10", None),
+        ("bytes */10", None),
+        ("bytes 0-9", None),
+        ("bytes=0-9/10", None),
+        ("items 0-9/10", None),
+        ("bytes -1-9/10", None),
+        ("bytes 0-9/10, 20-29/30", None),
+        ("bytes 0-9999999999999999999/*", None),  # more digits than any file has bytes
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_content_range_is_read_or_makes_no_sense(
+    text: str | None, expected: ContentRange | None
+) -> None:
+    assert read_content_range(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "expected"),
+    [
+        pytest.param(0, 0, True, id="empty-file"),
+        pytest.param(0, 1, False, id="nothing-of-one-byte"),
+        pytest.param(1, 1, True, id="one-byte"),
+        pytest.param(9, 10, False, id="all-but-the-last-byte"),
+        pytest.param(10, 10, True, id="all"),
+        pytest.param(10, None, False, id="length-unknown"),
+    ],
+)
+def test_what_is_whole_is_not_asked_for(size: int, total: int | None, *, expected: bool) -> None:
+    assert needs_nothing(Have(size, TAG, total)) is expected
+
+
+def test_the_rest_is_asked_for_on_the_condition_that_it_is_of_the_same_object() -> None:
+    assert range_headers(Have(9, TAG, 10)) == {"Range": "bytes=9-", "If-Range": TAG}
+
+
+@pytest.mark.parametrize(
+    ("status", "content_range", "validator", "verdict"),
+    [
+        pytest.param(206, "bytes 4-9/10", TAG, Verdict.CONTINUE, id="the-rest"),
+        pytest.param(206, "bytes 4-4/10", TAG, Verdict.CONTINUE, id="less-than-the-rest"),
+        pytest.param(206, "bytes 4-9/*", TAG, Verdict.CONTINUE, id="length-known-to-us"),
+        pytest.param(200, None, TAG, Verdict.ANEW, id="ranges-ignored"),
+        pytest.param(200, None, '"v2"', Verdict.ANEW, id="changed"),
+        pytest.param(206, "bytes 4-9/10", '"v2"', Verdict.ASK_AGAIN, id="if-range-ignored"),
+        pytest.param(206, "bytes 4-9/10", None, Verdict.ASK_AGAIN, id="no-proof"),
+        pytest.param(206, "bytes 4-9/10", 'W/"v1"', Verdict.ASK_AGAIN, id="weak-proof"),
+        pytest.param(206, "bytes 0-9/10", TAG, Verdict.ASK_AGAIN, id="from-the-beginning"),
+        pytest.param(206, "bytes 3-9/10", TAG, Verdict.ASK_AGAIN, id="a-byte-early"),
+        pytest.param(206, "bytes 5-9/10", TAG, Verdict.ASK_AGAIN, id="a-byte-late"),
+        pytest.param(206, "bytes 4-9/11", TAG, Verdict.ASK_AGAIN, id="another-length"),
+        pytest.param(206, None, TAG, Verdict.ASK_AGAIN, id="no-content-range"),
+        pytest.param(206, "bytes */10", TAG, Verdict.ASK_AGAIN, id="unsatisfied"),
+        pytest.param(416, "bytes */3", TAG, Verdict.ASK_AGAIN, id="beyond-the-end"),
+        pytest.param(404, None, None, Verdict.NO_FILE, id="gone"),
+        pytest.param(503, None, None, Verdict.NO_FILE, id="busy"),
+        pytest.param(304, None, TAG, Verdict.NO_FILE, id="not-modified"),
+    ],
+)
+def test_an_answer_is_judged(
+    status: int, content_range: str | None, validator: str | None, verdict: Verdict
+) -> None:
+    assert judge(status, Have(4, TAG, 10), content_range, validator) is verdict
+
+
+def test_where_nobody_says_the_length_a_cut_would_go_unseen() -> None:
+    assert judge(206, Have(4, TAG, None), "bytes 4-9/*", TAG) is Verdict.ASK_AGAIN
+    assert judge(206, Have(4, TAG, None), "bytes 4-9/10", TAG) is Verdict.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "date", "expected"),
+    [
+        pytest.param(TAG, None, None, TAG, id="tag"),
+        pytest.param(' "v 1" ', None, None, None, id="space-in-tag"),
+        pytest.param('""', None, None, '""', id="empty-tag"),
+        pytest.param("v1", None, None, None, id="no-quotes"),
+        pytest.param('W/"v1"', None, None, None, id="weak"),
+        pytest.param('W/"v1"', OLD, NOW, OLD, id="weak-tag-strong-date"),
+        pytest.param(None, OLD, NOW, OLD, id="date-a-day-old"),
+        pytest.param(None, NOW, NOW, None, id="date-of-this-second"),
+        pytest.param(None, "Sun, 22 Nov 2026 09:59:01 GMT", NOW, None, id="59-seconds-old"),
+        pytest.param(
+            *(None, "Sun, 22 Nov 2026 09:59:00 GMT", NOW, "Sun, 22 Nov 2026 09:59:00 GMT"),
+            id="60-seconds-old",
+        ),
+        pytest.param(None, OLD, None, None, id="sent-at-an-unknown-time"),
+        pytest.param(None, NOW, OLD, None, id="from-the-future"),
+        pytest.param(None, "yesterday", NOW, None, id="no-date"),
+        pytest.param(
+            *(None, "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", NOW, None), id="huge-year"
+        ),
+        pytest.param(
+            *(None, OLD, "Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None), id="huge-zone"
+        ),
+        pytest.param(None, None, None, None, id="nothing"),
+    ],
+)
+def test_only_strong_validators_count(
+    etag: str | None, modified: str | None, date: str | None, expected: str | None
+) -> None:
+    assert validator_of(etag, modified, date) == expected
+
+
+def test_a_tag_is_proved_by_a_tag_and_a_date_by_a_date() -> None:
+    assert same_kind(Have(1, TAG, 2), TAG, OLD) == TAG
+    assert same_kind(Have(1, OLD, 2), TAG, OLD) == OLD
+    assert same_kind(Have(1, OLD, 2), TAG, None) is None

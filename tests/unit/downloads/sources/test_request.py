@@ -1,0 +1,161 @@
+from typing import Any
+
+import pytest
+
+from cacheapp.access_settings import AllowedBucket
+from cacheapp.downloads.sources.request import (
+    MAX_PROBLEMS,
+    Allowed,
+    Order,
+    OrderRefused,
+    read_order,
+)
+
+ORIGIN = "https://files.example.com:443"
+URL = "https://files.example.com/"
+
+
+def _read(body: dict[str, Any]) -> Order:
+    allowed = Allowed(
+        origins=frozenset([ORIGIN]),
+        extra_origins=frozenset(["http://127.0.0.1:8000"]),
+        buckets=(AllowedBucket("open", "pub/"), AllowedBucket("whole", "")),
+        max_files=200,
+        max_threads=50,
+    )
+    return read_order(body, allowed)
+
+
+def _problems(body: dict[str, Any]) -> list[dict[str, Any]]:
+    with pytest.raises(OrderRefused) as caught:
+        _read(body)
+    return caught.value.problems
+
+
+def test_an_order_names_its_files_and_threads() -> None:
+    order = _read({"urls": [URL + "a", "http://127.0.0.1:8000/b"], "threads": 2})
+    assert order.urls == (URL + "a", "http://127.0.0.1:8000/b")
+    assert order.threads == 2
+    assert order.extra_origins == {"http://127.0.0.1:8000"}
+
+
+def test_threads_default_to_32_or_what_is_allowed() -> None:
+    assert _read({"urls": [URL]}).threads == 32
+
+
+@pytest.mark.parametrize("threads", [0, 51, -1, 1.5, "8", True, None, [], 10**30], ids=repr)
+def test_threads_out_of_range_are_refused(threads: Any) -> None:
+    (problem,) = _problems({"urls": [URL], "threads": threads})
+    assert problem["field"] == "threads"
+    assert problem["error"].endswith("; expected a whole number from 1 to 50")
+
+
+@pytest.mark.parametrize("urls", [[], None, "x", {}, 5], ids=repr)
+def test_urls_must_be_a_list_with_something_in_it(urls: Any) -> None:
+    (problem,) = _problems({"urls": urls})
+    assert problem["field"] == "urls"
+    assert problem["error"].endswith("expected a list of 1 to 200 URLs")
+
+
+def test_too_many_urls_are_refused_with_their_number() -> None:
+    (problem,) = _problems({"urls": [f"{URL}{n}" for n in range(201)]})
+    assert problem["error"] == "has 201; expected a list of 1 to 200 URLs"
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    problems = _problems(
+        {
+            "urls": [URL, "ftp://x/", 5, URL, "https://evil.net/", URL + "good"],
+            "threads": 0,
+            "dir": "/etc",
+        }
+    )
+    assert [problem["field"] for problem in problems] == [
+        *("dir", "threads", "urls[1]", "urls[2]", "urls[3]", "urls[4]"),
+    ]
+    assert problems[4]["error"] == "is urls[0] again; expected each URL once"
+
+
+def test_of_many_problems_some_are_listed_and_all_are_counted() -> None:
+    with pytest.raises(OrderRefused, match="150 things wrong; nothing was started") as caught:
+        _read({"urls": [f"ftp://x/{n}" for n in range(150)]})
+    assert len(caught.value.problems) == MAX_PROBLEMS
+    assert caught.value.problems_total == 150
+
+
+SHA256 = "ab" * 32
+
+
+def test_a_manifest_names_files_with_sums_and_names() -> None:
+    order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a y"})
+    assert order.urls == (URL + "a", URL + "c", URL + "a")
+    assert order.names == ("x/b.txt", "c", "y")
+    assert order.sums == (SHA256, "", "")
+
+
+def test_every_wrong_line_of_a_manifest_is_named() -> None:
+    problems = _problems({"manifest": f"{URL}a\nftp://x/\nhttps://evil.net/\n{URL}b ../x"})
+    assert [problem["field"] for problem in problems] == [
+        *("manifest line 2", "manifest line 3", "manifest line 4")
+    ]
+    assert "origin https://evil.net:443 is not allowed" in problems[1]["error"]
+    assert "it would lead elsewhere" in problems[2]["error"]
+
+
+def test_a_manifest_gives_no_file_the_name_of_a_folder() -> None:
+    problems = _problems({"manifest": f"{URL}1 a/b\n# no file\n{URL}2 A\n{URL}3 a-b\n{URL}4 c/d"})
+    assert problems == [
+        {"field": "manifest line 3", "error": "its name 'A' is a folder of another file"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "error"),
+    [
+        (7, "is 7; expected lines: url [sha256] [name]"),
+        ("# nothing", "has 0; expected 1 to 200 lines with a URL"),
+        (f"{URL}a\n" * 201, "has 201; expected 1 to 200 lines with a URL"),
+    ],
+    ids=["number", "empty", "long"],
+)
+def test_a_manifest_must_name_some_files(manifest: Any, error: str) -> None:
+    assert _problems({"manifest": manifest}) == [{"field": "manifest", "error": error}]
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://open/pub/", "s3://open/pub/x", "s3://whole", "s3://whole/a"]
+)
+def test_what_lies_below_an_allowed_prefix_may_be_ordered(text: str) -> None:
+    order = _read({"s3": text})
+    assert (order.source, order.urls) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("s3://open/", "s3://open", "s3://open/pub", "s3://open/private/", "s3://open/Pub/x"),
+        *("s3://other/pub/", "s3://open/pub%2f../x?a", "s3://open/pub/#x", "https://open/pub/"),
+        *(
+            "s3://open@evil.net/pub/",
+            "s3:///pub/",
+            "s3://open/%70ub",
+            "s3://open/pub/\ud800",
+            7,
+            None,
+            ["s3://whole"],
+        ),
+    ],
+    ids=ascii,
+)
+def test_other_buckets_and_prefixes_are_refused(text: Any) -> None:
+    (problem,) = _problems({"s3": text})
+    assert problem["field"] == "s3"
+
+
+def test_what_is_encoded_is_judged_as_it_is_listed() -> None:
+    assert _read({"s3": "s3://open/%70ub%2fx"}).source == "s3://open/%70ub%2fx"
+
+
+def test_one_kind_of_source_at_a_time() -> None:
+    (problem,) = _problems({"urls": [URL], "s3": "s3://whole"})
+    assert problem == {"field": "s3", "error": "stands beside urls; expected one"}
