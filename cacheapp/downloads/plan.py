@@ -1,12 +1,40 @@
 """What a run is to do, and what it says of it: plain facts, between the database and the threads."""
 
 import dataclasses
+import ipaddress
 from pathlib import Path
 from uuid import UUID
 
-from cacheapp.downloads.http.ip_policy import Network
-from cacheapp.downloads.http.retry import Retries
 from cacheapp.downloads.states import FileState
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """How often, and how soon, a file is tried again."""
+
+    tries: int = 5
+    """In all, for one file."""
+    first_s: float = 0.5
+    """About how long after the first failure; each further wait is twice as long, up to `longest_s`."""
+    longest_s: float = 30.0
+    obey_s: float = 300.0
+    """`Retry-After` is honoured up to this; a host that wants longer is not worth waiting for."""
+
+    def wait_s(self, tried: int, luck: float) -> float:
+        """Return how long to wait after `tried` tries; `luck` is a random number from 0 to 1.
+
+        Half of it is left to chance, so that files that failed together do not come back together.
+        """
+        exponent = min(tried - 1, 32)
+        return float(min(self.longest_s, self.first_s * 2**exponent)) * (0.5 + luck / 2)
+
+    def again_in_s(self, tried: int, luck: float, retry_after_s: float | None) -> float | None:
+        """Return the seconds until the next try; `None` if there is none."""
+        if tried >= self.tries or (retry_after_s is not None and retry_after_s > self.obey_s):
+            return None
+        return max(self.wait_s(tried, luck), retry_after_s or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,9 @@ resolver, after it has read them.
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from cacheapp.downloads.plan import Network
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _METADATA = frozenset(
     ipaddress.ip_address(text)

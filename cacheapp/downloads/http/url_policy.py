@@ -13,7 +13,8 @@ from urllib.parse import urljoin
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
-from cacheapp.downloads.http.ip_policy import Network, refusal
+from cacheapp.downloads.http.ip_policy import refusal
+from cacheapp.downloads.plan import Network
 from cacheapp.errors import CacheappError
 
 MAX_URL_CHARACTERS = 4096

@@ -26,7 +26,6 @@ from django.db.models.functions import Coalesce
 
 from cacheapp.conf import conf
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.http.retry import Retries
 from cacheapp.downloads.jobs import wakeup
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.rows import (
@@ -39,7 +38,7 @@ from cacheapp.downloads.jobs.rows import (
     same,
     write,
 )
-from cacheapp.downloads.plan import Item, Plan, Progress, Report
+from cacheapp.downloads.plan import Item, Plan, Progress, Report, Retries
 from cacheapp.downloads.sources.request import Order
 from cacheapp.downloads.states import (
     OWNED_JOB,

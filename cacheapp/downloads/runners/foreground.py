@@ -22,11 +22,10 @@ from cacheapp.conf import conf
 from cacheapp.downloads.engine.run import LOST, Fetch, Run
 from cacheapp.downloads.engine.thread_pool import Pool
 from cacheapp.downloads.engine.transfer_options import Limits
-from cacheapp.downloads.http.ip_policy import Network
 from cacheapp.downloads.jobs import listing_rows, pause_resume, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Progress
+from cacheapp.downloads.plan import Network, Progress
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source

@@ -16,8 +16,7 @@ from cacheapp.downloads.engine.run import Fetch, Run
 from cacheapp.downloads.engine.thread_pool import Pool
 from cacheapp.downloads.engine.transfer_options import Limits
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.http.retry import Retries
-from cacheapp.downloads.plan import Item, Plan, Progress, Report
+from cacheapp.downloads.plan import Item, Plan, Progress, Report, Retries
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.states import FileState
 from cacheapp.processes.waiting import until

@@ -13,8 +13,7 @@ import pytest
 from cacheapp.downloads.engine.run import LOST, Run
 from cacheapp.downloads.engine.thread_pool import Pool
 from cacheapp.downloads.engine.transfer_options import Limits
-from cacheapp.downloads.http.retry import Retries
-from cacheapp.downloads.plan import Item, Plan, Report
+from cacheapp.downloads.plan import Item, Plan, Report, Retries
 from cacheapp.downloads.states import FileState
 from cacheapp.downloads.storage.journal import Journal, Published
 from cacheapp.downloads.storage.run_directory import Fence, directories, discard, remove_partials

@@ -3,7 +3,8 @@ import datetime as dt
 import pytest
 
 from cacheapp.downloads.engine.scheduler import Host, Hosts, Queue, fairest
-from cacheapp.downloads.http.retry import Retries, read_retry_after
+from cacheapp.downloads.http.retry import read_retry_after
+from cacheapp.downloads.plan import Retries
 
 NOW = dt.datetime(2026, 11, 22, 10, tzinfo=dt.UTC)
 
