@@ -1,0 +1,132 @@
+"""Keeps processes of two PID namespaces out of one LMDB environment: its write lock needs one.
+
+LMDB's write lock is a robust mutex. The kernel releases the mutex of a thread that died, and compares
+thread ids as the thread's own PID namespace numbers them. Two containers number their threads alike,
+so a death in one releases a lock that is held in the other, and an acknowledged write is lost. LMDB's
+table of readers compares process ids in the same way. Two boot ids on one machine (a container whose
+`/proc` is not the machine's) are as bad: each takes the other's environment for one of an older boot,
+and removes it.
+
+Invariant: while a process has an environment open, it holds a *claim*, a shared lock on the file
+`namespace-<boot id>-<inode of the PID namespace>` beside it, and no process of another namespace holds
+one. A process takes its own claim first and looks for others then, so of two that come at the same
+moment at least one sees the other; it gives its claim up and reports an error. Claims are locks of an
+open file description: they do not depend on process ids, and end with the last process that has the
+description.
+"""
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cacheapp.backends.local.boot import boot_id
+from cacheapp.errors import StoreUnavailable
+
+_NAME = "namespace-"
+_NAMESPACE = "/proc/self/ns/pid"
+_FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
+_ATTEMPTS = 100
+
+
+def _request(kind: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 1, 0)
+
+
+def namespace_name() -> str | None:
+    """Return the name of this process's namespace; `None` on systems that have none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        inode = os.stat(_NAMESPACE).st_ino
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"cannot read {_NAMESPACE} ({exc.strerror}), which identifies the PID namespace of this "
+            "process; mount /proc; nothing was done"
+        ) from exc
+    return f"{boot_id()}-{inode}"
+
+
+def claim(directory: Path) -> int:
+    """Claim the directory for this process's PID namespace; return the descriptor of the claim.
+
+    The claim ends when the descriptor is closed. Returns -1 on systems without PID namespaces.
+    Raises `StoreUnavailable` while processes of another namespace hold claims.
+    """
+    name = namespace_name()
+    if name is None:
+        return -1
+    own = directory / f"{_NAME}{name}"
+    descriptor = _shared_lock(own)
+    try:
+        _refuse_others(directory, own)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_others(directory: Path, own: Path) -> None:
+    for other in _others(directory, own):
+        if _is_held(other):
+            raise StoreUnavailable(
+                f"{directory} is in use by processes of another PID namespace ({other.name}, "
+                f"this process: {own.name}). LMDB cannot share its lock between containers. "
+                "Give each container a LOCATION of its own, run them in one PID namespace, or "
+                "use RedisCache; nothing was done"
+            )
+
+
+def remove_stale_claims(directory: Path) -> None:
+    """Remove the files of namespaces that no process uses; under the directory's lock."""
+    name = namespace_name()
+    for other in _others(directory, directory / f"{_NAME}{name}"):
+        try:
+            descriptor = os.open(other, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
+            other.unlink(missing_ok=True)
+        except OSError:
+            pass  # a process of that namespace came back
+        finally:
+            os.close(descriptor)
+
+
+def _shared_lock(path: Path) -> int:
+    """Return a descriptor with a shared lock on the file at the path, made if it is missing."""
+    for _ in range(_ATTEMPTS):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            # Waits only for `remove_stale_claims` of another namespace, which is brief.
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_RDLCK))
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # removed between the opening and the lock
+    raise StoreUnavailable(f"{path}: is removed again and again; nothing was done")
+
+
+def _others(directory: Path, own: Path) -> Iterator[Path]:
+    for path in directory.glob(f"{_NAME}*"):
+        if path.name != own.name:
+            yield path
+
+
+def _is_held(path: Path) -> bool:
+    """Return whether a process holds a claim in the file; change nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+    finally:
+        os.close(descriptor)
+    return int(_FLOCK.unpack(answer)[0]) != fcntl.F_UNLCK

@@ -1,0 +1,129 @@
+"""Claims of a directory by PID namespaces, on real processes."""
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cacheapp.backends.local import pid_namespace
+from cacheapp.backends.local.pid_namespace import claim, remove_stale_claims
+from cacheapp.errors import StoreUnavailable
+
+_HOLD = """
+import sys
+from pathlib import Path
+from cacheapp.backends.local import pid_namespace
+pid_namespace.namespace_name = lambda: sys.argv[2]
+try:
+    pid_namespace.claim(Path(sys.argv[1]))
+except Exception as exc:
+    print(exc, flush=True)
+else:
+    print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def _as(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(pid_namespace, "namespace_name", lambda: name)
+
+
+class _Other:
+    """A process of another namespace that claims the directory until it is stopped."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _HOLD, str(directory), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @functools.cached_property
+    def answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[_Other]:
+    process = _Other(tmp_path, "boot-2")
+    assert process.answer == "held"
+    yield process
+    process.kill()
+
+
+def test_processes_of_one_namespace_share_a_directory(tmp_path: Path) -> None:
+    numbers = [claim(tmp_path), claim(tmp_path)]
+    assert len(list(tmp_path.iterdir())) == 1
+    for number in numbers:
+        os.close(number)
+
+
+def test_another_namespace_is_refused_while_a_claim_is_held(
+    tmp_path: Path, other: _Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, "boot-1")
+    with pytest.raises(StoreUnavailable, match=r"another PID namespace.*LOCATION of its own"):
+        claim(tmp_path)
+
+
+def test_a_refused_process_leaves_no_claim(
+    tmp_path: Path, other: _Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, "boot-1")
+    with pytest.raises(StoreUnavailable):
+        claim(tmp_path)
+    third = _Other(tmp_path, "boot-2")  # of the namespace that holds it
+    assert third.answer == "held"
+    third.kill()
+
+
+def test_the_claim_of_a_killed_process_ends_with_it(
+    tmp_path: Path, other: _Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.kill()
+    _as(monkeypatch, "boot-1")
+    os.close(claim(tmp_path))
+
+
+def test_files_of_namespaces_without_processes_are_removed(
+    tmp_path: Path, other: _Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, "boot-1")
+    (tmp_path / "namespace-boot-3").touch()
+    remove_stale_claims(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["namespace-boot-2"]
+
+
+def test_a_claim_is_taken_again_where_its_file_was_removed_meanwhile(tmp_path: Path) -> None:
+    number = claim(tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    second = claim(tmp_path)
+    assert os.fstat(second).st_nlink == 1
+    os.close(number)
+    os.close(second)
+
+
+def test_the_name_tells_boot_and_namespace() -> None:
+    name = pid_namespace.namespace_name()
+    assert name is not None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert name == f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def test_two_that_come_at_once_never_both_claim(tmp_path: Path) -> None:
+    for _ in range(10):
+        pair = [_Other(tmp_path, "boot-1"), _Other(tmp_path, "boot-2")]
+        assert [one.answer for one in pair].count("held") <= 1
+        for one in pair:
+            one.kill()
