@@ -14,26 +14,39 @@ _NOTHING = "(?!)"
 
 @functools.lru_cache(maxsize=256)
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression whose `fullmatch` matches what the glob matches."""
-    parts: list[str] = []
+    """Return a regular expression whose `fullmatch` matches what the glob matches.
+
+    It takes time in proportion to the lengths of pattern and text together, multiplied at worst.
+    Between two stars each element matches one character, so the leftmost occurrence is as good as
+    any later one: an atomic group keeps it, and nothing is tried twice.
+    """
+    first, *others = _runs(pattern)
+    if not others:
+        return re.compile(first, re.DOTALL)
+    middle = "".join(f"(?>.*?{run})" for run in others[:-1] if run)
+    return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL)
+
+
+def _runs(pattern: str) -> list[str]:
+    """Return the regular expressions of what stands between the stars."""
+    runs = [""]
     at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            if not parts or parts[-1] != ".*":
-                parts.append(".*")
+            runs.append("")
         elif char == "?":
-            parts.append(".")
+            runs[-1] += "."
         elif char == "[":
             part, at = _class(pattern, at)
-            parts.append(part)
+            runs[-1] += part
         else:
             if char == "\\" and at < len(pattern):
                 char = pattern[at]
                 at += 1
-            parts.append(re.escape(char))
-    return re.compile("".join(parts), re.DOTALL)
+            runs[-1] += re.escape(char)
+    return runs
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

@@ -1,5 +1,7 @@
 """Redis-style globs; tests/integration/backends/redis/test_patterns.py asks Redis itself."""
 
+import time
+
 import pytest
 
 from cacheapp.backends.core.patterns import glob_to_regex
@@ -46,3 +48,25 @@ from cacheapp.backends.core.patterns import glob_to_regex
 )
 def test_a_glob_matches_what_redis_says(pattern: str, text: str, matches: bool) -> None:  # noqa: FBT001
     assert (glob_to_regex(pattern).fullmatch(text) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("a*" * 30 + "b", "a" * 200),
+        ("*" * 30 + "b", "a" * 5000),
+        ("*a?" * 30 + "c", "ab" * 2000),
+        ("*[a-b]" * 30 + "c", "ab" * 2000),
+        ("a*" * 30, "b" * 200),
+    ],
+    ids=["stars", "only stars", "question marks", "classes", "no start"],
+)
+def test_many_stars_take_no_exponential_time(pattern: str, text: str) -> None:
+    began = time.process_time()
+    assert glob_to_regex(pattern).fullmatch(text) is None
+    assert time.process_time() - began < 5  # with nested repeats it would not end within an hour
+
+
+def test_the_last_run_is_found_at_the_end() -> None:
+    assert glob_to_regex("*ab*ab").fullmatch("ab-ab-ab")
+    assert not glob_to_regex("*ab*ab").fullmatch("xab")
