@@ -12,7 +12,7 @@ from cacheapp.backends.local.sqlite_sessions import Sessions
 _LOOK_EVERY_S = 0.25  # an entry whose time ends is not written to
 
 
-class QuietShards:
+class ChangeDetector:
     """What one thread, the poller's, last saw of keys that it looks at again and again.
 
     `PRAGMA data_version` changes when another connection has committed. It is read before the keys
@@ -21,7 +21,7 @@ class QuietShards:
 
     def __init__(self, sessions: Sessions, number: Callable[[str], int]) -> None:
         self._run = sessions.run
-        self._number = number
+        self._shard_number = number
         self._last: dict[str, tuple[Any, ...]] = {}
 
     def unchanged(self, seen: Mapping[str, Payload]) -> dict[str, Payload]:
@@ -33,7 +33,7 @@ class QuietShards:
         versions: dict[int, Any] = {}
         now: dict[str, tuple[Any, ...]] = {}
         for key, payload in seen.items():
-            number = self._number(key)
+            number = self._shard_number(key)
             if number not in versions:
                 versions[number] = self._run(number, _version, writing=False)
             now[key] = (versions[number], turn, payload)

@@ -3,7 +3,7 @@
 Every write is one transaction, begun with BEGIN IMMEDIATE: it waits for the write lock at its
 begin, and what it reads after that is still so when it commits. Every read is one SELECT, which
 sees one committed state. Rows whose deadline has passed count as absent; so do leases and entries
-past their soft deadline, but for `GET`, `exchange` and `discard`. Those have a mode of their own, so
+past their soft deadline, but for `SELECT_VALUE`, `compare_and_move` and `discard`. Those have a mode of their own, so
 that of a plain row nothing more is looked at than this number.
 """
 
@@ -15,13 +15,13 @@ from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable
-from cacheapp.backends.disk.shard import CacheFile, Drop, Execute
+from cacheapp.backends.disk.shard import CacheFile, Execute, UnlinkLater
 from cacheapp.backends.disk.value_files import (
     MODE_LEASE,
     MODE_SOFT,
     Columns,
     fits_64_bits,
-    payload_of,
+    payload_from_column,
 )
 from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull
@@ -30,17 +30,17 @@ _ALIVE = " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?
 # NULL for what everybody may see, else what `forms.is_visible` must look at.
 _HEAD = f"CASE WHEN mode >= {MODE_LEASE} THEN substr(value, 1, {lease_format.HEAD_BYTES}) END"
 
-GET = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
-HAS = f"SELECT {_HEAD} FROM Cache" + _ALIVE
-DEADLINE = f"SELECT expire_time, {_HEAD} FROM Cache" + _ALIVE
-KEYS = (
+SELECT_VALUE = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
+SELECT_HEAD = f"SELECT {_HEAD} FROM Cache" + _ALIVE
+SELECT_DEADLINE = f"SELECT expire_time, {_HEAD} FROM Cache" + _ALIVE
+SELECT_KEYS = (
     f"SELECT key, {_HEAD} FROM Cache WHERE key > ? AND raw = 1"
     " AND (expire_time IS NULL OR expire_time > ?) ORDER BY key LIMIT ?"
 )
 
-FIND = "SELECT rowid, filename FROM Cache WHERE key = ? AND raw = 1"
-_LOOK = f"SELECT rowid, filename, expire_time, {_HEAD} FROM Cache WHERE key = ? AND raw = 1"
-WHOLE = "SELECT rowid, filename, size, value, expire_time, tag, mode FROM Cache" + _ALIVE
+SELECT_FILE = "SELECT rowid, filename FROM Cache WHERE key = ? AND raw = 1"
+_SELECT_STATE = f"SELECT rowid, filename, expire_time, {_HEAD} FROM Cache WHERE key = ? AND raw = 1"
+SELECT_ROW = "SELECT rowid, filename, size, value, expire_time, tag, mode FROM Cache" + _ALIVE
 _INSERT = (
     "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size,"
     " mode, filename, value) VALUES (?, 1, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
@@ -50,8 +50,8 @@ _UPDATE = (
     " size = ?, mode = ?, filename = ?, value = ? WHERE rowid = ?"
 )
 _DELETE = "DELETE FROM Cache WHERE rowid = ?"
-_COUNT_UP = "UPDATE Cache SET value = ?, store_time = ? WHERE rowid = ?"
-_NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
+_UPDATE_NUMBER = "UPDATE Cache SET value = ?, store_time = ? WHERE rowid = ?"
+_SELECT_NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
 
 
 def visible(head: bytes | None, now: float) -> bool:
@@ -73,7 +73,7 @@ class Entries(CacheFile):
         rows: list[tuple[str, Columns]] = []
         try:
             for key, payload in entries:
-                rows.append((key, self._keep(payload)))
+                rows.append((key, self._to_columns(payload)))
             self._run(connection, self._put, rows, ttl, tag)
         except (sqlite3.Error, OSError, StoreFull):
             self._unlink([columns[2] for _, columns in rows])
@@ -83,16 +83,16 @@ class Entries(CacheFile):
         self,
         execute: Execute,
         now: float,
-        drop: Drop,
+        unlink_later: UnlinkLater,
         rows: Sequence[tuple[str, Columns]],
         ttl: float | None,
         tag: str | None,
     ) -> None:
         deadline = None if ttl is None else now + ttl
         for key, columns in rows:
-            found = execute(FIND, (key,)).fetchone()
-            self._write(execute, now, drop, key, found, columns, deadline, tag)
-        self._make_room(now, execute, drop)
+            found = execute(SELECT_FILE, (key,)).fetchone()
+            self._write(execute, now, unlink_later, key, found, columns, deadline, tag)
+        self._make_room(now, execute, unlink_later)
 
     def add(
         self,
@@ -105,28 +105,28 @@ class Entries(CacheFile):
         """Store the payload where no entry is alive; return whether this call did."""
         # Most calls of an `add` that somebody else won end here, without the write lock.
         now = clock.wall_s()
-        rows = connection.execute(HAS, (key, now)).fetchall()
+        rows = connection.execute(SELECT_HEAD, (key, now)).fetchall()
         if rows and visible(rows[0][0], now):
             return False
-        columns = self._keep(payload)
+        columns = self._to_columns(payload)
         return bool(self._run_with_file(connection, columns, self._add, key, ttl, tag))
 
     def _add(
         self,
         execute: Execute,
         now: float,
-        drop: Drop,
+        unlink_later: UnlinkLater,
         columns: Columns,
         key: str,
         ttl: float | None,
         tag: str | None,
     ) -> bool:
-        found = execute(_LOOK, (key,)).fetchone()
+        found = execute(_SELECT_STATE, (key,)).fetchone()
         if found is not None and _is_there(found, now):
             return False
         deadline = None if ttl is None else now + ttl
-        self._write(execute, now, drop, key, found, columns, deadline, tag)
-        self._make_room(now, execute, drop)
+        self._write(execute, now, unlink_later, key, found, columns, deadline, tag)
+        self._make_room(now, execute, unlink_later)
         return True
 
     def drop_keys(self, connection: Connection, keys: Sequence[str]) -> int:
@@ -135,12 +135,14 @@ class Entries(CacheFile):
         return count
 
     @staticmethod
-    def _drop_keys(execute: Execute, now: float, drop: Drop, keys: Sequence[str]) -> int:
+    def _drop_keys(
+        execute: Execute, now: float, unlink_later: UnlinkLater, keys: Sequence[str]
+    ) -> int:
         alive = 0
         for key in keys:
-            found = execute(_LOOK, (key,)).fetchone()
+            found = execute(_SELECT_STATE, (key,)).fetchone()
             if found is not None:
-                drop(found[1])
+                unlink_later(found[1])
                 execute(_DELETE, (found[0],))
                 alive += _is_there(found, now)
         return alive
@@ -151,22 +153,22 @@ class Entries(CacheFile):
         return total
 
     @staticmethod
-    def _incr(execute: Execute, now: float, _drop: Drop, key: str, delta: int) -> int | None:
-        found = execute(_NUMBER, (key, now)).fetchone()
+    def _incr(execute: Execute, now: float, _drop: UnlinkLater, key: str, delta: int) -> int | None:
+        found = execute(_SELECT_NUMBER, (key, now)).fetchone()
         if found is None:
             return None
         rowid, value = found
         if type(value) is not int or not fits_64_bits(value + delta):
             _rowid, filename, _size, value, _deadline, _tag, mode = execute(
-                WHOLE, (key, now)
+                SELECT_ROW, (key, now)
             ).fetchone()
             if mode >= MODE_LEASE and not lease_format.is_visible(value, now):
                 return None
-            raise NotCountable(None if filename is not None else payload_of(value))
-        execute(_COUNT_UP, (value + delta, now, rowid))
+            raise NotCountable(None if filename is not None else payload_from_column(value))
+        execute(_UPDATE_NUMBER, (value + delta, now, rowid))
         return value + delta
 
-    def exchange(
+    def compare_and_move(
         self,
         connection: Connection,
         source: str,
@@ -178,32 +180,34 @@ class Entries(CacheFile):
 
         Only if `expected` is at `source`. They may be one key.
         """
-        columns = self._keep(payload)
+        columns = self._to_columns(payload)
         return bool(
-            self._run_with_file(connection, columns, self._exchange, source, target, expected)
+            self._run_with_file(
+                connection, columns, self._compare_and_move, source, target, expected
+            )
         )
 
-    def _exchange(
+    def _compare_and_move(
         self,
         execute: Execute,
         now: float,
-        drop: Drop,
+        unlink_later: UnlinkLater,
         columns: Columns,
         source: str,
         target: str,
         expected: Payload,
     ) -> bool:
-        row = execute(WHOLE, (source, now)).fetchone()
+        row = execute(SELECT_ROW, (source, now)).fetchone()
         if row is None or not self._holds(row, expected):
             return False
         rowid, filename, _size, _value, deadline, tag, _mode = row
         found: Sequence[Any] | None = row
         if source != target:
-            found = execute(FIND, (target,)).fetchone()
-            drop(filename)
+            found = execute(SELECT_FILE, (target,)).fetchone()
+            unlink_later(filename)
             execute(_DELETE, (rowid,))
-        self._write(execute, now, drop, target, found, columns, deadline, tag)
-        self._make_room(now, execute, drop)
+        self._write(execute, now, unlink_later, target, found, columns, deadline, tag)
+        self._make_room(now, execute, unlink_later)
         return True
 
     def discard(self, connection: Connection, key: str, expected: Payload) -> bool:
@@ -211,12 +215,12 @@ class Entries(CacheFile):
         return bool(self._run(connection, self._discard, key, expected))
 
     def _discard(
-        self, execute: Execute, now: float, drop: Drop, key: str, expected: Payload
+        self, execute: Execute, now: float, unlink_later: UnlinkLater, key: str, expected: Payload
     ) -> bool:
-        row = execute(WHOLE, (key, now)).fetchone()
+        row = execute(SELECT_ROW, (key, now)).fetchone()
         if row is None or not self._holds(row, expected):
             return False
-        drop(row[1])
+        unlink_later(row[1])
         execute(_DELETE, (row[0],))
         return True
 
@@ -232,7 +236,11 @@ class Entries(CacheFile):
                     == expected[: lease_format.SOFT_HEAD_BYTES]
                 )
             )
-        found = payload_of(value) if filename is None else self._disk.load(filename, size, None)
+        found = (
+            payload_from_column(value)
+            if filename is None
+            else self._disk.load(filename, size, None)
+        )
         return type(found) is type(expected) and found == expected
 
     # -- values in files ---------------------------------------------------------------------
@@ -249,37 +257,39 @@ class Entries(CacheFile):
                 return None
             value, filename, size, rowid = row
             if filename is None:
-                return payload_of(value)
+                return payload_from_column(value)
             content: bytes | None = self._disk.load(filename, size, value)
             if content is not None:
                 return content
-            again = connection.execute(GET, (key, clock.wall_s())).fetchone()
+            again = connection.execute(SELECT_VALUE, (key, clock.wall_s())).fetchone()
             if again is not None and again[3] == rowid and again[1] == filename:
                 break
             row = again
         found: Payload | None = self._run(connection, self._load, key)
         return found
 
-    def _load(self, execute: Execute, now: float, drop: Drop, key: str) -> Payload | None:
-        row = execute(GET, (key, now)).fetchone()
+    def _load(
+        self, execute: Execute, now: float, unlink_later: UnlinkLater, key: str
+    ) -> Payload | None:
+        row = execute(SELECT_VALUE, (key, now)).fetchone()
         if row is None:
             return None
         value, filename, size, rowid = row
         if filename is None:
-            return payload_of(value)
+            return payload_from_column(value)
         content: bytes | None = self._disk.load(filename, size, value)
         if content is None:
-            drop(filename)
+            unlink_later(filename)
             execute(_DELETE, (rowid,))
         return content
 
-    def note_use(self, connection: Connection, key: str) -> None:
+    def record_access(self, connection: Connection, key: str) -> None:
         """Write down that the entry was used, for the policies that go by that."""
-        self._run(connection, self._note_use, key)
+        self._run(connection, self._record_access, key)
 
-    def _note_use(self, execute: Execute, now: float, _drop: Drop, key: str) -> None:
-        assert self.notes_use is not None  # noqa: S101 (for the type checker)
-        execute(f"UPDATE Cache SET {self.notes_use.format(now=now)}{_ALIVE}", (key, now))
+    def _record_access(self, execute: Execute, now: float, _drop: UnlinkLater, key: str) -> None:
+        assert self.access_update is not None  # noqa: S101 (for the type checker)
+        execute(f"UPDATE Cache SET {self.access_update.format(now=now)}{_ALIVE}", (key, now))
 
     # -- rows -------------------------------------------------------------------------------
 
@@ -287,7 +297,7 @@ class Entries(CacheFile):
         self,
         execute: Execute,
         now: float,
-        drop: Drop,
+        unlink_later: UnlinkLater,
         key: str,
         found: Sequence[Any] | None,
         columns: Columns,
@@ -296,13 +306,13 @@ class Entries(CacheFile):
     ) -> None:
         """Put the columns into the row that was found, or into a new one."""
         if found is not None:
-            drop(found[1])
+            unlink_later(found[1])
             execute(_UPDATE, (now, deadline, now, tag, *columns, found[0]))
         else:
             execute(_INSERT, (key, now, deadline, now, tag, *columns))
 
 
 def _is_there(row: Sequence[Any], now: float) -> bool:
-    """Return whether a row of `_LOOK` is an entry that everybody sees."""
+    """Return whether a row of `_SELECT_STATE` is an entry that everybody sees."""
     _rowid, _filename, deadline, head = row
     return (deadline is None or deadline > now) and visible(head, now)

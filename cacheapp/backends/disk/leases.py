@@ -16,8 +16,8 @@ from diskcache.core import MODE_BINARY
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
-from cacheapp.backends.disk.entries import FIND, GET, WHOLE, Entries
-from cacheapp.backends.disk.shard import Drop, Execute
+from cacheapp.backends.disk.entries import SELECT_FILE, SELECT_ROW, SELECT_VALUE, Entries
+from cacheapp.backends.disk.shard import Execute, UnlinkLater
 from cacheapp.backends.disk.value_files import MODE_LEASE, Columns
 from cacheapp.backends.local.sqlite_connections import Connection
 
@@ -38,7 +38,7 @@ _TOUCH = "UPDATE Cache SET expire_time = ?" + _PLAIN
 _PERSIST = "UPDATE Cache SET expire_time = NULL" + _PLAIN + " AND expire_time IS NOT NULL"
 _UNWRAP = "UPDATE Cache SET expire_time = ?, mode = ?, value = ? WHERE rowid = ?"
 
-Alive = Callable[[bytes], bool]
+IsHolderAlive = Callable[[bytes], bool]
 """Tells whether a holder is alive."""
 
 
@@ -48,12 +48,12 @@ class Shard(Entries):
     # -- leases ------------------------------------------------------------------------------
 
     def lease(
-        self, connection: Connection, key: str, lease: bytes, ttl: float, alive: Alive
+        self, connection: Connection, key: str, lease: bytes, ttl: float, alive: IsHolderAlive
     ) -> Payload | None:
         """Put the lease where nothing is, or over a dead holder's; else return what is there."""
         while True:
             # Most calls find a value or a living holder, and end here without the write lock.
-            row = connection.execute(GET, (key, clock.wall_s())).fetchone()
+            row = connection.execute(SELECT_VALUE, (key, clock.wall_s())).fetchone()
             if row is not None and not _is_orphan(row[0], alive):
                 found: Payload | None = self.load(connection, key, row)
                 if found is not None:
@@ -64,12 +64,26 @@ class Shard(Entries):
 
     @staticmethod
     def _lease(
-        execute: Execute, now: float, drop: Drop, key: str, lease: bytes, ttl: float, alive: Alive
+        execute: Execute,
+        now: float,
+        unlink_later: UnlinkLater,
+        key: str,
+        lease: bytes,
+        ttl: float,
+        alive: IsHolderAlive,
     ) -> bool:
-        row = execute(GET, (key, now)).fetchone()
+        row = execute(SELECT_VALUE, (key, now)).fetchone()
         if row is not None and not _is_orphan(row[0], alive):
             return False
-        _put_lease(execute, now, drop, key, execute(FIND, (key,)).fetchone(), lease, now + ttl)
+        _put_lease(
+            execute,
+            now,
+            unlink_later,
+            key,
+            execute(SELECT_FILE, (key,)).fetchone(),
+            lease,
+            now + ttl,
+        )
         return True
 
     def fill(
@@ -81,28 +95,28 @@ class Shard(Entries):
         ttl: float | None,
     ) -> bool:
         """Store the payload with a deadline of its own if `expected` is what is there."""
-        columns = self._keep(payload)
+        columns = self._to_columns(payload)
         return bool(self._run_with_file(connection, columns, self._fill, key, expected, ttl))
 
     def _fill(
         self,
         execute: Execute,
         now: float,
-        drop: Drop,
+        unlink_later: UnlinkLater,
         columns: Columns,
         key: str,
         expected: Payload,
         ttl: float | None,
     ) -> bool:
-        row = execute(WHOLE, (key, now)).fetchone()
+        row = execute(SELECT_ROW, (key, now)).fetchone()
         if row is None or not self._holds(row, expected):
             return False
         deadline = None if ttl is None else now + ttl
         if columns[1] == MODE_LEASE:
-            _put_lease(execute, now, drop, key, row, columns[3], deadline)
+            _put_lease(execute, now, unlink_later, key, row, columns[3], deadline)
         else:
-            self._write(execute, now, drop, key, row, columns, deadline, None)
-            self._make_room(now, execute, drop)
+            self._write(execute, now, unlink_later, key, row, columns, deadline, None)
+            self._make_room(now, execute, unlink_later)
         return True
 
     # -- deadlines ---------------------------------------------------------------------------
@@ -112,7 +126,7 @@ class Shard(Entries):
         return bool(self._run(connection, self._set_deadline, key, ttl))
 
     def _set_deadline(
-        self, execute: Execute, now: float, _drop: Drop, key: str, ttl: float | None
+        self, execute: Execute, now: float, _drop: UnlinkLater, key: str, ttl: float | None
     ) -> bool:
         deadline = None if ttl is None else now + ttl
         return execute(_TOUCH, (deadline, key, now)).rowcount > 0 or self._unwrap(
@@ -123,31 +137,31 @@ class Shard(Entries):
         """Take the deadline away, a soft one too."""
         return bool(self._run(connection, self._persist, key))
 
-    def _persist(self, execute: Execute, now: float, _drop: Drop, key: str) -> bool:
+    def _persist(self, execute: Execute, now: float, _drop: UnlinkLater, key: str) -> bool:
         return execute(_PERSIST, (key, now)).rowcount > 0 or self._unwrap(execute, now, key, None)
 
     def _unwrap(self, execute: Execute, now: float, key: str, deadline: float | None) -> bool:
         """Make a visible entry with a soft deadline a plain one; return whether there was one."""
-        row = execute(WHOLE, (key, now)).fetchone()
+        row = execute(SELECT_ROW, (key, now)).fetchone()
         if row is None or row[-1] < MODE_LEASE or not lease_format.is_visible(row[3], now):
             return False
         rowid, filename, _size, value, *_ = row
         if filename is None:
-            _size, mode, _filename, inner = self._disk.keep(lease_format.unwrap(value)[0])
+            _size, mode, _filename, inner = self._disk.to_columns(lease_format.unwrap(value)[0])
         else:
             mode, inner = MODE_BINARY, None  # its file holds what is within
         execute(_UNWRAP, (deadline, mode, inner, rowid))
         return True
 
 
-def _is_orphan(value: Any, alive: Alive) -> bool:
+def _is_orphan(value: Any, alive: IsHolderAlive) -> bool:
     return lease_format.is_lease(value) and not alive(lease_format.holder_of(value))
 
 
 def _put_lease(
     execute: Execute,
     now: float,
-    drop: Drop,
+    unlink_later: UnlinkLater,
     key: str,
     found: Sequence[Any] | None,
     lease: bytes,
@@ -156,5 +170,5 @@ def _put_lease(
     if found is None:
         execute(_INSERT, (key, now, deadline, now, lease))
     else:
-        drop(found[1])
+        unlink_later(found[1])
         execute(_UPDATE, (now, deadline, now, lease, found[0]))

@@ -50,7 +50,7 @@ _SAME_SETTING = {
 }
 
 Execute = Callable[..., sqlite3.Cursor]
-Drop = Callable[[str | None], None]
+UnlinkLater = Callable[[str | None], None]
 """Notes a file that goes when the transaction has committed."""
 
 
@@ -75,7 +75,7 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         self.database_identity: Identity = (0, 0)
         self.sweep_at_s = 0.0
         note = EVICTION_POLICY[self.eviction_policy]["get"]
-        self.notes_use: str | None = note
+        self.access_update: str | None = note
         """What a hit writes, under policies that go by use; `{now}` stands for the time."""
 
     # -- what diskcache's own methods work with ----------------------------------------------
@@ -101,11 +101,11 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     @property
     def _sql_retry(self) -> Execute:
         if self._opening is not None:
-            return self._spared
+            return self._execute_if_needed
         execute: Execute = self._con.execute  # SQLite waits by itself, and not for ever
         return execute
 
-    def _spared(self, sql: str, arguments: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def _execute_if_needed(self, sql: str, arguments: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute it, unless it writes a setting that is there already.
 
         Even that would need the write lock, and room: a new process could not so much as read
@@ -127,7 +127,7 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         if not key.startswith("sqlite_"):
             return super().reset(key, value, update)
         if update:
-            self._spared(_UPDATE_SETTING, (value, key))
+            self._execute_if_needed(_UPDATE_SETTING, (value, key))
         setattr(self, key, value)
         return value
 
@@ -135,7 +135,9 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         """Do nothing: connections belong to their handles."""
 
     @contextlib.contextmanager
-    def _transact(self, retry: Any = None, filename: Any = None) -> Iterator[tuple[Execute, Drop]]:
+    def _transact(
+        self, retry: Any = None, filename: Any = None
+    ) -> Iterator[tuple[Execute, UnlinkLater]]:
         del retry, filename  # diskcache's way of waiting; ours is SQLite's own
         connection = self._con
         gone: list[str | None] = []
@@ -152,10 +154,10 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         """Return the bytes in use, as `_make_room` has just measured them for `_cull`."""
         connection = self._con
         if connection.volume is None:
-            connection.volume = self._measured()
+            connection.volume = self._bytes_in_use()
         return connection.volume
 
-    def _measured(self) -> int:
+    def _bytes_in_use(self) -> int:
         """Return the bytes in use: pages with content, and value files.
 
         Unlike diskcache's volume, this leaves out free pages: within the transaction that culls
@@ -214,17 +216,17 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
             if name is not None:
                 self._disk.remove(name)
 
-    def _keep(self, payload: Payload) -> Columns:
+    def _to_columns(self, payload: Payload) -> Columns:
         if type(payload) is not int and len(payload) > self.size_limit:  # type: ignore[arg-type]
             raise StoreFull(
                 f"{self._directory}: a value of {len(payload)} bytes is larger than "  # type: ignore[arg-type]
                 f"what this shard may hold ({self.size_limit} bytes: size_limit divided by "
                 "shards); nothing was stored"
             )
-        columns: Columns = self._disk.keep(payload)
+        columns: Columns = self._disk.to_columns(payload)
         return columns
 
-    def _make_room(self, now: float, execute: Execute, drop: Drop) -> None:
+    def _make_room(self, now: float, execute: Execute, drop: UnlinkLater) -> None:
         """Cull as diskcache does, and go on until the shard is below its limit.
 
         Never all rows at once: the newest is the one that room is made for.
@@ -233,7 +235,7 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         evicts = EVICTION_POLICY[self.eviction_policy]["cull"] is not None
         limit: int = self.cull_limit
         while True:
-            volume = self._measured()
+            volume = self._bytes_in_use()
             over = evicts and volume >= self.size_limit
             if over:
                 rows = self._sum(execute, _COUNT)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from cacheapp.backends.disk.leases import Shard
-from cacheapp.backends.disk.maintenance import Upkeep
 from cacheapp.backends.disk.shard import PROBES
+from cacheapp.backends.disk.shard_maintenance import ShardMaintenance
 from cacheapp.backends.local.database_spec import Kind
 
 _PAGE = 4096
@@ -15,7 +15,7 @@ _DISKCACHE_SETTINGS = (
 )
 
 
-def shards_kind(options: Any, shards: int, timeout_s: float) -> Kind:
+def shard_spec(options: Any, shards: int, timeout_s: float) -> Kind:
     """Return what the shards are, by the cache's options."""
     budget = options["size_limit"] // shards
     wal_pages = max(16, min(1000, budget // 16 // _PAGE))
@@ -40,5 +40,5 @@ def shards_kind(options: Any, shards: int, timeout_s: float) -> Kind:
         open=lambda directory, connection: Shard(directory, connection, settings),
         probes=PROBES,
         pragmas=pragmas,
-        after_write=Upkeep(2 * wal_bytes, timeout_s).after_write,
+        after_write=ShardMaintenance(2 * wal_bytes, timeout_s).after_write,
     )

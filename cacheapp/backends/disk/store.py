@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
-from cacheapp.backends.disk.change_detection import QuietShards
+from cacheapp.backends.disk.change_detection import ChangeDetector
 from cacheapp.backends.disk.leases import Shard
 from cacheapp.backends.disk.reads import Reads
-from cacheapp.backends.disk.shard_options import shards_kind
+from cacheapp.backends.disk.shard_options import shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles
 from cacheapp.backends.local.directory import AliasDirectory
 from cacheapp.backends.local.lock_table import Locks
@@ -39,18 +39,18 @@ class DiskStore(Reads):
         directory = AliasDirectory(location, name, shards, timeout_s)
         self.path = directory.path
         self._sessions = Sessions(
-            directory, shards, timeout_s, shards_kind(options, shards, timeout_s)
+            directory, shards, timeout_s, shard_spec(options, shards, timeout_s)
         )
         self._files = [ValueFiles(str(directory.shard(number))) for number in range(shards)]
         self._run = self._sessions.run
         self._read = self._sessions.read
-        self._notes_use = options["eviction_policy"] in {
+        self._records_access = options["eviction_policy"] in {
             "least-recently-used",
             "least-frequently-used",
         }
         self._holders = Holders(self.path / "holders", directory.prepare)
         self._locks = Locks(location, name, timeout_s, self._holders)
-        self._quiet = QuietShards(self._sessions, self._number)
+        self._changes = ChangeDetector(self._sessions, self._shard_number)
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -60,7 +60,7 @@ class DiskStore(Reads):
 
     def set(self, key: str, payload: Payload, ttl: float | None, tag: str | None = None) -> None:
         """Store the payload."""
-        self._run(self._number(key), Shard.put, [(key, payload)], ttl, tag)
+        self._run(self._shard_number(key), Shard.put, [(key, payload)], ttl, tag)
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads: one transaction per shard, which stores all of its keys or none."""
@@ -78,11 +78,11 @@ class DiskStore(Reads):
 
     def add(self, key: str, payload: Payload, ttl: float | None, tag: str | None = None) -> bool:
         """Store the payload if nothing is there."""
-        return bool(self._run(self._number(key), Shard.add, key, payload, ttl, tag))
+        return bool(self._run(self._shard_number(key), Shard.add, key, payload, ttl, tag))
 
     def delete(self, key: str) -> bool:
         """Remove the entry."""
-        return bool(self._run(self._number(key), Shard.drop_keys, [key]))
+        return bool(self._run(self._shard_number(key), Shard.drop_keys, [key]))
 
     def delete_many(self, keys: Sequence[str]) -> int:
         """Remove the entries: one transaction per shard."""
@@ -93,37 +93,39 @@ class DiskStore(Reads):
 
     def touch(self, key: str, ttl: float | None) -> bool:
         """Replace the deadline."""
-        return bool(self._run(self._number(key), Shard.set_deadline, key, ttl))
+        return bool(self._run(self._shard_number(key), Shard.set_deadline, key, ttl))
 
     def persist(self, key: str) -> bool:
         """Take the deadline away."""
-        return bool(self._run(self._number(key), Shard.persist, key))
+        return bool(self._run(self._shard_number(key), Shard.persist, key))
 
     def incr(self, key: str, delta: int) -> int | None:
         """Add to the integer."""
-        total: int | None = self._run(self._number(key), Shard.incr, key, delta)
+        total: int | None = self._run(self._shard_number(key), Shard.incr, key, delta)
         return total
 
     def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
         """Store the payload if `expected` is there."""
-        return bool(self._run(self._number(key), Shard.exchange, key, key, expected, payload))
+        return bool(
+            self._run(self._shard_number(key), Shard.compare_and_move, key, key, expected, payload)
+        )
 
     def discard(self, key: str, expected: Payload) -> bool:
         """Remove the entry if `expected` is there."""
-        return bool(self._run(self._number(key), Shard.discard, key, expected))
+        return bool(self._run(self._shard_number(key), Shard.discard, key, expected))
 
     # -- leases and locks --------------------------------------------------------------------
 
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
         """Put the lease where nothing is, or over a dead holder's."""
         found: Payload | None = self._run(
-            self._number(key), Shard.lease, key, lease, ttl, self._holders.alive
+            self._shard_number(key), Shard.lease, key, lease, ttl, self._holders.alive
         )
         return found
 
     def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
         """Store the payload with this deadline if `expected` is there."""
-        return bool(self._run(self._number(key), Shard.fill, key, expected, payload, ttl))
+        return bool(self._run(self._shard_number(key), Shard.fill, key, expected, payload, ttl))
 
     def new_lease(self) -> bytes:
         """Return a lease of this process."""
@@ -138,7 +140,7 @@ class DiskStore(Reads):
         )
 
     def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
-        same = self._quiet.unchanged(seen)
+        same = self._changes.unchanged(seen)
         return {**same, **self.get_many([key for key in seen if key not in same])}
 
     def acquire_lock(self, name: str, ttl: float | None) -> int | None:
@@ -161,10 +163,10 @@ class DiskStore(Reads):
 
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
         """Move an entry between two versions of its key, which one shard holds."""
-        number = self._number(source)
-        if self._number(target) != number:
+        number = self._shard_number(source)
+        if self._shard_number(target) != number:
             raise ValueError(f"{source!r} and {target!r} are not two versions of one key")
-        return bool(self._run(number, Shard.exchange, source, target, expected, payload))
+        return bool(self._run(number, Shard.compare_and_move, source, target, expected, payload))
 
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
         """Remove matching keys, a batch in one transaction."""

@@ -44,7 +44,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
     its making and the making of a file in it.
     """
 
-    def keep(self, payload: Payload) -> Columns:
+    def to_columns(self, payload: Payload) -> Columns:
         """Return the payload as columns of its row, after writing its file where it needs one."""
         if type(payload) is int:
             # Beyond 64 bits: text, in a base that Python does not limit the length of.
@@ -54,12 +54,12 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
             if lease_format.is_lease(payload):
                 return 0, MODE_LEASE, None, payload
             if lease_format.is_soft(payload):
-                return self._keep_soft(payload)
+                return self._soft_to_columns(payload)
         if len(payload) < self.min_file_size:
             return 0, MODE_RAW, None, payload
-        return self._keep_in_file(MODE_BINARY, None, payload)
+        return self._write_file(MODE_BINARY, None, payload)
 
-    def _keep_soft(self, payload: bytes) -> Columns:
+    def _soft_to_columns(self, payload: bytes) -> Columns:
         """Keep the head in the row: it tells who may see the entry, and goes when that changes.
 
         An integer is in no file: as a plain payload it would not be either.
@@ -73,9 +73,9 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
             payload[: lease_format.SOFT_HEAD_BYTES],
             payload[lease_format.SOFT_HEAD_BYTES :],
         )
-        return self._keep_in_file(MODE_SOFT, head, inner)
+        return self._write_file(MODE_SOFT, head, inner)
 
-    def _keep_in_file(self, mode: int, head: bytes | None, content: bytes) -> Columns:
+    def _write_file(self, mode: int, head: bytes | None, content: bytes) -> Columns:
         name, path = self.filename()
         self._create(path, content)
         return len(content), mode, name, head
@@ -139,6 +139,6 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
                             yield f"{folder.name}/{file.name}", file.stat().st_mtime
 
 
-def payload_of(value: Any) -> Payload:
-    """Return what `keep` was given, from a row without a file."""
+def payload_from_column(value: Any) -> Payload:
+    """Return what `to_columns` was given, from a row without a file."""
     return int(value, 16) if type(value) is str else value

@@ -8,9 +8,9 @@ from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.store import registry
+from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.on_error import Forgiving
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
-from cacheapp.backends.redis.pool import connection_factory
 from cacheapp.backends.redis.store import RedisStore
 from cacheapp.errors import ClearRefused
 

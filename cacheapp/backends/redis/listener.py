@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from cacheapp import clock
-from cacheapp.backends.redis.breaker import Breaker
+from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Ear:
         self.hears()
 
 
-class _Session:
+class _ListenerConnection:
     """What one thread listens on: a connection, once it has one, and a pipe that wakes the thread."""
 
     def __init__(self) -> None:
@@ -76,12 +76,12 @@ class Listener:
     which takes it out of `_session` before it closes it; others only nudge it, under the lock.
     """
 
-    def __init__(self, pool: Any, breaker: Breaker) -> None:
+    def __init__(self, pool: Any, breaker: CircuitBreaker) -> None:
         self._pool = pool
         self._breaker = breaker
         self._lock = threading.Lock()
         self._ears: dict[bytes, list[Ear]] = {}
-        self._session: _Session | None = None
+        self._session: _ListenerConnection | None = None
         self._not_before_s = 0.0
 
     @contextlib.contextmanager
@@ -111,11 +111,11 @@ class Listener:
                 if self._session is not None:
                     self._session.nudge()
 
-    def _begun(self) -> _Session | None:
+    def _begun(self) -> _ListenerConnection | None:
         """Start a thread that listens, unless it would be in vain."""
         if not self._breaker.closed or clock.monotonic_s() < self._not_before_s:
             return None
-        session = _Session()
+        session = _ListenerConnection()
         name = "cacheapp-listener"
         try:
             threading.Thread(target=self._run, args=(session,), name=name, daemon=True).start()
@@ -127,7 +127,7 @@ class Listener:
 
     # -- the thread --------------------------------------------------------------------------
 
-    def _run(self, session: _Session) -> None:
+    def _run(self, session: _ListenerConnection) -> None:
         failed = True
         try:
             kwargs = {**self._pool.connection_kwargs, "protocol": 2}  # messages are plain answers
@@ -154,7 +154,7 @@ class Listener:
             for ear in each:
                 ear.gone()
 
-    def _listen(self, session: _Session) -> None:
+    def _listen(self, session: _ListenerConnection) -> None:
         """Subscribe as asked and pass messages on, until nobody has listened for a while."""
         asked: set[bytes] = set()
         standing: set[bytes] = set()

@@ -17,32 +17,34 @@ asked for is over, because it was given to this call; trying again is safe at an
 
 from cacheapp.backends.core.store import Store
 from cacheapp.backends.redis import scripts
-from cacheapp.backends.redis.arguments import ms_or_0, raw_key
-from cacheapp.backends.redis.link import Kind, Link
+from cacheapp.backends.redis.encoding import encode_key, ttl_ms_or_0
+from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
 
 
 class RedisLocks(Store):
     """Mix-in: the lock primitives of `Store`."""
 
-    _link: Link
+    _executor: CommandExecutor
 
     def acquire_lock(self, name: str, ttl: float | None) -> int | None:
         """Take the lock if it is free; see the module for what a lost answer means."""
-        answer = self._link.run(scripts.ACQUIRE_LOCK, 2, *_keys(name), ms_or_0(ttl))
+        answer = self._executor.run_script(scripts.ACQUIRE_LOCK, 2, *_keys(name), ttl_ms_or_0(ttl))
         return None if answer is None else int(answer)
 
     def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
         """Let the lock's time begin anew if the token still holds it; return whether it did."""
-        asked = (_keys(name)[0], token, ms_or_0(ttl))
-        return bool(self._link.run(scripts.RENEW_LOCK, 1, *asked, kind=Kind.REPEATABLE))
+        asked = (_keys(name)[0], token, ttl_ms_or_0(ttl))
+        return bool(
+            self._executor.run_script(scripts.RENEW_LOCK, 1, *asked, kind=FailureKind.REPEATABLE)
+        )
 
     def release_lock(self, name: str, token: int) -> bool:
         """Free the lock if the token still holds it; return whether it did."""
-        return bool(self._link.run(scripts.RELEASE_LOCK, 1, _keys(name)[0], token))
+        return bool(self._executor.run_script(scripts.RELEASE_LOCK, 1, _keys(name)[0], token))
 
     def lock_token(self, name: str) -> int | None:
         """Return the token that holds the lock, or `None` where it is free."""
-        found = self._link.ask(b"GET", _keys(name)[0], kind=Kind.READ)
+        found = self._executor.execute(b"GET", _keys(name)[0], kind=FailureKind.READ)
         return None if found is None else int(found)
 
 
@@ -54,4 +56,4 @@ def _keys(name: str) -> tuple[bytes, bytes]:
     lock it is.
     """
     start = name.replace(":", "\x1f:")
-    return raw_key(f"{start}\x1flock"), raw_key(f"{start}\x1ffence")
+    return encode_key(f"{start}\x1flock"), encode_key(f"{start}\x1ffence")

@@ -26,7 +26,7 @@ STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)
 
 
 @dataclasses.dataclass(frozen=True)
-class OnError:
+class ErrorPolicy:
     """Whether a failure of the store is swallowed, per kind of operation."""
 
     read: bool = False
@@ -55,17 +55,17 @@ _EXPECTED = (
 )
 
 
-def on_error(value: Any) -> OnError:
+def read_error_policy(value: Any) -> ErrorPolicy:
     """Read the option."""
     if value == "raise":
-        return OnError()
+        return ErrorPolicy()
     if value == "miss":
-        return OnError(read=True)
+        return ErrorPolicy(read=True)
     if not isinstance(value, Mapping) or any(
         kind not in _WORDS or word not in _WORDS[kind] for kind, word in value.items()
     ):
         raise ValueError(_EXPECTED)
-    return OnError(**{kind: word != "raise" for kind, word in value.items()})
+    return ErrorPolicy(**{kind: word != "raise" for kind, word in value.items()})
 
 
 class Forgiving(SharedCache):
@@ -88,8 +88,8 @@ class Forgiving(SharedCache):
             )
 
     @property
-    def _on_error(self) -> OnError:
-        found: OnError = self.options["on_error"]
+    def _on_error(self) -> ErrorPolicy:
+        found: ErrorPolicy = self.options["on_error"]
         return found
 
     # -- reads -------------------------------------------------------------------------------

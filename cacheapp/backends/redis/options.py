@@ -9,12 +9,12 @@ from django_redis.client import DefaultClient, HerdClient, ShardClient
 from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
 
 from cacheapp.backends.core.options import COMMON, Option, Reader, boolean, count, seconds
-from cacheapp.backends.redis.on_error import on_error
+from cacheapp.backends.redis.on_error import read_error_policy
 
 _CACHED_BY_CLIENT = (
     "nothing: redis-py's client-side caching mixes up answers under threads and ignores deadlines"
 )
-_BOOKED = {  # names in keyword arguments for redis-py whose job is done here
+_RESERVED_ARGUMENTS = {  # names in keyword arguments for redis-py whose job is done here
     "cache": _CACHED_BY_CLIENT,
     "cache_config": _CACHED_BY_CLIENT,
     "retry": "nothing: what may be repeated without changing its outcome is repeated by itself",
@@ -52,8 +52,8 @@ def _arguments(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError("a dict of keyword arguments")
     for name in value:
-        if name in _BOOKED:
-            raise ValueError(f"one without {name!r}: {_BOOKED[name]}")
+        if name in _RESERVED_ARGUMENTS:
+            raise ValueError(f"one without {name!r}: {_RESERVED_ARGUMENTS[name]}")
     return dict(value)
 
 
@@ -125,7 +125,7 @@ _OURS: Mapping[str, Option] = {
     "signed": Option(boolean, default=True),  # who can write to the server could else run code here
     "max_connections": Option(count(1), 64),  # per process; made on demand, so a bound, not a cost
     "pool_timeout": Option(seconds, 2.0),
-    "on_error": Option(on_error, on_error("raise")),
+    "on_error": Option(read_error_policy, read_error_policy("raise")),
     "owns_database": Option(boolean, default=False),
 }
 
@@ -166,8 +166,10 @@ def read_location(location: Any) -> str:
         asked = None  # its message may quote the password
     if asked is None:
         raise ValueError(f"LOCATION is {redacted(location)!r}; {expected}")
-    if wrong := sorted(set(asked) & (set(_BOOKED))):
-        raise ValueError(f"LOCATION asks for {wrong[0]!r}; expected {_BOOKED[wrong[0]]}")
+    if wrong := sorted(set(asked) & (set(_RESERVED_ARGUMENTS))):
+        raise ValueError(
+            f"LOCATION asks for {wrong[0]!r}; expected {_RESERVED_ARGUMENTS[wrong[0]]}"
+        )
     return location
 
 

@@ -286,4 +286,4 @@ _ALL = (
     *(LEASE, FILL, ADD, TOUCH, PERSIST, TTL, REMOVE, VISIBLE, INCR, REPLACE, DISCARD, MOVE),
     *(SET_MANY, ACQUIRE_LOCK, RENEW_LOCK, RELEASE_LOCK),
 )
-NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}
+SCRIPT_NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}

@@ -17,18 +17,18 @@ from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, BREAKER_OPENED, Co
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.redis import scripts
-from cacheapp.backends.redis.arguments import (
-    glob_escaped,
-    ms,
-    ms_or_0,
+from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.encoding import (
+    decode_key,
+    decode_payload,
+    encode_key,
+    encode_payload,
+    escape_glob,
     now_ms,
-    payload_of,
-    raw,
-    raw_key,
-    text_key,
+    ttl_ms,
+    ttl_ms_or_0,
 )
-from cacheapp.backends.redis.breaker import Breaker
-from cacheapp.backends.redis.link import Kind, Link
+from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
 from cacheapp.backends.redis.listener import Listener
 from cacheapp.backends.redis.locks import RedisLocks
 from cacheapp.backends.redis.waiting import RedisWaiting
@@ -36,14 +36,14 @@ from cacheapp.errors import ValueRefused
 
 _BYTES_AT_ONCE = 2**24
 _KEYS_AT_ONCE = 1000  # per command: Redis serves nobody else meanwhile
-_READ, _REPEATABLE = Kind.READ, Kind.REPEATABLE
+_READ, _REPEATABLE = FailureKind.READ, FailureKind.REPEATABLE
 _version = re.compile(r"-?\d+:")
 
 
 class RedisStore(RedisWaiting, RedisLocks, Store):
     """One process's store; see `Store` for what each method promises.
 
-    `client` (django-redis's), `_link` and `_listener` are replaced whole after a fork, so that the
+    `client` (django-redis's), `_executor` and `_listener` are replaced whole after a fork, so that the
     child never touches an inherited socket or a lock that another thread of its parent held.
     """
 
@@ -58,8 +58,10 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         """Begin with a client of our own; nothing connects before the first command."""
         self.client = self._build_client()
         pool = self.client.get_client(write=True).connection_pool
-        self._link = Link(pool, Breaker(self._name, self._count_breaker), self._name)
-        self._listener = Listener(pool, self._link.breaker)
+        self._executor = CommandExecutor(
+            pool, CircuitBreaker(self._name, self._count_breaker), self._name
+        )
+        self._listener = Listener(pool, self._executor.breaker)
 
     def _count_breaker(self, *, opened: bool) -> None:
         for counters in tuple(self.counters):
@@ -67,71 +69,83 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
             counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name}, breaker {self._link.breaker.state.value}>"
+        return f"<{type(self).__name__} {self._name}, breaker {self._executor.breaker.state.value}>"
 
     @property
-    def link(self) -> Link:
+    def executor(self) -> CommandExecutor:
         """The way to Redis of this process."""
-        return self._link
+        return self._executor
 
     # -- one key -----------------------------------------------------------------------------
 
     def get(self, key: str) -> Payload | None:
-        found = self._link.ask(b"GET", raw_key(key), kind=_READ)
-        return None if found is None else payload_of(found)
+        found = self._executor.execute(b"GET", encode_key(key), kind=_READ)
+        return None if found is None else decode_payload(found)
 
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
         if ttl is None:
-            self._link.ask(b"SET", raw_key(key), raw(payload))
+            self._executor.execute(b"SET", encode_key(key), encode_payload(payload))
         else:
-            self._link.ask(b"SET", raw_key(key), raw(payload), b"PX", ms(ttl))
+            self._executor.execute(
+                b"SET", encode_key(key), encode_payload(payload), b"PX", ttl_ms(ttl)
+            )
 
     def add(self, key: str, payload: Payload, ttl: float | None) -> bool:
-        new = (raw(payload), ms_or_0(ttl))
-        return bool(self._link.run(scripts.ADD, 1, raw_key(key), now_ms(), *new))
+        new = (encode_payload(payload), ttl_ms_or_0(ttl))
+        return bool(self._executor.run_script(scripts.ADD, 1, encode_key(key), now_ms(), *new))
 
     def has(self, key: str) -> bool:
         now_s = clock.wall_s()
-        asked = (b"GETRANGE", raw_key(key), 0, lease_format.HEAD_BYTES - 1)
-        return _is_visible(self._link.ask(*asked, kind=_READ), now_s)
+        asked = (b"GETRANGE", encode_key(key), 0, lease_format.HEAD_BYTES - 1)
+        return _is_visible(self._executor.execute(*asked, kind=_READ), now_s)
 
     def delete(self, key: str) -> bool:
-        return bool(self._link.run(scripts.REMOVE, 1, raw_key(key), now_ms()))
+        return bool(self._executor.run_script(scripts.REMOVE, 1, encode_key(key), now_ms()))
 
     def touch(self, key: str, ttl: float | None) -> bool:
-        asked = (raw_key(key), now_ms(), ms_or_0(ttl))
-        return bool(self._link.run(scripts.TOUCH, 1, *asked))
+        asked = (encode_key(key), now_ms(), ttl_ms_or_0(ttl))
+        return bool(self._executor.run_script(scripts.TOUCH, 1, *asked))
 
     def persist(self, key: str) -> bool:
-        return bool(self._link.run(scripts.PERSIST, 1, raw_key(key), now_ms()))
+        return bool(self._executor.run_script(scripts.PERSIST, 1, encode_key(key), now_ms()))
 
     def ttl(self, key: str) -> float | None:
         now_s = clock.wall_s()
-        head, left_ms = self._link.run(scripts.TTL, 1, raw_key(key), kind=_READ)
+        head, left_ms = self._executor.run_script(scripts.TTL, 1, encode_key(key), kind=_READ)
         if not _is_visible(head, now_s):
             return 0.0
         if lease_format.is_soft(head):
             return lease_format.soft_deadline_s(head) - now_s
         if left_ms == -1:
             return None
-        return 0.0 if left_ms < 0 else (left_ms + 1) / 1000  # see `ms`
+        return 0.0 if left_ms < 0 else (left_ms + 1) / 1000  # see `ttl_ms`
 
     def incr(self, key: str, delta: int) -> int | None:
         try:
-            found = self._link.run(scripts.INCR, 1, raw_key(key), raw(delta))
+            found = self._executor.run_script(
+                scripts.INCR, 1, encode_key(key), encode_payload(delta)
+            )
         except ValueRefused:  # a delta of thousands of digits
             raise NotCountable from None
         if type(found) is list:
-            raise NotCountable(payload_of(found[0]))
+            raise NotCountable(decode_payload(found[0]))
         return None if found is None else int(found)
 
     def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
-        return bool(self._link.run(scripts.REPLACE, 1, raw_key(key), raw(expected), raw(payload)))
+        return bool(
+            self._executor.run_script(
+                scripts.REPLACE,
+                1,
+                encode_key(key),
+                encode_payload(expected),
+                encode_payload(payload),
+            )
+        )
 
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
-        asked = (raw_key(key), lease, ms(ttl))
-        found = self._link.run(scripts.LEASE, 1, *asked, kind=_REPEATABLE)
-        return None if found is None else payload_of(found)
+        asked = (encode_key(key), lease, ttl_ms(ttl))
+        found = self._executor.run_script(scripts.LEASE, 1, *asked, kind=_REPEATABLE)
+        return None if found is None else decode_payload(found)
 
     def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
         """Store the payload if `expected` is there; `True` too where the payload is there already.
@@ -139,15 +153,26 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         `expected` never comes back once it is gone (leases and soft entries have nonces), so a
         repetition whose first answer was lost finds its own work, or somebody else's.
         """
-        asked = (raw_key(key), raw(expected), raw(payload), ms_or_0(ttl))
-        return bool(self._link.run(scripts.FILL, 1, *asked, kind=_REPEATABLE))
+        asked = (
+            encode_key(key),
+            encode_payload(expected),
+            encode_payload(payload),
+            ttl_ms_or_0(ttl),
+        )
+        return bool(self._executor.run_script(scripts.FILL, 1, *asked, kind=_REPEATABLE))
 
     def discard(self, key: str, expected: Payload) -> bool:
-        return bool(self._link.run(scripts.DISCARD, 1, raw_key(key), raw(expected)))
+        return bool(
+            self._executor.run_script(scripts.DISCARD, 1, encode_key(key), encode_payload(expected))
+        )
 
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
-        keys = (raw_key(source), raw_key(target))
-        return bool(self._link.run(scripts.MOVE, 2, *keys, raw(expected), raw(payload)))
+        keys = (encode_key(source), encode_key(target))
+        return bool(
+            self._executor.run_script(
+                scripts.MOVE, 2, *keys, encode_payload(expected), encode_payload(payload)
+            )
+        )
 
     # -- many keys ---------------------------------------------------------------------------
 
@@ -155,34 +180,36 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         found: dict[str, Payload] = {}
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             part = keys[start : start + _KEYS_AT_ONCE]
-            values = self._link.ask(b"MGET", *map(raw_key, part), kind=_READ)
+            values = self._executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
             for key, value in zip(part, values, strict=True):
                 if value is not None:
-                    found[key] = payload_of(value)
+                    found[key] = decode_payload(value)
         return found
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads, in atomic batches of a thousand or 16 MiB; return an empty list."""
-        ttl_ms = ms_or_0(ttl)
+        ttl_ms = ttl_ms_or_0(ttl)
         for part in _batches_of(payloads):
-            keys = [raw_key(key) for key in part]
-            self._link.run(scripts.SET_MANY, len(keys), *keys, ttl_ms, *part.values())
+            keys = [encode_key(key) for key in part]
+            self._executor.run_script(scripts.SET_MANY, len(keys), *keys, ttl_ms, *part.values())
         return []
 
     def delete_many(self, keys: Sequence[str]) -> int:
-        return self._remove([raw_key(key) for key in keys])
+        return self._remove([encode_key(key) for key in keys])
 
     def _remove(self, keys: list[bytes]) -> int:
         """Remove the keys; return how many were visible."""
         parts = (
             keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE)
         )
-        return sum(self._link.run(scripts.REMOVE, len(part), *part, now_ms()) for part in parts)
+        return sum(
+            self._executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
+        )
 
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
         return sum(
             self._remove(keys)
-            for keys in self._batches(glob_escaped(prefix) + pattern, prefix, batch)
+            for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch)
         )
 
     def clear(self, prefix: str) -> None:
@@ -191,31 +218,33 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         A glob cannot say "a whole number", hence the second look on this side.
         """
         start = f"{prefix}:"
-        for keys in self._batches(glob_escaped(start) + "*:*", start, _KEYS_AT_ONCE):
+        for keys in self._batches(escape_glob(start) + "*:*", start, _KEYS_AT_ONCE):
             self._remove(
                 [key for key in keys if _version.match(key.decode(errors="replace"), len(start))]
             )
 
     def flush(self) -> None:
         """Remove every key of the database, whoever wrote it."""
-        self._link.ask(b"FLUSHDB", b"ASYNC")
+        self._executor.execute(b"FLUSHDB", b"ASYNC")
 
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
         seen: set[bytes] = set()  # SCAN may repeat a key while Redis resizes its table
-        for keys in self._batches(glob_escaped(prefix) + pattern, prefix, batch):
+        for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch):
             new = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(new)
             for part in (new[at : at + _KEYS_AT_ONCE] for at in range(0, len(new), _KEYS_AT_ONCE)):
-                visible = self._link.run(scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ)
-                yield from (text_key(part[number - 1]) for number in visible)
+                visible = self._executor.run_script(
+                    scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ
+                )
+                yield from (decode_key(part[number - 1]) for number in visible)
 
     def _batches(self, glob: str, prefix: str, batch: int) -> Iterator[list[bytes]]:
         """Yield the keys that match, as SCAN finds them: perhaps twice, perhaps none in a batch."""
-        start = raw_key(prefix)
+        start = encode_key(prefix)
         cursor: Any = b"0"
         while True:
-            scan = (b"SCAN", cursor, b"MATCH", raw_key(glob), b"COUNT", max(1, batch))
-            cursor, keys = self._link.ask(*scan, kind=_READ)
+            scan = (b"SCAN", cursor, b"MATCH", encode_key(glob), b"COUNT", max(1, batch))
+            cursor, keys = self._executor.execute(*scan, kind=_READ)
             if keys:
                 yield [key for key in keys if key.startswith(start)]
             if int(cursor) == 0:
@@ -242,7 +271,7 @@ def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
     part: dict[str, Any] = {}
     size = 0
     for key, payload in payloads.items():
-        value = raw(payload)
+        value = encode_payload(payload)
         if part and (len(part) == _KEYS_AT_ONCE or size + len(value) > _BYTES_AT_ONCE):
             yield part
             part, size = {}, 0

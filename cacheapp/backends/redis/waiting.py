@@ -15,7 +15,7 @@ from cacheapp import clock
 from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import Store
-from cacheapp.backends.redis.arguments import raw_key
+from cacheapp.backends.redis.encoding import encode_key
 from cacheapp.backends.redis.listener import Ear, Listener
 from cacheapp.backends.redis.scripts import WAKE_CHANNEL
 
@@ -30,7 +30,7 @@ class RedisWaiting(Store):
 
     def _watch(self, key: str, seen: Payload, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s
-        with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
+        with self._listener.listening(_CHANNEL + encode_key(key)) as ear:
             if _done(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
                 if self.get(key) == seen:
                     with self._looking(key, seen, ear):
@@ -49,7 +49,7 @@ class RedisWaiting(Store):
 
     async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s
-        with self._listener.listening(_CHANNEL + raw_key(key)) as ear:
+        with self._listener.listening(_CHANNEL + encode_key(key)) as ear:
             if await _adone(ear.standing, min(LOOK_EVERY_S, within_s)) and ear.standing.result():
                 if await in_thread(self.get, key) == seen:
                     with self._looking(key, seen, ear):

@@ -5,7 +5,7 @@ import pytest
 import redis.exceptions
 
 from cacheapp.backends import RedisCache
-from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN
+from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN
 from cacheapp.errors import StoreFull, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until

@@ -10,7 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cacheapp import clock
 from cacheapp.backends import RedisCache
-from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN
+from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until

@@ -11,7 +11,7 @@ import pytest
 
 from cacheapp import clock
 from cacheapp.backends import RedisCache
-from cacheapp.backends.redis import arguments
+from cacheapp.backends.redis import encoding
 from cacheapp.errors import StoreUnavailable, ValueRefused
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
@@ -254,9 +254,9 @@ def test_an_integer_of_thousands_of_digits_is_refused(cache: RedisCache) -> None
 
 def test_a_value_larger_than_redis_takes_is_refused_before_anything_is_sent() -> None:
     largest = bytes(512 * 2**20)  # zeros that are never touched take no memory
-    assert arguments.raw(largest) is largest
+    assert encoding.encode_payload(largest) is largest
     with pytest.raises(ValueRefused, match="Redis takes values of at most 536870912 bytes"):
-        arguments.raw(bytes(512 * 2**20 + 1))
+        encoding.encode_payload(bytes(512 * 2**20 + 1))
 
 
 def test_a_key_that_holds_another_type_is_an_error_that_says_so(

@@ -39,7 +39,7 @@ def test_the_version_is_the_pinned_one() -> None:
 
 
 def test_every_name_is_there_and_documented() -> None:
-    why = (Path(__file__).parents[2] / "docs" / "why.md").read_text()
+    why = (Path(__file__).parents[4] / "docs" / "why.md").read_text()
     for name in PRIVATES:
         owner, attribute = name.split(".")
         assert hasattr(getattr(core, owner), attribute), name

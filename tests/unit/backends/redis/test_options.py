@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cacheapp.backends import RedisCache
-from cacheapp.backends.redis.on_error import OnError, on_error
+from cacheapp.backends.redis.on_error import ErrorPolicy, read_error_policy
 from cacheapp.backends.redis.options import redacted
 from cacheapp.errors import OptionsRefused
 
@@ -117,23 +117,23 @@ def test_a_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
 
 def test_neither_cache_nor_store_show_a_password() -> None:
     cache = RedisCache(f"redis://user:{SECRET}@127.0.0.1:1/0", {"OPTIONS": {"PASSWORD": SECRET}})
-    for shown in (repr(cache), repr(cache._store), repr(cache._store.link)):  # noqa: SLF001
+    for shown in (repr(cache), repr(cache._store), repr(cache._store.executor)):  # noqa: SLF001
         assert SECRET not in shown
 
 
 @pytest.mark.parametrize(
     ("value", "meaning"),
     [
-        ("raise", OnError()),
-        ("miss", OnError(read=True)),
-        ({}, OnError()),
-        ({"read": "miss", "set": "ignore"}, OnError(read=True, set=True)),
-        ({"delete": "ignore", "touch": "raise"}, OnError(delete=True)),
+        ("raise", ErrorPolicy()),
+        ("miss", ErrorPolicy(read=True)),
+        ({}, ErrorPolicy()),
+        ({"read": "miss", "set": "ignore"}, ErrorPolicy(read=True, set=True)),
+        ({"delete": "ignore", "touch": "raise"}, ErrorPolicy(delete=True)),
     ],
     ids=repr,
 )
-def test_on_error_is_read_by_kind(value: Any, meaning: OnError) -> None:
-    assert on_error(value) == meaning
+def test_on_error_is_read_by_kind(value: Any, meaning: ErrorPolicy) -> None:
+    assert read_error_policy(value) == meaning
 
 
 def store(location: str = URL, **options: Any) -> Any:

@@ -19,7 +19,7 @@ _REST = 10  # times what was waited in vain, before the next attempt
 _LOOK_EVERY = 2  # writes: one may log some 20 pages where it culls
 
 
-class Upkeep:
+class ShardMaintenance:
     """Looks after the shards of one store. The database has the locks that this needs."""
 
     def __init__(self, wal_bytes: int, timeout_s: float) -> None:

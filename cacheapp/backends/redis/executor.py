@@ -24,8 +24,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from cacheapp.backends.redis.breaker import Breaker
-from cacheapp.backends.redis.scripts import NAMES, Script
+from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.scripts import SCRIPT_NAMES, Script
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _PAUSES_S = (0.01, 0.05)  # before the second and the third attempt
@@ -34,7 +34,7 @@ _TROUBLE = (redis.ConnectionError, redis.TimeoutError, InvalidResponse)
 _ANSWERS = (BusyLoadingError, AuthenticationError, AuthorizationError)  # yet `ConnectionError`s
 
 
-class Kind(enum.Enum):
+class FailureKind(enum.Enum):
     """What a command does when it is run twice."""
 
     READ = "the same answer, and no effect at all"
@@ -42,7 +42,7 @@ class Kind(enum.Enum):
     WRITE = "something else"
 
 
-_WRITE = Kind.WRITE
+_WRITE = FailureKind.WRITE
 
 
 class _Failed(Exception):
@@ -57,15 +57,15 @@ class _Failed(Exception):
         return f"{type(self.cause).__name__}: {self.cause}"
 
 
-class Link:
+class CommandExecutor:
     """A pool of connections and a breaker. Threads share it; processes do not."""
 
-    def __init__(self, pool: Any, breaker: Breaker, name: str) -> None:
+    def __init__(self, pool: Any, breaker: CircuitBreaker, name: str) -> None:
         self.breaker = breaker
         self._pool = pool
         self._name = name
 
-    def ask(self, *command: Any, kind: Kind = _WRITE) -> Any:
+    def execute(self, *command: Any, kind: FailureKind = _WRITE) -> Any:
         """Return Redis's answer to one command.
 
         A lost answer is asked for again unless `kind` forbids it. Raises `StoreUnavailable`, `OutcomeUnknown`, `StoreFull`; `NoScriptError`
@@ -75,25 +75,25 @@ class Link:
         if not breaker.closed:
             self._probe_or_raise()
         try:
-            answer = self._exchange(command)
+            answer = self._attempt(command)
         except _Failed as failure:
             answer = self._retry(command, failure, kind)
         except ResponseError as exc:
             raise self._translated(exc) from exc
-        if breaker.troubled:
-            breaker.succeeded()
+        if breaker.has_failures:
+            breaker.record_success()
         return answer
 
-    def run(self, script: Script, keys: int, *args: Any, kind: Kind = _WRITE) -> Any:
+    def run_script(self, script: Script, keys: int, *args: Any, kind: FailureKind = _WRITE) -> Any:
         """Return the answer of a script; the first `keys` of its arguments are keys."""
         try:
-            return self.ask(b"EVALSHA", script.sha, keys, *args, kind=kind)
+            return self.execute(b"EVALSHA", script.sha, keys, *args, kind=kind)
         except NoScriptError:  # so it has not run; EVAL also makes Redis remember it
-            return self.ask(b"EVAL", script.text, keys, *args, kind=kind)
+            return self.execute(b"EVAL", script.text, keys, *args, kind=kind)
 
     # -- one attempt -------------------------------------------------------------------------
 
-    def _exchange(self, command: tuple[Any, ...], *, probing: bool = False) -> Any:
+    def _attempt(self, command: tuple[Any, ...], *, probing: bool = False) -> Any:
         """Send the command and return its answer; raise `_Failed` or the answer's error.
 
         Invariant: a connection goes back to the pool only after its answer was read whole; on
@@ -142,33 +142,37 @@ class Link:
 
     def _failed(self, exc: BaseException, *, may_have_run: bool) -> _Failed:
         failure = _Failed(exc, may_have_run=may_have_run)
-        self.breaker.failed(str(failure))
+        self.breaker.record_failure(str(failure))
         return failure
 
     # -- after a failure ---------------------------------------------------------------------
 
-    def _retry(self, command: tuple[Any, ...], failure: _Failed, kind: Kind) -> Any:
+    def _retry(self, command: tuple[Any, ...], failure: _Failed, kind: FailureKind) -> Any:
         """Repeat what may be repeated, a few times and not for long; else raise what is known."""
         may_have_run = failure.may_have_run  # any of the attempts
         for pause_s in _PAUSES_S:
-            if may_have_run and kind is Kind.WRITE:
+            if may_have_run and kind is FailureKind.WRITE:
                 break
             if not self.breaker.closed or isinstance(failure.cause, redis.TimeoutError):
                 break  # who has waited once has waited enough
             # Jitter: the threads that a restart cut off would all come back in one moment.
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
             try:
-                return self._exchange(command)
+                return self._attempt(command)
             except _Failed as exc:
                 failure = exc
                 may_have_run = may_have_run or exc.may_have_run
             except ResponseError as exc:
                 raise self._translated(exc) from exc
-        if may_have_run and kind is not Kind.READ:
+        if may_have_run and kind is not FailureKind.READ:
             raise OutcomeUnknown(
                 f"{_named(command)} was sent to {self._name} and its answer was lost ({failure}): "
                 "it may have happened or may yet; "
-                + ("it was not repeated" if kind is Kind.WRITE else "repeating it did not help")
+                + (
+                    "it was not repeated"
+                    if kind is FailureKind.WRITE
+                    else "repeating it did not help"
+                )
             ) from failure.cause
         raise StoreUnavailable(
             f"{_named(command)} did not happen: {self._name} failed ({failure})"
@@ -179,15 +183,15 @@ class Link:
         if not self.breaker.admit():
             return
         try:
-            self._exchange((b"PING",), probing=True)
+            self._attempt((b"PING",), probing=True)
         except _Failed as failure:
             raise StoreUnavailable(f"{self._name} failed a probe ({failure})") from failure.cause
         except ResponseError:
             pass  # an answer is an answer
         except BaseException as exc:
-            self.breaker.failed(type(exc).__name__)
+            self.breaker.record_failure(type(exc).__name__)
             raise
-        self.breaker.succeeded()
+        self.breaker.record_success()
 
     def _translated(self, exc: ResponseError) -> Exception:
         """Return what an error answer means to the caller: the command has not run."""
@@ -215,7 +219,7 @@ def _is_read_only(exc: ResponseError) -> bool:
 def _named(command: tuple[Any, ...]) -> str:
     """Return the command and its first key, for people; never a value."""
     if command[0] in {b"EVALSHA", b"EVAL"}:
-        name, keys = NAMES[command[1]], command[3:]
+        name, keys = SCRIPT_NAMES[command[1]], command[3:]
     else:
         name, keys = command[0].decode(), command[1:]
     key = keys[0] if keys else None

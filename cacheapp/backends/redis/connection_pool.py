@@ -41,7 +41,7 @@ class _Waiter:
         self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
 
-class Bounded(ConnectionPool):
+class BoundedConnectionPool(ConnectionPool):
     """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
 
     Invariants: whoever has a connection has it in `_in_use_connections`, and these are what is
@@ -145,10 +145,12 @@ def _make_ready(connection: Any) -> None:
 @functools.cache
 def _bounded(pool_class: Any) -> Any:
     if pool_class is BlockingConnectionPool:
-        pool_class = ConnectionPool  # what it adds is what `Bounded` does
-    if issubclass(pool_class, Bounded):
+        pool_class = ConnectionPool  # what it adds is what `BoundedConnectionPool` does
+    if issubclass(pool_class, BoundedConnectionPool):
         return pool_class
-    return type(f"Bounded{pool_class.__name__}", (Bounded, pool_class), {})
+    return type(
+        f"BoundedConnectionPool{pool_class.__name__}", (BoundedConnectionPool, pool_class), {}
+    )
 
 
 class _OwnPool:

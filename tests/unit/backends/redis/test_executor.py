@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import redis
 
-from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN, Breaker
-from cacheapp.backends.redis.link import Kind, Link
+from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
+from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
 from cacheapp.errors import StoreUnavailable
 
 
@@ -23,16 +23,16 @@ class DownPool:
 def test_while_the_server_is_down_only_probes_reach_for_it() -> None:
     now = [1000.0]
     pool = DownPool()
-    breaker = Breaker("Redis at nowhere", now_s=lambda: now[0])
-    link = Link(pool, breaker, "Redis at nowhere")
+    breaker = CircuitBreaker("Redis at nowhere", now_s=lambda: now[0])
+    executor = CommandExecutor(pool, breaker, "Redis at nowhere")
     with pytest.raises(StoreUnavailable, match=r"GET 'key' did not happen: .* refused"):
-        link.ask(b"GET", b"key", kind=Kind.READ)
+        executor.execute(b"GET", b"key", kind=FailureKind.READ)
     assert pool.asked == FAILURES_TO_OPEN
     for _ in range(100):
         with pytest.raises(StoreUnavailable, match="was not asked"):
-            link.ask(b"GET", b"key", kind=Kind.READ)
+            executor.execute(b"GET", b"key", kind=FailureKind.READ)
     assert pool.asked == FAILURES_TO_OPEN
     now[0] += 1
     with pytest.raises(StoreUnavailable, match="failed a probe"):
-        link.ask(b"SET", b"key", b"value")
+        executor.execute(b"SET", b"key", b"value")
     assert pool.asked == FAILURES_TO_OPEN + 1

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from cacheapp.backends.core.log_throttle import Quiet
-from cacheapp.backends.redis.breaker import FAILURES_TO_OPEN, Breaker, State
+from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker
 from cacheapp.errors import StoreUnavailable
 
 
@@ -25,40 +25,40 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker("Redis at nowhere", now_s=clock, jitter=lambda _low, high: high)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker("Redis at nowhere", now_s=clock, jitter=lambda _low, high: high)
 
 
-def open_it(breaker: Breaker) -> None:
+def open_it(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES_TO_OPEN):
-        breaker.failed("refused")
+        breaker.record_failure("refused")
 
 
-def state(breaker: Breaker) -> State:
+def state(breaker: CircuitBreaker) -> BreakerState:
     """Asked through a function, lest the type checker believes that it never changes."""
     return breaker.state
 
 
-def test_a_few_failures_in_a_row_open_it(breaker: Breaker) -> None:
+def test_a_few_failures_in_a_row_open_it(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed("refused")
-    assert state(breaker) is State.CLOSED
-    breaker.succeeded()
+        breaker.record_failure("refused")
+    assert state(breaker) is BreakerState.CLOSED
+    breaker.record_success()
     for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed("refused")
-    assert state(breaker) is State.CLOSED
-    breaker.failed("refused")
-    assert state(breaker) is State.OPEN
+        breaker.record_failure("refused")
+    assert state(breaker) is BreakerState.CLOSED
+    breaker.record_failure("refused")
+    assert state(breaker) is BreakerState.OPEN
     assert not breaker.closed
 
 
-def test_while_open_callers_are_refused_with_the_reason(breaker: Breaker) -> None:
+def test_while_open_callers_are_refused_with_the_reason(breaker: CircuitBreaker) -> None:
     open_it(breaker)
     with pytest.raises(StoreUnavailable, match=r"nowhere was not asked: 3 .* refused; .* 0\.05 s"):
         breaker.admit()
 
 
-def test_after_the_pause_exactly_one_caller_probes(breaker: Breaker, clock: Clock) -> None:
+def test_after_the_pause_exactly_one_caller_probes(breaker: CircuitBreaker, clock: Clock) -> None:
     open_it(breaker)
     clock.now += 0.06
     probes = []
@@ -77,20 +77,20 @@ def test_after_the_pause_exactly_one_caller_probes(breaker: Breaker, clock: Cloc
     for thread in threads:
         thread.join()
     assert sorted(probes) == [False] * 7 + [True]
-    assert state(breaker) is State.HALF_OPEN
+    assert state(breaker) is BreakerState.HALF_OPEN
 
 
-def test_a_successful_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_a_successful_probe_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
     open_it(breaker)
     clock.now += 0.06
     assert breaker.admit() is True
-    breaker.succeeded()
-    assert state(breaker) is State.CLOSED
+    breaker.record_success()
+    assert state(breaker) is BreakerState.CLOSED
     assert breaker.admit() is False
 
 
 def test_failed_probes_come_at_growing_intervals_of_at_most_half_a_second(
-    breaker: Breaker, clock: Clock
+    breaker: CircuitBreaker, clock: Clock
 ) -> None:
     open_it(breaker)
     pauses = []
@@ -104,16 +104,16 @@ def test_failed_probes_come_at_growing_intervals_of_at_most_half_a_second(
             else:
                 break
         pauses.append(clock.now - began)
-        breaker.failed("refused")
+        breaker.record_failure("refused")
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5], abs=0.011)
 
 
 def test_a_late_failure_from_before_does_not_delay_the_next_probe(
-    breaker: Breaker, clock: Clock
+    breaker: CircuitBreaker, clock: Clock
 ) -> None:
     open_it(breaker)
     clock.now += 0.04
-    breaker.failed("timed out")
+    breaker.record_failure("timed out")
     clock.now += 0.02
     assert breaker.admit() is True
 
@@ -122,17 +122,17 @@ def test_opening_and_closing_are_logged_and_told_once_each(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[bool] = []
-    breaker = Breaker("Redis at nowhere", lambda *, opened: told.append(opened), now_s=clock)
+    breaker = CircuitBreaker("Redis at nowhere", lambda *, opened: told.append(opened), now_s=clock)
     with caplog.at_level(logging.WARNING):
         open_it(breaker)
         for _ in range(3):
             clock.now += 1
             breaker.admit()
-            breaker.failed("refused")
+            breaker.record_failure("refused")
         clock.now += 1
         breaker.admit()
-        breaker.succeeded()
-        breaker.succeeded()
+        breaker.record_success()
+        breaker.record_success()
     assert [vars(record)["event"] for record in caplog.records] == [
         "cache_breaker_opened",
         "cache_breaker_closed",
@@ -158,12 +158,12 @@ def test_a_call_from_a_signal_handler_inside_a_change_does_not_wait_for_itself(
     def now_s() -> float:  # called under the lock, where a signal may arrive
         if handlers:
             handlers.pop()
-            probed.succeeded()
+            probed.record_success()
         return clock()
 
-    probed = Breaker("Redis", now_s=now_s, jitter=lambda _low, high: high)
+    probed = CircuitBreaker("Redis", now_s=now_s, jitter=lambda _low, high: high)
     open_it(probed)
     clock.now += 10
     handlers.append("closes it")
     assert probed.admit() is False
-    assert state(probed) is State.CLOSED
+    assert state(probed) is BreakerState.CLOSED

@@ -14,17 +14,17 @@ _integer = re.compile(rb"-?[1-9][0-9]*|0").fullmatch
 _glob_special = re.compile(r"[*?\[\]\\]")
 
 
-def raw_key(key: str) -> bytes:
+def encode_key(key: str) -> bytes:
     """Return the key as bytes."""
     return key.encode("utf-8", "surrogatepass")
 
 
-def text_key(key: bytes) -> str:
-    """Return the key as `raw_key` got it."""
+def decode_key(key: bytes) -> str:
+    """Return the key as `encode_key` got it."""
     return key.decode("utf-8", "surrogatepass")
 
 
-def raw(payload: Payload) -> bytes:
+def encode_payload(payload: Payload) -> bytes:
     """Return the payload as it stands in Redis: integers as decimals, which INCRBY counts."""
     if type(payload) is bytes:
         if len(payload) > _LARGEST_VALUE:
@@ -39,17 +39,17 @@ def raw(payload: Payload) -> bytes:
         raise ValueRefused(f"Redis keeps integers as decimals: {exc}") from exc
 
 
-def payload_of(found: bytes) -> Payload:
-    """Return an int for what `raw` writes for ints, and for nothing else that `int` accepts."""
+def decode_payload(found: bytes) -> Payload:
+    """Return an int for what `encode_payload` writes for ints, and for nothing else that `int` accepts."""
     if found[:1] < b":" and _integer(found):
         try:
             return int(found)
         except ValueError:
-            pass  # thousands of digits: nothing that `raw` wrote
+            pass  # thousands of digits: nothing that `encode_payload` wrote
     return found
 
 
-def ms(ttl: float) -> int:
+def ttl_ms(ttl: float) -> int:
     """Return the TTL in Redis's milliseconds: one less, for Redis serves an entry through its last.
 
     It keeps the deadline in whole milliseconds and expires what is older than that; without the
@@ -58,9 +58,9 @@ def ms(ttl: float) -> int:
     return max(1, int(min(ttl * 1000, _LONGEST_TTL_MS)) - 1)
 
 
-def ms_or_0(ttl: float | None) -> int:
+def ttl_ms_or_0(ttl: float | None) -> int:
     """Return the TTL as the scripts take it: 0 for none."""
-    return 0 if ttl is None else ms(ttl)
+    return 0 if ttl is None else ttl_ms(ttl)
 
 
 def now_ms() -> int:
@@ -68,6 +68,6 @@ def now_ms() -> int:
     return int(clock.wall_s() * 1000)
 
 
-def glob_escaped(text: str) -> str:
+def escape_glob(text: str) -> str:
     """Return a glob that matches the text alone."""
     return _glob_special.sub(r"\\\g<0>", text)
