@@ -15,7 +15,7 @@ from cacheapp import conf
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.backends.core.options import read_options
 from cacheapp.backends.core.shared import SharedCache
-from cacheapp.backends.local.directory import refusal
+from cacheapp.backends.local.directory import location_problem
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
 
 Messages = list[checks.CheckMessage]
@@ -101,7 +101,7 @@ def _directory(entry: _Entry) -> Messages:
                 id="cacheapp.E003",
             )
         )
-    if reason := refusal(Path(entry.location)):
+    if reason := location_problem(Path(entry.location)):
         found.append(
             checks.Error(
                 f"CACHES[{entry.alias!r}]: {reason}. What is in it may be unpickled.",

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cacheapp.backends.local.private_directory import private_directory
-from cacheapp.backends.local.slot_file import SlotFile, slot_file
+from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Counters:
 
     def _map(self) -> "memoryview[int]":
         private_directory(self._path.parent)
-        self._file = slot_file(self._path, _ROWS)
+        self._file = open_slot_file(self._path, _ROWS)
         number = self._file.descriptor
         # Room that is reserved now cannot be missing later, when a store to it would be a SIGBUS.
         os.posix_fallocate(number, 0, _BYTES)
@@ -136,10 +136,10 @@ class Counters:
             row = numbers[index * _ROW : (index + 1) * _ROW]
             if index == self._index or not any(row[gauge] for gauge in self._gauges):
                 continue
-            if self._file.hold(index):  # else a living process has it: its gauge counts
+            if self._file.try_lock(index):  # else a living process has it: its gauge counts
                 for gauge in self._gauges:
                     row[gauge] = 0
-                self._file.let_go(index)
+                self._file.unlock(index)
 
     def after_fork_in_child(self) -> None:
         """Claim a row of our own; the inherited one is the parent's."""

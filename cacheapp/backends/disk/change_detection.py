@@ -6,8 +6,8 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.local.database_spec import Database
+from cacheapp.backends.local.sharded_database import ShardedDatabase
 from cacheapp.backends.local.sqlite_connections import Connection
-from cacheapp.backends.local.sqlite_sessions import Sessions
 
 _LOOK_EVERY_S = 0.25  # an entry whose time ends is not written to
 
@@ -19,7 +19,7 @@ class ChangeDetector:
     are: so a write in between is seen by the next look, and none is missed.
     """
 
-    def __init__(self, sessions: Sessions, number: Callable[[str], int]) -> None:
+    def __init__(self, sessions: ShardedDatabase, number: Callable[[str], int]) -> None:
         self._run = sessions.run
         self._shard_number = number
         self._last: dict[str, tuple[Any, ...]] = {}

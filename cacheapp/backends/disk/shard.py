@@ -18,7 +18,7 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S, Columns, ValueFiles
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.backends.local.sqlite_connections import Connection
-from cacheapp.backends.local.sqlite_errors import Damaged
+from cacheapp.backends.local.sqlite_errors import DatabaseDamaged
 from cacheapp.errors import StoreFull
 
 _CULL_AT_MOST = 1000
@@ -119,7 +119,7 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         return execute(sql, arguments)
 
     def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
-        """Read or write a setting. Pragmas are noted only: each connection has them from its `Kind`.
+        """Read or write a setting. Pragmas are noted only: each connection has them from its `DatabaseSpec`.
 
         diskcache would set them here, and for up to a minute again and again while the database is
         locked, with all processes waiting behind this one.
@@ -175,7 +175,7 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     def _sum(execute: Execute, sql: str) -> int:
         row = execute(sql).fetchone()
         if row is None or type(row[0]) is not int:
-            raise Damaged("its Settings table lacks a sum")
+            raise DatabaseDamaged("its Settings table lacks a sum")
         return row[0]
 
     # -- transactions ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 from cacheapp.backends.disk.leases import Shard
 from cacheapp.backends.disk.shard import PROBES
 from cacheapp.backends.disk.shard_maintenance import ShardMaintenance
-from cacheapp.backends.local.database_spec import Kind
+from cacheapp.backends.local.database_spec import DatabaseSpec
 
 _PAGE = 4096
 _SHM_BYTES = 32 * 1024
@@ -15,7 +15,7 @@ _DISKCACHE_SETTINGS = (
 )
 
 
-def shard_spec(options: Any, shards: int, timeout_s: float) -> Kind:
+def shard_spec(options: Any, shards: int, timeout_s: float) -> DatabaseSpec:
     """Return what the shards are, by the cache's options."""
     budget = options["size_limit"] // shards
     wal_pages = max(16, min(1000, budget // 16 // _PAGE))
@@ -36,7 +36,7 @@ def shard_spec(options: Any, shards: int, timeout_s: float) -> Kind:
         for name, value in settings.items()
         if name.startswith("sqlite_") and name != "sqlite_auto_vacuum"
     ]
-    return Kind(
+    return DatabaseSpec(
         open=lambda directory, connection: Shard(directory, connection, settings),
         probes=PROBES,
         pragmas=pragmas,

@@ -13,11 +13,11 @@ from cacheapp.backends.disk.leases import Shard
 from cacheapp.backends.disk.reads import Reads
 from cacheapp.backends.disk.shard_options import shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles
-from cacheapp.backends.local.directory import AliasDirectory
-from cacheapp.backends.local.lock_table import Locks
-from cacheapp.backends.local.process_identity import Holders
+from cacheapp.backends.local.directory import DatabaseDirectory
+from cacheapp.backends.local.lock_table import LockStore
+from cacheapp.backends.local.process_identity import HolderRegistry
+from cacheapp.backends.local.sharded_database import ShardedDatabase
 from cacheapp.backends.local.sqlite_connections import Connection
-from cacheapp.backends.local.sqlite_sessions import Sessions
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
 
 
@@ -36,9 +36,9 @@ class DiskStore(Reads):
         self._count: int = shards
         self._version_at = len(key_prefix or "") + 1
         timeout_s: float = options["database_timeout"]
-        directory = AliasDirectory(location, name, shards, timeout_s)
+        directory = DatabaseDirectory(location, name, shards, timeout_s)
         self.path = directory.path
-        self._sessions = Sessions(
+        self._sessions = ShardedDatabase(
             directory, shards, timeout_s, shard_spec(options, shards, timeout_s)
         )
         self._files = [ValueFiles(str(directory.shard(number))) for number in range(shards)]
@@ -48,13 +48,13 @@ class DiskStore(Reads):
             "least-recently-used",
             "least-frequently-used",
         }
-        self._holders = Holders(self.path / "holders", directory.prepare)
-        self._locks = Locks(location, name, timeout_s, self._holders)
+        self._holders = HolderRegistry(self.path / "holders", directory.prepare)
+        self._locks = LockStore(location, name, timeout_s, self._holders)
         self._changes = ChangeDetector(self._sessions, self._shard_number)
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
-        return f"<DiskStore {self.path} {self._sessions.handles!r}>"
+        return f"<DiskStore {self.path} {self._sessions.registry!r}>"
 
     # -- writes ------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class DiskStore(Reads):
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
         """Put the lease where nothing is, or over a dead holder's."""
         found: Payload | None = self._run(
-            self._shard_number(key), Shard.lease, key, lease, ttl, self._holders.alive
+            self._shard_number(key), Shard.lease, key, lease, ttl, self._holders.is_alive
         )
         return found
 
@@ -129,14 +129,14 @@ class DiskStore(Reads):
 
     def new_lease(self) -> bytes:
         """Return a lease of this process."""
-        return lease_format.new_lease(self._holders.mine_or_unknown())
+        return lease_format.new_lease(self._holders.own_name_or_unknown())
 
     def is_orphaned(self, lease: Payload) -> bool:
         """Return whether a lease's holder is dead."""
         return (
             isinstance(lease, bytes)
             and lease_format.is_lease(lease)
-            and not self._holders.alive(lease_format.holder_of(lease))
+            and not self._holders.is_alive(lease_format.holder_of(lease))
         )
 
     def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
@@ -204,14 +204,14 @@ class DiskStore(Reads):
     def before_fork(self) -> None:
         """Wait for operations in flight, and close all connections."""
         try:
-            self._sessions.handles.before_fork()
+            self._sessions.registry.before_fork()
         finally:  # Python forks whatever a signal handler raised meanwhile
-            self._locks.sessions.handles.before_fork()
+            self._locks.sessions.registry.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self._locks.sessions.handles.after_fork_in_parent()
-        self._sessions.handles.after_fork_in_parent()
+        self._locks.sessions.registry.after_fork_in_parent()
+        self._sessions.registry.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads, then go on."""

@@ -2,7 +2,7 @@
 
 A hop to a thread and back costs twenty times what a read does. A write waits for nobody unless
 another one is under way, perhaps in a process that was stopped: then a thread waits for it, and the
-event loop goes on. Whether one is under way is a hint (`marks.BUSY`): in the moment between the
+event loop goes on. Whether one is under way is a hint (`marks.WRITER_ACTIVE`): in the moment between the
 look and the write another writer may begin, and holds the loop up for as long as one write takes.
 """
 
@@ -13,7 +13,7 @@ from cacheapp.backends.core.async_methods import AsyncTwins, in_thread
 from cacheapp.backends.lmdb.environment import Environment
 
 
-class InlineTwins(AsyncTwins):
+class InlineAsyncMethods(AsyncTwins):
     """Mix-in: how the twins call. What goes through many keys at a time goes to a thread all the same."""
 
     _environment: Environment

@@ -11,17 +11,17 @@ from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.options import COMMON, Option, count, count_or_none, read_options
 from cacheapp.backends.core.store import registry
-from cacheapp.backends.lmdb.async_methods import InlineTwins
-from cacheapp.backends.lmdb.fast_path import UsualCases
-from cacheapp.backends.lmdb.key_names import Names
-from cacheapp.backends.lmdb.limits import LEAST_BYTES, Limits
-from cacheapp.backends.lmdb.location import shared_environment
+from cacheapp.backends.lmdb.async_methods import InlineAsyncMethods
+from cacheapp.backends.lmdb.fast_path import FastPath
+from cacheapp.backends.lmdb.key_encoding import KeyEncoder
+from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, SizeLimits
+from cacheapp.backends.lmdb.location import shared_location
 from cacheapp.backends.lmdb.store import LMDBStore
 
 _OF_DIRECTORY = ("size_limit", "MAX_ENTRIES")
 
 
-class LMDBCache(InlineTwins, UsualCases):
+class LMDBCache(InlineAsyncMethods, FastPath):
     """A cache in a memory-mapped file of this host: one copy for all workers, read without locks.
 
     `LOCATION` is a directory. Aliases with one LOCATION share its room, and must agree in the
@@ -31,7 +31,7 @@ class LMDBCache(InlineTwins, UsualCases):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         **COMMON,
-        "size_limit": Option(count(LEAST_BYTES), 256 * 2**20),
+        "size_limit": Option(count(MIN_SIZE_LIMIT), 256 * 2**20),
         "MAX_ENTRIES": Option(count_or_none(1), None),
     }
 
@@ -47,11 +47,13 @@ class LMDBCache(InlineTwins, UsualCases):
 
     def _shared_store(self) -> LMDBStore:
         place = Path(os.path.abspath(self.location))
-        limits = Limits(self.options["size_limit"], self.options["MAX_ENTRIES"])
-        shared = shared_environment(place, limits)
+        limits = SizeLimits(self.options["size_limit"], self.options["MAX_ENTRIES"])
+        shared = shared_location(place, limits)
         function = "" if self.key_func is default_key_func else _named(self.key_func)
         key = ("lmdb", place, self.key_prefix, function)
-        return registry.shared(key, lambda: LMDBStore(shared, Names(self.key_prefix, function)))
+        return registry.shared(
+            key, lambda: LMDBStore(shared, KeyEncoder(self.key_prefix, function))
+        )
 
 
 def _named(function: Any) -> str:

@@ -23,10 +23,10 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
-from cacheapp.backends.lmdb.limits import READERS, Limits
-from cacheapp.backends.lmdb.reference_bits import marks_bytes, retire
+from cacheapp.backends.lmdb.limits import READERS, SizeLimits
+from cacheapp.backends.lmdb.reference_bits import file_bytes, retire
 from cacheapp.backends.local.boot import boot_id
-from cacheapp.backends.local.directory import LOCKS, AliasDirectory
+from cacheapp.backends.local.directory import LOCKS, DatabaseDirectory
 from cacheapp.backends.local.filesystem import filesystem_type
 from cacheapp.errors import StoreUnavailable
 
@@ -42,15 +42,15 @@ _SET_ASIDE = "damaged-"
 _WRITTEN_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs"])
 
 
-class Place(AliasDirectory):
+class EnvironmentDirectory(DatabaseDirectory):
     """Where the environment of one LOCATION is."""
 
-    def __init__(self, location: Path, limits: Limits, timeout_s: float) -> None:
+    def __init__(self, location: Path, limits: SizeLimits, timeout_s: float) -> None:
         super().__init__(location, NAME, 1, timeout_s)
         self._limits = limits
         self._settled = False
 
-    def whole(self) -> tuple[Path, Limits] | None:
+    def whole(self) -> tuple[Path, SizeLimits] | None:
         """Return the environment that is there and may be used as it is; no lock is needed.
 
         It appeared whole; and should it go meanwhile, then it was retired before.
@@ -65,7 +65,7 @@ class Place(AliasDirectory):
         self._settled = True
         return found
 
-    def environment(self) -> tuple[Path, Limits]:
+    def environment(self) -> tuple[Path, SizeLimits]:
         """Return the directory of the environment and its limits; under the lock. Make it if need be.
 
         A process that comes with other limits replaces what it finds. One that had made or found
@@ -81,12 +81,12 @@ class Place(AliasDirectory):
         self._settled = True
         return path, self._limits
 
-    def _found(self) -> tuple[Path, Limits] | None:
+    def _found(self) -> tuple[Path, SizeLimits] | None:
         start = f"{boot_id()}-{FORMAT}-"
         for entry in self.path.iterdir():
             if entry.name.startswith(start):
                 size, _, entries = entry.name[len(start) :].partition("-")
-                limits = Limits(int(size), int(entries) or None)
+                limits = SizeLimits(int(size), int(entries) or None)
                 if _is_whole(entry, limits):
                     return entry, limits
         return None
@@ -97,8 +97,8 @@ class Place(AliasDirectory):
         making.mkdir(mode=0o700)
         try:
             _reserve(making / "lock.mdb", limits.lock_bytes)
-            _reserve(making / "marks", marks_bytes(limits.slots))
-            made = opened(making, limits, through_map=False)  # no block is reserved yet
+            _reserve(making / "marks", file_bytes(limits.slots))
+            made = open_environment(making, limits, writemap=False)  # no block is reserved yet
             for name in DATABASES:
                 made.open_db(name)
             made.close()
@@ -122,7 +122,7 @@ class Place(AliasDirectory):
                 retire(entry / "marks")
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def put_aside(self, path: Path, why: str) -> None:
+    def set_environment_aside(self, path: Path, why: str) -> None:
         """Rename a damaged environment, so that all processes meet in a new one; under the lock.
 
         Only the newest damaged one is kept.
@@ -141,15 +141,15 @@ class Place(AliasDirectory):
         )
 
 
-def is_written_in_place(path: Path) -> bool:
+def overwrites_in_place(path: Path) -> bool:
     """Return whether a store to a map of a file in this directory needs no new block."""
     return filesystem_type(path) in _WRITTEN_IN_PLACE
 
 
-def opened(path: Path, limits: Limits, *, through_map: bool) -> lmdb.Environment:
+def open_environment(path: Path, limits: SizeLimits, *, writemap: bool) -> lmdb.Environment:
     """Open the environment in a directory that exists.
 
-    `through_map`: write by storing to the map, which takes a fifth of what system calls take. The
+    `writemap`: write by storing to the map, which takes a fifth of what system calls take. The
     processes need not agree about it, as nobody relies on the order in which pages reach the disk.
     """
     return lmdb.Environment(
@@ -160,19 +160,19 @@ def opened(path: Path, limits: Limits, *, through_map: bool) -> lmdb.Environment
         sync=False,  # what a crash of the machine leaves is not opened again
         metasync=False,
         readahead=False,
-        writemap=through_map,
+        writemap=writemap,
         max_readers=READERS,
         max_dbs=len(DATABASES),
         max_spare_txns=1,
     )
 
 
-def _is_whole(path: Path, limits: Limits) -> bool:
+def _is_whole(path: Path, limits: SizeLimits) -> bool:
     """Return whether the files are there and as long as their maps: a shorter one means SIGBUS."""
     wanted = {
         "data.mdb": limits.map_bytes,
         "lock.mdb": limits.lock_bytes,
-        "marks": marks_bytes(limits.slots),
+        "marks": file_bytes(limits.slots),
     }
     try:
         return all((path / name).stat().st_size >= size for name, size in wanted.items())

@@ -5,10 +5,10 @@ Invariants:
 - A process opens the files of an environment at most once at a time (LMDB's locks belong to process
   and file). All aliases of one LOCATION share an `Environment`; the registry has one for each.
 - No environment is open while the process forks: a child that inherited one would free its
-  parent's reader slots when it closed it. `before_fork` takes `_opening`, closes the session to
+  parent's reader slots when it closed it. `before_fork` takes `_opening`, closes the env to
   newcomers and waits until no thread is inside one. Both sides open anew when they next need to.
-- A thread is *inside* from before it reads `session` until its transaction has ended. It writes
-  that down before it looks, and the fork looks after it has taken the session away: one of them
+- A thread is *inside* from before it reads `env` until its transaction has ended. It writes
+  that down before it looks, and the fork looks after it has taken the env away: one of them
   sees the other. Nobody waits for `_opening` while inside.
 - A transaction is free of calls to anything but LMDB, and holds nothing that leads into the map:
   values are copied out.
@@ -24,17 +24,17 @@ from typing import Any, TypeVar
 import lmdb
 
 from cacheapp import clock
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.opening import Opening
-from cacheapp.backends.lmdb.reference_bits import BUSY, RETIRED
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE
 from cacheapp.errors import StoreUnavailable
 
 _ATTEMPTS = 8
 ResultT = TypeVar("ResultT")
 
 
-class LookAgain(Exception):
-    """The session must not be used before somebody has looked at the place."""
+class CheckRequired(Exception):
+    """The env must not be used before somebody has looked at the directory."""
 
 
 class Environment(Opening):
@@ -48,10 +48,10 @@ class Environment(Opening):
             handle = self.handle()
         handle.inside += 1
         try:
-            session = self.session
-            if session is not None and (now < self.look_at_s or self._is_there(session, now)):
-                found = session.begin(session.entries).get(name)
-                if not session.head[RETIRED]:
+            env = self.env
+            if env is not None and (now < self.check_at_s or self._is_there(env, now)):
+                found = env.begin(env.entries).get(name)
+                if not env.flags[RETIRED]:
                     return found
         except (lmdb.Error, OSError):
             pass  # what it was shows when it is done again, with care
@@ -60,14 +60,14 @@ class Environment(Opening):
         return self._run(_get, (name,), writing=False)
 
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
-        """Return `work(session, transaction, *args)` of one snapshot."""
+        """Return `work(env, transaction, *args)` of one snapshot."""
         handle = self.handle()
         handle.inside += 1
         try:
-            session = self.session
-            if session is not None and clock.boot_s() < self.look_at_s:
-                found = self._seen(session, work, args)
-                if not session.head[RETIRED]:
+            env = self.env
+            if env is not None and clock.boot_s() < self.check_at_s:
+                found = self._seen(env, work, args)
+                if not env.flags[RETIRED]:
                     return found
         except lmdb.Error:
             pass
@@ -83,12 +83,12 @@ class Environment(Opening):
             handle = self.handle()
         handle.inside += 1
         try:
-            session = self.session
-            if session is not None:
-                return self._written(session, handle.thread, work, args)
+            env = self.env
+            if env is not None:
+                return self._written(env, handle.thread, work, args)
         except lmdb.MapFullError:
             raise
-        except (LookAgain, lmdb.Error):
+        except (CheckRequired, lmdb.Error):
             pass  # what it was shows when it is done again, with care
         finally:
             handle.inside -= 1
@@ -96,26 +96,26 @@ class Environment(Opening):
 
     def _written(
         self,
-        session: Session,
+        env: OpenEnvironment,
         thread: int,
         work: Callable[..., ResultT],
         args: tuple[Any, ...],
     ) -> ResultT:
-        transaction = session.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
+        transaction = env.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
         self._writer = (thread, transaction)
-        head = session.head
+        flags = env.flags
         try:
-            session.now = now = clock.boot_s()  # not before: the lock may have been waited for
-            if now >= self.look_at_s or head[RETIRED]:
-                raise LookAgain  # noqa: TRY301 (on the path of every write)
-            head[BUSY] = 1
-            result = work(session, transaction, *args)
+            env.now = now = clock.boot_s()  # not before: the lock may have been waited for
+            if now >= self.check_at_s or flags[RETIRED]:
+                raise CheckRequired  # noqa: TRY301 (on the path of every write)
+            flags[WRITER_ACTIVE] = 1
+            result = work(env, transaction, *args)
             transaction.commit()
         except BaseException:
             transaction.abort()
             raise
         finally:
-            head[BUSY] = 0
+            flags[WRITER_ACTIVE] = 0
         return result
 
     def _run(
@@ -125,44 +125,46 @@ class Environment(Opening):
         handle = self.handle()
         failures = 0
         while failures < _ATTEMPTS:
-            session = None
+            env = None
             try:
-                session = self._looked()
+                env = self._looked()
                 handle.inside += 1
                 try:
-                    if self.session is not session:
+                    if self.env is not env:
                         continue  # a fork, or another thread: no failed attempt
                     if writing:
-                        return self._written(session, handle.thread, work, args)
-                    found = self._seen(session, work, args)
-                    if not session.head[RETIRED]:
+                        return self._written(env, handle.thread, work, args)
+                    found = self._seen(env, work, args)
+                    if not env.flags[RETIRED]:
                         return found
                 finally:
                     handle.inside -= 1
-                self._drop(session)
-            except LookAgain:
+                self._drop(env)
+            except CheckRequired:
                 pass  # the look that comes finds why
             except lmdb.MapFullError:
                 raise
             except (lmdb.Error, OSError) as exc:
                 failures += 1
-                if failures == _ATTEMPTS or not self._mended(session, exc):
-                    raise StoreUnavailable(f"{self.place.path}: {exc}; nothing was done") from exc
-        raise StoreUnavailable(f"{self.place.path}: keeps changing; nothing was done")
+                if failures == _ATTEMPTS or not self._mended(env, exc):
+                    raise StoreUnavailable(
+                        f"{self.directory.path}: {exc}; nothing was done"
+                    ) from exc
+        raise StoreUnavailable(f"{self.directory.path}: keeps changing; nothing was done")
 
     @staticmethod
-    def _seen(session: Session, work: Callable[..., ResultT], args: tuple[Any, ...]) -> ResultT:
-        transaction = session.begin()
+    def _seen(env: OpenEnvironment, work: Callable[..., ResultT], args: tuple[Any, ...]) -> ResultT:
+        transaction = env.begin()
         try:
-            return work(session, transaction, *args)
+            return work(env, transaction, *args)
         finally:
             transaction.abort()
 
     def is_busy(self) -> bool:
         """Return whether a writer is at work, as far as can be told without waiting."""
-        session = self.session
-        return session is None or session.head[BUSY] != 0
+        env = self.env
+        return env is None or env.flags[WRITER_ACTIVE] != 0
 
 
-def _get(session: Session, transaction: Transaction, name: bytes) -> bytes | None:
-    return transaction.get(name, None, session.entries)
+def _get(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:
+    return transaction.get(name, None, env.entries)

@@ -14,8 +14,8 @@ import struct
 
 from cacheapp.backends.lmdb import records
 from cacheapp.backends.lmdb.limits import PAGE
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED
-from cacheapp.backends.lmdb.session import Session, Transaction
 
 _HAND = b"hand"
 _PROBE = b"probe"
@@ -28,59 +28,59 @@ _FAR_OVER = 1.05
 _CREDIT = 2048  # the part of the map that may be written before the room is looked at again
 
 
-def before_growth(session: Session, transaction: Transaction, longer: int, more: int) -> bool:
+def before_growth(env: OpenEnvironment, transaction: Transaction, longer: int, more: int) -> bool:
     """Make room for so many bytes and entries; return whether anything was evicted."""
     evicted = 0
-    most = session.limits.max_entries
+    most = env.limits.max_entries
     if more and most is not None:
-        over = transaction.stat(session.entries)["entries"] + more - most
+        over = transaction.stat(env.entries)["entries"] + more - most
         if over > 0:
-            evicted = evict(session, transaction, min(over, _EVICTED_AT_ONCE), 0)
-    session.credit -= longer
-    if session.credit <= 0:
-        session.credit = session.limits.map_bytes // _CREDIT
-        taken = used_bytes(session, transaction)
-        usable = session.limits.usable_bytes
+            evicted = evict(env, transaction, min(over, _EVICTED_AT_ONCE), 0)
+    env.credit -= longer
+    if env.credit <= 0:
+        env.credit = env.limits.map_bytes // _CREDIT
+        taken = used_bytes(env, transaction)
+        usable = env.limits.usable_bytes
         if taken + longer > usable:
             hurry = 8 if taken > usable * _FAR_OVER else 2
-            evicted += evict(session, transaction, 2, hurry * max(longer, session.credit))
+            evicted += evict(env, transaction, 2, hurry * max(longer, env.credit))
     return evicted > 0
 
 
-def used_bytes(session: Session, transaction: Transaction) -> int:
+def used_bytes(env: OpenEnvironment, transaction: Transaction) -> int:
     """Return the bytes of all pages that hold something."""
     pages = 0
-    for database in (session.entries, session.queue, session.deadlines):
+    for database in (env.entries, env.queue, env.deadlines):
         found = transaction.stat(database)
         pages += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
     return pages * PAGE
 
 
 def expire(
-    session: Session, transaction: Transaction, now: float, most: int = _EXPIRED_AT_ONCE
+    env: OpenEnvironment, transaction: Transaction, now: float, most: int = _EXPIRED_AT_ONCE
 ) -> None:
     """Remove expired entries, so many at most; note when to look again."""
-    session.due_s = now + _LOOK_EVERY_S
+    env.due_s = now + _LOOK_EVERY_S
     for _ in range(most):
-        due = records.first_due(session, transaction)
+        due = records.earliest_deadline(env, transaction)
         if due is None:
             return
         if due[0] > now:
-            session.due_s = min(session.due_s, due[0])
+            env.due_s = min(env.due_s, due[0])
             return
-        if records.come_due(session, transaction, *due, now):
-            session.marks.numbers[EXPIRED] += 1
-    session.due_s = now
+        if records.expire_if_due(env, transaction, *due, now):
+            env.reference_bits.counters[EXPIRED] += 1
+    env.due_s = now
 
 
-def evict(session: Session, transaction: Transaction, least: int, bytes_wanted: int) -> int:
+def evict(env: OpenEnvironment, transaction: Transaction, least: int, bytes_wanted: int) -> int:
     """Evict at least so many entries and bytes, by SIEVE, in bounded steps; return how many."""
-    used, mask = session.marks.used, session.marks.mask
-    position = transaction.get(_HAND, None, session.meta)
+    used, mask = env.reference_bits.bits, env.reference_bits.mask
+    position = transaction.get(_HAND, None, env.meta)
     hand: int = _POSITION.unpack(position)[0] if position else 0
     evicted = freed = steps = 0
     while (evicted < least or freed < bytes_wanted) and evicted < _EVICTED_AT_ONCE:
-        found = records.oldest(session, transaction, hand)
+        found = records.first_in_queue(env, transaction, hand)
         if found is None:
             if not hand:
                 break  # there is nothing left
@@ -92,28 +92,28 @@ def evict(session: Session, transaction: Transaction, least: int, bytes_wanted: 
         if used[number & mask] and steps <= _STEPS:
             used[number & mask] = 0
             continue
-        raw = transaction.get(name, b"", session.entries)
-        records.remove(session, transaction, name, records.head_of(raw))
-        transaction.delete(_POSITION.pack(number), b"", session.queue)
+        raw = transaction.get(name, b"", env.entries)
+        records.remove(env, transaction, name, records.parse_header(raw))
+        transaction.delete(_POSITION.pack(number), b"", env.queue)
         evicted += 1
         freed += len(raw) + len(name)
     if evicted:
-        session.marks.numbers[EVICTED] += evicted
-    transaction.put(_HAND, _POSITION.pack(hand), db=session.meta)
+        env.reference_bits.counters[EVICTED] += evicted
+    transaction.put(_HAND, _POSITION.pack(hand), db=env.meta)
     return evicted
 
 
-def make_room(session: Session, transaction: Transaction, bytes_wanted: int) -> None:
+def make_room(env: OpenEnvironment, transaction: Transaction, bytes_wanted: int) -> None:
     """Evict many entries, where a write found no run of free pages, if it is entries that fill them.
 
     A map may also be full of pages that readers still see: no eviction would free those.
     """
-    expire(session, transaction, session.now, _EVICTED_AT_ONCE)
-    if used_bytes(session, transaction) + bytes_wanted > session.limits.usable_bytes:
-        evict(session, transaction, 8, bytes_wanted)
+    expire(env, transaction, env.now, _EVICTED_AT_ONCE)
+    if used_bytes(env, transaction) + bytes_wanted > env.limits.usable_bytes:
+        evict(env, transaction, 8, bytes_wanted)
 
 
-def probe(session: Session, transaction: Transaction) -> None:
+def probe(env: OpenEnvironment, transaction: Transaction) -> None:
     """Write next to nothing, after what dead readers kept was freed: it shows if there are pages."""
-    session.environment.reader_check()
-    transaction.put(_PROBE, b"", db=session.meta)
+    env.lmdb.reader_check()
+    transaction.put(_PROBE, b"", db=env.meta)

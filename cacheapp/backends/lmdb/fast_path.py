@@ -23,7 +23,7 @@ from cacheapp.backends.core.counters import HITS, MISSES, SETS
 from cacheapp.backends.core.shared import FOR_EVER_S, SharedCache
 from cacheapp.backends.lmdb import fast_path_transaction
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.key_names import SPACE_BYTES
+from cacheapp.backends.lmdb.key_encoding import SPACE_BYTES
 from cacheapp.backends.lmdb.records import FORMAT, HEAD_BYTES, PLAIN
 from cacheapp.backends.lmdb.store import LMDBStore
 
@@ -43,7 +43,7 @@ def _is_usual(key: str) -> bool:
     return key.isprintable() and " " not in key
 
 
-class UsualCases(SharedCache):
+class FastPath(SharedCache):
     """Mix-in: the short ways."""
 
     _store: LMDBStore
@@ -109,10 +109,10 @@ class UsualCases(SharedCache):
                 value = self._loads(
                     raw[_BODY_AT:] if len(raw) < _SHORT else memoryview(raw)[_BODY_AT:]
                 )
-                marks = environment.marks
-                slot = number & marks.mask
-                if not marks.used[slot]:
-                    marks.used[slot] = 1
+                reference_bits = environment.reference_bits
+                slot = number & reference_bits.mask
+                if not reference_bits.bits[slot]:
+                    reference_bits.bits[slot] = 1
                 self._counters.row[HITS] += 1
                 return value
         except Exception:  # noqa: BLE001, S110 (what it was is told below)

@@ -8,11 +8,11 @@ _LOCK_BYTES = (READERS + 4) * 64  # LMDB keeps one cache line per reader, and a 
 _SLOT_PER_BYTES = 256
 _FEWEST_SLOTS = 4096
 _USABLE = 0.8
-LEAST_BYTES = 2**20
+MIN_SIZE_LIMIT = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class SizeLimits:
     """What the options say, and what follows from them."""
 
     size_limit: int
@@ -50,6 +50,6 @@ class Limits:
         return int(self.map_bytes * _USABLE)
 
     @property
-    def largest_bytes(self) -> int:
+    def max_entry_bytes(self) -> int:
         """The largest entry. One that leaves room for nothing else is no use in a cache."""
         return self.usable_bytes // 3

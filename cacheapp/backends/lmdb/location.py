@@ -9,23 +9,23 @@ from pathlib import Path
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.directory import NAME
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.limits import Limits
-from cacheapp.backends.local.directory import LockDirectory
-from cacheapp.backends.local.lock_table import Locks
-from cacheapp.backends.local.process_identity import Holders
+from cacheapp.backends.lmdb.limits import SizeLimits
+from cacheapp.backends.local.directory import LockTableDirectory
+from cacheapp.backends.local.lock_table import LockStore
+from cacheapp.backends.local.process_identity import HolderRegistry
 from cacheapp.errors import OptionsRefused
 
 _TIMEOUT_S = 5.0  # for the directory's lock, and for the database of locks
 
 
-class SharedEnvironment:
+class Location:
     """One for each LOCATION; the registry tells it when the process forks."""
 
-    def __init__(self, location: Path, limits: Limits) -> None:
+    def __init__(self, location: Path, limits: SizeLimits) -> None:
         self.environment = Environment(location, limits, _TIMEOUT_S)
-        directory = LockDirectory(location, NAME, 1, _TIMEOUT_S)
-        self.holders = Holders(directory.path / "holders", directory.prepare)
-        self.locks = Locks(location, NAME, _TIMEOUT_S, self.holders)
+        directory = LockTableDirectory(location, NAME, 1, _TIMEOUT_S)
+        self.holders = HolderRegistry(directory.path / "holders", directory.prepare)
+        self.locks = LockStore(location, NAME, _TIMEOUT_S, self.holders)
 
     def end_request(self) -> None:
         """Look at the files before they are used again."""
@@ -45,11 +45,11 @@ class SharedEnvironment:
         try:
             self.environment.before_fork()
         finally:  # Python forks whatever a signal handler raised meanwhile
-            self.locks.sessions.handles.before_fork()
+            self.locks.sessions.registry.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self.locks.sessions.handles.after_fork_in_parent()
+        self.locks.sessions.registry.after_fork_in_parent()
         self.environment.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
@@ -58,9 +58,9 @@ class SharedEnvironment:
         self.environment.after_fork_in_child()
 
 
-def shared_environment(location: Path, limits: Limits) -> SharedEnvironment:
+def shared_location(location: Path, limits: SizeLimits) -> Location:
     """Return this process's one; raise `OptionsRefused` if it was asked for with other limits."""
-    found = registry.shared(("lmdb", location), lambda: SharedEnvironment(location, limits))
+    found = registry.shared(("lmdb", location), lambda: Location(location, limits))
     if found.environment.limits != limits:
         raise OptionsRefused(
             f"{location}: one directory has one size_limit and one MAX_ENTRIES; found "

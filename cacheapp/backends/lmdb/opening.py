@@ -9,13 +9,13 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
-from cacheapp.backends.lmdb.directory import Place
-from cacheapp.backends.lmdb.limits import Limits
-from cacheapp.backends.lmdb.reference_bits import RETIRED, Marks
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.directory import EnvironmentDirectory
+from cacheapp.backends.lmdb.limits import SizeLimits
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
+from cacheapp.backends.lmdb.reference_bits import RETIRED, ReferenceBits
 from cacheapp.backends.local.slot_file import identity_of
 
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 _PAUSE_S = 0.0002
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -26,7 +26,7 @@ _DAMAGE = (
 )
 
 
-class Handle:
+class ThreadState:
     """Whether a thread is inside, and how deep: a signal handler may be inside once more."""
 
     __slots__ = ("inside", "thread")
@@ -36,10 +36,10 @@ class Handle:
         self.thread = threading.get_ident()
 
 
-class _Owner:
+class _ThreadExit:
     """Stands in a thread's locals: goes when the thread ends."""
 
-    def __init__(self, handle: Handle, handles: set[Handle]) -> None:
+    def __init__(self, handle: ThreadState, handles: set[ThreadState]) -> None:
         self._handle = handle
         self._handles = handles
 
@@ -47,62 +47,64 @@ class _Owner:
         self._handles.discard(self._handle)
 
 
-class _Here(threading.local):
-    handle: Handle
-    owner: _Owner
+class _ThreadLocal(threading.local):
+    handle: ThreadState
+    owner: _ThreadExit
 
 
 class Opening:
     """What this process knows of the environment at one LOCATION, and of its threads inside it.
 
     `_opening` (reentrant, because of signal handlers) guards opening, closing and `_handles`;
-    `session` is replaced whole. `_writer` is written by who holds LMDB's write lock.
+    `env` is replaced whole. `_writer` is written by who holds LMDB's write lock.
     """
 
-    marks: Marks
-    """Those of the latest session, which may have been closed: a mark there does no harm."""
+    reference_bits: ReferenceBits
+    """Those of the latest env, which may have been closed: a mark there does no harm."""
 
-    def __init__(self, location: Path, limits: Limits, timeout_s: float) -> None:
+    def __init__(self, location: Path, limits: SizeLimits, timeout_s: float) -> None:
         self.limits = limits
-        self.place = Place(location, limits, timeout_s)
-        self.session: Session | None = None
-        self.look_at_s = 0.0
+        self.directory = EnvironmentDirectory(location, limits, timeout_s)
+        self.env: OpenEnvironment | None = None
+        self.check_at_s = 0.0
         self._opening = threading.RLock()
-        self._handles: set[Handle] = set()
-        self.here = _Here()
+        self._handles: set[ThreadState] = set()
+        self.here = _ThreadLocal()
         self._writer: tuple[int, Transaction] | None = None
 
     def __repr__(self) -> str:
-        state = "open" if self.session is not None else "closed"
-        return f"<{type(self).__name__} {self.place.path} {state}, {len(self._handles)} threads>"
+        state = "open" if self.env is not None else "closed"
+        return (
+            f"<{type(self).__name__} {self.directory.path} {state}, {len(self._handles)} threads>"
+        )
 
-    def handle(self) -> Handle:
+    def handle(self) -> ThreadState:
         """Return this thread's handle."""
         try:
             return self.here.handle
         except AttributeError:
-            handle = Handle()
+            handle = ThreadState()
             with self._opening:
                 self._handles.add(handle)
             self.here.handle = handle
-            self.here.owner = _Owner(handle, self._handles)
+            self.here.owner = _ThreadExit(handle, self._handles)
             return handle
 
     # -- the files ---------------------------------------------------------------------------
 
     def end_request(self) -> None:
-        """Have the next operation look at the place."""
-        self.look_at_s = 0.0
+        """Have the next operation look at the directory."""
+        self.check_at_s = 0.0
 
-    def _is_there(self, session: Session, now: float) -> bool:
-        """Look at the place while inside; return whether the session's environment is there."""
-        if identity_of(session.data) != session.identity:
+    def _is_there(self, env: OpenEnvironment, now: float) -> bool:
+        """Look at the place while inside; return whether the env's environment is there."""
+        if identity_of(env.data) != env.identity:
             return False
-        self.look_at_s = now + LOOK_EVERY_S
+        self.check_at_s = now + CHECK_INTERVAL_S
         return True
 
-    def _looked(self) -> Session:
-        """Return the session of the environment that is at the place now.
+    def _looked(self) -> OpenEnvironment:
+        """Return the env of the environment that is at the place now.
 
         In a signal handler, this thread may be inside already. What is under it must not hold up
         the one who has the lock and waits: it is rolled back, and does not count meanwhile.
@@ -116,43 +118,43 @@ class Opening:
         finally:
             handle.inside = depth
 
-    def _found(self) -> Session:
+    def _found(self) -> OpenEnvironment:
         with self._opening:
-            session = self.session
-            if session is not None:
-                if identity_of(session.data) == session.identity and not session.head[RETIRED]:
-                    self.look_at_s = clock.boot_s() + LOOK_EVERY_S
-                    return session
-                self._drop(session)
-            session = self._opened()
-            session.environment.reader_check()
-            self.look_at_s = clock.boot_s() + LOOK_EVERY_S
-            self.marks = session.marks
-            self.session = session
-            return session
+            env = self.env
+            if env is not None:
+                if identity_of(env.data) == env.identity and not env.flags[RETIRED]:
+                    self.check_at_s = clock.boot_s() + CHECK_INTERVAL_S
+                    return env
+                self._drop(env)
+            env = self._opened()
+            env.lmdb.reader_check()
+            self.check_at_s = clock.boot_s() + CHECK_INTERVAL_S
+            self.reference_bits = env.reference_bits
+            self.env = env
+            return env
 
-    def _opened(self) -> Session:
+    def _opened(self) -> OpenEnvironment:
         """Open the environment that is at the place, or a new one."""
-        found = self.place.whole()
+        found = self.directory.whole()
         if found is not None:
             # Without the lock: the parent of a fork in a signal handler may hold it, and wait for us.
             with contextlib.suppress(OSError, lmdb.Error):  # met again below
-                return Session(*found)
-        with self.place.locked():
-            path, limits = self.place.environment()
+                return OpenEnvironment(*found)
+        with self.directory.locked():
+            path, limits = self.directory.environment()
             try:
-                return Session(path, limits)
+                return OpenEnvironment(path, limits)
             except _DAMAGE as exc:
-                self.place.put_aside(path, str(exc))
-                return Session(*self.place.environment())
+                self.directory.set_environment_aside(path, str(exc))
+                return OpenEnvironment(*self.directory.environment())
 
-    def _drop(self, session: Session | None) -> None:
-        """Close a session once nobody is inside it, unless that has been done."""
+    def _drop(self, env: OpenEnvironment | None) -> None:
+        """Close a env once nobody is inside it, unless that has been done."""
         with self._opening:
-            if session is not None and self.session is session:
-                self.session = None
+            if env is not None and self.env is env:
+                self.env = None
                 self._wait_until_nobody_is_inside()
-                session.environment.close()
+                env.lmdb.close()
 
     def _wait_until_nobody_is_inside(self) -> None:
         """Wait for the others. Whatever this thread is inside of, a signal handler called us."""
@@ -161,22 +163,22 @@ class Opening:
             while handle.inside and handle.thread != me:
                 time.sleep(_PAUSE_S)
 
-    def _mended(self, session: Session | None, error: Exception) -> bool:
+    def _mended(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return whether the operation, which had no effect, is worth another attempt."""
-        if isinstance(error, _DAMAGE) and session is not None:
-            with self._opening, self.place.locked():
-                if identity_of(session.data) == session.identity:
-                    self.place.put_aside(session.path, str(error))
-            self._drop(session)
+        if isinstance(error, _DAMAGE) and env is not None:
+            with self._opening, self.directory.locked():
+                if identity_of(env.data) == env.identity:
+                    self.directory.set_environment_aside(env.path, str(error))
+            self._drop(env)
             return True
         if isinstance(error, lmdb.BadRslotError) or (
             isinstance(error, lmdb.Error) and error.code == errno.EBUSY
         ):
             # Busy: we are in a signal handler, inside a write of this thread. Closing rolls it back.
-            self._drop(session)
+            self._drop(env)
             return True
-        if isinstance(error, lmdb.ReadersFullError) and session is not None:
-            return session.environment.reader_check() > 0
+        if isinstance(error, lmdb.ReadersFullError) and env is not None:
+            return env.lmdb.reader_check() > 0
         if isinstance(error, lmdb.Error):
             return error.code == 0  # an object that a fork, or a handler, closed
         return isinstance(error, FileNotFoundError)
@@ -188,18 +190,18 @@ class Opening:
 
     def give_up(self) -> bool:
         """Remove all that is stored, for every process; return whether it was not new by then."""
-        session = self.session
-        with self._opening, self.place.locked():
-            if session is None or identity_of(session.data) != session.identity:
+        env = self.env
+        with self._opening, self.directory.locked():
+            if env is None or identity_of(env.data) != env.identity:
                 return False  # another process was faster
-            self.place.remove_all()
+            self.directory.remove_all()
             return True
 
     # -- the process -------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the environment; the next operation opens it again."""
-        self._drop(self.session)
+        self._drop(self.env)
 
     def before_fork(self) -> None:
         """Wait until no thread is inside, and close; nobody opens until the fork is over.
@@ -208,12 +210,12 @@ class Opening:
         """
         self._opening.acquire()
         interruption: BaseException | None = None
-        session, self.session = self.session, None
-        while session is not None:
+        env, self.env = self.env, None
+        while env is not None:
             try:
                 self._wait_until_nobody_is_inside()
-                session.environment.close()
-                session = None
+                env.lmdb.close()
+                env = None
             except BaseException as exc:  # noqa: BLE001
                 interruption = exc
         if interruption is not None:
@@ -227,7 +229,7 @@ class Opening:
         """Forget the threads that stayed with the parent, and its lock on the directory."""
         me = threading.get_ident()
         self._handles = {handle for handle in self._handles if handle.thread == me}
-        self.place.unlock()
+        self.directory.unlock()
         self._opening.release()
 
     def forget_watches(self) -> None:

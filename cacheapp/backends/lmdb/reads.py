@@ -10,16 +10,16 @@ from cacheapp.backends.core.store import Store
 from cacheapp.backends.lmdb import entries, eviction
 from cacheapp.backends.lmdb.entries import Found
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.key_names import Names
-from cacheapp.backends.lmdb.records import NEVER, head_of, payload_of
-from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED, TURNED_AWAY
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.key_encoding import KeyEncoder
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
+from cacheapp.backends.lmdb.records import NEVER, decode_payload, parse_header
+from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED, REJECTED
 
 
 class Reads(Store):
     """What one alias's keys are asked for."""
 
-    def __init__(self, environment: Environment, names: Names) -> None:
+    def __init__(self, environment: Environment, names: KeyEncoder) -> None:
         super().__init__()
         self.environment = environment
         self.names = names
@@ -32,16 +32,16 @@ class Reads(Store):
 
     def _payload(self, key: str, raw: bytes | None, now: float) -> Payload | None:
         """Return the payload of an entry that is alive, and mark it."""
-        head = head_of(raw)
+        head = parse_header(raw)
         if raw is None or head is None or head[3] <= now:
             return None
         if head[2] and self.names.key(b"", raw, head) != key:
             return None  # another key with this hash
-        marks = self.environment.marks
-        slot = head[5] & marks.mask
-        if not marks.used[slot]:
-            marks.used[slot] = 1
-        return payload_of(raw, head)
+        reference_bits = self.environment.reference_bits
+        slot = head[5] & reference_bits.mask
+        if not reference_bits.bits[slot]:
+            reference_bits.bits[slot] = 1
+        return decode_payload(raw, head)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads that are there, all of one snapshot."""
@@ -67,7 +67,7 @@ class Reads(Store):
         found = self._peek(key)
         if found is None or not entries.is_visible(found):
             return 0.0
-        payload = payload_of(*found)
+        payload = decode_payload(*found)
         if isinstance(payload, bytes) and lease_format.is_soft(payload):
             return max(0.0, lease_format.soft_deadline_s(payload) - clock.wall_s())
         deadline = found[1][3]
@@ -114,17 +114,17 @@ class Reads(Store):
         return self._read(_figures)
 
 
-def _figures(session: Session, transaction: Transaction) -> dict[str, int]:
-    used = eviction.used_bytes(session, transaction)
-    numbers = session.marks.numbers
-    readers = session.environment.readers().count("\n") - 1  # a line for each, below a title
+def _figures(env: OpenEnvironment, transaction: Transaction) -> dict[str, int]:
+    used = eviction.used_bytes(env, transaction)
+    numbers = env.reference_bits.counters
+    readers = env.lmdb.readers().count("\n") - 1  # a line for each, below a title
     return {
-        "entries": transaction.stat(session.entries)["entries"],
+        "entries": transaction.stat(env.entries)["entries"],
         "bytes_used": used,
-        "bytes_free": max(0, session.limits.usable_bytes - used),
-        "bytes_reserved": session.limits.map_bytes,
+        "bytes_free": max(0, env.limits.usable_bytes - used),
+        "bytes_reserved": env.limits.map_bytes,
         "evictions": numbers[EVICTED],
         "expirations": numbers[EXPIRED],
-        "sets_without_room": numbers[TURNED_AWAY],
+        "sets_without_room": numbers[REJECTED],
         "reader_slots": max(0, readers),
     }

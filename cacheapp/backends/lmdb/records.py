@@ -17,7 +17,7 @@ import struct
 from typing import TypeAlias
 
 from cacheapp.backends.core.lease_format import Payload
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 
 FORMAT = 1
 PLAIN, INT, SPECIAL = range(3)  # bytes; an integer; bytes that not everybody may see (`forms`)
@@ -38,18 +38,18 @@ INT_HEAD = bytes([FORMAT, INT])
 INT_BYTES = HEAD_BYTES + INT64.size  # of an entry with such an integer, whose name is its key
 unpack_int = struct.Struct(_HEAD + "q").unpack_from  # the header of one, and the integer
 
-Head: TypeAlias = tuple[int, int, int, float, float, int]
+Header: TypeAlias = tuple[int, int, int, float, float, int]
 
 
-def head_of(raw: bytes | None) -> Head | None:
+def parse_header(raw: bytes | None) -> Header | None:
     """Return the header of an entry, or `None` for one that this format does not know."""
     if raw is None or len(raw) < HEAD_BYTES or raw[0] != FORMAT:
         return None
-    head: Head = unpack_head(raw)
+    head: Header = unpack_head(raw)
     return head
 
 
-def packed(payload: Payload) -> tuple[int, bytes]:
+def encode_payload(payload: Payload) -> tuple[int, bytes]:
     """Return kind and bytes of a payload."""
     if type(payload) is int:
         if LEAST <= payload <= MOST:
@@ -59,73 +59,77 @@ def packed(payload: Payload) -> tuple[int, bytes]:
     return (SPECIAL if payload[:1] >= b"\xb0" else PLAIN), payload
 
 
-def payload_of(raw: bytes, head: Head) -> Payload:
+def decode_payload(raw: bytes, head: Header) -> Payload:
     """Return the payload that follows a header."""
     body = raw[HEAD_BYTES + head[2] :]
     return int.from_bytes(body, "little", signed=True) if head[1] == INT else body
 
 
-def next_number(session: Session, transaction: Transaction) -> int:
+def next_sequence_number(env: OpenEnvironment, transaction: Transaction) -> int:
     """Return the number of an entry that joins the queue."""
-    cursor = transaction.cursor(session.queue)
+    cursor = transaction.cursor(env.queue)
     return NUMBER.unpack(cursor.key())[0] + 1 if cursor.last() else 1
 
 
 def index(
-    session: Session, transaction: Transaction, number: int, before: float, deadline: float
+    env: OpenEnvironment, transaction: Transaction, number: int, before: float, deadline: float
 ) -> float:
     """Have the index name an earlier time; return it."""
     if before != NEVER:
-        transaction.delete(_TIME.pack(before, number), b"", session.deadlines)
-    transaction.put(_TIME.pack(deadline, number), b"", db=session.deadlines)
+        transaction.delete(_TIME.pack(before, number), b"", env.deadlines)
+    transaction.put(_TIME.pack(deadline, number), b"", db=env.deadlines)
     return deadline
 
 
-def remove(session: Session, transaction: Transaction, name: bytes, head: Head | None) -> None:
+def remove(
+    env: OpenEnvironment, transaction: Transaction, name: bytes, head: Header | None
+) -> None:
     """Remove an entry with all its records."""
     if head is not None:
-        transaction.delete(NUMBER.pack(head[5]), b"", session.queue)
+        transaction.delete(NUMBER.pack(head[5]), b"", env.queue)
         if head[4] != NEVER:
-            transaction.delete(_TIME.pack(head[4], head[5]), b"", session.deadlines)
-    transaction.delete(name, b"", session.entries)
+            transaction.delete(_TIME.pack(head[4], head[5]), b"", env.deadlines)
+    transaction.delete(name, b"", env.entries)
 
 
 # -- records by number -------------------------------------------------------------------------
 
 
-def oldest(session: Session, transaction: Transaction, number: int) -> tuple[int, bytes] | None:
+def first_in_queue(
+    env: OpenEnvironment, transaction: Transaction, number: int
+) -> tuple[int, bytes] | None:
     """Return number and name of the first entry in the queue from `number` on."""
-    cursor = transaction.cursor(session.queue)
+    cursor = transaction.cursor(env.queue)
     if not cursor.set_range(NUMBER.pack(number)):
         return None
     return NUMBER.unpack(cursor.key())[0], cursor.value()
 
 
-def first_due(session: Session, transaction: Transaction) -> tuple[float, int] | None:
+def earliest_deadline(env: OpenEnvironment, transaction: Transaction) -> tuple[float, int] | None:
     """Return the earliest time of the index and whose it is."""
-    cursor = transaction.cursor(session.deadlines)
+    cursor = transaction.cursor(env.deadlines)
     if not cursor.first():
         return None
     time_s, number = _TIME.unpack(cursor.key())
     return time_s, number
 
 
-def come_due(
-    session: Session, transaction: Transaction, time_s: float, number: int, now: float
+def expire_if_due(
+    env: OpenEnvironment, transaction: Transaction, time_s: float, number: int, now: float
 ) -> bool:
     """Remove the entry of an index record if it has expired; else index it anew. Return which."""
-    transaction.delete(_TIME.pack(time_s, number), b"", session.deadlines)
-    name = transaction.get(NUMBER.pack(number), None, session.queue)
-    raw = None if name is None else transaction.get(name, None, session.entries)
-    head = head_of(raw)
+    transaction.delete(_TIME.pack(time_s, number), b"", env.deadlines)
+    name = transaction.get(NUMBER.pack(number), None, env.queue)
+    raw = None if name is None else transaction.get(name, None, env.entries)
+    head = parse_header(raw)
     if name is None or raw is None or head is None or head[5] != number or head[4] != time_s:
         return False
     if head[3] <= now:
-        transaction.delete(NUMBER.pack(number), b"", session.queue)
-        transaction.delete(name, b"", session.entries)
+        transaction.delete(NUMBER.pack(number), b"", env.queue)
+        transaction.delete(name, b"", env.entries)
         return True
     if head[3] != NEVER:
-        transaction.put(_TIME.pack(head[3], number), b"", db=session.deadlines)
+        transaction.put(_TIME.pack(head[3], number), b"", db=env.deadlines)
     again = HEAD.pack(FORMAT, head[1], head[2], head[3], head[3], number)
-    transaction.put(name, again + raw[HEAD_BYTES:], db=session.entries)
+    transaction.put(name, again + raw[HEAD_BYTES:], db=env.entries)
     return False

@@ -13,31 +13,31 @@ from pathlib import Path
 
 HEAD_BYTES = 4096
 RETIRED = 0  # not 0: look at the place again
-BUSY = 1  # not 0: somebody is writing, or was killed while he was. A hint.
-EVICTED, EXPIRED, TURNED_AWAY = range(1, 4)  # numbers; only who holds the write lock adds to them
+WRITER_ACTIVE = 1  # not 0: somebody is writing, or was killed while he was. A hint.
+EVICTED, EXPIRED, REJECTED = range(1, 4)  # numbers; only who holds the write lock adds to them
 
 
-def marks_bytes(slots: int) -> int:
+def file_bytes(slots: int) -> int:
     """Return the size of the file."""
     return HEAD_BYTES + slots
 
 
-class Marks:
+class ReferenceBits:
     """The file as this process has it mapped."""
 
-    __slots__ = ("head", "mask", "numbers", "used")
+    __slots__ = ("bits", "counters", "flags", "mask")
 
     def __init__(self, path: Path, slots: int) -> None:
         number = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            whole = mmap.mmap(number, marks_bytes(slots))
+            whole = mmap.mmap(number, file_bytes(slots))
         finally:
             os.close(number)
         whole.madvise(mmap.MADV_RANDOM)  # else a mark would bring those around it into memory
         mapped = memoryview(whole)
-        self.head = mapped[:HEAD_BYTES]
-        self.numbers = self.head.cast("Q")
-        self.used = mapped[HEAD_BYTES:]
+        self.flags = mapped[:HEAD_BYTES]
+        self.counters = self.flags.cast("Q")
+        self.bits = mapped[HEAD_BYTES:]
         """`used[number & mask]` is the mark of the entry with a sequence number."""
         self.mask = slots - 1
 

@@ -11,9 +11,9 @@ from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.lmdb import entries
 from cacheapp.backends.lmdb.entries import Name
-from cacheapp.backends.lmdb.key_names import Names
-from cacheapp.backends.lmdb.location import SharedEnvironment
-from cacheapp.backends.lmdb.records import payload_of
+from cacheapp.backends.lmdb.key_encoding import KeyEncoder
+from cacheapp.backends.lmdb.location import Location
+from cacheapp.backends.lmdb.records import decode_payload
 from cacheapp.backends.lmdb.writes import Writes
 from cacheapp.errors import StoreFull
 
@@ -25,12 +25,12 @@ class LMDBStore(Writes):
 
     sees_deaths: ClassVar[bool] = True
 
-    def __init__(self, shared: SharedEnvironment, names: Names) -> None:
+    def __init__(self, shared: Location, names: KeyEncoder) -> None:
         super().__init__(shared.environment, names)
         self._shared = shared
         self._name = names.of
         self._write = self.environment.write
-        self._largest_bytes = self.environment.limits.largest_bytes
+        self._largest_bytes = self.environment.limits.max_entry_bytes
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ class LMDBStore(Writes):
         name = self._name(key)
         while True:
             found = self._peek(key)
-            seen = None if found is None else payload_of(*found)
+            seen = None if found is None else decode_payload(*found)
             if seen is not None and not self.is_orphaned(seen):
                 return seen
             try:
@@ -159,14 +159,14 @@ class LMDBStore(Writes):
 
     def new_lease(self) -> bytes:
         """Return a lease of this process."""
-        return lease_format.new_lease(self._shared.holders.mine_or_unknown())
+        return lease_format.new_lease(self._shared.holders.own_name_or_unknown())
 
     def is_orphaned(self, lease: Payload) -> bool:
         """Return whether a lease's holder is dead."""
         return (
             isinstance(lease, bytes)
             and lease_format.is_lease(lease)
-            and not self._shared.holders.alive(lease_format.holder_of(lease))
+            and not self._shared.holders.is_alive(lease_format.holder_of(lease))
         )
 
     def _lock(self, name: str) -> str:

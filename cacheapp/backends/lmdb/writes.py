@@ -25,7 +25,7 @@ class Writes(Reads):
 
     def _stored(self, length: int, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Do a write that may need new pages; raise `StoreFull` if room cannot be made for it."""
-        if length <= self.environment.limits.largest_bytes:
+        if length <= self.environment.limits.max_entry_bytes:
             for attempt, pause_s in enumerate(_PAUSES_S):
                 try:
                     return self._changed_by(work, *args, growing=True)
@@ -34,7 +34,7 @@ class Writes(Reads):
                     self._changed_by(eviction.make_room, wanted)
                 time.sleep(pause_s)  # a reader may keep them that waits for its turn of a processor
         raise StoreFull(
-            f"{self.environment.place.path}: no room for {length} bytes; nothing was stored"
+            f"{self.environment.directory.path}: no room for {length} bytes; nothing was stored"
         )
 
     def _changed_by(
@@ -59,7 +59,7 @@ class Writes(Reads):
             logger.warning(
                 "%s: a process that stands still in the middle of a read keeps all pages; the "
                 "cache was emptied",
-                self.environment.place.path,
+                self.environment.directory.path,
                 extra={"event": "cache_emptied"},
             )
         return self.environment.write(work, *args)
@@ -80,7 +80,7 @@ class Writes(Reads):
             logger.warning(
                 "%s: no room for %d bytes, so they were not stored; %d more since the last such "
                 "line",
-                self.environment.place.path,
+                self.environment.directory.path,
                 length,
                 withheld,
                 extra={"event": "cache_no_room"},

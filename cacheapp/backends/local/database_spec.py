@@ -1,4 +1,4 @@
-"""What a `Sessions` must know of the databases that it opens: shards, or the one of the locks."""
+"""What a `ShardedDatabase` must know of the databases that it opens: shards, or the one of the locks."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ class Database(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class DatabaseSpec:
     """What the databases of one directory are."""
 
     open: Callable[[str, Connection], Any]

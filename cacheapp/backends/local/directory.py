@@ -38,7 +38,7 @@ _SET_ASIDE = "damaged-"
 LOCKS = "locks"
 
 
-def refusal(directory: Path) -> str | None:
+def location_problem(directory: Path) -> str | None:
     """Return why no alias's directory may be kept in an existing one (the LOCATION), or `None`.
 
     Whoever can write to it can put another directory in the place of ours.
@@ -60,7 +60,7 @@ def refusal(directory: Path) -> str | None:
     return None
 
 
-class AliasDirectory:
+class DatabaseDirectory:
     """Paths, permissions and the lock of one alias's directory."""
 
     database_name = DBNAME
@@ -112,7 +112,7 @@ class AliasDirectory:
         """Make the directory, or look whether it may still be used."""
         if not self._location.exists():
             private_directory(self._location)
-        if reason := refusal(self._location):
+        if reason := location_problem(self._location):
             raise StoreUnavailable(f"cache directory refused: {reason}; nothing was done")
         private_directory(self.path)
 
@@ -214,7 +214,7 @@ def _remove(entry: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-class LockDirectory(AliasDirectory):
+class LockTableDirectory(DatabaseDirectory):
     """Where the database of an alias's locks is: beside the shards, whose number may change."""
 
     database_name = "locks.db"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.backends.local.database_spec import Kind
-from cacheapp.backends.local.directory import LockDirectory
-from cacheapp.backends.local.process_identity import Holders
+from cacheapp.backends.local.database_spec import DatabaseSpec
+from cacheapp.backends.local.directory import LockTableDirectory
+from cacheapp.backends.local.process_identity import HolderRegistry
+from cacheapp.backends.local.sharded_database import ShardedDatabase
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.backends.local.sqlite_connections import Connection
-from cacheapp.backends.local.sqlite_sessions import Sessions
 
 _SCHEMA = (
     "PRAGMA journal_mode = wal",
@@ -118,24 +118,28 @@ class LockTable:
         return len(free)
 
 
-class Locks:
+class LockStore:
     """The lock primitives of a store. A database is opened by the first call."""
 
-    def __init__(self, location: Path, name: str, timeout_s: float, holders: Holders) -> None:
+    def __init__(
+        self, location: Path, name: str, timeout_s: float, holders: HolderRegistry
+    ) -> None:
         self._holders = holders
-        kind = Kind(
-            open=lambda _directory, connection: LockTable(connection, holders.alive),
+        kind = DatabaseSpec(
+            open=lambda _directory, connection: LockTable(connection, holders.is_alive),
             probes=_PROBES,
             pragmas=["PRAGMA synchronous = 1"],
             after_write=lambda _table, _connection: (
                 None
             ),  # SQLite bounds the WAL: readers are brief
         )
-        self.sessions = Sessions(LockDirectory(location, name, 1, timeout_s), 1, timeout_s, kind)
+        self.sessions = ShardedDatabase(
+            LockTableDirectory(location, name, 1, timeout_s), 1, timeout_s, kind
+        )
 
     def acquire(self, name: str, ttl: float | None) -> int | None:
         """Take a lock; return its token."""
-        holder = self._holders.mine()
+        holder = self._holders.own_name()
         found: int | None = self._run(LockTable.acquire, name, holder, ttl)
         return found
 

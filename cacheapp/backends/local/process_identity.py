@@ -21,7 +21,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from cacheapp.backends.local.slot_file import SlotFile, forget, identity_of, slot_file
+from cacheapp.backends.local.slot_file import (
+    SlotFile,
+    close_if_unlinked,
+    identity_of,
+    open_slot_file,
+)
 from cacheapp.errors import StoreUnavailable
 
 HOLDER_BYTES = 12
@@ -48,7 +53,7 @@ _names = _Names()
 os.register_at_fork(after_in_child=_names.__init__)  # type: ignore[misc]  # it has no slot yet
 
 
-class Holders:
+class HolderRegistry:
     """The holders of one alias. `prepare` makes the directory of their file, or looks at it again.
 
     `_names.lock` guards `_file`. No other lock of the cache is taken under it.
@@ -59,7 +64,7 @@ class Holders:
         self._prepare = prepare
         self._file: SlotFile | None = None
 
-    def mine(self) -> bytes:
+    def own_name(self) -> bytes:
         """Return the name of this process; raise `StoreUnavailable` if it can have none."""
         with _names.lock:
             try:
@@ -68,10 +73,10 @@ class Holders:
             except OSError as exc:
                 raise StoreUnavailable(f"{self._path}: {exc.strerror}; nothing was done") from exc
 
-    def mine_or_unknown(self) -> bytes:
+    def own_name_or_unknown(self) -> bytes:
         """Return the name of this process, or `UNKNOWN`."""
         try:
-            return self.mine()
+            return self.own_name()
         except StoreUnavailable:
             return UNKNOWN
 
@@ -86,7 +91,7 @@ class Holders:
         name = _names.by_file[file] = _NAME.pack(slot, nonce)
         return name
 
-    def alive(self, holder: bytes) -> bool:
+    def is_alive(self, holder: bytes) -> bool:
         """Return whether the holder is not known to be dead."""
         if holder == UNKNOWN:
             return True
@@ -97,7 +102,7 @@ class Holders:
                 if slot == file.slot:
                     return _names.by_file.get(file) == holder
                 found = os.pread(file.descriptor, _NONCE_BYTES, slot * _NONCE_BYTES)
-                return found == nonce and file.is_held_elsewhere(slot)
+                return found == nonce and file.is_locked_elsewhere(slot)
             except (OSError, StoreUnavailable):
                 return True  # their time decides
 
@@ -110,7 +115,12 @@ class Holders:
             return file
         if found is None:
             self._prepare()
-        self._file = slot_file(self._path, _SLOTS)
-        if file is not None and file.descriptor >= 0 and file is not self._file and forget(file):
+        self._file = open_slot_file(self._path, _SLOTS)
+        if (
+            file is not None
+            and file.descriptor >= 0
+            and file is not self._file
+            and close_if_unlinked(file)
+        ):
             _names.by_file.pop(file, None)
         return self._file

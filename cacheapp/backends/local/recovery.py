@@ -5,15 +5,19 @@ import sqlite3
 import threading
 import time
 
-from cacheapp.backends.local.database_spec import Kind
-from cacheapp.backends.local.directory import AliasDirectory
+from cacheapp.backends.local.database_spec import DatabaseSpec
+from cacheapp.backends.local.directory import DatabaseDirectory
 from cacheapp.backends.local.slot_file import identity_of
-from cacheapp.backends.local.sqlite_connections import Connection, Handle, Handles
+from cacheapp.backends.local.sqlite_connections import (
+    Connection,
+    ConnectionRegistry,
+    ThreadConnections,
+)
 from cacheapp.backends.local.sqlite_errors import (
     is_busy,
     is_full,
+    is_relocated,
     is_unopenable,
-    is_uprooted,
     suspects_damage,
 )
 
@@ -21,12 +25,12 @@ _PAUSE_S = 0.01
 
 
 class Mending:
-    """The half of `Sessions` that sets a damaged database aside and waits for what passes."""
+    """The half of `ShardedDatabase` that sets a damaged database aside and waits for what passes."""
 
     def __init__(
-        self, directory: AliasDirectory, shards: int, timeout_s: float, kind: Kind
+        self, directory: DatabaseDirectory, shards: int, timeout_s: float, kind: DatabaseSpec
     ) -> None:
-        self.handles = Handles(shards)
+        self.registry = ConnectionRegistry(shards)
         self.directory = directory
         self._timeout_s = timeout_s
         self._kind = kind
@@ -36,7 +40,7 @@ class Mending:
 
     def _mended(
         self,
-        handle: Handle,
+        handle: ThreadConnections,
         number: int,
         con: Connection | None,
         error: Exception,
@@ -62,7 +66,7 @@ class Mending:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._inspect(handle, number, con, error, hard=hard)
             return True
-        if is_uprooted(error):
+        if is_relocated(error):
             time.sleep(_PAUSE_S)  # whoever removes a directory is not done yet
             return True
         # Else, without a connection, the file may have gone while it was opened.
@@ -70,13 +74,13 @@ class Mending:
 
     def _was_removed(self, number: int, error: Exception) -> bool:
         """Return whether the error is of a removal, which ends, and not of a missing permission."""
-        return is_uprooted(error) and (
+        return is_relocated(error) and (
             not is_unopenable(error) or identity_of(self._databases[number]) is None
         )
 
     def _inspect(
         self,
-        handle: Handle,
+        handle: ThreadConnections,
         number: int,
         con: Connection | None,
         error: Exception,
@@ -93,7 +97,7 @@ class Mending:
             if (hard and con is not None) or not self._sound(handle, number):
                 self.directory.set_aside(number, str(error))
 
-    def _sound(self, handle: Handle, number: int) -> bool:
+    def _sound(self, handle: ThreadConnections, number: int) -> bool:
         probe: Connection | None = None
         try:
             probe = Connection(self._database_now(number), self._timeout_s, handle)

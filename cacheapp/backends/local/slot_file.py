@@ -5,7 +5,7 @@ the slot's byte, which the kernel releases however the process ends. What is to 
 locks (fcntl(2)) shapes this module:
 
 - Closing *any* descriptor of the file drops all that the process holds. So a process opens a file
-  once (`slot_file`), and closes it only when no directory leads to it any more.
+  once (`open_slot_file`), and closes it only when no directory leads to it any more.
 - A forked child inherits none, and its closing drops none of the parent's: it holds nothing until
   it asks. Nor does a living child keep what its dead parent held.
 - They never conflict within a process. So this process knows its own slot by itself.
@@ -48,7 +48,7 @@ def identity_of(path: str | os.PathLike[str]) -> Identity | None:
 
 
 class SlotFile:
-    """One file as this process has it open. Its user guards `slot`; get it from `slot_file`."""
+    """One file as this process has it open. Its user guards `slot`; get it from `open_slot_file`."""
 
     def __init__(self, path: Path, slots: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -62,10 +62,10 @@ class SlotFile:
     def claim(self) -> int | None:
         """Return the slot of this process: the one it has, or the first that is free, if any is."""
         if self.slot is None:
-            self.slot = next((index for index in range(self._slots) if self.hold(index)), None)
+            self.slot = next((index for index in range(self._slots) if self.try_lock(index)), None)
         return self.slot
 
-    def hold(self, index: int) -> bool:
+    def try_lock(self, index: int) -> bool:
         """Hold a slot that is not ours; return whether no other process has it."""
         try:
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
@@ -73,11 +73,11 @@ class SlotFile:
             return False
         return True
 
-    def let_go(self, index: int) -> None:
-        """Undo `hold`."""
+    def unlock(self, index: int) -> None:
+        """Undo `try_lock`."""
         fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, index)
 
-    def is_held_elsewhere(self, index: int) -> bool:
+    def is_locked_elsewhere(self, index: int) -> bool:
         """Return whether another process holds the slot; take and change nothing."""
         answer = fcntl.fcntl(self.descriptor, fcntl.F_GETLK, _asked(index))
         return _type(answer) != fcntl.F_UNLCK
@@ -90,7 +90,7 @@ class _Opened:
         self.lock = threading.RLock()
         self.files: dict[Identity, SlotFile] = {}
 
-    def slot_file(self, path: Path, slots: int) -> SlotFile:
+    def open(self, path: Path, slots: int) -> SlotFile:
         """Return the file at the path, made if need be, and opened at most once by this process."""
         with self.lock:
             found = identity_of(path)
@@ -101,7 +101,7 @@ class _Opened:
             file = SlotFile(path, slots)
             return self.files.setdefault(file.identity, file)
 
-    def forget(self, file: SlotFile) -> bool:
+    def close_if_unlinked(self, file: SlotFile) -> bool:
         """Close the file if no directory leads to it any more, so that nobody asks about our slot."""
         with self.lock:
             if os.fstat(file.descriptor).st_nlink or self.files.get(file.identity) is not file:
@@ -118,6 +118,6 @@ class _Opened:
 
 
 _opened = _Opened()
-slot_file = _opened.slot_file
-forget = _opened.forget
+open_slot_file = _opened.open
+close_if_unlinked = _opened.close_if_unlinked
 os.register_at_fork(after_in_child=_opened.after_fork_in_child)

@@ -2,18 +2,18 @@
 
 Invariants:
 
-- A connection is used by the thread of its handle alone, while it holds `Handle.lock`. Others take
-  that lock only to close it: before a fork, and in `Handles.close`.
+- A connection is used by the thread of its handle alone, while it holds `ThreadConnections.lock`. Others take
+  that lock only to close it: before a fork, and in `ConnectionRegistry.close`.
 - No connection is open while the process forks. SQLite keeps one record of locks per process and
   file (`unixInodeInfo`, and in WAL mode `unixShmNode`): a child that inherits one believes that it
   holds what a thread of the parent held, and waits for it for ever. So `before_fork` takes every
   handle's lock, which waits for operations in flight, closes everything, and both processes open
   anew when they next need to.
-- Order of locks: `Handles._lock`, then any `Handle.lock`. Whoever holds a `Handle.lock` never takes
-  `Handles._lock`.
+- Order of locks: `ConnectionRegistry._lock`, then any `ThreadConnections.lock`. Whoever holds a `ThreadConnections.lock` never takes
+  `ConnectionRegistry._lock`.
 
 A signal handler runs between two bytecodes of the main thread, perhaps inside an operation of that
-thread, whose lock it could wait for for ever. `Handle.inside` tells: a cache call from the handler
+thread, whose lock it could wait for for ever. `ThreadConnections.inside` tells: a cache call from the handler
 gets a handle of its own; a fork from the handler closes the connection under the operation, which
 rolls its transaction back. The operation then finds its connection closed, and as no COMMIT can
 have run, it begins again: in the parent, and in the child too should the handler return there.
@@ -37,7 +37,7 @@ class Connection:
     """
 
     def __init__(
-        self, path: str, timeout_s: float, handle: "Handle", pragmas: Sequence[str] = ()
+        self, path: str, timeout_s: float, handle: "ThreadConnections", pragmas: Sequence[str] = ()
     ) -> None:
         """Open an existing file: `mode=rw` never creates one. A fork finds it by `handle`."""
         self._sqlite = sqlite3.connect(
@@ -88,7 +88,7 @@ class Connection:
         self._sqlite.close()
 
 
-class Handle:
+class ThreadConnections:
     """One thread's connections, one per shard, opened when first needed.
 
     `lock` guards all fields but `inside`, which its thread alone writes, before it takes the lock.
@@ -103,7 +103,7 @@ class Handle:
         self.thread = threading.get_ident()
         self.connections: list[Connection | None] = [None] * shards
         self.opening: Connection | None = None  # one that is not yet in the list
-        self.nested: Handle | None = None
+        self.nested: ThreadConnections | None = None
         self.torn = 0  # how often a fork closed connections under a running operation
         self.ended = False
 
@@ -122,14 +122,14 @@ class Handle:
             self.opening.close()
 
 
-class _Owner:
+class _ThreadExit:
     """Stands in a thread's locals: goes when the thread ends, and closes its connections then."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: ThreadConnections) -> None:
         self._handle = handle
 
     def __del__(self) -> None:
-        handle: Handle | None = self._handle
+        handle: ThreadConnections | None = self._handle
         while handle is not None:
             handle.ended = True
             # Not waiting: others take the lock only to close the connections themselves.
@@ -141,28 +141,28 @@ class _Owner:
             handle = handle.nested
 
 
-class Handles:
+class ConnectionRegistry:
     """The handles of all threads of this process, for one store."""
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
         # Reentrant: a signal handler may fork while this thread makes its handle.
         self._lock = threading.RLock()
-        self._all: list[Handle] = []  # guarded by _lock; the strong references
+        self._all: list[ThreadConnections] = []  # guarded by _lock; the strong references
         self._here = threading.local()
-        self._held: list[list[Handle]] = []  # whose locks the forks in progress hold
+        self._held: list[list[ThreadConnections]] = []  # whose locks the forks in progress hold
 
     def __repr__(self) -> str:
         opened = sum(con is not None for handle in self._all for con in handle.connections)
-        return f"<Handles of {len(self._all)} threads, {opened} connections>"
+        return f"<ConnectionRegistry of {len(self._all)} threads, {opened} connections>"
 
-    def mine(self) -> Handle:
+    def current(self) -> ThreadConnections:
         """Return this thread's handle, or one for the operation inside another operation."""
         try:
-            handle: Handle = self._here.handle
+            handle: ThreadConnections = self._here.handle
         except AttributeError:
             handle = self._here.handle = self._new()
-            self._here.owner = _Owner(handle)
+            self._here.owner = _ThreadExit(handle)
         if self._held and not handle.inside:
             # A fork waits for our lock, and would go on doing so if we were to take it again and
             # again: let it go first. Not from inside an operation, whose lock it may wait for.
@@ -174,8 +174,8 @@ class Handles:
             handle = handle.nested
         return handle
 
-    def _new(self) -> Handle:
-        handle = Handle(self._shards)
+    def _new(self) -> ThreadConnections:
+        handle = ThreadConnections(self._shards)
         with self._lock:
             self._all = [other for other in self._all if not other.ended]
             self._all.append(handle)
@@ -201,7 +201,7 @@ class Handles:
         """
         self._lock.acquire()
         me = threading.get_ident()
-        held: list[Handle] = []
+        held: list[ThreadConnections] = []
         self._held.append(held)
         interruption: BaseException | None = None
         for handle in self._all:
@@ -227,7 +227,7 @@ class Handles:
         self.after_fork_in_parent()
 
 
-def _taken(handle: Handle) -> BaseException | None:
+def _taken(handle: ThreadConnections) -> BaseException | None:
     """Take the lock; return what a signal handler raised while it was waited for."""
     interruption: BaseException | None = None
     while True:

@@ -27,7 +27,7 @@ _DAMAGE = frozenset(
 )
 
 
-class Damaged(Exception):
+class DatabaseDamaged(Exception):
     """The database cannot be made sense of; whoever gets this inspects it."""
 
 
@@ -41,7 +41,7 @@ def _primary(error: Exception) -> int:
 
 def suspects_damage(error: Exception) -> bool:
     """Return whether the error may come from a damaged database file."""
-    if isinstance(error, Damaged) or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ:
+    if isinstance(error, DatabaseDamaged) or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ:
         return True
     if _primary(error) in _DAMAGE:
         return True
@@ -61,7 +61,7 @@ def is_full(error: Exception) -> bool:
     return _primary(error) == sqlite3.SQLITE_FULL
 
 
-def is_uprooted(error: Exception) -> bool:
+def is_relocated(error: Exception) -> bool:
     """Return whether a file or directory was gone, or another one, when it was reached for."""
     return isinstance(error, FileNotFoundError) or _code(error) in _UPROOTED
 
@@ -79,7 +79,9 @@ def is_busy(error: Exception) -> bool:
     }
 
 
-def translated(error: Exception, *, writing: bool, path: str, timeout_s: float) -> CacheappError:
+def translate_error(
+    error: Exception, *, writing: bool, path: str, timeout_s: float
+) -> CacheappError:
     """Return what the cache raises for `error`; each says that the operation did not happen."""
     if is_busy(error):
         return StoreUnavailable(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cacheapp import clock
 from cacheapp.backends.local.private_directory import private_directory
-from cacheapp.backends.local.slot_file import SlotFile, slot_file
+from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Seats:
         self._file: SlotFile | None = None
         try:
             private_directory(path.parent)
-            self._file = slot_file(path, count + 1)
+            self._file = open_slot_file(path, count + 1)
         except (OSError, StoreUnavailable) as exc:
             logger.warning("threads are counted for this process alone: %s", exc)
 
@@ -95,20 +95,20 @@ class Seats:
             return True
 
     def _is_another_hungry(self) -> bool:
-        return self._file is not None and self._file.is_held_elsewhere(_HUNGER)
+        return self._file is not None and self._file.is_locked_elsewhere(_HUNGER)
 
     def _free(self, but: int | None = None) -> int | None:
         """Hold a free seat and return it, if there is one; under the lock."""
         for index in range(1, self.count + 1):
             if index in self._held or index == but:
                 continue
-            if self._file is None or self._file.hold(index):
+            if self._file is None or self._file.try_lock(index):
                 return index
         return None
 
     def _let_go(self, index: int) -> None:
         if self._file is not None:
-            self._file.let_go(index)
+            self._file.unlock(index)
 
 
 _lock = threading.Lock()  # guards _by_file

@@ -128,7 +128,7 @@ def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
-    handles = cache._store._sessions.handles  # noqa: SLF001 (when is it inside?)
+    handles = cache._store._sessions.registry  # noqa: SLF001 (when is it inside?)
     until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
     release = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
     release.start()
@@ -150,7 +150,7 @@ def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
-    handles = cache._store._sessions.handles  # noqa: SLF001 (when is it inside?)
+    handles = cache._store._sessions.registry  # noqa: SLF001 (when is it inside?)
     until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
     interrupted: list[int] = []
 
@@ -238,7 +238,7 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
     assert [_end_of(pid) for pid in children] == [0] * len(children)
     assert cache.get("counter") == total
     assert cache.get("by-children") == len(children)
-    handle = cache._store._sessions.handles.mine()  # noqa: SLF001
+    handle = cache._store._sessions.registry.current()  # noqa: SLF001
     assert handle.torn > 0, "no signal came inside an operation: this test has shown nothing"
 
 
@@ -258,7 +258,7 @@ def test_a_signal_handler_may_use_the_cache_inside_an_operation(
             total += 1
             assert cache.incr("outer") == total
     assert set(seen) == {"by the handler"}
-    assert cache._store._sessions.handles.mine().nested is not None  # noqa: SLF001
+    assert cache._store._sessions.registry.current().nested is not None  # noqa: SLF001
 
 
 def test_the_connections_of_threads_that_ended_are_closed(

@@ -16,7 +16,7 @@ from cacheapp import clock
 from cacheapp.backends import DiskCache
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.local.private_directory import private_directory
-from cacheapp.backends.local.process_identity import UNKNOWN, Holders
+from cacheapp.backends.local.process_identity import UNKNOWN, HolderRegistry
 from cacheapp.errors import LockLost, StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.contract.clients import Running, calls
@@ -142,32 +142,32 @@ def test_after_a_removal_a_killed_holder_is_found_out_as_before(
 # -- holders -----------------------------------------------------------------------------------
 
 
-def _holders(path: Path) -> Holders:
-    return Holders(path, lambda: None)
+def _holders(path: Path) -> HolderRegistry:
+    return HolderRegistry(path, lambda: None)
 
 
 def test_a_process_is_one_holder_and_lives(tmp_path: Path) -> None:
     holders = _holders(tmp_path / "holders")
-    assert holders.mine() == holders.mine() == _holders(tmp_path / "holders").mine()
-    assert holders.alive(holders.mine())
-    assert holders.alive(UNKNOWN)
+    assert holders.own_name() == holders.own_name() == _holders(tmp_path / "holders").own_name()
+    assert holders.is_alive(holders.own_name())
+    assert holders.is_alive(UNKNOWN)
 
 
 def test_a_link_to_the_directory_leads_to_the_same_holder(tmp_path: Path) -> None:
     private_directory(tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    mine = _holders(tmp_path / "real" / "holders").mine()
-    assert _holders(tmp_path / "link" / "holders").mine() == mine
+    mine = _holders(tmp_path / "real" / "holders").own_name()
+    assert _holders(tmp_path / "link" / "holders").own_name() == mine
 
 
-def _named_by_child(holders: Holders) -> tuple[bytes, bytes, int]:
+def _named_by_child(holders: HolderRegistry) -> tuple[bytes, bytes, int]:
     """Return the names that a forked child and its own child gave, and how the child ended."""
     ours_, theirs = os.pipe()
 
     def work() -> bool:
-        child = holders.mine()
-        inner = in_child(lambda: os.write(theirs, holders.mine()) == len(UNKNOWN))
-        fine = _exit_code(inner) == 0 and holders.alive(child)
+        child = holders.own_name()
+        inner = in_child(lambda: os.write(theirs, holders.own_name()) == len(UNKNOWN))
+        fine = _exit_code(inner) == 0 and holders.is_alive(child)
         return os.write(theirs, child) == len(child) and fine
 
     code = _exit_code(in_child(work))
@@ -179,52 +179,52 @@ def _named_by_child(holders: Holders) -> tuple[bytes, bytes, int]:
 
 def test_forked_children_are_holders_of_their_own_and_dead_ones_are_told(tmp_path: Path) -> None:
     holders = _holders(tmp_path / "holders")
-    mine = holders.mine()
+    mine = holders.own_name()
     child, grandchild, code = _named_by_child(holders)
     assert code == 0
     assert len({mine, child, grandchild}) == 3
-    assert not holders.alive(child)
-    assert not holders.alive(grandchild)
-    assert holders.alive(mine)
-    assert holders.mine() == mine
+    assert not holders.is_alive(child)
+    assert not holders.is_alive(grandchild)
+    assert holders.is_alive(mine)
+    assert holders.own_name() == mine
 
 
 def test_slots_of_the_dead_are_used_again_by_other_names(tmp_path: Path) -> None:
     holders = _holders(tmp_path / "holders")
-    holders.mine()
+    holders.own_name()
     names = [_named_by_child(holders)[0] for _ in range(10)]
     assert {int.from_bytes(name[:4], "big") for name in names} == {1}
     assert len(set(names)) == 10
-    assert not any(holders.alive(name) for name in names)
+    assert not any(holders.is_alive(name) for name in names)
 
 
 def test_a_child_sees_its_living_parent(tmp_path: Path) -> None:
     holders = _holders(tmp_path / "holders")
-    mine = holders.mine()
-    assert _exit_code(in_child(lambda: holders.alive(mine))) == 0
+    mine = holders.own_name()
+    assert _exit_code(in_child(lambda: holders.is_alive(mine))) == 0
 
 
 def test_in_another_file_a_process_has_another_name(tmp_path: Path) -> None:
     path = tmp_path / "holders"
     holders = _holders(path)
-    before = holders.mine()
+    before = holders.own_name()
     path.rename(tmp_path / "elsewhere")
-    after = holders.mine()
+    after = holders.own_name()
     assert after != before
-    assert holders.alive(after)
-    assert not holders.alive(before)
+    assert holders.is_alive(after)
+    assert not holders.is_alive(before)
     (tmp_path / "elsewhere").rename(path)  # it is still ours
-    assert holders.mine() == before
-    assert holders.alive(before)
+    assert holders.own_name() == before
+    assert holders.is_alive(before)
 
 
 def test_without_a_file_a_process_has_no_name_and_nobody_counts_as_dead(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     holders = _holders(tmp_path / "file" / "holders")
     with pytest.raises(StoreUnavailable, match="nothing was done"):
-        holders.mine()
-    assert holders.mine_or_unknown() == UNKNOWN
-    assert holders.alive(b"\0\0\0\1 no such")
+        holders.own_name()
+    assert holders.own_name_or_unknown() == UNKNOWN
+    assert holders.is_alive(b"\0\0\0\1 no such")
 
 
 # -- locks ---------------------------------------------------------------------------------------

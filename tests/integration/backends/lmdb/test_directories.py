@@ -12,8 +12,8 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
-from cacheapp.backends.lmdb.key_names import Names
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.key_encoding import KeyEncoder
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.errors import OptionsRefused, StoreUnavailable
 from tests.contract.clients import Clients, calls
@@ -156,10 +156,10 @@ def test_what_was_set_aside_under_a_running_process_is_left_by_it(
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", "old")
-    place = environment_of(cache).place
+    directory = environment_of(cache).directory
     (made,) = environments(tmp_path)
-    with place.locked():
-        place.put_aside(made, "a test")
+    with directory.locked():
+        directory.set_environment_aside(made, "a test")
     assert cache.get("key") is None  # at once: no request needs to end
     cache.set("key", "new")
     assert end_of(in_child(lambda: cache.get("key") == "new")) == 0
@@ -188,8 +188,8 @@ def test_locks_outlive_the_entries(settings: Settings, tmp_path: Path) -> None:
         assert (lock.token or 0) > (first or 0)
 
 
-def _write_raw(session: Session, transaction: Transaction, name: bytes, raw: bytes) -> None:
-    transaction.put(name, raw, db=session.entries)
+def _write_raw(env: OpenEnvironment, transaction: Transaction, name: bytes, raw: bytes) -> None:
+    transaction.put(name, raw, db=env.entries)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x09", b"\x09" * 100], ids=["none", "short", "unknown"])
@@ -197,7 +197,7 @@ def test_an_entry_of_another_format_is_a_miss(
     settings: Settings, tmp_path: Path, raw: bytes
 ) -> None:
     cache = ours(settings, tmp_path)
-    name = Names("", "").short(cache.make_key("key"))
+    name = KeyEncoder("", "").short(cache.make_key("key"))
     environment_of(cache).write(_write_raw, name, raw)
     assert cache.get("key") is None
     assert "key" not in cache

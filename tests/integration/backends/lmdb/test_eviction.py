@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.errors import StoreFull
 from cacheapp.processes.waiting import until
 from tests.contract.clients import calls
@@ -23,8 +23,8 @@ from tests.integration.backends.lmdb.parts import (
 )
 
 
-def _records(session: Session, transaction: Transaction) -> list[int]:
-    databases = (session.entries, session.queue, session.deadlines)
+def _records(env: OpenEnvironment, transaction: Transaction) -> list[int]:
+    databases = (env.entries, env.queue, env.deadlines)
     return [transaction.stat(database)["entries"] for database in databases]
 
 
@@ -194,7 +194,7 @@ def test_pages_that_a_dead_reader_kept_are_used_again(settings: Settings, tmp_pa
     cache.set("first", 1)
     with stopped_inside(cache, writing=False):
         cache.set("second", 1)
-    environment = environment_of(cache).session
+    environment = environment_of(cache).env
     for number in range(2000):
         cache.set(f"key-{number % 10}", b"x" * 2000)
-    assert environment_of(cache).session is environment
+    assert environment_of(cache).env is environment

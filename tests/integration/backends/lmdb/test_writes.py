@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.backends.lmdb.directory import opened
-from cacheapp.backends.lmdb.limits import Limits
-from cacheapp.backends.lmdb.session import Session, Transaction
+from cacheapp.backends.lmdb.directory import open_environment
+from cacheapp.backends.lmdb.limits import SizeLimits
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from tests.integration.backends.lmdb.parts import end_of, environment_of, in_child, ours
 
 TIMES = 300
@@ -15,10 +15,10 @@ TIMES = 300
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-def _count_up(path: Path, limits: Limits, *, through_map: bool) -> bool:
+def _count_up(path: Path, limits: SizeLimits, *, writemap: bool) -> bool:
     """Add to one number, with a value of another size beside it each time."""
-    environment = opened(path, limits, through_map=through_map)
-    assert environment.flags()["writemap"] is through_map
+    environment = open_environment(path, limits, writemap=writemap)
+    assert environment.flags()["writemap"] is writemap
     entries = environment.open_db(b"entries", create=False)
     for number in range(TIMES):
         with environment.begin(db=entries, write=True) as transaction:
@@ -31,8 +31,8 @@ def _count_up(path: Path, limits: Limits, *, through_map: bool) -> bool:
     return True
 
 
-def _count(session: Session, transaction: Transaction) -> int:
-    return int(transaction.get(b"count", db=session.entries) or 0)
+def _count(env: OpenEnvironment, transaction: Transaction) -> int:
+    return int(transaction.get(b"count", db=env.entries) or 0)
 
 
 def test_processes_that_write_through_the_map_and_others_lose_nothing_of_each_other(
@@ -40,12 +40,12 @@ def test_processes_that_write_through_the_map_and_others_lose_nothing_of_each_ot
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", 1)
-    session = environment_of(cache).session
-    assert session is not None
-    path, limits = session.path, session.limits
+    env = environment_of(cache).env
+    assert env is not None
+    path, limits = env.path, env.limits
     children = [
-        in_child(lambda: _count_up(path, limits, through_map=through_map))  # noqa: B023
-        for through_map in (True, False, True, False)
+        in_child(lambda: _count_up(path, limits, writemap=writemap))  # noqa: B023
+        for writemap in (True, False, True, False)
     ]
     assert [end_of(child) for child in children] == [0] * 4
     assert environment_of(cache).read(_count) == 4 * TIMES

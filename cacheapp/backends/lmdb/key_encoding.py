@@ -8,13 +8,13 @@ and stand whole in front of their values: a hash is verified, and `scan` finds t
 import hashlib
 
 from cacheapp.backends.lmdb.entries import Name
-from cacheapp.backends.lmdb.records import HEAD_BYTES, Head
+from cacheapp.backends.lmdb.records import HEAD_BYTES, Header
 
 _LONGEST = 511  # LMDB's limit
 SPACE_BYTES = 8
 
 
-class Names:
+class KeyEncoder:
     """The names of one alias's keys."""
 
     def __init__(self, key_prefix: str, key_function: str) -> None:
@@ -35,7 +35,7 @@ class Names:
             return self.space + encoded, b""
         return self.hashed + hashlib.blake2b(encoded, digest_size=32).digest(), encoded
 
-    def key(self, name: bytes, raw: bytes, head: Head) -> str:
+    def key(self, name: bytes, raw: bytes, head: Header) -> str:
         """Return the key of an entry."""
         encoded = raw[HEAD_BYTES : HEAD_BYTES + head[2]] if head[2] else name[SPACE_BYTES:]
         return encoded.decode("utf-8", "surrogatepass")

@@ -13,18 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.backends.local.database_spec import Database, Kind
-from cacheapp.backends.local.directory import AliasDirectory
+from cacheapp.backends.local.database_spec import Database, DatabaseSpec
+from cacheapp.backends.local.directory import DatabaseDirectory
 from cacheapp.backends.local.recovery import Mending
 from cacheapp.backends.local.slot_file import identity_of
-from cacheapp.backends.local.sqlite_connections import Connection, Handle
+from cacheapp.backends.local.sqlite_connections import Connection, ThreadConnections
 from cacheapp.backends.local.sqlite_errors import (
-    Damaged,
+    DatabaseDamaged,
     is_busy,
     is_closed,
     is_full,
     suspects_damage,
-    translated,
+    translate_error,
 )
 from cacheapp.errors import StoreUnavailable
 
@@ -32,19 +32,19 @@ _ATTEMPTS = 8
 _LOOK_AGAIN_S = 1.0
 
 
-class Sessions(Mending):
+class ShardedDatabase(Mending):
     """What all threads of this process know of one alias's shards.
 
     `_opening` guards `_shards`, and lets one thread of the process at a time open or inspect a
-    database. Order of locks: a `Handle.lock`, then `_opening`, then the directory's lock.
+    database. Order of locks: a `ThreadConnections.lock`, then `_opening`, then the directory's lock.
     """
 
     def __init__(
         self,
-        directory: AliasDirectory,
+        directory: DatabaseDirectory,
         shards: int,
         timeout_s: float,
-        kind: Kind,
+        kind: DatabaseSpec,
     ) -> None:
         super().__init__(directory, shards, timeout_s, kind)
         self.request = 0
@@ -59,7 +59,7 @@ class Sessions(Mending):
 
     def read(self, number: int, sql: str, key: str) -> list[Any]:
         """Return the rows of one SELECT for a key that is alive. The path of every hit."""
-        handle = self.handles.mine()
+        handle = self.registry.current()
         handle.inside = True
         try:
             with handle.lock:
@@ -83,7 +83,7 @@ class Sessions(Mending):
 
     def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
         """Return `work(shard, connection, *args)`; every error as the cache's own."""
-        handle = self.handles.mine()
+        handle = self.registry.current()
         handle.inside = True
         try:
             with handle.lock:
@@ -93,7 +93,7 @@ class Sessions(Mending):
 
     def _carefully(
         self,
-        handle: Handle,
+        handle: ThreadConnections,
         number: int,
         work: Callable[..., Any],
         args: tuple[Any, ...],
@@ -112,7 +112,7 @@ class Sessions(Mending):
                 if shard is None or shard.database_identity != con.identity:
                     raise FileNotFoundError(2, "was replaced by another thread")
                 result = work(shard, con, *args)
-            except (sqlite3.Error, OSError, Damaged) as exc:
+            except (sqlite3.Error, OSError, DatabaseDamaged) as exc:
                 # What others do meanwhile, a fork or a removal, is no failed attempt.
                 if is_closed(exc):  # by a fork, so it did not commit
                     handle.drop(number)
@@ -124,7 +124,7 @@ class Sessions(Mending):
                     or (is_busy(exc) and not in_time)
                     or not self._mended(handle, number, con, exc, hard=hard)
                 ):
-                    raise translated(
+                    raise translate_error(
                         exc,
                         writing=writing,
                         path=self._databases[number],
@@ -140,7 +140,7 @@ class Sessions(Mending):
 
     # -- connections -------------------------------------------------------------------------
 
-    def _connected(self, handle: Handle, number: int) -> Connection:
+    def _connected(self, handle: ThreadConnections, number: int) -> Connection:
         """Return the thread's connection, to the file that is at the path now."""
         con = handle.connections[number]
         request = self.request  # before the look: one that ends meanwhile asks for another
@@ -162,7 +162,7 @@ class Sessions(Mending):
         handle.connections[number], handle.opening = con, None
         return con
 
-    def _shard(self, handle: Handle, number: int) -> Database:
+    def _shard(self, handle: ThreadConnections, number: int) -> Database:
         """Return the process's shard for the file at the path, opened (and made) where needed."""
         with self._opening:
             shard = self._shards[number]
@@ -174,7 +174,7 @@ class Sessions(Mending):
             with self.directory.locked():
                 try:
                     shard = self._open(handle, number)
-                except (sqlite3.Error, Damaged) as exc:
+                except (sqlite3.Error, DatabaseDamaged) as exc:
                     if not suspects_damage(exc):
                         raise
                     self.directory.set_aside(number, str(exc))
@@ -182,7 +182,7 @@ class Sessions(Mending):
             self._shards[number] = shard
             return shard
 
-    def _open(self, handle: Handle, number: int) -> Database:
+    def _open(self, handle: ThreadConnections, number: int) -> Database:
         """Open a shard; under the directory's lock."""
         self.directory.make_shard(number)
         found = identity_of(self._databases[number])
@@ -199,7 +199,7 @@ class Sessions(Mending):
 
     def remove(self, number: int) -> None:
         """Remove a shard with all that is in it; every process then meets in a new one."""
-        handle = self.handles.mine()
+        handle = self.registry.current()
         handle.inside = True
         try:
             with handle.lock, self._opening, self.directory.locked():  # no fork in between
@@ -211,12 +211,12 @@ class Sessions(Mending):
 
     def close(self) -> None:
         """Close every connection of this process."""
-        self.handles.close(self._timeout_s)
+        self.registry.close(self._timeout_s)
 
     def after_fork_in_child(self) -> None:
         """Give up what the parent was doing; its lock on the directory stays its own."""
         self.directory.unlock()
-        self.handles.after_fork_in_child()
+        self.registry.after_fork_in_child()
 
 
 def _select(_shard: Database, con: Connection, sql: str, key: str) -> list[Any]:
