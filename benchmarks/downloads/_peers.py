@@ -46,9 +46,9 @@ def _measured(run: Callable[[], object]) -> dict[str, float]:
 
 def engine(work: Work) -> dict[str, float]:
     """Return what the threads alone take: no database."""
-    from cacheapp.downloads.engine.run import Fetch, Run  # noqa: PLC0415
-    from cacheapp.downloads.engine.thread_pool import Pool  # noqa: PLC0415
-    from cacheapp.downloads.engine.transfer_options import Limits  # noqa: PLC0415
+    from cacheapp.downloads.engine.run import JobRun, QueuedFile  # noqa: PLC0415
+    from cacheapp.downloads.engine.thread_pool import ThreadPool  # noqa: PLC0415
+    from cacheapp.downloads.engine.transfer_options import TransferLimits  # noqa: PLC0415
     from cacheapp.downloads.http.ip_policy import read_networks  # noqa: PLC0415 (each child its own)
     from cacheapp.downloads.plan import Item, Plan  # noqa: PLC0415
 
@@ -59,8 +59,8 @@ def engine(work: Work) -> dict[str, float]:
     )
 
     def fetch() -> None:
-        pool: Pool[Fetch] = Pool(work["threads"])
-        run = Run(plan, Limits(2**40, digest=work["digest"]), lambda: None, pool)
+        pool: ThreadPool[QueuedFile] = ThreadPool(work["threads"])
+        run = JobRun(plan, TransferLimits(2**40, digest=work["digest"]), lambda: None, pool)
         run.start()
         if not run.join(600) or run.changes()[1].files_done != len(items):
             raise RuntimeError(f"{run}: {[report.error for report in run.changes()[0]][:3]}")
@@ -99,13 +99,13 @@ def requests(work: Work) -> dict[str, float]:
     here = threading.local()
     verify = work.get("authority") or True
 
-    def one(numbered: tuple[int, str]) -> None:
+    def one(number_duplicates: tuple[int, str]) -> None:
         session = getattr(here, "session", None)
         if session is None:
             session = here.session = library.Session()
-        with session.get(numbered[1], stream=True, timeout=60, verify=verify) as answer:
+        with session.get(number_duplicates[1], stream=True, timeout=60, verify=verify) as answer:
             answer.raise_for_status()
-            with (Path(work["directory"]) / f"{numbered[0]}.bin").open("wb") as file:
+            with (Path(work["directory"]) / f"{number_duplicates[0]}.bin").open("wb") as file:
                 for chunk in answer.iter_content(256 * 1024):
                     file.write(chunk)
 
@@ -121,10 +121,10 @@ def boto3(work: Work) -> dict[str, float]:
     import boto3 as library  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    def one(client: Any, numbered: tuple[int, str]) -> None:
-        key = numbered[1].partition("/files/")[2]
+    def one(client: Any, number_duplicates: tuple[int, str]) -> None:
+        key = number_duplicates[1].partition("/files/")[2]
         found = client.get_object(Bucket="files", Key=key)
-        with (Path(work["directory"]) / f"{numbered[0]}.bin").open("wb") as file:
+        with (Path(work["directory"]) / f"{number_duplicates[0]}.bin").open("wb") as file:
             for chunk in found["Body"].iter_chunks(256 * 1024):
                 file.write(chunk)
 
@@ -138,7 +138,12 @@ def boto3(work: Work) -> dict[str, float]:
             verify=work.get("authority") or None,
         )
         with ThreadPoolExecutor(work["threads"]) as pool:
-            list(pool.map(lambda numbered: one(client, numbered), enumerate(work["urls"])))
+            list(
+                pool.map(
+                    lambda number_duplicates: one(client, number_duplicates),
+                    enumerate(work["urls"]),
+                )
+            )
 
     return _measured(fetch)
 

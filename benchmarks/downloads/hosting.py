@@ -23,9 +23,9 @@ from benchmarks.downloads._bulk_origins import bulk_origins
 from benchmarks.downloads._hosting_site import Quick, Site
 from benchmarks.measuring import command_line, progress, summaries, table, write_report
 from cacheapp import clock
-from cacheapp.downloads.engine.run import Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import READ_BYTES, Limits
+from cacheapp.downloads.engine.run import JobRun
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import READ_BYTES, TransferLimits
 from cacheapp.downloads.plan import Item, Plan
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
@@ -102,7 +102,7 @@ def _alone_s(origin: str, directory: Path, size: int, files: int) -> float:
     plan = Plan(
         *(uuid.uuid4(), place, THREADS, frozenset([origin]), items), token=1, resumable=True
     )
-    run = Run(plan, Limits(max_bytes=2**40), lambda: None, Pool(THREADS))
+    run = JobRun(plan, TransferLimits(max_bytes=2**40), lambda: None, ThreadPool(THREADS))
     began_s = clock.monotonic_s()
     run.start()
     if not run.join(300) or run.changes()[1].files_done != files:

@@ -27,9 +27,9 @@ from benchmarks.measuring import (
     write_report,
 )
 from cacheapp import clock
-from cacheapp.downloads.engine.run import Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.engine.run import JobRun
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.plan import Item, Plan
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
@@ -89,7 +89,7 @@ def engine(urls: list[str], origin: str, directory: Path, threads: int) -> float
     files = len(urls)
     items = tuple(Item(n, n, url, f"{n}.bin") for n, url in enumerate(urls))
     plan = Plan(uuid.uuid4(), directory / uuid.uuid4().hex, threads, frozenset([origin]), items)
-    run = Run(plan, Limits(max_bytes=2**20), lambda: None, Pool(threads))
+    run = JobRun(plan, TransferLimits(max_bytes=2**20), lambda: None, ThreadPool(threads))
     began_s = clock.monotonic_s()
     run.start()
     if not run.join(within_s=300):

@@ -11,30 +11,36 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Retries:
+class RetryPolicy:
     """How often, and how soon, a file is tried again."""
 
     tries: int = 5
     """In all, for one file."""
-    first_s: float = 0.5
-    """About how long after the first failure; each further wait is twice as long, up to `longest_s`."""
-    longest_s: float = 30.0
-    obey_s: float = 300.0
+    first_wait_s: float = 0.5
+    """About how long after the first failure; each further wait is twice as long, up to `max_wait_s`."""
+    max_wait_s: float = 30.0
+    max_retry_after_s: float = 300.0
     """`Retry-After` is honoured up to this; a host that wants longer is not worth waiting for."""
 
-    def wait_s(self, tried: int, luck: float) -> float:
-        """Return how long to wait after `tried` tries; `luck` is a random number from 0 to 1.
+    def wait_s(self, tried: int, random_fraction: float) -> float:
+        """Return how long to wait after `tried` tries; `random_fraction` is a random number from 0 to 1.
 
         Half of it is left to chance, so that files that failed together do not come back together.
         """
         exponent = min(tried - 1, 32)
-        return float(min(self.longest_s, self.first_s * 2**exponent)) * (0.5 + luck / 2)
+        return float(min(self.max_wait_s, self.first_wait_s * 2**exponent)) * (
+            0.5 + random_fraction / 2
+        )
 
-    def again_in_s(self, tried: int, luck: float, retry_after_s: float | None) -> float | None:
+    def retry_in_s(
+        self, tried: int, random_fraction: float, retry_after_s: float | None
+    ) -> float | None:
         """Return the seconds until the next try; `None` if there is none."""
-        if tried >= self.tries or (retry_after_s is not None and retry_after_s > self.obey_s):
+        if tried >= self.tries or (
+            retry_after_s is not None and retry_after_s > self.max_retry_after_s
+        ):
             return None
-        return max(self.wait_s(tried, luck), retry_after_s or 0.0)
+        return max(self.wait_s(tried, random_fraction), retry_after_s or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """Where a run is, in numbers."""
 
     files_done: int = 0
@@ -78,22 +84,22 @@ class Plan:
     token: int = 0
     """The owner's fencing token."""
     more: bool = False
-    """Whether `feed` will bring more items, until `no_more`."""
+    """Whether `feed` will bring more items, until `finish_feeding`."""
     resumable: bool = False
     """Whether what is on disk may be gone on from, by this run and by one after it; then final
     names are noted."""
     own: bool = False
     """Whether the directory is the job's alone: no file in it is anybody else's."""
-    retries: Retries = dataclasses.field(default_factory=Retries)
+    retries: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     max_bytes: int | None = None
     """Of all files together."""
     max_s: float | None = None
-    done: Progress = dataclasses.field(default_factory=Progress)
+    done: JobProgress = dataclasses.field(default_factory=JobProgress)
     """What earlier runs have done."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class FileReport:
     """What became of a file."""
 
     item: Item

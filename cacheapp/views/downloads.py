@@ -16,7 +16,12 @@ from cacheapp.downloads.jobs.deletion import forget
 from cacheapp.downloads.jobs.idempotency import KeyUsed, Request
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners.dispatch import NotHanded, hand, owner_to_be
-from cacheapp.downloads.sources.request import Allowed, Order, OrderRefused, read_order
+from cacheapp.downloads.sources.request import (
+    DownloadRequest,
+    RequestLimits,
+    RequestRefused,
+    parse_request,
+)
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import job_actions
 from cacheapp.views.access import caller, permitted
@@ -123,9 +128,9 @@ def _idempotency_key(request: HttpRequest) -> str | None:
     return key
 
 
-def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
+def _read_order(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
     settings = conf()
-    allowed = Allowed(
+    allowed = RequestLimits(
         origins=frozenset(settings.download_origins),
         extra_origins=own_origins(request),
         buckets=settings.download_buckets,
@@ -133,8 +138,8 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> Order:
         max_threads=settings.download_max_threads,
     )
     try:
-        return read_order(body, allowed)
-    except OrderRefused as exc:
+        return parse_request(body, allowed)
+    except RequestRefused as exc:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST,
             str(exc),

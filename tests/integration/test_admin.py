@@ -15,7 +15,7 @@ from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.runners import coordinator as hosting
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views.sign_in import ATTEMPTS, PER_S
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +49,7 @@ def staff(*codenames: str) -> Client:
 
 
 def job_in(state: str) -> DownloadJob:
-    job = repository.create(Order((URL,), threads=1), Owner(uuid.uuid4(), 4711))
+    job = repository.create(DownloadRequest((URL,), threads=1), Owner(uuid.uuid4(), 4711))
     job.files.update(state=state)
     DownloadJob.objects.filter(id=job.id).update(state=state)
     job.refresh_from_db()

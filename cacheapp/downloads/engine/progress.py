@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterable, Sequence
 
-from cacheapp.downloads.engine.tally import Tally
+from cacheapp.downloads.engine.tally import RunTotals
 from cacheapp.downloads.engine.transfer import Transfer
-from cacheapp.downloads.plan import Item, Progress, Report
+from cacheapp.downloads.plan import FileReport, Item, JobProgress
 from cacheapp.downloads.states import FileState
 
 
-class Standing:
+class RunProgress:
     """What threads of the pool write, and the coordinator reads.
 
     `_lock` guards all fields, and is never held during I/O, nor while the pool's is taken.
@@ -18,14 +18,14 @@ class Standing:
     or prevents it.
     """
 
-    def __init__(self, done: Progress) -> None:
+    def __init__(self, done: JobProgress) -> None:
         """`done`: what earlier runs have done."""
         self._lock = threading.Lock()
         self._transfers: dict[int, Transfer] = {}  # by position
-        self._changed: dict[int, Report] = {}  # by position: the last report not yet recorded
-        self._tally = Tally(done)
+        self._changed: dict[int, FileReport] = {}  # by position: the last report not yet recorded
+        self._totals = RunTotals(done)
         self._more = True
-        self._told_end = False
+        self._end_claimed = False
         self._stopped: str | None = None
         self._aborted_are = FileState.FAILED
         self._keep = False
@@ -33,14 +33,14 @@ class Standing:
     def add(self, items: Sequence[Item]) -> None:
         """Count files that are to be fetched."""
         with self._lock:
-            self._tally.add(items)
+            self._totals.add(items)
 
     def add_refused(self, files: int) -> None:
         """Count files that failed before they were added."""
         with self._lock:
-            self._tally.add_refused(files)
+            self._totals.add_refused(files)
 
-    def no_more(self) -> None:
+    def finish_feeding(self) -> None:
         """All files were added."""
         with self._lock:
             self._more = False
@@ -51,20 +51,20 @@ class Standing:
             if self._stopped is not None:
                 return False
             self._transfers[item.position] = transfer
-            self._changed[item.position] = Report(item, FileState.RUNNING)
+            self._changed[item.position] = FileReport(item, FileState.RUNNING)
             return True
 
-    def wait(self, report: Report) -> None:
+    def wait(self, report: FileReport) -> None:
         """Take note that a file waits for its next try."""
         with self._lock:
             self._changed[report.item.position] = report
 
-    def end(self, report: Report) -> None:
+    def end(self, report: FileReport) -> None:
         """Take note of a file's last report."""
         with self._lock:
             self._transfers.pop(report.item.position, None)
             self._changed[report.item.position] = report
-            self._tally.end(report)
+            self._totals.end(report)
 
     def stop(self, reason: str, aborted: FileState, *, keep: bool) -> tuple[list[Transfer], bool]:
         """Let nothing more begin; return what is to be aborted, and whether to keep its bytes.
@@ -98,14 +98,14 @@ class Standing:
         with self._lock:
             return [found for found in self._transfers.values() if found.is_stalled(now_s)]
 
-    def changes(self) -> tuple[list[Report], Progress]:
+    def changes(self) -> tuple[list[FileReport], JobProgress]:
         """Return the reports that are not recorded yet, and the numbers that go with them."""
         with self._lock:
             moving = 0
             for position, transfer in self._transfers.items():
-                self._tally.learn(position, transfer.total)
+                self._totals.learn(position, transfer.total)
                 moving += transfer.bytes_done
-            return list(self._changed.values()), self._tally.progress(moving, more=self._more)
+            return list(self._changed.values()), self._totals.progress(moving, more=self._more)
 
     def moving(self) -> list[tuple[str, int, int | None]]:
         """Return name, bytes and length of each file on its way."""
@@ -113,15 +113,15 @@ class Standing:
             found = list(self._transfers.values())
         return [(transfer.name, transfer.bytes_done, transfer.total) for transfer in found]
 
-    def recorded(self, reports: Iterable[Report]) -> None:
+    def recorded(self, reports: Iterable[FileReport]) -> None:
         """Forget reports that are safe; those that came since stay."""
         with self._lock:
             for report in reports:
                 if self._changed.get(report.item.position) is report:
                     del self._changed[report.item.position]
 
-    def tell_end(self) -> bool:
+    def claim_end(self) -> bool:
         """Return whether this is the first call."""
         with self._lock:
-            first, self._told_end = not self._told_end, True
+            first, self._end_claimed = not self._end_claimed, True
             return first

@@ -20,40 +20,44 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass
-class Host:
+class RemoteHost:
     """What is known of one host."""
 
     limit: float
     ceiling: int
     active: int = 0
-    rest_until_s: float = 0.0
-    fell_at_s: float = -1.0
+    paused_until_s: float = 0.0
+    reduced_at_s: float = -1.0
 
-    def has_room(self, now_s: float) -> bool:
+    def has_capacity(self, now_s: float) -> bool:
         """Return whether another request may go to it."""
-        return self.active < int(self.limit) and now_s >= self.rest_until_s
+        return self.active < int(self.limit) and now_s >= self.paused_until_s
 
-    def answered(self, began_s: float, now_s: float, *, well: bool, rest_s: float = 0.0) -> None:
+    def record_response(
+        self, began_s: float, now_s: float, *, host_ok: bool, host_pause_s: float = 0.0
+    ) -> None:
         """Take note of how a request that began then has ended."""
-        self.rest_until_s = max(self.rest_until_s, now_s + rest_s if rest_s else 0.0)
-        if well:
+        self.paused_until_s = max(
+            self.paused_until_s, now_s + host_pause_s if host_pause_s else 0.0
+        )
+        if host_ok:
             self.limit = min(self.ceiling, self.limit + 1 / self.limit)
-        elif began_s > self.fell_at_s:
+        elif began_s > self.reduced_at_s:
             self.limit = max(1.0, min(self.limit, self.active + 1) / 2)
-            self.fell_at_s = now_s
+            self.reduced_at_s = now_s
 
 
-class Hosts:
+class RemoteHosts:
     """All hosts that this process asks, for all jobs together."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
-        self._hosts: dict[str, Host] = {}
+        self._hosts: dict[str, RemoteHost] = {}
 
-    def __getitem__(self, name: str) -> Host:
+    def __getitem__(self, name: str) -> RemoteHost:
         host = self._hosts.get(name)
         if host is None:
-            host = self._hosts[name] = Host(float(self._per_host), self._per_host)
+            host = self._hosts[name] = RemoteHost(float(self._per_host), self._per_host)
         return host
 
     def forget_idle(self, now_s: float) -> None:
@@ -61,11 +65,11 @@ class Hosts:
         self._hosts = {
             name: host
             for name, host in self._hosts.items()
-            if host.active or int(host.limit) < host.ceiling or host.rest_until_s > now_s
+            if host.active or int(host.limit) < host.ceiling or host.paused_until_s > now_s
         }
 
 
-class Queue(Generic[T]):
+class FileQueue(Generic[T]):
     """The files of one job that are still to be fetched."""
 
     def __init__(self, threads: int) -> None:
@@ -109,13 +113,13 @@ class Queue(Generic[T]):
         self._ready.clear()
         self._later.clear()
 
-    def take(self, hosts: Hosts, now_s: float) -> tuple[str, T] | None:
+    def take(self, hosts: RemoteHosts, now_s: float) -> tuple[str, T] | None:
         """Return the next file that may be begun, with its host."""
         while self._later and self._later[0][0] <= now_s:
             _, _, name, file = heapq.heappop(self._later)
             self._ready.setdefault(name, deque()).appendleft(file)
         for name, files in self._ready.items():
-            if hosts[name].has_room(now_s):
+            if hosts[name].has_capacity(now_s):
                 file = files.popleft()
                 self._waiting -= 1
                 if files:
@@ -125,15 +129,15 @@ class Queue(Generic[T]):
                 return name, file
         return None
 
-    def due_s(self, hosts: Hosts, now_s: float) -> float | None:
+    def due_s(self, hosts: RemoteHosts, now_s: float) -> float | None:
         """Return when there may be more to do without anything else happening."""
         moments = [self._later[0][0]] if self._later else []
-        rests = (hosts[name].rest_until_s for name in self._ready)
-        moments += [rest_s for rest_s in rests if rest_s > now_s]
+        rests = (hosts[name].paused_until_s for name in self._ready)
+        moments += [host_pause_s for host_pause_s in rests if host_pause_s > now_s]
         return min(moments, default=None)
 
 
-def fairest(queues: Iterable[Queue[T]]) -> list[Queue[T]]:
+def fairest(queues: Iterable[FileQueue[T]]) -> list[FileQueue[T]]:
     """Return the queues that may have another thread, those with the fewest at work first.
 
     Of those with as many, the one that has waited longest: or one thread would serve one job alone.

@@ -20,13 +20,13 @@ from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_HUNGER = 0  # the byte; seats are those after it
+_STARVING = 0  # the byte; seats are those after it
 _LOOK_AGAIN_S = 0.2
 _GIVE_UP_EVERY_S = 1.0
 
 
-class Seats:
-    """The seats of this process. `_lock` guards all mutable fields; get it from `seats`.
+class ThreadLimit:
+    """The seats of this process. `_lock` guards all mutable fields; get it from `thread_limit`.
 
     Where the file cannot be had, threads are counted for this process alone.
     """
@@ -37,7 +37,7 @@ class Seats:
         self._held: set[int] = set()
         self._full_until_s = 0.0
         self._look_at_s = 0.0
-        self._hungry = False
+        self._starving = False
         self._file: SlotFile | None = None
         try:
             private_directory(path.parent)
@@ -45,15 +45,15 @@ class Seats:
         except (OSError, StoreUnavailable) as exc:
             logger.warning("threads are counted for this process alone: %s", exc)
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Take a seat; return whether there was one."""
         with self._lock:
             if clock.monotonic_s() < self._full_until_s:
                 return False
-            index = self._free()
-            if index is not None and self._held and self._is_another_hungry():
-                second = self._free(index)
-                self._let_go(index if second is None else second)
+            index = self._acquire_free()
+            if index is not None and self._held and self._is_another_starving():
+                second = self._acquire_free(index)
+                self._release(index if second is None else second)
                 index = None if second is None else index
             if index is None:
                 self._full_until_s = clock.monotonic_s() + _LOOK_AGAIN_S
@@ -61,43 +61,43 @@ class Seats:
             self._held.add(index)
             return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Free a seat."""
         with self._lock:
             index = self._held.pop()
             self._full_until_s = 0.0
-            self._let_go(index)
+            self._release(index)
 
-    def hunger(self, *, hungry: bool) -> None:
+    def set_starving(self, *, starving: bool) -> None:
         """Say whether this process has work and no seat."""
         with self._lock:
-            if self._file is None or hungry == self._hungry:
+            if self._file is None or starving == self._starving:
                 return
-            kind = fcntl.LOCK_SH | fcntl.LOCK_NB if hungry else fcntl.LOCK_UN
+            kind = fcntl.LOCK_SH | fcntl.LOCK_NB if starving else fcntl.LOCK_UN
             with contextlib.suppress(OSError):  # whoever looks at it has it locked: the next time
-                fcntl.lockf(self._file.descriptor, kind, 1, _HUNGER)
-                self._hungry = hungry
+                fcntl.lockf(self._file.descriptor, kind, 1, _STARVING)
+                self._starving = starving
 
-    def is_to_give_up_one(self) -> bool:
+    def should_yield(self) -> bool:
         """Return whether another process needs a seat of ours; true at most once a second."""
         with self._lock:
             now_s = clock.monotonic_s()
             if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one stays)
                 return False
             self._look_at_s = now_s + _LOOK_AGAIN_S
-            if not self._is_another_hungry():
+            if not self._is_another_starving():
                 return False
-            free = self._free()
+            free = self._acquire_free()
             if free is not None:
-                self._let_go(free)
+                self._release(free)
                 return False
             self._look_at_s = now_s + _GIVE_UP_EVERY_S
             return True
 
-    def _is_another_hungry(self) -> bool:
-        return self._file is not None and self._file.is_locked_elsewhere(_HUNGER)
+    def _is_another_starving(self) -> bool:
+        return self._file is not None and self._file.is_locked_elsewhere(_STARVING)
 
-    def _free(self, but: int | None = None) -> int | None:
+    def _acquire_free(self, but: int | None = None) -> int | None:
         """Hold a free seat and return it, if there is one; under the lock."""
         for index in range(1, self.count + 1):
             if index in self._held or index == but:
@@ -106,21 +106,21 @@ class Seats:
                 return index
         return None
 
-    def _let_go(self, index: int) -> None:
+    def _release(self, index: int) -> None:
         if self._file is not None:
             self._file.unlock(index)
 
 
 _lock = threading.Lock()  # guards _by_file
-_by_file: dict[tuple[Path, int], Seats] = {}
+_by_file: dict[tuple[Path, int], ThreadLimit] = {}
 
 
-def seats(path: Path, count: int) -> Seats:
+def thread_limit(path: Path, count: int) -> ThreadLimit:
     """Return this process's seats: one object, for the kernel does not tell its threads apart."""
     with _lock:
         found = _by_file.get((path, count))
         if found is None:
-            found = _by_file[path, count] = Seats(path, count)
+            found = _by_file[path, count] = ThreadLimit(path, count)
         return found
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from cacheapp import clock
-from cacheapp.downloads.engine.scheduler import Hosts, Queue, fairest
-from cacheapp.downloads.engine.thread_limit import Seats
+from cacheapp.downloads.engine.scheduler import FileQueue, RemoteHosts, fairest
+from cacheapp.downloads.engine.thread_limit import ThreadLimit
 from cacheapp.downloads.engine.transfer_options import Buffer
 
 logger = logging.getLogger(__name__)
@@ -24,30 +24,30 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
+class AttemptResult:
     """What a try says to the schedule."""
 
-    well: bool | None = None
+    host_ok: bool | None = None
     """Whether the host served it; `None` where that says nothing about the host."""
-    rest_s: float = 0.0
+    host_pause_s: float = 0.0
     """How long the host wants to be left alone."""
-    again_in_s: float | None = None
+    retry_in_s: float | None = None
     """When the file is to be tried again, if ever."""
 
 
-class Jobs(Protocol[T]):
-    """A job's side of the pool: `Run`."""
+class PoolJob(Protocol[T]):
+    """A job's side of the pool: `JobRun`."""
 
-    queue: Queue[T]
+    queue: FileQueue[T]
 
-    def work(self, file: T, buffer: Buffer) -> Tried:
+    def work(self, file: T, buffer: Buffer) -> AttemptResult:
         """Try one file, in a thread of the pool."""
 
-    def worked(self) -> None:
+    def on_attempt_end(self) -> None:
         """Hear that a try is over, and its thread free; without any lock held."""
 
 
-class Pool(Generic[T]):
+class ThreadPool(Generic[T]):
     """`_lock` guards all mutable fields, the queues of the jobs and the hosts.
 
     `_changed` wakes threads for work, `_over` whoever waits for a job to end.
@@ -56,48 +56,48 @@ class Pool(Generic[T]):
     possible (a file, a later file that is due earlier, a higher limit) wakes a waiting thread;
     a thread waits no longer than until the next moment at which time alone makes work possible.
     Invariant: `_alive` counts the threads that run or are being started, however they end; nothing
-    that a job raises ends one (`_tried`).
+    that a job raises ends one (`_attempt`).
     """
 
     def __init__(
-        self, threads: int, per_host: int | None = None, seats: Seats | None = None
+        self, threads: int, per_host: int | None = None, thread_limit: ThreadLimit | None = None
     ) -> None:
-        """`seats`: each thread needs one, where they are given."""
+        """`thread_limit`: each thread needs one, where they are given."""
         self.threads = threads
-        self._seats = seats
-        self.on_free: Callable[[], None] = lambda: None
+        self._thread_limit = thread_limit
+        self.on_thread_free: Callable[[], None] = lambda: None
         """Called when a thread that `reserve` asked for is free."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._over = threading.Condition(self._lock)
-        self._hosts = Hosts(per_host or threads)
-        self._jobs: list[Jobs[T]] = []
+        self._hosts = RemoteHosts(per_host or threads)
+        self._jobs: list[PoolJob[T]] = []
         self._alive = 0
         self._idle = 0
-        self._newcomers = False
-        self._turned_away = False
+        self._reserved = False
+        self._job_was_refused = False
         self._number = 0
         self._turn = 0
 
     def __repr__(self) -> str:
         with self._changed:
-            at_work = self._alive - self._idle
-            return f"<Pool threads={self._alive}/{self.threads} at_work={at_work}>"
+            active_threads = self._alive - self._idle
+            return f"<ThreadPool threads={self._alive}/{self.threads} active={active_threads}>"
 
-    def add(self, job: Jobs[T]) -> None:
+    def add(self, job: PoolJob[T]) -> None:
         """Serve a job from now on."""
         with self._changed:
             self._jobs.append(job)
-            self._newcomers = False
+            self._reserved = False
 
-    def remove(self, job: Jobs[T]) -> None:
+    def remove(self, job: PoolJob[T]) -> None:
         """Serve a job no longer: it has ended."""
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
             self._hosts.forget_idle(clock.monotonic_s())
 
-    def feed(self, job: Jobs[T], files: list[tuple[str, T]]) -> None:
+    def feed(self, job: PoolJob[T], files: list[tuple[str, T]]) -> None:
         """Queue files, with their hosts, and see that there are threads for them.
 
         Raise `RuntimeError` where the system has no thread at all.
@@ -120,20 +120,20 @@ class Pool(Generic[T]):
         left = missing
         while left > 0 and self._start(left):
             left -= 1
-        if self._seats is not None:
+        if self._thread_limit is not None:
             with self._changed:
                 # For a job that was turned away too: else whoever has all seats would keep them.
-                hungry = (work > 0 or self._turned_away) and not self._alive
-                self._turned_away = False
-            self._seats.hunger(hungry=hungry)
+                starving = (work > 0 or self._job_was_refused) and not self._alive
+                self._job_was_refused = False
+            self._thread_limit.set_starving(starving=starving)
 
-    def close(self, job: Jobs[T]) -> None:
+    def close(self, job: PoolJob[T]) -> None:
         """Begin none of a job's files any more."""
         with self._changed:
             job.queue.close()
             self._over.notify_all()
 
-    def waiting(self, job: Jobs[T]) -> tuple[int, int]:
+    def waiting(self, job: PoolJob[T]) -> tuple[int, int]:
         """Return how many of the job's files wait, and how many are at work."""
         with self._changed:
             return len(job.queue), job.queue.active
@@ -148,7 +148,7 @@ class Pool(Generic[T]):
                 self._over.wait(left_s)
             return True
 
-    def stir(self) -> None:
+    def notify_waiters(self) -> None:
         """Have those in `wait_until` look again."""
         with self._over:
             self._over.notify_all()
@@ -156,18 +156,18 @@ class Pool(Generic[T]):
     def reserve(self, *, wanted: bool = True) -> bool:
         """Return whether a new job would get a thread at once.
 
-        If not, the next thread that gets free does nothing until a job is added, and `on_free` is
+        If not, the next thread that gets free does nothing until a job is added, and `on_thread_free` is
         called: jobs that have all the threads would otherwise keep them for ever. Not `wanted`:
         threads go on as usual.
         """
         with self._changed:
             free = sum(job.queue.active for job in self._jobs) < self.threads
-            held, self._newcomers = self._newcomers, wanted and not free
-            if held and not self._newcomers:
+            held, self._reserved = self._reserved, wanted and not free
+            if held and not self._reserved:
                 self._changed.notify_all()
             return free
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether a job would get a thread: one is free, or may be started.
 
         Without any thread there has to be a seat: a process that is suspended keeps its own, so a job
@@ -176,16 +176,16 @@ class Pool(Generic[T]):
         with self._changed:
             free = sum(job.queue.active for job in self._jobs) < self.threads
             alive = self._alive
-        if not free or alive or self._seats is None:
+        if not free or alive or self._thread_limit is None:
             return free
-        found = self._seats.take()
+        found = self._thread_limit.acquire()
         if found:
-            self._seats.give()
+            self._thread_limit.release()
         with self._changed:
-            self._turned_away = not found
+            self._job_was_refused = not found
         return found
 
-    def at_work(self) -> int:
+    def active_threads(self) -> int:
         """Return how many threads are at a file."""
         with self._changed:
             return sum(job.queue.active for job in self._jobs)
@@ -195,14 +195,14 @@ class Pool(Generic[T]):
         with self._changed:
             self._number += 1
             name = f"download-{self._number}"
-        if not self._has_seat():
+        if not self._acquire_thread():
             with self._changed:
                 self._alive -= left
             return False
         try:
             threading.Thread(target=self._serve, name=name, daemon=True).start()
         except RuntimeError:  # the system has no more threads: go on with fewer, if any
-            self._leave()
+            self._release_thread()
             with self._changed:
                 self._alive -= left
                 alive = self._alive
@@ -212,16 +212,16 @@ class Pool(Generic[T]):
             return False
         return True
 
-    def _has_seat(self) -> bool:
+    def _acquire_thread(self) -> bool:
         try:
-            return self._seats is None or self._seats.take()
+            return self._thread_limit is None or self._thread_limit.acquire()
         except OSError as exc:
             logger.warning("no seat for a thread: %s", exc)
             return False
 
-    def _leave(self) -> None:
-        if self._seats is not None:
-            self._seats.give()
+    def _release_thread(self) -> None:
+        if self._thread_limit is not None:
+            self._thread_limit.release()
 
     def _serve(self) -> None:
         try:
@@ -231,7 +231,7 @@ class Pool(Generic[T]):
                 self._alive -= 1
             logger.exception("a thread of the downloads has ended early")
         finally:
-            self._leave()
+            self._release_thread()
 
     def _work(self) -> None:
         buffer = Buffer()
@@ -240,25 +240,25 @@ class Pool(Generic[T]):
             if grow:
                 with contextlib.suppress(RuntimeError):
                     self._start(1)
-            self._tried(job, host, file, buffer)
+            self._attempt(job, host, file, buffer)
             del taken, job, file
 
-    def _tried(self, job: Jobs[T], host: str, file: T, buffer: Buffer) -> None:
+    def _attempt(self, job: PoolJob[T], host: str, file: T, buffer: Buffer) -> None:
         """Have a job try a file. Whatever it raises, there is no one above to hear of it."""
         began_s = clock.monotonic_s()
-        outcome: Tried | None = None
+        outcome: AttemptResult | None = None
         try:
             try:
                 outcome = job.work(file, buffer)
             finally:
                 self._give_back(job, host, file, began_s, outcome)
-                job.worked()
+                job.on_attempt_end()
         except BaseException:
             logger.exception("a try of %r broke; its thread goes on", job)
 
-    def _take(self) -> tuple[Jobs[T], str, T, bool] | None:
+    def _take(self) -> tuple[PoolJob[T], str, T, bool] | None:
         """Return the next file to fetch, and whether to start another thread; `None`: end this one."""
-        needed = self._seats is not None and self._seats.is_to_give_up_one()
+        needed = self._thread_limit is not None and self._thread_limit.should_yield()
         with self._changed:
             if needed and self._alive > 1:
                 self._alive -= 1
@@ -266,9 +266,9 @@ class Pool(Generic[T]):
             give_up_s = clock.monotonic_s() + _IDLE_S
             while True:
                 now_s = clock.monotonic_s()
-                found = None if self._newcomers else self._pick(now_s)
+                found = None if self._reserved else self._pick(now_s)
                 if found is not None:
-                    return *found, self._is_more()
+                    return *found, self._needs_another_thread()
                 if now_s >= give_up_s and (self._idle or not any(len(j.queue) for j in self._jobs)):
                     self._alive -= 1
                     return None
@@ -277,7 +277,7 @@ class Pool(Generic[T]):
                 self._changed.wait(self._wait_s(now_s, give_up_s))
                 self._idle -= 1
 
-    def _is_more(self) -> bool:
+    def _needs_another_thread(self) -> bool:
         """Wake a thread if there may be more to do; return whether one is to be started for it."""
         if not any(job.queue.could_use_a_thread for job in self._jobs):
             return False
@@ -290,24 +290,26 @@ class Pool(Generic[T]):
         return True
 
     def _give_back(
-        self, job: Jobs[T], name: str, file: T, began_s: float, outcome: Tried | None
+        self, job: PoolJob[T], name: str, file: T, began_s: float, outcome: AttemptResult | None
     ) -> None:
         with self._changed:
             now_s = clock.monotonic_s()
             host = self._hosts[name]
-            if outcome is not None and outcome.well is not None:
-                host.answered(began_s, now_s, well=outcome.well, rest_s=outcome.rest_s)
+            if outcome is not None and outcome.host_ok is not None:
+                host.record_response(
+                    began_s, now_s, host_ok=outcome.host_ok, host_pause_s=outcome.host_pause_s
+                )
             host.active -= 1
             job.queue.active -= 1
-            if outcome is not None and outcome.again_in_s is not None:
-                job.queue.add_later(now_s + outcome.again_in_s, name, file)
+            if outcome is not None and outcome.retry_in_s is not None:
+                job.queue.add_later(now_s + outcome.retry_in_s, name, file)
             if not job.queue.active and not len(job.queue):
                 self._over.notify_all()
-            wanted = self._newcomers
+            wanted = self._reserved
         if wanted:
-            self.on_free()
+            self.on_thread_free()
 
-    def _pick(self, now_s: float) -> tuple[Jobs[T], str, T] | None:
+    def _pick(self, now_s: float) -> tuple[PoolJob[T], str, T] | None:
         by_queue = {id(job.queue): job for job in self._jobs}
         for queue in fairest(job.queue for job in self._jobs):
             taken = queue.take(self._hosts, now_s)

@@ -6,14 +6,14 @@ import shutil
 from enum import StrEnum
 from pathlib import Path
 
-from cacheapp.downloads.http.client import Sign
+from cacheapp.downloads.http.client import Signer
 from cacheapp.downloads.http.errors import TransferFailed
-from cacheapp.downloads.storage.checksums import Sum
+from cacheapp.downloads.storage.checksums import Checksum
 from cacheapp.downloads.storage.journal import Journal
-from cacheapp.downloads.storage.partial import Leftover, Stem
+from cacheapp.downloads.storage.partial import LeftoverFile, PartialName
 
 READ_BYTES = 256 * 1024
-LOOK_FOR_ROOM_BYTES = 64 * 2**20
+FREE_SPACE_CHECK_BYTES = 64 * 2**20
 """After so many bytes the disk is looked at again."""
 
 
@@ -27,7 +27,7 @@ class Existing(StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class TransferLimits:
     """What a transfer may take; times in seconds."""
 
     max_bytes: int
@@ -49,10 +49,10 @@ class Limits:
         if found > self.max_bytes:
             raise TransferFailed(f"has {shown or found} bytes; expected at most {self.max_bytes}")
 
-    def look_for_room(self, directory: Path, wanted: int) -> None:
+    def check_free_space(self, directory: Path, wanted: int) -> None:
         """Raise `TransferFailed` where the disk would be too full: sooner than by a write that fails."""
         least = self.min_free_bytes
-        if not least and wanted < LOOK_FOR_ROOM_BYTES:
+        if not least and wanted < FREE_SPACE_CHECK_BYTES:
             return
         free = shutil.disk_usage(directory).free
         if free - wanted < least:
@@ -61,23 +61,23 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class TransferOptions:
     """One file that is to be fetched."""
 
     url: str
     target: Path
-    stem: Stem
-    sums: tuple[Sum, ...] = ()
+    stem: PartialName
+    checksums: tuple[Checksum, ...] = ()
     size: int | None = None
     etag: str = ""
     """The entity-tag that a listing gave: the object that is meant, as long as it is there."""
-    sign: Sign | None = None
-    leftover: Leftover | None = None
+    sign: Signer | None = None
+    leftover: LeftoverFile | None = None
     journal: Journal | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Fetched:
+class FetchedFile:
     """A file that is whole."""
 
     size: int

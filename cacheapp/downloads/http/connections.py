@@ -1,7 +1,7 @@
 """Connections that another thread can cut, to addresses that were checked, with one TLS context.
 
 urllib3 offers no way to end a request that waits for its answer's first byte. Here a connection
-tells the transfer that uses it (`Line`), and whoever cancels shuts its socket down: the blocked
+tells the transfer that uses it (`SocketHandle`), and whoever cancels shuts its socket down: the blocked
 read returns at once, on Linux and macOS. What cannot be cut is name resolution and connecting;
 those end with `connect_s`.
 
@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 )
 
 from cacheapp.downloads.http import blocking_socket, resolver
-from cacheapp.downloads.http.response import HTTPAnswer
+from cacheapp.downloads.http.response import StrictHTTPResponse
 from cacheapp.errors import CacheappError
 
 AddressCheck = Callable[[str, int, str], None]
@@ -51,7 +51,7 @@ def refuse_replaced(module: Any) -> None:
         )
 
 
-class Line:
+class SocketHandle:
     """The socket that one transfer has open at the moment, so that other threads can cut it.
 
     `_lock` guards `_sock` and `_cut`, and is held while the socket is shut down and while a
@@ -100,12 +100,12 @@ class Line:
 _here = threading.local()
 
 
-def use(line: Line | None, check: AddressCheck | None = None) -> None:
-    """Let the connections that this thread uses from now on be held by `line`.
+def use(handle: SocketHandle | None, check: AddressCheck | None = None) -> None:
+    """Let the connections that this thread uses from now on be held by `handle`.
 
     Those that it makes go to addresses that `check` lets pass; without it none is made.
     """
-    _here.line = line
+    _here.handle = handle
     _here.check = check
 
 
@@ -146,7 +146,7 @@ class _Cuttable(HTTPConnection):
             raise ConnectTimeoutError(self, "connecting took too long") from last
         raise NewConnectionError(self, str(last)) from last
 
-    def ask(self, head: bytes, read_s: float) -> HTTPAnswer:
+    def ask(self, head: bytes, read_s: float) -> StrictHTTPResponse:
         """Send a request that has no body; return the answer once its head was read.
 
         Past `HTTPConnection.request` and `urlopen`, which took half of the CPU of a small file, and
@@ -164,15 +164,15 @@ class _Cuttable(HTTPConnection):
             if self.sock.gettimeout() != read_s:
                 self.sock.settimeout(read_s)
             self.sock.sendall(head)
-        answer = HTTPAnswer(self.sock, method="GET")
+        response = StrictHTTPResponse(self.sock, method="GET")
         try:
             if blocking is not None:
-                answer.read_by(blocking.readinto)
-            answer.begin()
+                response.read_by(blocking.readinto)
+            response.begin()
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
     @property
     def is_connected(self) -> bool:
@@ -189,14 +189,14 @@ class _Cuttable(HTTPConnection):
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def _hold(self) -> None:
-        line = getattr(_here, "line", None)
-        if line is not None and self.sock is not None:
-            line.hold(self.sock)
+        handle = getattr(_here, "handle", None)
+        if handle is not None and self.sock is not None:
+            handle.hold(self.sock)
 
     def close(self) -> None:
         """Close the socket; no other thread is just cutting it meanwhile."""
-        line = getattr(_here, "line", None)
-        with line.closing() if line is not None else contextlib.nullcontext():
+        handle = getattr(_here, "handle", None)
+        with handle.closing() if handle is not None else contextlib.nullcontext():
             super().close()
 
 
@@ -204,7 +204,7 @@ class _CuttableTLS(_Cuttable, HTTPSConnection):
     """The same over TLS."""
 
 
-class Lent:
+class BorrowedConnection:
     """A connection that is ours for one request."""
 
     def __init__(self, pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
@@ -229,7 +229,7 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _CuttableTLS
 
 
-def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent:
+def borrow(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> BorrowedConnection:
     """Return a connection for one request, an open one if there is one."""
     place: dict[str, Any] = {"scheme": scheme, "host": host, "port": port}
     if scheme == "https":
@@ -242,7 +242,7 @@ def lend(client: urllib3.PoolManager, host: str, port: int, scheme: str) -> Lent
         )
         # Closed: another thread has thrown the pools away since; they are forgotten before that.
         with contextlib.suppress(ClosedPoolError):
-            return Lent(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
+            return BorrowedConnection(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
 
 
 @functools.cache

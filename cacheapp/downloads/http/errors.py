@@ -23,12 +23,12 @@ class TransferFailed(CacheappError):
         self,
         message: str,
         *,
-        again: bool = False,
+        retryable: bool = False,
         slow_down: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.again = again
+        self.retryable = retryable
         """Whether another try may do better."""
         self.slow_down = slow_down
         """Whether the host seems to have more than enough to do."""
@@ -57,13 +57,13 @@ _DISK = {
 }
 
 
-def explained(exc: Exception) -> TransferFailed:
+def translate_error(exc: Exception) -> TransferFailed:
     """Return the failure that an exception of the network or the disk amounts to."""
     if isinstance(exc, TransferFailed):
         return exc
     return TransferFailed(
         printable(_sentence(exc)),
-        again=_is_passing(exc),
+        retryable=_is_passing(exc),
         slow_down=isinstance(exc, ReadTimeoutError | ConnectTimeoutError | TimeoutError),
     )
 

@@ -56,11 +56,11 @@ def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-def refusal(text: str, allowed: Iterable[Network] = ()) -> str | None:
+def refusal_reason(text: str, allowed: Iterable[Network] = ()) -> str | None:
     """Return why `text`, an address as the resolver gave it, may not be connected to, or `None`."""
     address = ipaddress.ip_address(text.partition("%")[0])
     allowed = tuple(allowed)
-    for found in _worn(address):
+    for found in _embedded(address):
         if _is_in(found, allowed):
             continue
         kind = _kind(found)
@@ -77,12 +77,12 @@ def _kind(address: Address) -> str | None:
         if address.version == network.version and address in network:
             return kind
     if address.version == 6 and not _is_in(address, (_GLOBAL_IPV6, _NAT64)):  # noqa: PLR2004
-        worn = list(_worn(address))
+        worn = list(_embedded(address))
         return None if len(worn) > 1 else "not a public one"
     return None
 
 
-def _worn(address: Address) -> Iterator[Address]:
+def _embedded(address: Address) -> Iterator[Address]:
     """Yield the address and those that it contains."""
     yield address
     if not isinstance(address, ipaddress.IPv6Address):

@@ -21,7 +21,7 @@ the second that the date can tell apart, and clocks of two servers of one site d
 
 
 @dataclasses.dataclass(frozen=True)
-class Have:
+class ResumePoint:
     """The first `size` bytes of a representation, on disk."""
 
     size: int
@@ -40,16 +40,16 @@ class ContentRange:
     total: int | None
 
 
-class Verdict(Enum):
+class RangeDecision(Enum):
     """What to do with an answer to a request for the rest of a file."""
 
     CONTINUE = "its body goes behind what is there"
-    ANEW = "its body is the whole file: drop what is there"
-    ASK_AGAIN = "it is of no use: drop what is there, and ask for the whole file"
-    NO_FILE = "it brings no bytes: an error, or a redirect"
+    RESTART = "its body is the whole file: drop what is there"
+    REQUEST_WHOLE = "it is of no use: drop what is there, and ask for the whole file"
+    NOT_A_FILE = "it brings no bytes: an error, or a redirect"
 
 
-def validator_of(
+def strong_validator(
     etag: str | None, last_modified: str | None = None, date: str | None = None
 ) -> str | None:
     """Return the strong validator in an answer's headers; `None` where there is none."""
@@ -61,14 +61,14 @@ def validator_of(
     return last_modified.strip() if last_modified else None
 
 
-def range_headers(have: Have) -> dict[str, str]:
+def range_headers(resume_point: ResumePoint) -> dict[str, str]:
     """Return the headers that ask for the rest, or for the whole file if it has changed."""
-    return {"Range": f"bytes={have.size}-", "If-Range": have.validator}
+    return {"Range": f"bytes={resume_point.size}-", "If-Range": resume_point.validator}
 
 
-def needs_nothing(have: Have) -> bool:
+def is_complete(resume_point: ResumePoint) -> bool:
     """Return whether no byte is missing: asking for what lies beyond the end would be an error."""
-    return have.size == have.total
+    return resume_point.size == resume_point.total
 
 
 def read_content_range(text: str | None) -> ContentRange | None:
@@ -83,30 +83,34 @@ def read_content_range(text: str | None) -> ContentRange | None:
     return ContentRange(first, last, total)
 
 
-def judge(status: int, have: Have, content_range: str | None, validator: str | None) -> Verdict:
-    """Return what an answer to `range_headers(have)` is good for.
+def decide(
+    status: int, resume_point: ResumePoint, content_range: str | None, validator: str | None
+) -> RangeDecision:
+    """Return what an answer to `range_headers(resume_point)` is good for.
 
-    `validator` is the answer's own (`same_kind`). 200: the server ignores ranges, or the object has
+    `validator` is the answer's own (`matching_validator`). 200: the server ignores ranges, or the object has
     changed; either way its body is whole. 416: the object is shorter now, or the server will not.
     """
     if status == 200:  # noqa: PLR2004 (HTTP's own numbers, here and below)
-        return Verdict.ANEW
+        return RangeDecision.RESTART
     if status == 416:  # noqa: PLR2004
-        return Verdict.ASK_AGAIN
+        return RangeDecision.REQUEST_WHOLE
     if status != 206:  # noqa: PLR2004
-        return Verdict.NO_FILE
+        return RangeDecision.NOT_A_FILE
     found = read_content_range(content_range)
-    if found is None or found.first != have.size or validator != have.validator:
-        return Verdict.ASK_AGAIN
-    totals = {have.total, found.total} - {None}
+    if found is None or found.first != resume_point.size or validator != resume_point.validator:
+        return RangeDecision.REQUEST_WHOLE
+    totals = {resume_point.total, found.total} - {None}
     if len(totals) != 1:  # two objects; or nobody says where it ends, and a cut would go unseen
-        return Verdict.ASK_AGAIN
-    return Verdict.CONTINUE
+        return RangeDecision.REQUEST_WHOLE
+    return RangeDecision.CONTINUE
 
 
-def same_kind(have: Have, etag: str | None, last_modified: str | None) -> str | None:
-    """Return the header of a 206 that answers to `have`'s validator: the tag, or the date."""
-    found = etag if have.validator.startswith('"') else last_modified
+def matching_validator(
+    resume_point: ResumePoint, etag: str | None, last_modified: str | None
+) -> str | None:
+    """Return the header of a 206 that answers to `resume_point`'s validator: the tag, or the date."""
+    found = etag if resume_point.validator.startswith('"') else last_modified
     return None if found is None else found.strip()
 
 

@@ -70,7 +70,7 @@ def _read_nothing(_buffer: object) -> None:
     """Read as a socket does on which nothing has come."""
 
 
-class HTTPAnswer(http.client.HTTPResponse):
+class StrictHTTPResponse(http.client.HTTPResponse):
     """An answer whose head and trailer are bounded, with its fields in a plain dict."""
 
     fields: dict[str, str]

@@ -7,14 +7,14 @@ import datetime as dt
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-WORTH_RETRYING = frozenset(
+RETRYABLE_STATUSES = frozenset(
     [
         *(HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS),
         *(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY),
         *(HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT),
     ]
 )
-TOO_MUCH = frozenset([HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE])
+OVERLOAD_STATUSES = frozenset([HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE])
 """The host says that it is asked too often."""
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
-from cacheapp.downloads.http.ip_policy import refusal
+from cacheapp.downloads.http.ip_policy import refusal_reason
 from cacheapp.downloads.plan import Network
 from cacheapp.errors import CacheappError
 
@@ -30,7 +30,7 @@ class UrlRefused(CacheappError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
+class ParsedUrl:
     """A URL that was taken apart once: where to connect, and what to ask for."""
 
     url: str
@@ -47,7 +47,7 @@ class Address:
 
 
 @dataclasses.dataclass(frozen=True)
-class Guard:
+class UrlPolicy:
     """Lets through the URLs of some origins (`scheme://host:port`), at some network addresses."""
 
     origins: frozenset[str] | None
@@ -57,13 +57,13 @@ class Guard:
     trusted: frozenset[str] = frozenset()
     """Origins that may be at any address: named by whoever runs this, such as a store at home."""
 
-    def admit(self, url: str) -> Address:
+    def check_url(self, url: str) -> ParsedUrl:
         """Return the URL taken apart; raise `UrlRefused` where it may not be fetched."""
-        address = take_apart(url)
-        if self.origins is not None and address.origin not in self.origins:
+        parsed = parse_http_url(url)
+        if self.origins is not None and parsed.origin not in self.origins:
             allowed = ", ".join(sorted(self.origins)) or "none (CACHEAPP['DOWNLOAD_ORIGINS'])"
-            raise UrlRefused(f"origin {address.origin} is not allowed; allowed: {allowed}")
-        return address
+            raise UrlRefused(f"origin {parsed.origin} is not allowed; allowed: {allowed}")
+        return parsed
 
     def check_address(self, host: str, port: int, text: str) -> None:
         """Raise `UrlRefused` where `host` may not be connected to at the address `text`.
@@ -71,27 +71,27 @@ class Guard:
         An origin that is allowed by its address, or as localhost, is allowed to be there; a name
         that is allowed may not lead to just any place in our own network.
         """
-        if f"{host}:{port}" in self._anywhere:
+        if f"{host}:{port}" in self._exempt_hosts:
             return
-        if (reason := refusal(text, self.networks)) is not None:
+        if (reason := refusal_reason(text, self.networks)) is not None:
             raise UrlRefused(f"{host}: {reason}; see DOWNLOAD_NETWORKS")
 
     @functools.cached_property
-    def _anywhere(self) -> frozenset[str]:
-        named = {origin for origin in self.origins or () if _is_place(origin)}
+    def _exempt_hosts(self) -> frozenset[str]:
+        named = {origin for origin in self.origins or () if _is_ip_or_localhost(origin)}
         return frozenset(origin.partition("://")[2] for origin in named | self.trusted)
 
-    def follow(self, address: Address, location: str) -> Address:
+    def check_redirect(self, parsed: ParsedUrl, location: str) -> ParsedUrl:
         """Return where a redirect leads; raise `UrlRefused` where that may not be fetched."""
         try:
-            return self.admit(urljoin(address.url, location))
+            return self.check_url(urljoin(parsed.url, location))
         except UrlRefused as exc:
-            raise UrlRefused(f"redirected to {_shown(location)!r}: {exc}") from exc
+            raise UrlRefused(f"redirected to {_redacted(location)!r}: {exc}") from exc
         except ValueError as exc:  # urljoin's, on such as an unclosed [
-            raise UrlRefused(f"redirected to {_shown(location)!r}, which is no URL") from exc
+            raise UrlRefused(f"redirected to {_redacted(location)!r}, which is no URL") from exc
 
 
-def _shown(location: str) -> str:
+def _redacted(location: str) -> str:
     """Return what of a redirect's target everybody may read who may look at the job.
 
     A signature or a token stands in the query or behind `#`, a password before the host.
@@ -100,13 +100,13 @@ def _shown(location: str) -> str:
     return _CREDENTIALS.sub("//...@", cut)[:200]
 
 
-def _is_place(origin: str) -> bool:
+def _is_ip_or_localhost(origin: str) -> bool:
     host = origin.partition("://")[2].rpartition(":")[0]
     return host == "localhost" or host.startswith("[") or bool(_IPV4.fullmatch(host))
 
 
 @functools.lru_cache(maxsize=4096)  # more than wait in a run: a URL is parsed once, not thrice
-def take_apart(url: str) -> Address:
+def parse_http_url(url: str) -> ParsedUrl:
     """Return the parts of an absolute http(s) URL; raise `UrlRefused` naming what is wrong."""
     if len(url) > MAX_URL_CHARACTERS:
         raise UrlRefused(f"{len(url)} characters; expected at most {MAX_URL_CHARACTERS}")
@@ -120,7 +120,7 @@ def take_apart(url: str) -> Address:
     return _checked(url, parts)
 
 
-def _checked(url: str, parts: Url) -> Address:
+def _checked(url: str, parts: Url) -> ParsedUrl:
     if parts.scheme not in PORTS:
         raise UrlRefused(f"scheme is {parts.scheme!r}; expected http or https")
     if not parts.host:
@@ -130,4 +130,4 @@ def _checked(url: str, parts: Url) -> Address:
     port = PORTS[parts.scheme] if parts.port is None else parts.port
     if not port:
         raise UrlRefused("port is 0; expected 1 to 65535")
-    return Address(url, parts.scheme, parts.host, port, parts.request_uri)
+    return ParsedUrl(url, parts.scheme, parts.host, port, parts.request_uri)

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import fence_of
+from cacheapp.downloads.jobs.repository import run_directory_of
 from cacheapp.downloads.states import OWNED_JOB
 from cacheapp.errors import CacheappError
 
@@ -51,10 +51,10 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
             raise NotRemoved("somebody else has removed it")
         if found.state in OWNED_JOB:
             raise NotRemoved(f"the job is {found.state}; expected one that is paused or has ended")
-        fence = fence_of(found, found.token + 1)
-        if fence is not None and fence.is_wanted():
+        run_directory = run_directory_of(found, found.token + 1)
+        if run_directory is not None and run_directory.has_directories():
             try:
-                fence.raise_()
+                run_directory.take_over()
             except OSError as exc:
                 raise NotRemoved(f"its directory cannot be written: {exc.strerror}") from exc
         found.delete()
@@ -62,9 +62,9 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
         *("job %s: removed, files %s", job.id, "too" if with_files else "kept"),
         extra={"event": "job_removed", "job": str(job.id)},
     )
-    if fence is None:
+    if run_directory is None:
         return True
-    fence.remove()
+    run_directory.remove_all()
     if with_files:
-        shutil.rmtree(fence.directory, ignore_errors=True)
-    return fence.directory.exists()
+        shutil.rmtree(run_directory.directory, ignore_errors=True)
+    return run_directory.directory.exists()

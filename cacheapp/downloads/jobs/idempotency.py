@@ -14,7 +14,7 @@ from django.db import IntegrityError
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.errors import CacheappError
 
 
@@ -39,7 +39,7 @@ class Request:
             raise KeyUsed(f"the key was used for another order, job {job.id}; expected a new one")
         return job
 
-    def place(self, order: Order, owner: Owner | None) -> tuple[DownloadJob, bool]:
+    def place(self, order: DownloadRequest, owner: Owner | None) -> tuple[DownloadJob, bool]:
         """Return the job, and whether it was made now; raise `KeyUsed`."""
         facts = {"idempotency_key": self.key, "idempotency_digest": self.digest}
         try:

@@ -14,9 +14,15 @@ from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner, mine
 from cacheapp.downloads.jobs.rows import NewFile, grow, insert, now
 from cacheapp.downloads.plan import Item
-from cacheapp.downloads.sources.base import Entry
+from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.storage.filenames import REFUSED, blocked, first_free, folders_of, name_key
+from cacheapp.downloads.storage.filenames import (
+    REFUSED,
+    first_free_name,
+    folder_conflicts,
+    folders_of,
+    name_key,
+)
 
 _KEYS = 500
 """Keys in one question to the database."""
@@ -28,7 +34,7 @@ _OF_ITEM = ("pk", "position", "url", "name", "expected_sha256", "expected_size",
 class Lot:
     """Some files of a listing."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[SourceEntry]
     after: str
     """The mark up to which the source was read before."""
     mark: str
@@ -118,7 +124,7 @@ def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))
 
 
-def _file(position: int, entry: Entry, name: str, generation: int) -> NewFile:
+def _file(position: int, entry: SourceEntry, name: str, generation: int) -> NewFile:
     refused = not entry.name
     return NewFile(
         position=position,
@@ -134,7 +140,7 @@ def _file(position: int, entry: Entry, name: str, generation: int) -> NewFile:
     )
 
 
-def _refused(entry: Entry, reason: str) -> Entry:
+def _refused(entry: SourceEntry, reason: str) -> SourceEntry:
     return dataclasses.replace(entry, name="", error=reason) if reason else entry
 
 
@@ -144,7 +150,7 @@ def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
     files = _taken(job_id, set[str]().union(*through))
     return [
         "one of its folders is another file of the job" if keys & files else reason
-        for keys, reason in zip(through, blocked(names), strict=True)
+        for keys, reason in zip(through, folder_conflicts(names), strict=True)
     ]
 
 
@@ -175,7 +181,7 @@ def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
             found.append(name)
             continue
         first = name_key(name)
-        unique, next_number[first] = first_free(name, is_taken, next_number.get(first, 2))
+        unique, next_number[first] = first_free_name(name, is_taken, next_number.get(first, 2))
         taken.add(name_key(unique))
         found.append(unique)
     return found

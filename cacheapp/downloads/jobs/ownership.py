@@ -23,7 +23,7 @@ from cacheapp.downloads.jobs import wakeup
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner, mine
 from cacheapp.downloads.jobs.rows import close, grow, now, put_down, write
-from cacheapp.downloads.plan import Progress, Report
+from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def settle(job: DownloadJob, why: str) -> bool:
 
 
 def release(
-    job_id: UUID, owner: Owner, token: int, reports: list[Report], progress: Progress
+    job_id: UUID, owner: Owner, token: int, reports: list[FileReport], progress: JobProgress
 ) -> bool:
     """Let go of a job that is to go on elsewhere; return whether it was ours."""
     with transaction.atomic():
@@ -133,11 +133,11 @@ def release_rest(owner: Owner) -> None:
 
 def release_as_is(job: DownloadJob, owner: Owner) -> bool:
     """Let go of a job as it was read, with what is recorded of it; return whether it was ours."""
-    progress = Progress(job.files_done, job.files_failed, job.bytes_done, job.bytes_total)
+    progress = JobProgress(job.files_done, job.files_failed, job.bytes_done, job.bytes_total)
     return release(job.id, owner, job.token, [], progress)
 
 
-def end_waiting(job: DownloadJob, owner: Owner, reports: list[Report], error: str) -> bool:
+def end_waiting(job: DownloadJob, owner: Owner, reports: list[FileReport], error: str) -> bool:
     """End a job of ours that has no run: cancelled, or never to begin; return whether it was ours.
 
     `reports`: of files that are whole though no run could record it.

@@ -13,7 +13,7 @@ from cacheapp.downloads.jobs import wakeup
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner, finish, is_orphan, mine
 from cacheapp.downloads.jobs.rows import grow, now, put_down, write
-from cacheapp.downloads.plan import Progress, Report
+from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
@@ -38,8 +38,8 @@ def ask_pause(job_id: UUID) -> bool:
 def pause(
     job_id: UUID,
     owner: Owner,
-    reports: list[Report],
-    progress: Progress,
+    reports: list[FileReport],
+    progress: JobProgress,
     why: str,
     token: int | None = None,
 ) -> JobState | None:

@@ -38,8 +38,8 @@ from cacheapp.downloads.jobs.rows import (
     same,
     write,
 )
-from cacheapp.downloads.plan import Item, Plan, Progress, Report, Retries
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan, RetryPolicy
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import (
     OWNED_JOB,
     UNFINISHED_FILE,
@@ -48,9 +48,9 @@ from cacheapp.downloads.states import (
     outcome,
     sources,
 )
-from cacheapp.downloads.storage.filenames import name_key, numbered, plan_names
+from cacheapp.downloads.storage.filenames import name_key, number_duplicates, plan_names
 from cacheapp.downloads.storage.journal import Journal
-from cacheapp.downloads.storage.run_directory import Fence
+from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: Order, owner: Owner | None, **facts: Any) -> DownloadJob:
+def create(order: DownloadRequest, owner: Owner | None, **facts: Any) -> DownloadJob:
     """Write a queued job and its files; the owner, if there is one, answers for it from now on.
 
     `facts`: what else is to be written of the job, such as who ordered it.
@@ -106,9 +106,9 @@ def create(order: Order, owner: Owner | None, **facts: Any) -> DownloadJob:
         listed_all=not order.source,
         **facts,
     )
-    names = numbered(order.names) if order.names else plan_names(order.urls)
-    sums = order.sums or ("",) * len(order.urls)
-    files = enumerate(zip(order.urls, names, sums, strict=True))
+    names = number_duplicates(order.names) if order.names else plan_names(order.urls)
+    checksums = order.checksums or ("",) * len(order.urls)
+    files = enumerate(zip(order.urls, names, checksums, strict=True))
     insert(
         job.id, [NewFile(at, url, name, name_key(name), sum_) for at, (url, name, sum_) in files]
     )
@@ -154,7 +154,7 @@ def start(
         more=stream,
         resumable=True,
         own=not job.destination,
-        retries=Retries(tries=settings.download_tries),
+        retries=RetryPolicy(tries=settings.download_tries),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
         done=progress_of(job),
@@ -173,7 +173,7 @@ def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple
 @transaction.atomic
 def record(
     owner: Owner,
-    changes: Mapping[UUID, tuple[list[Report], Progress]],
+    changes: Mapping[UUID, tuple[list[FileReport], JobProgress]],
     tokens: Mapping[UUID, int] | None = None,
 ) -> Told:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
@@ -204,8 +204,8 @@ def record(
 def finish(
     job_id: UUID,
     owner: Owner,
-    reports: list[Report],
-    progress: Progress,
+    reports: list[FileReport],
+    progress: JobProgress,
     error: str,
     token: int | None = None,
 ) -> JobState | None:
@@ -259,20 +259,20 @@ def has_token(job_id: UUID, owner: Owner, token: int) -> bool:
     return mine(job_id, owner, token).exists()
 
 
-def fence_of(job: DownloadJob, token: int) -> Fence | None:
+def run_directory_of(job: DownloadJob, token: int) -> RunDirectory | None:
     """Return the fence of a job's run; `None` where nobody says where downloads arrive."""
     root = conf().download_root
     if root is None and not job.destination:
         return None
-    return Fence(place_of(job, root), job.id.hex[:12], token)
+    return RunDirectory(place_of(job, root), job.id.hex[:12], token)
 
 
-def whole(job: DownloadJob, fence: Fence) -> list[Report]:
+def whole(job: DownloadJob, run_directory: RunDirectory) -> list[FileReport]:
     """Return the files that got their names though no run could record it; the fence is raised."""
-    notes = Journal(fence.path, fence.token).read()
+    notes = Journal(run_directory.path, run_directory.token).read()
     found = []
     for item in unfinished(job.id):
-        noted = notes.of(item.position, fence.directory / item.name)
+        noted = notes.matching(item.position, run_directory.directory / item.name)
         if noted is not None:
-            found.append(Report(item, FileState.SUCCEEDED, noted.size, "", noted.sha256))
+            found.append(FileReport(item, FileState.SUCCEEDED, noted.size, "", noted.sha256))
     return found

@@ -21,7 +21,7 @@ from cacheapp.downloads.jobs.deletion import forget
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.rows import now
 from cacheapp.downloads.states import FINISHED_JOB, UNFINISHED_JOB
-from cacheapp.downloads.storage.run_directory import discard, remains
+from cacheapp.downloads.storage.run_directory import removable_directories, remove_directory
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ def _prune_partials(root: Path, before_s: float) -> int:
         return 0
     pruned = 0
     for place, name in places:
-        old = [path for path in remains(place) if _newest_s(path) < before_s]
+        old = [path for path in removable_directories(place) if _newest_s(path) < before_s]
         if not old or _is_unfinished(name):
             continue
-        pruned += sum(map(discard, old))
+        pruned += sum(map(remove_directory, old))
         with contextlib.suppress(OSError):  # whole files are in it, or it is gone already
             place.rmdir()
     return pruned

@@ -17,7 +17,7 @@ from django.db.models import Count, F, Q, Sum
 
 from cacheapp import clock
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.plan import Progress, Report
+from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import JOB_MOVES, UNFINISHED_FILE, FileState, JobState
 
 _ROWS = 500
@@ -80,7 +80,7 @@ def insert(job_id: UUID, files: Sequence[NewFile]) -> None:
             )
 
 
-def write(reports: Iterable[Report], generation: int) -> None:
+def write(reports: Iterable[FileReport], generation: int) -> None:
     """Write files' rows; one statement for all, because 10,000 may come in one job.
 
     A file that has ended stays as it ended.
@@ -143,16 +143,16 @@ def close(job: DownloadJob, state: JobState, error: str) -> None:
     )
 
 
-def progress_of(job: DownloadJob) -> Progress:
+def progress_of(job: DownloadJob) -> JobProgress:
     """Return the numbers of the files that have ended."""
     counts = job.files.aggregate(
         done=Count("id", filter=Q(state=FileState.SUCCEEDED)),
         failed=Count("id", filter=Q(state=FileState.FAILED)),
         size=Sum("bytes_done", filter=Q(state=FileState.SUCCEEDED)),
     )
-    return Progress(counts["done"], counts["failed"], counts["size"] or 0)
+    return JobProgress(counts["done"], counts["failed"], counts["size"] or 0)
 
 
-def same(job: DownloadJob, progress: Progress) -> bool:
+def same(job: DownloadJob, progress: JobProgress) -> bool:
     """Return whether the job's row says these numbers already."""
     return all(getattr(job, name) == it for name, it in dataclasses.asdict(progress).items())

@@ -13,9 +13,9 @@ from cacheapp.downloads.jobs import ownership, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.jobs.rows import close, grow, write
-from cacheapp.downloads.plan import Report
+from cacheapp.downloads.plan import FileReport
 from cacheapp.downloads.states import JobState
-from cacheapp.downloads.storage.run_directory import Fence
+from cacheapp.downloads.storage.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +25,16 @@ def end(job: DownloadJob, owner: Owner, error: str) -> None:
 
     Raise `OSError` where earlier runs cannot be shut out, and nothing was changed.
     """
-    fence = repository.fence_of(job, job.token)
-    if fence is None or not fence.is_wanted():
+    run_directory = repository.run_directory_of(job, job.token)
+    if run_directory is None or not run_directory.has_directories():
         ownership.end_waiting(job, owner, [], error)
         return
-    fence.raise_()
+    run_directory.take_over()
     if not repository.has_token(job.id, owner, job.token):
-        fence.withdraw()
+        run_directory.remove_if_empty()
         return
-    if ownership.end_waiting(job, owner, repository.whole(job, fence), error):
-        fence.remove()
+    if ownership.end_waiting(job, owner, repository.whole(job, run_directory), error):
+        run_directory.remove_all()
 
 
 def cancel(job_id: UUID) -> bool:
@@ -65,27 +65,31 @@ def _claimed(job_id: UUID) -> DownloadJob | None:
 
 def _cancelled(job: DownloadJob) -> bool:
     """Cancel a paused job; return whether it was still ours to cancel."""
-    fence = repository.fence_of(job, job.token)
-    if fence is None or not fence.is_wanted():
+    run_directory = repository.run_directory_of(job, job.token)
+    if run_directory is None or not run_directory.has_directories():
         return _closed(job, [], None)
-    reports: list[Report] = []
+    reports: list[FileReport] = []
     try:
-        fence.raise_()
-        reports = repository.whole(job, fence)
+        run_directory.take_over()
+        reports = repository.whole(job, run_directory)
     except OSError as exc:
         if not job.destination:
             raise
         logger.warning("job %s: what is in its directory stays there: %s", job.id, exc)
-    return _closed(job, reports, fence)
+    return _closed(job, reports, run_directory)
 
 
 @transaction.atomic
-def _closed(job: DownloadJob, reports: list[Report], fence: Fence | None) -> bool:
+def _closed(
+    job: DownloadJob, reports: list[FileReport], run_directory: RunDirectory | None
+) -> bool:
     ours = DownloadJob.objects.select_for_update().filter(id=job.id, token=job.token)
     found = ours.filter(state=JobState.PAUSED).first()
     if found is not None:
         write(reports, grow(job.id))
         close(found, JobState.CANCELLED, "")
-    if fence is not None:
-        transaction.on_commit(fence.withdraw if found is None else fence.remove)
+    if run_directory is not None:
+        transaction.on_commit(
+            run_directory.remove_if_empty if found is None else run_directory.remove_all
+        )
     return found is not None

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.sources.base import Entry, SourceRefused
-from cacheapp.downloads.sources.request import place_of_bucket
-from cacheapp.downloads.sources.s3 import Bucket
+from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.request import find_allowed_bucket
+from cacheapp.downloads.sources.s3 import S3Source
 
 logger = logging.getLogger(__name__)
 
@@ -24,20 +24,20 @@ logger = logging.getLogger(__name__)
 class Limited:
     """A bucket of which a job takes so many files, and no more."""
 
-    def __init__(self, bucket: Bucket, room: int) -> None:
+    def __init__(self, bucket: S3Source, room: int) -> None:
         """`origin` is where its objects are, and nowhere else. Raise `SourceRefused`."""
-        self.origin = bucket.find_place()
+        self.origin = bucket.resolve_origin()
         self._bucket = bucket
         self._room = room
         self.identity = bucket.identity
         self.sign = bucket.sign
         self.trusted = bucket.trusted
 
-    def entries(self, after: str = "") -> Iterator[Entry | str]:
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield as the bucket does; raise `SourceRefused` where there are more."""
         left = self._room
         for found in self._bucket.entries(after):
-            if isinstance(found, Entry):
+            if isinstance(found, SourceEntry):
                 left -= 1
                 if left < 0:
                     most = conf().download_max_files
@@ -100,8 +100,8 @@ def is_listed(job: DownloadJob) -> bool:
 
 def _limited(job: DownloadJob) -> Limited:
     settings = conf()
-    place = place_of_bucket(job.source, settings.download_buckets)
-    bucket = Bucket(
+    place = find_allowed_bucket(job.source, settings.download_buckets)
+    bucket = S3Source(
         job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
     )
     return Limited(bucket, settings.download_max_files - job.files_total)

@@ -17,9 +17,9 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf, state_dir
-from cacheapp.downloads.engine.run import LOST, Fetch, Run
-from cacheapp.downloads.engine.thread_limit import seats
-from cacheapp.downloads.engine.thread_pool import Pool
+from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
+from cacheapp.downloads.engine.thread_limit import thread_limit
+from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.jobs import ownership, pause_resume, repository, retention
 from cacheapp.downloads.jobs.models import DownloadJob
@@ -66,7 +66,7 @@ class Host:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._runs: dict[UUID, Run] = {}
+        self._runs: dict[UUID, JobRun] = {}
         self._meters: dict[UUID, live_progress.Meter] = {}
         self._watch = Watch()
         self._settling = Settling()
@@ -75,12 +75,12 @@ class Host:
         self._prune_at_s = clock.monotonic_s() + random.uniform(0, _PRUNE_EVERY_S)  # noqa: S311
         self._answered = True
         settings = conf()
-        self._pool: Pool[Fetch] = Pool(
+        self._pool: ThreadPool[QueuedFile] = ThreadPool(
             settings.download_max_threads,
             settings.download_max_per_host,
-            seats(state_dir() / "downloads.seats", settings.download_max_host_threads),
+            thread_limit(state_dir() / "downloads.threads", settings.download_max_host_threads),
         )
-        self._pool.on_free = self._wanted.set
+        self._pool.on_thread_free = self._wanted.set
         self._starter = Starter(self.owner, self._pool, self._wanted.set, self._take_in)
 
     def wake(self) -> None:
@@ -119,7 +119,7 @@ class Host:
             self._release(run)
         ownership.release_rest(self.owner)
 
-    def _release(self, run: Run) -> bool:
+    def _release(self, run: JobRun) -> bool:
         reports, progress = run.changes()
         if not ownership.release(run.plan.job, self.owner, run.plan.token, reports, progress):
             return False
@@ -172,7 +172,7 @@ class Host:
     def _tick(self) -> bool:
         """Do everything that is to be done now; return whether any job here is unfinished."""
         for run in self._runs.values():
-            run.enforce()
+            run.enforce_limits()
         # Asked first: what a run that has ended reports from here on is all there is.
         over = [run for run in self._runs.values() if run.ended]
         jobs = ownership.unfinished()
@@ -187,7 +187,7 @@ class Host:
         self._adopt(others)
         self._pool.refill()
         self._prune()
-        self._numbers.now(len(self._runs), self._pool.at_work())
+        self._numbers.now(len(self._runs), self._pool.active_threads())
         left = self._starter.start_waiting(self._runs.keys(), is_closed=lambda: self._closed)
         return left or bool(self._runs)
 
@@ -203,7 +203,7 @@ class Host:
                 self._numbers.count(metrics.RELEASES)
                 self._wanted.set()
 
-    def _take_in(self, run: Run) -> None:
+    def _take_in(self, run: JobRun) -> None:
         """Know a run, before it starts: whoever closes stops it."""
         with self._lock:
             self._runs[run.plan.job] = run
@@ -248,13 +248,13 @@ class Host:
                 silent = f"no sign of life for {patience_s:g} s"
                 self._settling.settle(job, f"process {job.owner_pid} ended or hangs: {silent}")
                 continue
-            wanted = job.cancel_asked or job.pause_asked or self._pool.has_room()
+            wanted = job.cancel_asked or job.pause_asked or self._pool.has_capacity()
             if wanted and ownership.adopt(job, self.owner):
                 self._numbers.count(metrics.ADOPTIONS)
                 self._wanted.set()
                 return
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: JobRun) -> None:
         reports, progress = run.changes()
         job_id, stopped, token = run.plan.job, run.stopped, run.plan.token
         state: JobState | None = None

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import Error, InterfaceError, OperationalError, connection
 
-from cacheapp.downloads.engine.run import Run
+from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.listing_rows import Lot
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
@@ -35,7 +35,7 @@ FULL = 2000
 class Feeder:
     """A thread of its own, with a database connection of its own."""
 
-    def __init__(self, job: DownloadJob, owner: Owner, run: Run, source: Source) -> None:
+    def __init__(self, job: DownloadJob, owner: Owner, run: JobRun, source: Source) -> None:
         self._job = job
         self._owner = owner
         self._run = run
@@ -53,7 +53,7 @@ class Feeder:
     def _feed(self) -> None:
         try:
             if self._known() and (self._job.listed_all or self._listed()):
-                self._run.no_more()
+                self._run.finish_feeding()
         except (SourceRefused, Error) as exc:
             self._run.stop(str(exc), keep=True)
         except Exception as exc:
@@ -80,7 +80,7 @@ class Feeder:
         while items := self._asked(partial(repository.unfinished, self._job.id, after, LOT)):
             after = items[-1].position
             self._run.feed(items)
-            if not self._run.wait_for_room(FULL):
+            if not self._run.wait_for_queue_space(FULL):
                 return False
         return True
 
@@ -97,7 +97,7 @@ class Feeder:
             self._run.count_refused(added.refused)
             if added.items:
                 self._run.feed(added.items)
-            if not self._run.wait_for_room(FULL):
+            if not self._run.wait_for_queue_space(FULL):
                 return False
         if not self._asked(partial(listing_rows.listed_all, *run)):
             return False

@@ -19,13 +19,13 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.engine.run import LOST, Fetch, Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, pause_resume, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Network, Progress
+from cacheapp.downloads.plan import JobProgress, Network
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
@@ -53,7 +53,7 @@ class Wish:
     """The source in their words."""
     directory: Path
     threads: int
-    limits: Limits
+    limits: TransferLimits
     networks: tuple[Network, ...] = ()
 
 
@@ -61,7 +61,7 @@ class Wish:
 class Glimpse:
     """Where the job is, for a display."""
 
-    progress: Progress
+    progress: JobProgress
     files_total: int
     listed_all: bool
     waiting: int
@@ -96,7 +96,7 @@ class Foreground:
         self._wish = wish
         self._job = job
         self._owner = owner
-        self._run: Run | None = None
+        self._run: JobRun | None = None
         self._feeder: Feeder | None = None
         self._flushed_s = 0.0
         self._meter = live_progress.Meter()
@@ -125,7 +125,7 @@ class Foreground:
         self._job.refresh_from_db()
         return self._job
 
-    def _start(self) -> Run:
+    def _start(self) -> JobRun:
         settings, wish = conf(), self._wish
         plan = repository.start(self._job, self._owner, None, stream=True)
         if plan is None:
@@ -136,10 +136,10 @@ class Foreground:
         plan = dataclasses.replace(
             plan, origins=origins, networks=plan.networks + wish.networks, trusted=trusted
         )
-        pool: Pool[Fetch] = Pool(wish.threads, settings.download_max_per_host)
-        run = self._run = Run(
+        pool: ThreadPool[QueuedFile] = ThreadPool(wish.threads, settings.download_max_per_host)
+        run = self._run = JobRun(
             *(plan, wish.limits, lambda: None, pool, wish.source.sign),
-            still_ours=functools.partial(
+            is_still_owner=functools.partial(
                 repository.has_token, self._job.id, self._owner, plan.token
             ),
         )
@@ -152,12 +152,12 @@ class Foreground:
         self._feeder.start()
         return run
 
-    def _tick(self, run: Run) -> None:
+    def _tick(self, run: JobRun) -> None:
         now_s = clock.monotonic_s()
         if now_s - self._flushed_s < _FLUSH_S:
             return
         self._flushed_s = now_s
-        run.enforce()
+        run.enforce_limits()
         reports, progress = run.changes()
         try:
             changes = {self._job.id: (reports, progress)}
@@ -177,7 +177,7 @@ class Foreground:
         elif told.paused:
             run.stop(_PAUSED, FileState.QUEUED, keep=True)
 
-    def _glimpse(self, run: Run) -> Glimpse:
+    def _glimpse(self, run: JobRun) -> Glimpse:
         return Glimpse(
             progress=run.changes()[1],
             files_total=self._total[0],
@@ -187,7 +187,7 @@ class Foreground:
             retries=run.retries_made,
         )
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: JobRun) -> None:
         if self._feeder is not None:
             self._feeder.join(_END_S)
         if run.stopped == LOST:
@@ -201,7 +201,7 @@ class Foreground:
             repository.finish(self._job.id, self._owner, reports, progress, error, run.plan.token)
             run.clean(keep=early)  # too long, or no listing: the same command may go on
 
-    def _put_down(self, run: Run) -> None:
+    def _put_down(self, run: JobRun) -> None:
         reports, progress = run.changes()
         # With a locked database it is an orphan, and loses a second's reports; the journal has them.
         state = None

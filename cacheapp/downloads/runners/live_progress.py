@@ -12,7 +12,7 @@ from uuid import UUID
 from django.core.cache import cache
 
 from cacheapp import clock
-from cacheapp.downloads.engine.run import Run
+from cacheapp.downloads.engine.run import JobRun
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Meter:
         return self.rate_bps
 
 
-def tell(run: Run, meter: Meter) -> None:
+def tell(run: JobRun, meter: Meter) -> None:
     """Put what the run does at this moment into the cache."""
     moving = run.moving()
     seen = {

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from cacheapp.backends.core.counters import Counters, counters
 from cacheapp.conf import state_dir
-from cacheapp.downloads.plan import Report
+from cacheapp.downloads.plan import FileReport
 from cacheapp.downloads.states import FileState
 
 NAMES = (
@@ -40,7 +40,7 @@ class Numbers:
         """Count one more of `NAMES[name]`."""
         self._counters.add(name)
 
-    def recorded(self, job_id: UUID, reports: Iterable[Report], retries: int) -> None:
+    def recorded(self, job_id: UUID, reports: Iterable[FileReport], retries: int) -> None:
         """Count files that the database has heard of, and the retries of their run so far."""
         add = self._counters.add
         for report in reports:

@@ -12,9 +12,9 @@ from uuid import UUID
 from django.db import DatabaseError
 
 from cacheapp.conf import conf
-from cacheapp.downloads.engine.run import Fetch, Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.engine.run import JobRun, QueuedFile
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import pause_resume, repository, termination
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
@@ -37,9 +37,9 @@ class Starter:
     def __init__(
         self,
         owner: Owner,
-        pool: Pool[Fetch],
+        pool: ThreadPool[QueuedFile],
         wake: Callable[[], None],
-        take_in: Callable[[Run], None],
+        take_in: Callable[[JobRun], None],
     ) -> None:
         """`wake`: have the coordinator look again; `take_in`: it is told of a run before that starts."""
         self._owner = owner
@@ -138,17 +138,17 @@ class Starter:
             extra={"event": "job_started", "job": str(job.id)},
         )
 
-    def _run(self, plan: Plan, source: Limited | None) -> Run:
+    def _run(self, plan: Plan, source: Limited | None) -> JobRun:
         settings = conf()
         if source is not None:
             origins = source.trusted | {source.origin}
             plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
-        limits = Limits(
+        limits = TransferLimits(
             max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
         )
-        still_ours = functools.partial(repository.has_token, plan.job, self._owner, plan.token)
+        is_still_owner = functools.partial(repository.has_token, plan.job, self._owner, plan.token)
         sign = None if source is None else source.sign
-        return Run(plan, limits, self._wake, self._pool, sign, still_ours=still_ours)
+        return JobRun(plan, limits, self._wake, self._pool, sign, is_still_owner=is_still_owner)
 
 
 def _reason(exc: Exception) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cacheapp.downloads.http.client import Sign
-from cacheapp.downloads.http.url_policy import UrlRefused, take_apart
-from cacheapp.downloads.storage.filenames import KeyRefused, path_of_key, safe_name
+from cacheapp.downloads.http.client import Signer
+from cacheapp.downloads.http.url_policy import UrlRefused, parse_http_url
+from cacheapp.downloads.storage.filenames import KeyRefused, path_from_key, safe_name
 from cacheapp.errors import CacheappError
 
 MAX_MISTAKES = 20
@@ -25,10 +25,10 @@ class SourceRefused(CacheappError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """One file of a source."""
 
-    mark: str
+    cursor: str
     """Its place: `entries(after=mark)` gives those behind it."""
     url: str
     name: str
@@ -47,21 +47,21 @@ class Source(Protocol):
         """The same for the same files: a manifest that was edited is another source."""
 
     @property
-    def sign(self) -> Sign | None:
+    def sign(self) -> Signer | None:
         """What proves who asks, where that is needed."""
 
     @property
     def trusted(self) -> frozenset[str]:
         """Origins that the operator has named as such, and which may be at any address."""
 
-    def entries(self, after: str = "") -> Iterator[Entry | str]:
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield the files behind a mark; or a bare mark, where a place holds no file."""
 
 
-class Urls:
+class UrlList:
     """A list of URLs; a mark is the number of URLs up to it."""
 
-    sign: Sign | None = None
+    sign: Signer | None = None
     trusted: frozenset[str] = frozenset()
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -70,16 +70,16 @@ class Urls:
         self._urls = tuple(urls)
         self.identity = "urls " + " ".join(urls)
 
-    def entries(self, after: str = "") -> Iterator[Entry | str]:
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield a file for each URL, named by its last segment."""
         for number, url in enumerate(self._urls[int(after or 0) :], int(after or 0) + 1):
-            yield Entry(str(number), url, safe_name(url))
+            yield SourceEntry(str(number), url, safe_name(url))
 
 
 class Manifest:
     """A file of lines `url [sha256] [name]`; a mark is the number of the line."""
 
-    sign: Sign | None = None
+    sign: Signer | None = None
     trusted: frozenset[str] = frozenset()
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class Manifest:
             raise SourceRefused(f"{path}: no line names a URL")
         self.identity = f"manifest {digest.hexdigest()}"
 
-    def entries(self, after: str = "") -> Iterator[Entry | str]:
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield the lines' files; the file is read as it is asked for."""
         for number, line in self._lines():
             if number > int(after or 0) and (entry := read_line(str(number), line)) is not None:
@@ -114,7 +114,7 @@ class Manifest:
             raise SourceRefused(f"{self._path}: {reason}") from exc
 
 
-def read_line(mark: str, line: str) -> Entry | None:
+def read_line(cursor: str, line: str) -> SourceEntry | None:
     """Return the file of a manifest's line; `None` for an empty one or a comment.
 
     Raise `SourceRefused` for a line that names none.
@@ -129,15 +129,15 @@ def read_line(mark: str, line: str) -> Entry | None:
         sha256, name = "", rest
     name = name.strip()
     try:
-        path = path_of_key(name) if name else safe_name(url)
+        path = path_from_key(name) if name else safe_name(url)
     except KeyRefused as exc:
         raise SourceRefused(f"name {name[:200]!r}: {exc}") from exc
-    return Entry(mark, url, path, sha256.lower())
+    return SourceEntry(cursor, url, path, sha256.lower())
 
 
 def _wrong(url: str) -> str | None:
     try:
-        take_apart(url)
+        parse_http_url(url)
     except UrlRefused as exc:
         return str(exc)
     return None
@@ -151,16 +151,18 @@ def _refuse(mistakes: Sequence[str]) -> None:
     raise SourceRefused("; ".join(shown))
 
 
-def batches(entries: Iterable[Entry | str], size: int) -> Iterator[tuple[list[Entry], str]]:
+def batches(
+    entries: Iterable[SourceEntry | str], size: int
+) -> Iterator[tuple[list[SourceEntry], str]]:
     """Yield some files at a time, each lot with the mark that it reaches to."""
-    lot: list[Entry] = []
-    mark = ""
+    lot: list[SourceEntry] = []
+    cursor = ""
     for found in entries:
-        mark = found if isinstance(found, str) else found.mark
-        if isinstance(found, Entry):
+        cursor = found if isinstance(found, str) else found.cursor
+        if isinstance(found, SourceEntry):
             lot.append(found)
         if len(lot) >= size:
-            yield lot, mark
+            yield lot, cursor
             lot = []
-    if mark:
-        yield lot, mark
+    if cursor:
+        yield lot, cursor

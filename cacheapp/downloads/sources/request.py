@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from cacheapp.access_settings import AllowedBucket
-from cacheapp.downloads.http.url_policy import Guard, UrlRefused
+from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 from cacheapp.downloads.sources.base import SourceRefused, read_line
-from cacheapp.downloads.storage.filenames import blocked, numbered
+from cacheapp.downloads.storage.filenames import folder_conflicts, number_duplicates
 from cacheapp.errors import CacheappError
 
 DEFAULT_THREADS = 32
@@ -20,7 +20,7 @@ _BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/([!-~]{0,3072}))?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
+class DownloadRequest:
     """A download that may begin."""
 
     urls: tuple[str, ...]
@@ -28,13 +28,13 @@ class Order:
     extra_origins: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
     """Wished for each URL, safe but not unique; empty: the URLs' last segments."""
-    sums: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
     """A SHA-256 for each URL, or empty text; empty: none is known."""
     source: str = ""
     """A bucket's prefix whose files are still to be listed."""
 
 
-class OrderRefused(CacheappError):
+class RequestRefused(CacheappError):
     """The order is wrong; `problems` says how, each with what was found and what is expected."""
 
     def __init__(self, problems: list[dict[str, Any]]) -> None:
@@ -45,7 +45,7 @@ class OrderRefused(CacheappError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Allowed:
+class RequestLimits:
     """What somebody may order over HTTP."""
 
     origins: frozenset[str]
@@ -55,8 +55,8 @@ class Allowed:
     max_threads: int = 200
 
 
-def read_order(body: Mapping[str, Any], allowed: Allowed) -> Order:
-    """Return the order in a JSON body; raise `OrderRefused` with everything that is wrong."""
+def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRequest:
+    """Return the order in a JSON body; raise `RequestRefused` with everything that is wrong."""
     known = ", ".join([*_KINDS, "threads"])
     problems: list[dict[str, Any]] = [
         {"field": name, "error": f"not a field; expected {known}"}
@@ -69,41 +69,43 @@ def read_order(body: Mapping[str, Any], allowed: Allowed) -> Order:
         expected = f"expected a whole number from 1 to {highest}"
         problems.append({"field": "threads", "error": f"is {threads!r:.100}; {expected}"})
     named = [kind for kind in _KINDS if kind in body]
-    order = Order((), 1)
+    request = DownloadRequest((), 1)
     if len(named) > 1:
         problems.append({"field": named[1], "error": f"stands beside {named[0]}; expected one"})
     else:
         kind = named[0] if named else "urls"
-        order, wrong = _KINDS[kind](body.get(kind), allowed)
-        problems += wrong
+        request, found_problems = _KINDS[kind](body.get(kind), allowed)
+        problems += found_problems
     if problems:
-        raise OrderRefused(problems)
-    return dataclasses.replace(order, threads=threads, extra_origins=allowed.extra_origins)
+        raise RequestRefused(problems)
+    return dataclasses.replace(request, threads=threads, extra_origins=allowed.extra_origins)
 
 
 Problems = list[dict[str, Any]]
 
 
-def _urls(urls: Any, allowed: Allowed) -> tuple[Order, Problems]:
+def _urls(urls: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
     if not isinstance(urls, list) or not 1 <= len(urls) <= allowed.max_files:
         found = f"has {len(urls)}" if isinstance(urls, list) else f"is {urls!r:.100}"
         expected = f"expected a list of 1 to {allowed.max_files} URLs"
-        return Order((), 1), [{"field": "urls", "error": f"{found}; {expected}"}]
-    problems = _wrong_urls(urls, Guard(allowed.origins | allowed.extra_origins))
-    return Order(() if problems else tuple(urls), 1), problems
+        return DownloadRequest((), 1), [{"field": "urls", "error": f"{found}; {expected}"}]
+    problems = _wrong_urls(urls, UrlPolicy(allowed.origins | allowed.extra_origins))
+    return DownloadRequest(() if problems else tuple(urls), 1), problems
 
 
-def _manifest(text: Any, allowed: Allowed) -> tuple[Order, Problems]:
+def _manifest(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
     if not isinstance(text, str):
         expected = "expected lines: url [sha256] [name]"
-        return Order((), 1), [{"field": "manifest", "error": f"is {text!r:.100}; {expected}"}]
-    guard = Guard(allowed.origins | allowed.extra_origins)
+        return DownloadRequest((), 1), [
+            {"field": "manifest", "error": f"is {text!r:.100}; {expected}"}
+        ]
+    policy = UrlPolicy(allowed.origins | allowed.extra_origins)
     problems: Problems = []
     entries = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
             if (entry := read_line(str(number), line.strip())) is not None:
-                guard.admit(entry.url)
+                policy.check_url(entry.url)
                 entries.append(entry)
         except (SourceRefused, UrlRefused) as exc:
             problems.append({"field": f"manifest line {number}", "error": str(exc)})
@@ -112,34 +114,34 @@ def _manifest(text: Any, allowed: Allowed) -> tuple[Order, Problems]:
         expected = f"expected 1 to {allowed.max_files} lines with a URL"
         problems = [{"field": "manifest", "error": f"has {count}; {expected}"}]
     else:
-        reasons = blocked(numbered(it.name for it in entries))
+        reasons = folder_conflicts(number_duplicates(it.name for it in entries))
         problems += [
-            {"field": f"manifest line {entry.mark}", "error": reason}
+            {"field": f"manifest line {entry.cursor}", "error": reason}
             for entry, reason in zip(entries, reasons, strict=True)
             if reason
         ]
-    urls, names, sums = (
+    urls, names, checksums = (
         [getattr(it, part) for it in entries] for part in ("url", "name", "sha256")
     )
-    return Order(tuple(urls), 1, names=tuple(names), sums=tuple(sums)), problems
+    return DownloadRequest(tuple(urls), 1, names=tuple(names), checksums=tuple(checksums)), problems
 
 
-def _s3(text: Any, allowed: Allowed) -> tuple[Order, Problems]:
+def _s3(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
     try:
-        place_of_bucket(text, allowed.buckets)
+        find_allowed_bucket(text, allowed.buckets)
     except SourceRefused as exc:
-        return Order((), 1), [{"field": "s3", "error": str(exc)}]
-    return Order((), 1, source=text), []
+        return DownloadRequest((), 1), [{"field": "s3", "error": str(exc)}]
+    return DownloadRequest((), 1, source=text), []
 
 
-_KINDS: dict[str, Callable[[Any, Allowed], tuple[Order, Problems]]] = {
+_KINDS: dict[str, Callable[[Any, RequestLimits], tuple[DownloadRequest, Problems]]] = {
     "urls": _urls,
     "manifest": _manifest,
     "s3": _s3,
 }
 
 
-def place_of_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedBucket:
+def find_allowed_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedBucket:
     """Return the entry of the setting that lets in `s3://bucket/prefix`; else `SourceRefused`.
 
     Only the setting says where a bucket is and who asks: whoever orders names neither an endpoint
@@ -158,14 +160,14 @@ def place_of_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedBucke
     raise SourceRefused(f"{text[:200]} is not allowed; allowed: {known}")
 
 
-def _wrong_urls(urls: list[Any], guard: Guard) -> list[dict[str, Any]]:
+def _wrong_urls(urls: list[Any], policy: UrlPolicy) -> list[dict[str, Any]]:
     problems = []
     first: dict[str, int] = {}
     for position, url in enumerate(urls):
         try:
             if not isinstance(url, str):
                 raise UrlRefused(f"is {url!r:.100}; expected a string")  # noqa: TRY301
-            guard.admit(url)
+            policy.check_url(url)
             if url in first:
                 raise UrlRefused(f"is urls[{first[url]}] again; expected each URL once")  # noqa: TRY301
         except UrlRefused as exc:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from cacheapp.downloads.http.url_policy import take_apart
-from cacheapp.downloads.sources.base import Entry, SourceRefused
-from cacheapp.downloads.storage.filenames import KeyRefused, path_of_key
+from cacheapp.downloads.http.url_policy import parse_http_url
+from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.storage.filenames import KeyRefused, path_from_key
 
 _SCHEME = "s3://"
 _CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # or S3 keeps to itself the sums that it has
@@ -21,7 +21,7 @@ class ListingFailed(SourceRefused):
     """The bucket could not be listed, or not to its end; what was listed stays."""
 
 
-class Bucket:
+class S3Source:
     """`s3://bucket/prefix`, at Amazon or at an `endpoint` that speaks its language."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Bucket:
             self._open()
         except Exception as exc:  # botocore's errors have no common base, and ValueError among them
             raise SourceRefused(f"{text[:200]}: {exc}") from exc
-        named = frozenset([take_apart(self._base).origin]) if endpoint else frozenset()
+        named = frozenset([parse_http_url(self._base).origin]) if endpoint else frozenset()
         self.trusted: frozenset[str] = named
 
     def _open(self) -> None:
@@ -82,7 +82,7 @@ class Bucket:
         """Return the headers that prove who asks; made for each request, as they soon expire."""
         if self._credentials is None:
             return _CHECKSUMS
-        self.find_place()
+        self.resolve_origin()
         from botocore.auth import S3SigV4Auth  # noqa: PLC0415
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
@@ -91,7 +91,7 @@ class Bucket:
         S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
         return dict(request.headers)
 
-    def entries(self, after: str = "") -> Iterator[Entry | str]:
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield the objects behind a key, in the bucket's order."""
         wanted: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
         if after:
@@ -107,7 +107,7 @@ class Bucket:
         except Exception as exc:  # as above
             raise ListingFailed(f"listing {_SCHEME}{self._bucket}/{self._prefix}: {exc}") from exc
 
-    def find_place(self) -> str:
+    def resolve_origin(self) -> str:
         """Return the one origin that the objects are asked for at.
 
         The bucket's region is learnt first, where neither the caller nor a listing has told it.
@@ -120,7 +120,7 @@ class Bucket:
                         self._follow_region(self._client.list_objects_v2(**wanted))
                 except Exception as exc:  # as above
                     raise ListingFailed(f"finding {_SCHEME}{self._bucket}: {exc}") from exc
-        return take_apart(self._base).origin
+        return parse_http_url(self._base).origin
 
     def _follow_region(self, page: Mapping[str, Any]) -> None:
         """Ask and sign for the region where the bucket is: botocore has been sent there by now."""
@@ -131,7 +131,7 @@ class Bucket:
             self._open()
         self._is_placed = True
 
-    def _entry(self, found: Mapping[str, Any]) -> Entry | str:
+    def _entry(self, found: Mapping[str, Any]) -> SourceEntry | str:
         key, size = str(found["Key"]), int(found["Size"])
         if key.endswith("/") and not size:
             return key  # a folder, as some tools make them
@@ -139,6 +139,6 @@ class Bucket:
         below = key[self._prefix.rfind("/") + 1 :]
         etag = str(found.get("ETag", ""))
         try:
-            return Entry(key, url, path_of_key(below), size=size, etag=etag)
+            return SourceEntry(key, url, path_from_key(below), size=size, etag=etag)
         except KeyRefused as exc:
-            return Entry(key, url, "", size=size, error=str(exc))
+            return SourceEntry(key, url, "", size=size, error=str(exc))

@@ -28,12 +28,12 @@ _DICTIONARY_ITEM = re.compile(r"\s*([a-z0-9-]+)=:([A-Za-z0-9+/=]+):\s*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sum:
+class Checksum:
     """One sum that the file must have."""
 
     algorithm: str
     digest: bytes
-    told_by: str
+    source: str
     """Where it comes from, for the message."""
 
 
@@ -72,7 +72,7 @@ def _crc(algorithm: str) -> Callable[[Bytes, int], int]:
     return found
 
 
-class Running:
+class RunningChecksums:
     """The sums of the bytes that have come so far. Large updates leave the GIL to other threads."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
@@ -100,13 +100,15 @@ class Running:
         """Return whether all these sums are being made."""
         return self._hashers.keys() >= set(algorithms)
 
-    def wrong(self, sums: Iterable[Sum]) -> str | None:
+    def wrong(self, checksums: Iterable[Checksum]) -> str | None:
         """Return what is wrong with the file; `None` if every sum is right."""
-        for wanted in sums:
+        for wanted in checksums:
             found = self.digest(wanted.algorithm)
             if found != wanted.digest:
                 shown = "no sum" if found is None else found.hex()
-                return f"its {wanted.algorithm} is {shown}; {wanted.told_by} says {wanted.digest.hex()}"
+                return (
+                    f"its {wanted.algorithm} is {shown}; {wanted.source} says {wanted.digest.hex()}"
+                )
         return None
 
 
@@ -116,14 +118,16 @@ def _hasher(algorithm: str) -> Hasher:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-def given_sha256(text: str) -> Sum:
+def parse_sha256(text: str) -> Checksum:
     """Return the sum that came with the order; raise `ValueError` where it is none."""
     if not _SHA256_HEX.fullmatch(text):
         raise ValueError(f"{text[:80]!r} is no SHA-256; expected 64 hexadecimal digits")
-    return Sum("sha256", bytes.fromhex(text), "the order")
+    return Checksum("sha256", bytes.fromhex(text), "the order")
 
 
-def sums_told(headers: Mapping[str, str], etag: str = "", *, of_all: bool) -> tuple[Sum, ...]:
+def checksums_from_headers(
+    headers: Mapping[str, str], etag: str = "", *, of_all: bool
+) -> tuple[Checksum, ...]:
     """Return the sums that an answer tells of the whole file, without doubles.
 
     `headers` by names in lower case. `etag` is given only for objects of S3, where a plain one is
@@ -140,7 +144,7 @@ def sums_told(headers: Mapping[str, str], etag: str = "", *, of_all: bool) -> tu
                     found += _one(algorithm, headers[name], name)
     if not found and etag and not _encrypted(headers):
         plain = _PLAIN_ETAG.fullmatch(etag)
-        found += [Sum("md5", bytes.fromhex(plain[1]), "its ETag")] if plain else []
+        found += [Checksum("md5", bytes.fromhex(plain[1]), "its ETag")] if plain else []
     return tuple(found)
 
 
@@ -149,16 +153,16 @@ def _encrypted(headers: Mapping[str, str]) -> bool:
     return by_service or bool(headers.get("x-amz-server-side-encryption-customer-algorithm", ""))
 
 
-def _one(algorithm: str, text: str, told_by: str) -> list[Sum]:
+def _one(algorithm: str, text: str, source: str) -> list[Checksum]:
     """Return the sum in a header; nothing where it is absent, or of parts (`…-3`), or no sum."""
     try:
         digest = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return []
-    return [Sum(algorithm, digest, told_by)] if len(digest) == _SIZES[algorithm] else []
+    return [Checksum(algorithm, digest, source)] if len(digest) == _SIZES[algorithm] else []
 
 
-def _representation(text: str) -> list[Sum]:
+def _representation(text: str) -> list[Checksum]:
     found = []
     for item in text.split(","):
         match = _DICTIONARY_ITEM.fullmatch(item)

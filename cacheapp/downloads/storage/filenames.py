@@ -50,7 +50,7 @@ class KeyRefused(CacheappError):
     """A key of an object store that cannot be a path; the message says why."""
 
 
-def path_of_key(key: str) -> str:
+def path_from_key(key: str) -> str:
     """Return where an object is stored below the destination: its sub-path, each folder made safe.
 
     Raise `KeyRefused` for what would lead elsewhere, or could be two paths: repairing such a key
@@ -76,10 +76,10 @@ def path_of_key(key: str) -> str:
 
 def name_key(name: str) -> str:
     """Return the same short text for names that some file system takes for one and the same."""
-    return hashlib.blake2b(folded(name).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(fold_name(name).encode(), digest_size=16).hexdigest()
 
 
-def first_free(name: str, is_taken: Callable[[str], bool], number: int = 2) -> tuple[str, int]:
+def first_free_name(name: str, is_taken: Callable[[str], bool], number: int = 2) -> tuple[str, int]:
     """Return the name, numbered if it has to be, and the number to begin with the next time."""
     found = name
     while is_taken(found):
@@ -91,10 +91,10 @@ def first_free(name: str, is_taken: Callable[[str], bool], number: int = 2) -> t
 
 def plan_names(urls: Iterable[str]) -> list[str]:
     """Return a safe name for each URL, in order; a name that is taken gets a number."""
-    return numbered(safe_name(url) for url in urls)
+    return number_duplicates(safe_name(url) for url in urls)
 
 
-def numbered(wished: Iterable[str]) -> list[str]:
+def number_duplicates(wished: Iterable[str]) -> list[str]:
     """Return safe names as they are, in order; one that is taken gets a number.
 
     The same names give the same. Linear, also where all are one: the next free number of each
@@ -104,10 +104,10 @@ def numbered(wished: Iterable[str]) -> list[str]:
     next_number: dict[str, int] = {}
     names = []
     for first in wished:
-        number = next_number.get(folded(first), 2)
-        name, number = first_free(first, lambda found: folded(found) in taken, number)
-        next_number[folded(first)] = number
-        taken.add(folded(name))
+        number = next_number.get(fold_name(first), 2)
+        name, number = first_free_name(first, lambda found: fold_name(found) in taken, number)
+        next_number[fold_name(first)] = number
+        taken.add(fold_name(name))
         names.append(name)
     return names
 
@@ -118,7 +118,7 @@ def folders_of(name: str) -> Iterator[str]:
         yield name[: found.start()]
 
 
-def blocked(names: Sequence[str]) -> list[str]:
+def folder_conflicts(names: Sequence[str]) -> list[str]:
     """Return for each name why no file can have it, or empty text: it is a folder of another one.
 
     An empty name is nobody's. Sorted by folders, what lies below a name comes right behind it: so
@@ -126,7 +126,7 @@ def blocked(names: Sequence[str]) -> list[str]:
     """
     reasons = [""] * len(names)
     paths = sorted(
-        ([folded(segment) for segment in name.split("/")], number)
+        ([fold_name(segment) for segment in name.split("/")], number)
         for number, name in enumerate(names)
         if name
     )
@@ -136,7 +136,7 @@ def blocked(names: Sequence[str]) -> list[str]:
     return reasons
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return what two names have in common that some file system takes for one and the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 

@@ -17,7 +17,7 @@ _LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\d{1,20}) ([0-9a-f]{1,64}|-)", re.AS
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file that is about to have, or has, its final name."""
 
     size: int
@@ -39,7 +39,7 @@ class Journal:
         flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
         self._descriptor = os.open(self._directory / f"{self._token}.journal", flags, 0o600)
 
-    def note(self, position: int, published: Published) -> None:
+    def append(self, position: int, published: PublishedFile) -> None:
         """Write a line; whoever is killed after it may or may not have renamed the file."""
         if self._descriptor is not None:
             facts = f"{position} {published.size} {published.inode} {published.sha256 or '-'}\n"
@@ -51,9 +51,9 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def read(self) -> "Notes":
+    def read(self) -> "JournalEntries":
         """Return all notes, those of the newest run last."""
-        notes = Notes()
+        notes = JournalEntries()
         self._read_bytes = self._earlier_bytes()
         for path in sorted(self._directory.glob("*.journal"), key=_token_of):
             with contextlib.suppress(FileNotFoundError):  # taken over from us in this moment
@@ -73,11 +73,11 @@ class Journal:
         return found
 
 
-class Notes:
+class JournalEntries:
     """What journals tell, by position. One position may have several notes: of several runs."""
 
     def __init__(self) -> None:
-        self._found: dict[int, list[Published]] = {}
+        self._found: dict[int, list[PublishedFile]] = {}
 
     def add(self, text: str) -> None:
         """Read the text of a journal; a line that is cut short, or no note at all, counts as none.
@@ -88,10 +88,10 @@ class Notes:
             if (noted := _LINE.fullmatch(line)) is None:
                 continue
             position, size, inode, sha256 = noted.groups()
-            published = Published(int(size), sha256.strip("-"), int(inode))
+            published = PublishedFile(int(size), sha256.strip("-"), int(inode))
             self._found.setdefault(int(position), []).append(published)
 
-    def of(self, position: int, target: Path) -> Published | None:
+    def matching(self, position: int, target: Path) -> PublishedFile | None:
         """Return the newest note that tells of the very file at `target`."""
         noted = self._found.get(position)
         if not noted:

@@ -24,8 +24,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from cacheapp.downloads.http.errors import TransferFailed
-from cacheapp.downloads.http.ranges import Have
-from cacheapp.downloads.storage.checksums import Running, Sum
+from cacheapp.downloads.http.ranges import ResumePoint
+from cacheapp.downloads.storage.checksums import Checksum, RunningChecksums
 from cacheapp.downloads.storage.rename import rename_new
 
 _NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
@@ -34,7 +34,7 @@ _MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and is not
 
 
 @dataclasses.dataclass(frozen=True)
-class Stem:
+class PartialName:
     """The part of a partial file's name that is known before anything was asked for."""
 
     directory: Path
@@ -51,21 +51,21 @@ class Stem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Leftover:
+class LeftoverFile:
     """A partial file of an earlier run."""
 
     path: Path
     token: int
-    have: Have
+    resume_point: ResumePoint
 
 
-class Part:
+class PartialFile:
     """A partial file that one transfer writes. `size` bytes are in the file and in `running`."""
 
     def __init__(
         self,
         path: Path,
-        sums: tuple[Sum, ...],
+        checksums: tuple[Checksum, ...],
         *,
         digest: bool,
         also: AbstractSet[str] = frozenset(),
@@ -77,18 +77,20 @@ class Part:
         self.size = 0
         self.total: int | None = None
         self.validator: str | None = None
-        self.sums = sums
-        algorithms = {wanted.algorithm for wanted in sums} | also
-        self.running = Running(algorithms | {"sha256"} if digest else algorithms)
+        self.checksums = checksums
+        algorithms = {wanted.algorithm for wanted in checksums} | also
+        self.running = RunningChecksums(algorithms | {"sha256"} if digest else algorithms)
 
     @property
-    def have(self) -> Have | None:
+    def resume_point(self) -> ResumePoint | None:
         """What can be gone on from; `None` where nothing can prove that more bytes belong to it."""
         if self.validator is None or len(self.validator) > _MAX_VALIDATOR:
             return None
-        return Have(self.size, self.validator, self.total)
+        return ResumePoint(self.size, self.validator, self.total)
 
-    def store(self, read: Callable[[memoryview], int], view: memoryview, told: "Told") -> None:
+    def store(
+        self, read: Callable[[memoryview], int], view: memoryview, told: "ChunkCallback"
+    ) -> None:
         """Append what `read` gives, until it gives nothing; `told` hears of each chunk."""
         file, self._file = self._file, None
         again = file is None
@@ -125,16 +127,16 @@ class Part:
         self.path.unlink(missing_ok=True)
 
 
-Told = Callable[[int, int], None]
+ChunkCallback = Callable[[int, int], None]
 """Hears where a chunk begins, and its length, before it is written; may raise to end it."""
 
 
-def find_leftovers(directory: Path, job: str) -> dict[int, Leftover]:
+def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
     """Return by position what earlier runs of a job left that can be gone on from.
 
     Of several for one file, the longest. One scan of the directory, whatever the number of files.
     """
-    found: dict[int, Leftover] = {}
+    found: dict[int, LeftoverFile] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
@@ -142,12 +144,12 @@ def find_leftovers(directory: Path, job: str) -> dict[int, Leftover]:
             if match is None or left is None:
                 continue
             before = found.get(int(match[2]))
-            if before is None or before.have.size < left.have.size:
+            if before is None or before.resume_point.size < left.resume_point.size:
                 found[int(match[2])] = left
     return found
 
 
-def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> Leftover | None:
+def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> LeftoverFile | None:
     """Return a partial file, if it can be gone on from."""
     validator = _decoded(match[5])
     total = None if match[4] == "x" else int(match[4])
@@ -157,7 +159,7 @@ def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> Leftover | None:
         return None
     if not validator or not size or (total is not None and size > total):
         return None
-    return Leftover(Path(entry.path), int(match[3]), Have(size, validator, total))
+    return LeftoverFile(Path(entry.path), int(match[3]), ResumePoint(size, validator, total))
 
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:

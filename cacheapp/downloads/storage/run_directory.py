@@ -2,7 +2,7 @@
 
     <where the files arrive>/.<job>.<token>/      partial files and journal of the run with that token
 
-Invariant: once a taker's `raise_` and its look at the database (`Run.start`) are over, no run of
+Invariant: once a taker's `take_over` and its look at the database (`JobRun.start`) are over, no run of
 a smaller token gives any file its name, however long it slept (SIGSTOP) and wherever it wakes.
 What holds it:
 
@@ -14,12 +14,12 @@ What holds it:
   still has its token, and begins nothing if not. Whoever of the two comes second sees the first.
 - A call that was inside the kernel while the directory was renamed may end a moment later. Its note
   in the journal came before it, and moved along: the taker, who finds the name taken, reads that the
-  file is whole (`Run`).
+  file is whole (`JobRun`).
 
 Invariant: whoever removes a run's directory removes nothing that its taker has. Removing many files takes
 a while, in which the directory may be taken over; and who has it open removes what comes to be in it
-later. So it is first renamed (`discard`) to a name that no taker looks for. Who is killed then leaves
-a directory that nobody goes on with, and that goes with the next removal or pruning (`remains`).
+later. So it is first renamed (`remove_directory`) to a name that no taker looks for. Who is killed then leaves
+a directory that nobody goes on with, and that goes with the next removal or pruning (`removable_directories`).
 
 What the earlier run has open it may still write to: the taker copies what it goes on from
 (`Transfer`). A power cut may bring back what was renamed just before; nobody runs then.
@@ -41,7 +41,7 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fence:
+class RunDirectory:
     """The fence of one run."""
 
     directory: Path
@@ -55,11 +55,11 @@ class Fence:
         """The run's own directory."""
         return self.directory / f".{self.job}.{self.token}"
 
-    def is_wanted(self) -> bool:
+    def has_directories(self) -> bool:
         """Return whether any run of the job has left a directory."""
-        return bool(directories(self.directory, self.job))
+        return bool(run_directories(self.directory, self.job))
 
-    def raise_(self) -> None:
+    def take_over(self) -> None:
         """Shut out all runs of smaller tokens, and take over what they have left.
 
         Raise `OSError` where the directory cannot be made.
@@ -73,7 +73,7 @@ class Fence:
                         self._take(path)
             # Pruning may have removed the one around it since, which was empty.
             self.path.mkdir(parents=True, exist_ok=True)
-        for _, aside in directories(self.path, self.job):  # of who was killed as it unpacked
+        for _, aside in run_directories(self.path, self.job):  # of who was killed as it unpacked
             self._unpack(aside)
 
     def _take(self, path: Path) -> None:
@@ -101,12 +101,12 @@ class Fence:
         with contextlib.suppress(OSError):
             aside.rmdir()
 
-    def withdraw(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove the directory if it is empty: we came too late, and nothing was begun in it."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def take_away(self, target: Path, position: int) -> None:
+    def unpublish(self, target: Path, position: int) -> None:
         """Take a name from a file, if there is one and we are still the ones to decide.
 
         *Into* our directory, so that a late run cannot: it would take away what its taker fetched.
@@ -116,29 +116,23 @@ class Fence:
             if stat.S_ISREG(target.lstat().st_mode):
                 target.rename(self.path / f"{position}.unnoted")
 
-    def stands(self) -> bool:
+    def exists(self) -> bool:
         """Return whether nobody has taken the job over."""
         return self.path.is_dir()
 
-    def remove(self) -> None:
+    def remove_all(self) -> None:
         """Remove what this run and those before it have left; for when the job has ended."""
-        for path in remains(self.directory, self.job, self.token):
-            discard(path)
+        for path in removable_directories(self.directory, self.job, self.token):
+            remove_directory(path)
 
     def _smaller(self) -> list[Path]:
         """Return the directories of smaller tokens, that of the largest first."""
-        found = directories(self.directory, self.job)
+        found = run_directories(self.directory, self.job)
         return [path for token, path in sorted(found, reverse=True) if token < self.token]
 
 
-def remove_partials(directory: Path) -> None:
-    """Remove what runs have left in a directory; for when nobody is to go on with any."""
-    for path in remains(directory):
-        discard(path)
-
-
-def discard(path: Path) -> bool:
-    """Remove one of the `remains`; return whether it was still there, and so ours to remove."""
+def remove_directory(path: Path) -> bool:
+    """Remove one of the `removable_directories`; return whether it was still there, and so ours to remove."""
     name = ".".join([*path.name.split(".")[:3], uuid.uuid4().hex])
     try:
         doomed = path.rename(path.with_name(name))
@@ -148,12 +142,12 @@ def discard(path: Path) -> bool:
     return True
 
 
-def directories(directory: Path, job: str = _ANY) -> list[tuple[int, Path]]:
+def run_directories(directory: Path, job: str = _ANY) -> list[tuple[int, Path]]:
     """Return token and path of the fences of a job, or of all jobs, in a directory."""
     return _named(directory, rf"\.{job}\.([0-9]+)")
 
 
-def remains(directory: Path, job: str = _ANY, newest: float = math.inf) -> list[Path]:
+def removable_directories(directory: Path, job: str = _ANY, newest: float = math.inf) -> list[Path]:
     """Return the fences up to a token, and what is left of those that somebody began to remove."""
     found = _named(directory, rf"\.{job}\.([0-9]+)(?:\.[0-9a-f]{{32}})?")
     return [path for token, path in found if token <= newest]

@@ -11,15 +11,15 @@ from rich.console import Console
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.engine.transfer_options import Existing, Limits
+from cacheapp.downloads.engine.transfer_options import Existing, TransferLimits
 from cacheapp.downloads.http.connections import Urllib3Replaced
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners.display import Display
 from cacheapp.downloads.runners.foreground import Foreground, JobBusy, Wish, me, take_job
-from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, Urls
+from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
-from cacheapp.downloads.sources.s3 import Bucket
+from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.processes.stopping import Stopped, stopping
 
@@ -91,7 +91,7 @@ class Command(BaseCommand):
         settings = conf()
         if not 1 <= options["threads"] <= settings.download_max_threads:
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
-        limits = Limits(
+        limits = TransferLimits(
             max_bytes=settings.download_max_bytes,
             min_free_bytes=settings.download_min_free_bytes,
             digest=not options["no_digest"],
@@ -153,7 +153,7 @@ def _source(options: dict[str, Any]) -> Source:
         if len(texts) > 1:
             raise SourceRefused("expected one s3://bucket/prefix at a time")
         place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
-        return Bucket(texts[0], **place)
+        return S3Source(texts[0], **place)
     if len(texts) == 1 and "://" not in texts[0]:
         return Manifest(Path(texts[0]))
-    return Urls(texts)
+    return UrlList(texts)

@@ -24,8 +24,8 @@ from cacheapp.downloads.jobs.deletion import NotRemoved  # noqa: E402
 from cacheapp.downloads.jobs.idempotency import KeyUsed, Request  # noqa: E402
 from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.jobs.repository import Owner  # noqa: E402
-from cacheapp.downloads.plan import Progress, Report  # noqa: E402
-from cacheapp.downloads.sources.request import Order  # noqa: E402
+from cacheapp.downloads.plan import FileReport, JobProgress  # noqa: E402
+from cacheapp.downloads.sources.request import DownloadRequest  # noqa: E402
 from cacheapp.downloads.states import FileState  # noqa: E402
 
 ME = Owner(uuid.uuid4(), os.getpid())
@@ -34,14 +34,14 @@ _seen: dict[str, DownloadJob] = {}
 
 def create() -> str:
     """Make a job and run it."""
-    job = repository.create(Order(("https://a/1", "https://a/2"), threads=1), ME)
+    job = repository.create(DownloadRequest(("https://a/1", "https://a/2"), threads=1), ME)
     repository.start(job, ME, Path("/nowhere"))
     return str(job.id)
 
 
 def create_for_anybody() -> str:
     """Make a job that waits for a task of Celery's."""
-    return str(repository.create(Order(("https://a/1",), threads=1), None).id)
+    return str(repository.create(DownloadRequest(("https://a/1",), threads=1), None).id)
 
 
 def see(job_id: str) -> bool:
@@ -59,20 +59,20 @@ def take(job_id: str) -> bool:
 
 
 def pause(job_id: str) -> bool:
-    return bool(pause_resume.pause(uuid.UUID(job_id), ME, [], Progress(), ""))
+    return bool(pause_resume.pause(uuid.UUID(job_id), ME, [], JobProgress(), ""))
 
 
 def record(job_id: str, size: int) -> bool:
     """Record progress as the owner; return whether the job was still ours."""
     rows = repository.unfinished(uuid.UUID(job_id))
-    reports = [Report(rows[0], FileState.RUNNING, bytes_done=size)] if rows else []
-    told = repository.record(ME, {uuid.UUID(job_id): (reports, Progress(bytes_done=size))})
+    reports = [FileReport(rows[0], FileState.RUNNING, bytes_done=size)] if rows else []
+    told = repository.record(ME, {uuid.UUID(job_id): (reports, JobProgress(bytes_done=size))})
     return not told.lost
 
 
 def finish(job_id: str) -> str | None:
     """End the job as its owner."""
-    return repository.finish(uuid.UUID(job_id), ME, [], Progress(), "it broke")
+    return repository.finish(uuid.UUID(job_id), ME, [], JobProgress(), "it broke")
 
 
 def ask_cancel(job_id: str) -> bool:
@@ -83,7 +83,7 @@ def place(key: str, url: str) -> list[Any]:
     """Place an order under a key; return the job, and whether it was made now."""
     wanted = Request("user 1", key, {"urls": [url]})
     try:
-        job, made = wanted.place(Order((url,), threads=1), ME)
+        job, made = wanted.place(DownloadRequest((url,), threads=1), ME)
     except KeyUsed:
         return ["used", False]
     return [str(job.id), made]

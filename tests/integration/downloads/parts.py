@@ -6,37 +6,37 @@ import pytest
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.storage.journal import Journal, Published
-from cacheapp.downloads.storage.run_directory import Fence
+from cacheapp.downloads.storage.journal import Journal, PublishedFile
+from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
-def fence_of(job: DownloadJob) -> Fence:
+def run_directory_of(job: DownloadJob) -> RunDirectory:
     """Return the raised fence of the job's run."""
-    fence = repository.fence_of(job, job.token)
-    assert fence is not None
-    fence.raise_()
-    return fence
+    run_directory = repository.run_directory_of(job, job.token)
+    assert run_directory is not None
+    run_directory.take_over()
+    return run_directory
 
 
 def named(job: DownloadJob, name: str, content: bytes) -> None:
     """Leave a file that was named and noted, by a run that was killed before it could record it."""
-    fence = fence_of(job)
-    target = fence.directory / name
+    run_directory = run_directory_of(job)
+    target = run_directory.directory / name
     target.write_bytes(content)
-    journal = Journal(fence.path, fence.token)
+    journal = Journal(run_directory.path, run_directory.token)
     journal.open()
     position = job.files.get(name=name).position
-    journal.note(position, Published(len(content), "ab" * 32, target.stat().st_ino))
+    journal.append(position, PublishedFile(len(content), "ab" * 32, target.stat().st_ino))
     journal.close()
 
 
 def refuse_fences(monkeypatch: pytest.MonkeyPatch, job: str | None = None) -> None:
     """Have fences not be raised, as where the directory is another user's: of one job, or of all."""
-    stock = Fence.raise_
+    stock = RunDirectory.take_over
 
-    def raise_(fence: Fence) -> None:
-        if job in {None, fence.job}:
-            raise PermissionError(13, os.strerror(13), str(fence.directory))
-        stock(fence)
+    def take_over(run_directory: RunDirectory) -> None:
+        if job in {None, run_directory.job}:
+            raise PermissionError(13, os.strerror(13), str(run_directory.directory))
+        stock(run_directory)
 
-    monkeypatch.setattr(Fence, "raise_", raise_)
+    monkeypatch.setattr(RunDirectory, "raise_", take_over)

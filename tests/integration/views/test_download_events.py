@@ -16,7 +16,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)  # to end an answer closes the connection
 
@@ -39,7 +39,9 @@ def client() -> Client:
 
 
 def job_of(files: int, state: str = "succeeded") -> DownloadJob:
-    job = repository.create(Order(tuple(f"{URL}{n}" for n in range(files)), threads=1), OWNER)
+    job = repository.create(
+        DownloadRequest(tuple(f"{URL}{n}" for n in range(files)), threads=1), OWNER
+    )
     job.files.update(state=state, generation=5)
     DownloadJob.objects.filter(id=job.id).update(state=state, generation=7)
     job.refresh_from_db()

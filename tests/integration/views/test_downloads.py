@@ -18,9 +18,9 @@ from cacheapp.downloads import hand_over
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Progress
+from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.runners.coordinator import existing_host
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db
 
@@ -171,7 +171,7 @@ def test_a_bad_limit_is_refused(limit: str, client: Client) -> None:
 
 def test_the_list_is_cut_at_its_limit(client: Client) -> None:
     owner = Owner(uuid.uuid4(), 4711)
-    jobs = [repository.create(Order((URL,), threads=1), owner) for _ in range(3)]
+    jobs = [repository.create(DownloadRequest((URL,), threads=1), owner) for _ in range(3)]
     listed = client.get("/api/downloads", {"limit": 2}).json()["jobs"]
     assert [job["id"] for job in listed] == [str(job.id) for job in reversed(jobs[1:])]
 
@@ -179,8 +179,8 @@ def test_the_list_is_cut_at_its_limit(client: Client) -> None:
 def test_errors_are_cut_at_a_hundred_and_the_rest_is_counted(client: Client) -> None:
     urls = tuple(f"{URL}{n}" for n in range(103))
     owner = Owner(uuid.uuid4(), 4711)
-    job = repository.create(Order(urls, threads=1), owner)
-    repository.finish(job.id, owner, [], Progress(), "it broke")
+    job = repository.create(DownloadRequest(urls, threads=1), owner)
+    repository.finish(job.id, owner, [], JobProgress(), "it broke")
     found = client.get(f"/api/downloads/{job.id}").json()
     assert (found["files_failed"], len(found["errors"]), found["errors_left_out"]) == (103, 100, 3)
 

@@ -16,7 +16,7 @@ from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.runners import coordinator as hosting
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import job_actions
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +65,7 @@ def post(client: Client) -> Post:
 
 def job_in(state: str, files: int = 2, **facts: Any) -> DownloadJob:
     """Return a job in a state, with its files in a fitting one."""
-    order = Order(tuple(f"{URL}{n}" for n in range(files)), threads=1)
+    order = DownloadRequest(tuple(f"{URL}{n}" for n in range(files)), threads=1)
     job = repository.create(order, OWNER, **facts)
     of_files = {"paused": "queued", "running": "running"}.get(state, state)
     job.files.update(state=of_files, error="answered 404" if state == "failed" else "")

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from cacheapp.downloads.storage.partial import find_leftovers
-from cacheapp.downloads.storage.run_directory import directories
+from cacheapp.downloads.storage.run_directory import run_directories
 from cacheapp.processes.waiting import pause, until
 from cacheapp.processes.workers import AnswerLost, Moved, NotReached
 from tests.objects import Thing, Version
@@ -178,10 +178,10 @@ class Chaos:
         directory = self.site.downloads / self.job["id"]
         job = self.job["id"].replace("-", "")[:12]
         found: dict[str, float] = {}
-        for token, path in directories(directory, job):
+        for token, path in run_directories(directory, job):
             for position, left in find_leftovers(path, job).items():
                 if left.token == token or not own:
-                    found[self.names[position]] = left.have.size
+                    found[self.names[position]] = left.resume_point.size
         return found | {name: WHOLE for name in self.names if (directory / name).exists()}
 
     def assert_nothing_was_fetched_without_need(self, late: int) -> None:

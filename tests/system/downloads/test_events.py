@@ -147,11 +147,11 @@ def test_streams_never_take_all_threads_of_a_worker(site: Site) -> None:
         with listener:  # leaves without a word, as a browser does
             pass
 
-    def has_room() -> bool:
+    def has_capacity() -> bool:
         with Listener(connect(site.server, pid), path) as listener:
             return listener.status == 200
 
-    until(has_room, "the worker to notice that its clients have left", 60)
+    until(has_capacity, "the worker to notice that its clients have left", 60)
     site.workers.ask(pid, "POST", f"/api/downloads/{job['id']}/cancel")
     site.wait_for_state(job, "cancelled")
 

@@ -17,20 +17,20 @@ from tests.system.downloads.parts import ROOT, migrate
 
 ORDER = """
 import uuid
-from cacheapp.downloads import adopting, ledger
-from cacheapp.downloads.ledger import Owner
-from cacheapp.downloads.order import Order
+from cacheapp.downloads.jobs import ownership, repository
+from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.sources.request import DownloadRequest
 nobody = Owner(uuid.uuid4(), 1)
-job = ledger.create(Order(({urls},), threads=4), nobody)
-adopting.release_rest(nobody)
+job = repository.create(DownloadRequest(({urls},), threads=4), nobody)
+ownership.release_rest(nobody)
 print(job.id)
 """
 STATE = """
-from cacheapp.downloads.models import DownloadJob
+from cacheapp.downloads.jobs.models import DownloadJob
 job = DownloadJob.objects.get()
 print(job.state, job.owner is None, job.files_done, job.adoptions)
 """
-TOTALS = "from cacheapp.downloads import numbers; print(numbers.totals())"
+TOTALS = "from cacheapp.downloads.runners import metrics; print(metrics.totals())"
 SIZE, CUT = 1_500_000, 1_000_000
 
 

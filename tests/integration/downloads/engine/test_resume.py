@@ -12,12 +12,17 @@ import pytest
 import urllib3
 
 from cacheapp.downloads.engine.transfer import Transfer
-from cacheapp.downloads.engine.transfer_options import Buffer, Fetched, Limits, Wanted
+from cacheapp.downloads.engine.transfer_options import (
+    Buffer,
+    FetchedFile,
+    TransferLimits,
+    TransferOptions,
+)
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.errors import TransferAborted, TransferFailed
-from cacheapp.downloads.http.url_policy import Guard
-from cacheapp.downloads.storage.checksums import Sum, given_sha256
-from cacheapp.downloads.storage.partial import Stem, find_leftovers
+from cacheapp.downloads.http.url_policy import UrlPolicy
+from cacheapp.downloads.storage.checksums import Checksum, parse_sha256
+from cacheapp.downloads.storage.partial import PartialName, find_leftovers
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 
@@ -53,23 +58,23 @@ class Case:
     def serve(self, thing: Thing) -> None:
         self.thing = self._origin.things[self.directory.name] = thing
 
-    def transfer(self, etag: str = "", size: int | None = None, *sums: Sum) -> Transfer:
+    def transfer(self, etag: str = "", size: int | None = None, *sums: Checksum) -> Transfer:
         """Return a transfer of a new run: with what is found on disk."""
         url = f"{self._origin.url}/thing/{self.directory.name}"
-        stem = Stem(self.directory, JOB, 0, next(self._tokens))
+        stem = PartialName(self.directory, JOB, 0, next(self._tokens))
         left = find_leftovers(self.directory, JOB).get(0)
         target = self.directory / "name"
-        wanted = Wanted(url, target, stem, sums, size=size, etag=etag, leftover=left)
-        limits = Limits(max_bytes=10**7, read_s=30)
-        return Transfer(wanted, Guard(frozenset([self._origin.url])), limits)
+        wanted = TransferOptions(url, target, stem, sums, size=size, etag=etag, leftover=left)
+        limits = TransferLimits(max_bytes=10**7, read_s=30)
+        return Transfer(wanted, UrlPolicy(frozenset([self._origin.url])), limits)
 
-    def fetch(self, transfer: Transfer) -> Fetched:
+    def fetch(self, transfer: Transfer) -> FetchedFile:
         return transfer.run(self._client, Buffer())
 
     def fetch_badly(self, transfer: Transfer, *, again: bool = True) -> str:
         with pytest.raises(TransferFailed) as caught:
             self.fetch(transfer)
-        assert caught.value.again is again
+        assert caught.value.retryable is again
         return str(caught.value)
 
     def stop_half_way(self) -> None:
@@ -97,7 +102,7 @@ def test_the_next_try_goes_on_where_the_last_one_broke_off(case: Case) -> None:
     assert case.fetch_badly(transfer) == f"broke off after {CUT} bytes of {SIZE}"
     assert transfer.bytes_done == CUT
     assert case.fetch_badly(transfer) == f"broke off after {CUT + 300_000} bytes of {SIZE}"
-    assert case.fetch(transfer) == Fetched(SIZE, hashlib.sha256(OLD).hexdigest())
+    assert case.fetch(transfer) == FetchedFile(SIZE, hashlib.sha256(OLD).hexdigest())
     assert case.ranges() == [None, f"bytes={CUT}-", f"bytes={CUT + 300_000}-"]
     assert [fields.get("if-range") for fields in case.thing.asked] == [None, '"v1"', '"v1"']
     case.assert_only(OLD)
@@ -109,7 +114,7 @@ def test_a_later_run_goes_on_from_the_disk_alone(case: Case) -> None:
     (partial,) = case.directory.iterdir()
     assert partial.stat().st_size == CUT
     transfer = case.transfer()
-    assert case.fetch(transfer) == Fetched(SIZE, hashlib.sha256(OLD).hexdigest())
+    assert case.fetch(transfer) == FetchedFile(SIZE, hashlib.sha256(OLD).hexdigest())
     assert case.ranges() == [None, f"bytes={CUT}-"]
     case.assert_only(OLD)
 
@@ -148,7 +153,7 @@ def test_an_object_that_is_replaced_half_way_is_never_mixed(
     else:
         transfer = case.transfer()
         case.fetch_badly(transfer)
-    assert case.fetch(transfer) == Fetched(size, hashlib.sha256(NEW[:size]).hexdigest())
+    assert case.fetch(transfer) == FetchedFile(size, hashlib.sha256(NEW[:size]).hexdigest())
     case.assert_only(NEW[:size])
 
 
@@ -200,7 +205,7 @@ def test_an_old_date_is_a_validator_too(case: Case) -> None:
 
 def _left_complete(case: Case, found: bytes, etag: str = '"v1"') -> None:
     """Leave a file as a run that was killed before it had checked its sums."""
-    Stem(case.directory, JOB, 0, 1).path(SIZE, etag).write_bytes(found)
+    PartialName(case.directory, JOB, 0, 1).path(SIZE, etag).write_bytes(found)
     next(case._tokens)  # noqa: SLF001 (the killed run had this one)
 
 
@@ -217,7 +222,7 @@ def test_a_file_that_was_complete_when_its_run_was_killed_is_not_fetched_again(c
 def test_a_complete_file_with_a_given_sum_is_not_asked_for(case: Case) -> None:
     case.serve(Thing([V1]))
     _left_complete(case, OLD)
-    case.fetch(case.transfer("", None, given_sha256(hashlib.sha256(OLD).hexdigest())))
+    case.fetch(case.transfer("", None, parse_sha256(hashlib.sha256(OLD).hexdigest())))
     assert case.thing.asked == []
     case.assert_only(OLD)
 
@@ -289,10 +294,12 @@ def test_an_object_that_flips_back_is_not_mixed_with_what_was_in_between(case: C
 
 
 def test_a_given_sum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
-    wanted = given_sha256(hashlib.sha256(OLD).hexdigest())
+    wanted = parse_sha256(hashlib.sha256(OLD).hexdigest())
     damaged = bytearray(OLD[:CUT])
     damaged[7] ^= 1
-    Stem(case.directory, JOB, 0, 1).path(SIZE, '"v1"').write_bytes(damaged)  # as a power cut may
+    PartialName(case.directory, JOB, 0, 1).path(SIZE, '"v1"').write_bytes(
+        damaged
+    )  # as a power cut may
     next(case._tokens)  # noqa: SLF001
     case.serve(Thing([V1]))
     transfer = case.transfer("", None, wanted)
@@ -303,7 +310,7 @@ def test_a_given_sum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
 
 
 def test_a_wrong_sum_fails_the_file_at_the_second_time(case: Case) -> None:
-    wanted = given_sha256(hashlib.sha256(NEW).hexdigest())
+    wanted = parse_sha256(hashlib.sha256(NEW).hexdigest())
     case.serve(Thing([V1]))
     transfer = case.transfer("", None, wanted)
     assert "the order says" in case.fetch_badly(transfer)
@@ -399,4 +406,8 @@ def test_what_is_worth_retrying_is_told_to_the_scheduler(
     with pytest.raises(TransferFailed) as caught:
         case.fetch(case.transfer())
     found = caught.value
-    assert (found.again, found.slow_down, found.retry_after_s) == (again, slow_down, retry_after_s)
+    assert (found.retryable, found.slow_down, found.retry_after_s) == (
+        again,
+        slow_down,
+        retry_after_s,
+    )

@@ -12,19 +12,19 @@ import pytest
 from django.core.cache import cache
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.engine.run import Fetch, Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.engine.run import JobRun, QueuedFile
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.plan import Item, Plan, Progress, Report, Retries
+from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan, RetryPolicy
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.states import FileState
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 
-LIMITS = Limits(max_bytes=10 * 2**20)
-HOURS = Limits(max_bytes=10 * 2**20, read_s=3600, stall_s=3600)
+LIMITS = TransferLimits(max_bytes=10 * 2**20)
+HOURS = TransferLimits(max_bytes=10 * 2**20, read_s=3600, stall_s=3600)
 
 
 @pytest.fixture
@@ -33,23 +33,23 @@ def origin() -> Iterator[Origin]:
         yield server
 
 
-NewRun = Callable[..., Run]
+NewRun = Callable[..., JobRun]
 
 
 @pytest.fixture
 def new_run(origin: Origin, tmp_path: Path) -> Iterator[NewRun]:
     runs = []
 
-    def make(paths: list[str], threads: int, limits: Limits = LIMITS) -> Run:
+    def make(paths: list[str], threads: int, limits: TransferLimits = LIMITS) -> JobRun:
         items = tuple(
             Item(row=100 + number, position=number, url=origin.url + path, name=f"file{number}")
             for number, path in enumerate(paths)
         )
         plan = Plan(
             *(uuid.uuid4(), tmp_path / "job", threads, frozenset([origin.url]), items),
-            retries=Retries(tries=1),
+            retries=RetryPolicy(tries=1),
         )
-        run = Run(plan, limits, lambda: None, Pool(threads))
+        run = JobRun(plan, limits, lambda: None, ThreadPool(threads))
         runs.append(run)
         return run
 
@@ -60,7 +60,7 @@ def new_run(origin: Origin, tmp_path: Path) -> Iterator[NewRun]:
         run.clean()
 
 
-def _ended(run: Run) -> dict[str, Report]:
+def _ended(run: JobRun) -> dict[str, FileReport]:
     until(lambda: run.ended, f"{run} to end", 30)
     return {report.item.name: report for report in run.changes()[0]}
 
@@ -80,7 +80,7 @@ def test_all_files_arrive_whole_whatever_the_number_of_threads(
     run.clean()
     assert len(list((tmp_path / "job").iterdir())) == 50
     size = sum(range(50)) * 1000
-    assert run.changes()[1] == Progress(files_done=50, bytes_done=size, bytes_total=size)
+    assert run.changes()[1] == JobProgress(files_done=50, bytes_done=size, bytes_total=size)
     assert origin.connections <= 8
 
 
@@ -88,7 +88,7 @@ def test_files_are_fetched_at_the_same_time(origin: Origin, new_run: NewRun) -> 
     run = new_run(["/hang/x"] * 20, threads=20, limits=HOURS)
     run.start()
     until(lambda: len(origin.asked) == 20, "20 requests in flight at once")
-    assert run.changes()[1] == Progress()
+    assert run.changes()[1] == JobProgress()
 
 
 def test_one_bad_file_harms_no_other(new_run: NewRun, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_one_bad_file_harms_no_other(new_run: NewRun, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "job").rglob("*") if path.is_file()} == (
         {"file0", "file3"}
     )
-    assert run.changes()[1] == Progress(2, 2, bytes_done=2000, bytes_total=2000)
+    assert run.changes()[1] == JobProgress(2, 2, bytes_done=2000, bytes_total=2000)
 
 
 def test_a_stop_wakes_threads_that_wait_and_begins_nothing_more(
@@ -123,13 +123,13 @@ def test_a_stop_wakes_threads_that_wait_and_begins_nothing_more(
 
 
 def test_a_transfer_that_stalls_fails_alone(new_run: NewRun) -> None:
-    stalls = Limits(max_bytes=10**6, read_s=3600, stall_s=0.3)
+    stalls = TransferLimits(max_bytes=10**6, read_s=3600, stall_s=0.3)
     run = new_run(["/trickle/x?bytes=99999", "/file/x"], threads=2, limits=stalls)
     run.start()
 
     def ended() -> bool:
         if run.changes()[1].files_done:  # on a busy machine the other might be as slow
-            run.enforce()
+            run.enforce_limits()
         return run.ended
 
     until(ended, "the trickle to be given up")
@@ -170,21 +170,25 @@ def test_a_directory_that_cannot_be_made_is_an_error_before_anything_is_asked(
 
 
 def _run_of(
-    items: list[tuple[str, str]], directory: Path, pool: Pool[Fetch], threads: int = 4, **more: Any
-) -> Run:
+    items: list[tuple[str, str]],
+    directory: Path,
+    pool: ThreadPool[QueuedFile],
+    threads: int = 4,
+    **more: Any,
+) -> JobRun:
     plan = Plan(
         *(uuid.uuid4(), directory, threads, None),
         tuple(Item(n, n, url, name) for n, (url, name) in enumerate(items)),
         networks=read_networks(["127.0.0.0/8"]),
         **more,
     )
-    return Run(plan, LIMITS, lambda: None, pool)
+    return JobRun(plan, LIMITS, lambda: None, pool)
 
 
 def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_path: Path) -> None:
     busy = "503 Service Unavailable\r\nRetry-After: 3"
     origin.things["busy"] = Thing([Version(b"at last", '"v"')], refusals=[busy])
-    pool: Pool[Fetch] = Pool(1)  # one thread in all
+    pool: ThreadPool[QueuedFile] = ThreadPool(1)  # one thread in all
     with Origin() as other:  # the host that is busy is left alone, the others are not
         items = [(f"{origin.url}/thing/busy", "busy"), (f"{other.url}/file/a", "a")]
         run = _run_of(items, tmp_path / "job", pool)
@@ -201,8 +205,10 @@ def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_
 
 def test_a_file_is_given_up_after_its_tries_and_says_so(origin: Origin, tmp_path: Path) -> None:
     origin.things["never"] = Thing([], refusals=["500 Oops"] * 9)
-    retries = Retries(tries=3, first_s=0.01)
-    run = _run_of([(f"{origin.url}/thing/never", "x")], tmp_path / "job", Pool(2), retries=retries)
+    retries = RetryPolicy(tries=3, first_wait_s=0.01)
+    run = _run_of(
+        [(f"{origin.url}/thing/never", "x")], tmp_path / "job", ThreadPool(2), retries=retries
+    )
     run.start()
     reports = _ended(run)
     assert reports["x"].error == "answered 500 Oops; tried 3 times"
@@ -213,35 +219,37 @@ def test_a_file_is_given_up_after_its_tries_and_says_so(origin: Origin, tmp_path
 def test_a_cut_file_goes_on_from_its_bytes_within_a_run(origin: Origin, tmp_path: Path) -> None:
     whole = body({"bytes": "600000"})
     origin.things["cut"] = Thing([Version(whole, '"v"')], cuts=[200_000, 100_000])
-    retries = Retries(first_s=0.01)
-    run = _run_of([(f"{origin.url}/thing/cut", "x")], tmp_path / "job", Pool(2), retries=retries)
+    retries = RetryPolicy(first_wait_s=0.01)
+    run = _run_of(
+        [(f"{origin.url}/thing/cut", "x")], tmp_path / "job", ThreadPool(2), retries=retries
+    )
     run.start()
     assert _ended(run)["x"].tries == 3
     asked = [fields.get("range") for fields in origin.things["cut"].asked]
     assert asked == [None, "bytes=200000-", "bytes=300000-"]
     assert (tmp_path / "job" / "x").read_bytes() == whole
-    assert run.changes()[1] == Progress(1, bytes_done=600_000, bytes_total=600_000)
+    assert run.changes()[1] == JobProgress(1, bytes_done=600_000, bytes_total=600_000)
     run.clean()
 
 
 def test_a_host_that_answers_429_gets_fewer_requests_at_once(
     origin: Origin, tmp_path: Path
 ) -> None:
-    pool: Pool[Fetch] = Pool(8)
+    pool: ThreadPool[QueuedFile] = ThreadPool(8)
     origin.things["fast"] = Thing([Version(b"x", '"v"')], refusals=["429 Too Many Requests"] * 8)
     items = [(f"{origin.url}/thing/fast", f"{n}") for n in range(20)]
-    run = _run_of(items, tmp_path / "job", pool, threads=8, retries=Retries(first_s=0.05))
+    run = _run_of(items, tmp_path / "job", pool, threads=8, retries=RetryPolicy(first_wait_s=0.05))
     run.start()
     reports = _ended(run)
     assert {report.state for report in reports.values()} == {FileState.SUCCEEDED}
     host = pool._hosts[origin.url.removeprefix("http://")]  # noqa: SLF001 (its only witness)
-    assert host.fell_at_s > 0
+    assert host.reduced_at_s > 0
     assert host.active == 0
     run.clean()
 
 
 def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
-    pool: Pool[Fetch] = Pool(4)
+    pool: ThreadPool[QueuedFile] = ThreadPool(4)
     slow = [(f"{origin.url}/file/{n}?delay_ms=20", f"{n}") for n in range(600)]
     large = _run_of(slow, tmp_path / "large", pool)
     large.start()
@@ -258,9 +266,9 @@ def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
 
 
 def test_a_new_job_gets_the_next_thread_where_all_are_taken(origin: Origin, tmp_path: Path) -> None:
-    pool: Pool[Fetch] = Pool(1)
+    pool: ThreadPool[QueuedFile] = ThreadPool(1)
     called: list[bool] = []
-    pool.on_free = lambda: called.append(True)
+    pool.on_thread_free = lambda: called.append(True)
     slow = [(f"{origin.url}/file/{n}?delay_ms=30", f"{n}") for n in range(200)]
     large = _run_of(slow, tmp_path / "large", pool)
     assert pool.reserve()
@@ -282,20 +290,20 @@ def test_a_new_job_gets_the_next_thread_where_all_are_taken(origin: Origin, tmp_
 
 
 def test_a_run_is_fed_as_it_goes_and_ends_when_it_is_told(origin: Origin, tmp_path: Path) -> None:
-    run = _run_of([], tmp_path / "job", Pool(4), more=True)
+    run = _run_of([], tmp_path / "job", ThreadPool(4), more=True)
     run.start()
     assert not run.ended
     for n in range(30):
         run.feed([Item(n, n, f"{origin.url}/file/{n}", f"{n}")])
-        assert run.wait_for_room(5)
-    run.no_more()
+        assert run.wait_for_queue_space(5)
+    run.finish_feeding()
     assert len(_ended(run)) == 30
     run.clean()
 
 
 def test_idle_threads_end(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cacheapp.downloads.engine.thread_pool._IDLE_S", 0.05)
-    pool: Pool[Fetch] = Pool(3)
+    pool: ThreadPool[QueuedFile] = ThreadPool(3)
     run = _run_of([(f"{origin.url}/file/{n}", f"{n}") for n in range(9)], tmp_path / "job", pool)
     run.start()
     _ended(run)
@@ -315,12 +323,12 @@ def test_a_job_that_takes_too_much_is_ended(
 ) -> None:
     items = [(f"{origin.url}/file/a?bytes=900", "a"), (f"{origin.url}/file/b?bytes=900", "b")]
     waiting = [(f"{origin.url}/hang/{n}", f"h{n}") for n in range(2)]
-    run = _run_of([*items, *waiting], tmp_path / "job", Pool(4), **limits)
+    run = _run_of([*items, *waiting], tmp_path / "job", ThreadPool(4), **limits)
     run.start()
     until(lambda: run.changes()[1].files_done == 2, "the small files")
 
     def stopped() -> bool:
-        run.enforce()
+        run.enforce_limits()
         return run.stopped is not None
 
     until(stopped, "the run to be stopped")
@@ -333,7 +341,7 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
     origin: Origin, tmp_path: Path
 ) -> None:
     items = [(f"{origin.url}/file/{name}", name) for name in ("mine", "foreign")]
-    first = _run_of(items[:1], tmp_path, Pool(1), resumable=True)
+    first = _run_of(items[:1], tmp_path, ThreadPool(1), resumable=True)
     first.start()
     assert _ended(first)["mine"].state is FileState.SUCCEEDED
     (tmp_path / "foreign").write_text("of somebody else")
@@ -342,7 +350,9 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
         plan, items=tuple(Item(n, n, url, name) for n, (url, name) in enumerate(items))
     )
     before = len(origin.asked)
-    second = Run(plan, LIMITS, lambda: None, Pool(1))  # as after a kill: nothing was recorded
+    second = JobRun(
+        plan, LIMITS, lambda: None, ThreadPool(1)
+    )  # as after a kill: nothing was recorded
     second.start()
     reports = _ended(second)
     assert reports["mine"].state is FileState.SUCCEEDED
@@ -362,7 +372,7 @@ def test_a_disk_that_says_no_fails_that_file_and_costs_no_thread(
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "loop").symlink_to("loop")
     items = [(f"{origin.url}/file/{n}", f"loop/{n}") for n in range(3)]
-    pool: Pool[Fetch] = Pool(1)
+    pool: ThreadPool[QueuedFile] = ThreadPool(1)
     directory = tmp_path / "job"
     run = _run_of(
         [*items, (f"{origin.url}/file/x", "x")], directory, pool, token=2, resumable=True, own=True
@@ -373,7 +383,7 @@ def test_a_disk_that_says_no_fails_that_file_and_costs_no_thread(
         "OSError: Too many levels of symbolic links"
     }
     assert reports["x"].state is FileState.SUCCEEDED
-    assert run.changes()[1] == Progress(1, 3, bytes_done=1000, bytes_total=1000)
+    assert run.changes()[1] == JobProgress(1, 3, bytes_done=1000, bytes_total=1000)
     assert origin.asked == [("GET", "/file/x")]
     run.clean()
 
@@ -392,7 +402,7 @@ def test_whatever_a_try_raises_is_the_report_of_its_file(
         for number, name in enumerate(("bad", "good"))
     )
     plan = Plan(uuid.uuid4(), tmp_path / "job", 1, frozenset([origin.url]), items)
-    run = Run(plan, LIMITS, lambda: None, Pool(1), sign)
+    run = JobRun(plan, LIMITS, lambda: None, ThreadPool(1), sign)
     run.start()
     reports = _ended(run)
     assert (reports["bad"].state, reports["bad"].error, reports["bad"].tries) == (

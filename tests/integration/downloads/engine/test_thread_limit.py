@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.downloads.engine.scheduler import Queue
-from cacheapp.downloads.engine.thread_limit import Seats, seats
-from cacheapp.downloads.engine.thread_pool import Pool, Tried
+from cacheapp.downloads.engine.scheduler import FileQueue
+from cacheapp.downloads.engine.thread_limit import ThreadLimit, thread_limit
+from cacheapp.downloads.engine.thread_pool import AttemptResult, ThreadPool
 from cacheapp.downloads.engine.transfer_options import Buffer
 from cacheapp.processes.waiting import until
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from cacheapp.downloads.seats import seats
-mine = seats(Path(sys.argv[1]), int(sys.argv[2]))
-print(sum(mine.take() for _ in range(int(sys.argv[3]))), flush=True)
+from cacheapp.downloads.engine.thread_limit import thread_limit
+mine = thread_limit(Path(sys.argv[1]), int(sys.argv[2]))
+print(sum(mine.acquire() for _ in range(int(sys.argv[3]))), flush=True)
 for line in sys.stdin:
-    if line == "hungry\\n":
-        mine.hunger(hungry=True)
+    if line == "starving\\n":
+        mine.set_starving(starving=True)
         print("said", flush=True)
     if line == "asked\\n":
-        print(mine._is_another_hungry(), flush=True)
-    if line == "take\\n":
-        print(mine.take(), flush=True)
+        print(mine._is_another_starving(), flush=True)
+    if line == "acquire\\n":
+        print(mine.acquire(), flush=True)
 """
 
 
@@ -63,7 +63,7 @@ NewOther = Callable[[int], Other]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "downloads.seats"
+    return tmp_path / "state" / "downloads.threads"
 
 
 @pytest.fixture
@@ -79,48 +79,48 @@ def new_other(path: Path) -> Iterator[NewOther]:
         other.end()
 
 
-def _took(mine: Seats, wanted: int) -> int:
-    return sum(mine.take() for _ in range(wanted))
+def _took(mine: ThreadLimit, wanted: int) -> int:
+    return sum(mine.acquire() for _ in range(wanted))
 
 
 def test_all_processes_together_have_no_more_seats_than_there_are(
     path: Path, new_other: NewOther
 ) -> None:
-    mine = seats(path, 10)
+    mine = thread_limit(path, 10)
     assert _took(mine, 4) == 4
     assert new_other(4).has == 4
     assert new_other(4).has == 2
-    assert not mine.take()
+    assert not mine.acquire()
 
 
 def test_the_seats_of_a_killed_process_are_free_at_once(path: Path, new_other: NewOther) -> None:
     other = new_other(10)
-    mine = seats(path, 10)
+    mine = thread_limit(path, 10)
     assert _took(mine, 1) == 0
     other.end()
-    until(mine.take, "a seat to be free", 5)
+    until(mine.acquire, "a seat to be free", 5)
     assert _took(mine, 20) == 9
 
 
 def test_a_seat_that_is_given_back_is_free_for_others(path: Path, new_other: NewOther) -> None:
-    mine = seats(path, 10)
+    mine = thread_limit(path, 10)
     assert _took(mine, 10) == 10
     other = new_other(1)
     assert other.has == 0
-    mine.give()
-    until(lambda: other.say("take") == "True", "the other to have it", 5)
+    mine.release()
+    until(lambda: other.say("acquire") == "True", "the other to have it", 5)
 
 
 def test_whoever_has_seats_hears_of_a_process_that_has_none(
     path: Path, new_other: NewOther
 ) -> None:
-    mine = seats(path, 10)
+    mine = thread_limit(path, 10)
     assert _took(mine, 10) == 10
-    assert not mine.is_to_give_up_one()
+    assert not mine.should_yield()
     other = new_other(1)
-    assert other.say("hungry") == "said"
-    until(mine.is_to_give_up_one, "it to be heard of", 5)
-    assert not mine.is_to_give_up_one()  # one a second is enough
+    assert other.say("starving") == "said"
+    until(mine.should_yield, "it to be heard of", 5)
+    assert not mine.should_yield()  # one a second is enough
     other.end()
 
 
@@ -128,33 +128,33 @@ class Endless:
     """A job whose files never come to an end: each is put back when it was tried."""
 
     def __init__(self, threads: int) -> None:
-        self.queue: Queue[int] = Queue(threads)
+        self.queue: FileQueue[int] = FileQueue(threads)
         self.over = threading.Event()
 
-    def work(self, file: int, buffer: Buffer) -> Tried:  # noqa: ARG002 (as the pool calls it)
+    def work(self, file: int, buffer: Buffer) -> AttemptResult:  # noqa: ARG002 (as the pool calls it)
         self.over.wait(0.01)
-        return Tried(again_in_s=0.0)
+        return AttemptResult(retry_in_s=0.0)
 
-    def worked(self) -> None: ...
+    def on_attempt_end(self) -> None: ...
 
 
 def test_a_pool_has_no_more_threads_than_seats_and_gives_one_up_for_a_process_without(
     path: Path, new_other: NewOther
 ) -> None:
-    pool: Pool[int] = Pool(20, seats=seats(path, 10))
+    pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
     job = Endless(20)
     pool.add(job)
     pool.feed(job, [("host", n) for n in range(40)])
-    until(lambda: pool.at_work() == 10, "as many threads as seats")
+    until(lambda: pool.active_threads() == 10, "as many threads as seats")
     other = new_other(1)
     assert other.has == 0
-    other.say("hungry")
-    until(lambda: other.say("take") == "True", "a thread to give up its seat", 10)
+    other.say("starving")
+    until(lambda: other.say("acquire") == "True", "a thread to give up its seat", 10)
     other.end()
 
     def refilled() -> bool:
         pool.refill()  # as the coordinator does with each look
-        return pool.at_work() == 10
+        return pool.active_threads() == 10
 
     until(refilled, "the seat to be taken again", 10)
     pool.close(job)
@@ -170,43 +170,43 @@ class Broken(Endless):
         self.tried: list[int] = []
         self.told = 0
 
-    def work(self, file: int, buffer: Buffer) -> Tried:  # noqa: ARG002
+    def work(self, file: int, buffer: Buffer) -> AttemptResult:  # noqa: ARG002
         self.tried.append(file)
         raise self.kind("work")
 
-    def worked(self) -> None:
+    def on_attempt_end(self) -> None:
         self.told += 1
         raise self.kind("worked")
 
 
 @pytest.mark.parametrize("kind", [OSError, SystemExit])
 def test_no_thread_ends_by_what_a_job_raises(path: Path, kind: type[BaseException]) -> None:
-    pool: Pool[int] = Pool(1, seats=seats(path, 1))
+    pool: ThreadPool[int] = ThreadPool(1, thread_limit=thread_limit(path, 1))
     job = Broken(1, kind)
     pool.add(job)
     pool.feed(job, [("host", n) for n in range(3)])
     until(lambda: job.told == 3, "all files to be tried")
     assert job.tried == [0, 1, 2]
-    until(lambda: "threads=1/1 at_work=0" in repr(pool), "the thread to wait for more")
+    until(lambda: "threads=1/1 active=0" in repr(pool), "the thread to wait for more")
     assert pool.waiting(job) == (0, 0)
     pool.remove(job)
 
 
-class Faulty(Seats):
+class Faulty(ThreadLimit):
     """Seats of a file system that fails after the first one."""
 
-    def is_to_give_up_one(self) -> bool:
+    def should_yield(self) -> bool:
         raise OSError("the file system is gone")
 
 
 def test_a_thread_that_cannot_ask_for_its_seat_is_counted_no_longer(path: Path) -> None:
     faulty = Faulty(path, 2)
-    pool: Pool[int] = Pool(2, seats=faulty)
+    pool: ThreadPool[int] = ThreadPool(2, thread_limit=faulty)
     job = Endless(2)
     pool.add(job)
     pool.feed(job, [("host", 1), ("host", 2)])
     until(lambda: "threads=0/2" in repr(pool), "the threads to end")
-    until(lambda: _took(Seats(path, 2), 2) == 2, "their seats to be free")
+    until(lambda: _took(ThreadLimit(path, 2), 2) == 2, "their seats to be free")
     pool.close(job)
 
 
@@ -214,33 +214,33 @@ def test_a_pool_without_threads_has_room_for_a_job_when_there_is_a_seat(
     path: Path, new_other: NewOther
 ) -> None:
     other = new_other(10)  # and it is suspended, for all that is heard of it
-    pool: Pool[int] = Pool(20, seats=seats(path, 10))
-    assert not pool.has_room()
+    pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
+    assert not pool.has_capacity()
     pool.refill()
     third = new_other(0)
     assert third.say("asked") == "True"  # to leave a seat, though no job waits for it here
     pool.refill()
     assert third.say("asked") == "False"  # it was turned away no more
     other.end()
-    until(pool.has_room, "the seat to be free", 5)
+    until(pool.has_capacity, "the seat to be free", 5)
     assert new_other(10).has == 10  # having room takes none
 
 
 def test_a_pool_with_threads_has_room_without_another_seat(path: Path, new_other: NewOther) -> None:
-    pool: Pool[int] = Pool(20, seats=seats(path, 10))
+    pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
     job = Endless(20)
     pool.add(job)
     pool.feed(job, [("host", n) for n in range(40)])
-    until(lambda: pool.at_work() == 10, "as many threads as seats")
+    until(lambda: pool.active_threads() == 10, "as many threads as seats")
     assert new_other(1).has == 0
-    assert pool.has_room()  # its threads are shared among its jobs
+    assert pool.has_capacity()  # its threads are shared among its jobs
     pool.close(job)
     pool.remove(job)
 
 
 def test_without_a_place_for_the_file_threads_are_counted_for_this_process(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
-    mine = Seats(tmp_path / "in-the-way" / "seats", 3)
+    mine = ThreadLimit(tmp_path / "in-the-way" / "seats", 3)
     assert _took(mine, 5) == 3
-    mine.give()
+    mine.release()
     assert _took(mine, 5) == 1

@@ -11,15 +11,20 @@ import pytest
 import urllib3
 
 from cacheapp.downloads.engine.transfer import Transfer
-from cacheapp.downloads.engine.transfer_options import Buffer, Fetched, Limits, Wanted
+from cacheapp.downloads.engine.transfer_options import (
+    Buffer,
+    FetchedFile,
+    TransferLimits,
+    TransferOptions,
+)
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.errors import TransferAborted, TransferFailed
-from cacheapp.downloads.http.url_policy import Guard
-from cacheapp.downloads.storage.partial import Stem
+from cacheapp.downloads.http.url_policy import UrlPolicy
+from cacheapp.downloads.storage.partial import PartialName
 from cacheapp.processes.waiting import until
 from tests.origin import Origin, body
 
-LIMITS = Limits(max_bytes=10 * 2**20, connect_s=10, read_s=30)
+LIMITS = TransferLimits(max_bytes=10 * 2**20, connect_s=10, read_s=30)
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +45,15 @@ NewTransfer = Callable[..., Transfer]
 
 
 def _transfer(
-    url: str, directory: Path, limits: Limits, *origins: str, name: str = "name"
+    url: str, directory: Path, limits: TransferLimits, *origins: str, name: str = "name"
 ) -> Transfer:
-    wanted = Wanted(url, directory / name, Stem(directory, JOB, 0, 1))
-    return Transfer(wanted, Guard(frozenset([url[: url.index("/", 8)], *origins])), limits)
+    wanted = TransferOptions(url, directory / name, PartialName(directory, JOB, 0, 1))
+    return Transfer(wanted, UrlPolicy(frozenset([url[: url.index("/", 8)], *origins])), limits)
 
 
 @pytest.fixture
 def new(origin: Origin, tmp_path: Path) -> NewTransfer:
-    def make(path: str, limits: Limits = LIMITS, *origins: str) -> Transfer:
+    def make(path: str, limits: TransferLimits = LIMITS, *origins: str) -> Transfer:
         return _transfer(origin.url + path, tmp_path, limits, *origins)
 
     return make
@@ -60,7 +65,7 @@ def failure(
 ) -> Callable[..., str]:
     """Return a function that fetches what must fail, and returns the message."""
 
-    def fetch(path: str, limits: Limits = LIMITS) -> str:
+    def fetch(path: str, limits: TransferLimits = LIMITS) -> str:
         with pytest.raises(TransferFailed) as caught:
             new(path, limits).run(client, Buffer())
         assert list(tmp_path.iterdir()) == []
@@ -83,7 +88,7 @@ def test_a_file_arrives_whole_under_its_name_alone(
         size = 2  # an empty chunk would end it
     transfer = new(f"/{kind}/a?bytes={size}")
     digest = hashlib.sha256(body({"bytes": str(size)})).hexdigest()
-    assert transfer.run(client, Buffer()) == Fetched(size, digest)
+    assert transfer.run(client, Buffer()) == FetchedFile(size, digest)
     assert transfer.bytes_done == size
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
     assert (tmp_path / "name").read_bytes() == body({"bytes": str(size)})
@@ -135,7 +140,7 @@ def test_more_than_announced_is_cut_and_does_not_reach_the_next_file(
 
 
 def test_a_chunked_file_that_grows_too_long_is_ended(failure: Callable[..., str]) -> None:
-    message = failure("/chunked/a?bytes=500000", Limits(max_bytes=300_000))
+    message = failure("/chunked/a?bytes=500000", TransferLimits(max_bytes=300_000))
     assert message == "has more bytes; expected at most 300000"
 
 
@@ -174,7 +179,7 @@ def test_a_file_that_exists_is_left_as_it_is(
 def test_a_partial_file_of_another_transfer_is_not_written_to(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
-    partial = Stem(tmp_path, JOB, 0, 1).path(1000, None)
+    partial = PartialName(tmp_path, JOB, 0, 1).path(1000, None)
     partial.write_text("another's")
     with pytest.raises(TransferFailed, match="File exists"):
         new("/file/a").run(client, Buffer())
@@ -205,7 +210,7 @@ def test_a_connection_is_used_again_and_one_closed_meanwhile_is_replaced(
 
 
 def test_silence_ends_a_transfer(failure: Callable[..., str]) -> None:
-    limits = Limits(max_bytes=10**6, read_s=0.2)
+    limits = TransferLimits(max_bytes=10**6, read_s=0.2)
     assert failure("/hang/a", limits) == "the connection was silent for too long"
     assert failure("/hang-in-body/a", limits) == "the connection was silent for too long"
 
@@ -231,7 +236,7 @@ def test_an_origin_that_is_not_there_is_one_clear_error(
 def test_an_abort_wakes_a_thread_that_waits_for_bytes(
     path: str, origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
-    transfer = new(path, Limits(max_bytes=10**6, connect_s=60, read_s=3600, stall_s=3600))
+    transfer = new(path, TransferLimits(max_bytes=10**6, connect_s=60, read_s=3600, stall_s=3600))
     caught: list[BaseException] = []
 
     def run() -> None:
@@ -278,8 +283,8 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_leaves_nothing(
 
 def test_a_process_has_one_tls_context_that_verifies() -> None:
     def context() -> Any:
-        lent = connections.lend(connections.client(1), "files.example.com", 443, "https")
-        return getattr(lent.connection, "ssl_context")  # noqa: B009 (of TLS alone)
+        borrowed = connections.borrow(connections.client(1), "files.example.com", 443, "https")
+        return getattr(borrowed.connection, "ssl_context")  # noqa: B009 (of TLS alone)
 
     first = context()
     assert context() is first

@@ -12,19 +12,25 @@ import trustme
 import urllib3
 
 from cacheapp.downloads.engine.transfer import Transfer
-from cacheapp.downloads.engine.transfer_options import Buffer, Existing, Fetched, Limits, Wanted
+from cacheapp.downloads.engine.transfer_options import (
+    Buffer,
+    Existing,
+    FetchedFile,
+    TransferLimits,
+    TransferOptions,
+)
 from cacheapp.downloads.http import connections, resolver
 from cacheapp.downloads.http.connections import Urllib3Replaced, refuse_replaced
-from cacheapp.downloads.http.errors import TransferFailed, explained
+from cacheapp.downloads.http.errors import TransferFailed, translate_error
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.http.url_policy import Guard
-from cacheapp.downloads.storage.partial import Stem, publish
+from cacheapp.downloads.http.url_policy import UrlPolicy
+from cacheapp.downloads.storage.partial import PartialName, publish
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 
 LOOPBACK = read_networks(["127.0.0.0/8", "::1/128"])
 JOB = "0123456789ab"
-LIMITS = Limits(10**7)
+LIMITS = TransferLimits(10**7)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +46,27 @@ def client() -> Iterator[urllib3.PoolManager]:
     manager.clear()
 
 
-Fetch = Callable[..., Fetched]
+QueuedFile = Callable[..., FetchedFile]
 
 
 @pytest.fixture
-def fetch(client: urllib3.PoolManager, tmp_path: Path) -> Fetch:
-    def run(url: str, guard: Guard, limits: Limits = LIMITS, **wanted: object) -> Fetched:
-        stem = Stem(tmp_path, JOB, 0, 1)
-        what = Wanted(url, tmp_path / "name", stem, **wanted)  # type: ignore[arg-type]
+def fetch(client: urllib3.PoolManager, tmp_path: Path) -> QueuedFile:
+    def run(
+        url: str, guard: UrlPolicy, limits: TransferLimits = LIMITS, **wanted: object
+    ) -> FetchedFile:
+        stem = PartialName(tmp_path, JOB, 0, 1)
+        what = TransferOptions(url, tmp_path / "name", stem, **wanted)  # type: ignore[arg-type]
         return Transfer(what, guard, limits).run(client, Buffer())
 
     return run
 
 
 @pytest.fixture
-def refusal(fetch: Fetch, tmp_path: Path) -> Callable[..., str]:
+def refusal_reason(fetch: QueuedFile, tmp_path: Path) -> Callable[..., str]:
     def run(*args: object, **kwargs: object) -> str:
         with pytest.raises(TransferFailed) as caught:
             fetch(*args, **kwargs)
-        assert not caught.value.again
+        assert not caught.value.retryable
         assert list(tmp_path.iterdir()) == []
         return str(caught.value)
 
@@ -67,71 +75,71 @@ def refusal(fetch: Fetch, tmp_path: Path) -> Callable[..., str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "127.1", "0x7f.1"])
 def test_whatever_leads_to_loopback_is_refused_before_anything_is_sent(
-    host: str, origin: Origin, refusal: Callable[..., str]
+    host: str, origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
     before = origin.connections
     port = origin.url.rpartition(":")[2]
-    message = refusal(f"http://{host}:{port}/file/a", Guard(None))
+    message = refusal_reason(f"http://{host}:{port}/file/a", UrlPolicy(None))
     assert "is loopback; see DOWNLOAD_NETWORKS" in message
     assert origin.connections == before
 
 
 def test_a_name_that_has_one_forbidden_address_among_its_own_is_refused(
-    origin: Origin, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    origin: Origin, refusal_reason: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = int(origin.url.rpartition(":")[2])
     found = [_resolved("127.0.0.1", port), _resolved("10.0.0.1", port)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
     before = origin.connections
-    message = refusal(f"http://mixed.example:{port}/file/a", Guard(None, LOOPBACK))
+    message = refusal_reason(f"http://mixed.example:{port}/file/a", UrlPolicy(None, LOOPBACK))
     assert message.startswith("mixed.example: address 10.0.0.1 is private")
     assert origin.connections == before
 
 
 def test_a_name_that_moves_between_two_look_ups_gains_nothing(
     origin: Origin,
-    fetch: Fetch,
-    refusal: Callable[..., str],
+    fetch: QueuedFile,
+    refusal_reason: Callable[..., str],
     client: urllib3.PoolManager,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = int(origin.url.rpartition(":")[2])
-    answers = iter(["127.0.0.1", "10.0.0.1", "127.0.0.1"])
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved(next(answers), port)])
+    responses = iter(["127.0.0.1", "10.0.0.1", "127.0.0.1"])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved(next(responses), port)])
     monkeypatch.setattr(resolver, "KEEP_S", 0.0)  # every connection looks it up anew
-    url, guard = f"http://moves.example:{port}/file/a", Guard(None, LOOPBACK)
+    url, guard = f"http://moves.example:{port}/file/a", UrlPolicy(None, LOOPBACK)
     assert fetch(url, guard).size == 1000  # one look-up: what was checked is what it was sent to
     (tmp_path / "name").unlink()
     client.clear()
-    assert refusal(url, guard).startswith("moves.example: address 10.0.0.1 is private")
-    assert next(answers) == "127.0.0.1"
+    assert refusal_reason(url, guard).startswith("moves.example: address 10.0.0.1 is private")
+    assert next(responses) == "127.0.0.1"
 
 
-def _resolved(address: str, port: int) -> tuple[object, ...]:
-    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+def _resolved(parsed: str, port: int) -> tuple[object, ...]:
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (parsed, port))
 
 
-def test_a_network_that_is_allowed_is_connected_to(origin: Origin, fetch: Fetch) -> None:
-    assert fetch(f"{origin.url}/file/a", Guard(None, LOOPBACK)).size == 1000
+def test_a_network_that_is_allowed_is_connected_to(origin: Origin, fetch: QueuedFile) -> None:
+    assert fetch(f"{origin.url}/file/a", UrlPolicy(None, LOOPBACK)).size == 1000
 
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["listed", "trusted"])
 def test_an_origin_that_is_named_by_an_ipv6_address_may_be_there(
-    origin: Origin, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
+    origin: Origin, fetch: QueuedFile, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
 ) -> None:
     port = int(origin.url.rpartition(":")[2])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved("127.0.0.1", port)])
     host = "[fd00::1]" if trusted else "[::1]"  # not every machine has IPv6
     named = frozenset([f"http://{host}:{port}"])
-    guard = Guard(None, trusted=named) if trusted else Guard(named)
+    guard = UrlPolicy(None, trusted=named) if trusted else UrlPolicy(named)
     assert fetch(f"http://{host}:{port}/file/a", guard).size == 1000
 
 
 def test_an_ipv6_address_that_is_not_named_is_refused(
-    origin: Origin, refusal: Callable[..., str]
+    origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
-    message = refusal("http://[fd00::2]:9/file/a", Guard(None))
+    message = refusal_reason("http://[fd00::2]:9/file/a", UrlPolicy(None))
     assert message.startswith("[fd00::2]: address fd00::2 is private")
 
 
@@ -152,13 +160,15 @@ def test_an_ipv6_address_that_is_not_named_is_refused(
     ],
 )
 def test_a_hostile_redirect_is_refused_with_the_reason(
-    location: str, reason: str, origin: Origin, refusal: Callable[..., str]
+    location: str, reason: str, origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
     origin.things["redirects"] = Thing([], refusals=[f"302 Found\r\nLocation: {location}"])
-    assert reason in refusal(f"{origin.url}/thing/redirects", Guard(None, LOOPBACK))
+    assert reason in refusal_reason(f"{origin.url}/thing/redirects", UrlPolicy(None, LOOPBACK))
 
 
-def test_credentials_go_to_the_origin_that_they_are_for_alone(origin: Origin, fetch: Fetch) -> None:
+def test_credentials_go_to_the_origin_that_they_are_for_alone(
+    origin: Origin, fetch: QueuedFile
+) -> None:
     def sign(_url: str) -> Mapping[str, str]:
         return {"Authorization": "secret"}
 
@@ -168,7 +178,7 @@ def test_credentials_go_to_the_origin_that_they_are_for_alone(origin: Origin, fe
         here = "302 Found\r\nLocation: /thing/second"
         origin.things["first"] = Thing([], refusals=[here])
         origin.things["second"] = Thing([], refusals=[elsewhere])
-        fetch(f"{origin.url}/thing/first", Guard(None, LOOPBACK), sign=sign)
+        fetch(f"{origin.url}/thing/first", UrlPolicy(None, LOOPBACK), sign=sign)
         for name in ("first", "second"):
             assert origin.things[name].asked[0]["authorization"] == "secret"
         assert "authorization" not in other.things["x"].asked[0]
@@ -184,25 +194,25 @@ def test_credentials_go_to_the_origin_that_they_are_for_alone(origin: Origin, fe
     ],
 )
 def test_an_answer_whose_head_has_no_end_is_ended(
-    line: str, origin: Origin, fetch: Fetch, tmp_path: Path
+    line: str, origin: Origin, fetch: QueuedFile, tmp_path: Path
 ) -> None:
     with pytest.raises(TransferFailed):
         fetch(
             f"{origin.url}/endless-head/a?line={line}".replace(" ", "+").replace("\r\n", "%0D%0A"),
-            Guard(None, LOOPBACK),
+            UrlPolicy(None, LOOPBACK),
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_the_origin_suggests_is_not_asked(
-    origin: Origin, fetch: Fetch, tmp_path: Path
+    origin: Origin, fetch: QueuedFile, tmp_path: Path
 ) -> None:
     headers = {
         "Content-Disposition": 'attachment; filename="../../evil"',
         "Content-Encoding": "gzip",
     }
     origin.things["named"] = Thing([Version(b"bytes", '"v"', headers=headers)])
-    fetch(f"{origin.url}/thing/named", Guard(None, LOOPBACK))
+    fetch(f"{origin.url}/thing/named", UrlPolicy(None, LOOPBACK))
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
@@ -223,10 +233,10 @@ def test_the_real_urllib3_is_not_taken_for_another() -> None:
 
 
 def test_a_file_for_which_there_is_no_room_is_not_begun(
-    origin: Origin, refusal: Callable[..., str]
+    origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
-    limits = Limits(10**7, min_free_bytes=10**18)
-    message = refusal(f"{origin.url}/file/a", Guard(None, LOOPBACK), limits)
+    limits = TransferLimits(10**7, min_free_bytes=10**18)
+    message = refusal_reason(f"{origin.url}/file/a", UrlPolicy(None, LOOPBACK), limits)
     assert message.startswith("needs 1000 bytes; the disk has ")
     assert message.endswith(", and 1000000000000000000 are to stay free")
 
@@ -235,23 +245,25 @@ def test_a_full_disk_is_told_as_such_and_not_tried_again() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.fail("no /dev/full: the test needs Linux")
-    assert str(explained(OSError(errno.ENOSPC, "No space left on device"))) == "the disk is full"
-    assert not explained(OSError(errno.ENOSPC, "No space left on device")).again
-    assert not explained(OSError(errno.EDQUOT, "Quota exceeded")).again
+    assert (
+        str(translate_error(OSError(errno.ENOSPC, "No space left on device"))) == "the disk is full"
+    )
+    assert not translate_error(OSError(errno.ENOSPC, "No space left on device")).retryable
+    assert not translate_error(OSError(errno.EDQUOT, "Quota exceeded")).retryable
     with full.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space") as caught:
         file.write(b"x")
-    assert str(explained(caught.value)) == "the disk is full"
+    assert str(translate_error(caught.value)) == "the disk is full"
 
 
 def test_existing_files_are_replaced_only_on_request(
-    origin: Origin, fetch: Fetch, tmp_path: Path
+    origin: Origin, fetch: QueuedFile, tmp_path: Path
 ) -> None:
     (tmp_path / "name").write_text("mine")
-    url, guard = f"{origin.url}/file/a", Guard(None, LOOPBACK)
+    url, guard = f"{origin.url}/file/a", UrlPolicy(None, LOOPBACK)
     with pytest.raises(TransferFailed, match="exists already"):
         fetch(url, guard)
     assert (tmp_path / "name").read_text() == "mine"
-    fetch(url, guard, Limits(10**7, existing=Existing.REPLACE, fsync=True))
+    fetch(url, guard, TransferLimits(10**7, existing=Existing.REPLACE, fsync=True))
     assert (tmp_path / "name").read_bytes() == body({})
 
 
@@ -288,10 +300,12 @@ def test_over_tls_the_name_is_verified_and_the_address_checked(
     with Origin(_server_side(authority, "localhost")) as origin:
         url = f"{origin.url}/file/a?bytes=300000"
         client = connections.client(threads=1)
-        what = Wanted(url, tmp_path / "name", Stem(tmp_path, JOB, 0, 1))
+        what = TransferOptions(url, tmp_path / "name", PartialName(tmp_path, JOB, 0, 1))
         with pytest.raises(TransferFailed, match="is loopback"):
-            Transfer(what, Guard(None), Limits(10**7)).run(client, Buffer())
-        fetched = Transfer(what, Guard(None, LOOPBACK), Limits(10**7)).run(client, Buffer())
+            Transfer(what, UrlPolicy(None), TransferLimits(10**7)).run(client, Buffer())
+        fetched = Transfer(what, UrlPolicy(None, LOOPBACK), TransferLimits(10**7)).run(
+            client, Buffer()
+        )
         assert fetched.size == 300_000
         client.clear()
     assert (tmp_path / "name").read_bytes() == body({"bytes": "300000"})
@@ -304,8 +318,10 @@ def test_what_tls_has_decrypted_beyond_a_body_does_not_reach_the_next_file(
         client = connections.client(threads=1)
         # More than the reader's own buffer: what follows in the record stays with TLS.
         for name, path in [("a", "/more/a?bytes=9000"), ("b", "/file/b")]:
-            what = Wanted(origin.url + path, tmp_path / name, Stem(tmp_path, JOB, 0, 1))
-            Transfer(what, Guard(None, LOOPBACK), Limits(10**7)).run(client, Buffer())
+            what = TransferOptions(
+                origin.url + path, tmp_path / name, PartialName(tmp_path, JOB, 0, 1)
+            )
+            Transfer(what, UrlPolicy(None, LOOPBACK), TransferLimits(10**7)).run(client, Buffer())
         assert origin.connections == 2
         client.clear()
     assert (tmp_path / "a").read_bytes() == body({"bytes": "9000"})
@@ -321,9 +337,11 @@ def test_a_certificate_that_is_not_right_is_refused(
         _server_side(issuer, "other.example" if wrong == "name" else "localhost")
     ) as origin:
         client = connections.client(threads=1)
-        what = Wanted(f"{origin.url}/file/a", tmp_path / "name", Stem(tmp_path, JOB, 0, 1))
+        what = TransferOptions(
+            f"{origin.url}/file/a", tmp_path / "name", PartialName(tmp_path, JOB, 0, 1)
+        )
         with pytest.raises(TransferFailed, match="TLS failed") as caught:
-            Transfer(what, Guard(None, LOOPBACK), Limits(10**7)).run(client, Buffer())
-        assert not caught.value.again
+            Transfer(what, UrlPolicy(None, LOOPBACK), TransferLimits(10**7)).run(client, Buffer())
+        assert not caught.value.retryable
         client.clear()
     assert list(tmp_path.iterdir()) == []

@@ -11,16 +11,16 @@ from cacheapp.downloads.jobs import listing_rows, pause_resume, repository, term
 from cacheapp.downloads.jobs.listing_rows import Lot
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Plan, Progress, Report
-from cacheapp.downloads.sources.base import Entry
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.plan import FileReport, JobProgress, Plan
+from cacheapp.downloads.sources.base import SourceEntry
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState
 
 pytestmark = pytest.mark.django_db
 
 ME = Owner(uuid.uuid4(), 1111)
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
-LOT = Lot([Entry("k", "https://a/k", "k")], after="", mark="k")
+LOT = Lot([SourceEntry("k", "https://a/k", "k")], after="", mark="k")
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job() -> DownloadJob:
-    return repository.create(Order(URLS, threads=9), ME)
+    return repository.create(DownloadRequest(URLS, threads=9), ME)
 
 
 @pytest.fixture
@@ -60,30 +60,30 @@ def test_a_new_job_and_all_its_files_are_newer_than_nothing(job: DownloadJob) ->
 
 def test_recorded_progress_tells_which_files_have_changed(job: DownloadJob, plan: Plan) -> None:
     before = _generation(job)
-    reports = [Report(plan.items[2], FileState.RUNNING)]
-    repository.record(ME, {job.id: (reports, Progress(bytes_done=7))})
+    reports = [FileReport(plan.items[2], FileState.RUNNING)]
+    repository.record(ME, {job.id: (reports, JobProgress(bytes_done=7))})
     assert _generation(job) == before + 1
     assert _changed(job, before) == [2]
 
 
 def test_a_heartbeat_alone_changes_nothing(job: DownloadJob, plan: Plan) -> None:
-    repository.record(ME, {job.id: ([], Progress(bytes_done=7, bytes_total=9))})
+    repository.record(ME, {job.id: ([], JobProgress(bytes_done=7, bytes_total=9))})
     before = _generation(job)
-    repository.record(ME, {job.id: ([], Progress(bytes_done=7, bytes_total=9))})
+    repository.record(ME, {job.id: ([], JobProgress(bytes_done=7, bytes_total=9))})
     assert _generation(job) == before
 
 
 def test_the_end_changes_every_file_that_was_unfinished(job: DownloadJob, plan: Plan) -> None:
-    done = [Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
-    repository.record(ME, {job.id: (done, Progress(1, 0, 5))})
+    done = [FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
+    repository.record(ME, {job.id: (done, JobProgress(1, 0, 5))})
     before = _generation(job)
-    repository.finish(job.id, ME, [], Progress(1, 0, 5), "it broke")
+    repository.finish(job.id, ME, [], JobProgress(1, 0, 5), "it broke")
     assert _generation(job) > before
     assert _changed(job, before) == [1, 2, 3]
 
 
 def _pause(job: DownloadJob) -> None:
-    assert pause_resume.pause(job.id, ME, [], Progress(), "")
+    assert pause_resume.pause(job.id, ME, [], JobProgress(), "")
 
 
 def _pause_and_take(job: DownloadJob) -> None:

@@ -11,10 +11,10 @@ from cacheapp.downloads.jobs.listing_rows import Lot
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import Watch
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Plan, Progress, Report
+from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.runners import terminal_cleanup
-from cacheapp.downloads.sources.base import Entry
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.base import SourceEntry
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState
 from tests.integration.downloads.parts import named, refuse_fences
 
@@ -34,7 +34,7 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job() -> DownloadJob:
-    return repository.create(Order(URLS, threads=9), ME)
+    return repository.create(DownloadRequest(URLS, threads=9), ME)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
 
 
 def test_a_released_job_is_anybodys_at_once(job: DownloadJob, plan: Plan) -> None:
-    assert ownership.release(job.id, ME, plan.token, [], Progress())
+    assert ownership.release(job.id, ME, plan.token, [], JobProgress())
     assert len(Watch().look([_fresh(job)], 100.0, 3.0)) == 1
 
 
@@ -80,8 +80,8 @@ def test_the_step_of_a_wall_clock_orphans_nobody(job: DownloadJob) -> None:
 
 
 def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
-    running = [Report(plan.items[0], FileState.RUNNING, bytes_done=3)]
-    repository.record(ME, {job.id: (running, Progress(bytes_done=3))})
+    running = [FileReport(plan.items[0], FileState.RUNNING, bytes_done=3)]
+    repository.record(ME, {job.id: (running, JobProgress(bytes_done=3))})
     seen = [_fresh(job) for _ in range(3)]
     owners = [OTHER, THIRD, ME]
     assert [ownership.adopt(found, owner) for found, owner in zip(seen, owners, strict=True)] == [
@@ -95,7 +95,7 @@ def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
 
 def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: Plan) -> None:
     seen = _fresh(job)
-    assert repository.record(ME, {job.id: ([], Progress())}).lost == frozenset()
+    assert repository.record(ME, {job.id: ([], JobProgress())}).lost == frozenset()
     assert not ownership.adopt(seen, OTHER)
     assert _fresh(job).state == "running"
 
@@ -105,8 +105,8 @@ def test_a_job_that_went_through_other_hands_is_lost_to_its_earlier_run(
 ) -> None:
     assert ownership.adopt(_fresh(job), OTHER)
     assert ownership.adopt(_fresh(job), ME)  # the same process again, but another run
-    late = [Report(plan.items[0], FileState.RUNNING, bytes_done=3)]
-    told = repository.record(ME, {job.id: (late, Progress(bytes_done=3))}, {job.id: plan.token})
+    late = [FileReport(plan.items[0], FileState.RUNNING, bytes_done=3)]
+    told = repository.record(ME, {job.id: (late, JobProgress(bytes_done=3))}, {job.id: plan.token})
     assert told.lost == {job.id}
     assert _states(job) == ["queued"] * 4
     assert not repository.has_token(job.id, ME, plan.token)
@@ -114,10 +114,10 @@ def test_a_job_that_went_through_other_hands_is_lost_to_its_earlier_run(
 
 def test_what_a_released_run_has_done_is_recorded(job: DownloadJob, plan: Plan) -> None:
     reports = [
-        Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5, sha256="ab"),
-        Report(plan.items[1], FileState.RUNNING, bytes_done=2),
+        FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5, sha256="ab"),
+        FileReport(plan.items[1], FileState.RUNNING, bytes_done=2),
     ]
-    assert ownership.release(job.id, ME, plan.token, reports, Progress(1, 0, 7))
+    assert ownership.release(job.id, ME, plan.token, reports, JobProgress(1, 0, 7))
     found = _fresh(job)
     assert (found.state, found.owner, found.owner_pid) == ("queued", None, None)
     assert (found.files_done, found.bytes_done) == (1, 7)
@@ -126,8 +126,8 @@ def test_what_a_released_run_has_done_is_recorded(job: DownloadJob, plan: Plan) 
 
 
 def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> None:
-    waiting = repository.create(Order(URLS, threads=1), ME)
-    foreign = repository.create(Order(URLS, threads=1), OTHER)
+    waiting = repository.create(DownloadRequest(URLS, threads=1), ME)
+    foreign = repository.create(DownloadRequest(URLS, threads=1), OTHER)
     ownership.release_rest(ME)
     assert [_fresh(found).owner for found in (job, waiting, foreign)] == [None, None, OTHER.token]
     assert {found.state for found in DownloadJob.objects.all()} == {"queued"}
@@ -138,7 +138,7 @@ def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
 ) -> None:
     assert repository.ask_cancel(job.id)
     assert ownership.adopt(_fresh(job), OTHER)
-    whole = [Report(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
+    whole = [FileReport(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
     assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
     found = _fresh(job)
     assert (found.state, found.files_done) == ("cancelled", 1)
@@ -152,7 +152,7 @@ def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
     """No job succeeds without a run; and to say so must not break its coordinator's look."""
     assert repository.ask_cancel(job.id)
     assert ownership.adopt(_fresh(job), OTHER)
-    whole = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
+    whole = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
     assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
     assert (_fresh(job).state, _fresh(job).files_done) == ("cancelled", 4)
 
@@ -162,7 +162,7 @@ def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
     listed = listing_rows.create("s3://files/x", "f" * 64, directory, 9, ME)
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
-    entries = [Entry(name, f"https://a/{name}", name) for name in "ab"]
+    entries = [SourceEntry(name, f"https://a/{name}", name) for name in "ab"]
     assert listing_rows.add(listed.id, ME, plan.token, Lot(entries, "", "b")) is not None
     listed.refresh_from_db()
     named(listed, "a", b"whole")
@@ -182,13 +182,13 @@ def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whol
     tmp_path: Path,
 ) -> None:
     listed, plan = _of_a_terminal(tmp_path / "to")
-    late = repository.fence_of(listed, plan.token)
+    late = repository.run_directory_of(listed, plan.token)
     assert late is not None
     assert repository.ask_cancel(listed.id)
     seen = [_fresh(listed) for _ in range(2)]
     assert [terminal_cleanup.cancel(found) for found in seen] == [True, False]
     assert (_fresh(listed).state, _states(listed)) == ("cancelled", ["succeeded", "cancelled"])
-    assert not late.stands()  # its process, if it was but suspended, names no file any more
+    assert not late.exists()  # its process, if it was but suspended, names no file any more
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["a"]
 
 

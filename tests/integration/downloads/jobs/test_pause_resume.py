@@ -20,11 +20,11 @@ from cacheapp.downloads.jobs import (
 from cacheapp.downloads.jobs.listing_rows import Lot
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Plan, Progress, Report
-from cacheapp.downloads.sources.base import Entry
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.plan import FileReport, JobProgress, Plan
+from cacheapp.downloads.sources.base import SourceEntry
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.storage.run_directory import Fence
+from cacheapp.downloads.storage.run_directory import RunDirectory
 from tests.integration.downloads.parts import named
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +42,7 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job() -> DownloadJob:
-    return repository.create(Order(URLS, threads=9), ME)
+    return repository.create(DownloadRequest(URLS, threads=9), ME)
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
     """Pause the job with one file whole, one on its way, one failed, one not begun."""
     states = (FileState.SUCCEEDED, FileState.RUNNING, FileState.FAILED)
     reports = [
-        Report(item, state, bytes_done=5, error="x" if state is FileState.FAILED else "")
+        FileReport(item, state, bytes_done=5, error="x" if state is FileState.FAILED else "")
         for item, state in zip(plan.items, states, strict=False)
     ]
-    assert pause_resume.pause(job.id, ME, reports, Progress(1, 1, 10), "")
+    assert pause_resume.pause(job.id, ME, reports, JobProgress(1, 1, 10), "")
     return DownloadJob.objects.get(id=job.id)
 
 
@@ -88,10 +88,10 @@ def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
 
 def test_a_late_owner_writes_nothing_to_a_paused_job(job: DownloadJob, plan: Plan) -> None:
     _paused(job, plan)
-    late = [Report(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
-    assert repository.record(ME, {job.id: (late, Progress(2, 0, 10))}).lost == {job.id}
-    assert repository.finish(job.id, ME, late, Progress(4, 0, 20), "") is None
-    assert not pause_resume.pause(job.id, ME, late, Progress(), "")
+    late = [FileReport(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
+    assert repository.record(ME, {job.id: (late, JobProgress(2, 0, 10))}).lost == {job.id}
+    assert repository.finish(job.id, ME, late, JobProgress(4, 0, 20), "") is None
+    assert not pause_resume.pause(job.id, ME, late, JobProgress(), "")
     assert _states(job) == ["succeeded", "queued", "failed", "queued"]
 
 
@@ -105,7 +105,7 @@ def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
     assert again is not None
     assert [item.position for item in again.items] == [1, 2, 3]
     assert again.token > plan.token
-    assert again.done == Progress(files_done=1, bytes_done=5)
+    assert again.done == JobProgress(files_done=1, bytes_done=5)
 
 
 def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None:
@@ -119,8 +119,8 @@ def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None
 def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, plan: Plan) -> None:
     assert pause_resume.ask_pause(job.id)
     assert repository.ask_cancel(job.id)
-    done = [Report(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
-    found = pause_resume.pause(job.id, ME, done, Progress(1, 0, 5), "", plan.token)
+    done = [FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
+    found = pause_resume.pause(job.id, ME, done, JobProgress(1, 0, 5), "", plan.token)
     assert found is JobState.CANCELLED
     job.refresh_from_db()
     assert (job.state, job.files_done) == ("cancelled", 1)
@@ -131,7 +131,7 @@ def test_a_queued_job_that_is_to_be_cancelled_is_not_paused(job: DownloadJob) ->
     """It is ended where earlier runs can be shut out: at its owner's next look."""
     assert pause_resume.ask_pause(job.id)
     assert repository.ask_cancel(job.id)
-    assert pause_resume.pause(job.id, ME, [], Progress(), "", job.token) is None
+    assert pause_resume.pause(job.id, ME, [], JobProgress(), "", job.token) is None
     job.refresh_from_db()
     assert (job.state, job.cancel_asked) == ("queued", True)
 
@@ -143,7 +143,7 @@ def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_wa
     named(job, "0.bin", b"whole")
     assert pause_resume.ask_pause(job.id)
     assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
-    assert pause_resume.pause(job.id, OTHER, [], Progress(), "")
+    assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
     with TestCase.captureOnCommitCallbacks(execute=True):
         assert termination.cancel(job.id)
     job.refresh_from_db()
@@ -167,18 +167,18 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
     """So others may come between; what was asked for holds all the same."""
     _paused(job, plan)
     named(job, "1.bin", b"whole")
-    raise_, others = Fence.raise_, [meanwhile]
+    take_over, others = RunDirectory.take_over, [meanwhile]
 
-    def slow(fence: Fence) -> None:
+    def slow(run_directory: RunDirectory) -> None:
         assert not connection.in_atomic_block
-        raise_(fence)
+        take_over(run_directory)
         what = others.pop() if others else ""
         if what == "take":
             assert pause_resume.take(DownloadJob.objects.get(id=job.id), OTHER)
         elif what == "cancel":
             assert termination.cancel(job.id)
 
-    monkeypatch.setattr(Fence, "raise_", slow)
+    monkeypatch.setattr(RunDirectory, "raise_", slow)
     assert termination.cancel(job.id) == (meanwhile != "cancel")  # once
     job.refresh_from_db()
     assert (job.state, job.cancel_asked) == (state, state == "queued")
@@ -191,11 +191,11 @@ def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_agai
     job: DownloadJob, plan: Plan
 ) -> None:
     assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
-    assert pause_resume.pause(job.id, OTHER, [], Progress(), "")
+    assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
     assert pause_resume.take(DownloadJob.objects.get(id=job.id), ME)
-    late = [Report(plan.items[0], FileState.FAILED, error="late")]
-    assert pause_resume.pause(job.id, ME, late, Progress(), "", plan.token) is None
-    assert repository.finish(job.id, ME, late, Progress(), "late", plan.token) is None
+    late = [FileReport(plan.items[0], FileState.FAILED, error="late")]
+    assert pause_resume.pause(job.id, ME, late, JobProgress(), "", plan.token) is None
+    assert repository.finish(job.id, ME, late, JobProgress(), "late", plan.token) is None
     job.refresh_from_db()
     assert (job.state, job.error) == ("queued", "")
     assert _states(job) == ["queued"] * 4
@@ -204,7 +204,7 @@ def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_agai
 def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
-    assert pause_resume.pause(listed.id, ME, [], Progress(), "", plan.token)
+    assert pause_resume.pause(listed.id, ME, [], JobProgress(), "", plan.token)
     assert pause_resume.take(DownloadJob.objects.get(id=listed.id), ME)
     assert listing_rows.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a")) is None
     assert not listing_rows.listed_all(listed.id, ME, plan.token)
@@ -218,16 +218,16 @@ def test_a_listing_that_a_cancellation_cut_short_is_no_success(listed: DownloadJ
     added = listing_rows.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a"))
     assert added is not None
     assert repository.ask_cancel(listed.id)
-    done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
-    assert repository.finish(listed.id, ME, done, Progress(1, 0, 1), "") is JobState.CANCELLED
+    done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
+    assert repository.finish(listed.id, ME, done, JobProgress(1, 0, 1), "") is JobState.CANCELLED
 
 
 def test_the_failed_files_of_a_job_are_tried_again(
     job: DownloadJob, plan: Plan, root: Path
 ) -> None:
-    done = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items[:3]]
-    failed = [Report(plan.items[3], FileState.FAILED, error="answered 404")]
-    repository.finish(job.id, ME, done + failed, Progress(3, 1, 15), "")
+    done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items[:3]]
+    failed = [FileReport(plan.items[3], FileState.FAILED, error="answered 404")]
+    repository.finish(job.id, ME, done + failed, JobProgress(3, 1, 15), "")
     job.refresh_from_db()
     assert pause_resume.take(job, OTHER)
     assert (job.state, job.error, job.finished_at, job.files_failed) == ("queued", "", None, 0)
@@ -239,8 +239,8 @@ def test_the_failed_files_of_a_job_are_tried_again(
 def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, plan: Plan) -> None:
     job.refresh_from_db()
     assert not pause_resume.take(job, OTHER)
-    done = [Report(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
-    assert repository.finish(job.id, ME, done, Progress(4, 0, 20), "") is JobState.SUCCEEDED
+    done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
+    assert repository.finish(job.id, ME, done, JobProgress(4, 0, 20), "") is JobState.SUCCEEDED
     job.refresh_from_db()
     assert not pause_resume.take(job, OTHER)
 
@@ -249,7 +249,7 @@ def test_an_orphan_can_be_taken(job: DownloadJob, plan: Plan) -> None:
     DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(seconds=60))
     job.refresh_from_db()
     assert pause_resume.take(job, OTHER)
-    assert repository.record(ME, {job.id: ([], Progress())}).lost == {job.id}
+    assert repository.record(ME, {job.id: ([], JobProgress())}).lost == {job.id}
 
 
 @pytest.fixture
@@ -257,8 +257,8 @@ def listed(tmp_path: Path) -> DownloadJob:
     return listing_rows.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
 
 
-def _entry(name: str, error: str = "") -> Entry:
-    return Entry(name, f"https://a/{name}", "" if error else name, error=error)
+def _entry(name: str, error: str = "") -> SourceEntry:
+    return SourceEntry(name, f"https://a/{name}", "" if error else name, error=error)
 
 
 def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob) -> None:
@@ -296,8 +296,10 @@ def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
     repository.start(listed, ME, None, stream=True)
     added = listing_rows.add(listed.id, ME, listed.token, Lot([_entry("a")], "", "a"))
     assert added is not None
-    done = [Report(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
-    state = repository.finish(listed.id, ME, done, Progress(1, 0, 1), "listing: Connection refused")
+    done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
+    state = repository.finish(
+        listed.id, ME, done, JobProgress(1, 0, 1), "listing: Connection refused"
+    )
     assert state is JobState.FAILED
     listed.refresh_from_db()
     assert listed.error == "listing: Connection refused"
@@ -309,11 +311,11 @@ def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: Downlo
     added = listing_rows.add(listed.id, ME, listed.token, lot)
     assert added is not None
     listing_rows.listed_all(listed.id, ME, listed.token)
-    failed = [Report(added.items[0], FileState.FAILED, error="answered 404")]
-    assert repository.finish(listed.id, ME, failed, Progress(0, 2, 0), "") is JobState.FAILED
+    failed = [FileReport(added.items[0], FileState.FAILED, error="answered 404")]
+    assert repository.finish(listed.id, ME, failed, JobProgress(0, 2, 0), "") is JobState.FAILED
     listed.refresh_from_db()
     assert pause_resume.take(listed, OTHER)
     plan = repository.start(listed, OTHER, None, stream=True)
     assert plan is not None
-    assert plan.done == Progress(files_failed=1)
+    assert plan.done == JobProgress(files_failed=1)
     assert [item.name for item in repository.unfinished(listed.id)] == ["a"]

@@ -11,9 +11,9 @@ from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows
 from cacheapp.downloads.jobs.listing_rows import Lot
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.plan import Item, Plan, Progress, Report
-from cacheapp.downloads.sources.base import Entry
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan
+from cacheapp.downloads.sources.base import SourceEntry
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState, JobState
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job() -> DownloadJob:
-    return repository.create(Order(URLS, threads=9), ME)
+    return repository.create(DownloadRequest(URLS, threads=9), ME)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def _states(job: DownloadJob) -> list[str]:
     return list(job.files.order_by("position").values_list("state", flat=True))
 
 
-def _done(item: Item, size: int = 10) -> Report:
-    return Report(item, FileState.SUCCEEDED, bytes_done=size)
+def _done(item: Item, size: int = 10) -> FileReport:
+    return FileReport(item, FileState.SUCCEEDED, bytes_done=size)
 
 
 def test_a_new_job_is_queued_with_its_files(job: DownloadJob) -> None:
@@ -81,8 +81,11 @@ def test_a_job_that_was_cancelled_first_is_not_started(job: DownloadJob, root: P
 
 def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: Plan) -> None:
     _age(job, 60)
-    reports = [_done(plan.items[0]), Report(plan.items[1], FileState.FAILED, error="answered 404")]
-    told = repository.record(ME, {job.id: (reports, Progress(1, 1, 15))})
+    reports = [
+        _done(plan.items[0]),
+        FileReport(plan.items[1], FileState.FAILED, error="answered 404"),
+    ]
+    told = repository.record(ME, {job.id: (reports, JobProgress(1, 1, 15))})
     assert told == repository.Told(frozenset(), frozenset(), frozenset())
     job.refresh_from_db()
     assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
@@ -92,17 +95,19 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
 
 def test_a_late_owner_writes_nothing_and_is_told(job: DownloadJob, plan: Plan) -> None:
     assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
-    told = repository.record(ME, {job.id: ([_done(plan.items[0])], Progress(1, 0, 10))})
+    told = repository.record(ME, {job.id: ([_done(plan.items[0])], JobProgress(1, 0, 10))})
     assert told.lost == {job.id}
-    assert repository.finish(job.id, ME, [_done(plan.items[0])], Progress(4, 0, 40), "") is None
-    assert not ownership.release(job.id, ME, plan.token, [_done(plan.items[0])], Progress(1, 0, 10))
+    assert repository.finish(job.id, ME, [_done(plan.items[0])], JobProgress(4, 0, 40), "") is None
+    assert not ownership.release(
+        job.id, ME, plan.token, [_done(plan.items[0])], JobProgress(1, 0, 10)
+    )
     job.refresh_from_db()
     assert (job.state, job.files_done, job.owner) == ("queued", 0, OTHER.token)
     assert _states(job) == ["queued"] * 4
 
 
 def test_another_process_with_the_same_pid_is_not_the_owner(job: DownloadJob, plan: Plan) -> None:
-    told = repository.record(OTHER, {job.id: ([_done(plan.items[0])], Progress(1, 0, 10))})
+    told = repository.record(OTHER, {job.id: ([_done(plan.items[0])], JobProgress(1, 0, 10))})
     assert told.lost == {job.id}
     assert repository.owned(OTHER) == []
     assert _states(job) == ["queued"] * 4
@@ -122,8 +127,8 @@ def test_a_job_ends_with_the_numbers_of_its_files(
     if cancel:
         assert repository.ask_cancel(job.id)
     reports = [_done(item) for item in plan.items[failed:]]
-    reports += [Report(item, FileState.FAILED, error="x") for item in plan.items[:failed]]
-    progress = Progress(4 - failed, failed, 40 - 10 * failed)
+    reports += [FileReport(item, FileState.FAILED, error="x") for item in plan.items[:failed]]
+    progress = JobProgress(4 - failed, failed, 40 - 10 * failed)
     assert repository.finish(job.id, ME, reports, progress, "") == state
     job.refresh_from_db()
     assert (job.state, job.error) == (state, error)
@@ -134,8 +139,11 @@ def test_a_job_ends_with_the_numbers_of_its_files(
 
 def test_what_a_cancelled_job_had_not_begun_is_cancelled(job: DownloadJob, plan: Plan) -> None:
     assert repository.ask_cancel(job.id)
-    reports = [_done(plan.items[0]), Report(plan.items[1], FileState.CANCELLED, error="cancelled")]
-    assert repository.finish(job.id, ME, reports, Progress(1, 0, 10), "") is JobState.CANCELLED
+    reports = [
+        _done(plan.items[0]),
+        FileReport(plan.items[1], FileState.CANCELLED, error="cancelled"),
+    ]
+    assert repository.finish(job.id, ME, reports, JobProgress(1, 0, 10), "") is JobState.CANCELLED
     assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
     assert not repository.ask_cancel(job.id)
 
@@ -155,7 +163,7 @@ def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path)
     listed = listing_rows.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
 
     def refused(after: str, *names: str) -> int:
-        entries = [Entry(it, f"https://a/{it}", it) for it in names]
+        entries = [SourceEntry(it, f"https://a/{it}", it) for it in names]
         added = listing_rows.add(listed.id, ME, listed.token, Lot(entries, after, names[0]))
         assert added is not None
         return added.refused

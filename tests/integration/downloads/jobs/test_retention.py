@@ -15,9 +15,9 @@ from cacheapp.downloads.jobs import repository, retention, rows
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.jobs.retention import Pruned
-from cacheapp.downloads.plan import Progress
-from cacheapp.downloads.sources.request import Order
-from cacheapp.downloads.storage.run_directory import Fence
+from cacheapp.downloads.plan import JobProgress
+from cacheapp.downloads.sources.request import DownloadRequest
+from cacheapp.downloads.storage.run_directory import RunDirectory
 
 pytestmark = pytest.mark.django_db
 
@@ -33,16 +33,16 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 def _job(root: Path, state: str, *, days_old: float) -> DownloadJob:
     """Make a job with one whole file and a partial one, of that age."""
-    job = repository.create(Order(("https://a/1", "https://a/2"), threads=1), ME)
-    fence = Fence(root / str(job.id), job.id.hex[:12], 1)
-    fence.raise_()
-    (fence.directory / "1").write_bytes(b"whole")
-    (fence.path / "partial").write_bytes(b"par")
+    job = repository.create(DownloadRequest(("https://a/1", "https://a/2"), threads=1), ME)
+    run_directory = RunDirectory(root / str(job.id), job.id.hex[:12], 1)
+    run_directory.take_over()
+    (run_directory.directory / "1").write_bytes(b"whole")
+    (run_directory.path / "partial").write_bytes(b"par")
     moment = rows.now() - dt.timedelta(days=days_old)
-    for path in (fence.path / "partial", fence.path):
+    for path in (run_directory.path / "partial", run_directory.path):
         os.utime(path, (moment.timestamp(), moment.timestamp()))
     if state == "failed":
-        repository.finish(job.id, ME, [], Progress(), "it broke")
+        repository.finish(job.id, ME, [], JobProgress(), "it broke")
     DownloadJob.objects.filter(id=job.id).update(
         state=state, finished_at=moment if state == "failed" else None, heartbeat_at=moment
     )

@@ -11,15 +11,15 @@ import pytest
 from django.db import OperationalError
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.engine.run import Run
+from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, termination
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.runners.coordinator import Host
 from cacheapp.downloads.runners.feeder import Feeder
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.processes.waiting import until
-from tests.integration.downloads.parts import fence_of, refuse_fences
+from tests.integration.downloads.parts import refuse_fences, run_directory_of
 from tests.origin import Origin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,7 +49,7 @@ def host() -> Iterator[Host]:
 
 
 def _job(origin: Origin, owner: Owner, name: str = "a") -> DownloadJob:
-    return repository.create(Order((f"{origin.url}/file/{name}",), threads=1), owner)
+    return repository.create(DownloadRequest((f"{origin.url}/file/{name}",), threads=1), owner)
 
 
 def _left(job: DownloadJob) -> tuple[str, str]:
@@ -98,7 +98,7 @@ def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
     host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = _job(origin, host.owner)
-    fence_of(bad)
+    run_directory_of(bad)
     assert repository.ask_cancel(bad.id)
     with monkeypatch.context() as patched:
         refuse_fences(patched, bad.id.hex[:12])
@@ -118,7 +118,7 @@ def test_a_journal_that_a_power_cut_has_spoilt_hinders_nobody(
     job = _job(origin, Owner(host.owner.token, os.getpid()))
     DownloadJob.objects.update(token=1)
     job.refresh_from_db()
-    (fence_of(job).path / "1.journal").write_bytes(content)
+    (run_directory_of(job).path / "1.journal").write_bytes(content)
     host.wake()
     assert _left(job) == ("succeeded", "")
 
@@ -156,7 +156,7 @@ def _fail(*_: Any, **__: Any) -> None:
     raise ValueError("nobody has thought of it")
 
 
-@pytest.mark.parametrize("owner", [Run, Feeder])
+@pytest.mark.parametrize("owner", [JobRun, Feeder])
 def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
     owner: type, host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,14 +191,14 @@ def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
     lost = threading.Event()
     places: list[Path] = []
 
-    def lose(run: Run) -> None:
+    def lose(run: JobRun) -> None:
         places.append(run.plan.directory / f".{job.id.hex[:12]}.{run.plan.token}")
         places[0].mkdir(parents=True)
         assert ownership.adopt(DownloadJob.objects.get(id=job.id), taker)
         lost.set()
         raise OSError("the disk says no")
 
-    monkeypatch.setattr(Run, "start", lose)
+    monkeypatch.setattr(JobRun, "start", lose)
     host.wake()
     assert lost.wait(30)
     until(lambda: job.id not in host._runs, "the run to be over", 30)  # noqa: SLF001

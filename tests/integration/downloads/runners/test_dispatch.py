@@ -18,7 +18,7 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.runners.celery_task import ANOTHER
 from cacheapp.downloads.runners.coordinator import existing_host
-from cacheapp.downloads.sources.request import Order
+from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,7 +85,7 @@ def test_a_task_that_finds_the_job_anothers_comes_again(
 
 
 def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Client) -> None:
-    job = repository.create(Order((URL,), threads=1), None)
+    job = repository.create(DownloadRequest((URL,), threads=1), None)
     DownloadJob.objects.update(state="paused")
     for _ in range(2):
         answer = client.post(f"/api/downloads/{job.id}/resume", content_type="application/json")
@@ -96,7 +96,7 @@ def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Cli
 
 
 def test_a_job_that_waits_in_a_queue_is_cancelled_at_once(client: Client) -> None:
-    job = repository.create(Order((URL,), threads=1), None)
+    job = repository.create(DownloadRequest((URL,), threads=1), None)
     answer = client.post(f"/api/downloads/{job.id}/cancel", content_type="application/json")
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     assert job.files.get().state == "cancelled"

@@ -10,25 +10,25 @@ import pytest
 from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
 
-from cacheapp.downloads.engine.run import Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
+from cacheapp.downloads.engine.run import JobRun
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import Owner
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.runners import feeder
 from cacheapp.downloads.runners.feeder import Feeder
-from cacheapp.downloads.sources.base import Urls
+from cacheapp.downloads.sources.base import UrlList
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ME = Owner(uuid.uuid4(), 1111)
 
 
-def _source(files: int) -> Urls:
+def _source(files: int) -> UrlList:
     """Return files that all want the same name."""
-    return Urls([f"https://files.example.com/{number}/same" for number in range(files)])
+    return UrlList([f"https://files.example.com/{number}/same" for number in range(files)])
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def job(tmp_path: Path) -> DownloadJob:
 
 
 @pytest.fixture
-def run(job: DownloadJob) -> Iterator[Run]:
+def run(job: DownloadJob) -> Iterator[JobRun]:
     plan = repository.start(job, ME, None, stream=True)
     assert plan is not None
-    found = Run(plan, Limits(max_bytes=2**20), lambda: None, Pool(2))
+    found = JobRun(plan, TransferLimits(max_bytes=2**20), lambda: None, ThreadPool(2))
     yield found
     found.stop("the test is over")
     found.join(30)
@@ -76,7 +76,12 @@ def _losing(ask: Callable[..., Any]) -> Callable[..., Any]:
     ],
 )
 def test_what_the_database_did_not_answer_is_asked_again(
-    place: Any, name: str, files: int, job: DownloadJob, run: Run, monkeypatch: pytest.MonkeyPatch
+    place: Any,
+    name: str,
+    files: int,
+    job: DownloadJob,
+    run: JobRun,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fed: list[Item] = []
     monkeypatch.setattr(run, "feed", fed.extend)
@@ -94,7 +99,7 @@ def test_what_the_database_did_not_answer_is_asked_again(
 
 
 def test_a_run_that_was_stopped_does_not_wait_for_the_database(
-    job: DownloadJob, run: Run, monkeypatch: pytest.MonkeyPatch
+    job: DownloadJob, run: JobRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_args: Any) -> None:
         raise OperationalError("it is away")

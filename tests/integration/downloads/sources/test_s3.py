@@ -17,8 +17,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners.bucket_opener import Limited, Openings
-from cacheapp.downloads.sources.base import Entry, SourceRefused
-from cacheapp.downloads.sources.s3 import Bucket
+from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.processes.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -175,9 +175,9 @@ def test_a_hostile_key_is_one_failed_file(store: Store, tmp_path: Path) -> None:
 def test_a_listing_is_gone_on_from_its_mark(store: Store) -> None:
     for name in "abc":
         store.put(f"marks/{name}", b"x")
-    bucket = Bucket("s3://files/marks/", endpoint=store.endpoint)
-    entries = [entry for entry in bucket.entries("marks/a") if isinstance(entry, Entry)]
-    assert [entry.mark for entry in entries] == ["marks/b", "marks/c"]
+    bucket = S3Source("s3://files/marks/", endpoint=store.endpoint)
+    entries = [entry for entry in bucket.entries("marks/a") if isinstance(entry, SourceEntry)]
+    assert [entry.cursor for entry in entries] == ["marks/b", "marks/c"]
     assert (entries[0].size, entries[0].name) == (1, "b")
 
 
@@ -185,9 +185,9 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
     store: Store, tmp_path: Path
 ) -> None:
     store.put("moving/a", b"first")
-    bucket = Bucket("s3://files/moving/", endpoint=store.endpoint)
+    bucket = S3Source("s3://files/moving/", endpoint=store.endpoint)
     (entry,) = bucket.entries()
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, SourceEntry)
     store.put("moving/a", b"second, and longer")
     call_command(
         *("download", "s3://files/moving/", "--to", str(tmp_path), "--endpoint", store.endpoint),
@@ -258,4 +258,4 @@ def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
 )
 def test_what_is_no_bucket_is_refused(text: str) -> None:
     with pytest.raises(SourceRefused):
-        Bucket(text, endpoint="http://127.0.0.1:1")
+        S3Source(text, endpoint="http://127.0.0.1:1")

@@ -10,19 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.downloads.engine.run import LOST, Run
-from cacheapp.downloads.engine.thread_pool import Pool
-from cacheapp.downloads.engine.transfer_options import Limits
-from cacheapp.downloads.plan import Item, Plan, Report, Retries
+from cacheapp.downloads.engine.run import LOST, JobRun
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
+from cacheapp.downloads.plan import FileReport, Item, Plan, RetryPolicy
 from cacheapp.downloads.states import FileState
-from cacheapp.downloads.storage.journal import Journal, Published
-from cacheapp.downloads.storage.run_directory import Fence, directories, discard, remove_partials
+from cacheapp.downloads.storage.journal import Journal, PublishedFile
+from cacheapp.downloads.storage.run_directory import (
+    RunDirectory,
+    removable_directories,
+    remove_directory,
+    run_directories,
+)
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin
 
 JOB = uuid.uuid4()
-LIMITS = Limits(max_bytes=2**30, read_s=3600, stall_s=0.01)  # looked at by `enforce` alone
+LIMITS = TransferLimits(
+    max_bytes=2**30, read_s=3600, stall_s=0.01
+)  # looked at by `enforce_limits` alone
 OLD, NEW = b"1" * 1_000_000, b"2" * 1_000_000
 CUT = 800_000
 
@@ -35,7 +42,7 @@ def origin() -> Iterator[Origin]:
 
 def _run(
     origin: Origin, directory: Path, token: int, names: list[str], *, ours: bool = True
-) -> Run:
+) -> JobRun:
     items = tuple(
         Item(n, n, f"{origin.url}/{path}", path.rpartition("/")[2]) for n, path in enumerate(names)
     )
@@ -44,21 +51,21 @@ def _run(
         token=token,
         resumable=True,
         own=True,
-        retries=Retries(tries=1000, first_s=0.01),
+        retries=RetryPolicy(tries=1000, first_wait_s=0.01),
     )
-    return Run(plan, LIMITS, lambda: None, Pool(4), still_ours=lambda: ours)
+    return JobRun(plan, LIMITS, lambda: None, ThreadPool(4), is_still_owner=lambda: ours)
 
 
-def _ended(run: Run) -> dict[str, Report]:
+def _ended(run: JobRun) -> dict[str, FileReport]:
     until(lambda: run.ended, f"{run} to end", 30)
     return {report.item.name: report for report in run.changes()[0]}
 
 
-def _stalled(run: Run) -> dict[str, Report]:
+def _stalled(run: JobRun) -> dict[str, FileReport]:
     """End tries that get nothing until the run has ended."""
 
     def ended() -> bool:
-        run.enforce()
+        run.enforce_limits()
         return run.ended
 
     until(ended, f"{run} to end", 30)
@@ -80,7 +87,7 @@ def test_an_earlier_run_gives_no_name_once_a_later_one_has_begun(
     early = _run(origin, tmp_path, 1, names)
     early.start()
     until(lambda: early.changes()[1].bytes_done > 4 * 400_000, "bytes to come")
-    Fence(tmp_path, JOB.hex[:12], 2).raise_()
+    RunDirectory(tmp_path, JOB.hex[:12], 2).take_over()
     # As if the suspended process went on: its connections break, and it tries to fetch the rest.
     reports = _stalled(early)
     assert early.stopped == LOST
@@ -106,7 +113,7 @@ def test_a_later_run_goes_on_from_the_bytes_of_the_earlier_in_files_of_its_own(
     _ended(early)
     early.clean()
     assert _files(tmp_path) == {"a": OLD}
-    assert directories(tmp_path) == []
+    assert run_directories(tmp_path) == []
 
 
 def test_a_run_that_wakes_after_its_job_has_ended_leaves_nothing(
@@ -115,9 +122,9 @@ def test_a_run_that_wakes_after_its_job_has_ended_leaves_nothing(
     early = _run(origin, tmp_path, 1, ["hang-in-body/a?bytes=500000"])
     early.start()
     until(lambda: list(tmp_path.rglob("*.part")), "a partial file")
-    taker = Fence(tmp_path, JOB.hex[:12], 2)
-    taker.raise_()
-    taker.remove()
+    taker = RunDirectory(tmp_path, JOB.hex[:12], 2)
+    taker.take_over()
+    taker.remove_all()
     early.stop("woken", keep=True)
     _ended(early)
     early.clean()
@@ -127,13 +134,13 @@ def test_a_run_that_wakes_after_its_job_has_ended_leaves_nothing(
 def test_a_run_whose_token_is_old_when_it_starts_begins_nothing(
     origin: Origin, tmp_path: Path
 ) -> None:
-    taker = Fence(tmp_path, JOB.hex[:12], 2)
-    taker.raise_()
+    taker = RunDirectory(tmp_path, JOB.hex[:12], 2)
+    taker.take_over()
     late = _run(origin, tmp_path, 1, ["file/a"], ours=False)
     late.start()
     assert (_ended(late), late.stopped, origin.asked) == ({}, LOST, [])
     late.clean(keep=True)
-    assert directories(tmp_path) == [(2, taker.path)]
+    assert run_directories(tmp_path) == [(2, taker.path)]
 
 
 def test_a_file_that_got_its_name_while_the_job_was_taken_over_counts_as_it_is(
@@ -145,9 +152,9 @@ def test_a_file_that_got_its_name_while_the_job_was_taken_over_counts_as_it_is(
     taker.start()
     until(lambda: taker.changes()[1].bytes_done > 400_000, "bytes to come")
     (tmp_path / "a").write_bytes(OLD)
-    earlier = Journal(Fence(tmp_path, JOB.hex[:12], 2).path, 1)
+    earlier = Journal(RunDirectory(tmp_path, JOB.hex[:12], 2).path, 1)
     earlier.open()
-    earlier.note(0, Published(len(OLD), "ab" * 32, (tmp_path / "a").stat().st_ino))
+    earlier.append(0, PublishedFile(len(OLD), "ab" * 32, (tmp_path / "a").stat().st_ino))
     earlier.close()
     report = _stalled(taker)["a"]
     assert (report.state, report.sha256, report.bytes_done) == (
@@ -192,7 +199,7 @@ def test_a_file_below_one_that_is_whole_fails_alone(origin: Origin, tmp_path: Pa
     plan = Plan(
         *(JOB, tmp_path, 1, frozenset([origin.url]), items), token=2, resumable=True, own=True
     )
-    run = Run(plan, LIMITS, lambda: None, Pool(1))
+    run = JobRun(plan, LIMITS, lambda: None, ThreadPool(1))
     run.start()
     reports = _ended(run)
     assert reports["a/0"].error == "a folder of its path is a file already"
@@ -205,94 +212,97 @@ def test_a_file_below_one_that_is_whole_fails_alone(origin: Origin, tmp_path: Pa
 def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
     tmp_path: Path, order: tuple[int, ...]
 ) -> None:
-    fences = {token: Fence(tmp_path, "0123456789ab", token) for token in order}
+    by_token = {token: RunDirectory(tmp_path, "0123456789ab", token) for token in order}
     for token in order:
-        fences[token].raise_()
-        (fences[token].path / f"of-{token}").touch()
-    assert fences[3].stands()
+        by_token[token].take_over()
+        (by_token[token].path / f"of-{token}").touch()
+    assert by_token[3].exists()
     # Of a smaller one only what came later: it looks at the database next, and withdraws.
     largest_so_far = [max(order[: n + 1]) for n in range(3)]
     late = {token for token, most in zip(order, largest_so_far, strict=True) if token < most}
-    standing = {token for token, _ in directories(tmp_path)}
+    standing = {token for token, _ in run_directories(tmp_path)}
     assert standing <= late | {3}
 
 
-def _left(fence: Fence, *names: str) -> None:
-    fence.path.mkdir(parents=True)
+def _left(run_directory: RunDirectory, *names: str) -> None:
+    run_directory.path.mkdir(parents=True)
     for name in names:
-        (fence.path / name).touch()
+        (run_directory.path / name).touch()
 
 
 def test_all_that_earlier_runs_have_left_is_taken_over(tmp_path: Path) -> None:
     for token in (2, 9, 10):
-        _left(Fence(tmp_path, "0123456789ab", token), f"of-{token}")
-    fence = Fence(tmp_path, "0123456789ab", 11)
-    fence.raise_()
-    assert sorted(path.name for path in fence.path.iterdir()) == ["of-10", "of-2", "of-9"]
-    assert directories(tmp_path) == [(11, fence.path)]
+        _left(RunDirectory(tmp_path, "0123456789ab", token), f"of-{token}")
+    run_directory = RunDirectory(tmp_path, "0123456789ab", 11)
+    run_directory.take_over()
+    assert sorted(path.name for path in run_directory.path.iterdir()) == ["of-10", "of-2", "of-9"]
+    assert run_directories(tmp_path) == [(11, run_directory.path)]
 
 
 def test_what_a_taker_was_killed_with_in_its_hands_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for token in (2, 3):
-        _left(Fence(tmp_path, "0123456789ab", token), f"of-{token}")
+        _left(RunDirectory(tmp_path, "0123456789ab", token), f"of-{token}")
     with monkeypatch.context() as killed:
-        killed.setattr(Fence, "_unpack", lambda *_: None)
-        Fence(tmp_path, "0123456789ab", 4).raise_()
-    fence = Fence(tmp_path, "0123456789ab", 5)
-    fence.raise_()
-    assert sorted(path.name for path in fence.path.iterdir()) == ["of-2", "of-3"]
+        killed.setattr(RunDirectory, "_unpack", lambda *_: None)
+        RunDirectory(tmp_path, "0123456789ab", 4).take_over()
+    run_directory = RunDirectory(tmp_path, "0123456789ab", 5)
+    run_directory.take_over()
+    assert sorted(path.name for path in run_directory.path.iterdir()) == ["of-2", "of-3"]
 
 
 def test_a_directory_that_is_renamed_while_it_is_looked_for_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A look at a large directory sees neither name of what another taker renames meanwhile.
-    earlier, other, ours = (Fence(tmp_path, "0123456789ab", token) for token in (1, 2, 3))
+    earlier, other, ours = (RunDirectory(tmp_path, "0123456789ab", token) for token in (1, 2, 3))
     _left(earlier, "bytes")
-    look = Fence._smaller  # noqa: SLF001
+    look = RunDirectory._smaller  # noqa: SLF001
 
-    def blinking(fence: Fence) -> list[Path]:
-        if fence is ours and earlier.path.exists():
-            other.raise_()
+    def blinking(run_directory: RunDirectory) -> list[Path]:
+        if run_directory is ours and earlier.path.exists():
+            other.take_over()
             return []
-        return look(fence)
+        return look(run_directory)
 
-    monkeypatch.setattr(Fence, "_smaller", blinking)
-    ours.raise_()
+    monkeypatch.setattr(RunDirectory, "_smaller", blinking)
+    ours.take_over()
     assert [path.name for path in ours.path.iterdir()] == ["bytes"]
-    assert directories(tmp_path) == [(3, ours.path)]
+    assert run_directories(tmp_path) == [(3, ours.path)]
 
 
 def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
     for name in (".0123456789ac.1", ".0123456789ab.x", "0123456789ab.1", ".config"):
         (tmp_path / name).mkdir()
     (tmp_path / ".0123456789ab.1").write_text("a file")
-    fence = Fence(tmp_path, "0123456789ab", 5)
-    fence.raise_()
-    fence.remove()
+    run_directory = RunDirectory(tmp_path, "0123456789ab", 5)
+    run_directory.take_over()
+    run_directory.remove_all()
     assert len(list(tmp_path.iterdir())) == 5
-    remove_partials(tmp_path)
+    for path in removable_directories(tmp_path):
+        remove_directory(path)
     assert sorted(os.listdir(tmp_path)) == [  # noqa: PTH208 (names)
         *(".0123456789ab.1", ".0123456789ab.x", ".config", "0123456789ab.1"),
     ]
 
 
-@pytest.mark.parametrize("remove", [Fence.remove, lambda fence: discard(fence.path)])
+@pytest.mark.parametrize(
+    "remove", [RunDirectory.remove_all, lambda run_directory: remove_directory(run_directory.path)]
+)
 def test_who_removes_a_directory_removes_nothing_that_its_taker_has(
-    remove: Callable[[Fence], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remove: Callable[[RunDirectory], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is taken up again while its former owner, or pruning, is in the middle of it."""
-    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
-    early.raise_()
+    early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.take_over()
     (early.path / "early").touch()
     removal = shutil.rmtree
 
     def take_over(path: Path, *, ignore_errors: bool) -> None:
         descriptor = os.open(path, os.O_RDONLY)  # as if it had begun
         try:
-            taker.raise_()
+            taker.take_over()
             (taker.path / "taken").touch()
             removal(f"/proc/self/fd/{descriptor}/.", ignore_errors=ignore_errors)
             removal(path, ignore_errors=ignore_errors)
@@ -302,47 +312,47 @@ def test_who_removes_a_directory_removes_nothing_that_its_taker_has(
     monkeypatch.setattr(shutil, "rmtree", take_over)
     remove(early)
     assert [path.name for path in taker.path.iterdir()] == ["taken"]
-    assert directories(tmp_path) == [(2, taker.path)]
+    assert run_directories(tmp_path) == [(2, taker.path)]
 
 
 def test_what_somebody_was_killed_at_removing_goes_with_the_next_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
-    early.raise_()
+    early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.take_over()
     with monkeypatch.context() as killed:
         killed.setattr(shutil, "rmtree", lambda *_args, **_how: None)
-        early.remove()
-    assert directories(tmp_path) == []  # nobody goes on with it
+        early.remove_all()
+    assert run_directories(tmp_path) == []  # nobody goes on with it
     assert len(list(tmp_path.iterdir())) == 1
-    taker.raise_()
-    taker.remove()
+    taker.take_over()
+    taker.remove_all()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fence_is_raised_though_the_directory_around_it_is_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fence = Fence(tmp_path / "job", JOB.hex[:12], 2)
-    look = Fence._smaller  # noqa: SLF001 (between it and what follows, it happens)
+    run_directory = RunDirectory(tmp_path / "job", JOB.hex[:12], 2)
+    look = RunDirectory._smaller  # noqa: SLF001 (between it and what follows, it happens)
 
-    def pruned(self: Fence) -> list[Path]:
+    def pruned(self: RunDirectory) -> list[Path]:
         found = look(self)
         with contextlib.suppress(OSError):  # our own directory is in it
             self.directory.rmdir()
         return found
 
-    monkeypatch.setattr(Fence, "_smaller", pruned)
-    fence.raise_()
-    assert fence.stands()
+    monkeypatch.setattr(RunDirectory, "_smaller", pruned)
+    run_directory.take_over()
+    assert run_directory.exists()
 
 
 def test_a_late_run_takes_no_name_away(tmp_path: Path) -> None:
-    early, taker = (Fence(tmp_path, JOB.hex[:12], token) for token in (1, 2))
-    early.raise_()
-    taker.raise_()
+    early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
+    early.take_over()
+    taker.take_over()
     (tmp_path / "a").write_bytes(b"fetched by the taker")
-    early.take_away(tmp_path / "a", 0)
+    early.unpublish(tmp_path / "a", 0)
     assert (tmp_path / "a").read_bytes() == b"fetched by the taker"
-    taker.take_away(tmp_path / "a", 0)
+    taker.unpublish(tmp_path / "a", 0)
     assert not (tmp_path / "a").exists()

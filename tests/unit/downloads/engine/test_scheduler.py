@@ -2,22 +2,22 @@ import datetime as dt
 
 import pytest
 
-from cacheapp.downloads.engine.scheduler import Host, Hosts, Queue, fairest
+from cacheapp.downloads.engine.scheduler import FileQueue, RemoteHost, RemoteHosts, fairest
 from cacheapp.downloads.http.retry import read_retry_after
-from cacheapp.downloads.plan import Retries
+from cacheapp.downloads.plan import RetryPolicy
 
 NOW = dt.datetime(2026, 11, 22, 10, tzinfo=dt.UTC)
 
 
-def _queue(threads: int, **hosts: int) -> Queue[str]:
-    queue: Queue[str] = Queue(threads)
+def _queue(threads: int, **hosts: int) -> FileQueue[str]:
+    queue: FileQueue[str] = FileQueue(threads)
     for host, count in hosts.items():
         for number in range(count):
             queue.add(host, f"{host}{number}")
     return queue
 
 
-def _take(queue: Queue[str], hosts: Hosts, now_s: float = 0.0) -> str | None:
+def _take(queue: FileQueue[str], hosts: RemoteHosts, now_s: float = 0.0) -> str | None:
     taken = queue.take(hosts, now_s)
     if taken is None:
         return None
@@ -27,13 +27,13 @@ def _take(queue: Queue[str], hosts: Hosts, now_s: float = 0.0) -> str | None:
 
 
 def test_the_hosts_of_a_job_take_turns() -> None:
-    queue, hosts = _queue(9, a=3, b=1, c=2), Hosts(9)
+    queue, hosts = _queue(9, a=3, b=1, c=2), RemoteHosts(9)
     assert [_take(queue, hosts) for _ in range(7)] == ["a0", "b0", "c0", "a1", "c1", "a2", None]
     assert len(queue) == 0
 
 
 def test_a_host_at_its_cap_does_not_hold_up_the_others() -> None:
-    queue, hosts = _queue(9, a=3, b=2), Hosts(1)
+    queue, hosts = _queue(9, a=3, b=2), RemoteHosts(1)
     assert [_take(queue, hosts) for _ in range(3)] == ["a0", "b0", None]
     hosts["b"].active -= 1
     assert _take(queue, hosts) == "b1"
@@ -52,7 +52,7 @@ def test_jobs_with_as_many_at_work_take_turns() -> None:
 
 
 def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
-    queue, hosts = _queue(9, a=1), Hosts(9)
+    queue, hosts = _queue(9, a=1), RemoteHosts(9)
     queue.add_later(10.0, "a", "again")
     assert len(queue) == 2
     assert _take(queue, hosts, 9.9) == "a0"
@@ -63,8 +63,8 @@ def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
 
 
 def test_a_host_that_wants_rest_is_left_alone_for_so_long() -> None:
-    queue, hosts = _queue(9, a=2), Hosts(9)
-    hosts["a"].answered(0.0, 1.0, well=False, rest_s=5.0)
+    queue, hosts = _queue(9, a=2), RemoteHosts(9)
+    hosts["a"].record_response(0.0, 1.0, host_ok=False, host_pause_s=5.0)
     assert _take(queue, hosts, 5.9) is None
     assert queue.due_s(hosts, 5.9) == 6.0
     assert _take(queue, hosts, 6.0) == "a0"
@@ -76,38 +76,38 @@ def test_a_closed_queue_takes_no_more() -> None:
     queue.close()
     queue.add("a", "y")
     queue.add_later(1.0, "a", "z")
-    assert (len(queue), queue.take(Hosts(9), 99.0)) == (0, None)
+    assert (len(queue), queue.take(RemoteHosts(9), 99.0)) == (0, None)
 
 
 def test_a_host_that_is_asked_too_often_gets_fewer_and_later_more_again() -> None:
-    host = Host(limit=32.0, ceiling=32, active=32)
+    host = RemoteHost(limit=32.0, ceiling=32, active=32)
     for _ in range(32):  # all of them were on their way: one failure, not 32
-        host.answered(began_s=0.0, now_s=1.0, well=False)
+        host.record_response(began_s=0.0, now_s=1.0, host_ok=False)
     assert int(host.limit) == 16
     host.active = 16
-    host.answered(began_s=1.5, now_s=2.0, well=False)
+    host.record_response(began_s=1.5, now_s=2.0, host_ok=False)
     assert int(host.limit) == 8
     for _ in range(8):
-        host.answered(began_s=3.0, now_s=4.0, well=True)
+        host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
     assert int(host.limit) == 8
-    host.answered(began_s=3.0, now_s=4.0, well=True)
+    host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
     assert int(host.limit) == 9
     for _ in range(9999):
-        host.answered(began_s=3.0, now_s=4.0, well=True)
+        host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
     assert host.limit == 32
 
 
 def test_a_host_always_gets_one() -> None:
-    host = Host(limit=1.0, ceiling=8, active=0)
-    host.answered(began_s=0.0, now_s=1.0, well=False)
-    assert host.has_room(1.0)
+    host = RemoteHost(limit=1.0, ceiling=8, active=0)
+    host.record_response(began_s=0.0, now_s=1.0, host_ok=False)
+    assert host.has_capacity(1.0)
 
 
 def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
-    hosts = Hosts(4)
+    hosts = RemoteHosts(4)
     hosts["at-work"].active = 1
-    hosts["resting"].answered(0.0, 0.0, well=True, rest_s=9.0)
-    hosts["slow"].answered(0.0, 0.0, well=False)
+    hosts["resting"].record_response(0.0, 0.0, host_ok=True, host_pause_s=9.0)
+    hosts["slow"].record_response(0.0, 0.0, host_ok=False)
     idle, kept = hosts["idle"], [hosts[name] for name in ("at-work", "resting", "slow")]
     hosts.forget_idle(1.0)
     assert hosts["idle"] is not idle
@@ -115,23 +115,23 @@ def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
 
 
 def test_waits_double_up_to_the_longest_with_half_left_to_chance() -> None:
-    retries = Retries(tries=99, first_s=1.0, longest_s=10.0)
+    retries = RetryPolicy(tries=99, first_wait_s=1.0, max_wait_s=10.0)
     assert [retries.wait_s(tried, 1.0) for tried in range(1, 7)] == [1, 2, 4, 8, 10, 10]
     assert [retries.wait_s(tried, 0.0) for tried in range(1, 4)] == [0.5, 1, 2]
     assert retries.wait_s(10**6, 1.0) == 10
 
 
 def test_a_file_has_so_many_tries_and_no_more() -> None:
-    retries = Retries(tries=3, first_s=1.0)
-    assert retries.again_in_s(2, 1.0, None) == 2.0
-    assert retries.again_in_s(3, 1.0, None) is None
+    retries = RetryPolicy(tries=3, first_wait_s=1.0)
+    assert retries.retry_in_s(2, 1.0, None) == 2.0
+    assert retries.retry_in_s(3, 1.0, None) is None
 
 
 def test_retry_after_is_honoured_up_to_a_cap() -> None:
-    retries = Retries(tries=3, first_s=1.0, obey_s=60.0)
-    assert retries.again_in_s(1, 1.0, 30.0) == 30.0
-    assert retries.again_in_s(1, 1.0, 0.1) == 1.0
-    assert retries.again_in_s(1, 1.0, 61.0) is None
+    retries = RetryPolicy(tries=3, first_wait_s=1.0, max_retry_after_s=60.0)
+    assert retries.retry_in_s(1, 1.0, 30.0) == 30.0
+    assert retries.retry_in_s(1, 1.0, 0.1) == 1.0
+    assert retries.retry_in_s(1, 1.0, 61.0) is None
 
 
 @pytest.mark.parametrize(

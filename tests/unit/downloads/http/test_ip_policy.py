@@ -1,7 +1,7 @@
 import pytest
 
-from cacheapp.downloads.http.ip_policy import read_networks, refusal
-from cacheapp.downloads.http.url_policy import Guard, UrlRefused
+from cacheapp.downloads.http.ip_policy import read_networks, refusal_reason
+from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from cacheapp.downloads.http.url_policy import Guard, UrlRefused
 def test_an_address_that_is_not_public_is_refused_with_the_reason(
     address: str, reason: str
 ) -> None:
-    assert reason in (refusal(address) or "allowed")
+    assert reason in (refusal_reason(address) or "allowed")
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,21 @@ def test_an_address_that_is_not_public_is_refused_with_the_reason(
     ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"],
 )
 def test_a_public_address_is_allowed(address: str) -> None:
-    assert refusal(address) is None
+    assert refusal_reason(address) is None
 
 
 def test_a_network_that_a_setting_names_is_allowed_in_every_form() -> None:
     allowed = read_networks(["127.0.0.0/8", "fd00::/8"])
     for address in ("127.0.0.1", "::ffff:127.0.0.1", "fd12::1", "64:ff9b::7f00:1"):
-        assert refusal(address, allowed) is None
-    assert refusal("10.0.0.1", allowed) is not None
-    assert refusal("169.254.169.254", allowed) is not None
+        assert refusal_reason(address, allowed) is None
+    assert refusal_reason("10.0.0.1", allowed) is not None
+    assert refusal_reason("169.254.169.254", allowed) is not None
 
 
 def test_an_origin_that_names_its_place_may_be_there_and_no_other_may() -> None:
-    guard = Guard(frozenset(["http://127.0.0.1:80", "http://localhost:81", "http://in.example:80"]))
+    guard = UrlPolicy(
+        frozenset(["http://127.0.0.1:80", "http://localhost:81", "http://in.example:80"])
+    )
     guard.check_address("127.0.0.1", 80, "127.0.0.1")
     guard.check_address("localhost", 81, "127.0.0.1")
     guard.check_address("in.example", 80, "1.1.1.1")
@@ -73,7 +75,7 @@ def test_an_origin_that_names_its_place_may_be_there_and_no_other_may() -> None:
 
 
 def test_an_origin_that_the_operator_trusts_may_be_anywhere() -> None:
-    guard = Guard(None, trusted=frozenset(["http://store.home:9000"]))
+    guard = UrlPolicy(None, trusted=frozenset(["http://store.home:9000"]))
     guard.check_address("store.home", 9000, "192.168.1.2")
     with pytest.raises(UrlRefused, match="is private"):
         guard.check_address("store.home", 9001, "192.168.1.2")

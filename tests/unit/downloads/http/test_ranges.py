@@ -2,14 +2,14 @@ import pytest
 
 from cacheapp.downloads.http.ranges import (
     ContentRange,
-    Have,
-    Verdict,
-    judge,
-    needs_nothing,
+    RangeDecision,
+    ResumePoint,
+    decide,
+    is_complete,
+    matching_validator,
     range_headers,
     read_content_range,
-    same_kind,
-    validator_of,
+    strong_validator,
 )
 
 TAG = '"v1"'
@@ -55,45 +55,49 @@ def test_a_content_range_is_read_or_makes_no_sense(
     ],
 )
 def test_what_is_whole_is_not_asked_for(size: int, total: int | None, *, expected: bool) -> None:
-    assert needs_nothing(Have(size, TAG, total)) is expected
+    assert is_complete(ResumePoint(size, TAG, total)) is expected
 
 
 def test_the_rest_is_asked_for_on_the_condition_that_it_is_of_the_same_object() -> None:
-    assert range_headers(Have(9, TAG, 10)) == {"Range": "bytes=9-", "If-Range": TAG}
+    assert range_headers(ResumePoint(9, TAG, 10)) == {"Range": "bytes=9-", "If-Range": TAG}
 
 
 @pytest.mark.parametrize(
     ("status", "content_range", "validator", "verdict"),
     [
-        pytest.param(206, "bytes 4-9/10", TAG, Verdict.CONTINUE, id="the-rest"),
-        pytest.param(206, "bytes 4-4/10", TAG, Verdict.CONTINUE, id="less-than-the-rest"),
-        pytest.param(206, "bytes 4-9/*", TAG, Verdict.CONTINUE, id="length-known-to-us"),
-        pytest.param(200, None, TAG, Verdict.ANEW, id="ranges-ignored"),
-        pytest.param(200, None, '"v2"', Verdict.ANEW, id="changed"),
-        pytest.param(206, "bytes 4-9/10", '"v2"', Verdict.ASK_AGAIN, id="if-range-ignored"),
-        pytest.param(206, "bytes 4-9/10", None, Verdict.ASK_AGAIN, id="no-proof"),
-        pytest.param(206, "bytes 4-9/10", 'W/"v1"', Verdict.ASK_AGAIN, id="weak-proof"),
-        pytest.param(206, "bytes 0-9/10", TAG, Verdict.ASK_AGAIN, id="from-the-beginning"),
-        pytest.param(206, "bytes 3-9/10", TAG, Verdict.ASK_AGAIN, id="a-byte-early"),
-        pytest.param(206, "bytes 5-9/10", TAG, Verdict.ASK_AGAIN, id="a-byte-late"),
-        pytest.param(206, "bytes 4-9/11", TAG, Verdict.ASK_AGAIN, id="another-length"),
-        pytest.param(206, None, TAG, Verdict.ASK_AGAIN, id="no-content-range"),
-        pytest.param(206, "bytes */10", TAG, Verdict.ASK_AGAIN, id="unsatisfied"),
-        pytest.param(416, "bytes */3", TAG, Verdict.ASK_AGAIN, id="beyond-the-end"),
-        pytest.param(404, None, None, Verdict.NO_FILE, id="gone"),
-        pytest.param(503, None, None, Verdict.NO_FILE, id="busy"),
-        pytest.param(304, None, TAG, Verdict.NO_FILE, id="not-modified"),
+        pytest.param(206, "bytes 4-9/10", TAG, RangeDecision.CONTINUE, id="the-rest"),
+        pytest.param(206, "bytes 4-4/10", TAG, RangeDecision.CONTINUE, id="less-than-the-rest"),
+        pytest.param(206, "bytes 4-9/*", TAG, RangeDecision.CONTINUE, id="length-known-to-us"),
+        pytest.param(200, None, TAG, RangeDecision.RESTART, id="ranges-ignored"),
+        pytest.param(200, None, '"v2"', RangeDecision.RESTART, id="changed"),
+        pytest.param(
+            206, "bytes 4-9/10", '"v2"', RangeDecision.REQUEST_WHOLE, id="if-range-ignored"
+        ),
+        pytest.param(206, "bytes 4-9/10", None, RangeDecision.REQUEST_WHOLE, id="no-proof"),
+        pytest.param(206, "bytes 4-9/10", 'W/"v1"', RangeDecision.REQUEST_WHOLE, id="weak-proof"),
+        pytest.param(
+            206, "bytes 0-9/10", TAG, RangeDecision.REQUEST_WHOLE, id="from-the-beginning"
+        ),
+        pytest.param(206, "bytes 3-9/10", TAG, RangeDecision.REQUEST_WHOLE, id="a-byte-early"),
+        pytest.param(206, "bytes 5-9/10", TAG, RangeDecision.REQUEST_WHOLE, id="a-byte-late"),
+        pytest.param(206, "bytes 4-9/11", TAG, RangeDecision.REQUEST_WHOLE, id="another-length"),
+        pytest.param(206, None, TAG, RangeDecision.REQUEST_WHOLE, id="no-content-range"),
+        pytest.param(206, "bytes */10", TAG, RangeDecision.REQUEST_WHOLE, id="unsatisfied"),
+        pytest.param(416, "bytes */3", TAG, RangeDecision.REQUEST_WHOLE, id="beyond-the-end"),
+        pytest.param(404, None, None, RangeDecision.NOT_A_FILE, id="gone"),
+        pytest.param(503, None, None, RangeDecision.NOT_A_FILE, id="busy"),
+        pytest.param(304, None, TAG, RangeDecision.NOT_A_FILE, id="not-modified"),
     ],
 )
 def test_an_answer_is_judged(
-    status: int, content_range: str | None, validator: str | None, verdict: Verdict
+    status: int, content_range: str | None, validator: str | None, verdict: RangeDecision
 ) -> None:
-    assert judge(status, Have(4, TAG, 10), content_range, validator) is verdict
+    assert decide(status, ResumePoint(4, TAG, 10), content_range, validator) is verdict
 
 
 def test_where_nobody_says_the_length_a_cut_would_go_unseen() -> None:
-    assert judge(206, Have(4, TAG, None), "bytes 4-9/*", TAG) is Verdict.ASK_AGAIN
-    assert judge(206, Have(4, TAG, None), "bytes 4-9/10", TAG) is Verdict.CONTINUE
+    assert decide(206, ResumePoint(4, TAG, None), "bytes 4-9/*", TAG) is RangeDecision.REQUEST_WHOLE
+    assert decide(206, ResumePoint(4, TAG, None), "bytes 4-9/10", TAG) is RangeDecision.CONTINUE
 
 
 @pytest.mark.parametrize(
@@ -127,10 +131,10 @@ def test_where_nobody_says_the_length_a_cut_would_go_unseen() -> None:
 def test_only_strong_validators_count(
     etag: str | None, modified: str | None, date: str | None, expected: str | None
 ) -> None:
-    assert validator_of(etag, modified, date) == expected
+    assert strong_validator(etag, modified, date) == expected
 
 
 def test_a_tag_is_proved_by_a_tag_and_a_date_by_a_date() -> None:
-    assert same_kind(Have(1, TAG, 2), TAG, OLD) == TAG
-    assert same_kind(Have(1, OLD, 2), TAG, OLD) == OLD
-    assert same_kind(Have(1, OLD, 2), TAG, None) is None
+    assert matching_validator(ResumePoint(1, TAG, 2), TAG, OLD) == TAG
+    assert matching_validator(ResumePoint(1, OLD, 2), TAG, OLD) == OLD
+    assert matching_validator(ResumePoint(1, OLD, 2), TAG, None) is None

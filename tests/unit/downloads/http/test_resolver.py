@@ -35,9 +35,9 @@ def test_many_threads_look_a_name_up_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_name_is_looked_up_again_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    answers = iter([[("first",)], [("second",)]])
+    responses = iter([[("first",)], [("second",)]])
     monkeypatch.setattr("cacheapp.clock.monotonic_s", lambda: now[0])
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: next(answers))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: next(responses))
     lookup = resolver.Resolver()
     assert lookup.find("a.example", 80) == [("first",)]
     now[0] += resolver.KEEP_S - 0.1

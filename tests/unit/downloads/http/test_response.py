@@ -13,23 +13,23 @@ from typing import Any
 import pytest
 
 from cacheapp.downloads.http.blocking_socket import BlockingSocket
-from cacheapp.downloads.http.response import HEAD_BYTES, HTTPAnswer
+from cacheapp.downloads.http.response import HEAD_BYTES, StrictHTTPResponse
 from cacheapp.processes.waiting import until
 
 
-def _answer(text: str, *, body: bytes = b"") -> HTTPAnswer:
+def _answer(text: str, *, body: bytes = b"") -> StrictHTTPResponse:
     """Return the answer that a server sends before it closes the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(text.replace("\n", "\r\n").encode("latin-1") + body)
         theirs.shutdown(socket.SHUT_WR)
-        answer = HTTPAnswer(ours, method="GET")
+        response = StrictHTTPResponse(ours, method="GET")
         try:
-            answer.begin()
+            response.begin()
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
 
 def _refusal(text: str) -> str:
@@ -39,21 +39,21 @@ def _refusal(text: str) -> str:
 
 
 def test_fields_are_found_by_their_names_in_lower_case_and_the_last_one_counts() -> None:
-    with _answer('HTTP/1.1 200 OK\nETag:  "v\xe9" \nx-a: 1\nX-A: 2\nX-Empty:\n\n') as answer:
-        assert (answer.status, answer.reason) == (200, "OK")
-        assert answer.fields == {"etag": '"v\xe9"', "x-a": "2", "x-empty": ""}
+    with _answer('HTTP/1.1 200 OK\nETag:  "v\xe9" \nx-a: 1\nX-A: 2\nX-Empty:\n\n') as response:
+        assert (response.status, response.reason) == (200, "OK")
+        assert response.fields == {"etag": '"v\xe9"', "x-a": "2", "x-empty": ""}
 
 
 def test_informational_answers_that_go_before_are_skipped() -> None:
     hints = "HTTP/1.1 103 Early Hints\nLink: </a>\n\n" * 3
     text = f"HTTP/1.1 100 Continue\n\n{hints}HTTP/1.1 200 OK\nContent-Length: 2\n\n"
-    with _answer(text, body=b"hi") as answer:
-        assert (answer.status, answer.lengths, answer.read()) == (200, ["2"], b"hi")
+    with _answer(text, body=b"hi") as response:
+        assert (response.status, response.lengths, response.read()) == (200, ["2"], b"hi")
 
 
 def test_a_folded_line_belongs_to_the_one_before() -> None:
-    with _answer("HTTP/1.1 200 OK\nX-A: b\n  c\n\n") as answer:
-        assert answer.fields == {"x-a": "b c"}
+    with _answer("HTTP/1.1 200 OK\nX-A: b\n  c\n\n") as response:
+        assert response.fields == {"x-a": "b c"}
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_a_head_is_bounded(text: str) -> None:
 
 def test_what_comes_after_the_last_chunk_is_bounded_too() -> None:
     text = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
-    with _answer(text, body=b"2\r\nhi\r\n0\r\nX-A: b\r\n\r\n") as answer:
-        assert answer.read() == b"hi"
+    with _answer(text, body=b"2\r\nhi\r\n0\r\nX-A: b\r\n\r\n") as response:
+        assert response.read() == b"hi"
     body = b"2\r\nhi\r\n0\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n"
     with (
-        _answer(text, body=body) as answer,
+        _answer(text, body=body) as response,
         pytest.raises(http.client.HTTPException, match="head has more than"),
     ):
-        answer.read()
+        response.read()
 
 
 CHUNKED = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
 
 
-def _read_all(answer: HTTPAnswer) -> bytes:
+def _read_all(response: StrictHTTPResponse) -> bytes:
     """Read as transfers do."""
     found, buffer = b"", bytearray(64)
-    while count := answer.readinto(buffer):
+    while count := response.readinto(buffer):
         found += buffer[:count]
     return found
 
@@ -125,21 +125,21 @@ def _read_all(answer: HTTPAnswer) -> bytes:
     ],
 )
 def test_a_chunked_body_ends_with_its_last_chunk(body: bytes) -> None:
-    with _answer(CHUNKED, body=body) as answer:
-        assert _read_all(answer) == b"hello"
-        assert not answer.has_surplus
+    with _answer(CHUNKED, body=body) as response:
+        assert _read_all(response) == b"hello"
+        assert not response.has_surplus
 
 
 @pytest.mark.parametrize("whole", [b"0005\r\nhello\r\n0005;a=b\r\nthere\r\n0\r\nX-A: b\r\n\r\n"])
 def test_a_chunked_body_that_is_cut_anywhere_is_never_whole(whole: bytes) -> None:
     for length in range(len(whole)):
         with (
-            _answer(CHUNKED, body=whole[:length]) as answer,
+            _answer(CHUNKED, body=whole[:length]) as response,
             pytest.raises(http.client.IncompleteRead),
         ):
-            _read_all(answer)
-    with _answer(CHUNKED, body=whole) as answer:
-        assert _read_all(answer) == b"hellothere"
+            _read_all(response)
+    with _answer(CHUNKED, body=whole) as response:
+        assert _read_all(response) == b"hellothere"
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_a_chunked_body_that_is_cut_anywhere_is_never_whole(whole: bytes) -> Non
 )
 def test_what_is_no_chunk_is_refused(body: bytes, message: str) -> None:
     with (
-        _answer(CHUNKED, body=body) as answer,
+        _answer(CHUNKED, body=body) as response,
         pytest.raises(http.client.HTTPException) as caught,
     ):
-        _read_all(answer)
+        _read_all(response)
     assert message in str(caught.value)
 
 
@@ -178,9 +178,9 @@ def test_what_is_no_chunk_is_refused(body: bytes, message: str) -> None:
 )
 @pytest.mark.parametrize("more", [b"", b"H", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_what_was_read_ahead_of_the_end_is_noticed(text: str, body: bytes, more: bytes) -> None:
-    with _answer(text, body=body + more) as answer:
-        _read_all(answer)
-        assert answer.has_surplus is bool(more)
+    with _answer(text, body=body + more) as response:
+        _read_all(response)
+        assert response.has_surplus is bool(more)
 
 
 def test_looking_for_a_surplus_waits_for_nothing() -> None:
@@ -188,10 +188,10 @@ def test_looking_for_a_surplus_waits_for_nothing() -> None:
     with ours, theirs:
         ours.settimeout(30)
         theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-        with HTTPAnswer(ours, method="GET") as answer:
-            answer.begin()
-            assert _read_all(answer) == b"hello"  # and the server keeps the connection open
-            assert not answer.has_surplus
+        with StrictHTTPResponse(ours, method="GET") as response:
+            response.begin()
+            assert _read_all(response) == b"hello"  # and the server keeps the connection open
+            assert not response.has_surplus
 
 
 @pytest.mark.parametrize(
@@ -210,19 +210,19 @@ def test_looking_for_a_surplus_waits_for_nothing() -> None:
 def test_where_a_body_ends_and_whether_anything_follows(
     fields: str, *, chunked: bool, length: int | None, closes: bool
 ) -> None:
-    with _answer(f"HTTP/1.1 200 OK\n{fields}\n\n") as answer:
-        assert (answer.chunked, answer.length, answer.will_close) == (chunked, length, closes)
+    with _answer(f"HTTP/1.1 200 OK\n{fields}\n\n") as response:
+        assert (response.chunked, response.length, response.will_close) == (chunked, length, closes)
 
 
 @pytest.mark.parametrize(("said", "closes"), [("close", True), ("Keep-Alive", False), ("", True)])
 def test_an_old_server_keeps_a_connection_only_if_it_says_so(said: str, *, closes: bool) -> None:
-    with _answer(f"HTTP/1.0 200 OK\nContent-Length: 1\nConnection: {said}\n\n") as answer:
-        assert answer.will_close is closes
+    with _answer(f"HTTP/1.0 200 OK\nContent-Length: 1\nConnection: {said}\n\n") as response:
+        assert response.will_close is closes
 
 
 def test_an_answer_without_a_body_has_none_whatever_it_announces() -> None:
-    with _answer("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n") as answer:
-        assert answer.length == 0
+    with _answer("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n") as response:
+        assert response.length == 0
 
 
 @pytest.fixture
@@ -235,13 +235,13 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def _begun(ours: socket.socket, silence_s: float) -> HTTPAnswer:
+def _begun(ours: socket.socket, silence_s: float) -> StrictHTTPResponse:
     blocking = BlockingSocket(ours)
     blocking.begin(silence_s)
-    answer = HTTPAnswer(ours, method="GET")
-    answer.read_by(blocking.readinto)
-    answer.begin()
-    return answer
+    response = StrictHTTPResponse(ours, method="GET")
+    response.read_by(blocking.readinto)
+    response.begin()
+    return response
 
 
 def _unread(sock: socket.socket) -> int:
@@ -260,7 +260,7 @@ def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
     theirs.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
     theirs.sendall(f"{size:x}\r\n".encode() if chunked else b"")
-    answer = _begun(ours, 30)
+    response = _begun(ours, 30)
 
     def send() -> None:
         for at in range(0, size, 10_000):
@@ -279,12 +279,12 @@ def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
     view = memoryview(bytearray(2**18))
     sys.setprofile(count)
     try:
-        found = answer.readinto(view)
-        ended = answer.readinto(view[found:]) if found < len(view) else 0
+        found = response.readinto(view)
+        ended = response.readinto(view[found:]) if found < len(view) else 0
     finally:
         sys.setprofile(None)
     sender.join()
-    with answer:
+    with response:
         assert (found, ended, bytes(view[:found]) == body) == (size, 0, True)
         assert calls <= 4  # of 7 to 27 pieces; the last bit may come with what is read ahead
 
@@ -295,8 +295,8 @@ def test_silence_in_a_long_body_is_noticed_and_what_came_before_was_read(
 ) -> None:
     ours, theirs = connected
     theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
-    with _begun(ours, silence_s) as answer, pytest.raises(TimeoutError):
-        answer.readinto(memoryview(bytearray(2**18)))
+    with _begun(ours, silence_s) as response, pytest.raises(TimeoutError):
+        response.readinto(memoryview(bytearray(2**18)))
     assert _unread(ours) == 0
 
 
@@ -306,9 +306,9 @@ def test_a_cut_wakes_whoever_waits_for_a_long_body(
     ours, theirs = connected
     theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
     found: list[int] = []
-    with _begun(ours, 3600) as answer:
+    with _begun(ours, 3600) as response:
         view = memoryview(bytearray(2**18))
-        reader = threading.Thread(target=lambda: found.append(answer.readinto(view)))
+        reader = threading.Thread(target=lambda: found.append(response.readinto(view)))
         reader.start()
         until(lambda: not _unread(ours), "all to be taken")
         ours.shutdown(socket.SHUT_RDWR)

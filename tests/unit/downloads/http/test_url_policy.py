@@ -1,9 +1,9 @@
 import pytest
 
 from cacheapp.conf import read
-from cacheapp.downloads.http.url_policy import Guard, UrlRefused, take_apart
+from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused, parse_http_url
 
-GUARD = Guard(frozenset(["https://files.example.com:443", "http://127.0.0.1:8000"]))
+GUARD = UrlPolicy(frozenset(["https://files.example.com:443", "http://127.0.0.1:8000"]))
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ GUARD = Guard(frozenset(["https://files.example.com:443", "http://127.0.0.1:8000
     ],
 )
 def test_a_url_of_an_allowed_origin_is_admitted(url: str, target: str) -> None:
-    address = GUARD.admit(url)
-    assert address.origin in (GUARD.origins or ())
-    assert address.target == target
+    parsed = GUARD.check_url(url)
+    assert parsed.origin in (GUARD.origins or ())
+    assert parsed.target == target
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_a_url_of_an_allowed_origin_is_admitted(url: str, target: str) -> None:
 )
 def test_a_url_that_may_not_be_fetched_is_refused_with_the_reason(url: str, reason: str) -> None:
     with pytest.raises(UrlRefused, match=reason):
-        GUARD.admit(url)
+        GUARD.check_url(url)
 
 
 def test_the_message_names_what_is_allowed() -> None:
     with pytest.raises(UrlRefused, match=r"allowed: http://127.0.0.1:8000, https://files"):
-        GUARD.admit("http://evil.net/")
+        GUARD.check_url("http://evil.net/")
     with pytest.raises(UrlRefused, match="allowed: none"):
-        Guard(frozenset()).admit("http://127.0.0.1:8000/")
+        UrlPolicy(frozenset()).check_url("http://127.0.0.1:8000/")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,9 @@ def test_the_message_names_what_is_allowed() -> None:
     ],
 )
 def test_a_redirect_to_an_allowed_origin_is_followed(location: str, url: str) -> None:
-    assert GUARD.follow(take_apart("https://files.example.com/dir/a"), location).url == url
+    assert (
+        GUARD.check_redirect(parse_http_url("https://files.example.com/dir/a"), location).url == url
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_redirect_to_an_allowed_origin_is_followed(location: str, url: str) ->
 )
 def test_a_redirect_elsewhere_is_refused(location: str) -> None:
     with pytest.raises(UrlRefused, match="redirected to"):
-        GUARD.follow(take_apart("https://files.example.com/dir/a"), location)
+        GUARD.check_redirect(parse_http_url("https://files.example.com/dir/a"), location)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_redirect_elsewhere_is_refused(location: str) -> None:
 )
 def test_a_refused_redirect_shows_no_secrets(location: str, shown: str) -> None:
     with pytest.raises(UrlRefused) as caught:
-        GUARD.follow(take_apart("https://files.example.com/dir/a"), location)
+        GUARD.check_redirect(parse_http_url("https://files.example.com/dir/a"), location)
     assert str(caught.value).startswith(shown)
     assert "secret" not in str(caught.value)
 
@@ -114,4 +116,4 @@ def test_a_refused_redirect_shows_no_secrets(location: str, shown: str) -> None:
 def test_the_setting_and_the_guard_write_one_origin_alike(origin: str) -> None:
     found, mistakes = read({"DOWNLOAD_ORIGINS": [origin]})
     assert mistakes == []
-    Guard(frozenset(found.download_origins)).admit(origin.rstrip("/") + "/file")
+    UrlPolicy(frozenset(found.download_origins)).check_url(origin.rstrip("/") + "/file")

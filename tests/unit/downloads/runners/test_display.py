@@ -2,14 +2,16 @@ import io
 
 from rich.console import Console
 
-from cacheapp.downloads.plan import Progress
+from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.runners.display import MAX_FILES_SHOWN, Display
 from cacheapp.downloads.runners.foreground import Glimpse
 
 
 def _glimpse(*names: str) -> Glimpse:
     moving: list[tuple[str, int, int | None]] = [(name, 512, 1024) for name in names]
-    return Glimpse(Progress(3, 1, 4096), 10, listed_all=False, waiting=0, moving=moving, retries=2)
+    return Glimpse(
+        JobProgress(3, 1, 4096), 10, listed_all=False, waiting=0, moving=moving, retries=2
+    )
 
 
 def _shown(console: Console, output: io.StringIO, *names: str) -> str:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.downloads.sources.base import Entry, Manifest, SourceRefused, Urls, batches
-from cacheapp.downloads.storage.filenames import KeyRefused, name_key, path_of_key
+from cacheapp.downloads.sources.base import Manifest, SourceEntry, SourceRefused, UrlList, batches
+from cacheapp.downloads.storage.filenames import KeyRefused, name_key, path_from_key
 
 SUM = "a" * 64
 
@@ -16,17 +16,19 @@ def _manifest(tmp_path: Path, text: str) -> Manifest:
 
 
 def test_urls_are_files_named_by_their_last_segment() -> None:
-    source = Urls(["https://a.example/x/1.bin", "http://b.example/"])
+    source = UrlList(["https://a.example/x/1.bin", "http://b.example/"])
     assert list(source.entries()) == [
-        Entry("1", "https://a.example/x/1.bin", "1.bin"),
-        Entry("2", "http://b.example/", "file"),
+        SourceEntry("1", "https://a.example/x/1.bin", "1.bin"),
+        SourceEntry("2", "http://b.example/", "file"),
     ]
-    assert [entry.mark for entry in source.entries("1") if isinstance(entry, Entry)] == ["2"]
+    assert [entry.cursor for entry in source.entries("1") if isinstance(entry, SourceEntry)] == [
+        "2"
+    ]
 
 
 def test_all_bad_urls_are_named_at_once() -> None:
     with pytest.raises(SourceRefused) as caught:
-        Urls(["ftp://a/", "https://good.example/", "https://u:p@x/", *["x"] * 30])
+        UrlList(["ftp://a/", "https://good.example/", "https://u:p@x/", *["x"] * 30])
     assert "ftp://a/: scheme is 'ftp'" in str(caught.value)
     assert "https://u:p@x/: has a user name or password" in str(caught.value)
     assert str(caught.value).endswith("; and 12 more")
@@ -39,12 +41,15 @@ def test_a_manifest_has_a_url_a_sum_and_a_name_to_a_line(tmp_path: Path) -> None
         f"https://a.example/3 {SUM} sub/my file.bin\n  https://a.example/4   other.bin  \n",
     )
     assert list(source.entries()) == [
-        Entry("3", "https://a.example/1.bin", "1.bin"),
-        Entry("4", "https://a.example/2", "2", SUM),
-        Entry("5", "https://a.example/3", "sub/my file.bin", SUM),
-        Entry("6", "https://a.example/4", "other.bin"),
+        SourceEntry("3", "https://a.example/1.bin", "1.bin"),
+        SourceEntry("4", "https://a.example/2", "2", SUM),
+        SourceEntry("5", "https://a.example/3", "sub/my file.bin", SUM),
+        SourceEntry("6", "https://a.example/4", "other.bin"),
     ]
-    assert [entry.mark for entry in source.entries("4") if isinstance(entry, Entry)] == ["5", "6"]
+    assert [entry.cursor for entry in source.entries("4") if isinstance(entry, SourceEntry)] == [
+        "5",
+        "6",
+    ]
 
 
 def test_a_manifest_that_was_edited_is_another_source(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 )
 def test_a_hostile_key_is_refused_with_the_reason(key: str, reason: str) -> None:
     with pytest.raises(KeyRefused) as caught:
-        path_of_key(key)
+        path_from_key(key)
     assert reason in str(caught.value)
 
 
@@ -121,7 +126,7 @@ def test_a_hostile_key_is_refused_with_the_reason(key: str, reason: str) -> None
     ],
 )
 def test_a_key_that_is_only_unusual_is_made_safe(key: str, path: str) -> None:
-    assert path_of_key(key) == path
+    assert path_from_key(key) == path
 
 
 def test_names_that_some_file_system_takes_for_one_have_one_key() -> None:
@@ -132,14 +137,19 @@ def test_names_that_some_file_system_takes_for_one_have_one_key() -> None:
 
 def test_lots_are_read_as_they_are_asked_for() -> None:
     read = itertools.count()
-    entries = (Entry(str(next(read)), "u", "n") for _ in range(10**9))
+    entries = (SourceEntry(str(next(read)), "u", "n") for _ in range(10**9))
     lots = batches(entries, 3)
-    assert [entry.mark for entry in next(lots)[0]] == ["0", "1", "2"]
+    assert [entry.cursor for entry in next(lots)[0]] == ["0", "1", "2"]
     assert next(read) == 3
 
 
 def test_places_without_a_file_move_the_mark_all_the_same() -> None:
-    entries: list[Entry | str] = [Entry("a", "u", "n"), "b/", Entry("c", "u", "n"), "d/"]
-    assert [(len(lot), mark) for lot, mark in batches(entries, 1)] == [
+    entries: list[SourceEntry | str] = [
+        SourceEntry("a", "u", "n"),
+        "b/",
+        SourceEntry("c", "u", "n"),
+        "d/",
+    ]
+    assert [(len(lot), cursor) for lot, cursor in batches(entries, 1)] == [
         *((1, "a"), (1, "c"), (0, "d/")),
     ]

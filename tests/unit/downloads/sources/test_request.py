@@ -5,29 +5,29 @@ import pytest
 from cacheapp.access_settings import AllowedBucket
 from cacheapp.downloads.sources.request import (
     MAX_PROBLEMS,
-    Allowed,
-    Order,
-    OrderRefused,
-    read_order,
+    DownloadRequest,
+    RequestLimits,
+    RequestRefused,
+    parse_request,
 )
 
 ORIGIN = "https://files.example.com:443"
 URL = "https://files.example.com/"
 
 
-def _read(body: dict[str, Any]) -> Order:
-    allowed = Allowed(
+def _read(body: dict[str, Any]) -> DownloadRequest:
+    allowed = RequestLimits(
         origins=frozenset([ORIGIN]),
         extra_origins=frozenset(["http://127.0.0.1:8000"]),
         buckets=(AllowedBucket("open", "pub/"), AllowedBucket("whole", "")),
         max_files=200,
         max_threads=50,
     )
-    return read_order(body, allowed)
+    return parse_request(body, allowed)
 
 
 def _problems(body: dict[str, Any]) -> list[dict[str, Any]]:
-    with pytest.raises(OrderRefused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         _read(body)
     return caught.value.problems
 
@@ -77,7 +77,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 def test_of_many_problems_some_are_listed_and_all_are_counted() -> None:
-    with pytest.raises(OrderRefused, match="150 things wrong; nothing was started") as caught:
+    with pytest.raises(RequestRefused, match="150 things wrong; nothing was started") as caught:
         _read({"urls": [f"ftp://x/{n}" for n in range(150)]})
     assert len(caught.value.problems) == MAX_PROBLEMS
     assert caught.value.problems_total == 150
@@ -90,7 +90,7 @@ def test_a_manifest_names_files_with_sums_and_names() -> None:
     order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a y"})
     assert order.urls == (URL + "a", URL + "c", URL + "a")
     assert order.names == ("x/b.txt", "c", "y")
-    assert order.sums == (SHA256, "", "")
+    assert order.checksums == (SHA256, "", "")
 
 
 def test_every_wrong_line_of_a_manifest_is_named() -> None:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from cacheapp.downloads.storage.filenames import (
     MAX_BYTES,
-    blocked,
-    folded,
-    numbered,
+    fold_name,
+    folder_conflicts,
+    number_duplicates,
     plan_names,
     safe_name,
 )
@@ -82,20 +82,20 @@ def test_names_that_some_file_system_takes_for_one_get_numbers() -> None:
 
 def test_names_that_are_folders_of_others_are_told() -> None:
     names = ["a", "a/b/c", "a-b", "A/B", "", "d", "e/f", "a/b-c", "e", "d-2/x"]
-    found = {name for name, reason in zip(names, blocked(names), strict=True) if reason}
+    found = {name for name, reason in zip(names, folder_conflicts(names), strict=True) if reason}
     assert found == {"a", "A/B", "e"}
-    assert blocked(["x/y", "X"])[1] == "its name 'X' is a folder of another file"
+    assert folder_conflicts(["x/y", "X"])[1] == "its name 'X' is a folder of another file"
 
 
 @NO_CLOCK
 @given(st.lists(st.text("abA/", min_size=1, max_size=7), max_size=12))
 def test_of_what_is_left_no_name_is_a_folder_of_another(wished: list[str]) -> None:
-    names = numbered("/".join(filter(None, name.split("/"))) or "x" for name in wished)
-    reasons = blocked(names)
-    left = [folded(name) for name, reason in zip(names, reasons, strict=True) if not reason]
+    names = number_duplicates("/".join(filter(None, name.split("/"))) or "x" for name in wished)
+    reasons = folder_conflicts(names)
+    left = [fold_name(name) for name, reason in zip(names, reasons, strict=True) if not reason]
     assert not [name for name in left for other in left if other.startswith(name + "/")]
-    blamed = [folded(name) for name, reason in zip(names, reasons, strict=True) if reason]
-    assert all(any(folded(other).startswith(f"{name}/") for other in names) for name in blamed)
+    blamed = [fold_name(name) for name, reason in zip(names, reasons, strict=True) if reason]
+    assert all(any(fold_name(other).startswith(f"{name}/") for other in names) for name in blamed)
 
 
 def test_the_names_of_many_equal_urls_are_planned_quickly_and_differ() -> None:
@@ -130,6 +130,6 @@ def test_whatever_is_no_url_has_a_safe_name_as_well(text: str) -> None:
 def test_no_two_files_of_a_job_share_a_name(paths: list[str]) -> None:
     urls = [ORIGIN + quote(path) for path in paths]
     names = plan_names(urls)
-    assert len({folded(name) for name in names}) == len(urls)
+    assert len({fold_name(name) for name in names}) == len(urls)
     assert all(len(name.encode()) <= MAX_BYTES for name in names)
     assert names == plan_names(urls)
