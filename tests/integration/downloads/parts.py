@@ -39,4 +39,4 @@ def refuse_fences(monkeypatch: pytest.MonkeyPatch, job: str | None = None) -> No
             raise PermissionError(13, os.strerror(13), str(run_directory.directory))
         stock(run_directory)
 
-    monkeypatch.setattr(RunDirectory, "raise_", take_over)
+    monkeypatch.setattr(RunDirectory, "take_over", take_over)

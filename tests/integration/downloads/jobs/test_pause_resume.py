@@ -178,7 +178,7 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
         elif what == "cancel":
             assert termination.cancel(job.id)
 
-    monkeypatch.setattr(RunDirectory, "raise_", slow)
+    monkeypatch.setattr(RunDirectory, "take_over", slow)
     assert termination.cancel(job.id) == (meanwhile != "cancel")  # once
     job.refresh_from_db()
     assert (job.state, job.cancel_asked) == (state, state == "queued")
