@@ -70,7 +70,7 @@ def check_entries(**_: Any) -> Messages:
     return [
         checks.Error(
             f"CACHES[{entry.alias!r}]: {mistake}",
-            hint="docs/backends.md lists them.",
+            hint="docs/reference/backends.md lists them.",
             id="cacheapp.E002",
         )
         for entry in _entries(SharedCache)

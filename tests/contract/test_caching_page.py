@@ -1,4 +1,4 @@
-"""The examples of docs/caching.md do what the page says, on every shared backend."""
+"""The examples of docs/howto/compute-once.md and limits.md hold on every shared backend."""
 
 import asyncio
 import re
@@ -12,17 +12,24 @@ from django.test import RequestFactory
 from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
 
-PAGE = Path(__file__).parents[2] / "docs" / "caching.md"
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+PAGES = [HOWTO / "compute-once.md", HOWTO / "limits.md"]
 
 
 @pytest.fixture
 def shop(cache: SharedCache) -> dict[str, Any]:
     """Everything that the examples define, run from top to bottom as one module."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = [
+        (page.name, block)
+        for page in PAGES
+        for block in re.findall(
+            r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+        )
+    ]
     assert len(blocks) == 7
     names: dict[str, Any] = {"__name__": "shop.prices"}
-    for number, block in enumerate(blocks, 1):
-        exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)  # noqa: S102
+    for number, (page, block) in enumerate(blocks, 1):
+        exec(compile(block, f"{page}, example {number}", "exec"), names)  # noqa: S102
     return names
 
 

@@ -201,7 +201,7 @@ def _link_new(partial: Path, target: Path) -> None:
         if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
         # No hard links either. The name is taken, empty, for the moment between these two lines (and
-        # for good if that is where we end, or were shut out: see docs/downloads.md); that is the
+        # for good if that is where we end, or were shut out: see docs/download-guarantees.md); that is the
         # price of never replacing what is somebody else's.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         partial.replace(target)

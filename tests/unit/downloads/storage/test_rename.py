@@ -52,7 +52,7 @@ def test_a_name_that_is_taken_stays_as_it_is(way: str, tmp_path: Path) -> None:
 
 
 def test_who_was_shut_out_names_nothing(way: str, tmp_path: Path) -> None:
-    # In neither way an empty file is left, as docs/downloads.md says, and found at the second try.
+    # In neither way an empty file is left, as docs/download-guarantees.md says, and found at the second try.
     error = TransferFailed if way == "neither" else FileNotFoundError
     with pytest.raises(error):
         partial.publish(tmp_path / "taken away" / "part", tmp_path / "name")

@@ -1,0 +1,120 @@
+"""The documentation leads where it says: links, pages, module paths, settings, checks and events."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from cacheapp.conf import Conf
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+SOURCES = [
+    path
+    for folder in ("cacheapp", "project", "tests", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def _prose(page: Path) -> str:
+    """Return the page without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def _links(page: Path) -> list[str]:
+    """Return the targets of the page's links and pictures, external addresses excepted."""
+    found = re.findall(r"\]\(([^)\s]+)\)", _prose(page))
+    return [link for link in found if "://" not in link and not link.startswith("mailto:")]
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of the page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-")
+        number = 0
+        while (anchor := f"{slug}-{number}" if number else slug) in found:
+            number += 1
+        found.add(anchor)
+    return found
+
+
+def _ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", PAGES, ids=_ids)
+def test_every_relative_link_of_a_page_leads_to_a_file_and_a_heading(document: Path) -> None:
+    dead = []
+    for link in _links(document):
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (
+            anchor and target.suffix == ".md" and anchor not in _anchors(target)
+        ):
+            dead.append(link)
+    assert dead == []
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    reached, to_read = set[Path](), [DOCS / "index.md"]
+    while to_read:
+        page = to_read.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        targets = [(page.parent / link.partition("#")[0]).resolve() for link in _links(page)]
+        to_read += [target for target in targets if target.suffix == ".md" and target != page]
+    assert [page for page in sorted(DOCS.rglob("*.md")) if page not in reached] == []
+
+
+@pytest.mark.parametrize("document", PAGES, ids=_ids)
+def test_every_module_that_a_page_names_exists(document: Path) -> None:
+    named = re.findall(r"`([\w./-]+\.py)`", _prose(document))
+    folders = [ROOT, ROOT / "cacheapp", ROOT / "cacheapp" / "backends"]
+    tests = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert [
+        name
+        for name in named
+        if not name.startswith("mysite/")  # the reader's own
+        and name not in tests
+        and not any((folder / name).exists() for folder in folders)
+    ] == []
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    named = {
+        (_ids(source), name)
+        for source in SOURCES
+        for name in re.findall(r"\bdocs/[\w/-]+\.md", source.read_text())
+    }
+    assert [(source, name) for source, name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_reference_lists_every_setting() -> None:
+    page = (DOCS / "reference" / "settings.md").read_text()
+    settings = [field.name.upper() for field in dataclasses.fields(Conf)]
+    assert [name for name in settings if f"`{name}`" not in page] == []
+
+
+def test_the_reference_lists_every_system_check() -> None:
+    ids = {
+        found
+        for source in (ROOT / "cacheapp" / "checks").rglob("*.py")
+        for found in re.findall(r"\bcacheapp\.[EW]\d{3}\b", source.read_text())
+    }
+    page = (DOCS / "reference" / "checks.md").read_text()
+    assert set(re.findall(r"\bcacheapp\.[EW]\d{3}\b", page)) == ids
+
+
+def test_the_reference_lists_every_log_event() -> None:
+    events = {
+        found
+        for source in (ROOT / "cacheapp").rglob("*.py")
+        for found in re.findall(r'"event": "(\w+)"', source.read_text())
+    }
+    page = (DOCS / "reference" / "log-events.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == events
