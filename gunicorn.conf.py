@@ -54,12 +54,12 @@ def post_worker_init(worker: Any) -> None:
     sees, before its first request.
     """
     from cacheapp.demo import worker_agent  # noqa: PLC0415 (the same)
-    from cacheapp.downloads import begin  # noqa: PLC0415 (the master does not load Django)
+    from cacheapp.downloads import start_downloads  # noqa: PLC0415 (the master does not load Django)
     from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (the same)
     from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
 
     end_streams_when(lambda: not worker.alive)
-    begin()
+    start_downloads()
     with contextlib.suppress(StoreUnavailable):  # the page that needs it says so
         worker_agent.attend()
     # What was imported stays: a full collection that looked through it again and again would hold up
@@ -70,8 +70,8 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, _worker: Any) -> None:
     """Let cacheapp release what this worker's threads were doing: they die with it, unasked."""
-    from cacheapp.downloads import hand_over  # noqa: PLC0415 (the master does not load Django)
+    from cacheapp.downloads import release_downloads  # noqa: PLC0415 (the master does not load Django)
 
-    hand_over(os.getpid())
+    release_downloads(os.getpid())
     if (witness := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
         witness.leave()

@@ -15,8 +15,8 @@ from django.utils.html import format_html
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners import commands
-from cacheapp.downloads.runners.commands import NotNow
-from cacheapp.downloads.runners.dispatch import NotHanded
+from cacheapp.downloads.runners.commands import InvalidTransition
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 
 _MAX_TOLD = 20
 
@@ -87,7 +87,7 @@ class DownloadJobAdmin(_LookOnly):
             try:
                 ask(job)
                 count += 1
-            except (NotNow, NotHanded) as exc:
+            except (InvalidTransition, BrokerUnavailable) as exc:
                 refusals.append(f"Job {job.id}: {exc}")
         if count:
             self.message_user(request, f"{count} {done}", messages.SUCCESS)

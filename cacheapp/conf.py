@@ -54,7 +54,7 @@ class Conf:
     download_max_threads: int = 200
     """Threads of one process for all its jobs, and those that one job may ask for."""
 
-    download_max_host_threads: int = 400
+    download_max_machine_threads: int = 400
     """Threads of all processes of this host together."""
 
     download_max_per_host: int = 200
@@ -163,7 +163,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "download_networks": _networks,
     "download_buckets": read_buckets,
     "download_max_threads": _count,
-    "download_max_host_threads": _count,
+    "download_max_machine_threads": _count,
     "download_max_per_host": _count,
     "download_tries": _count,
     "download_max_job_bytes": _count,

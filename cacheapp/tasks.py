@@ -10,7 +10,7 @@ from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 
 from cacheapp.conf import conf
-from cacheapp.downloads.runners.celery_task import ANOTHER, RELEASED, serve
+from cacheapp.downloads.runners.celery_task import ANOTHER, RELEASED, run_job
 from cacheapp.downloads.runners.dispatch import TASK
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run_download(self: Task, job_id: str) -> None:
     the two, whichever is acknowledged first. So who finds the job another's must not be the last:
     it comes again, until the job has ended or is paused.
     """
-    outcome = serve(UUID(job_id), lambda: bool(_ending[0]))
+    outcome = run_job(UUID(job_id), lambda: bool(_ending[0]))
     logger.info(
         *("job %s: task over: %s", job_id, outcome),
         extra={"event": "job_task_over", "job": job_id, "state": outcome},

@@ -48,7 +48,9 @@ _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
 _download_heartbeat_s = env.float("DOWNLOAD_HEARTBEAT_S", 5.0, validate=_above_0)
 _download_retention_s = env.float("DOWNLOAD_RETENTION_S", 30 * 86_400.0, validate=_above_0)
-_download_host_threads = env.int("DOWNLOAD_MAX_HOST_THREADS", 400, validate=validate.Range(min=1))
+_download_machine_threads = env.int(
+    "DOWNLOAD_MAX_MACHINE_THREADS", 400, validate=validate.Range(min=1)
+)
 
 # Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
 # browsers remember it for as long as it says, on every host of the domain.
@@ -175,7 +177,7 @@ CACHEAPP = {
     "DOWNLOAD_TRIES": _download_tries,
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
     "DOWNLOAD_RETENTION_S": _download_retention_s,
-    "DOWNLOAD_MAX_HOST_THREADS": _download_host_threads,
+    "DOWNLOAD_MAX_MACHINE_THREADS": _download_machine_threads,
 }
 
 # Redis, unless something else is named; Celery spells a socket's URL in its own way.

@@ -1,4 +1,4 @@
-"""Threaded downloads that any worker can watch, cancel and go on with.
+"""Threaded downloads that any worker can detector, cancel and go on with.
 
 `order` reads what is wanted, `ledger` writes it down, `host` runs it with `engine` and `transfer`,
 `adopting` and `fencing` see to it that a job outlives its worker; `states`, `names`, `guards` and
@@ -14,7 +14,7 @@ _THREADS_END_S = 1.0
 _DATABASE_MS = 1000
 
 
-def begin(*, forced: bool = False) -> None:
+def start_downloads(*, forced: bool = False) -> None:
     """Look after downloads in this process from now on; for a worker, after its fork.
 
     Not where that is Celery's to do, unless `forced`.
@@ -23,16 +23,16 @@ def begin(*, forced: bool = False) -> None:
     part from its first job on. A process forked later has to call it itself.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not be there on import)
-    from cacheapp.downloads.runners.coordinator import host  # noqa: PLC0415
+    from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415
 
     try:
         if conf().download_root is not None and (forced or conf().download_runner == "worker"):
-            host().wake()
+            coordinator().wake()
     except Exception:
         logger.exception("worker %d: no downloads", os.getpid())
 
 
-def hand_over(pid: int) -> None:
+def release_downloads(pid: int) -> None:
     """Release the jobs of this worker, `pid`, whose threads are about to die with it.
 
     For Gunicorn's `worker_exit` hook: quick (about two seconds at most), and it never raises. Others
@@ -52,16 +52,16 @@ def hand_over(pid: int) -> None:
 def _release() -> None:
     from django.db import connection  # noqa: PLC0415 (as above)
 
-    from cacheapp.downloads.runners.coordinator import existing_host  # noqa: PLC0415
+    from cacheapp.downloads.runners.coordinator import existing_coordinator  # noqa: PLC0415
 
-    host = existing_host()
-    if host is None:  # it never had a job
+    running = existing_coordinator()
+    if running is None:  # it never had a job
         return
-    host.close(_THREADS_END_S)
+    running.close(_THREADS_END_S)
     try:
         if connection.vendor == "sqlite":  # elsewhere than here, waiting 20 s for a lock is right
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA busy_timeout = {_DATABASE_MS}")
-        host.release()
+        running.release()
     finally:
         connection.close()

@@ -83,11 +83,11 @@ def file_sources(target: FileState) -> frozenset[FileState]:
     return frozenset(state for state, moves in FILE_MOVES.items() if target in moves)
 
 
-def outcome(*, total: int, done: int, cancel_asked: bool) -> JobState:
+def outcome(*, total: int, done: int, cancel_requested: bool) -> JobState:
     """Return how a job ends none of whose files is in flight any more.
 
     All files whole is success, even where a cancellation came a moment too late to stop any.
     """
     if done == total:
         return JobState.SUCCEEDED
-    return JobState.CANCELLED if cancel_asked else JobState.FAILED
+    return JobState.CANCELLED if cancel_requested else JobState.FAILED

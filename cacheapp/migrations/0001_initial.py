@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
                 ("threads", models.PositiveIntegerField()),
                 ("extra_origins", models.JSONField(default=list)),
                 ("error", models.TextField(blank=True, default="")),
-                ("cancel_asked", models.BooleanField(default=False)),
+                ("cancel_requested", models.BooleanField(default=False)),
                 ("owner", models.UUIDField()),
                 ("owner_pid", models.PositiveIntegerField()),
                 ("heartbeat_at", models.DateTimeField()),

@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="downloadjob",
-            name="pause_asked",
+            name="pause_requested",
             field=models.BooleanField(default=False),
         ),
         migrations.AddField(

@@ -12,10 +12,10 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs.deletion import forget
-from cacheapp.downloads.jobs.idempotency import KeyUsed, Request
+from cacheapp.downloads.jobs.deletion import delete_record
+from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.runners.dispatch import NotHanded, hand, owner_to_be
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit
 from cacheapp.downloads.sources.request import (
     DownloadRequest,
     RequestLimits,
@@ -87,13 +87,13 @@ def place(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool
     if conf().download_root is None:
         raise _off()
     who = caller(request)
-    wanted = Request(who.name, _idempotency_key(request), body)
+    wanted = IdempotentOrder(who.name, _idempotency_key(request), body)
     try:
-        job, made = wanted.placed(), False
+        job, made = wanted.existing_job(), False
         if job is None:
             order = _read_order(request, body)
-            job, made = wanted.place(order, owner_to_be())
-    except KeyUsed as exc:
+            job, made = wanted.create_job(order, initial_owner())
+    except KeyReused as exc:
         raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
         transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
@@ -107,10 +107,10 @@ def _off() -> BadRequest:
 
 def _hand(job: DownloadJob) -> None:
     try:
-        hand(job.id)
-    except NotHanded as exc:
+        submit(job.id)
+    except BrokerUnavailable as exc:
         # A task may come all the same: then the job has an owner, or there is nothing to do.
-        if forget(DownloadJob.objects.filter(id=job.id, owner=None)):
+        if delete_record(DownloadJob.objects.filter(id=job.id, owner=None)):
             message = f"{exc}; nothing was started"
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 

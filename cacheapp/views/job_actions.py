@@ -8,11 +8,11 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.downloads.jobs import deletion
-from cacheapp.downloads.jobs.deletion import NotRemoved
+from cacheapp.downloads.jobs.deletion import RemovalRefused
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import commands
-from cacheapp.downloads.runners.commands import NotNow
-from cacheapp.downloads.runners.dispatch import NotHanded
+from cacheapp.downloads.runners.commands import InvalidTransition
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.views.access import permitted, require
 from cacheapp.views.paging import one_of
 from cacheapp.views.responses import BadRequest, allow_methods, answer
@@ -57,7 +57,7 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     job = current(job_id)
     try:
         left = deletion.remove(job, with_files=files == REMOVE)
-    except NotRemoved as exc:
+    except RemovalRefused as exc:
         raise BadRequest(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
     return answer(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
 
@@ -66,8 +66,8 @@ def _asked(ask: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponse
     """Answer 202, or 200 where it was so already: whoever has lost an answer may ask again."""
     try:
         news = ask(job)
-    except NotNow as exc:
+    except InvalidTransition as exc:
         raise BadRequest(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
-    except NotHanded as exc:
+    except BrokerUnavailable as exc:
         raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; ask again") from exc
     return answer(HTTPStatus.ACCEPTED if news else HTTPStatus.OK, **job_shown(job))

@@ -14,8 +14,8 @@ from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.rows import now
 from cacheapp.downloads.runners import commands, live_progress
-from cacheapp.downloads.runners.commands import NotNow
-from cacheapp.downloads.runners.dispatch import NotHanded
+from cacheapp.downloads.runners.commands import InvalidTransition
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 from cacheapp.views.downloads import own_origins, place
 from cacheapp.views.job_actions import current
@@ -74,7 +74,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     if wanted in set(FileState):
         found = found.filter(state=wanted)
     files = _page(found, request, FILES_ON_A_PAGE)
-    told = live_progress.seen(job.id) if job.state == JobState.RUNNING else None
+    told = live_progress.read(job.id) if job.state == JobState.RUNNING else None
     return show(
         request,
         "download.html",
@@ -99,9 +99,9 @@ def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
         return refusal(request, HTTPStatus.BAD_REQUEST, wrong)
     try:
         action(job)
-    except NotNow as exc:
+    except InvalidTransition as exc:
         return refusal(request, HTTPStatus.CONFLICT, str(exc))
-    except NotHanded as exc:
+    except BrokerUnavailable as exc:
         return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
     return HttpResponseRedirect(_address(job))
 
@@ -157,7 +157,7 @@ def _problem(problem: dict[str, Any]) -> str:
 def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a job as the templates show it. Time left is known once sizes and a rate are."""
     if told is None and job.state == JobState.RUNNING:
-        told = live_progress.seen(job.id)
+        told = live_progress.read(job.id)
     rate = (told or {}).get("rate_bps")
     left = job.bytes_total - job.bytes_done if job.bytes_total is not None else None
     state = JobState(job.state)
@@ -171,8 +171,8 @@ def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, An
         "left_s": left / rate if rate and left is not None else _left_by_files(job),
         "retries": (told or {}).get("retries", 0),
         "silent": repository.is_orphan(job),
-        "can_pause": state in OWNED_JOB and not (job.pause_asked or job.cancel_asked),
-        "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_asked,
+        "can_pause": state in OWNED_JOB and not (job.pause_requested or job.cancel_requested),
+        "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_requested,
         "can_resume": state is JobState.PAUSED and not job.fingerprint,
         "can_retry": state in _ENDED and not job.fingerprint,
     }

@@ -44,7 +44,7 @@ def owner_is_lost(job: DownloadJob) -> bool:
 
 
 def _live(job: DownloadJob) -> dict[str, Any] | None:
-    return live_progress.seen(job.id) if job.state == JobState.RUNNING else None
+    return live_progress.read(job.id) if job.state == JobState.RUNNING else None
 
 
 def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "state": job.state,
         "error": job.error,
         "paused": job.state == JobState.PAUSED,
-        "pause_asked": job.pause_asked,
-        "cancel_asked": job.cancel_asked,
+        "pause_requested": job.pause_requested,
+        "cancel_requested": job.cancel_requested,
         "threads": job.threads,
         "source": job.source or None,
         "files_total": job.files_total,

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 from cacheapp import clock
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views.sign_in import ATTEMPTS, PER_S
@@ -35,7 +35,7 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path / "downloads"}
-    hosting.host().close(0)  # what is ordered stays queued
+    hosting.coordinator().close(0)  # what is ordered stays queued
     yield
     hosting._forget()  # noqa: SLF001 (as a fork does)
 
@@ -49,7 +49,7 @@ def staff(*codenames: str) -> Client:
 
 
 def job_in(state: str) -> DownloadJob:
-    job = repository.create(DownloadRequest((URL,), threads=1), Owner(uuid.uuid4(), 4711))
+    job = repository.create(DownloadRequest((URL,), threads=1), JobOwner(uuid.uuid4(), 4711))
     job.files.update(state=state)
     DownloadJob.objects.filter(id=job.id).update(state=state)
     job.refresh_from_db()
@@ -100,7 +100,7 @@ def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:
     told = act(client, "cancel", running, paused, done).content.decode()
     running.refresh_from_db()
     paused.refresh_from_db()
-    assert (running.cancel_asked, running.state, paused.state) == (True, "running", "cancelled")
+    assert (running.cancel_requested, running.state, paused.state) == (True, "running", "cancelled")
     assert "2 cancelled" in told
     assert f"Job {done.id}: the job has succeeded already" in told
 
@@ -110,7 +110,7 @@ def test_failed_jobs_are_queued_again() -> None:
     job = job_in("failed")
     assert "1 queued again" in act(client, "retry", job).content.decode()
     job.refresh_from_db()
-    assert (job.state, job.owner) == ("queued", hosting.host().owner.token)
+    assert (job.state, job.owner) == ("queued", hosting.coordinator().owner.token)
 
 
 def test_who_may_only_look_changes_nothing() -> None:
@@ -120,7 +120,7 @@ def test_who_may_only_look_changes_nothing() -> None:
     for action in ("cancel", "retry"):
         act(client, action, *jobs)
     assert [DownloadJob.objects.get(id=job.id).state for job in jobs] == ["running", "failed"]
-    assert not DownloadJob.objects.filter(cancel_asked=True).exists()
+    assert not DownloadJob.objects.filter(cancel_requested=True).exists()
 
 
 def test_who_may_not_look_sees_nothing() -> None:

@@ -19,12 +19,12 @@ from cacheapp.errors import CacheappError
 logger = logging.getLogger(__name__)
 
 
-class NotRemoved(CacheappError):
+class RemovalRefused(CacheappError):
     """The job is still there, with all its files; the message says why."""
 
 
 @transaction.atomic
-def forget(jobs: QuerySet[DownloadJob]) -> bool:
+def delete_record(jobs: QuerySet[DownloadJob]) -> bool:
     """Remove the record of the one job that is asked for, if it still is as asked.
 
     Asked under the row's lock, as whoever takes it up does: `QuerySet.delete` reads what it deletes
@@ -40,23 +40,27 @@ def forget(jobs: QuerySet[DownloadJob]) -> bool:
 def remove(job: DownloadJob, *, with_files: bool) -> bool:
     """Remove a job; return whether files of it are left. Partial files always go.
 
-    Raise `NotRemoved` for a job that somebody runs, and for files in a directory that holds others
+    Raise `RemovalRefused` for a job that somebody runs, and for files in a directory that holds others
     too.
     """
     if with_files and job.destination:
-        raise NotRemoved(f"its files lie in {job.destination} among others; only keep can be asked")
+        raise RemovalRefused(
+            f"its files lie in {job.destination} among others; only keep can be asked"
+        )
     with transaction.atomic():
         found = DownloadJob.objects.select_for_update().filter(id=job.id).first()
         if found is None:
-            raise NotRemoved("somebody else has removed it")
+            raise RemovalRefused("somebody else has removed it")
         if found.state in OWNED_JOB:
-            raise NotRemoved(f"the job is {found.state}; expected one that is paused or has ended")
+            raise RemovalRefused(
+                f"the job is {found.state}; expected one that is paused or has ended"
+            )
         run_directory = run_directory_of(found, found.token + 1)
         if run_directory is not None and run_directory.has_directories():
             try:
                 run_directory.take_over()
             except OSError as exc:
-                raise NotRemoved(f"its directory cannot be written: {exc.strerror}") from exc
+                raise RemovalRefused(f"its directory cannot be written: {exc.strerror}") from exc
         found.delete()
     logger.info(
         *("job %s: removed, files %s", job.id, "too" if with_files else "kept"),

@@ -13,16 +13,16 @@ from django.db import IntegrityError
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.errors import CacheappError
 
 
-class KeyUsed(CacheappError):
+class KeyReused(CacheappError):
     """The key was sent with another order before; nothing was started."""
 
 
-class Request:
+class IdempotentOrder:
     """Who asks for what, under which key; without one, each is a new order."""
 
     def __init__(self, who: str, key: str | None, body: Mapping[str, Any]) -> None:
@@ -30,22 +30,24 @@ class Request:
         self.key = None if key is None else _digest(f"{who}\0{key}")
         self.digest = _digest(json.dumps(body, sort_keys=True)) if key is not None else ""
 
-    def placed(self) -> DownloadJob | None:
-        """Return the job that an earlier one like this has made; raise `KeyUsed`."""
+    def existing_job(self) -> DownloadJob | None:
+        """Return the job that an earlier one like this has made; raise `KeyReused`."""
         if self.key is None:
             return None
         job = DownloadJob.objects.filter(idempotency_key=self.key).first()
         if job is not None and job.idempotency_digest != self.digest:
-            raise KeyUsed(f"the key was used for another order, job {job.id}; expected a new one")
+            raise KeyReused(f"the key was used for another order, job {job.id}; expected a new one")
         return job
 
-    def place(self, order: DownloadRequest, owner: Owner | None) -> tuple[DownloadJob, bool]:
-        """Return the job, and whether it was made now; raise `KeyUsed`."""
+    def create_job(
+        self, order: DownloadRequest, owner: JobOwner | None
+    ) -> tuple[DownloadJob, bool]:
+        """Return the job, and whether it was made now; raise `KeyReused`."""
         facts = {"idempotency_key": self.key, "idempotency_digest": self.digest}
         try:
             return repository.create(order, owner, created_by=self.who[:200], **facts), True
         except IntegrityError:  # the other one was quicker by a moment
-            job = self.placed()
+            job = self.existing_job()
             if job is None:
                 raise
             return job, False

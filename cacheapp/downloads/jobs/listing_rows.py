@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import F, Max
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner, mine
+from cacheapp.downloads.jobs.repository import JobOwner, mine
 from cacheapp.downloads.jobs.rows import NewFile, grow, insert, now
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.sources.base import SourceEntry
@@ -31,19 +31,19 @@ _OF_ITEM = ("pk", "position", "url", "name", "expected_sha256", "expected_size",
 
 
 @dataclasses.dataclass(frozen=True)
-class Lot:
+class Batch:
     """Some files of a listing."""
 
     entries: Sequence[SourceEntry]
     after: str
     """The mark up to which the source was read before."""
     mark: str
-    """The one up to which it is read with this lot."""
+    """The one up to which it is read with this batch."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Added:
-    """What a lot of a listing has become."""
+class AddedFiles:
+    """What a batch of a listing has become."""
 
     items: tuple[Item, ...]
     refused: int
@@ -54,14 +54,16 @@ def fingerprint(identity: str, directory: Path) -> str:
     return hashlib.sha256(f"{identity}\0{directory}".encode()).hexdigest()
 
 
-def find(mark: str) -> DownloadJob | None:
+def find_job(mark: str) -> DownloadJob | None:
     """Return the newest job of a command that has not come to its end."""
     jobs = DownloadJob.objects.filter(fingerprint=mark).order_by("-created_at")
     job = jobs.first()
     return None if job is None or job.state == JobState.SUCCEEDED else job
 
 
-def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) -> DownloadJob:
+def create_job(
+    source: str, mark: str, directory: Path, threads: int, owner: JobOwner
+) -> DownloadJob:
     """Write a queued job that has no files yet."""
     moment = now()
     return DownloadJob.objects.create(
@@ -79,21 +81,21 @@ def create(source: str, mark: str, directory: Path, threads: int, owner: Owner) 
 
 
 @transaction.atomic
-def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
+def add_files(job_id: UUID, owner: JobOwner, token: int, batch: Batch) -> AddedFiles | None:
     """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
 
     Names are made unique within the job. An entry that is refused is a failed file, and so is one
     whose name is a folder of another of these entries, or whose folder is a file of the job. (Where
-    what needs the folder came in an earlier lot, the disk refuses the second of the two.)
+    what needs the folder came in an earlier batch, the disk refuses the second of the two.)
 
-    Compare-and-set on how far it was read before: a lot that is written again, because the database
+    Compare-and-set on how far it was read before: a batch that is written again, because the database
     went away before it said that it had it, is found as it was written.
     """
-    entries = lot.entries
+    entries = batch.entries
     run = mine(job_id, owner, token)
-    before = run.filter(listed_to=lot.after)
-    if not before.update(files_total=F("files_total") + len(entries), listed_to=lot.mark):
-        is_there = run.filter(listed_to=lot.mark).exists()
+    before = run.filter(listed_to=batch.after)
+    if not before.update(files_total=F("files_total") + len(entries), listed_to=batch.mark):
+        is_there = run.filter(listed_to=batch.mark).exists()
         return _last(job_id, len(entries)) if is_there else None
     generation = grow(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
@@ -110,15 +112,15 @@ def add(job_id: UUID, owner: Owner, token: int, lot: Lot) -> Added | None:
     return _last(job_id, len(files))
 
 
-def _last(job_id: UUID, count: int) -> Added:
+def _last(job_id: UUID, count: int) -> AddedFiles:
     """Return the files that came last; nobody but the feeder adds any."""
     newest = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
     rows = list(newest.values_list("state", *_OF_ITEM))[::-1]
     items = tuple(Item(*facts) for state, *facts in rows if state == FileState.QUEUED)
-    return Added(items, len(rows) - len(items))
+    return AddedFiles(items, len(rows) - len(items))
 
 
-def listed_all(job_id: UUID, owner: Owner, token: int) -> bool:
+def mark_listed_all(job_id: UUID, owner: JobOwner, token: int) -> bool:
     """Write that every file of the source has a row; return whether the job is still ours."""
     ours = mine(job_id, owner, token)
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))
@@ -155,12 +157,12 @@ def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
 
 
 def _taken(job_id: UUID, wanted: Collection[str]) -> set[str | None]:
-    """Return which keys files of the job have; a lot of keys at a time, as databases take them."""
+    """Return which keys files of the job have; a batch of keys at a time, as databases take them."""
     there = DownloadFile.objects.filter(job=job_id)
     keys = iter(wanted)
     taken: set[str | None] = set()
-    while lot := list(itertools.islice(keys, _KEYS)):
-        taken.update(there.filter(name_key__in=lot).values_list("name_key", flat=True))
+    while batch := list(itertools.islice(keys, _KEYS)):
+        taken.update(there.filter(name_key__in=batch).values_list("name_key", flat=True))
     return taken
 
 

@@ -14,8 +14,8 @@ class DownloadJob(models.Model):
 
     Who writes what: the view that takes the order creates the row; from then on the owner's
     coordinator writes it (`ledger`), each time with the compare-and-set "still unfinished, still
-    mine". Others write two things only: what is asked of the owner (`cancel_asked`,
-    `pause_asked`), and, once it gives no sign of life, that the job is theirs.
+    mine". Others write two things only: what is asked of the owner (`cancel_requested`,
+    `pause_requested`), and, once it gives no sign of life, that the job is theirs.
 
     Each write that changes what anybody may see of the job or its files raises `generation` in the
     same transaction; a heartbeat alone does not.
@@ -30,8 +30,8 @@ class DownloadJob(models.Model):
     """Origins allowed for this job besides the setting: the demo's own."""
     error = models.TextField(blank=True, default="")
     """Why the job as a whole ended early; what was wrong with a file stands with the file."""
-    cancel_asked = models.BooleanField(default=False)
-    pause_asked = models.BooleanField(default=False)
+    cancel_requested = models.BooleanField(default=False)
+    pause_requested = models.BooleanField(default=False)
 
     source = models.TextField(blank=True, default="")
     """What was asked for from a terminal, in the words used there."""

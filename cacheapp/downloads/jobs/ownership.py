@@ -6,7 +6,7 @@ try, one wins, on every database that evaluates the condition of an UPDATE under
 the former owner still does to the disk is `fencing`'s affair; to the database it writes nothing
 (`ledger.mine`).
 
-Whether an owner lives is judged by the watcher's own clock (`Watch`): a heartbeat that it has not seen
+Whether an owner lives is judged by the watcher's own clock (`OrphanDetector`): a heartbeat that it has not seen
 change for a time. No two clocks are compared, and a step of the wall clock orphans nobody.
 """
 
@@ -21,8 +21,8 @@ from django.db.models import F, Q, QuerySet
 
 from cacheapp.downloads.jobs import wakeup
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner, mine
-from cacheapp.downloads.jobs.rows import close, grow, now, put_down, write
+from cacheapp.downloads.jobs.repository import JobOwner, mine
+from cacheapp.downloads.jobs.rows import close, grow, mark_paused, now, write
 from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 
@@ -36,13 +36,13 @@ class _Seen:
     since_s: float
 
 
-class Watch:
+class OrphanDetector:
     """Which jobs have lost their owner, as one process sees it. For one thread."""
 
     def __init__(self) -> None:
         self._seen: dict[UUID, _Seen] = {}
 
-    def look(
+    def orphans(
         self, jobs: Iterable[DownloadJob], now_s: float, patience_s: float
     ) -> list[DownloadJob]:
         """Return those of the queued and running jobs that nobody runs; jobs must be fresh."""
@@ -65,7 +65,7 @@ def unfinished() -> list[DownloadJob]:
     return list(DownloadJob.objects.filter(state__in=OWNED_JOB).order_by("created_at", "id"))
 
 
-def adopt(job: DownloadJob, owner: Owner) -> bool:
+def adopt(job: DownloadJob, owner: JobOwner) -> bool:
     """Make a job ours, queued; return whether it was we who got it."""
     with transaction.atomic():
         moved = _as_seen(job).update(
@@ -87,26 +87,26 @@ def adopt(job: DownloadJob, owner: Owner) -> bool:
     return bool(moved)
 
 
-def settle(job: DownloadJob, why: str) -> bool:
+def pause_lost(job: DownloadJob, why: str) -> bool:
     """Put down a terminal's job whose process is gone; return whether it was we who did.
 
     The same command goes on with it. One that is to be cancelled is `settling`'s.
     """
-    if job.cancel_asked:
+    if job.cancel_requested:
         raise AssertionError(f"job {job.id} is to be cancelled, not to be gone on with")
     with transaction.atomic():
         if not _as_seen(job).update(token=F("token") + 1):
             return False
-        put_down(job, why)
+        mark_paused(job, why)
     logger.warning(
         *("job %s: %s", job.id, why),
-        extra={"event": "job_put_down", "job": str(job.id)},
+        extra={"event": "job_paused", "job": str(job.id)},
     )
     return True
 
 
 def release(
-    job_id: UUID, owner: Owner, token: int, reports: list[FileReport], progress: JobProgress
+    job_id: UUID, owner: JobOwner, token: int, reports: list[FileReport], progress: JobProgress
 ) -> bool:
     """Let go of a job that is to go on elsewhere; return whether it was ours."""
     with transaction.atomic():
@@ -117,7 +117,7 @@ def release(
         generation = grow(job_id, state=JobState.QUEUED, owner=None, owner_pid=None, **changes)
         write(reports, generation)
         _queue_files(job_id, generation)
-        transaction.on_commit(wakeup.ring)
+        transaction.on_commit(wakeup.notify)
     logger.info(
         *("job %s: released, %d of %d files whole", job_id, progress.files_done, job.files_total),
         extra={"event": "job_released", "job": str(job_id)},
@@ -125,19 +125,19 @@ def release(
     return True
 
 
-def release_rest(owner: Owner) -> None:
+def release_rest(owner: JobOwner) -> None:
     """Let go of all jobs that are still the owner's, with what is recorded of them."""
     for job in list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)):
         release_as_is(job, owner)
 
 
-def release_as_is(job: DownloadJob, owner: Owner) -> bool:
+def release_as_is(job: DownloadJob, owner: JobOwner) -> bool:
     """Let go of a job as it was read, with what is recorded of it; return whether it was ours."""
     progress = JobProgress(job.files_done, job.files_failed, job.bytes_done, job.bytes_total)
     return release(job.id, owner, job.token, [], progress)
 
 
-def end_waiting(job: DownloadJob, owner: Owner, reports: list[FileReport], error: str) -> bool:
+def end_waiting(job: DownloadJob, owner: JobOwner, reports: list[FileReport], error: str) -> bool:
     """End a job of ours that has no run: cancelled, or never to begin; return whether it was ours.
 
     `reports`: of files that are whole though no run could record it.
@@ -148,7 +148,7 @@ def end_waiting(job: DownloadJob, owner: Owner, reports: list[FileReport], error
             return False
         write(reports, grow(job.id))
         # Never a success, though all may be whole: no job succeeds without a run.
-        state = JobState.CANCELLED if found.cancel_asked else JobState.FAILED
+        state = JobState.CANCELLED if found.cancel_requested else JobState.FAILED
         close(found, state, error)
     logger.warning(
         *("job %s: %s: %s", job.id, state, error or "cancelled without a run"),
@@ -165,7 +165,7 @@ def _as_seen(job: DownloadJob) -> QuerySet[DownloadJob]:
         state=job.state,
         token=job.token,
         heartbeat_at=job.heartbeat_at,
-        cancel_asked=job.cancel_asked,
+        cancel_requested=job.cancel_requested,
     ).filter(state__in=OWNED_JOB)
 
 

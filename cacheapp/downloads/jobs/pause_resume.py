@@ -11,8 +11,8 @@ from django.db.models import F, Q
 
 from cacheapp.downloads.jobs import wakeup
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner, finish, is_orphan, mine
-from cacheapp.downloads.jobs.rows import grow, now, put_down, write
+from cacheapp.downloads.jobs.repository import JobOwner, finish, is_orphan, mine
+from cacheapp.downloads.jobs.rows import grow, mark_paused, now, write
 from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import (
     OWNED_JOB,
@@ -25,19 +25,19 @@ from cacheapp.downloads.states import (
 from cacheapp.downloads.storage.filenames import REFUSED
 
 
-def ask_pause(job_id: UUID) -> bool:
+def request_pause(job_id: UUID) -> bool:
     """Leave word that a job is to pause; return whether it was queued or running."""
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    found = asked.update(pause_asked=True, generation=F("generation") + 1)
+    found = asked.update(pause_requested=True, generation=F("generation") + 1)
     if found:
-        transaction.on_commit(wakeup.ring)
+        transaction.on_commit(wakeup.notify)
     return bool(found)
 
 
 @transaction.atomic
 def pause(
     job_id: UUID,
-    owner: Owner,
+    owner: JobOwner,
     reports: list[FileReport],
     progress: JobProgress,
     why: str,
@@ -52,16 +52,16 @@ def pause(
     job = mine(job_id, owner, token).select_for_update().first()
     if job is None:
         return None
-    if job.cancel_asked:
+    if job.cancel_requested:
         is_queued = job.state == JobState.QUEUED
         return None if is_queued else finish(job_id, owner, reports, progress, "", token)
     write(reports, grow(job_id))
-    put_down(job, why, **dataclasses.asdict(progress))
+    mark_paused(job, why, **dataclasses.asdict(progress))
     return JobState.PAUSED
 
 
 @transaction.atomic
-def take(job: DownloadJob, owner: Owner | None, threads: int | None = None) -> bool:
+def requeue(job: DownloadJob, owner: JobOwner | None, threads: int | None = None) -> bool:
     """Queue a job again, as ours: one that is paused, has failed or was cancelled, or is an orphan.
 
     Files that failed or were cancelled are tried again; those that are whole stay, and those that
@@ -82,8 +82,8 @@ def take(job: DownloadJob, owner: Owner | None, threads: int | None = None) -> b
         threads=threads or found.threads,
         heartbeat_at=now(),
         finished_at=None,
-        cancel_asked=False,
-        pause_asked=False,
+        cancel_requested=False,
+        pause_requested=False,
         error="",
         files_failed=0,
     )

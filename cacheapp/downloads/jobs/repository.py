@@ -54,7 +54,7 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
-class Owner:
+class JobOwner:
     """A process that runs jobs."""
 
     token: UUID
@@ -62,7 +62,7 @@ class Owner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class PendingRequests:
     """What the owner learns when it records its progress."""
 
     cancelled: frozenset[UUID]
@@ -88,7 +88,7 @@ def place_of(job: DownloadJob, root: Path | None) -> Path:
 
 
 @transaction.atomic
-def create(order: DownloadRequest, owner: Owner | None, **facts: Any) -> DownloadJob:
+def create(order: DownloadRequest, owner: JobOwner | None, **facts: Any) -> DownloadJob:
     """Write a queued job and its files; the owner, if there is one, answers for it from now on.
 
     `facts`: what else is to be written of the job, such as who ordered it.
@@ -115,14 +115,14 @@ def create(order: DownloadRequest, owner: Owner | None, **facts: Any) -> Downloa
     return job
 
 
-def waiting(owner: Owner) -> list[DownloadJob]:
+def waiting(owner: JobOwner) -> list[DownloadJob]:
     """Return the owner's queued jobs, oldest first."""
     found = DownloadJob.objects.filter(owner=owner.token, state=JobState.QUEUED)
     return list(found.order_by("created_at", "id"))
 
 
 def start(
-    job: DownloadJob, owner: Owner, root: Path | None, *, stream: bool = False
+    job: DownloadJob, owner: JobOwner, root: Path | None, *, stream: bool = False
 ) -> Plan | None:
     """Move a job from queued to running and return what is to be done; `None` if it has ended.
 
@@ -132,7 +132,7 @@ def start(
     """
     moment = now()
     settings = conf()
-    free = mine(job.id, owner).filter(cancel_asked=False, pause_asked=False)
+    free = mine(job.id, owner).filter(cancel_requested=False, pause_requested=False)
     moved = free.filter(state__in=sources(JobState.RUNNING)).update(
         state=JobState.RUNNING,
         started_at=Coalesce("started_at", Value(moment)),
@@ -172,10 +172,10 @@ def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple
 
 @transaction.atomic
 def record(
-    owner: Owner,
+    owner: JobOwner,
     changes: Mapping[UUID, tuple[list[FileReport], JobProgress]],
     tokens: Mapping[UUID, int] | None = None,
-) -> Told:
+) -> PendingRequests:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
 
     `tokens`: those of the runs. A job with another one went through other hands meanwhile, though it
@@ -193,9 +193,9 @@ def record(
     for job_id, (reports, progress) in changes.items():
         if job_id in ours and (reports or not same(jobs[job_id], progress)):
             write(reports, grow(job_id, **dataclasses.asdict(progress)))
-    return Told(
-        cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_asked),
-        paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_asked),
+    return PendingRequests(
+        cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_requested),
+        paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_requested),
         lost=frozenset(changes.keys() - ours),
     )
 
@@ -203,7 +203,7 @@ def record(
 @transaction.atomic
 def finish(
     job_id: UUID,
-    owner: Owner,
+    owner: JobOwner,
     reports: list[FileReport],
     progress: JobProgress,
     error: str,
@@ -217,7 +217,9 @@ def finish(
     # A listing that broke off, or has nothing, is no success, whatever became of its files.
     missing = int(not (job.listed_all and job.files_total))
     state = outcome(
-        total=job.files_total + missing, done=progress.files_done, cancel_asked=job.cancel_asked
+        total=job.files_total + missing,
+        done=progress.files_done,
+        cancel_requested=job.cancel_requested,
     )
     if state is JobState.FAILED and not error:
         error = f"{progress.files_failed} of {job.files_total} files failed"
@@ -225,11 +227,11 @@ def finish(
     return state
 
 
-def ask_cancel(job_id: UUID) -> bool:
+def request_cancel(job_id: UUID) -> bool:
     """Leave word that a job is to be cancelled; return whether it was queued or running."""
     asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    if asked.update(cancel_asked=True, generation=F("generation") + 1):
-        transaction.on_commit(wakeup.ring)
+    if asked.update(cancel_requested=True, generation=F("generation") + 1):
+        transaction.on_commit(wakeup.notify)
         return True
     return False
 
@@ -237,24 +239,24 @@ def ask_cancel(job_id: UUID) -> bool:
 def is_orphan(job: DownloadJob) -> bool:
     """Return whether the job is unfinished and its owner has given no sign of life for too long.
 
-    By wall clocks: for a look from outside. Who adopts watches for himself (`adopting.Watch`).
+    By wall clocks: for a look from outside. Who adopts watches for himself (`adopting.OrphanDetector`).
     """
     age = now() - job.heartbeat_at
     return job.state in OWNED_JOB and age.total_seconds() > conf().download_heartbeat_s
 
 
-def owned(owner: Owner) -> list[DownloadJob]:
+def owned(owner: JobOwner) -> list[DownloadJob]:
     """Return the owner's unfinished jobs."""
     return list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB))
 
 
-def mine(job_id: UUID, owner: Owner, token: int | None = None) -> QuerySet[DownloadJob]:
+def mine(job_id: UUID, owner: JobOwner, token: int | None = None) -> QuerySet[DownloadJob]:
     """Return the job, if it is still the owner's to write, and has that token."""
     found = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
     return found if token is None else found.filter(token=token)
 
 
-def has_token(job_id: UUID, owner: Owner, token: int) -> bool:
+def has_token(job_id: UUID, owner: JobOwner, token: int) -> bool:
     """Return whether the job is still the owner's, with that token."""
     return mine(job_id, owner, token).exists()
 

@@ -17,7 +17,7 @@ from django.db import connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs.deletion import forget
+from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.rows import now
 from cacheapp.downloads.states import FINISHED_JOB, UNFINISHED_JOB
@@ -69,7 +69,7 @@ def _prune_jobs(before: dt.datetime) -> int:
     """
     old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
     # Asked again as each is removed: one may have been queued anew meanwhile.
-    return sum(forget(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
+    return sum(delete_record(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
 
 
 def _prune_partials(root: Path, before_s: float) -> int:

@@ -72,11 +72,11 @@ def insert(job_id: UUID, files: Sequence[NewFile]) -> None:
     most = min(_ROWS, connection.ops.bulk_batch_size(fields, files))
     with connection.cursor() as cursor:
         for first in range(0, len(files), most):
-            lot = files[first : first + most]
+            batch = files[first : first + most]
             cursor.execute(
                 f"INSERT INTO {DownloadFile._meta.db_table} ({columns}) "  # noqa: S608, SLF001 (our own names)
-                f"VALUES {', '.join([row] * len(lot))}",
-                [value for file in lot for value in (*file, *rest)],
+                f"VALUES {', '.join([row] * len(batch))}",
+                [value for file in batch for value in (*file, *rest)],
             )
 
 
@@ -103,14 +103,14 @@ def write(reports: Iterable[FileReport], generation: int) -> None:
         )
 
 
-def put_down(job: DownloadJob, why: str, **changes: Any) -> None:
+def mark_paused(job: DownloadJob, why: str, **changes: Any) -> None:
     """Write that a job is paused: its files wait, and nobody has to be alive for it."""
     if JobState.PAUSED not in JOB_MOVES[JobState(job.state)]:
         raise AssertionError(f"job {job.id} cannot move from {job.state} to paused")
     generation = grow(
         job.id,
         state=JobState.PAUSED,
-        pause_asked=False,
+        pause_requested=False,
         error=why,
         heartbeat_at=now(),
         **changes,

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from cacheapp.downloads.jobs import ownership, repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.jobs.rows import close, grow, write
 from cacheapp.downloads.plan import FileReport
 from cacheapp.downloads.states import JobState
@@ -20,7 +20,7 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 logger = logging.getLogger(__name__)
 
 
-def end(job: DownloadJob, owner: Owner, error: str) -> None:
+def end(job: DownloadJob, owner: JobOwner, error: str) -> None:
     """End a queued job of ours; what an earlier run has fetched counts, and its partial files go.
 
     Raise `OSError` where earlier runs cannot be shut out, and nothing was changed.
@@ -43,10 +43,10 @@ def cancel(job_id: UUID) -> bool:
     A paused one, which nobody has to be alive for, is cancelled at once. Raise `OSError` where its
     earlier runs cannot be shut out, and it stays paused.
     """
-    while not repository.ask_cancel(job_id):
+    while not repository.request_cancel(job_id):
         job = _claimed(job_id)
         if job is None:  # it has ended, or somebody has just taken it up
-            return repository.ask_cancel(job_id)
+            return repository.request_cancel(job_id)
         if _cancelled(job):
             return True
     return True

@@ -12,10 +12,10 @@ from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.errors import CacheappError
 
-_NAME = "downloads.bell"
+_NAME = "downloads.wakeup"
 
 
-def ring() -> None:
+def notify() -> None:
     """Have all coordinators of this host look."""
     with contextlib.suppress(OSError, CacheappError):
         path = private_directory(state_dir()) / _NAME
@@ -28,19 +28,19 @@ def ring() -> None:
             os.close(descriptor)
 
 
-class Ear:
+class Listener:
     """Hears the bell; for one thread."""
 
     def __init__(self) -> None:
         self._path = state_dir() / _NAME
-        self._heard = self._sound()
+        self._seen = self._read()
 
-    def rang(self) -> bool:
+    def was_notified(self) -> bool:
         """Return whether the bell rang since the last call."""
-        before, self._heard = self._heard, self._sound()
-        return self._heard != before
+        before, self._seen = self._seen, self._read()
+        return self._seen != before
 
-    def _sound(self) -> bytes:
+    def _read(self) -> bytes:
         try:
             return self._path.read_bytes()
         except OSError:

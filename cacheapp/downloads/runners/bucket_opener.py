@@ -21,7 +21,7 @@ from cacheapp.downloads.sources.s3 import S3Source
 logger = logging.getLogger(__name__)
 
 
-class Limited:
+class LimitedBucket:
     """A bucket of which a job takes so many files, and no more."""
 
     def __init__(self, bucket: S3Source, room: int) -> None:
@@ -45,7 +45,7 @@ class Limited:
             yield found
 
 
-class Openings:
+class BucketOpener:
     """The buckets that are being opened, or are open; asked by one thread.
 
     `_lock` guards `_found`, which the opening threads fill.
@@ -54,9 +54,9 @@ class Openings:
     def __init__(self, on_open: Callable[[], None]) -> None:
         self._on_open = on_open
         self._lock = threading.Lock()
-        self._found: dict[UUID, Limited | str | None] = {}
+        self._found: dict[UUID, LimitedBucket | str | None] = {}
 
-    def take(self, job: DownloadJob) -> Limited | None:
+    def take(self, job: DownloadJob) -> LimitedBucket | None:
         """Return the open bucket of a job, once; `None` until then. Raise `SourceRefused`."""
         with self._lock:
             is_new = job.id not in self._found
@@ -79,7 +79,7 @@ class Openings:
                 del self._found[job_id]
 
     def _open(self, job: DownloadJob) -> None:
-        found: Limited | str
+        found: LimitedBucket | str
         try:
             found = _limited(job)
         except SourceRefused as exc:
@@ -98,10 +98,10 @@ def is_listed(job: DownloadJob) -> bool:
     return bool(job.source) and not job.destination
 
 
-def _limited(job: DownloadJob) -> Limited:
+def _limited(job: DownloadJob) -> LimitedBucket:
     settings = conf()
     place = find_allowed_bucket(job.source, settings.download_buckets)
     bucket = S3Source(
         job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
     )
-    return Limited(bucket, settings.download_max_files - job.files_total)
+    return LimitedBucket(bucket, settings.download_max_files - job.files_total)

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.runners.coordinator import Host
+from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.states import OWNED_JOB
 
 logger = logging.getLogger(__name__)
@@ -25,25 +25,25 @@ _THREADS_END_S = 5.0
 ANOTHER, GONE, RELEASED = "another runs it", "gone", "released"
 
 
-def serve(job_id: UUID, is_ending: Callable[[], bool] = lambda: False) -> str:
+def run_job(job_id: UUID, is_ending: Callable[[], bool] = lambda: False) -> str:
     """Run a job; return its state as it was left, or `ANOTHER`, `GONE`, `RELEASED`.
 
     The last, where `is_ending` says that this process is to end: somebody else may go on.
     """
-    host = Host(only=job_id)
-    host.wake()
+    coordinator = Coordinator(only=job_id)
+    coordinator.wake()
     try:
-        return _wait(job_id, host, is_ending)
+        return _wait(job_id, coordinator, is_ending)
     finally:
-        host.close(_THREADS_END_S)
+        coordinator.close(_THREADS_END_S)
         try:
-            host.release()
+            coordinator.release()
         except DatabaseError as exc:
             logger.warning("job %s: not released, so it will be found lost: %s", job_id, exc)
         connection.close()
 
 
-def _wait(job_id: UUID, host: Host, is_ending: Callable[[], bool]) -> str:
+def _wait(job_id: UUID, coordinator: Coordinator, is_ending: Callable[[], bool]) -> str:
     heartbeats = set()
     resting = threading.Event()
     while not is_ending():
@@ -58,7 +58,7 @@ def _wait(job_id: UUID, host: Host, is_ending: Callable[[], bool]) -> str:
             return GONE
         if job.state not in OWNED_JOB:
             return job.state
-        if job.owner not in {None, host.owner.token}:
+        if job.owner not in {None, coordinator.owner.token}:
             heartbeats.add((job.owner, job.heartbeat_at))
             if len(heartbeats) > 1:  # it lives
                 return ANOTHER

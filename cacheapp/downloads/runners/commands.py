@@ -11,33 +11,33 @@ import uuid
 
 from cacheapp.downloads.jobs import ownership, pause_resume, termination
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners import dispatch
-from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
 
-class NotNow(CacheappError):
+class InvalidTransition(CacheappError):
     """The job is in no state for it; nothing was changed."""
 
 
 def pause(job: DownloadJob) -> bool:
-    """Have a job pause; return whether that was news. Raise `NotNow`. The job is read anew."""
-    if pause_resume.ask_pause(job.id):
+    """Have a job pause; return whether that was news. Raise `InvalidTransition`. The job is read anew."""
+    if pause_resume.request_pause(job.id):
         return _wake_owner(job)
     return _is_so(job, JobState.PAUSED, "only queued and running ones can be paused")
 
 
 def cancel(job: DownloadJob) -> bool:
-    """Have a job end; as `pause`. `NotNow` too, where what it left on the disk cannot be shut out."""
+    """Have a job end; as `pause`. `InvalidTransition` too, where what it left on the disk cannot be shut out."""
     try:
         asked = termination.cancel(job.id)
     except OSError as exc:  # of a paused one, whose runs must name no file after the end
         message = f"its directory cannot be written ({exc.strerror}), and so it stays as it is"
-        raise NotNow(message) from exc
+        raise InvalidTransition(message) from exc
     if asked:
         _wake_owner(job)
         if job.state == JobState.QUEUED and job.owner is None:
@@ -63,7 +63,7 @@ def _end_unowned(job: DownloadJob) -> None:
     We adopt it for that. Whoever adopts it first cancels it as well; and if we are killed here, it is
     found as any other job that lost its owner.
     """
-    me = Owner(uuid.uuid4(), os.getpid())
+    me = JobOwner(uuid.uuid4(), os.getpid())
     if ownership.adopt(job, me):
         _read_anew(job)
         try:
@@ -75,7 +75,7 @@ def _end_unowned(job: DownloadJob) -> None:
 
 def _wake_owner(job: DownloadJob) -> bool:
     _read_anew(job)
-    if (runner := existing_host()) is not None and job.owner == runner.owner.token:
+    if (runner := existing_coordinator()) is not None and job.owner == runner.owner.token:
         runner.wake()  # other owners see it when they next write progress
     return True
 
@@ -89,16 +89,16 @@ def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
 
 def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
     if job.state == JobState.QUEUED and job.owner is None:
-        dispatch.hand(job.id)  # again: who asked before may not have reached the broker
+        dispatch.submit(job.id)  # again: who asked before may not have reached the broker
         return False
     if job.state not in states:
         raise _not_now(job, refusal)
     if job.fingerprint:
-        raise NotNow("the job was begun at a terminal: the same command goes on with it")
-    taken = pause_resume.take(job, dispatch.owner_to_be())
+        raise InvalidTransition("the job was begun at a terminal: the same command goes on with it")
+    taken = pause_resume.requeue(job, dispatch.initial_owner())
     _read_anew(job)
     if taken:
-        dispatch.hand(job.id)
+        dispatch.submit(job.id)
     elif job.state not in OWNED_JOB:
         raise _not_now(job, refusal)
     return taken  # if not, somebody else asked for the same, a moment ago
@@ -108,10 +108,10 @@ def _read_anew(job: DownloadJob) -> None:
     try:
         job.refresh_from_db()
     except DownloadJob.DoesNotExist:
-        raise NotNow("the job was removed a moment ago") from None
+        raise InvalidTransition("the job was removed a moment ago") from None
 
 
-def _not_now(job: DownloadJob, refusal: str) -> NotNow:
+def _not_now(job: DownloadJob, refusal: str) -> InvalidTransition:
     ended = job.state not in OWNED_JOB and job.state != JobState.PAUSED
     said = f"has {job.state} already" if ended else f"is {job.state}"
-    return NotNow(f"the job {said}; {refusal}")
+    return InvalidTransition(f"the job {said}; {refusal}")

@@ -23,13 +23,13 @@ from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.jobs import ownership, pause_resume, repository, retention
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.ownership import Watch
-from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.jobs.wakeup import Ear
+from cacheapp.downloads.jobs.ownership import OrphanDetector
+from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.wakeup import Listener
 from cacheapp.downloads.runners import live_progress, metrics
-from cacheapp.downloads.runners.metrics import Numbers
+from cacheapp.downloads.runners.metrics import DownloadMetrics
 from cacheapp.downloads.runners.starter import RELEASED, Starter
-from cacheapp.downloads.runners.terminal_cleanup import Settling
+from cacheapp.downloads.runners.terminal_cleanup import TerminalCleanup
 from cacheapp.downloads.states import FINISHED_JOB, FileState, JobState
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _CANCELLED = "cancelled"
 _PAUSED = "paused"
 
 
-class Host:
+class Coordinator:
     """The coordinator of one process.
 
     `_lock` guards `_thread`, `_closed` and `_runs`. The coordinator alone changes `_runs`, so it
@@ -61,24 +61,24 @@ class Host:
     def __init__(self, only: UUID | None = None) -> None:
         """`only`: the one job to adopt; `None`: whichever nobody runs."""
         self._only = only
-        self.owner = Owner(uuid.uuid4(), os.getpid())
+        self.owner = JobOwner(uuid.uuid4(), os.getpid())
         self._wanted = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, JobRun] = {}
-        self._meters: dict[UUID, live_progress.Meter] = {}
-        self._watch = Watch()
-        self._settling = Settling()
-        self._ear = Ear()
-        self._numbers = Numbers()
+        self._meters: dict[UUID, live_progress.RateMeter] = {}
+        self._detector = OrphanDetector()
+        self._terminal_cleanup = TerminalCleanup()
+        self._listener = Listener()
+        self._metrics = DownloadMetrics()
         self._prune_at_s = clock.monotonic_s() + random.uniform(0, _PRUNE_EVERY_S)  # noqa: S311
         self._answered = True
         settings = conf()
         self._pool: ThreadPool[QueuedFile] = ThreadPool(
             settings.download_max_threads,
             settings.download_max_per_host,
-            thread_limit(state_dir() / "downloads.threads", settings.download_max_host_threads),
+            thread_limit(state_dir() / "downloads.threads", settings.download_max_machine_threads),
         )
         self._pool.on_thread_free = self._wanted.set
         self._starter = Starter(self.owner, self._pool, self._wanted.set, self._take_in)
@@ -123,8 +123,8 @@ class Host:
         reports, progress = run.changes()
         if not ownership.release(run.plan.job, self.owner, run.plan.token, reports, progress):
             return False
-        self._numbers.recorded(run.plan.job, reports, run.retries_made)
-        self._numbers.count(metrics.RELEASES)
+        self._metrics.count_files(run.plan.job, reports, run.retries_made)
+        self._metrics.count(metrics.RELEASES)
         return True
 
     def _coordinate(self) -> None:
@@ -152,7 +152,7 @@ class Host:
         # Not all workers in the same moment; never later than their heartbeats are expected.
         within_s = min(_FLUSH_S, within_s) if busy else within_s * random.uniform(0.8, 1.0)  # noqa: S311
         until_s = clock.monotonic_s() + within_s
-        while not self._ear.rang():
+        while not self._listener.was_notified():
             left_s = until_s - clock.monotonic_s()
             if left_s <= 0 or self._wanted.wait(min(left_s, _LISTEN_S)):
                 break
@@ -187,7 +187,7 @@ class Host:
         self._adopt(others)
         self._pool.refill()
         self._prune()
-        self._numbers.now(len(self._runs), self._pool.active_threads())
+        self._metrics.set_gauges(len(self._runs), self._pool.active_threads())
         left = self._starter.start_waiting(self._runs.keys(), is_closed=lambda: self._closed)
         return left or bool(self._runs)
 
@@ -200,14 +200,14 @@ class Host:
         for job in jobs:
             is_ours = (job.owner, job.state) == (self.owner.token, JobState.RUNNING)
             if is_ours and job.id not in self._runs and ownership.release_as_is(job, self.owner):
-                self._numbers.count(metrics.RELEASES)
+                self._metrics.count(metrics.RELEASES)
                 self._wanted.set()
 
     def _take_in(self, run: JobRun) -> None:
         """Know a run, before it starts: whoever closes stops it."""
         with self._lock:
             self._runs[run.plan.job] = run
-        self._numbers.count(metrics.JOBS_STARTED)
+        self._metrics.count(metrics.JOBS_STARTED)
 
     def _prune(self) -> None:
         retention_s = conf().download_retention_s
@@ -226,8 +226,8 @@ class Host:
             reports = changes[job_id][0]
             run.recorded(reports)
             if job_id not in told.lost:
-                self._numbers.recorded(job_id, reports, run.retries_made)
-            live_progress.tell(run, self._meters.setdefault(job_id, live_progress.Meter()))
+                self._metrics.count_files(job_id, reports, run.retries_made)
+            live_progress.publish(run, self._meters.setdefault(job_id, live_progress.RateMeter()))
             if job_id in told.lost:
                 run.stop(LOST, FileState.QUEUED, keep=True)
             elif job_id in told.cancelled:
@@ -241,16 +241,18 @@ class Host:
         One at a time: so other workers have their share of them.
         """
         patience_s = conf().download_heartbeat_s * _PATIENCE
-        for job in self._watch.look(others, clock.monotonic_s(), patience_s):
+        for job in self._detector.orphans(others, clock.monotonic_s(), patience_s):
             if self._closed or job.id in self._runs:
                 continue
             if job.destination:
                 silent = f"no sign of life for {patience_s:g} s"
-                self._settling.settle(job, f"process {job.owner_pid} ended or hangs: {silent}")
+                self._terminal_cleanup.clean_up(
+                    job, f"process {job.owner_pid} ended or hangs: {silent}"
+                )
                 continue
-            wanted = job.cancel_asked or job.pause_asked or self._pool.has_capacity()
+            wanted = job.cancel_requested or job.pause_requested or self._pool.has_capacity()
             if wanted and ownership.adopt(job, self.owner):
-                self._numbers.count(metrics.ADOPTIONS)
+                self._metrics.count(metrics.ADOPTIONS)
                 self._wanted.set()
                 return
 
@@ -266,8 +268,8 @@ class Host:
             error = "" if stopped in {None, _CANCELLED} else stopped or ""
             state = repository.finish(job_id, self.owner, reports, progress, error, token)
         if state is not None and state is not JobState.QUEUED:
-            self._numbers.recorded(job_id, reports, run.retries_made)
-        self._numbers.over(job_id)
+            self._metrics.count_files(job_id, reports, run.retries_made)
+        self._metrics.forget(job_id)
         # What somebody else ends, or goes on with, may be this: nobody has taken it over yet.
         run.clean(keep=state not in FINISHED_JOB)
         with self._lock:
@@ -280,28 +282,28 @@ class Host:
         )
 
 
-_host: Host | None = None
-_host_lock = threading.Lock()  # guards _host
+_coordinator: Coordinator | None = None
+_coordinator_lock = threading.Lock()  # guards _coordinator
 
 
-def host() -> Host:
+def coordinator() -> Coordinator:
     """Return this process's coordinator, which may have to be made."""
-    global _host  # noqa: PLW0603 (one per process is what it is)
-    with _host_lock:
-        if _host is None:
-            _host = Host()
-        return _host
+    global _coordinator  # noqa: PLW0603 (one per process is what it is)
+    with _coordinator_lock:
+        if _coordinator is None:
+            _coordinator = Coordinator()
+        return _coordinator
 
 
-def existing_host() -> Host | None:
+def existing_coordinator() -> Coordinator | None:
     """Return this process's coordinator if it has ever needed one."""
-    return _host
+    return _coordinator
 
 
 def _forget() -> None:
-    global _host, _host_lock  # noqa: PLW0603
-    _host = None
-    _host_lock = threading.Lock()
+    global _coordinator, _coordinator_lock  # noqa: PLW0603
+    _coordinator = None
+    _coordinator_lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -8,26 +8,26 @@ said: who cannot reach the broker is told, and may ask again.
 from uuid import UUID
 
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.runners.coordinator import host
+from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.runners.coordinator import coordinator
 from cacheapp.errors import CacheappError
 
 TASK = "cacheapp.run_download"
 
 
-class NotHanded(CacheappError):
+class BrokerUnavailable(CacheappError):
     """The broker did not take the job; nobody runs it."""
 
 
-def owner_to_be() -> Owner | None:
+def initial_owner() -> JobOwner | None:
     """Return who owns a job that is written now: this process, or nobody yet."""
-    return None if conf().download_runner == "celery" else host().owner
+    return None if conf().download_runner == "celery" else coordinator().owner
 
 
-def hand(job_id: UUID) -> None:
-    """Have a job begun soon; raise `NotHanded`."""
+def submit(job_id: UUID) -> None:
+    """Have a job begun soon; raise `BrokerUnavailable`."""
     if conf().download_runner != "celery":
-        host().wake()
+        coordinator().wake()
         return
     import celery  # noqa: PLC0415 (an extra)
     from kombu.exceptions import KombuError, OperationalError  # noqa: PLC0415 (the same)
@@ -35,4 +35,4 @@ def hand(job_id: UUID) -> None:
     try:
         celery.current_app.send_task(TASK, args=[str(job_id)], ignore_result=True)
     except (OperationalError, KombuError, OSError) as exc:
-        raise NotHanded(f"Celery's broker does not take the job: {exc}") from exc
+        raise BrokerUnavailable(f"Celery's broker does not take the job: {exc}") from exc

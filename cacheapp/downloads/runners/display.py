@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from cacheapp.downloads.runners.foreground import Glimpse
+from cacheapp.downloads.runners.foreground import Snapshot
 
 MAX_FILES_SHOWN = 8
 
@@ -64,19 +64,19 @@ class Display:
     ) -> None:
         self._progress.stop()
 
-    def show(self, glimpse: Glimpse) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Bring the bars up to date."""
-        progress = glimpse.progress
+        progress = snapshot.progress
         ended = progress.files_done + progress.files_failed
         failed = f"{progress.files_failed} failed " if progress.files_failed else ""
-        again = f"{glimpse.retries} retried " if glimpse.retries else ""
-        listing = "" if glimpse.listed_all else "listing… "
-        total = glimpse.files_total or None
+        again = f"{snapshot.retries} retried " if snapshot.retries else ""
+        listing = "" if snapshot.listed_all else "listing… "
+        total = snapshot.files_total or None
         self._files.update(
             self._all, completed=ended, total=total, note=f"{failed}{again}{listing}".strip()
         )
         self._bytes.update(self._sum, completed=progress.bytes_done)
-        self._show_moving(glimpse.moving[:MAX_FILES_SHOWN])
+        self._show_moving(snapshot.moving[:MAX_FILES_SHOWN])
 
     def _show_moving(self, moving: list[tuple[str, int, int | None]]) -> None:
         for name in self._bars.keys() - {name for name, *_ in moving}:

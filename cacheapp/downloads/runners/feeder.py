@@ -1,8 +1,8 @@
-"""Brings a source's files to a run, lot by lot, so that a long listing never stands in memory.
+"""Brings a source's files to a run, batch by batch, so that a long listing never stands in memory.
 
-First the files that have rows already, then those that the source still has. A lot gets its rows
+First the files that have rows already, then those that the source still has. A batch gets its rows
 before it is fetched, together with the mark up to which the source was read: whoever goes on after
-a kill misses no file and makes none twice; nor does who writes a lot again because the database went
+a kill misses no file and makes none twice; nor does who writes a batch again because the database went
 away before it said that it had it.
 """
 
@@ -17,9 +17,9 @@ from django.db import Error, InterfaceError, OperationalError, connection
 
 from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.jobs import listing_rows, repository
-from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.sources.base import Source, SourceRefused, batches
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOCKED_S = 1.0
-LOT = 500
+BATCH_FILES = 500
 FULL = 2000
 """Files that may wait in the run before the source is read on."""
 
@@ -35,7 +35,7 @@ FULL = 2000
 class Feeder:
     """A thread of its own, with a database connection of its own."""
 
-    def __init__(self, job: DownloadJob, owner: Owner, run: JobRun, source: Source) -> None:
+    def __init__(self, job: DownloadJob, owner: JobOwner, run: JobRun, source: Source) -> None:
         self._job = job
         self._owner = owner
         self._run = run
@@ -77,7 +77,9 @@ class Feeder:
     def _known(self) -> bool:
         """Feed the files that have rows; return whether the run still wants more."""
         after = -1
-        while items := self._asked(partial(repository.unfinished, self._job.id, after, LOT)):
+        while items := self._asked(
+            partial(repository.unfinished, self._job.id, after, BATCH_FILES)
+        ):
             after = items[-1].position
             self._run.feed(items)
             if not self._run.wait_for_queue_space(FULL):
@@ -89,8 +91,8 @@ class Feeder:
         job_id: UUID = self._job.id
         run = (job_id, self._owner, self._run.plan.token)
         after = self._job.listed_to
-        for entries, mark in batches(self._source.entries(after), LOT):
-            added = self._asked(partial(listing_rows.add, *run, Lot(entries, after, mark)))
+        for entries, mark in batches(self._source.entries(after), BATCH_FILES):
+            added = self._asked(partial(listing_rows.add_files, *run, Batch(entries, after, mark)))
             after = mark
             if added is None:
                 return False  # somebody else has the job now; the next flush says so
@@ -99,7 +101,7 @@ class Feeder:
                 self._run.feed(added.items)
             if not self._run.wait_for_queue_space(FULL):
                 return False
-        if not self._asked(partial(listing_rows.listed_all, *run)):
+        if not self._asked(partial(listing_rows.mark_listed_all, *run)):
             return False
         if not self._asked(DownloadFile.objects.filter(job=job_id).exists):
             self._run.stop("there is no file: nothing was listed", keep=True)

@@ -24,7 +24,7 @@ from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, pause_resume, repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import JobProgress, Network
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.runners.feeder import Feeder
@@ -45,7 +45,7 @@ class JobBusy(CacheappError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class TerminalOrder:
     """What somebody at a terminal wants."""
 
     source: Source
@@ -58,7 +58,7 @@ class Wish:
 
 
 @dataclasses.dataclass(frozen=True)
-class Glimpse:
+class Snapshot:
     """Where the job is, for a display."""
 
     progress: JobProgress
@@ -69,40 +69,40 @@ class Glimpse:
     retries: int
 
 
-def take_job(wish: Wish, owner: Owner) -> tuple[DownloadJob, bool]:
-    """Return the job of a wish, ours from now on, and whether it was begun before.
+def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]:
+    """Return the job of a order, ours from now on, and whether it was begun before.
 
     Raise `JobBusy` where another process gives a sign of life. One that was killed gives none: its
     job is taken when `DOWNLOAD_HEARTBEAT_S` have gone by since the last, which is waited for.
     """
-    mark = listing_rows.fingerprint(wish.source.identity, wish.directory)
-    job = listing_rows.find(mark)
+    mark = listing_rows.fingerprint(order.source.identity, order.directory)
+    job = listing_rows.find_job(mark)
     if job is None:
-        made = listing_rows.create(wish.text, mark, wish.directory, wish.threads, owner)
+        made = listing_rows.create_job(order.text, mark, order.directory, order.threads, owner)
         return made, False
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not repository.is_orphan(job):
         threading.Event().wait(_LOOK_S)
         job.refresh_from_db()
-    if not pause_resume.take(job, owner, wish.threads):
+    if not pause_resume.requeue(job, owner, order.threads):
         raise JobBusy(f"process {job.owner_pid} is at it: job {job.id}")
     return job, True
 
 
-class Foreground:
+class ForegroundRunner:
     """One job, from its start to its end, in the calling thread."""
 
-    def __init__(self, wish: Wish, job: DownloadJob, owner: Owner) -> None:
-        self._wish = wish
+    def __init__(self, order: TerminalOrder, job: DownloadJob, owner: JobOwner) -> None:
+        self._order = order
         self._job = job
         self._owner = owner
         self._run: JobRun | None = None
         self._feeder: Feeder | None = None
         self._flushed_s = 0.0
-        self._meter = live_progress.Meter()
+        self._meter = live_progress.RateMeter()
         self._total = (job.files_total, job.listed_all)
 
-    def run(self, show: Callable[[Glimpse], None]) -> DownloadJob:
+    def run(self, show: Callable[[Snapshot], None]) -> DownloadJob:
         """Fetch; return the job as it has ended. `show` is called a few times a second.
 
         Whatever exception ends it early (Ctrl-C), the job is paused with all that it has.
@@ -111,8 +111,8 @@ class Foreground:
         try:
             while not run.join(_LOOK_S):
                 self._tick(run)
-                show(self._glimpse(run))
-            show(self._glimpse(run))
+                show(self._snapshot(run))
+            show(self._snapshot(run))
             self._finish(run)
         except BaseException:
             run.stop("interrupted", FileState.QUEUED, keep=True)
@@ -126,19 +126,19 @@ class Foreground:
         return self._job
 
     def _start(self) -> JobRun:
-        settings, wish = conf(), self._wish
+        settings, order = conf(), self._order
         plan = repository.start(self._job, self._owner, None, stream=True)
         if plan is None:
             raise JobBusy(f"job {self._job.id} was cancelled or paused a moment ago")
-        trusted = wish.source.trusted
+        trusted = order.source.trusted
         # Whoever has a terminal here may fetch from anywhere, unless the setting says from where.
         origins = (plan.origins or frozenset()) | trusted if settings.download_origins else None
         plan = dataclasses.replace(
-            plan, origins=origins, networks=plan.networks + wish.networks, trusted=trusted
+            plan, origins=origins, networks=plan.networks + order.networks, trusted=trusted
         )
-        pool: ThreadPool[QueuedFile] = ThreadPool(wish.threads, settings.download_max_per_host)
+        pool: ThreadPool[QueuedFile] = ThreadPool(order.threads, settings.download_max_per_host)
         run = self._run = JobRun(
-            *(plan, wish.limits, lambda: None, pool, wish.source.sign),
+            *(plan, order.limits, lambda: None, pool, order.source.sign),
             is_still_owner=functools.partial(
                 repository.has_token, self._job.id, self._owner, plan.token
             ),
@@ -148,7 +148,7 @@ class Foreground:
         except (OSError, RuntimeError) as exc:
             pause_resume.pause(self._job.id, self._owner, [], plan.done, str(exc), plan.token)
             raise
-        self._feeder = Feeder(self._job, self._owner, run, wish.source)
+        self._feeder = Feeder(self._job, self._owner, run, order.source)
         self._feeder.start()
         return run
 
@@ -169,7 +169,7 @@ class Foreground:
             logger.warning("progress not recorded: %s", exc, extra={"event": "flush_failed"})
             return
         run.recorded(reports)
-        live_progress.tell(run, self._meter)
+        live_progress.publish(run, self._meter)
         if told.lost:
             run.stop(LOST, FileState.QUEUED, keep=True)
         elif told.cancelled:
@@ -177,8 +177,8 @@ class Foreground:
         elif told.paused:
             run.stop(_PAUSED, FileState.QUEUED, keep=True)
 
-    def _glimpse(self, run: JobRun) -> Glimpse:
-        return Glimpse(
+    def _snapshot(self, run: JobRun) -> Snapshot:
+        return Snapshot(
             progress=run.changes()[1],
             files_total=self._total[0],
             listed_all=self._total[1],
@@ -212,6 +212,6 @@ class Foreground:
         run.clean(keep=state not in FINISHED_JOB)
 
 
-def me() -> Owner:
+def this_process() -> JobOwner:
     """Return this process as an owner."""
-    return Owner(uuid.uuid4(), os.getpid())
+    return JobOwner(uuid.uuid4(), os.getpid())

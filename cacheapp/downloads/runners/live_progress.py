@@ -21,14 +21,14 @@ _KEEP_S = 10
 
 
 @dataclasses.dataclass
-class Meter:
+class RateMeter:
     """The rate of one run: bytes since the last look, smoothed over a few looks."""
 
     seen_s: float = 0.0
     seen_bytes: int = 0
     rate_bps: float = 0.0
 
-    def look(self, now_s: float, bytes_done: int) -> float:
+    def update(self, now_s: float, bytes_done: int) -> float:
         """Return the bytes per second, as of now."""
         if self.seen_s and now_s > self.seen_s:
             latest = max(0, bytes_done - self.seen_bytes) / (now_s - self.seen_s)
@@ -37,11 +37,11 @@ class Meter:
         return self.rate_bps
 
 
-def tell(run: JobRun, meter: Meter) -> None:
+def publish(run: JobRun, meter: RateMeter) -> None:
     """Put what the run does at this moment into the cache."""
     moving = run.moving()
     seen = {
-        "rate_bps": round(meter.look(clock.monotonic_s(), run.changes()[1].bytes_done)),
+        "rate_bps": round(meter.update(clock.monotonic_s(), run.changes()[1].bytes_done)),
         "files_moving": len(moving),
         "retries": run.retries_made,
         "moving": [
@@ -55,7 +55,7 @@ def tell(run: JobRun, meter: Meter) -> None:
         logger.debug("live progress of %s not shown: %s", run.plan.job, exc)
 
 
-def seen(job_id: UUID) -> dict[str, Any] | None:
+def read(job_id: UUID) -> dict[str, Any] | None:
     """Return what was told last, if the cache still has it."""
     try:
         found: dict[str, Any] | None = cache.get(_key(job_id))

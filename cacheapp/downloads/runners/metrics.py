@@ -29,7 +29,7 @@ JOBS_STARTED, ADOPTIONS, RELEASES, JOBS_NOW, THREADS_NOW = range(4, 9)
 _GAUGES = frozenset({JOBS_NOW, THREADS_NOW})  # of living processes, not sums over time
 
 
-class Numbers:
+class DownloadMetrics:
     """Counts for this process; used by its coordinator, and by who hands over."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Numbers:
         """Count one more of `NAMES[name]`."""
         self._counters.add(name)
 
-    def recorded(self, job_id: UUID, reports: Iterable[FileReport], retries: int) -> None:
+    def count_files(self, job_id: UUID, reports: Iterable[FileReport], retries: int) -> None:
         """Count files that the database has heard of, and the retries of their run so far."""
         add = self._counters.add
         for report in reports:
@@ -52,11 +52,11 @@ class Numbers:
         add(RETRIES, retries - self._retries.get(job_id, 0))
         self._retries[job_id] = retries
 
-    def over(self, job_id: UUID) -> None:
+    def forget(self, job_id: UUID) -> None:
         """Forget a run."""
         self._retries.pop(job_id, None)
 
-    def now(self, jobs: int, threads: int) -> None:
+    def set_gauges(self, jobs: int, threads: int) -> None:
         """Say how many jobs this process runs, and how many of its threads are at a file."""
         self._counters.put(JOBS_NOW, jobs)
         self._counters.put(THREADS_NOW, threads)

@@ -17,10 +17,10 @@ from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import pause_resume, repository, termination
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.jobs.rows import progress_of
 from cacheapp.downloads.plan import Plan
-from cacheapp.downloads.runners.bucket_opener import Limited, Openings, is_listed
+from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket, is_listed
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import SourceRefused
 from cacheapp.downloads.states import FileState
@@ -36,7 +36,7 @@ class Starter:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: JobOwner,
         pool: ThreadPool[QueuedFile],
         wake: Callable[[], None],
         take_in: Callable[[JobRun], None],
@@ -46,7 +46,7 @@ class Starter:
         self._pool = pool
         self._wake = wake
         self._take_in = take_in
-        self._openings = Openings(wake)
+        self._bucket_opener = BucketOpener(wake)
         self._complaints: dict[UUID, str] = {}  # of waiting jobs, so that each is said once
 
     def start_waiting(self, running: Container[UUID], is_closed: Callable[[], bool]) -> bool:
@@ -57,13 +57,13 @@ class Starter:
         """
         left = False
         waiting = repository.waiting(self._owner)
-        self._openings.keep(job.id for job in waiting)
+        self._bucket_opener.keep(job.id for job in waiting)
         kept = {job.id for job in waiting}
         self._complaints = {key: it for key, it in self._complaints.items() if key in kept}
         for job in waiting:
             if job.id in running:  # its earlier run has not ended yet
                 left = True
-            elif job.cancel_asked or job.pause_asked:
+            elif job.cancel_requested or job.pause_requested:
                 self._rest(job)
             elif left or is_closed() or not self._pool.reserve() or not self._start(job, is_closed):
                 left = True
@@ -72,7 +72,7 @@ class Starter:
         return left
 
     def _rest(self, job: DownloadJob) -> None:
-        if job.cancel_asked:
+        if job.cancel_requested:
             self._end(job, "")
         else:
             pause_resume.pause(job.id, self._owner, [], progress_of(job), "", job.token)
@@ -95,7 +95,7 @@ class Starter:
         source = None
         if is_listed(job):
             try:
-                source = self._openings.take(job)
+                source = self._bucket_opener.take(job)
             except SourceRefused as exc:
                 self._end(job, str(exc))
                 return True
@@ -108,7 +108,11 @@ class Starter:
         return True
 
     def _begin(
-        self, job: DownloadJob, plan: Plan, source: Limited | None, is_closed: Callable[[], bool]
+        self,
+        job: DownloadJob,
+        plan: Plan,
+        source: LimitedBucket | None,
+        is_closed: Callable[[], bool],
     ) -> None:
         """Run a job that is running in the database; what prevents that, whatever it is, ends it."""
         try:
@@ -138,7 +142,7 @@ class Starter:
             extra={"event": "job_started", "job": str(job.id)},
         )
 
-    def _run(self, plan: Plan, source: Limited | None) -> JobRun:
+    def _run(self, plan: Plan, source: LimitedBucket | None) -> JobRun:
         settings = conf()
         if source is not None:
             origins = source.trusted | {source.origin}

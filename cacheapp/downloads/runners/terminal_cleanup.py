@@ -15,21 +15,21 @@ from django.db import DatabaseError, connection
 
 from cacheapp.downloads.jobs import ownership, termination
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 
 logger = logging.getLogger(__name__)
 
 
-class Settling:
+class TerminalCleanup:
     """The terminals' jobs that one process settles. For one thread."""
 
     def __init__(self) -> None:
         self._threads: dict[UUID, threading.Thread] = {}
 
-    def settle(self, job: DownloadJob, why: str) -> None:
+    def clean_up(self, job: DownloadJob, why: str) -> None:
         """Put a job down, or begin to cancel it; the job is as it was read."""
-        if not job.cancel_asked:
-            ownership.settle(job, why)
+        if not job.cancel_requested:
+            ownership.pause_lost(job, why)
             return
         self._threads = {key: thread for key, thread in self._threads.items() if thread.is_alive()}
         if job.id in self._threads:  # its disk has not answered yet
@@ -53,7 +53,7 @@ def cancel(job: DownloadJob) -> bool:
     holds nobody up: its job is cancelled as it stands, and what is noted there is read by the same
     command, if it comes.
     """
-    me = Owner(uuid.uuid4(), os.getpid())
+    me = JobOwner(uuid.uuid4(), os.getpid())
     if not ownership.adopt(job, me):
         return False
     job.refresh_from_db()

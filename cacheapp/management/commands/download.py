@@ -16,7 +16,13 @@ from cacheapp.downloads.http.connections import Urllib3Replaced
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners.display import Display
-from cacheapp.downloads.runners.foreground import Foreground, JobBusy, Wish, me, take_job
+from cacheapp.downloads.runners.foreground import (
+    ForegroundRunner,
+    JobBusy,
+    TerminalOrder,
+    claim_job,
+    this_process,
+)
 from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
 from cacheapp.downloads.sources.s3 import S3Source
@@ -72,9 +78,9 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Fetch, print what became of it, and exit with a status that says it."""
         try:
-            wish = self._wish(options)
+            order = self._order(options)
             with stopping():
-                job, took_s = self._fetch(wish, quiet=options["json"])
+                job, took_s = self._fetch(order, quiet=options["json"])
         except (SourceRefused, JobBusy, Urllib3Replaced, ValueError) as exc:
             raise CommandError(str(exc), returncode=_REFUSED) from exc
         except OSError as exc:
@@ -87,7 +93,7 @@ class Command(BaseCommand):
             raise CommandError(message, returncode=128 + exc.number) from None
         self._tell(job, took_s, as_json=options["json"])
 
-    def _wish(self, options: dict[str, Any]) -> Wish:
+    def _order(self, options: dict[str, Any]) -> TerminalOrder:
         settings = conf()
         if not 1 <= options["threads"] <= settings.download_max_threads:
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
@@ -98,7 +104,7 @@ class Command(BaseCommand):
             fsync=options["fsync"],
             existing=Existing(options["existing"]),
         )
-        return Wish(
+        return TerminalOrder(
             source=_source(options),
             text=" ".join(options["source"])[:2000],
             directory=options["to"].absolute(),
@@ -107,16 +113,16 @@ class Command(BaseCommand):
             networks=read_networks(options["allow"]),
         )
 
-    def _fetch(self, wish: Wish, *, quiet: bool) -> tuple[DownloadJob, float]:
+    def _fetch(self, order: TerminalOrder, *, quiet: bool) -> tuple[DownloadJob, float]:
         began_s = clock.monotonic_s()
-        owner = me()
-        job, resumed = take_job(wish, owner)
+        owner = this_process()
+        job, resumed = claim_job(order, owner)
         console = Console(file=sys.stderr, quiet=quiet)
         if resumed:
             done = job.files.filter(state=FileState.SUCCEEDED).count()
             console.print(f"Going on with job {job.id}: {done} files are whole already")
         with Display(console) as display:
-            job = Foreground(wish, job, owner).run(display.show)
+            job = ForegroundRunner(order, job, owner).run(display.show)
         return job, clock.monotonic_s() - began_s
 
     def _tell(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:

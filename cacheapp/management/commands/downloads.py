@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from cacheapp.conf import conf
-from cacheapp.downloads import begin, hand_over
+from cacheapp.downloads import release_downloads, start_downloads
 from cacheapp.downloads.jobs import retention
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.processes.stopping import Stopped, stopping
@@ -58,12 +58,12 @@ class Command(BaseCommand):
         DownloadJob.objects.exists()  # a database that is not there is said at once
         with stopping():
             try:
-                begin(forced=True)
+                start_downloads(forced=True)
                 self.stdout.write(f"process {os.getpid()} runs downloads")
                 self.stdout.flush()
                 threading.Event().wait()
             except Stopped as exc:
-                hand_over(os.getpid())
+                release_downloads(os.getpid())
                 self.stdout.write(f"stopped by {exc}; its jobs are released")
 
     def _prune(self, older_than_s: float | None) -> None:

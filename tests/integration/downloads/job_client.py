@@ -20,15 +20,15 @@ from cacheapp.downloads.jobs import (  # noqa: E402 (Django first)
     retention,
     termination,
 )
-from cacheapp.downloads.jobs.deletion import NotRemoved  # noqa: E402
-from cacheapp.downloads.jobs.idempotency import KeyUsed, Request  # noqa: E402
+from cacheapp.downloads.jobs.deletion import RemovalRefused  # noqa: E402
+from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused  # noqa: E402
 from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
-from cacheapp.downloads.jobs.repository import Owner  # noqa: E402
+from cacheapp.downloads.jobs.repository import JobOwner  # noqa: E402
 from cacheapp.downloads.plan import FileReport, JobProgress  # noqa: E402
 from cacheapp.downloads.sources.request import DownloadRequest  # noqa: E402
 from cacheapp.downloads.states import FileState  # noqa: E402
 
-ME = Owner(uuid.uuid4(), os.getpid())
+ME = JobOwner(uuid.uuid4(), os.getpid())
 _seen: dict[str, DownloadJob] = {}
 
 
@@ -55,7 +55,7 @@ def adopt(job_id: str) -> bool:
 
 
 def take(job_id: str) -> bool:
-    return pause_resume.take(_seen[job_id], ME)
+    return pause_resume.requeue(_seen[job_id], ME)
 
 
 def pause(job_id: str) -> bool:
@@ -75,16 +75,16 @@ def finish(job_id: str) -> str | None:
     return repository.finish(uuid.UUID(job_id), ME, [], JobProgress(), "it broke")
 
 
-def ask_cancel(job_id: str) -> bool:
+def request_cancel(job_id: str) -> bool:
     return termination.cancel(uuid.UUID(job_id))
 
 
 def place(key: str, url: str) -> list[Any]:
     """Place an order under a key; return the job, and whether it was made now."""
-    wanted = Request("user 1", key, {"urls": [url]})
+    wanted = IdempotentOrder("user 1", key, {"urls": [url]})
     try:
-        job, made = wanted.place(DownloadRequest((url,), threads=1), ME)
-    except KeyUsed:
+        job, made = wanted.create_job(DownloadRequest((url,), threads=1), ME)
+    except KeyReused:
         return ["used", False]
     return [str(job.id), made]
 
@@ -92,14 +92,14 @@ def place(key: str, url: str) -> list[Any]:
 def remove(job_id: str) -> bool:
     try:
         deletion.remove(_seen[job_id], with_files=False)
-    except NotRemoved:
+    except RemovalRefused:
         return False
     return True
 
 
 def take_back(job_id: str) -> bool:
     """Remove the record of a job that was not handed over, unless somebody has it all the same."""
-    return deletion.forget(DownloadJob.objects.filter(id=job_id, owner=None))
+    return deletion.delete_record(DownloadJob.objects.filter(id=job_id, owner=None))
 
 
 def prune(job_id: str) -> bool:
@@ -126,7 +126,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 
 ORDERS: list[Callable[..., Any]] = [
-    *(create, see, adopt, take, pause, record, finish, ask_cancel, show),
+    *(create, see, adopt, take, pause, record, finish, request_cancel, show),
     *(create_for_anybody, take_back, place, remove, prune, exists),
 ]
 

@@ -23,7 +23,7 @@ from tests.origin import Origin, body
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 WHOLE = body({"bytes": "3000000"})
 
 

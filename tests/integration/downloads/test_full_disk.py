@@ -13,7 +13,7 @@ import pytest
 
 from tests.origin import Origin, body
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MIB = 2**20
 SETTINGS = """
 import os

@@ -15,13 +15,13 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)  # to end an answer closes the connection
 
 URL = "https://files.example.com/a"
-OWNER = Owner(uuid.uuid4(), 4711)
+OWNER = JobOwner(uuid.uuid4(), 4711)
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ import pytest
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads import hand_over
+from cacheapp.downloads import release_downloads
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import JobProgress
-from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db
@@ -170,7 +170,7 @@ def test_a_bad_limit_is_refused(limit: str, client: Client) -> None:
 
 
 def test_the_list_is_cut_at_its_limit(client: Client) -> None:
-    owner = Owner(uuid.uuid4(), 4711)
+    owner = JobOwner(uuid.uuid4(), 4711)
     jobs = [repository.create(DownloadRequest((URL,), threads=1), owner) for _ in range(3)]
     listed = client.get("/api/downloads", {"limit": 2}).json()["jobs"]
     assert [job["id"] for job in listed] == [str(job.id) for job in reversed(jobs[1:])]
@@ -178,7 +178,7 @@ def test_the_list_is_cut_at_its_limit(client: Client) -> None:
 
 def test_errors_are_cut_at_a_hundred_and_the_rest_is_counted(client: Client) -> None:
     urls = tuple(f"{URL}{n}" for n in range(103))
-    owner = Owner(uuid.uuid4(), 4711)
+    owner = JobOwner(uuid.uuid4(), 4711)
     job = repository.create(DownloadRequest(urls, threads=1), owner)
     repository.finish(job.id, owner, [], JobProgress(), "it broke")
     found = client.get(f"/api/downloads/{job.id}").json()
@@ -186,13 +186,13 @@ def test_errors_are_cut_at_a_hundred_and_the_rest_is_counted(client: Client) -> 
 
 
 def test_handing_over_without_a_job_does_nothing() -> None:
-    assert existing_host() is None
-    hand_over(os.getpid())
-    assert existing_host() is None
+    assert existing_coordinator() is None
+    release_downloads(os.getpid())
+    assert existing_coordinator() is None
 
 
 def test_handing_over_before_django_is_there_does_nothing() -> None:
-    program = "import os; from cacheapp.downloads import hand_over; hand_over(os.getpid())"
+    program = "import os; from cacheapp.downloads import release_downloads; release_downloads(os.getpid())"
     env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     ended = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True

@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import job_actions
@@ -22,7 +22,7 @@ from cacheapp.views import job_actions
 pytestmark = pytest.mark.django_db
 
 URL = "https://files.example.com/a"
-OWNER = Owner(uuid.uuid4(), 4711)
+OWNER = JobOwner(uuid.uuid4(), 4711)
 SHA256 = "ab" * 32
 
 
@@ -39,7 +39,7 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "DOWNLOAD_ORIGINS": ["https://files.example.com"],
         "DOWNLOAD_BUCKETS": ["s3://open/pub/"],
     }
-    hosting.host().close(0)  # what is ordered stays queued
+    hosting.coordinator().close(0)  # what is ordered stays queued
     yield
     hosting._forget()  # noqa: SLF001 (as a fork does)
 
@@ -77,13 +77,13 @@ def job_in(state: str, files: int = 2, **facts: Any) -> DownloadJob:
 @pytest.mark.parametrize(
     ("move", "state", "status", "asked"),
     [
-        ("pause", "queued", 202, "pause_asked"),
-        ("pause", "running", 202, "pause_asked"),
+        ("pause", "queued", 202, "pause_requested"),
+        ("pause", "running", 202, "pause_requested"),
         ("pause", "paused", 200, None),
         ("pause", "succeeded", 409, None),
         ("pause", "cancelled", 409, None),
-        ("cancel", "queued", 202, "cancel_asked"),
-        ("cancel", "running", 202, "cancel_asked"),
+        ("cancel", "queued", 202, "cancel_requested"),
+        ("cancel", "running", 202, "cancel_requested"),
         ("cancel", "cancelled", 200, None),
         ("cancel", "failed", 409, None),
         ("resume", "running", 409, None),
@@ -100,7 +100,10 @@ def test_a_move_is_asked_for_is_so_already_or_conflicts(
     found = post(f"/api/downloads/{job.id}/{move}")
     assert (found.status_code, found.json()["state"]) == (status, state)
     job.refresh_from_db()
-    assert (job.pause_asked, job.cancel_asked) == (asked == "pause_asked", asked == "cancel_asked")
+    assert (job.pause_requested, job.cancel_requested) == (
+        asked == "pause_requested",
+        asked == "cancel_requested",
+    )
     assert job.state == state
     if status == 409:
         assert found["Content-Type"] == "application/problem+json"
@@ -163,16 +166,18 @@ def test_what_goes_on_is_queued_again_with_what_is_whole(move: str, state: str, 
     assert list(job.files.order_by("position").values_list("state", "error")) == [
         *(("succeeded", job.files.get(position=0).error), ("queued", ""), ("queued", ""))
     ]
-    assert DownloadJob.objects.get(id=job.id).owner == hosting.host().owner.token
+    assert DownloadJob.objects.get(id=job.id).owner == hosting.coordinator().owner.token
 
 
 @pytest.mark.parametrize("move", ["resume", "retry"])
 def test_what_was_asked_of_a_released_job_stays_asked(move: str, post: Post) -> None:
     job = job_in("queued")
-    DownloadJob.objects.update(owner=None, cancel_asked=True, heartbeat_at="2026-01-01T00:00:00Z")
+    DownloadJob.objects.update(
+        owner=None, cancel_requested=True, heartbeat_at="2026-01-01T00:00:00Z"
+    )
     assert post(f"/api/downloads/{job.id}/{move}").status_code == 200
     job.refresh_from_db()
-    assert (job.owner, job.cancel_asked) == (None, True)
+    assert (job.owner, job.cancel_requested) == (None, True)
 
 
 @pytest.mark.parametrize(("move", "state"), [("resume", "paused"), ("retry", "failed")])

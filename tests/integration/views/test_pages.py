@@ -16,7 +16,7 @@ from cacheapp.conf import conf
 from cacheapp.demo import worker_agent
 from cacheapp.demo.namespace import DemoCache
 from cacheapp.demo.overview import VALUE_KEY
-from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.lab.kept import replace
 from cacheapp.processes import turn
 from cacheapp.views.pages import CONTENT_SECURITY_POLICY
@@ -191,7 +191,7 @@ def test_ordering_needs_more_than_looking(visitor: Client, user: User) -> None:
     response = _post(visitor, "/downloads/", form)
     assert response.status_code == 403
     assert "add_downloadjob" in response.content.decode()
-    assert existing_host() is None
+    assert existing_coordinator() is None
 
 
 def test_what_is_wrong_with_an_order_is_listed_and_what_was_typed_stays(

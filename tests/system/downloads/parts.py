@@ -12,7 +12,7 @@ from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Moved, Workers
 from tests.origin import Origin, body
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 FINISHED = {"succeeded", "failed", "cancelled"}
 
 

@@ -103,7 +103,7 @@ def test_any_worker_cancels_and_threads_that_wait_let_go(any_site: Site) -> None
     job = site.order([*waiting, *paths(100, 1000)], threads=3, pid=owner)
     site.until_partials(job, 2)
     answer = site.workers.ask(other, "DELETE", f"/api/downloads/{job['id']}")
-    assert (answer.status, answer.body["cancel_asked"]) == (202, True)
+    assert (answer.status, answer.body["cancel_requested"]) == (202, True)
     found = site.wait_for_state(job, "cancelled")
     assert (found["files_done"], found["files_failed"]) == (0, 0)
     assert site.files(job) == {}

@@ -89,7 +89,7 @@ def test_any_worker_pauses_a_job_and_another_goes_on_with_it(site: Site) -> None
     path = f"/api/downloads/{job['id']}"
     until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 30)
     asked = site.workers.ask(second, "POST", f"{path}/pause")
-    assert (asked.status, asked.body["pause_asked"]) == (202, True)
+    assert (asked.status, asked.body["pause_requested"]) == (202, True)
     until(lambda: site.look(job)["paused"], "the job to be paused", 30)
     assert site.workers.ask(third, "POST", f"{path}/pause").status == 200
     going = site.workers.ask(third, "POST", f"{path}/resume")

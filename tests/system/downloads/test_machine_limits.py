@@ -24,7 +24,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iter
         **new_env(),
         **QUICK_START,
         "DOWNLOAD_ORIGINS": origin.url,
-        "DOWNLOAD_MAX_HOST_THREADS": str(SEATS),
+        "DOWNLOAD_MAX_MACHINE_THREADS": str(SEATS),
         "DOWNLOAD_TRIES": "1",
     }
     migrate(env)

@@ -12,7 +12,7 @@ from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.parts import Site, migrate
 
-COUNT = 620  # more than one lot of rows
+COUNT = 620  # more than one batch of rows
 SECRETS = {"AWS_ACCESS_KEY_ID": "id-of-key", "AWS_SECRET_ACCESS_KEY": "secret-of-key"}
 
 

@@ -18,9 +18,9 @@ from tests.system.downloads.parts import ROOT, migrate
 ORDER = """
 import uuid
 from cacheapp.downloads.jobs import ownership, repository
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
-nobody = Owner(uuid.uuid4(), 1)
+nobody = JobOwner(uuid.uuid4(), 1)
 job = repository.create(DownloadRequest(({urls},), threads=4), nobody)
 ownership.release_rest(nobody)
 print(job.id)

@@ -48,7 +48,7 @@ def test_what_a_compare_and_set_expects_is_the_table_read_backwards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "cancel_asked", "expected"),
+    ("done", "cancel_requested", "expected"),
     [
         pytest.param(3, False, JobState.SUCCEEDED, id="all-whole"),
         pytest.param(3, True, JobState.SUCCEEDED, id="cancelled-too-late"),
@@ -57,5 +57,7 @@ def test_what_a_compare_and_set_expects_is_the_table_read_backwards() -> None:
         pytest.param(0, False, JobState.FAILED, id="none"),
     ],
 )
-def test_a_job_ends_as_its_files_did(done: int, expected: JobState, *, cancel_asked: bool) -> None:
-    assert outcome(total=3, done=done, cancel_asked=cancel_asked) is expected
+def test_a_job_ends_as_its_files_did(
+    done: int, expected: JobState, *, cancel_requested: bool
+) -> None:
+    assert outcome(total=3, done=done, cancel_requested=cancel_requested) is expected

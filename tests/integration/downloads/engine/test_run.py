@@ -419,26 +419,26 @@ def test_what_a_run_does_at_the_moment_is_in_the_shared_cache(
     run = new_run(["/hang-in-body/x?bytes=2000000"], threads=1, limits=HOURS)
     run.start()
     until(lambda: run.changes()[1].bytes_done > 0, "bytes to come")
-    live_progress.tell(run, live_progress.Meter())
-    found = live_progress.seen(run.plan.job)
+    live_progress.publish(run, live_progress.RateMeter())
+    found = live_progress.read(run.plan.job)
     assert found is not None
     assert (found["files_moving"], found["retries"]) == (1, 0)
     (file,) = found["moving"]
     assert (file["name"], file["bytes_total"]) == ("file0", 2_000_000)
     assert file["bytes_done"] > 0
     cache.clear()
-    assert live_progress.seen(run.plan.job) is None  # and nothing else happens
+    assert live_progress.read(run.plan.job) is None  # and nothing else happens
 
 
 def test_a_cache_that_fails_does_no_harm(new_run: NewRun, settings: Settings) -> None:
     settings.CACHES = {"default": {"BACKEND": "no.such.Backend"}}
     run = new_run(["/file/x"], threads=1)
-    live_progress.tell(run, live_progress.Meter())
-    assert live_progress.seen(run.plan.job) is None
+    live_progress.publish(run, live_progress.RateMeter())
+    assert live_progress.read(run.plan.job) is None
 
 
 def test_the_rate_is_that_of_the_last_looks() -> None:
-    meter = live_progress.Meter()
-    assert meter.look(10.0, 500) == 0
-    assert meter.look(11.0, 1500) == 1000
-    assert meter.look(12.0, 1500) == pytest.approx(700)
+    meter = live_progress.RateMeter()
+    assert meter.update(10.0, 500) == 0
+    assert meter.update(11.0, 1500) == 1000
+    assert meter.update(12.0, 1500) == pytest.approx(700)

@@ -8,9 +8,9 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import listing_rows, pause_resume, repository, termination
-from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -18,9 +18,9 @@ from cacheapp.downloads.states import FileState
 
 pytestmark = pytest.mark.django_db
 
-ME = Owner(uuid.uuid4(), 1111)
+ME = JobOwner(uuid.uuid4(), 1111)
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
-LOT = Lot([SourceEntry("k", "https://a/k", "k")], after="", mark="k")
+BATCH_FILES = Batch([SourceEntry("k", "https://a/k", "k")], after="", mark="k")
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def _pause(job: DownloadJob) -> None:
 
 def _pause_and_take(job: DownloadJob) -> None:
     _pause(job)
-    assert pause_resume.take(DownloadJob.objects.get(id=job.id), ME)
+    assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), ME)
 
 
 def _pause_and_cancel(job: DownloadJob) -> None:
@@ -99,14 +99,16 @@ def _pause_and_cancel(job: DownloadJob) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda job: repository.ask_cancel(job.id), id="cancel-asked"),
-        pytest.param(lambda job: pause_resume.ask_pause(job.id), id="pause-asked"),
+        pytest.param(lambda job: repository.request_cancel(job.id), id="cancel-asked"),
+        pytest.param(lambda job: pause_resume.request_pause(job.id), id="pause-asked"),
         pytest.param(_pause, id="paused"),
         pytest.param(_pause_and_take, id="taken"),
         pytest.param(_pause_and_cancel, id="cancelled"),
-        pytest.param(lambda job: listing_rows.listed_all(job.id, ME, job.token), id="listed-all"),
         pytest.param(
-            lambda job: listing_rows.add(job.id, ME, job.token, LOT),
+            lambda job: listing_rows.mark_listed_all(job.id, ME, job.token), id="listed-all"
+        ),
+        pytest.param(
+            lambda job: listing_rows.add_files(job.id, ME, job.token, BATCH_FILES),
             id="files-added",
         ),
     ],
@@ -121,5 +123,5 @@ def test_every_write_that_can_be_seen_is_a_change(
 
 def test_files_that_join_are_changed_and_the_others_are_not(job: DownloadJob, plan: Plan) -> None:
     before = _generation(job)
-    listing_rows.add(job.id, ME, job.token, LOT)
+    listing_rows.add_files(job.id, ME, job.token, BATCH_FILES)
     assert _changed(job, before) == [4]

@@ -7,10 +7,10 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, termination
-from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.ownership import Watch
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.ownership import OrphanDetector
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.runners import terminal_cleanup
 from cacheapp.downloads.sources.base import SourceEntry
@@ -20,9 +20,9 @@ from tests.integration.downloads.parts import named, refuse_fences
 
 pytestmark = pytest.mark.django_db
 
-ME = Owner(uuid.uuid4(), 1111)
-OTHER = Owner(uuid.uuid4(), 1111)  # the same process id, on another host or later
-THIRD = Owner(uuid.uuid4(), 3333)
+ME = JobOwner(uuid.uuid4(), 1111)
+OTHER = JobOwner(uuid.uuid4(), 1111)  # the same process id, on another host or later
+THIRD = JobOwner(uuid.uuid4(), 3333)
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
 
 
@@ -53,30 +53,30 @@ def _states(job: DownloadJob) -> list[str]:
 
 
 def test_a_job_whose_heartbeat_does_not_change_for_a_time_is_lost(job: DownloadJob) -> None:
-    watch = Watch()
-    assert watch.look([_fresh(job)], 100.0, 3.0) == []
-    assert watch.look([_fresh(job)], 102.9, 3.0) == []
-    assert [found.id for found in watch.look([_fresh(job)], 103.0, 3.0)] == [job.id]
+    detector = OrphanDetector()
+    assert detector.orphans([_fresh(job)], 100.0, 3.0) == []
+    assert detector.orphans([_fresh(job)], 102.9, 3.0) == []
+    assert [found.id for found in detector.orphans([_fresh(job)], 103.0, 3.0)] == [job.id]
 
 
 def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
-    watch = Watch()
-    watch.look([_fresh(job)], 100.0, 3.0)
+    detector = OrphanDetector()
+    detector.orphans([_fresh(job)], 100.0, 3.0)
     repository.record(ME, {})
-    assert watch.look([_fresh(job)], 103.0, 3.0) == []
-    assert watch.look([_fresh(job)], 105.9, 3.0) == []
-    assert len(watch.look([_fresh(job)], 106.0, 3.0)) == 1
+    assert detector.orphans([_fresh(job)], 103.0, 3.0) == []
+    assert detector.orphans([_fresh(job)], 105.9, 3.0) == []
+    assert len(detector.orphans([_fresh(job)], 106.0, 3.0)) == 1
 
 
 def test_a_released_job_is_anybodys_at_once(job: DownloadJob, plan: Plan) -> None:
     assert ownership.release(job.id, ME, plan.token, [], JobProgress())
-    assert len(Watch().look([_fresh(job)], 100.0, 3.0)) == 1
+    assert len(OrphanDetector().orphans([_fresh(job)], 100.0, 3.0)) == 1
 
 
 def test_the_step_of_a_wall_clock_orphans_nobody(job: DownloadJob) -> None:
-    watch = Watch()
+    detector = OrphanDetector()
     DownloadJob.objects.update(heartbeat_at=rows.now().replace(year=1999))
-    assert watch.look([_fresh(job)], 100.0, 3.0) == []
+    assert detector.orphans([_fresh(job)], 100.0, 3.0) == []
 
 
 def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
@@ -136,7 +136,7 @@ def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> Non
 def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
     job: DownloadJob, plan: Plan
 ) -> None:
-    assert repository.ask_cancel(job.id)
+    assert repository.request_cancel(job.id)
     assert ownership.adopt(_fresh(job), OTHER)
     whole = [FileReport(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
     assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
@@ -150,7 +150,7 @@ def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
     job: DownloadJob, plan: Plan
 ) -> None:
     """No job succeeds without a run; and to say so must not break its coordinator's look."""
-    assert repository.ask_cancel(job.id)
+    assert repository.request_cancel(job.id)
     assert ownership.adopt(_fresh(job), OTHER)
     whole = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
     assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
@@ -159,11 +159,11 @@ def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
 
 def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
     """Return a job whose process was killed after it had named one of two files."""
-    listed = listing_rows.create("s3://files/x", "f" * 64, directory, 9, ME)
+    listed = listing_rows.create_job("s3://files/x", "f" * 64, directory, 9, ME)
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
     entries = [SourceEntry(name, f"https://a/{name}", name) for name in "ab"]
-    assert listing_rows.add(listed.id, ME, plan.token, Lot(entries, "", "b")) is not None
+    assert listing_rows.add_files(listed.id, ME, plan.token, Batch(entries, "", "b")) is not None
     listed.refresh_from_db()
     named(listed, "a", b"whole")
     return _fresh(listed), plan
@@ -172,7 +172,7 @@ def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
 def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> None:
     listed, plan = _of_a_terminal(tmp_path / "to")
     seen = [_fresh(listed) for _ in range(2)]
-    assert [ownership.settle(found, "process 1111 ended") for found in seen] == [True, False]
+    assert [ownership.pause_lost(found, "process 1111 ended") for found in seen] == [True, False]
     found = _fresh(listed)
     assert (found.state, found.error) == ("paused", "process 1111 ended")
     assert found.token > plan.token
@@ -184,7 +184,7 @@ def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whol
     listed, plan = _of_a_terminal(tmp_path / "to")
     late = repository.run_directory_of(listed, plan.token)
     assert late is not None
-    assert repository.ask_cancel(listed.id)
+    assert repository.request_cancel(listed.id)
     seen = [_fresh(listed) for _ in range(2)]
     assert [terminal_cleanup.cancel(found) for found in seen] == [True, False]
     assert (_fresh(listed).state, _states(listed)) == ("cancelled", ["succeeded", "cancelled"])
@@ -196,7 +196,7 @@ def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
-    assert repository.ask_cancel(listed.id)
+    assert repository.request_cancel(listed.id)
     refuse_fences(monkeypatch)
     assert terminal_cleanup.cancel(_fresh(listed))
     assert _fresh(listed).state == "cancelled"
@@ -206,7 +206,7 @@ def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
-    assert ownership.settle(listed, "process 1111 ended")
+    assert ownership.pause_lost(listed, "process 1111 ended")
     refuse_fences(monkeypatch)
     assert termination.cancel(listed.id)
     assert _fresh(listed).state == "cancelled"

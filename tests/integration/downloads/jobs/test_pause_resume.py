@@ -17,9 +17,9 @@ from cacheapp.downloads.jobs import (
     rows,
     termination,
 )
-from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -29,8 +29,8 @@ from tests.integration.downloads.parts import named
 
 pytestmark = pytest.mark.django_db
 
-ME = Owner(uuid.uuid4(), 1111)
-OTHER = Owner(uuid.uuid4(), 2222)
+ME = JobOwner(uuid.uuid4(), 1111)
+OTHER = JobOwner(uuid.uuid4(), 2222)
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
 
 
@@ -68,7 +68,7 @@ def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
 
 
 def test_a_pause_is_asked_for_and_the_owner_is_told(job: DownloadJob, plan: Plan) -> None:
-    assert pause_resume.ask_pause(job.id)
+    assert pause_resume.request_pause(job.id)
     assert repository.record(ME, {}).paused == {job.id}
 
 
@@ -76,14 +76,14 @@ def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
     job: DownloadJob, plan: Plan
 ) -> None:
     found = _paused(job, plan)
-    assert (found.state, found.pause_asked, found.files_done) == ("paused", False, 1)
+    assert (found.state, found.pause_requested, found.files_done) == ("paused", False, 1)
     assert _states(job) == ["succeeded", "queued", "failed", "queued"]
     DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(days=9))
     found.refresh_from_db()
     assert not repository.is_orphan(found)
     assert not ownership.adopt(found, OTHER)
     assert ownership.unfinished() == []
-    assert not pause_resume.ask_pause(job.id)
+    assert not pause_resume.request_pause(job.id)
 
 
 def test_a_late_owner_writes_nothing_to_a_paused_job(job: DownloadJob, plan: Plan) -> None:
@@ -100,7 +100,7 @@ def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
 ) -> None:
     _paused(job, plan)
     seen = [DownloadJob.objects.get(id=job.id) for _ in range(3)]
-    assert [pause_resume.take(found, OTHER) for found in seen] == [True, False, False]
+    assert [pause_resume.requeue(found, OTHER) for found in seen] == [True, False, False]
     again = repository.start(seen[0], OTHER, root)
     assert again is not None
     assert [item.position for item in again.items] == [1, 2, 3]
@@ -117,8 +117,8 @@ def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None
 
 
 def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, plan: Plan) -> None:
-    assert pause_resume.ask_pause(job.id)
-    assert repository.ask_cancel(job.id)
+    assert pause_resume.request_pause(job.id)
+    assert repository.request_cancel(job.id)
     done = [FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
     found = pause_resume.pause(job.id, ME, done, JobProgress(1, 0, 5), "", plan.token)
     assert found is JobState.CANCELLED
@@ -129,11 +129,11 @@ def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, pla
 
 def test_a_queued_job_that_is_to_be_cancelled_is_not_paused(job: DownloadJob) -> None:
     """It is ended where earlier runs can be shut out: at its owner's next look."""
-    assert pause_resume.ask_pause(job.id)
-    assert repository.ask_cancel(job.id)
+    assert pause_resume.request_pause(job.id)
+    assert repository.request_cancel(job.id)
     assert pause_resume.pause(job.id, ME, [], JobProgress(), "", job.token) is None
     job.refresh_from_db()
-    assert (job.state, job.cancel_asked) == ("queued", True)
+    assert (job.state, job.cancel_requested) == ("queued", True)
 
 
 def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_was_killed(
@@ -141,7 +141,7 @@ def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_wa
 ) -> None:
     job.refresh_from_db()
     named(job, "0.bin", b"whole")
-    assert pause_resume.ask_pause(job.id)
+    assert pause_resume.request_pause(job.id)
     assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
     assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
     with TestCase.captureOnCommitCallbacks(execute=True):
@@ -174,14 +174,14 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
         take_over(run_directory)
         what = others.pop() if others else ""
         if what == "take":
-            assert pause_resume.take(DownloadJob.objects.get(id=job.id), OTHER)
+            assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), OTHER)
         elif what == "cancel":
             assert termination.cancel(job.id)
 
     monkeypatch.setattr(RunDirectory, "take_over", slow)
     assert termination.cancel(job.id) == (meanwhile != "cancel")  # once
     job.refresh_from_db()
-    assert (job.state, job.cancel_asked) == (state, state == "queued")
+    assert (job.state, job.cancel_requested) == (state, state == "queued")
     if state == "cancelled":
         assert [path.name for path in (root / str(job.id)).iterdir()] == ["1.bin"]
         assert _states(job) == ["succeeded", "succeeded", "failed", "cancelled"]
@@ -192,7 +192,7 @@ def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_agai
 ) -> None:
     assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
     assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
-    assert pause_resume.take(DownloadJob.objects.get(id=job.id), ME)
+    assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), ME)
     late = [FileReport(plan.items[0], FileState.FAILED, error="late")]
     assert pause_resume.pause(job.id, ME, late, JobProgress(), "", plan.token) is None
     assert repository.finish(job.id, ME, late, JobProgress(), "late", plan.token) is None
@@ -205,9 +205,9 @@ def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
     assert pause_resume.pause(listed.id, ME, [], JobProgress(), "", plan.token)
-    assert pause_resume.take(DownloadJob.objects.get(id=listed.id), ME)
-    assert listing_rows.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a")) is None
-    assert not listing_rows.listed_all(listed.id, ME, plan.token)
+    assert pause_resume.requeue(DownloadJob.objects.get(id=listed.id), ME)
+    assert listing_rows.add_files(listed.id, ME, plan.token, Batch([_entry("a")], "", "a")) is None
+    assert not listing_rows.mark_listed_all(listed.id, ME, plan.token)
     listed.refresh_from_db()
     assert (listed.files_total, listed.listed_to, listed.listed_all) == (0, "", False)
 
@@ -215,9 +215,9 @@ def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
 def test_a_listing_that_a_cancellation_cut_short_is_no_success(listed: DownloadJob) -> None:
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
-    added = listing_rows.add(listed.id, ME, plan.token, Lot([_entry("a")], "", "a"))
+    added = listing_rows.add_files(listed.id, ME, plan.token, Batch([_entry("a")], "", "a"))
     assert added is not None
-    assert repository.ask_cancel(listed.id)
+    assert repository.request_cancel(listed.id)
     done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
     assert repository.finish(listed.id, ME, done, JobProgress(1, 0, 1), "") is JobState.CANCELLED
 
@@ -229,7 +229,7 @@ def test_the_failed_files_of_a_job_are_tried_again(
     failed = [FileReport(plan.items[3], FileState.FAILED, error="answered 404")]
     repository.finish(job.id, ME, done + failed, JobProgress(3, 1, 15), "")
     job.refresh_from_db()
-    assert pause_resume.take(job, OTHER)
+    assert pause_resume.requeue(job, OTHER)
     assert (job.state, job.error, job.finished_at, job.files_failed) == ("queued", "", None, 0)
     again = repository.start(job, OTHER, root)
     assert again is not None
@@ -238,23 +238,23 @@ def test_the_failed_files_of_a_job_are_tried_again(
 
 def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, plan: Plan) -> None:
     job.refresh_from_db()
-    assert not pause_resume.take(job, OTHER)
+    assert not pause_resume.requeue(job, OTHER)
     done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
     assert repository.finish(job.id, ME, done, JobProgress(4, 0, 20), "") is JobState.SUCCEEDED
     job.refresh_from_db()
-    assert not pause_resume.take(job, OTHER)
+    assert not pause_resume.requeue(job, OTHER)
 
 
 def test_an_orphan_can_be_taken(job: DownloadJob, plan: Plan) -> None:
     DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(seconds=60))
     job.refresh_from_db()
-    assert pause_resume.take(job, OTHER)
+    assert pause_resume.requeue(job, OTHER)
     assert repository.record(ME, {job.id: ([], JobProgress())}).lost == {job.id}
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> DownloadJob:
-    return listing_rows.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+    return listing_rows.create_job("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
 
 
 def _entry(name: str, error: str = "") -> SourceEntry:
@@ -262,10 +262,10 @@ def _entry(name: str, error: str = "") -> SourceEntry:
 
 
 def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob) -> None:
-    lot = Lot([_entry("a"), _entry("A"), _entry("", "hostile")], after="", mark="A")
-    first = listing_rows.add(listed.id, ME, 0, lot)
-    lot = Lot([_entry("a"), _entry("a-2"), _entry("b")], after="A", mark="b")
-    second = listing_rows.add(listed.id, ME, 0, lot)
+    batch = Batch([_entry("a"), _entry("A"), _entry("", "hostile")], after="", mark="A")
+    first = listing_rows.add_files(listed.id, ME, 0, batch)
+    batch = Batch([_entry("a"), _entry("a-2"), _entry("b")], after="A", mark="b")
+    second = listing_rows.add_files(listed.id, ME, 0, batch)
     assert first is not None
     assert second is not None
     assert (first.refused, [item.name for item in first.items]) == (1, ["a", "A-2"])
@@ -274,9 +274,9 @@ def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob)
     listed.refresh_from_db()
     assert (listed.files_total, listed.listed_to, listed.listed_all) == (6, "b", False)
     assert DownloadFile.objects.get(state="failed").error == "hostile"
-    assert listing_rows.add(listed.id, ME, 0, lot) == second  # again: it was there
-    lot = Lot([_entry("c")], after="b", mark="c")
-    assert listing_rows.add(listed.id, OTHER, 0, lot) is None
+    assert listing_rows.add_files(listed.id, ME, 0, batch) == second  # again: it was there
+    batch = Batch([_entry("c")], after="b", mark="c")
+    assert listing_rows.add_files(listed.id, OTHER, 0, batch) is None
     assert DownloadFile.objects.count() == 6
 
 
@@ -286,15 +286,15 @@ def test_an_earlier_run_of_the_same_owner_adds_no_files(listed: DownloadJob) -> 
     assert ownership.adopt(listed, OTHER)
     listed.refresh_from_db()
     assert ownership.adopt(listed, ME)
-    lot = Lot([_entry("a")], after="", mark="a")
-    assert listing_rows.add(listed.id, ME, early, lot) is None
-    assert not listing_rows.listed_all(listed.id, ME, early)
+    batch = Batch([_entry("a")], after="", mark="a")
+    assert listing_rows.add_files(listed.id, ME, early, batch) is None
+    assert not listing_rows.mark_listed_all(listed.id, ME, early)
     assert DownloadFile.objects.count() == 0
 
 
 def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
     repository.start(listed, ME, None, stream=True)
-    added = listing_rows.add(listed.id, ME, listed.token, Lot([_entry("a")], "", "a"))
+    added = listing_rows.add_files(listed.id, ME, listed.token, Batch([_entry("a")], "", "a"))
     assert added is not None
     done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
     state = repository.finish(
@@ -307,14 +307,14 @@ def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
 
 def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: DownloadJob) -> None:
     repository.start(listed, ME, None, stream=True)
-    lot = Lot([_entry("a"), _entry("", "hostile")], after="", mark="z")
-    added = listing_rows.add(listed.id, ME, listed.token, lot)
+    batch = Batch([_entry("a"), _entry("", "hostile")], after="", mark="z")
+    added = listing_rows.add_files(listed.id, ME, listed.token, batch)
     assert added is not None
-    listing_rows.listed_all(listed.id, ME, listed.token)
+    listing_rows.mark_listed_all(listed.id, ME, listed.token)
     failed = [FileReport(added.items[0], FileState.FAILED, error="answered 404")]
     assert repository.finish(listed.id, ME, failed, JobProgress(0, 2, 0), "") is JobState.FAILED
     listed.refresh_from_db()
-    assert pause_resume.take(listed, OTHER)
+    assert pause_resume.requeue(listed, OTHER)
     plan = repository.start(listed, OTHER, None, stream=True)
     assert plan is not None
     assert plan.done == JobProgress(files_failed=1)

@@ -68,7 +68,7 @@ def racers(
     }
     if request.param == "postgresql":
         env["POSTGRES_SOCKET"] = str(request.getfixturevalue("postgres").directory)
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[4]
     command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
     subprocess.run(command, env=env, check=True, cwd=root)
     found = [Racer(env) for _ in range(PROCESSES)]
@@ -142,7 +142,7 @@ def test_no_change_is_lost_when_many_change_a_job(racers: list[Racer]) -> None:
     for number in itertools.islice(itertools.count(1), ROUNDS):
         owner.tell("record", job, number)
         for other in others:
-            other.tell("ask_cancel", job)
+            other.tell("request_cancel", job)
         assert owner.hear()
         assert [other.hear() for other in others] == [True] * len(others)
     shown = owner.do("show", job)
@@ -184,7 +184,7 @@ def test_a_cancellation_that_was_accepted_is_kept_whatever_its_owner_does(
     for turn in range(ROUNDS):
         owner, other = racers[0], racers[1]
         job = owner.do("create")
-        both = [(owner, "pause"), (other, "ask_cancel")][:: 1 if turn % 2 else -1]
+        both = [(owner, "pause"), (other, "request_cancel")][:: 1 if turn % 2 else -1]
         for racer, order in both:
             racer.tell(order, job)
         assert [owner.hear(), other.hear()] == [True, True]

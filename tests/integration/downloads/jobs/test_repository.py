@@ -8,9 +8,9 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows
-from cacheapp.downloads.jobs.listing_rows import Lot
+from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -18,8 +18,8 @@ from cacheapp.downloads.states import FileState, JobState
 
 pytestmark = pytest.mark.django_db
 
-ME = Owner(uuid.uuid4(), 1111)
-OTHER = Owner(uuid.uuid4(), 1111)  # the same process id, on another host or later
+ME = JobOwner(uuid.uuid4(), 1111)
+OTHER = JobOwner(uuid.uuid4(), 1111)  # the same process id, on another host or later
 URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
 
 
@@ -74,7 +74,7 @@ def test_only_its_owner_starts_a_job_and_only_once(job: DownloadJob, root: Path)
 
 
 def test_a_job_that_was_cancelled_first_is_not_started(job: DownloadJob, root: Path) -> None:
-    assert repository.ask_cancel(job.id)
+    assert repository.request_cancel(job.id)
     assert repository.start(job, ME, root) is None
     assert repository.record(ME, {}).cancelled == {job.id}
 
@@ -86,7 +86,7 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
         FileReport(plan.items[1], FileState.FAILED, error="answered 404"),
     ]
     told = repository.record(ME, {job.id: (reports, JobProgress(1, 1, 15))})
-    assert told == repository.Told(frozenset(), frozenset(), frozenset())
+    assert told == repository.PendingRequests(frozenset(), frozenset(), frozenset())
     job.refresh_from_db()
     assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
     assert _states(job) == ["succeeded", "failed", "queued", "queued"]
@@ -125,7 +125,7 @@ def test_a_job_ends_with_the_numbers_of_its_files(
     job: DownloadJob, plan: Plan, failed: int, state: str, error: str, *, cancel: bool
 ) -> None:
     if cancel:
-        assert repository.ask_cancel(job.id)
+        assert repository.request_cancel(job.id)
     reports = [_done(item) for item in plan.items[failed:]]
     reports += [FileReport(item, FileState.FAILED, error="x") for item in plan.items[:failed]]
     progress = JobProgress(4 - failed, failed, 40 - 10 * failed)
@@ -138,14 +138,14 @@ def test_a_job_ends_with_the_numbers_of_its_files(
 
 
 def test_what_a_cancelled_job_had_not_begun_is_cancelled(job: DownloadJob, plan: Plan) -> None:
-    assert repository.ask_cancel(job.id)
+    assert repository.request_cancel(job.id)
     reports = [
         _done(plan.items[0]),
         FileReport(plan.items[1], FileState.CANCELLED, error="cancelled"),
     ]
     assert repository.finish(job.id, ME, reports, JobProgress(1, 0, 10), "") is JobState.CANCELLED
     assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
-    assert not repository.ask_cancel(job.id)
+    assert not repository.request_cancel(job.id)
 
 
 def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> None:
@@ -160,11 +160,11 @@ def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> N
 
 
 def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path) -> None:
-    listed = listing_rows.create("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+    listed = listing_rows.create_job("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
 
     def refused(after: str, *names: str) -> int:
         entries = [SourceEntry(it, f"https://a/{it}", it) for it in names]
-        added = listing_rows.add(listed.id, ME, listed.token, Lot(entries, after, names[0]))
+        added = listing_rows.add_files(listed.id, ME, listed.token, Batch(entries, after, names[0]))
         assert added is not None
         return added.refused
 

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository, retention, rows
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.jobs.retention import Pruned
 from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -21,7 +21,7 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 
 pytestmark = pytest.mark.django_db
 
-ME = Owner(uuid.uuid4(), 1111)
+ME = JobOwner(uuid.uuid4(), 1111)
 DAY_S = 86_400.0
 
 

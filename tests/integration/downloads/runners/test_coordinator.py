@@ -14,8 +14,8 @@ from pytest_django.fixtures import Settings
 from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, termination
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
-from cacheapp.downloads.runners.coordinator import Host
+from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.processes.waiting import until
@@ -42,13 +42,13 @@ def _site(settings: Settings, tmp_path: Path, origin: Origin) -> None:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    found = Host()
+def coordinator() -> Iterator[Coordinator]:
+    found = Coordinator()
     yield found
     found.close(10)
 
 
-def _job(origin: Origin, owner: Owner, name: str = "a") -> DownloadJob:
+def _job(origin: Origin, owner: JobOwner, name: str = "a") -> DownloadJob:
     return repository.create(DownloadRequest((f"{origin.url}/file/{name}",), threads=1), owner)
 
 
@@ -78,72 +78,74 @@ def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_runs_in_the_database_alone_is_gone_on_with(
-    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _break_once(monkeypatch)
-    job = _job(origin, host.owner)
-    host.wake()
+    job = _job(origin, coordinator.owner)
+    coordinator.wake()
     assert _left(job) == ("succeeded", "")
     assert job.adoptions == 1  # by whoever was first; here, it was us again
 
 
-def test_a_job_that_runs_in_the_database_alone_can_be_cancelled(host: Host, origin: Origin) -> None:
-    job = _job(origin, host.owner)
-    DownloadJob.objects.update(state="running", token=1, cancel_asked=True)
-    host.wake()
+def test_a_job_that_runs_in_the_database_alone_can_be_cancelled(
+    coordinator: Coordinator, origin: Origin
+) -> None:
+    job = _job(origin, coordinator.owner)
+    DownloadJob.objects.update(state="running", token=1, cancel_requested=True)
+    coordinator.wake()
     assert _left(job)[0] == "cancelled"
 
 
 def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
-    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = _job(origin, host.owner)
+    bad = _job(origin, coordinator.owner)
     run_directory_of(bad)
-    assert repository.ask_cancel(bad.id)
+    assert repository.request_cancel(bad.id)
     with monkeypatch.context() as patched:
         refuse_fences(patched, bad.id.hex[:12])
-        good = _job(origin, host.owner, "b")
-        host.wake()
+        good = _job(origin, coordinator.owner, "b")
+        coordinator.wake()
         assert _left(good) == ("succeeded", "")
         bad.refresh_from_db()
         assert bad.state == "queued"
-    host.wake()
+    coordinator.wake()
     assert _left(bad)[0] == "cancelled"  # as soon as its directory can be written
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\0 10 5 -\n", b"\xff\xfe\n1 2 3", b"x 1 2 -\n"])
 def test_a_journal_that_a_power_cut_has_spoilt_hinders_nobody(
-    host: Host, origin: Origin, content: bytes
+    coordinator: Coordinator, origin: Origin, content: bytes
 ) -> None:
-    job = _job(origin, Owner(host.owner.token, os.getpid()))
+    job = _job(origin, JobOwner(coordinator.owner.token, os.getpid()))
     DownloadJob.objects.update(token=1)
     job.refresh_from_db()
     (run_directory_of(job).path / "1.journal").write_bytes(content)
-    host.wake()
+    coordinator.wake()
     assert _left(job) == ("succeeded", "")
 
 
 def test_a_terminal_s_job_is_cancelled_beside_the_coordinator_however_late_its_disk_answers(
-    host: Host, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coordinator: Coordinator, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = Owner(uuid.uuid4(), 1)
-    gone = listing_rows.create("list.txt", "f" * 64, tmp_path / "to", 1, terminal)
+    terminal = JobOwner(uuid.uuid4(), 1)
+    gone = listing_rows.create_job("list.txt", "f" * 64, tmp_path / "to", 1, terminal)
     assert repository.start(gone, terminal, None, stream=True) is not None
-    assert repository.ask_cancel(gone.id)
-    DownloadJob.objects.update(owner=None)  # so that nobody has to watch it for seconds
+    assert repository.request_cancel(gone.id)
+    DownloadJob.objects.update(owner=None)  # so that nobody has to detector it for seconds
     asked, answers, stock = threading.Event(), threading.Event(), termination.end
 
-    def end(job: DownloadJob, owner: Owner, error: str) -> None:
+    def end(job: DownloadJob, owner: JobOwner, error: str) -> None:
         asked.set()
         assert answers.wait(30)
         stock(job, owner, error)
 
     monkeypatch.setattr(termination, "end", end)
-    host.wake()
+    coordinator.wake()
     try:
         assert asked.wait(30)
-        good = _job(origin, host.owner)
-        host.wake()
+        good = _job(origin, coordinator.owner)
+        coordinator.wake()
         assert _left(good) == ("succeeded", "")
     finally:
         answers.set()
@@ -158,36 +160,36 @@ def _fail(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize("owner", [JobRun, Feeder])
 def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
-    owner: type, host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    owner: type, coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, "start", _fail)
     if owner is Feeder:
         monkeypatch.setattr("cacheapp.downloads.runners.starter.is_listed", lambda _job: True)
         bucket = type("Open", (), {"origin": origin.url, "trusted": frozenset(), "sign": None})()
         monkeypatch.setattr(
-            "cacheapp.downloads.runners.bucket_opener.Openings.take", lambda *_: bucket
+            "cacheapp.downloads.runners.bucket_opener.BucketOpener.take", lambda *_: bucket
         )
-    job = _job(origin, host.owner)
-    host.wake()
+    job = _job(origin, coordinator.owner)
+    coordinator.wake()
     error = "could not be started: internal error: ValueError"
     assert _left(job) == ("failed", error)
     assert ownership.unfinished() == []
 
 
 def test_a_run_that_cannot_be_made_ends_its_job(
-    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cacheapp.downloads.engine.run.connections.client", _fail)
-    job = _job(origin, host.owner)
-    host.wake()
+    job = _job(origin, coordinator.owner)
+    coordinator.wake()
     assert _left(job)[1] == "could not be started: internal error: ValueError"
 
 
 def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
-    host: Host, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = _job(origin, host.owner)
-    taker = Owner(uuid.uuid4(), 4711)
+    job = _job(origin, coordinator.owner)
+    taker = JobOwner(uuid.uuid4(), 4711)
     lost = threading.Event()
     places: list[Path] = []
 
@@ -199,7 +201,7 @@ def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
         raise OSError("the disk says no")
 
     monkeypatch.setattr(JobRun, "start", lose)
-    host.wake()
+    coordinator.wake()
     assert lost.wait(30)
-    until(lambda: job.id not in host._runs, "the run to be over", 30)  # noqa: SLF001
+    until(lambda: job.id not in coordinator._runs, "the run to be over", 30)  # noqa: SLF001
     assert places[0].is_dir()

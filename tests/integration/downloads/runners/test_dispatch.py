@@ -12,12 +12,12 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp import tasks
-from cacheapp.downloads import begin
+from cacheapp.downloads import start_downloads
 from cacheapp.downloads.jobs import ownership, repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners.celery_task import ANOTHER
-from cacheapp.downloads.runners.coordinator import existing_host
+from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -64,7 +64,7 @@ def test_a_job_whose_task_came_all_the_same_stays(
 
     def send(_name: str, args: list[str], **_options: object) -> None:
         job = DownloadJob.objects.get(id=args[0])
-        assert ownership.adopt(job, Owner(uuid.uuid4(), 1))
+        assert ownership.adopt(job, JobOwner(uuid.uuid4(), 1))
         raise OSError("no answer")
 
     monkeypatch.setattr(celery.current_app, "send_task", send)
@@ -79,7 +79,7 @@ def test_a_task_that_finds_the_job_anothers_comes_again(
 ) -> None:
     """Its message may be the only one that is left: the owner's was acknowledged with it."""
     outcomes = iter([ANOTHER] * looks + ["succeeded"])
-    monkeypatch.setattr(tasks, "serve", lambda *_args: next(outcomes))
+    monkeypatch.setattr(tasks, "run_job", lambda *_args: next(outcomes))
     tasks.run_download.apply([str(uuid.uuid4())])
     assert list(outcomes) == []
 
@@ -100,12 +100,12 @@ def test_a_job_that_waits_in_a_queue_is_cancelled_at_once(client: Client) -> Non
     answer = client.post(f"/api/downloads/{job.id}/cancel", content_type="application/json")
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     assert job.files.get().state == "cancelled"
-    assert existing_host() is None
+    assert existing_coordinator() is None
 
 
 def test_web_workers_run_no_job() -> None:
-    begin()
-    assert existing_host() is None
+    start_downloads()
+    assert existing_coordinator() is None
 
 
 def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

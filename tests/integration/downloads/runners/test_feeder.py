@@ -15,7 +15,7 @@ from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import Owner
+from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.runners import feeder
 from cacheapp.downloads.runners.feeder import Feeder
@@ -23,7 +23,7 @@ from cacheapp.downloads.sources.base import UrlList
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ME = Owner(uuid.uuid4(), 1111)
+ME = JobOwner(uuid.uuid4(), 1111)
 
 
 def _source(files: int) -> UrlList:
@@ -33,7 +33,7 @@ def _source(files: int) -> UrlList:
 
 @pytest.fixture
 def job(tmp_path: Path) -> DownloadJob:
-    return listing_rows.create("urls", "f" * 64, tmp_path / "to", 2, ME)
+    return listing_rows.create_job("urls", "f" * 64, tmp_path / "to", 2, ME)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def run(job: DownloadJob) -> Iterator[JobRun]:
 
 @pytest.fixture(autouse=True)
 def _small_lots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeder, "LOT", 2)
+    monkeypatch.setattr(feeder, "BATCH_FILES", 2)
     monkeypatch.setattr(feeder, "_LOCKED_S", 0.01)
 
 
@@ -69,8 +69,8 @@ def _losing(ask: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "name", "files"),
     [
-        (listing_rows, "add", 5),
-        (listing_rows, "listed_all", 5),
+        (listing_rows, "add_files", 5),
+        (listing_rows, "mark_listed_all", 5),
         (repository, "unfinished", 5),
         (QuerySet, "exists", 1),  # asked once, at the end: of several, for their names too
     ],
@@ -104,7 +104,7 @@ def test_a_run_that_was_stopped_does_not_wait_for_the_database(
     def away(*_args: Any) -> None:
         raise OperationalError("it is away")
 
-    monkeypatch.setattr(listing_rows, "add", away)
+    monkeypatch.setattr(listing_rows, "add_files", away)
     run.stop("enough", keep=True)
     feeder = Feeder(job, ME, run, _source(5))
     feeder.start()

@@ -16,7 +16,7 @@ from pytest_django.fixtures import Settings
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.runners.bucket_opener import Limited, Openings
+from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.processes.waiting import until
@@ -237,14 +237,14 @@ def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
     buckets = {"s3://files/": {"anonymous": True}, "s3://nowhere/": {}}
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_BUCKETS": buckets}
     opened = threading.Event()
-    openings = Openings(opened.set)
+    opener = BucketOpener(opened.set)
 
-    def take(source: str) -> Limited | None:
+    def take(source: str) -> LimitedBucket | None:
         opened.clear()
         job = DownloadJob(id=uuid.uuid4(), source=source, files_total=0)
-        assert openings.take(job) is None
+        assert opener.take(job) is None
         assert opened.wait(60)
-        return openings.take(job)
+        return opener.take(job)
 
     found = take("s3://files/unplaced/")
     assert found is not None

@@ -4,19 +4,19 @@ from rich.console import Console
 
 from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.runners.display import MAX_FILES_SHOWN, Display
-from cacheapp.downloads.runners.foreground import Glimpse
+from cacheapp.downloads.runners.foreground import Snapshot
 
 
-def _glimpse(*names: str) -> Glimpse:
+def _snapshot(*names: str) -> Snapshot:
     moving: list[tuple[str, int, int | None]] = [(name, 512, 1024) for name in names]
-    return Glimpse(
+    return Snapshot(
         JobProgress(3, 1, 4096), 10, listed_all=False, waiting=0, moving=moving, retries=2
     )
 
 
 def _shown(console: Console, output: io.StringIO, *names: str) -> str:
     with Display(console) as display:
-        display.show(_glimpse(*names))
+        display.show(_snapshot(*names))
     return output.getvalue()
 
 
