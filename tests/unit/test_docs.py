@@ -1,7 +1,10 @@
 """The documentation leads where it says: links, pages, module paths, settings, checks and events."""
 
+import ast
 import dataclasses
+import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,35 @@ def test_every_module_that_a_page_names_exists(document: Path) -> None:
         and name not in tests
         and not any((folder / name).exists() for folder in folders)
     ] == []
+
+
+def _is_there(dotted: str) -> bool:
+    try:
+        pkgutil.resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def _imported(document: Path) -> list[str]:
+    """Return what the page's Python code imports from cacheapp."""
+    blocks = re.findall(
+        r"^( *)```python\n(.*?)^\1```$", document.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [
+        f"{node.module}.{alias.name}"
+        for _, block in blocks
+        if "import" in block
+        for node in ast.walk(ast.parse(textwrap.dedent(block)))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cacheapp")
+        for alias in node.names
+    ]
+
+
+@pytest.mark.parametrize("document", PAGES, ids=_ids)
+def test_every_name_of_the_code_that_a_page_uses_is_there(document: Path) -> None:
+    named = re.findall(r"`(cacheapp(?:\.\w+){2,})(?:\(.*?\))?`", _prose(document))
+    assert [name for name in named + _imported(document) if not _is_there(name)] == []
 
 
 def test_every_page_that_the_code_names_exists() -> None:
