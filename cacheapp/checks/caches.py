@@ -15,8 +15,8 @@ from cacheapp import conf
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.backends.core.options import read_options
 from cacheapp.backends.core.shared import SharedCache
-from cacheapp.backends.local.directory import location_problem
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
+from cacheapp.backends.local.shared_directory import location_problem
 
 Messages = list[checks.CheckMessage]
 

@@ -13,7 +13,7 @@ from cacheapp.backends.disk.leases import Shard
 from cacheapp.backends.disk.reads import Reads
 from cacheapp.backends.disk.shard_options import shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles
-from cacheapp.backends.local.directory import DatabaseDirectory
+from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.lock_table import LockStore
 from cacheapp.backends.local.process_identity import HolderRegistry
 from cacheapp.backends.local.sharded_database import ShardedDatabase
@@ -199,23 +199,23 @@ class DiskStore(Reads):
     def close(self) -> None:
         """Close the connections of all threads."""
         self._sessions.close()
-        self._locks.sessions.close()
+        self._locks.database.close()
 
     def before_fork(self) -> None:
         """Wait for operations in flight, and close all connections."""
         try:
             self._sessions.registry.before_fork()
         finally:  # Python forks whatever a signal handler raised meanwhile
-            self._locks.sessions.registry.before_fork()
+            self._locks.database.registry.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self._locks.sessions.registry.after_fork_in_parent()
+        self._locks.database.registry.after_fork_in_parent()
         self._sessions.registry.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads, then go on."""
-        self._locks.sessions.after_fork_in_child()
+        self._locks.database.after_fork_in_child()
         self._sessions.after_fork_in_child()
 
 

@@ -1,4 +1,4 @@
-"""LMDBCache: a cache in a memory-mapped file that all processes of this host share."""
+"""LMDBCache: a cache in a memory-mapped file that all processes of this machine share."""
 
 from cacheapp.backends.lmdb.cache import LMDBCache
 

@@ -1,7 +1,7 @@
-"""LMDBCache: what `CACHES` names, and its options."""
+"""`LMDBCache`: the backend class that `CACHES` names, and its options."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,24 +9,30 @@ from django.conf import settings
 from django.core.cache.backends.base import default_key_func
 from django.utils.module_loading import import_string
 
+from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.options import COMMON, Option, count, count_or_none, read_options
 from cacheapp.backends.core.store import registry
-from cacheapp.backends.lmdb.async_methods import InlineAsyncMethods
 from cacheapp.backends.lmdb.fast_path import FastPath
 from cacheapp.backends.lmdb.key_encoding import KeyEncoder
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, SizeLimits
 from cacheapp.backends.lmdb.location import shared_location
 from cacheapp.backends.lmdb.store import LMDBStore
 
-_OF_DIRECTORY = ("size_limit", "MAX_ENTRIES")
+_DIRECTORY_OPTIONS = ("size_limit", "MAX_ENTRIES")
 
 
-class LMDBCache(InlineAsyncMethods, FastPath):
-    """A cache in a memory-mapped file of this host: one copy for all workers, read without locks.
+class LMDBCache(FastPath):
+    """A cache in a memory-mapped file on this machine: one copy for all workers, read without locks.
 
-    `LOCATION` is a directory. Aliases with one LOCATION share its room, and must agree in the
-    options about that; those with other prefixes do not see each other's keys. The cache starts
-    empty when the machine does.
+    `LOCATION` is a directory. Aliases with one LOCATION share its space and must have the same
+    `size_limit` and `MAX_ENTRIES`; aliases with different prefixes do not see each other's keys.
+    The cache is empty after the machine restarts.
+
+    The `a…` methods call their sync twins in the event loop's thread, because a hop to another
+    thread and back takes twenty times as long as a read. A write waits only while another one is in
+    progress, perhaps in a process that is stopped; then it runs in a thread, and the event loop
+    continues. `is_busy` is a hint: if another write begins after that check, the event loop waits
+    for it.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
@@ -37,26 +43,40 @@ class LMDBCache(InlineAsyncMethods, FastPath):
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Return a sentence for each mistake in an entry of `CACHES`."""
+        """Return one sentence per mistake in an entry of `CACHES`."""
         found = super().mistakes(location, params) + _location_mistakes(location)
         return found or _conflicts(location, params, cls.OPTIONS)
 
     def stats(self) -> dict[str, int]:
-        """Return what was counted for this alias, and what its whole directory holds."""
+        """Return the counters of this alias, and what its whole directory contains."""
         return {**super().stats(), **self._store.figures()}
 
     def _shared_store(self) -> LMDBStore:
-        place = Path(os.path.abspath(self.location))
+        path = Path(os.path.abspath(self.location))
         limits = SizeLimits(self.options["size_limit"], self.options["MAX_ENTRIES"])
-        shared = shared_location(place, limits)
-        function = "" if self.key_func is default_key_func else _named(self.key_func)
-        key = ("lmdb", place, self.key_prefix, function)
+        location = shared_location(path, limits)
+        function = "" if self.key_func is default_key_func else _qualified_name(self.key_func)
+        key = ("lmdb", path, self.key_prefix, function)
         return registry.shared(
-            key, lambda: LMDBStore(shared, KeyEncoder(self.key_prefix, function))
+            key, lambda: LMDBStore(location, KeyEncoder(self.key_prefix, function))
         )
 
+    # -- async methods -----------------------------------------------------------------------
 
-def _named(function: Any) -> str:
+    async def _read_by(self, method: Callable[..., Any], *args: Any) -> Any:
+        return method(*args)
+
+    async def _written_by(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._environment.is_busy():
+            return await in_thread(method, *args, **kwargs)
+        return method(*args, **kwargs)
+
+    async def aclear(self) -> None:
+        """Remove this alias's keys; in a thread, because there may be many."""
+        await in_thread(self.clear)
+
+
+def _qualified_name(function: Any) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
@@ -67,26 +87,26 @@ def _location_mistakes(location: Any) -> list[str]:
 
 
 def _conflicts(location: Any, params: Mapping[str, Any], known: Mapping[str, Option]) -> list[str]:
-    """Return which options of the directory another alias gives another value."""
+    """Return one sentence per option of the directory that differs in another alias."""
     options, _ = read_options(params.get("OPTIONS", {}), known)
     found = []
     for alias, entry in settings.CACHES.items():
-        if not _is_here(entry, location):
+        if not _shares_location(entry, location):
             continue
         others, _ = read_options(entry.get("OPTIONS", {}), known)
         found += [
-            f"OPTIONS[{name!r}] is {options[name]}, and {others[name]} for CACHES[{alias!r}] with "
+            f"OPTIONS[{name!r}] is {options[name]}, but {others[name]} for CACHES[{alias!r}] with "
             "the same LOCATION; expected one value for one directory"
-            for name in _OF_DIRECTORY
+            for name in _DIRECTORY_OPTIONS
             if others[name] != options[name]
         ]
     return found
 
 
-def _is_here(entry: Mapping[str, Any], location: Any) -> bool:
+def _shares_location(entry: Mapping[str, Any], location: Any) -> bool:
     try:
         backend = import_string(entry["BACKEND"])
-        there = os.path.abspath(entry.get("LOCATION", ""))
+        other = os.path.abspath(entry.get("LOCATION", ""))
     except (ImportError, KeyError, TypeError):
         return False
-    return issubclass(backend, LMDBCache) and there == os.path.abspath(location)
+    return issubclass(backend, LMDBCache) and other == os.path.abspath(location)

@@ -1,17 +1,17 @@
-"""The directory of one environment: `LOCATION/lmdb/<boot>-<limits>/` with its three files.
+"""Where the environment of one LOCATION is: `LOCATION/lmdb/<boot>-<format>-<limits>/`, three files.
 
 Invariants:
 
-- Whoever makes, removes or renames an environment's directory holds the directory's `flock` and has
-  looked again at what is there. It appears whole, by a rename.
-- Every byte that a process writes through a memory map has its block on the disk before: all three
-  files are reserved, and LMDB writes to the data file's map only where a block that was reserved is
-  the one that is written; elsewhere with `pwrite`. So a full disk is an error, never a SIGBUS. No
-  file is ever cut short in place.
-- At most one environment is at the place: of this boot, with one pair of limits. An environment of
-  another boot may have lost what the kernel had not yet written: it is removed, never opened.
-- Before an environment is removed or set aside it is *retired*: a byte in its marks tells every
-  process that has it open, at its next operation, to look at the place again.
+- A process creates, removes or renames an environment's directory only under the lock, after
+  reading the parent directory again. The directory appears complete, by a rename.
+- Every byte that a process writes through a memory map has its disk block before: the space of all
+  three files is preallocated, and LMDB stores to the data file's map only on filesystems that
+  overwrite a block in place; elsewhere it uses `pwrite`. So a full disk is an error, never a
+  SIGBUS. No file is ever truncated in place.
+- There is at most one environment: of this boot, with one pair of limits. One of another boot may
+  lack pages that the kernel had not yet written; it is removed, never opened.
+- Before an environment is removed or set aside it is *retired*: a byte in its file of reference
+  bits makes every process that has it open check the directory at its next operation.
 """
 
 import contextlib
@@ -26,37 +26,39 @@ from cacheapp import clock
 from cacheapp.backends.lmdb.limits import READERS, SizeLimits
 from cacheapp.backends.lmdb.reference_bits import file_bytes, retire
 from cacheapp.backends.local.boot import boot_id
-from cacheapp.backends.local.directory import LOCKS, DatabaseDirectory
+from cacheapp.backends.local.database_directory import LOCKS
 from cacheapp.backends.local.filesystem import filesystem_type
+from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "v1"
 NAME = "lmdb"
+DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
 DATABASES = (b"entries", b"queue", b"deadlines", b"meta")
-_MAKING = "making-"
+_TEMPORARY = "making-"
 _SET_ASIDE = "damaged-"
-# Others (btrfs, zfs, f2fs) write each page to a new place, or may: xfs once a copy shares the block
-# (`cp` makes such copies), and what is below an overlay.
-_WRITTEN_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs"])
+# Others (btrfs, zfs, f2fs) write each page to a new block, or may do so: xfs once a copy shares the
+# block (`cp` makes such copies), and the filesystem below an overlay.
+_OVERWRITES_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs"])
 
 
-class EnvironmentDirectory(DatabaseDirectory):
-    """Where the environment of one LOCATION is."""
+class EnvironmentDirectory(SharedDirectory):
+    """The directory that contains the environment of one LOCATION."""
 
     def __init__(self, location: Path, limits: SizeLimits, timeout_s: float) -> None:
-        super().__init__(location, NAME, 1, timeout_s)
+        super().__init__(location, NAME, timeout_s)
         self._limits = limits
-        self._settled = False
+        self._settled = False  # True once this process has used an environment here
 
-    def whole(self) -> tuple[Path, SizeLimits] | None:
-        """Return the environment that is there and may be used as it is; no lock is needed.
+    def find_usable(self) -> tuple[Path, SizeLimits] | None:
+        """Return the environment that can be used as it is; needs no lock.
 
-        It appeared whole; and should it go meanwhile, then it was retired before.
+        It appeared complete; and it is retired before it is removed.
         """
         try:
-            found = self._found()
+            found = self._find()
         except OSError:
             return None
         if found is None or not (self._settled or found[1] == self._limits):
@@ -65,76 +67,78 @@ class EnvironmentDirectory(DatabaseDirectory):
         self._settled = True
         return found
 
-    def environment(self) -> tuple[Path, SizeLimits]:
-        """Return the directory of the environment and its limits; under the lock. Make it if need be.
+    def find_or_create(self) -> tuple[Path, SizeLimits]:
+        """Return the path and limits of the environment; call it under the lock.
 
-        A process that comes with other limits replaces what it finds. One that had made or found
-        an environment with its own limits before is the older of two, and takes what is there.
+        A process that starts with other limits replaces an existing environment. A process that
+        has used one with its own limits before is the older of the two, and adopts the new one.
         """
-        found = self._found()
+        found = self._find()
         if found is not None and (self._settled or found[1] == self._limits):
             self._settled = True
             return found
         path = self.path / f"{boot_id()}-{FORMAT}-{self._limits.name}"
         self.remove_all()
-        self._make(path)
+        self._create(path)
         self._settled = True
         return path, self._limits
 
-    def _found(self) -> tuple[Path, SizeLimits] | None:
+    def _find(self) -> tuple[Path, SizeLimits] | None:
         start = f"{boot_id()}-{FORMAT}-"
         for entry in self.path.iterdir():
             if entry.name.startswith(start):
                 size, _, entries = entry.name[len(start) :].partition("-")
                 limits = SizeLimits(int(size), int(entries) or None)
-                if _is_whole(entry, limits):
+                if _is_complete(entry, limits):
                     return entry, limits
         return None
 
-    def _make(self, path: Path) -> None:
+    def _create(self, path: Path) -> None:
         limits = self._limits
-        making = self.path / f"{_MAKING}{os.getpid()}"
-        making.mkdir(mode=0o700)
+        temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
+        temporary.mkdir(mode=0o700)
         try:
-            _reserve(making / "lock.mdb", limits.lock_bytes)
-            _reserve(making / "marks", file_bytes(limits.slots))
-            made = open_environment(making, limits, writemap=False)  # no block is reserved yet
+            _preallocate(temporary / LOCK_FILE, limits.lock_bytes)
+            _preallocate(temporary / BITS_FILE, file_bytes(limits.reference_bits))
+            # Without a map, as the data file's blocks are not yet allocated.
+            created = open_environment(temporary, limits, writemap=False)
             for name in DATABASES:
-                made.open_db(name)
-            made.close()
-            _reserve(making / "data.mdb", limits.map_bytes)
+                created.open_db(name)
+            created.close()
+            _preallocate(temporary / DATA_FILE, limits.map_bytes)
         except OSError as exc:
-            shutil.rmtree(making, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(self.path).free
             raise StoreUnavailable(
                 f"{self.path} cannot hold a cache of {limits.size_limit} bytes ({exc.strerror}; "
-                f"{free} are free): make room, or set OPTIONS['size_limit'] lower; nothing was done"
+                f"{free} bytes are free): free some disk space, or lower OPTIONS['size_limit']; "
+                "nothing was done"
             ) from exc
         except BaseException:
-            shutil.rmtree(making, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
-        making.rename(path)
+        temporary.rename(path)
 
     def remove_all(self) -> None:
-        """Remove every environment, whole or not, and what an interrupted one left; under the lock."""
+        """Remove every environment, and what an interrupted creation left; call it under the lock."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.name.startswith((_SET_ASIDE, LOCKS)):
-                retire(entry / "marks")
+                retire(entry / BITS_FILE)
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def set_environment_aside(self, path: Path, why: str) -> None:
-        """Rename a damaged environment, so that all processes meet in a new one; under the lock.
+    def set_aside(self, path: Path, why: str) -> None:
+        """Rename a damaged environment, so that all processes use a new one; call it under the lock.
 
         Only the newest damaged one is kept.
         """
-        retire(path / "marks")
+        retire(path / BITS_FILE)
         for older in self.path.glob(f"{_SET_ASIDE}*"):
             shutil.rmtree(older, ignore_errors=True)
         aside = self.path / f"{_SET_ASIDE}{clock.wall_s():.0f}"
         with contextlib.suppress(FileNotFoundError):
             path.rename(aside)
         logger.warning(
-            "damaged cache database (%s): set aside as %s; the cache starts empty",
+            "damaged cache database (%s): moved to %s; the cache starts empty",
             why,
             aside,
             extra={"event": "cache_database_set_aside"},
@@ -142,22 +146,22 @@ class EnvironmentDirectory(DatabaseDirectory):
 
 
 def overwrites_in_place(path: Path) -> bool:
-    """Return whether a store to a map of a file in this directory needs no new block."""
-    return filesystem_type(path) in _WRITTEN_IN_PLACE
+    """Return True if a store to the map of a preallocated file here never needs a new block."""
+    return filesystem_type(path) in _OVERWRITES_IN_PLACE
 
 
 def open_environment(path: Path, limits: SizeLimits, *, writemap: bool) -> lmdb.Environment:
-    """Open the environment in a directory that exists.
+    """Open the environment in an existing directory.
 
-    `writemap`: write by storing to the map, which takes a fifth of what system calls take. The
-    processes need not agree about it, as nobody relies on the order in which pages reach the disk.
+    `writemap`: write by stores to the map, which takes a fifth of the time of system calls. Processes
+    may differ in this, as none relies on the order in which pages reach the disk.
     """
     return lmdb.Environment(
         str(path),
         map_size=limits.map_bytes,
         create=False,
         mode=0o600,
-        sync=False,  # what a crash of the machine leaves is not opened again
+        sync=False,  # an environment is not opened again after a crash of the machine
         metasync=False,
         readahead=False,
         writemap=writemap,
@@ -167,22 +171,22 @@ def open_environment(path: Path, limits: SizeLimits, *, writemap: bool) -> lmdb.
     )
 
 
-def _is_whole(path: Path, limits: SizeLimits) -> bool:
-    """Return whether the files are there and as long as their maps: a shorter one means SIGBUS."""
-    wanted = {
-        "data.mdb": limits.map_bytes,
-        "lock.mdb": limits.lock_bytes,
-        "marks": file_bytes(limits.slots),
+def _is_complete(path: Path, limits: SizeLimits) -> bool:
+    """Return True if all files are as long as their maps; access to a shorter one is a SIGBUS."""
+    expected = {
+        DATA_FILE: limits.map_bytes,
+        LOCK_FILE: limits.lock_bytes,
+        BITS_FILE: file_bytes(limits.reference_bits),
     }
     try:
-        return all((path / name).stat().st_size >= size for name, size in wanted.items())
+        return all((path / name).stat().st_size >= size for name, size in expected.items())
     except OSError:
         return False
 
 
-def _reserve(path: Path, size: int) -> None:
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _preallocate(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(number, 0, size)
+        os.posix_fallocate(descriptor, 0, size)
     finally:
-        os.close(number)
+        os.close(descriptor)

@@ -1,13 +1,14 @@
-"""Keeps the cache below its limits: expired entries go first, then those that SIEVE chooses.
+"""Keep the cache below its limits: remove expired entries first, then those that SIEVE selects.
 
-SIEVE (Zhang et al., NSDI 2024): entries stand in a queue in the order in which they came. A hand
-moves from the oldest to the newest; it passes an entry that was used since the hand was there last,
-taking its mark away, and evicts one that was not. A hit moves nothing, and so needs no lock.
+SIEVE (Zhang et al., NSDI 2024): entries form a queue in the order of insertion. A hand moves from
+the oldest to the newest. It passes an entry that was used since its last visit, and clears the
+entry's reference bit; it evicts an entry that was not used. A hit moves nothing, so it needs no
+lock.
 
-How much room is taken is asked of LMDB, in pages; nothing is counted twice. A page that has lost
-some of its entries is still a page: so a write that finds too many evicts more bytes than it adds,
-not until there are few enough, and over many writes pages empty out. Each write takes a bounded
-number of steps.
+LMDB's page counts show the used space; there is no second account. A page that has lost some of its
+entries still counts as a page. So a write above the limit evicts more bytes than it adds, instead
+of evicting until the count is low enough, and over many writes pages become empty. Each write takes
+a bounded number of steps.
 """
 
 import struct
@@ -20,35 +21,37 @@ from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED
 _HAND = b"hand"
 _PROBE = b"probe"
 _POSITION = struct.Struct(">Q")
-_STEPS = 512  # of the hand, until it takes what is there
-_EXPIRED_AT_ONCE = 16
-_EVICTED_AT_ONCE = 64
-_LOOK_EVERY_S = 1.0
+_MAX_STEPS = 512  # of the hand; after these it evicts used entries too
+_MAX_EXPIRED = 16
+_MAX_EVICTED = 64
+_EXPIRY_INTERVAL_S = 1.0
 _FAR_OVER = 1.05
-_CREDIT = 2048  # the part of the map that may be written before the room is looked at again
+_CREDIT = 2048  # this fraction of the map may be written between two checks of the used space
 
 
-def before_growth(env: OpenEnvironment, transaction: Transaction, longer: int, more: int) -> bool:
-    """Make room for so many bytes and entries; return whether anything was evicted."""
+def before_growth(
+    env: OpenEnvironment, transaction: Transaction, added_bytes: int, added_entries: int
+) -> bool:
+    """Free space for so many bytes and entries; return True if any entry was evicted."""
     evicted = 0
-    most = env.limits.max_entries
-    if more and most is not None:
-        over = transaction.stat(env.entries)["entries"] + more - most
+    max_entries = env.limits.max_entries
+    if added_entries and max_entries is not None:
+        over = transaction.stat(env.entries)["entries"] + added_entries - max_entries
         if over > 0:
-            evicted = evict(env, transaction, min(over, _EVICTED_AT_ONCE), 0)
-    env.credit -= longer
+            evicted = evict(env, transaction, min(over, _MAX_EVICTED), 0)
+    env.credit -= added_bytes
     if env.credit <= 0:
         env.credit = env.limits.map_bytes // _CREDIT
-        taken = used_bytes(env, transaction)
+        used = used_bytes(env, transaction)
         usable = env.limits.usable_bytes
-        if taken + longer > usable:
-            hurry = 8 if taken > usable * _FAR_OVER else 2
-            evicted += evict(env, transaction, 2, hurry * max(longer, env.credit))
+        if used + added_bytes > usable:
+            factor = 8 if used > usable * _FAR_OVER else 2
+            evicted += evict(env, transaction, 2, factor * max(added_bytes, env.credit))
     return evicted > 0
 
 
 def used_bytes(env: OpenEnvironment, transaction: Transaction) -> int:
-    """Return the bytes of all pages that hold something."""
+    """Return the bytes of all pages in use."""
     pages = 0
     for database in (env.entries, env.queue, env.deadlines):
         found = transaction.stat(database)
@@ -57,11 +60,11 @@ def used_bytes(env: OpenEnvironment, transaction: Transaction) -> int:
 
 
 def expire(
-    env: OpenEnvironment, transaction: Transaction, now: float, most: int = _EXPIRED_AT_ONCE
+    env: OpenEnvironment, transaction: Transaction, now: float, limit: int = _MAX_EXPIRED
 ) -> None:
-    """Remove expired entries, so many at most; note when to look again."""
-    env.due_s = now + _LOOK_EVERY_S
-    for _ in range(most):
+    """Remove at most `limit` expired entries; note when to look again."""
+    env.due_s = now + _EXPIRY_INTERVAL_S
+    for _ in range(limit):
         due = records.earliest_deadline(env, transaction)
         if due is None:
             return
@@ -73,28 +76,28 @@ def expire(
     env.due_s = now
 
 
-def evict(env: OpenEnvironment, transaction: Transaction, least: int, bytes_wanted: int) -> int:
-    """Evict at least so many entries and bytes, by SIEVE, in bounded steps; return how many."""
-    used, mask = env.reference_bits.bits, env.reference_bits.mask
+def evict(env: OpenEnvironment, transaction: Transaction, min_entries: int, min_bytes: int) -> int:
+    """Evict at least so many entries and bytes by SIEVE, in bounded steps; return their number."""
+    bits, mask = env.reference_bits.bits, env.reference_bits.mask
     position = transaction.get(_HAND, None, env.meta)
     hand: int = _POSITION.unpack(position)[0] if position else 0
     evicted = freed = steps = 0
-    while (evicted < least or freed < bytes_wanted) and evicted < _EVICTED_AT_ONCE:
-        found = records.first_in_queue(env, transaction, hand)
+    while (evicted < min_entries or freed < min_bytes) and evicted < _MAX_EVICTED:
+        found = records.next_in_queue(env, transaction, hand)
         if found is None:
             if not hand:
-                break  # there is nothing left
+                break  # the queue is empty
             hand = 0
             continue
         number, name = found
         steps += 1
         hand = number + 1
-        if used[number & mask] and steps <= _STEPS:
-            used[number & mask] = 0
+        if bits[number & mask] and steps <= _MAX_STEPS:
+            bits[number & mask] = 0
             continue
         raw = transaction.get(name, b"", env.entries)
         records.remove(env, transaction, name, records.parse_header(raw))
-        transaction.delete(_POSITION.pack(number), b"", env.queue)
+        transaction.delete(records.SEQUENCE_KEY.pack(number), b"", env.queue)
         evicted += 1
         freed += len(raw) + len(name)
     if evicted:
@@ -103,17 +106,17 @@ def evict(env: OpenEnvironment, transaction: Transaction, least: int, bytes_want
     return evicted
 
 
-def make_room(env: OpenEnvironment, transaction: Transaction, bytes_wanted: int) -> None:
-    """Evict many entries, where a write found no run of free pages, if it is entries that fill them.
+def free_space(env: OpenEnvironment, transaction: Transaction, wanted_bytes: int) -> None:
+    """Evict many entries after a write found no run of free pages, if entries fill the map.
 
-    A map may also be full of pages that readers still see: no eviction would free those.
+    The map may also be full of pages that readers still see: eviction does not free those.
     """
-    expire(env, transaction, env.now, _EVICTED_AT_ONCE)
-    if used_bytes(env, transaction) + bytes_wanted > env.limits.usable_bytes:
-        evict(env, transaction, 8, bytes_wanted)
+    expire(env, transaction, env.now, _MAX_EVICTED)
+    if used_bytes(env, transaction) + wanted_bytes > env.limits.usable_bytes:
+        evict(env, transaction, 8, wanted_bytes)
 
 
 def probe(env: OpenEnvironment, transaction: Transaction) -> None:
-    """Write next to nothing, after what dead readers kept was freed: it shows if there are pages."""
+    """Free what dead readers retained, and make a minimal write: it fails if there are no pages."""
     env.lmdb.reader_check()
     transaction.put(_PROBE, b"", db=env.meta)

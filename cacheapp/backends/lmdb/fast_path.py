@@ -1,9 +1,9 @@
-"""`get`, `set` and `incr` in one piece each, where all is as it mostly is.
+"""`get`, `set` and `incr` in one function each, for the common case.
 
-Each does what its twin in `SharedCache` does, or nothing, and leaves it to that twin: where a key is
-one that memcached would refuse, or has much that is not ASCII, where a value is signed, compressed, a lease or
-has a soft deadline, where there is no room, and where anything goes wrong. What is right is written
-there; tests hold the two against each other. This is only about what a call costs: a layer of calls
+Each has the effect of its slow twin in `SharedCache`, or no effect, and then calls that twin: for
+keys that memcached would refuse, or that are long and not ASCII; for values that are signed,
+compressed, a lease, or have a soft deadline; if there is no space; and after any error. The slow
+twins define the behaviour, and tests compare both. This layer only saves time: one layer of calls
 is a tenth of a `get`.
 """
 
@@ -21,74 +21,88 @@ from django.core.cache.backends.base import (
 from cacheapp import clock
 from cacheapp.backends.core.counters import HITS, MISSES, SETS
 from cacheapp.backends.core.shared import FOR_EVER_S, SharedCache
-from cacheapp.backends.lmdb import fast_path_transaction
+from cacheapp.backends.lmdb.entries import put
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.key_encoding import SPACE_BYTES
-from cacheapp.backends.lmdb.records import FORMAT, HEAD_BYTES, PLAIN
+from cacheapp.backends.lmdb.key_encoding import PREFIX_BYTES
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
+from cacheapp.backends.lmdb.records import (
+    FORMAT,
+    HEADER_BYTES,
+    INT64_MAX,
+    INT64_MIN,
+    INT_BYTES,
+    INT_START,
+    NEVER,
+    PLAIN,
+    pack_int64,
+    pack_plain,
+    unpack_indexed,
+    unpack_int,
+)
 from cacheapp.backends.lmdb.store import LMDBStore
 
-# Of an entry whose name is its key: format and kind, deadline, number, first byte of the payload.
-_look = struct.Struct("<H6xd8xQB").unpack_from
-_BODY_AT = HEAD_BYTES + 1
+# Of an entry without a key inside: format and kind, deadline, sequence number, first payload byte.
+_unpack = struct.Struct("<H6xd8xQB").unpack_from
+_BODY_AT = HEADER_BYTES + 1
 _PLAIN = FORMAT | PLAIN << 8
-_LONGEST = SPACE_BYTES + MEMCACHE_MAX_KEY_LENGTH  # so has the key no more characters, nor bytes
+_MAX_NAME_BYTES = PREFIX_BYTES + MEMCACHE_MAX_KEY_LENGTH  # bounds the key in bytes and characters
 _NO_BYTE = -1
-_SHORT = 4096  # bytes that are sooner copied than viewed
-_FOR_EVER_S = int(FOR_EVER_S)  # two integers are compared in a third of the time
-_OF_KEYS = frozenset(["key_func", "key_prefix", "version"])
+_COPIED_BELOW = 4096  # bytes: below this, a copy is faster than a view
+_FOR_EVER_S = int(FOR_EVER_S)  # comparing two integers takes a third of the time
+_KEY_ATTRIBUTES = frozenset(["key_func", "key_prefix", "version"])
 
 
-def _is_usual(key: str) -> bool:
-    """Return whether a key has no character that memcached would refuse, and can be encoded."""
+def _is_plain_text(key: str) -> bool:
+    """Return True if memcached accepts all characters of a key, and it can be encoded."""
     return key.isprintable() and " " not in key
 
 
 class FastPath(SharedCache):
-    """Mix-in: the short ways."""
+    """A layer over `SharedCache` that handles the common case of three methods itself."""
 
     _store: LMDBStore
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(location, params)
         store: Any = self._store
-        refused = not isinstance(store, LMDBStore)  # then every use says what is wrong
+        refused = not isinstance(store, LMDBStore)  # then each use raises the mistakes in CACHES
         self._environment: Environment = store if refused else store.environment
-        self._space: bytes = b"" if refused else store.names.space
-        self._look_at_keys()
+        self._namespace: bytes = b"" if refused else store.keys.prefix
+        self._prepare_names()
         self._loads, self._dumps = self._codec.loads, self._codec.dumps
         head = self._codec.unsigned_head
-        self._plain = head[0] if head else _NO_BYTE  # signed values are never read in short
+        self._plain = head[0] if head else _NO_BYTE  # the fast path never reads signed values
         self._bare = self._codec.bare
 
     def __setattr__(self, attribute: str, value: Any) -> None:
         super().__setattr__(attribute, value)
-        if attribute in _OF_KEYS and "_head" in self.__dict__:
-            self._look_at_keys()
+        if attribute in _KEY_ATTRIBUTES and "_head" in self.__dict__:
+            self._prepare_names()
 
-    def _look_at_keys(self) -> None:
-        """Note what names of keys begin with; nothing where not all keys are made in Django's way."""
-        mine = type(self)
-        usual = (
+    def _prepare_names(self) -> None:
+        """Note how names begin, with and without the version; `None` if keys are not Django's own."""
+        cls = type(self)
+        standard = (
             self.key_func is default_key_func
-            and mine.make_key is BaseCache.make_key
-            and mine.validate_key is SharedCache.validate_key
+            and cls.make_key is BaseCache.make_key
+            and cls.validate_key is SharedCache.validate_key
         )
         stem = f"{self.key_prefix}:"
         head = f"{stem}{self.version}:"
-        ours = usual and _is_usual(head)
-        self._stem = self._space + stem.encode() if ours else None
-        self._head = self._space + head.encode() if ours else None
+        usable = standard and _is_plain_text(head)
+        self._stem = self._namespace + stem.encode() if usable else None
+        self._head = self._namespace + head.encode() if usable else None
 
     def _name(self, key: Any, version: int | None) -> bytes | None:
-        """Return the name of a key in LMDB, or `None` where more is to be said about the key."""
+        """Return the name of a key in LMDB, or `None` if the slow twin must handle the key."""
         if version is None and type(key) is str:
             head = self._head
         else:
             head = self._stem
             key = f"{self.version if version is None else version!s}:{key!s}"
-        if head is not None and key.isprintable() and " " not in key:  # as `_is_usual`
+        if head is not None and key.isprintable() and " " not in key:  # as in `_is_plain_text`
             name: bytes = head + key.encode()
-            if len(name) <= _LONGEST:
+            if len(name) <= _MAX_NAME_BYTES:
                 return name
         return None
 
@@ -104,10 +118,10 @@ class FastPath(SharedCache):
             self._counters.row[MISSES] += 1
             return default
         try:
-            kind, deadline, number, first = _look(raw)
+            kind, deadline, number, first = _unpack(raw)
             if kind == _PLAIN and first == self._plain and now < deadline:
                 value = self._loads(
-                    raw[_BODY_AT:] if len(raw) < _SHORT else memoryview(raw)[_BODY_AT:]
+                    raw[_BODY_AT:] if len(raw) < _COPIED_BELOW else memoryview(raw)[_BODY_AT:]
                 )
                 reference_bits = environment.reference_bits
                 slot = number & reference_bits.mask
@@ -115,7 +129,7 @@ class FastPath(SharedCache):
                     reference_bits.bits[slot] = 1
                 self._counters.row[HITS] += 1
                 return value
-        except Exception:  # noqa: BLE001, S110 (what it was is told below)
+        except Exception:  # noqa: BLE001, S110 (the slow twin below reports it)
             pass
         return super().get(key, default, version)
 
@@ -142,9 +156,7 @@ class FastPath(SharedCache):
         ):
             body = self._dumps(value)
             try:
-                if self._environment.write(
-                    fast_path_transaction.put_plain, name, self._plain, body, ttl
-                ):
+                if self._environment.write(_put_plain, name, self._plain, body, ttl):
                     self._counters.row[SETS] += 1
                     return
             except lmdb.MapFullError:
@@ -152,13 +164,65 @@ class FastPath(SharedCache):
         super().set(key, value, timeout, version, stale=stale, jitter=jitter)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add `delta` to a number; return the sum; see `Counting.incr`."""
+        """Add `delta` to a number; return the sum; see `SharedCache.incr`."""
         name = self._name(key, version)
         if name is not None and type(delta) is int:
             try:
-                total = self._environment.write(fast_path_transaction.incr_plain, name, delta)
+                total = self._environment.write(_incr_plain, name, delta)
             except lmdb.MapFullError:
                 total = None
             if total is not None:
                 return total
         return super().incr(key, delta, version)
+
+
+# -- inside one transaction ----------------------------------------------------------------------
+
+
+def _put_plain(
+    env: OpenEnvironment,
+    transaction: Transaction,
+    name: bytes,
+    first: int,
+    body: bytes,
+    ttl: float | None,
+) -> bool:
+    """Do what `entries.put` does with a `PLAIN` payload; return False if it is too large.
+
+    An entry that replaces one of at least its size, and expires no earlier than that one's index
+    record, needs neither space nor a new index record: then a single `put` is enough.
+    """
+    now = env.now
+    if now < env.due_s:
+        old = transaction.get(name, None, env.entries)
+        if old is not None and len(old) > HEADER_BYTES + len(body) and old[0] == FORMAT:
+            indexed, number = unpack_indexed(old)
+            deadline = NEVER if ttl is None else now + ttl
+            if deadline >= indexed:
+                reference_bits = env.reference_bits
+                reference_bits.bits[number & reference_bits.mask] = 1
+                head = pack_plain(FORMAT, PLAIN, 0, deadline, indexed, number, first)
+                transaction.put(name, head + body, True, True, False, env.entries)  # noqa: FBT003
+                return True
+    if len(body) >= env.limits.max_entry_bytes:
+        return False
+    put(env, transaction, (name, b""), bytes([first]) + body, ttl)
+    return True
+
+
+def _incr_plain(
+    env: OpenEnvironment, transaction: Transaction, name: bytes, delta: int
+) -> int | None:
+    """Do what `entries.incr` does if number and sum have 64 bits; else return `None`, unchanged."""
+    raw = transaction.get(name, None, env.entries)
+    if raw is None or len(raw) != INT_BYTES or raw[:2] != INT_START:
+        return None
+    fields = unpack_int(raw)
+    total: int = fields[6] + delta
+    if fields[3] <= env.now or not INT64_MIN <= total <= INT64_MAX:
+        return None
+    reference_bits = env.reference_bits
+    reference_bits.bits[fields[5] & reference_bits.mask] = 1
+    changed = raw[:HEADER_BYTES] + pack_int64(total)
+    transaction.put(name, changed, True, True, False, env.entries)  # noqa: FBT003
+    return total

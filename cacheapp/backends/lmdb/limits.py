@@ -1,55 +1,55 @@
-"""How large a cache may become, and how its files divide that: fixed when they are made."""
+"""How large a cache may become, and how its files divide that size; fixed when they are created."""
 
 import dataclasses
 
 PAGE = 4096
 READERS = 1022  # read transactions at a time: more than threads that read in the same microsecond
 _LOCK_BYTES = (READERS + 4) * 64  # LMDB keeps one cache line per reader, and a few for itself
-_SLOT_PER_BYTES = 256
-_FEWEST_SLOTS = 4096
+_BYTES_PER_BIT = 256
+_MIN_BITS = 4096
 _USABLE = 0.8
 MIN_SIZE_LIMIT = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeLimits:
-    """What the options say, and what follows from them."""
+    """The options `size_limit` and `MAX_ENTRIES`, and the sizes that follow from them."""
 
     size_limit: int
     max_entries: int | None
 
     @property
     def name(self) -> str:
-        """A part of the directory's name: files made with other limits are other files."""
+        """A part of the directory's name, as files with other limits are other files."""
         return f"{self.size_limit}-{self.max_entries or 0}"
 
     @property
     def lock_bytes(self) -> int:
-        """Size of LMDB's lock file, from which it computes how many readers there may be."""
+        """Size of LMDB's lock file, which determines the maximal number of readers."""
         return _LOCK_BYTES
 
     @property
-    def slots(self) -> int:
-        """How many entries have a mark of their own in the map of marks: a power of two."""
-        wanted = max(_FEWEST_SLOTS, self.size_limit // _SLOT_PER_BYTES)
+    def reference_bits(self) -> int:
+        """Number of reference bits, of one byte each: a power of two."""
+        wanted = max(_MIN_BITS, self.size_limit // _BYTES_PER_BIT)
         return 1 << (wanted.bit_length() - 1)
 
     @property
     def map_bytes(self) -> int:
-        """Size of the data file: what is left of `size_limit`."""
-        rest = self.size_limit - self.lock_bytes - self.slots - PAGE
+        """Size of the data file: the rest of `size_limit`."""
+        rest = self.size_limit - self.lock_bytes - self.reference_bits - PAGE
         return rest // PAGE * PAGE
 
     @property
     def usable_bytes(self) -> int:
-        """What entries may take up of the map.
+        """The part of the map that entries may use.
 
-        The rest is room for LMDB's copies: a transaction writes new pages before old ones are
-        free, and a reader that is stopped in the middle keeps all pages of its moment.
+        The rest is for LMDB's copies: a transaction writes new pages before old ones are free, and
+        a reader that is stopped during a transaction retains all pages of its snapshot.
         """
         return int(self.map_bytes * _USABLE)
 
     @property
     def max_entry_bytes(self) -> int:
-        """The largest entry. One that leaves room for nothing else is no use in a cache."""
+        """Size of the largest entry. One that displaces all others is useless in a cache."""
         return self.usable_bytes // 3

@@ -1,4 +1,4 @@
-"""An LMDB environment that this process has open, and what belongs to it."""
+"""An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,13 @@ from typing import TypeAlias
 
 import lmdb
 
-from cacheapp.backends.lmdb.directory import DATABASES, open_environment, overwrites_in_place
+from cacheapp.backends.lmdb.directory import (
+    BITS_FILE,
+    DATA_FILE,
+    DATABASES,
+    open_environment,
+    overwrites_in_place,
+)
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
 from cacheapp.backends.local.slot_file import Identity
@@ -15,19 +21,19 @@ Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
 
 class OpenEnvironment:
-    """An environment that is open, and what belongs to it."""
+    """One opened environment. It is replaced, not reopened."""
 
     def __init__(self, path: Path, limits: SizeLimits) -> None:
         self.path = path
-        self.data = str(path / "data.mdb")
+        self.data = str(path / DATA_FILE)
         self.limits = limits
-        self.reference_bits = ReferenceBits(path / "marks", limits.slots)
+        self.reference_bits = ReferenceBits(path / BITS_FILE, limits.reference_bits)
         self.flags = self.reference_bits.flags
         self.lmdb = open_environment(path, limits, writemap=overwrites_in_place(path))
         self.begin = self.lmdb.begin
         try:
-            # The binding begins a write transaction for this: so whoever opens an environment
-            # waits for a writer that stands still, even if he only wants to read.
+            # The binding begins a write transaction for this. So a process that opens an
+            # environment waits for a stopped writer, even if it only reads afterwards.
             self.entries, self.queue, self.deadlines, self.meta = (
                 self.lmdb.open_db(name, create=False) for name in DATABASES
             )
@@ -36,7 +42,7 @@ class OpenEnvironment:
             self.lmdb.close()
             raise
         self.identity: Identity = (found.st_dev, found.st_ino)
-        # Of this process alone. Whoever writes has the write lock.
-        self.now = 0.0  # when the write transaction that is under way began
-        self.credit = 0  # a hint: bytes that may be written before the room is looked at
+        # Private to this process; guarded by LMDB's write lock.
+        self.now = 0.0  # when the current write transaction began
+        self.credit = 0  # a hint: bytes to write before the next check of the used space
         self.due_s = 0.0  # a hint: when to look for expired entries again

@@ -1,9 +1,8 @@
-"""A small file that all processes map: a mark per entry, and a few numbers.
+"""A small file that all processes map: one reference bit per entry, a few flags and counters.
 
-Readers set an entry's mark without a transaction: that is all that a hit leaves behind, and SIEVE
-goes by it. Which entry has which mark is a matter of its sequence number; should two entries have
-the same one, then one of them seems to be used when the other is. Nothing but the choice of whom
-to evict depends on the marks of entries.
+A reader sets an entry's bit without a transaction. This is all that a hit writes, and what SIEVE
+decides by. The sequence number of an entry determines its bit; if two entries share one, both look
+used when one of them is. Nothing but the choice of entries to evict depends on the bits.
 """
 
 import contextlib
@@ -12,14 +11,14 @@ import os
 from pathlib import Path
 
 HEAD_BYTES = 4096
-RETIRED = 0  # not 0: look at the place again
-WRITER_ACTIVE = 1  # not 0: somebody is writing, or was killed while he was. A hint.
-EVICTED, EXPIRED, REJECTED = range(1, 4)  # numbers; only who holds the write lock adds to them
+RETIRED = 0  # a flag, not 0: check the directory again
+WRITER_ACTIVE = 1  # a flag, not 0: a process is writing, or was killed during a write. A hint.
+EVICTED, EXPIRED, REJECTED = range(1, 4)  # counters; only the holder of the write lock adds to them
 
 
-def file_bytes(slots: int) -> int:
+def file_bytes(bits: int) -> int:
     """Return the size of the file."""
-    return HEAD_BYTES + slots
+    return HEAD_BYTES + bits
 
 
 class ReferenceBits:
@@ -27,26 +26,26 @@ class ReferenceBits:
 
     __slots__ = ("bits", "counters", "flags", "mask")
 
-    def __init__(self, path: Path, slots: int) -> None:
-        number = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def __init__(self, path: Path, bits: int) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            whole = mmap.mmap(number, file_bytes(slots))
+            whole = mmap.mmap(descriptor, file_bytes(bits))
         finally:
-            os.close(number)
-        whole.madvise(mmap.MADV_RANDOM)  # else a mark would bring those around it into memory
+            os.close(descriptor)
+        whole.madvise(mmap.MADV_RANDOM)  # otherwise the kernel also reads the pages around a bit
         mapped = memoryview(whole)
         self.flags = mapped[:HEAD_BYTES]
         self.counters = self.flags.cast("Q")
         self.bits = mapped[HEAD_BYTES:]
-        """`used[number & mask]` is the mark of the entry with a sequence number."""
-        self.mask = slots - 1
+        """`bits[number & mask]` is the bit, stored in one byte, of the entry with this number."""
+        self.mask = bits - 1
 
 
 def retire(path: Path) -> None:
-    """Tell all who have the environment of this file open to look at the place again."""
+    """Make all processes that have the environment of this file open check the directory again."""
     with contextlib.suppress(OSError):
-        number = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.pwrite(number, b"\1", RETIRED)
+            os.pwrite(descriptor, b"\1", RETIRED)
         finally:
-            os.close(number)
+            os.close(descriptor)

@@ -1,1 +1,1 @@
-"""What the two stores on this machine share: directories, SQLite connections, slots."""
+"""The parts that `DiskCache` and `LMDBCache` share: directories, SQLite connections, process slots."""

@@ -1,4 +1,4 @@
-"""Which boot of the machine this is: what was not flushed before it began cannot be trusted."""
+"""Identify the current boot of the machine, as unflushed files of an earlier one are unreliable."""
 
 import functools
 import subprocess
@@ -11,13 +11,13 @@ _LINUX = Path("/proc/sys/kernel/random/boot_id")
 
 @functools.cache
 def boot_id() -> str:
-    """Return a name that no other boot of this machine has."""
+    """Return an identifier that is unique to this boot."""
     try:
         return _LINUX.read_text().strip()
     except OSError:
         pass
     try:  # macOS
-        asked = subprocess.run(
+        found = subprocess.run(
             ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"],
             capture_output=True,
             text=True,
@@ -26,7 +26,7 @@ def boot_id() -> str:
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise StoreUnavailable(
-            f"cannot tell one boot of this machine from another: {_LINUX} cannot be read and "
-            "sysctl does not say; nothing was done"
+            f"cannot identify the current boot of this machine: {_LINUX} is not readable and "
+            "sysctl kern.bootsessionuuid failed; nothing was done"
         ) from exc
-    return asked.stdout.strip().lower()
+    return found.stdout.strip().lower()

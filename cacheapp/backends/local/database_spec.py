@@ -1,4 +1,4 @@
-"""What a `ShardedDatabase` must know of the databases that it opens: shards, or the one of the locks."""
+"""What a `ShardedDatabase` needs to know of the databases that it opens: shards, or a lock table."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,23 +9,23 @@ from cacheapp.backends.local.sqlite_connections import Connection
 
 
 class Database(Protocol):
-    """What a process knows of one database file, besides its threads' connections."""
+    """One database file as this process has it open, without its threads' connections."""
 
     database_identity: Identity
 
 
 @dataclasses.dataclass(frozen=True)
 class DatabaseSpec:
-    """What the databases of one directory are."""
+    """How the databases of one directory are opened, checked and maintained."""
 
     open: Callable[[str, Connection], Any]
-    """Brings the database in a directory up to date, and returns the `Database`."""
+    """Creates or upgrades the database in a directory, and returns the `Database`."""
 
     probes: Sequence[str]
-    """Statements that a sound database answers without an error."""
+    """Statements that run without an error on a sound database."""
 
     pragmas: Sequence[str]
-    """Settings of each connection."""
+    """Statements that configure each connection."""
 
     after_write: Callable[[Any, Connection], None]
-    """Called after each write, for upkeep."""
+    """Called after each write, for maintenance."""

@@ -1,26 +1,26 @@
-"""What kind of filesystem a path is on: locks and shared memory fail in silence on some."""
+"""Find the type of the filesystem of a path. On some, locks or shared memory fail silently."""
 
 import os
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
-# POSIX locks or mmap that several hosts see differently, or that one host cannot rely on.
+# POSIX locks or mmap differ between the machines that mount these, or are unreliable on one.
 _NETWORK = frozenset(
     [
         *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre"),
         *("ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "smb3", "smbfs", "vboxsf"),
     ]
 )
-# FUSE filesystems say what is behind them after the dot; those that keep data on this host:
+# The part after the dot names the FUSE filesystem. These keep their data on this machine:
 _LOCAL_FUSE = frozenset(["fuse.fuse-overlayfs", "fuse.encfs", "fuse.gocryptfs", "fuse.ntfs-3g"])
 
 
 def filesystem_type(path: str | os.PathLike[str], mountinfo: str | None = None) -> str | None:
     """Return the type of the filesystem that holds `path`, such as `ext4`; `None` if unknown.
 
-    The path need not exist: what counts is where it would be made. `mountinfo` stands for the
-    kernel's table in tests.
+    If the path does not exist, this is the filesystem on which it would be created. Tests pass
+    `mountinfo` in place of the kernel's table.
     """
     if mountinfo is None:
         try:
@@ -35,14 +35,14 @@ def filesystem_type(path: str | os.PathLike[str], mountinfo: str | None = None) 
         if len(fields) < 5 or not right:  # noqa: PLR2004 (see proc_pid_mountinfo(5))
             continue
         mount = _unescape(fields[4])
-        # Not "<": of two mounts on one place, the later one hides the earlier.
-        if _holds(mount, wanted) and len(mount) >= best:
+        # Not ">": if two mounts have one mount point, the later one hides the earlier.
+        if _contains(mount, wanted) and len(mount) >= best:
             best, found = len(mount), right.split(" ")[0]
     return found
 
 
 def is_network_filesystem(path: str | os.PathLike[str], mountinfo: str | None = None) -> bool:
-    """Return whether `path` is on a filesystem that other hosts may change or lock."""
+    """Return True if `path` is on a filesystem that other machines may change or lock."""
     found = filesystem_type(path, mountinfo)
     if found is None:
         return False
@@ -51,12 +51,12 @@ def is_network_filesystem(path: str | os.PathLike[str], mountinfo: str | None = 
     return found in _NETWORK
 
 
-def _holds(mount: str, path: str) -> bool:
+def _contains(mount: str, path: str) -> bool:
     return path == mount or path.startswith(mount.rstrip("/") + "/")
 
 
 def _unescape(field: str) -> str:
-    """Undo the octal escapes of blanks, newlines and backslashes."""
+    """Decode the octal escapes of spaces, tabs, newlines and backslashes."""
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, char)
     return field

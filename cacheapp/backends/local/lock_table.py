@@ -1,11 +1,13 @@
-"""The locks of one alias, in a database of their own: no clear, culling or eviction reaches them.
+"""The locks of one alias, in a database of their own, out of reach of clear, culling and eviction.
 
-A lock is *held* while its row names a holder that is alive, and its deadline, if any, is to come.
-Invariant: of two tokens given for one name, the later is larger. Within a database it holds because
-a token is larger than the row's last, or where there is no row, than every token whose row was ever
-removed (`Pruned`); one write transaction looks and gives. Beyond the database, if its directory was
-removed, it holds because a token is not below the wall clock in microseconds: as long as that clock
-is not set back further than the locks were used at less than a million a second.
+A lock is *held* while its row names a living holder and its deadline, if any, has not passed.
+
+Invariant: of two tokens issued for one name, the later is larger. Within a database this holds
+because a new token is larger than the row's last one; or, without a row, larger than every token
+whose row was ever removed (`Pruned`). One write transaction reads that and issues the token. After a removal
+of the directory it holds because a token is at least the wall clock in microseconds: as long as
+locks are acquired less than a million times a second, and the clock is not set back below the
+tokens of the removed database.
 """
 
 from collections.abc import Callable
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cacheapp import clock
+from cacheapp.backends.local.database_directory import LockTableDirectory
 from cacheapp.backends.local.database_spec import DatabaseSpec
-from cacheapp.backends.local.directory import LockTableDirectory
 from cacheapp.backends.local.process_identity import HolderRegistry
 from cacheapp.backends.local.sharded_database import ShardedDatabase
 from cacheapp.backends.local.slot_file import Identity
@@ -32,7 +34,7 @@ _SCHEMA = (
 )
 _PROBES = ("SELECT name, token, holder, deadline FROM Locks LIMIT 1", "SELECT token FROM Pruned")
 _ROW = "SELECT token, holder, deadline FROM Locks WHERE name = ?"
-_OURS = (
+_IF_HELD_BY = (
     " WHERE name = ? AND token = ? AND holder IS NOT NULL AND (deadline IS NULL OR deadline > ?)"
 )
 _KEEP_S = 86_400.0
@@ -40,14 +42,14 @@ _PRUNE_EVERY_S = 600.0
 
 
 class LockTable:
-    """The table of locks; each method is one transaction. Names are bytes."""
+    """The table of locks. Each method but `prune` is one transaction; names are bytes."""
 
     def __init__(self, connection: Connection, alive: Callable[[bytes], bool]) -> None:
         for statement in _SCHEMA:
             connection.execute(statement).fetchall()
         self.database_identity: Identity = (0, 0)
         self._alive = alive
-        self._prune_at_s = clock.wall_s() + _PRUNE_EVERY_S  # a race means one more look
+        self._prune_at_s = clock.wall_s() + _PRUNE_EVERY_S  # a race costs one more prune
 
     def _holds(self, holder: bytes | None, deadline: float | None, now: float) -> bool:
         return holder is not None and (deadline is None or now < deadline) and self._alive(holder)
@@ -55,9 +57,9 @@ class LockTable:
     def acquire(
         self, connection: Connection, name: bytes, holder: bytes, ttl: float | None
     ) -> int | None:
-        """Take the lock unless it is held; return its token."""
+        """Acquire the lock unless it is held; return its token, or `None`."""
         if self.token(connection, name) is not None:
-            return None  # most tries of a lock that is held end here, without the write lock
+            return None  # most attempts on a held lock end here, without the write lock
         with connection.transaction():
             execute, now = connection.execute, clock.wall_s()
             row = execute(_ROW, (name,)).fetchone()
@@ -76,21 +78,21 @@ class LockTable:
         return int(token)
 
     def renew(self, connection: Connection, name: bytes, token: int, ttl: float | None) -> bool:
-        """Let the time begin anew if the token holds the lock."""
+        """Replace the deadline if the token holds the lock."""
         with connection.transaction():
             now = clock.wall_s()
             deadline = None if ttl is None else now + ttl
-            sql = "UPDATE Locks SET deadline = ?" + _OURS
+            sql = "UPDATE Locks SET deadline = ?" + _IF_HELD_BY
             return connection.execute(sql, (deadline, name, token, now)).rowcount > 0
 
     def release(self, connection: Connection, name: bytes, token: int) -> bool:
-        """Free the lock if the token holds it; the row stays, for its token."""
+        """Release the lock if the token holds it. The row stays, for its token."""
         with connection.transaction():
-            sql = "UPDATE Locks SET holder = NULL" + _OURS
+            sql = "UPDATE Locks SET holder = NULL" + _IF_HELD_BY
             return connection.execute(sql, (name, token, clock.wall_s())).rowcount > 0
 
     def token(self, connection: Connection, name: bytes) -> int | None:
-        """Return the token that holds the lock."""
+        """Return the token that holds the lock, or `None`."""
         row = connection.execute(_ROW, (name,)).fetchone()
         if row is None:
             return None
@@ -98,64 +100,63 @@ class LockTable:
         return int(token) if self._holds(holder, deadline, clock.wall_s()) else None
 
     def prune(self, connection: Connection, before_s: float) -> int:
-        """Remove rows that are free and whose tokens are older; return how many.
+        """Remove free rows with tokens older than `before_s`; return their number.
 
-        Within a transaction. The largest of these tokens stays, as the floor for all names that
-        have no row.
+        Called within a transaction. The largest removed token becomes the floor for all names
+        that have no row.
         """
         execute, now = connection.execute, clock.wall_s()
         sql = "SELECT name, token, holder, deadline FROM Locks WHERE token < ? LIMIT 10000"
-        free = [
+        removable = [
             (name, token)
             for name, token, holder, deadline in execute(sql, (int(before_s * 1e6),)).fetchall()
             if not self._holds(holder, deadline, now)
         ]
-        for name, _token in free:
+        for name, _token in removable:
             execute("DELETE FROM Locks WHERE name = ?", (name,))
-        if free:
-            floor = max(token for _name, token in free)
+        if removable:
+            floor = max(token for _name, token in removable)
             execute("UPDATE Pruned SET token = max(token, ?)", (floor,))
-        return len(free)
+        return len(removable)
 
 
 class LockStore:
-    """The lock primitives of a store. A database is opened by the first call."""
+    """The lock primitives of a store. The first call opens the database."""
 
     def __init__(
         self, location: Path, name: str, timeout_s: float, holders: HolderRegistry
     ) -> None:
         self._holders = holders
-        kind = DatabaseSpec(
+        spec = DatabaseSpec(
             open=lambda _directory, connection: LockTable(connection, holders.is_alive),
             probes=_PROBES,
             pragmas=["PRAGMA synchronous = 1"],
-            after_write=lambda _table, _connection: (
-                None
-            ),  # SQLite bounds the WAL: readers are brief
+            # SQLite itself keeps the WAL small, because all reads are short.
+            after_write=lambda _table, _connection: None,
         )
-        self.sessions = ShardedDatabase(
-            LockTableDirectory(location, name, 1, timeout_s), 1, timeout_s, kind
+        self.database = ShardedDatabase(
+            LockTableDirectory(location, name, 1, timeout_s), 1, timeout_s, spec
         )
 
     def acquire(self, name: str, ttl: float | None) -> int | None:
-        """Take a lock; return its token."""
+        """Acquire a lock; return its token, or `None` if it is held."""
         holder = self._holders.own_name()
         found: int | None = self._run(LockTable.acquire, name, holder, ttl)
         return found
 
     def renew(self, name: str, token: int, ttl: float | None) -> bool:
-        """Let its time begin anew."""
+        """Replace the deadline if the token holds the lock."""
         return bool(self._run(LockTable.renew, name, token, ttl))
 
     def release(self, name: str, token: int) -> bool:
-        """Free a lock."""
+        """Release a lock if the token holds it."""
         return bool(self._run(LockTable.release, name, token))
 
     def token(self, name: str) -> int | None:
-        """Return the token that holds a lock."""
+        """Return the token that holds a lock, or `None`."""
         found: int | None = self._run(LockTable.token, name, writing=False)
         return found
 
     def _run(self, work: Callable[..., Any], name: str, *args: Any, writing: bool = True) -> Any:
         encoded = name.encode("utf-8", "surrogatepass")
-        return self.sessions.run(0, work, encoded, *args, writing=writing)
+        return self.database.run(0, work, encoded, *args, writing=writing)

@@ -1,4 +1,4 @@
-"""Directories that belong to this user alone."""
+"""Create directories that only this user can access, and refuse those that others can change."""
 
 import os
 import stat
@@ -8,15 +8,17 @@ from cacheapp.errors import StoreUnavailable
 
 
 def private_directory(path: Path) -> Path:
-    """Make the directory with mode 0700 unless it is there; refuse one that others could change.
+    """Create the directory with mode 0700 unless it exists; return its path.
 
-    Raises `StoreUnavailable` for what is no directory, someone else's, or writable by the group
-    or the world: what is read from it may be unpickled.
+    Raises `StoreUnavailable` if the path is not a directory, belongs to another user, or is
+    writable by the group or the world: files in it may be unpickled.
     """
     try:
-        found = _made(path)
+        found = _create(path)
     except OSError as exc:
-        raise StoreUnavailable(f"cannot make the directory {path}: {exc.strerror}") from exc
+        raise StoreUnavailable(
+            f"cannot create the directory {path}: {exc.strerror}; nothing was done"
+        ) from exc
     if found.st_uid != os.geteuid():
         raise StoreUnavailable(
             f"the directory {path} belongs to user {found.st_uid}, expected {os.geteuid()}; "
@@ -24,14 +26,14 @@ def private_directory(path: Path) -> Path:
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreUnavailable(
-            f"the directory {path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others may "
+            f"the directory {path} has mode {stat.S_IMODE(found.st_mode):04o}, so others can "
             "write to it; expected 0700; nothing in it was touched"
         )
     return path
 
 
-def _made(path: Path) -> os.stat_result:
-    """Make the directory unless it is there, and again should it go meanwhile; return what it is."""
+def _create(path: Path) -> os.stat_result:
+    """Create the directory unless it exists, also if it is removed at the same time; return its stat."""
     attempts = 10
     while True:
         try:

@@ -1,17 +1,17 @@
-"""Who holds a lease or a lock of a local store, and whether it lives: the kernel knows at once.
+"""Name the process that holds a lease or a lock of a local store, and check whether it is alive.
 
 A *holder* is a process, named by 12 bytes: its slot in the alias's file of holders, and a nonce
-that it wrote into the slot's record when it claimed it. It is alive if another process holds the
-slot and the nonce is still there, or if the slot and the nonce are ours. Slots are used again,
-nonces never: a dead holder's name is never that of a living one.
+that it wrote into the slot's record when it claimed the slot. It is alive if another process holds
+the slot and the nonce is still there, or if slot and nonce are this process's own. Slots are
+reused, nonces never are: a living holder never has the name of a dead one.
 
-Order of a claim: the lock, then the nonce, then the first lease of that name. So a name that stands
-in a store was written here before, and stays until the slot is claimed by another, which only its
-holder's death allows. In the short time between another's lock and its nonce, the dead one's nonce
-stands in a slot that is held: whoever asks then is told "alive" once more, and asks again.
+A process locks the slot, then writes the nonce, then creates its first lease. So a name found in a
+store was written here before, and stays until another process claims the slot, which requires the
+holder's death. Between the lock and the nonce of a new claim, the nonce of the dead holder is in a
+slot that is held: a check in that moment returns "alive" once more, and the next one corrects it.
 
-The file is followed as databases are: who is asked about is looked up in the one at the path.
-Removing or replacing it alone, and not the store beside it, makes all holders look dead.
+The file is reopened when another one is at its path, as databases are. Removing or replacing it
+alone, without the store beside it, makes all holders look dead.
 """
 
 import os
@@ -31,17 +31,17 @@ from cacheapp.errors import StoreUnavailable
 
 HOLDER_BYTES = 12
 UNKNOWN = bytes(HOLDER_BYTES)
-"""Stands for a process that got no slot: it counts as alive, and its leases end by their time."""
+"""The name of a process without a slot. It counts as alive; its leases end by their deadline."""
 
 _NONCE_BYTES = 8
 _SLOTS = 4096  # processes at a time
 _NAME = struct.Struct(f">I{_NONCE_BYTES}s")
 
 
-class _Names:
+class _OwnNames:
     """The name of this process in each file. `lock` guards them, and the slots in these files.
 
-    Reentrant: a signal handler may use the cache while its thread is in here.
+    Reentrant: a signal handler may use the cache while its thread holds the lock.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class _Names:
         self.by_file: dict[SlotFile, bytes] = {}
 
 
-_names = _Names()
-os.register_at_fork(after_in_child=_names.__init__)  # type: ignore[misc]  # it has no slot yet
+_own_names = _OwnNames()
+os.register_at_fork(after_in_child=_own_names.__init__)  # type: ignore[misc]  # a child has no slot yet
 
 
 class HolderRegistry:
-    """The holders of one alias. `prepare` makes the directory of their file, or looks at it again.
+    """The holders of one alias. `prepare` creates or checks the directory of their file.
 
-    `_names.lock` guards `_file`. No other lock of the cache is taken under it.
+    `_own_names.lock` guards `_file`. No other lock of the cache is acquired under it.
     """
 
     def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
@@ -65,22 +65,22 @@ class HolderRegistry:
         self._file: SlotFile | None = None
 
     def own_name(self) -> bytes:
-        """Return the name of this process; raise `StoreUnavailable` if it can have none."""
-        with _names.lock:
+        """Return the name of this process; raise `StoreUnavailable` if no slot is available."""
+        with _own_names.lock:
             try:
-                file = self._followed()
-                return _names.by_file.get(file) or self._named(file)
+                file = self._current_file()
+                return _own_names.by_file.get(file) or self._claim_name(file)
             except OSError as exc:
                 raise StoreUnavailable(f"{self._path}: {exc.strerror}; nothing was done") from exc
 
     def own_name_or_unknown(self) -> bytes:
-        """Return the name of this process, or `UNKNOWN`."""
+        """Return the name of this process, or `UNKNOWN` without a slot."""
         try:
             return self.own_name()
         except StoreUnavailable:
             return UNKNOWN
 
-    def _named(self, file: SlotFile) -> bytes:
+    def _claim_name(self, file: SlotFile) -> bytes:
         slot = file.claim()
         if slot is None:
             raise StoreUnavailable(
@@ -88,29 +88,29 @@ class HolderRegistry:
             )
         nonce = secrets.token_bytes(_NONCE_BYTES)
         os.pwrite(file.descriptor, nonce, slot * _NONCE_BYTES)
-        name = _names.by_file[file] = _NAME.pack(slot, nonce)
+        name = _own_names.by_file[file] = _NAME.pack(slot, nonce)
         return name
 
     def is_alive(self, holder: bytes) -> bool:
-        """Return whether the holder is not known to be dead."""
+        """Return False only if the holder is known to be dead."""
         if holder == UNKNOWN:
             return True
         slot, nonce = _NAME.unpack(holder)
-        with _names.lock:
+        with _own_names.lock:
             try:
-                file = self._followed()
+                file = self._current_file()
                 if slot == file.slot:
-                    return _names.by_file.get(file) == holder
+                    return _own_names.by_file.get(file) == holder
                 found = os.pread(file.descriptor, _NONCE_BYTES, slot * _NONCE_BYTES)
                 return found == nonce and file.is_locked_elsewhere(slot)
             except (OSError, StoreUnavailable):
-                return True  # their time decides
+                return True  # then only its deadline ends a lease
 
-    def _followed(self) -> SlotFile:
+    def _current_file(self) -> SlotFile:
         """Return the file that is at the path now."""
         file = self._file
         found = identity_of(self._path)
-        # Another object may have closed it, after which another file may get its identity.
+        # If another registry closed it, a new file may have the same device and inode.
         if file is not None and file.identity == found and file.descriptor >= 0:
             return file
         if found is None:
@@ -122,5 +122,5 @@ class HolderRegistry:
             and file is not self._file
             and close_if_unlinked(file)
         ):
-            _names.by_file.pop(file, None)
+            _own_names.by_file.pop(file, None)
         return self._file

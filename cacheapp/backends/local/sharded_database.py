@@ -1,64 +1,74 @@
-"""Runs one operation on one shard with this thread's connection: opens, looks again, mends.
+"""Run one operation on one shard, over this thread's connection: open, check, recover, retry.
 
-"No two truths": a connection counts only while the path of its database leads to the very file
-that it has open. That is looked at before every write, and before a read if a request has ended in
-this process since the last look, or a second has passed. A directory that was removed or replaced
-is thus found by all processes within a request, and all meet in the one that is at the path.
+A connection is valid only while the path of its database leads to the file that it has open. This
+is checked before every write, and before a read if a request has ended in this process or a second
+has passed since the last check. So all processes notice within a request that a directory was
+removed or replaced, and all use the one that is at the path.
 """
 
 import contextlib
 import itertools
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from cacheapp import clock
+from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.database_spec import Database, DatabaseSpec
-from cacheapp.backends.local.directory import DatabaseDirectory
-from cacheapp.backends.local.recovery import Mending
 from cacheapp.backends.local.slot_file import identity_of
-from cacheapp.backends.local.sqlite_connections import Connection, ThreadConnections
+from cacheapp.backends.local.sqlite_connections import (
+    Connection,
+    ConnectionRegistry,
+    ThreadConnections,
+)
 from cacheapp.backends.local.sqlite_errors import (
     DatabaseDamaged,
     is_busy,
     is_closed,
     is_full,
+    is_relocated,
+    is_unopenable,
     suspects_damage,
     translate_error,
 )
 from cacheapp.errors import StoreUnavailable
 
 _ATTEMPTS = 8
-_LOOK_AGAIN_S = 1.0
+_CHECK_INTERVAL_S = 1.0
+_PAUSE_S = 0.01
 
 
-class ShardedDatabase(Mending):
-    """What all threads of this process know of one alias's shards.
+class ShardedDatabase:
+    """The databases of one directory, for all threads of this process.
 
     `_opening` guards `_shards`, and lets one thread of the process at a time open or inspect a
-    database. Order of locks: a `ThreadConnections.lock`, then `_opening`, then the directory's lock.
+    database. Lock order: a `ThreadConnections.lock`, then `_opening`, then the directory's lock.
     """
 
     def __init__(
-        self,
-        directory: DatabaseDirectory,
-        shards: int,
-        timeout_s: float,
-        kind: DatabaseSpec,
+        self, directory: DatabaseDirectory, shards: int, timeout_s: float, spec: DatabaseSpec
     ) -> None:
-        super().__init__(directory, shards, timeout_s, kind)
+        self.registry = ConnectionRegistry(shards)
+        self.directory = directory
         self.request = 0
         self._requests = itertools.count(1)
+        self._timeout_s = timeout_s
+        self._spec = spec
+        self._databases = [directory.database(number) for number in range(shards)]
         self._shards: list[Database | None] = [None] * shards
+        # Reentrant: a signal handler may use the cache while this thread opens a shard.
+        self._opening = threading.RLock()
 
     def end_request(self) -> None:
-        """Have every connection look at its file before it is used again."""
+        """Make every connection check its file before its next use."""
         self.request = next(self._requests)
 
     # -- one operation -----------------------------------------------------------------------
 
     def read(self, number: int, sql: str, key: str) -> list[Any]:
-        """Return the rows of one SELECT for a key that is alive. The path of every hit."""
+        """Return the rows of one SELECT for an unexpired key. Every hit takes this path."""
         handle = self.registry.current()
         handle.inside = True
         try:
@@ -68,13 +78,13 @@ class ShardedDatabase(Mending):
                 if (
                     con is not None
                     and con.request == self.request
-                    and 0 <= now - con.checked_s < _LOOK_AGAIN_S
+                    and 0 <= now - con.checked_s < _CHECK_INTERVAL_S
                 ):
                     try:
                         return con.execute(sql, (key, now)).fetchall()
                     except (sqlite3.Error, OSError):
-                        pass  # what it was shows when it is done again, with care
-                rows: list[Any] = self._carefully(
+                        pass  # the retry below reports it
+                rows: list[Any] = self._run_with_recovery(
                     handle, number, _select, (sql, key), writing=False
                 )
                 return rows
@@ -82,16 +92,16 @@ class ShardedDatabase(Mending):
             handle.inside = False
 
     def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
-        """Return `work(shard, connection, *args)`; every error as the cache's own."""
+        """Return `work(shard, connection, *args)`; raise every error as the cache's own."""
         handle = self.registry.current()
         handle.inside = True
         try:
             with handle.lock:
-                return self._carefully(handle, number, work, args, writing=writing)
+                return self._run_with_recovery(handle, number, work, args, writing=writing)
         finally:
             handle.inside = False
 
-    def _carefully(
+    def _run_with_recovery(
         self,
         handle: ThreadConnections,
         number: int,
@@ -100,7 +110,10 @@ class ShardedDatabase(Mending):
         *,
         writing: bool,
     ) -> Any:
-        """Run it, and again after what went wrong was mended; it never runs twice with effect."""
+        """Run the work, and again after each error that can be recovered from.
+
+        It is repeated only if it had no effect.
+        """
         attempt, hard = 0, False
         began_s = clock.monotonic_s()
         while attempt < _ATTEMPTS:
@@ -113,7 +126,7 @@ class ShardedDatabase(Mending):
                     raise FileNotFoundError(2, "was replaced by another thread")
                 result = work(shard, con, *args)
             except (sqlite3.Error, OSError, DatabaseDamaged) as exc:
-                # What others do meanwhile, a fork or a removal, is no failed attempt.
+                # A fork or a removal by another process does not count as a failed attempt.
                 if is_closed(exc):  # by a fork, so it did not commit
                     handle.drop(number)
                     attempt += handle.torn == torn
@@ -122,7 +135,7 @@ class ShardedDatabase(Mending):
                 if (
                     attempt == _ATTEMPTS - 1
                     or (is_busy(exc) and not in_time)
-                    or not self._mended(handle, number, con, exc, hard=hard)
+                    or not self._recover(handle, number, con, exc, hard=hard)
                 ):
                     raise translate_error(
                         exc,
@@ -134,26 +147,28 @@ class ShardedDatabase(Mending):
                 attempt += not (in_time and self._was_removed(number, exc))
             else:
                 if writing:
-                    self._kind.after_write(shard, con)
+                    self._spec.after_write(shard, con)
                 return result
-        raise StoreUnavailable(f"{self._databases[number]}: keeps changing; nothing was done")
+        raise StoreUnavailable(
+            f"{self._databases[number]}: other processes keep replacing it; nothing was done"
+        )
 
     # -- connections -------------------------------------------------------------------------
 
     def _connected(self, handle: ThreadConnections, number: int) -> Connection:
-        """Return the thread's connection, to the file that is at the path now."""
+        """Return the thread's connection to the file that is at the path now."""
         con = handle.connections[number]
-        request = self.request  # before the look: one that ends meanwhile asks for another
+        request = self.request  # read first: a request that ends during the check needs another
         if con is not None:
             if identity_of(self._databases[number]) == con.identity:
                 con.request, con.checked_s = request, clock.wall_s()
                 return con
             handle.drop(number)
         shard = self._shard(handle, number)
-        path = self._database_now(number)
-        con = Connection(path, self._timeout_s, handle, self._kind.pragmas)
-        # SQLite has opened some file; if this one is there after, and was before (when its shard
-        # was made), it is this one.
+        path = self._unique_path(number)
+        con = Connection(path, self._timeout_s, handle, self._spec.pragmas)
+        # SQLite does not reveal which file it has opened. The shard's file was at the path before;
+        # if it is also there after, it is the one.
         if identity_of(self._databases[number]) != shard.database_identity:
             con.close()
             raise FileNotFoundError(2, "was replaced while it was opened")
@@ -163,12 +178,12 @@ class ShardedDatabase(Mending):
         return con
 
     def _shard(self, handle: ThreadConnections, number: int) -> Database:
-        """Return the process's shard for the file at the path, opened (and made) where needed."""
+        """Return the process's shard for the file at the path; create and open it if needed."""
         with self._opening:
             shard = self._shards[number]
             found = identity_of(self._databases[number])
             if shard is not None and found == shard.database_identity:
-                with contextlib.suppress(OSError):  # a link that leads elsewhere is made anew
+                with contextlib.suppress(OSError):  # a link that leads elsewhere is replaced below
                     self.directory.current(number)
                     return shard
             with self.directory.locked():
@@ -183,12 +198,12 @@ class ShardedDatabase(Mending):
             return shard
 
     def _open(self, handle: ThreadConnections, number: int) -> Database:
-        """Open a shard; under the directory's lock."""
+        """Open a shard, under the directory's lock."""
         self.directory.make_shard(number)
         found = identity_of(self._databases[number])
-        con = Connection(self._database_now(number), self._timeout_s, handle)
+        con = Connection(self._unique_path(number), self._timeout_s, handle)
         try:
-            shard: Database = self._kind.open(str(self.directory.current(number)), con)
+            shard: Database = self._spec.open(str(self.directory.current(number)), con)
         finally:
             con.close()
             handle.opening = None
@@ -197,8 +212,12 @@ class ShardedDatabase(Mending):
         shard.database_identity = found
         return shard
 
+    def _unique_path(self, number: int) -> str:
+        """Return a path that no other database ever has, before or after the current one."""
+        return str(self.directory.current(number) / self.directory.database_name)
+
     def remove(self, number: int) -> None:
-        """Remove a shard with all that is in it; every process then meets in a new one."""
+        """Remove a shard with all its entries; every process then uses a new one."""
         handle = self.registry.current()
         handle.inside = True
         try:
@@ -207,6 +226,84 @@ class ShardedDatabase(Mending):
         finally:
             handle.inside = False
 
+    # -- recovery ----------------------------------------------------------------------------
+
+    def _recover(
+        self,
+        handle: ThreadConnections,
+        number: int,
+        con: Connection | None,
+        error: Exception,
+        *,
+        hard: bool,
+    ) -> bool:
+        """Return True if the operation, which had no effect, is worth another attempt.
+
+        `hard`: the previous attempt failed in the same way, so a check that finds the database
+        sound does not count.
+        """
+        if is_busy(error):  # SQLite reports this without a wait where it suspects a deadlock
+            time.sleep(_PAUSE_S)
+            return True
+        if is_full(error) and con is not None and not hard:
+            # A checkpoint writes the WAL's content mostly over pages that the database already
+            # has. The space of the WAL is then enough for a delete or a `clear`.
+            with contextlib.suppress(sqlite3.Error):
+                con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return True
+        handle.drop(number)
+        if suspects_damage(error):
+            # An error that prevents the inspection also fails the next attempt, which reports it.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._inspect(handle, number, con, error, hard=hard)
+            return True
+        if is_relocated(error):
+            time.sleep(_PAUSE_S)  # the removal of a directory takes some time
+            return True
+        # Without a connection, the file may have disappeared while it was opened.
+        return con is None or identity_of(self._databases[number]) != con.identity
+
+    def _was_removed(self, number: int, error: Exception) -> bool:
+        """Return True if the error comes from a removal, False if from a missing permission."""
+        return is_relocated(error) and (
+            not is_unopenable(error) or identity_of(self._databases[number]) is None
+        )
+
+    def _inspect(
+        self,
+        handle: ThreadConnections,
+        number: int,
+        con: Connection | None,
+        error: Exception,
+        *,
+        hard: bool,
+    ) -> None:
+        """Set the database aside if it is damaged, and is still the one that caused the error.
+
+        Without a connection it is unknown which database that was; only this check counts then.
+        """
+        with self._opening, self.directory.locked():
+            if con is not None and identity_of(self._databases[number]) != con.identity:
+                return  # another process was faster
+            if (hard and con is not None) or not self._is_sound(handle, number):
+                self.directory.set_aside(number, str(error))
+
+    def _is_sound(self, handle: ThreadConnections, number: int) -> bool:
+        probe: Connection | None = None
+        try:
+            probe = Connection(self._unique_path(number), self._timeout_s, handle)
+            for sql in self._spec.probes:
+                probe.execute(sql).fetchall()
+            return [*probe.execute("PRAGMA quick_check(1)").fetchall()] == [("ok",)]
+        except sqlite3.Error as exc:
+            if suspects_damage(exc):
+                return False
+            raise
+        finally:
+            handle.opening = None
+            if probe is not None:
+                probe.close()
+
     # -- the process -------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -214,7 +311,7 @@ class ShardedDatabase(Mending):
         self.registry.close(self._timeout_s)
 
     def after_fork_in_child(self) -> None:
-        """Give up what the parent was doing; its lock on the directory stays its own."""
+        """Drop the child's copy of the parent's directory lock and connections."""
         self.directory.unlock()
         self.registry.after_fork_in_child()
 

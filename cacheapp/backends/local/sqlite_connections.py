@@ -1,22 +1,24 @@
-"""Each thread's SQLite connections, and how they survive threads that end and processes that fork.
+"""Each thread's SQLite connections, which survive the end of threads and forks of the process.
 
 Invariants:
 
-- A connection is used by the thread of its handle alone, while it holds `ThreadConnections.lock`. Others take
-  that lock only to close it: before a fork, and in `ConnectionRegistry.close`.
+- Only the thread of a `ThreadConnections` uses its connections, while it holds the `lock`. Other
+  threads take that lock only to close the connections: before a fork, and in
+  `ConnectionRegistry.close`.
 - No connection is open while the process forks. SQLite keeps one record of locks per process and
-  file (`unixInodeInfo`, and in WAL mode `unixShmNode`): a child that inherits one believes that it
-  holds what a thread of the parent held, and waits for it for ever. So `before_fork` takes every
-  handle's lock, which waits for operations in flight, closes everything, and both processes open
-  anew when they next need to.
-- Order of locks: `ConnectionRegistry._lock`, then any `ThreadConnections.lock`. Whoever holds a `ThreadConnections.lock` never takes
-  `ConnectionRegistry._lock`.
+  file (`unixInodeInfo`, and in WAL mode `unixShmNode`): a child that inherited one would treat the
+  locks of the parent's threads as its own, and wait for them for ever. So `before_fork` takes the
+  lock of every thread, which waits for operations in flight, and closes all connections. Both
+  processes open new ones when they next need them.
+- Lock order: `ConnectionRegistry._lock`, then any `ThreadConnections.lock`. A thread that holds a
+  `ThreadConnections.lock` never takes `ConnectionRegistry._lock`.
 
 A signal handler runs between two bytecodes of the main thread, perhaps inside an operation of that
-thread, whose lock it could wait for for ever. `ThreadConnections.inside` tells: a cache call from the handler
-gets a handle of its own; a fork from the handler closes the connection under the operation, which
-rolls its transaction back. The operation then finds its connection closed, and as no COMMIT can
-have run, it begins again: in the parent, and in the child too should the handler return there.
+thread, whose lock it would wait for for ever. `ThreadConnections.inside` shows this: a cache call
+from the handler uses a nested `ThreadConnections`; a fork from the handler closes the connection
+of the interrupted operation, which rolls its transaction back. The operation then finds its
+connection closed. No COMMIT can have run, so it starts again: in the parent, and in the child too
+if the handler returns there.
 """
 
 import contextlib
@@ -31,9 +33,9 @@ from cacheapp.backends.local.slot_file import Identity
 
 
 class Connection:
-    """One open connection. A single cursor runs every statement, so that closing it ends them all.
+    """One open connection. A single cursor runs every statement, so closing it ends them all.
 
-    With a statement left unfinished, SQLite would keep a closed connection alive, locks and all.
+    SQLite keeps a closed connection alive, with its locks, while a statement is unfinished.
     """
 
     def __init__(
@@ -50,11 +52,11 @@ class Connection:
         self._cursor = self._sqlite.cursor()
         self.execute: Callable[..., sqlite3.Cursor] = self._cursor.execute
         self.identity: Identity = (0, 0)
-        self.request = -1  # the store's request number when the file was last looked at
+        self.request = -1  # the number of the request in which the file was last checked
         self.checked_s = 0.0  # and the wall time
         self.volume: int | None = None  # bytes in use, as the last `Shard.volume()` found
-        self.writes = 0  # since the size of the WAL was last looked at
-        # When the WAL may be waited for again, by how long the wait is.
+        self.writes = 0  # since the last check of the WAL's size
+        # When a checkpoint may wait for the WAL again, by the length of the wait.
         self.next_checkpoint_s: defaultdict[int, float] = defaultdict(float)
         handle.opening = self
         try:
@@ -66,7 +68,7 @@ class Connection:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the write lock; commit at the end, or roll back what an exception leaves."""
+        """Hold the write lock; commit at the end, or roll back after an exception."""
         try:
             self.execute("BEGIN IMMEDIATE")
             yield
@@ -76,13 +78,13 @@ class Connection:
             raise
 
     def roll_back(self) -> None:
-        """End the open transaction, if there is one, without effect."""
+        """Roll back the open transaction, if there is one."""
         with contextlib.suppress(sqlite3.Error):
             if self._sqlite.in_transaction:
                 self.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close cursor, then connection; safe to call twice."""
+        """Close the cursor, then the connection; safe to call twice."""
         with contextlib.suppress(sqlite3.Error):
             self._cursor.close()
         self._sqlite.close()
@@ -91,7 +93,7 @@ class Connection:
 class ThreadConnections:
     """One thread's connections, one per shard, opened when first needed.
 
-    `lock` guards all fields but `inside`, which its thread alone writes, before it takes the lock.
+    `lock` guards all fields but `inside`, which only its thread writes, before it takes the lock.
     """
 
     __slots__ = ("connections", "ended", "inside", "lock", "nested", "opening", "thread", "torn")
@@ -123,7 +125,7 @@ class ThreadConnections:
 
 
 class _ThreadExit:
-    """Stands in a thread's locals: goes when the thread ends, and closes its connections then."""
+    """A thread-local object whose finaliser closes the connections of a thread that has ended."""
 
     def __init__(self, handle: ThreadConnections) -> None:
         self._handle = handle
@@ -132,7 +134,7 @@ class _ThreadExit:
         handle: ThreadConnections | None = self._handle
         while handle is not None:
             handle.ended = True
-            # Not waiting: others take the lock only to close the connections themselves.
+            # No wait: another thread takes the lock only to close the connections itself.
             if handle.lock.acquire(blocking=False):
                 try:
                     handle.close()
@@ -142,30 +144,31 @@ class _ThreadExit:
 
 
 class ConnectionRegistry:
-    """The handles of all threads of this process, for one store."""
+    """The connections of all threads of this process, for one `ShardedDatabase`."""
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
-        # Reentrant: a signal handler may fork while this thread makes its handle.
+        # Reentrant: a signal handler may fork while this thread is registered.
         self._lock = threading.RLock()
         self._all: list[ThreadConnections] = []  # guarded by _lock; the strong references
         self._here = threading.local()
-        self._held: list[list[ThreadConnections]] = []  # whose locks the forks in progress hold
+        self._held: list[list[ThreadConnections]] = []  # locked by the forks in progress
 
     def __repr__(self) -> str:
         opened = sum(con is not None for handle in self._all for con in handle.connections)
         return f"<ConnectionRegistry of {len(self._all)} threads, {opened} connections>"
 
     def current(self) -> ThreadConnections:
-        """Return this thread's handle, or one for the operation inside another operation."""
+        """Return this thread's connections; nested ones during an operation of this thread."""
         try:
             handle: ThreadConnections = self._here.handle
         except AttributeError:
             handle = self._here.handle = self._new()
             self._here.owner = _ThreadExit(handle)
         if self._held and not handle.inside:
-            # A fork waits for our lock, and would go on doing so if we were to take it again and
-            # again: let it go first. Not from inside an operation, whose lock it may wait for.
+            # A fork waits for the lock of this thread, which could take it again and again before
+            # the fork does. So let the fork finish first; but not during an operation, whose lock
+            # the fork may wait for.
             with self._lock:
                 pass
         while handle.inside:
@@ -182,7 +185,7 @@ class ConnectionRegistry:
         return handle
 
     def close(self, within_s: float) -> None:
-        """Close the connections of all threads, each when its operation in flight is over."""
+        """Close the connections of all threads, each after its operation in flight."""
         with self._lock:
             handles = list(self._all)
         deadline = clock.monotonic_s() + within_s
@@ -194,10 +197,10 @@ class ConnectionRegistry:
                     handle.lock.release()
 
     def before_fork(self) -> None:
-        """Wait for the operations in flight and close every connection; keep the locks.
+        """Wait for the operations in flight, close every connection, and keep the locks.
 
-        Python forks whatever this raises, and says that it was ignored. So what a signal handler
-        raises meanwhile is raised when all is ready for the fork.
+        Python forks even if this raises, and reports the exception as ignored. So an exception of
+        a signal handler is raised only when everything is ready for the fork.
         """
         self._lock.acquire()
         me = threading.get_ident()
@@ -208,32 +211,32 @@ class ConnectionRegistry:
             if handle.inside and handle.thread == me:
                 handle.torn += 1  # a signal handler forks: see the module's docstring
             else:
-                interruption = _taken(handle) or interruption
+                interruption = _acquire(handle) or interruption
                 held.append(handle)
             handle.close()
         if interruption is not None:
             raise interruption
 
     def after_fork_in_parent(self) -> None:
-        """Let the threads go on."""
+        """Release the threads' locks."""
         for handle in self._held.pop():
             handle.lock.release()
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Forget the threads that stayed with the parent; the one that forked goes on."""
+        """Forget the threads that exist only in the parent, and release the locks."""
         me = threading.get_ident()
         self._all = [handle for handle in self._all if handle.thread == me]
         self.after_fork_in_parent()
 
 
-def _taken(handle: ThreadConnections) -> BaseException | None:
-    """Take the lock; return what a signal handler raised while it was waited for."""
+def _acquire(handle: ThreadConnections) -> BaseException | None:
+    """Take the lock; return the exception that a signal handler raised during the wait."""
     interruption: BaseException | None = None
     while True:
         try:
             handle.lock.acquire()
-        except BaseException as exc:  # noqa: BLE001 (raised by `before_fork`, a little later)
+        except BaseException as exc:  # noqa: BLE001 (raised at the end of `before_fork`)
             interruption = exc
         else:
             return interruption

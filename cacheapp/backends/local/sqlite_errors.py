@@ -1,4 +1,4 @@
-"""What SQLite's and the filesystem's errors mean to a caller of the cache."""
+"""Classify errors of SQLite and of the filesystem, and translate them to the cache's own."""
 
 import errno
 import sqlite3
@@ -7,9 +7,8 @@ from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable, ValueRef
 
 _NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 
-
-# What SQLite says while somebody removes the directory, file after file.
-_UPROOTED = frozenset(
+# Errors of SQLite while another process removes the directory, file after file.
+_RELOCATED = frozenset(
     [
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_IOERR_FSTAT,
@@ -22,13 +21,13 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_PROTOCOL,  # after ten seconds without making sense of the WAL's index
+        sqlite3.SQLITE_PROTOCOL,  # raised after ten seconds in which the WAL index made no sense
     ]
 )
 
 
 class DatabaseDamaged(Exception):
-    """The database cannot be made sense of; whoever gets this inspects it."""
+    """The content of the database makes no sense; `ShardedDatabase` then inspects the file."""
 
 
 def _code(error: Exception) -> int:
@@ -40,39 +39,39 @@ def _primary(error: Exception) -> int:
 
 
 def suspects_damage(error: Exception) -> bool:
-    """Return whether the error may come from a damaged database file."""
+    """Return True if the error may come from a damaged database file."""
     if isinstance(error, DatabaseDamaged) or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ:
         return True
     if _primary(error) in _DAMAGE:
         return True
-    # A database without our tables, and text that is no UTF-8 (which the module finds itself).
+    # A database without our tables, or with text that is not UTF-8 (an error of Python's module).
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith(
         ("no such table", "no such column", "Could not decode")
     )
 
 
 def is_closed(error: Exception) -> bool:
-    """Return whether the connection was closed before the statement ran."""
+    """Return True if the connection was closed before the statement ran."""
     return isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error)
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether the database found no room on its filesystem."""
+    """Return True if the filesystem of the database is full."""
     return _primary(error) == sqlite3.SQLITE_FULL
 
 
 def is_relocated(error: Exception) -> bool:
-    """Return whether a file or directory was gone, or another one, when it was reached for."""
-    return isinstance(error, FileNotFoundError) or _code(error) in _UPROOTED
+    """Return True if a file or directory was missing, or replaced, when it was used."""
+    return isinstance(error, FileNotFoundError) or _code(error) in _RELOCATED
 
 
 def is_unopenable(error: Exception) -> bool:
-    """Return whether SQLite could not open a file, for whatever reason."""
+    """Return True if SQLite could not open a file, for any reason."""
     return _primary(error) == sqlite3.SQLITE_CANTOPEN
 
 
 def is_busy(error: Exception) -> bool:
-    """Return whether another connection held a lock for the whole of the database timeout."""
+    """Return True if another connection held a lock for the whole database timeout."""
     return _primary(error) in {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -82,7 +81,7 @@ def is_busy(error: Exception) -> bool:
 def translate_error(
     error: Exception, *, writing: bool, path: str, timeout_s: float
 ) -> CacheappError:
-    """Return what the cache raises for `error`; each says that the operation did not happen."""
+    """Return the cache's exception for `error`. In each case the operation had no effect."""
     if is_busy(error):
         return StoreUnavailable(
             f"{path}: another process or thread held the lock for the whole database_timeout of "

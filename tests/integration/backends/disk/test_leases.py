@@ -260,7 +260,7 @@ def _pruned(table: Any, con: Any) -> tuple[int, int]:
 
 
 def test_tokens_grow_though_rows_are_pruned_and_the_clock_was_set_back(cache: DiskCache) -> None:
-    run = cache._store._locks.sessions.run  # noqa: SLF001 (what is kept is no one's API)
+    run = cache._store._locks.database.run  # noqa: SLF001 (what is kept is no one's API)
     for name in ("a", "b"):
         with cache.lock(name):
             pass

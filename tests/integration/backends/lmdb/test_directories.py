@@ -35,7 +35,7 @@ def test_all_room_is_reserved_and_stays_within_the_limit(
     ours(settings, tmp_path).set("key", 1)
     (made,) = environments(tmp_path)
     files = {path.name: path.stat() for path in made.iterdir()}
-    assert set(files) == {"data.mdb", "lock.mdb", "marks"}
+    assert set(files) == {"data.mdb", "lock.mdb", "reference-bits"}
     assert all(found.st_blocks * 512 >= found.st_size for found in files.values())
     assert 3.9 * MIB < sum(found.st_size for found in files.values()) <= 4 * MIB
     assert {stat.S_IMODE(found.st_mode) for found in files.values()} == {0o600}
@@ -73,7 +73,7 @@ def test_one_directory_has_one_limit(settings: Settings, tmp_path: Path, name: s
     other = ours(
         settings, tmp_path, alias="other", prefix="b", **{"MAX_ENTRIES": 1000, name: 2 * MIB}
     )
-    with pytest.raises(OptionsRefused, match=rf"OPTIONS\['{name}'\] is {2 * MIB}, and"):
+    with pytest.raises(OptionsRefused, match=rf"OPTIONS\['{name}'\] is {2 * MIB}, but"):
         other.get("key")
 
 
@@ -159,7 +159,7 @@ def test_what_was_set_aside_under_a_running_process_is_left_by_it(
     directory = environment_of(cache).directory
     (made,) = environments(tmp_path)
     with directory.locked():
-        directory.set_environment_aside(made, "a test")
+        directory.set_aside(made, "a test")
     assert cache.get("key") is None  # at once: no request needs to end
     cache.set("key", "new")
     assert end_of(in_child(lambda: cache.get("key") == "new")) == 0
@@ -183,7 +183,7 @@ def test_locks_outlive_the_entries(settings: Settings, tmp_path: Path) -> None:
     cache.clear()
     environment = environment_of(cache)
     cache.get("key")
-    assert environment.give_up()  # as a reboot would
+    assert environment.discard_all()  # as a reboot would
     with cache.lock("name") as lock:
         assert (lock.token or 0) > (first or 0)
 
@@ -197,7 +197,7 @@ def test_an_entry_of_another_format_is_a_miss(
     settings: Settings, tmp_path: Path, raw: bytes
 ) -> None:
     cache = ours(settings, tmp_path)
-    name = KeyEncoder("", "").short(cache.make_key("key"))
+    name = KeyEncoder("", "").name(cache.make_key("key"))
     environment_of(cache).write(_write_raw, name, raw)
     assert cache.get("key") is None
     assert "key" not in cache

@@ -40,7 +40,7 @@ def test_processes_that_write_through_the_map_and_others_lose_nothing_of_each_ot
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", 1)
-    env = environment_of(cache).env
+    env = environment_of(cache).current
     assert env is not None
     path, limits = env.path, env.limits
     children = [

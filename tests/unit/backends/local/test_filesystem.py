@@ -1,4 +1,4 @@
-"""What kind of filesystem a path is on."""
+"""Test the detection of the filesystem of a path."""
 
 from pathlib import Path
 
@@ -34,11 +34,11 @@ def test_the_innermost_and_latest_mount_decides(path: str, kind: str, network: b
     assert is_network_filesystem(path, _MOUNTS) is network
 
 
-def test_what_is_not_known_is_not_called_a_network() -> None:
+def test_an_unknown_filesystem_is_not_a_network_filesystem() -> None:
     assert filesystem_type("/anywhere", "") is None
     assert not is_network_filesystem("/anywhere", "")
 
 
-def test_the_kernel_is_asked(tmp_path: Path) -> None:
+def test_the_default_is_the_mount_table_of_the_kernel(tmp_path: Path) -> None:
     assert filesystem_type("/proc") == "proc"
     assert filesystem_type(tmp_path / "not" / "there") == filesystem_type(tmp_path)
