@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
-from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.redis.on_error import STORE_FAILED
 from cacheapp.canonical import name_of
 from cacheapp.rates import Limit, alimit, check_rate, limit
@@ -26,7 +26,7 @@ from cacheapp.rates import Limit, alimit, check_rate, limit
 __all__ = ["Limit", "alimit", "client_address", "limit", "throttle"]
 
 logger = logging.getLogger(__name__)
-_quiet = Quiet()
+_quiet = LogThrottle()
 
 V = TypeVar("V", bound=Callable[..., Any])
 

@@ -108,7 +108,7 @@ class Counters:
         """Add to the counter with that place in the names."""
         self.row[name] += amount
 
-    def put(self, name: int, value: int) -> None:
+    def set_gauge(self, name: int, value: int) -> None:
         """Set a gauge of this process."""
         self.row[name] = value
 

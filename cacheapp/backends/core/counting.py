@@ -51,7 +51,7 @@ class Counting(BaseCache):
                     f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
                 )
             total = value + delta
-            new = lease_format.rewrapped(self._codec.encode(final, total), like=payload)
+            new = lease_format.keep_soft_deadline(self._codec.encode(final, total), like=payload)
             if self._store.replace(final, payload, new):
                 return total  # type: ignore[return-value]  # Django's stubs know no float counters
             payload = self._store.get(final)
@@ -74,7 +74,7 @@ class Counting(BaseCache):
             value = self._decode(source, payload, self._missing_key)
             if value is self._missing_key:
                 break
-            new = lease_format.rewrapped(self._codec.encode(target, value), like=payload)
+            new = lease_format.keep_soft_deadline(self._codec.encode(target, value), like=payload)
             if source == target or self._store.move(source, target, payload, new):
                 return version + delta
         raise ValueError(f"Key {key!r} not found")

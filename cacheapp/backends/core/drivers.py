@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from cacheapp.backends.core.async_methods import AsyncTwins, in_thread
+from cacheapp.backends.core.async_methods import AsyncMethods, in_thread
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.refresh import refresher
 from cacheapp.backends.core.renewer import renewer
@@ -58,7 +58,7 @@ Step = Ask | Wait | Compute | Refresh
 Steps = Generator[Step, Any, Any]
 
 
-class Drivers(AsyncTwins):
+class Drivers(AsyncMethods):
     """Mix-in: takes the steps with the store of the cache."""
 
     _store: Store

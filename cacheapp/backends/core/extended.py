@@ -7,12 +7,12 @@ from typing import Any
 from django.core.cache.backends.base import default_key_func
 
 from cacheapp import clock
-from cacheapp.backends.core.async_methods import AsyncTwins, in_thread
+from cacheapp.backends.core.async_methods import AsyncMethods, in_thread
 from cacheapp.backends.core.store import Store
 from cacheapp.errors import ClearRefused
 
 
-class ExtendedCache(AsyncTwins):
+class ExtendedCache(AsyncMethods):
     """Mix-in: deadlines of single keys, listing and removing by pattern, and their `async` twins."""
 
     _store: Store
@@ -76,35 +76,35 @@ class ExtendedCache(AsyncTwins):
         return self.make_key("", version=version)
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
-        result: int | None = await self._read_by(self.ttl, key, version)
+        result: int | None = await self._run_read(self.ttl, key, version)
         return result
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
-        result: int | None = await self._read_by(self.pttl, key, version)
+        result: int | None = await self._run_read(self.pttl, key, version)
         return result
 
     async def aexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        result: bool = await self._written_by(self.expire, key, timeout, version)
+        result: bool = await self._run_write(self.expire, key, timeout, version)
         return result
 
     async def apexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        result: bool = await self._written_by(self.pexpire, key, timeout, version)
+        result: bool = await self._run_write(self.pexpire, key, timeout, version)
         return result
 
     async def aexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
-        result: bool = await self._written_by(self.expire_at, key, when, version)
+        result: bool = await self._run_write(self.expire_at, key, when, version)
         return result
 
     async def apexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
-        result: bool = await self._written_by(self.pexpire_at, key, when, version)
+        result: bool = await self._run_write(self.pexpire_at, key, when, version)
         return result
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
-        result: bool = await self._written_by(self.persist, key, version)
+        result: bool = await self._run_write(self.persist, key, version)
         return result
 
     async def akeys(self, search: str, version: int | None = None) -> list[str]:

@@ -44,7 +44,7 @@ def holder_of(lease: bytes) -> bytes:
     return lease[1 : 1 + HOLDER_BYTES]
 
 
-def soft(payload: Payload, deadline_s: float) -> bytes:
+def add_soft_deadline(payload: Payload, deadline_s: float) -> bytes:
     """Return an entry that is visible until the deadline (seconds since 1970), and stale after it.
 
     A nonce makes every one of them different, so that comparing payloads tells whether anything
@@ -58,7 +58,7 @@ def soft(payload: Payload, deadline_s: float) -> bytes:
     return head + inner
 
 
-def is_soft(payload: Payload | None) -> bool:
+def has_soft_deadline(payload: Payload | None) -> bool:
     """Return whether the entry has a soft deadline, passed or not."""
     return type(payload) is bytes and payload[:1] == b"\xc0" and len(payload) >= _SOFT_HEAD.size
 
@@ -74,7 +74,7 @@ def unwrap(payload: bytes) -> tuple[Payload, float]:
 
 
 def soft_deadline_s(payload: bytes) -> float:
-    """Return the deadline of an entry that `is_soft`; its head is enough."""
+    """Return the deadline of an entry that `has_soft_deadline`; its head is enough."""
     return int.from_bytes(payload[SOFT_DEADLINE], "big") / 1000
 
 
@@ -83,9 +83,13 @@ def holds_int(payload: bytes) -> bool:
     return payload[SOFT_HEAD_BYTES - 1] == 1
 
 
-def rewrapped(payload: Payload, like: Payload) -> Payload:
+def keep_soft_deadline(payload: Payload, like: Payload) -> Payload:
     """Return `payload` with the soft deadline of `like`, if that has one."""
-    return soft(payload, unwrap(like)[1]) if is_soft(like) and type(like) is bytes else payload
+    return (
+        add_soft_deadline(payload, unwrap(like)[1])
+        if has_soft_deadline(like) and type(like) is bytes
+        else payload
+    )
 
 
 def visible(payload: Payload | None, now_s: float) -> Payload | None:
@@ -94,7 +98,7 @@ def visible(payload: Payload | None, now_s: float) -> Payload | None:
         return payload
     if is_lease(payload):
         return None
-    if type(payload) is bytes and is_soft(payload):
+    if type(payload) is bytes and has_soft_deadline(payload):
         try:
             inner, deadline_s = unwrap(payload)
         except ValueError:
@@ -109,4 +113,4 @@ def is_visible(head: Payload, now_s: float) -> bool:
         return True
     if is_lease(head):
         return False
-    return not is_soft(head) or now_s < soft_deadline_s(head)  # type: ignore[arg-type]
+    return not has_soft_deadline(head) or now_s < soft_deadline_s(head)  # type: ignore[arg-type]

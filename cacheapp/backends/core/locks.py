@@ -101,7 +101,7 @@ class Lock:
         """Return the TTL at the store: a store that sees deaths needs none."""
         if self._timeout is not None:
             return self._timeout
-        return None if self._store.sees_deaths else self._lease_s
+        return None if self._store.detects_dead_holders else self._lease_s
 
     def _renew(self) -> bool:
         token = self.token

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cacheapp import clock
 
 
-class Quiet:
+class LogThrottle:
     """Says when a line may be logged: at most one per `every_s` seconds and process.
 
     `_lock` guards `_next_at_s` and `_withheld`; a forked child gets one that nobody holds. Made

@@ -5,7 +5,7 @@ from typing import Any
 from cacheapp.errors import OptionsRefused
 
 
-class Refusal:
+class Misconfigured:
     """Stands where the store of a cache with wrong options would: every use says what is wrong."""
 
     def __init__(self, message: str) -> None:

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 
-class Once:
+class RunOnce:
     """A factory, or a value, that runs once: a failure of the store must not run it again.
 
     What came of it is kept: a value, or in `error` what it raised.

@@ -30,9 +30,9 @@ from cacheapp.backends.core.counting import Counting
 from cacheapp.backends.core.extended import ExtendedCache
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.locks import Lock
-from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.core.many_keys import ManyKeys
-from cacheapp.backends.core.misconfigured import Refusal
+from cacheapp.backends.core.misconfigured import Misconfigured
 from cacheapp.backends.core.options import Option, read_options, read_params
 from cacheapp.backends.core.single_flight import SingleFlight
 from cacheapp.backends.core.store import Store
@@ -53,7 +53,7 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
     OPTIONS: ClassVar[Mapping[str, Option]]
     """The options that this backend knows."""
 
-    rejections = Quiet()
+    rejections = LogThrottle()
     """Who can write to the store could otherwise fill the disk with our log."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         name = "unnamed" if self.alias is None else quote(self.alias, safe="")
         if mistakes:
             # Not raised here: Django's own checks build every cache, and ours report all mistakes.
-            refusal: Any = Refusal(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
+            refusal: Any = Misconfigured(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
             self._counters = self._count = self._store = refusal
             return
         self._counters = counters(conf.state_dir() / f"counters-{name}")

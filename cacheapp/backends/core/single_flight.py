@@ -97,7 +97,7 @@ class SingleFlight(Drivers):
     ) -> Any:
         """Do what `get_or_set` does; what `default` returns is awaited if it can be."""
         fill = self._asked_for(key, version, timeout, stale, jitter)
-        value = self._seen(fill.key, await self._read_by(self._store.get, fill.key))
+        value = self._seen(fill.key, await self._run_read(self._store.get, fill.key))
         if value is not self._missing_key:
             self._count(HITS)
             return value
@@ -135,7 +135,7 @@ class SingleFlight(Drivers):
             if value is not self._missing_key:
                 return value
             place, held = fill.key, found
-            if lease_format.is_soft(found):
+            if lease_format.has_soft_deadline(found):
                 place = fill.key + lease_format.REFRESH_SUFFIX
                 held, value = yield from self._past_deadline(fill, place, lease, found)
                 if value is not self._missing_key:
@@ -245,5 +245,5 @@ class SingleFlight(Drivers):
             return None, payload
         ttl = fill.ttl * (1 - fill.jitter * random.random())  # noqa: S311 (no secret)
         if fill.stale_s:
-            return ttl + fill.stale_s, lease_format.soft(payload, clock.wall_s() + ttl)
+            return ttl + fill.stale_s, lease_format.add_soft_deadline(payload, clock.wall_s() + ttl)
         return max(ttl, 0.001), payload

@@ -43,7 +43,7 @@ class Store(abc.ABC):
     """The primitives; `key` is always the final key: prefix, version and all."""
 
     def __init__(self) -> None:
-        self.forget_watches()
+        self.reset_watches()
 
     @abc.abstractmethod
     def get(self, key: str) -> Payload | None:
@@ -162,12 +162,12 @@ class Store(abc.ABC):
         """Return what stands at the keys; only the poller's thread calls it."""
         return self.get_many(list(seen))
 
-    def forget_watches(self) -> None:
+    def reset_watches(self) -> None:
         """Begin anew; in a forked child, the threads that waited and looked are gone."""
         self._watches = Watches()
         self._poller = Poller(self._changed)
 
-    sees_deaths: ClassVar[bool] = False
+    detects_dead_holders: ClassVar[bool] = False
     """Whether leases and locks of a dead process are free at once, without their time being over."""
 
     @abc.abstractmethod
@@ -237,7 +237,7 @@ class Store(abc.ABC):
         """Drop what must not be shared with the parent, then go on."""
 
 
-class Announced(Protocol):
+class ForkAware(Protocol):
     """What the registry tells of forks: a store, or what several stores share."""
 
     def before_fork(self) -> None:
@@ -249,11 +249,11 @@ class Announced(Protocol):
     def after_fork_in_child(self) -> None:
         """Drop what must not be shared with the parent, then go on."""
 
-    def forget_watches(self) -> None:
+    def reset_watches(self) -> None:
         """Forget the threads that waited; in the child, before the other."""
 
 
-AnnouncedT = TypeVar("AnnouncedT", bound=Announced)
+ForkAwareT = TypeVar("ForkAwareT", bound=ForkAware)
 
 
 class _Registry:
@@ -266,15 +266,15 @@ class _Registry:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._stores: dict[Hashable, Announced] = {}
+        self._stores: dict[Hashable, ForkAware] = {}
 
-    def shared(self, key: Hashable, build: Callable[[], AnnouncedT]) -> AnnouncedT:
+    def get_or_create(self, key: Hashable, build: Callable[[], ForkAwareT]) -> ForkAwareT:
         """Return this process's store for `key`, built on first use; its class belongs in the key."""
         with self._lock:
             store = self._stores.get(key)
             if store is None:
                 store = self._stores[key] = build()
-            return cast("AnnouncedT", store)
+            return cast("ForkAwareT", store)
 
     def before_fork(self) -> None:
         self._lock.acquire()
@@ -294,7 +294,7 @@ class _Registry:
 
     def after_fork_in_child(self) -> None:
         for store in self._stores.values():
-            store.forget_watches()
+            store.reset_watches()
             store.after_fork_in_child()
         self._lock.release()  # this thread took it, and is the one that came along
 

@@ -87,7 +87,7 @@ class DiskCache(SharedCache):
         name = _directory_name(self.alias, self.key_prefix)
         own = {name: value for name, value in self.options.items() if name not in COMMON}
         key = ("disk", place, name, routed, tuple(sorted(own.items())))
-        store = registry.shared(key, lambda: DiskStore(place, name, routed, own))
+        store = registry.get_or_create(key, lambda: DiskStore(place, name, routed, own))
         assert isinstance(store, DiskStore)  # noqa: S101 (for the type checker)
         return store
 

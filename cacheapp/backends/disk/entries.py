@@ -230,7 +230,7 @@ class Entries(CacheFile):
         if mode == MODE_SOFT:  # no two have one head
             return (
                 type(expected) is bytes
-                and lease_format.is_soft(expected)
+                and lease_format.has_soft_deadline(expected)
                 and (
                     value[: lease_format.SOFT_HEAD_BYTES]
                     == expected[: lease_format.SOFT_HEAD_BYTES]

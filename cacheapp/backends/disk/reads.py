@@ -8,8 +8,8 @@ from zlib import crc32
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.local_store import LocalStore
 from cacheapp.backends.core.patterns import glob_to_regex
-from cacheapp.backends.core.store import Store
 from cacheapp.backends.disk.entries import (
     SELECT_DEADLINE,
     SELECT_HEAD,
@@ -23,7 +23,7 @@ from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull, StoreUnavailable
 
 
-class Reads(Store):
+class Reads(LocalStore):
     """What one alias's keys are asked for.
 
     A key is routed by what follows its version, so all versions of a key are in one shard and

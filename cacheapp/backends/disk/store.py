@@ -4,9 +4,8 @@ import atexit
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.change_detection import ChangeDetector
 from cacheapp.backends.disk.leases import Shard
@@ -28,15 +27,14 @@ class DiskStore(Reads):
     there is one shard then.
     """
 
-    sees_deaths: ClassVar[bool] = True
-
     def __init__(self, location: Path, name: str, key_prefix: str | None, options: Any) -> None:
-        super().__init__()
         shards = options["shards"] if key_prefix is not None else 1
         self._count: int = shards
         self._version_at = len(key_prefix or "") + 1
         timeout_s: float = options["database_timeout"]
         directory = DatabaseDirectory(location, name, shards, timeout_s)
+        holders = HolderRegistry(directory.path / "holders", directory.prepare)
+        super().__init__(holders, LockStore(location, name, timeout_s, holders))
         self.path = directory.path
         self._sessions = ShardedDatabase(
             directory, shards, timeout_s, shard_spec(options, shards, timeout_s)
@@ -48,8 +46,6 @@ class DiskStore(Reads):
             "least-recently-used",
             "least-frequently-used",
         }
-        self._holders = HolderRegistry(self.path / "holders", directory.prepare)
-        self._locks = LockStore(location, name, timeout_s, self._holders)
         self._changes = ChangeDetector(self._sessions, self._shard_number)
         atexit.register(_close, weakref.ref(self))
 
@@ -127,37 +123,9 @@ class DiskStore(Reads):
         """Store the payload with this deadline if `expected` is there."""
         return bool(self._run(self._shard_number(key), Shard.fill, key, expected, payload, ttl))
 
-    def new_lease(self) -> bytes:
-        """Return a lease of this process."""
-        return lease_format.new_lease(self._holders.own_name_or_unknown())
-
-    def is_orphaned(self, lease: Payload) -> bool:
-        """Return whether a lease's holder is dead."""
-        return (
-            isinstance(lease, bytes)
-            and lease_format.is_lease(lease)
-            and not self._holders.is_alive(lease_format.holder_of(lease))
-        )
-
     def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
         same = self._changes.unchanged(seen)
         return {**same, **self.get_many([key for key in seen if key not in same])}
-
-    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
-        """Take a lock that is free, over, or of a dead holder."""
-        return self._locks.acquire(name, ttl)
-
-    def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
-        """Let the lock's time begin anew."""
-        return self._locks.renew(name, token, ttl)
-
-    def release_lock(self, name: str, token: int) -> bool:
-        """Free the lock."""
-        return self._locks.release(name, token)
-
-    def lock_token(self, name: str) -> int | None:
-        """Return the token that holds the lock."""
-        return self._locks.token(name)
 
     # -- more than one key -------------------------------------------------------------------
 

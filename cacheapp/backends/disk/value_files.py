@@ -53,7 +53,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         if payload[:1] >= b"\xb0":
             if lease_format.is_lease(payload):
                 return 0, MODE_LEASE, None, payload
-            if lease_format.is_soft(payload):
+            if lease_format.has_soft_deadline(payload):
                 return self._soft_to_columns(payload)
         if len(payload) < self.min_file_size:
             return 0, MODE_RAW, None, payload

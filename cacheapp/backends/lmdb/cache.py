@@ -57,16 +57,16 @@ class LMDBCache(FastPath):
         location = shared_location(path, limits)
         function = "" if self.key_func is default_key_func else _qualified_name(self.key_func)
         key = ("lmdb", path, self.key_prefix, function)
-        return registry.shared(
+        return registry.get_or_create(
             key, lambda: LMDBStore(location, KeyEncoder(self.key_prefix, function))
         )
 
     # -- async methods -----------------------------------------------------------------------
 
-    async def _read_by(self, method: Callable[..., Any], *args: Any) -> Any:
+    async def _run_read(self, method: Callable[..., Any], *args: Any) -> Any:
         return method(*args)
 
-    async def _written_by(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _run_write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._environment.is_busy():
             return await in_thread(method, *args, **kwargs)
         return method(*args, **kwargs)

@@ -253,7 +253,7 @@ def persist(env: OpenEnvironment, transaction: Transaction, encoded: EncodedKey)
 
 def _unwrapped(found: Found) -> Payload:
     payload = decode_payload(*found)
-    if isinstance(payload, bytes) and lease_format.is_soft(payload):
+    if isinstance(payload, bytes) and lease_format.has_soft_deadline(payload):
         return lease_format.unwrap(payload)[0]
     return payload
 

@@ -397,7 +397,7 @@ class Environment:
         self.directory.unlock()
         self._opening.release()
 
-    def forget_watches(self) -> None:
+    def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""
 
 

@@ -37,7 +37,7 @@ class Location:
         self.environment.close()
         self.locks.database.close()
 
-    def forget_watches(self) -> None:
+    def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""
 
     def before_fork(self) -> None:
@@ -60,7 +60,7 @@ class Location:
 
 def shared_location(path: Path, limits: SizeLimits) -> Location:
     """Return this process's `Location`; raise `OptionsRefused` if it has other limits."""
-    found = registry.shared(("lmdb", path), lambda: Location(path, limits))
+    found = registry.get_or_create(("lmdb", path), lambda: Location(path, limits))
     if found.environment.limits != limits:
         raise OptionsRefused(
             f"{path}: one directory has one size_limit and one MAX_ENTRIES; found "

@@ -3,15 +3,14 @@
 import atexit
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
 
 import lmdb
 
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.local_store import LocalStore
 from cacheapp.backends.core.patterns import glob_to_regex
-from cacheapp.backends.core.store import Store
 from cacheapp.backends.lmdb import entries, eviction
 from cacheapp.backends.lmdb.entries import Found
 from cacheapp.backends.lmdb.key_encoding import KeyEncoder
@@ -33,13 +32,11 @@ _MAX_DELETED = 100  # entries in one transaction, which copies the pages that it
 _CLEAR_BATCH = 1000
 
 
-class LMDBStore(Store):
+class LMDBStore(LocalStore):
     """One alias's keys in the environment of a LOCATION."""
 
-    sees_deaths: ClassVar[bool] = True
-
     def __init__(self, location: Location, keys: KeyEncoder) -> None:
-        super().__init__()
+        super().__init__(location.holders, location.locks, lock_prefix=keys.prefix.hex())
         self.environment = location.environment
         self.keys = keys
         self._location = location
@@ -99,7 +96,7 @@ class LMDBStore(Store):
         if found is None or not entries.is_visible(found):
             return 0.0
         payload = decode_payload(*found)
-        if isinstance(payload, bytes) and lease_format.is_soft(payload):
+        if isinstance(payload, bytes) and lease_format.has_soft_deadline(payload):
             return max(0.0, lease_format.soft_deadline_s(payload) - clock.wall_s())
         deadline = found[1][DEADLINE]
         return None if deadline == NEVER else max(0.0, deadline - clock.boot_s())
@@ -236,7 +233,7 @@ class LMDBStore(Store):
             for rows in self._pages(start, _CLEAR_BATCH):
                 self._delete([name for name, _entry in rows])
 
-    # -- leases and locks --------------------------------------------------------------------
+    # -- leases ------------------------------------------------------------------------------
 
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
         """Store the lease if there is no entry, or only the lease of a dead holder.
@@ -263,37 +260,6 @@ class LMDBStore(Store):
         except StoreFull:
             self.discard(key, expected)
             return False
-
-    def new_lease(self) -> bytes:
-        """Return a lease of this process."""
-        return lease_format.new_lease(self._location.holders.own_name_or_unknown())
-
-    def is_orphaned(self, lease: Payload) -> bool:
-        """Return True if this is a lease whose holder is dead."""
-        return (
-            isinstance(lease, bytes)
-            and lease_format.is_lease(lease)
-            and not self._location.holders.is_alive(lease_format.holder_of(lease))
-        )
-
-    def _lock_name(self, name: str) -> str:
-        return self.keys.prefix.hex() + name
-
-    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
-        """Acquire a lock that is free, past its deadline, or of a dead holder."""
-        return self._location.locks.acquire(self._lock_name(name), ttl)
-
-    def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
-        """Replace the lock's deadline."""
-        return self._location.locks.renew(self._lock_name(name), token, ttl)
-
-    def release_lock(self, name: str, token: int) -> bool:
-        """Release the lock."""
-        return self._location.locks.release(self._lock_name(name), token)
-
-    def lock_token(self, name: str) -> int | None:
-        """Return the token that holds the lock."""
-        return self._location.locks.token(self._lock_name(name))
 
     # -- the process -------------------------------------------------------------------------
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.lmdb import entries, eviction
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.errors import StoreFull
 
 logger = logging.getLogger(__name__)
-_rejections = Quiet()
+_rejections = LogThrottle()
 _MAX_DOUBLINGS = 5
 _MIN_FREED_BYTES = 64 * 1024
 _PAUSES_S = [0.0, *(0.001 * 2**step for step in range(8))]  # a quarter of a second in total

@@ -36,7 +36,7 @@ class RedisCache(Forgiving):
         options = self.options
         key = (RedisStore, url, _frozen(self.params.get("OPTIONS", {})))
         name = f"Redis at {redacted(url)}"
-        store = registry.shared(key, lambda: RedisStore(lambda: _client(url, options), name))
+        store = registry.get_or_create(key, lambda: RedisStore(lambda: _client(url, options), name))
         store.counters.add(self._counters)
         return store
 

@@ -14,13 +14,13 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cacheapp.backends.core.counters import ERRORS_RAISED, ERRORS_SWALLOWED
-from cacheapp.backends.core.log_throttle import Quiet
-from cacheapp.backends.core.run_once import Once
+from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.core.run_once import RunOnce
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 logger = logging.getLogger(__name__)
-_quiet = Quiet()
+_quiet = LogThrottle()
 
 STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)
 
@@ -148,7 +148,7 @@ class Forgiving(SharedCache):
         jitter: float = 0,
     ) -> Any:
         """Return the value, or compute and store it; without a store, only compute it."""
-        once = Once(default)
+        once = RunOnce(default)
         try:
             return super().get_or_set(key, once, timeout, version, stale=stale, jitter=jitter)
         except STORE_FAILED as exc:
@@ -168,7 +168,7 @@ class Forgiving(SharedCache):
         jitter: float = 0,
     ) -> Any:
         """Do what `get_or_set` does."""
-        once = Once(default)
+        once = RunOnce(default)
 
         async def compute() -> Any:
             return await once.awaited()

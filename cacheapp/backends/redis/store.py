@@ -65,7 +65,7 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
 
     def _count_breaker(self, *, opened: bool) -> None:
         for counters in tuple(self.counters):
-            counters.put(BREAKER_OPEN_NOW, int(opened))
+            counters.set_gauge(BREAKER_OPEN_NOW, int(opened))
             counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         head, left_ms = self._executor.run_script(scripts.TTL, 1, encode_key(key), kind=_READ)
         if not _is_visible(head, now_s):
             return 0.0
-        if lease_format.is_soft(head):
+        if lease_format.has_soft_deadline(head):
             return lease_format.soft_deadline_s(head) - now_s
         if left_ms == -1:
             return None

@@ -58,8 +58,8 @@ class DownloadMetrics:
 
     def set_gauges(self, jobs: int, threads: int) -> None:
         """Say how many jobs this process runs, and how many of its threads are at a file."""
-        self._counters.put(JOBS_NOW, jobs)
-        self._counters.put(THREADS_NOW, threads)
+        self._counters.set_gauge(JOBS_NOW, jobs)
+        self._counters.set_gauge(THREADS_NOW, threads)
 
 
 def totals() -> dict[str, int]:

@@ -18,9 +18,9 @@ from cacheapp.processes.waiting import until
 COUNT = """
 import os, sys
 from pathlib import Path
-from cacheapp.backends.counters import BREAKER_OPEN_NOW, HITS, counters
+from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, HITS, counters
 mine = counters(Path(sys.argv[1]))
-mine.put(BREAKER_OPEN_NOW, 1)
+mine.set_gauge(BREAKER_OPEN_NOW, 1)
 for _ in range(int(sys.argv[2])):
     mine.add(HITS)
 print(mine._index, flush=True)
@@ -138,10 +138,10 @@ def test_a_forked_child_counts_in_a_row_of_its_own(tmp_path: Path) -> None:
 
 def test_a_gauge_of_this_process_is_put_not_added(tmp_path: Path) -> None:
     here = counters(tmp_path / "counters")
-    here.put(BREAKER_OPEN_NOW, 1)
-    here.put(BREAKER_OPEN_NOW, 1)
+    here.set_gauge(BREAKER_OPEN_NOW, 1)
+    here.set_gauge(BREAKER_OPEN_NOW, 1)
     assert here.totals()["breaker_open_now"] == 1
-    here.put(BREAKER_OPEN_NOW, 0)
+    here.set_gauge(BREAKER_OPEN_NOW, 0)
     assert here.totals()["breaker_open_now"] == 0
 
 
@@ -158,7 +158,7 @@ def test_a_directory_that_cannot_be_used_is_said_and_breaks_nothing(
 
 HOLD_ALL = """
 import fcntl, os, sys
-from cacheapp.backends.counters import _ROWS
+from cacheapp.backends.core.counters import _ROWS
 number = os.open(sys.argv[1], os.O_RDWR)
 fcntl.lockf(number, fcntl.LOCK_EX, _ROWS, 0)
 print("held", flush=True)

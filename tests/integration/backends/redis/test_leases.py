@@ -342,11 +342,11 @@ PAYLOADS = {
     "a lease": lease_format.new_lease(bytes(HOLDER_BYTES)),
     "longer than a lease": b"\xb0" * (lease_format.LEASE_BYTES + 1),
     "shorter than a lease": b"\xb0" * (lease_format.LEASE_BYTES - 1),
-    "soft": lease_format.soft(b"\xa0 value", _SOON),
-    "soft, far away": lease_format.soft(b"\xa0 value", 1e300),
-    "soft and past": lease_format.soft(b"\xa0 value", _LATE),
-    "soft and past, an int": lease_format.soft(7, _LATE),
-    "soft, an int": lease_format.soft(7, _SOON),
+    "soft": lease_format.add_soft_deadline(b"\xa0 value", _SOON),
+    "soft, far away": lease_format.add_soft_deadline(b"\xa0 value", 1e300),
+    "soft and past": lease_format.add_soft_deadline(b"\xa0 value", _LATE),
+    "soft and past, an int": lease_format.add_soft_deadline(7, _LATE),
+    "soft, an int": lease_format.add_soft_deadline(7, _SOON),
     "shorter than soft": b"\xc0" + bytes(16),
     "foreign and high": b"\xff\xff",
 }
@@ -381,11 +381,11 @@ def test_the_server_and_this_process_agree_on_what_is_visible(
 def test_touched_a_soft_entry_becomes_a_plain_one(own_redis: RedisServer) -> None:
     store = ours(own_redis.url)._store  # noqa: SLF001
     for inner in (7, -7, b"\xa0 value"):
-        store.set("key", lease_format.soft(inner, _SOON), 100)
+        store.set("key", lease_format.add_soft_deadline(inner, _SOON), 100)
         assert store.touch("key", 50)
         assert store.get("key") == inner
         assert 49 < (store.ttl("key") or 0) <= 50
-        store.set("key", lease_format.soft(inner, _SOON), 100)
+        store.set("key", lease_format.add_soft_deadline(inner, _SOON), 100)
         assert store.persist("key")
         assert (store.get("key"), store.ttl("key")) == (inner, None)
 

@@ -8,7 +8,7 @@ import django_redis.cache
 import pytest
 
 from cacheapp.backends import RedisCache
-from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.processes.servers import RedisServer
 from tests.integration.backends.redis.parts import ours, raw
 
@@ -123,7 +123,7 @@ def test_rejected_values_are_counted_each_and_logged_once_a_minute(
     own_redis: RedisServer, cache: RedisCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1000.0]
-    cache.rejections = Quiet(now_s=lambda: now[0])
+    cache.rejections = LogThrottle(now_s=lambda: now[0])
     before = cache.stats()["values_rejected"]
 
     def reject(times: int) -> None:

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from cacheapp.backends.core.log_throttle import Quiet
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker
 from cacheapp.errors import StoreUnavailable
 
@@ -141,7 +141,7 @@ def test_opening_and_closing_are_logged_and_told_once_each(
 
 
 def test_a_line_is_due_once_a_minute_and_says_how_many_were_withheld(clock: Clock) -> None:
-    quiet = Quiet(now_s=clock)
+    quiet = LogThrottle(now_s=clock)
     assert [quiet.due() for _ in range(4)] == [0, None, None, None]
     clock.now += 59.9
     assert quiet.due() is None
