@@ -22,7 +22,7 @@ class Conf:
     """What the `CACHEAPP` setting says, or its default where it says nothing."""
 
     demo: bool = False
-    """Let programs on this machine do everything without a permission (`views/guard.py`)."""
+    """Let programs on this machine do everything without a permission (`views/local_access.py`)."""
 
     workers: int | None = None
     """Worker processes that serve this project, for the system checks. `None`: unknown."""
@@ -31,7 +31,7 @@ class Conf:
     """Threads of one worker process, for the system checks. `None`: unknown."""
 
     state_dir: Path | None = None
-    """Directory of small files that the workers of this host share (counters). `None`: one
+    """Directory of small files that the workers of this machine share (counters). `None`: one
     under the system's temporary directory, named after the user and the project."""
 
     api_tokens: tuple[ApiToken, ...] = ()
@@ -55,7 +55,7 @@ class Conf:
     """Threads of one process for all its jobs, and those that one job may ask for."""
 
     download_max_machine_threads: int = 400
-    """Threads of all processes of this host together."""
+    """Threads of all processes of this machine together."""
 
     download_max_per_host: int = 200
     """Requests that one process has under way to one host at most."""

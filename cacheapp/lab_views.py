@@ -17,7 +17,7 @@ from cacheapp.lab.results import Verdict
 from cacheapp.lab.run import UnknownExperiment
 from cacheapp.processes import background, turn
 from cacheapp.processes.background import Busy
-from cacheapp.views.pages import again_if_over, page, refusal, show
+from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
 
 LOOKS = {
     Verdict.HOLDS: ("good", "✓"),
@@ -31,22 +31,22 @@ def lab(request: HttpRequest) -> HttpResponse:
     """Show all experiments; htmx asks only for how far the one is that runs."""
     running = _running()
     if request.headers.get("HX-Request") == "true":
-        response = show(request, "lab.html", part="parts/running.html", running=running)
-        return again_if_over(request, response, is_over=running is None)
+        response = render_page(request, "lab.html", part="parts/running.html", running=running)
+        return refresh_when_done(request, response, is_over=running is None)
     cards = [_card(one) for one in EXPERIMENTS.values()]
-    return show(request, "lab.html", running=running, cards=cards, ended=_ended())
+    return render_page(request, "lab.html", running=running, cards=cards, ended=_ended())
 
 
 @page("cacheapp.run_lab")
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """Start an experiment in a process of its own; one at a time on a host."""
+    """Start an experiment in a process of its own; one at a time on a machine."""
     try:
         background.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
     except UnknownExperiment as exc:
-        return refusal(request, HTTPStatus.BAD_REQUEST, str(exc))
+        return error_page(request, HTTPStatus.BAD_REQUEST, str(exc))
     except Busy as exc:
-        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+        return error_page(request, HTTPStatus.CONFLICT, str(exc))
     return HttpResponseRedirect(reverse("cacheapp:lab_page"))
 
 
@@ -60,7 +60,7 @@ def stop(request: HttpRequest) -> HttpResponse:
 
 
 def _running() -> dict[str, Any] | None:
-    """Return what runs on this host and has the turn, a check too, or `None`."""
+    """Return what runs on this machine and has the turn, a check too, or `None`."""
     holder = turn.holder()
     if holder is None:
         return None

@@ -31,10 +31,10 @@ register_converter(AnyText, "cacheapp_any")
 app_name = "cacheapp"
 
 urlpatterns = [
-    path("", pages_caches.front, name="index"),
+    path("", pages_caches.front_page, name="index"),
     path("downloads/", pages_downloads.downloads, name="downloads_page"),
     path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
-    path("downloads/<uuid:job_id>/steer", pages_downloads.steer, name="download_steer"),
+    path("downloads/<uuid:job_id>/action", pages_downloads.job_action, name="download_action"),
     path("lab/", lab_views.lab, name="lab_page"),
     path("lab/start", lab_views.start, name="lab_start"),
     path("lab/stop", lab_views.stop, name="lab_stop"),
@@ -60,5 +60,5 @@ urlpatterns = [
     path("api/downloads/<uuid:job_id>/cancel", job_actions.cancel, name="download_cancel"),
     path("api/downloads/<uuid:job_id>/retry", job_actions.retry, name="download_retry"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
-    path("api/<cacheapp_any:rest>", index.nothing_here, name="nothing"),
+    path("api/<cacheapp_any:rest>", index.not_found, name="not_found"),
 ]

@@ -73,7 +73,7 @@ except OSError as exc:
 if not _secret_key and not DEBUG:
     raise ImproperlyConfigured(
         "environment: SECRET_KEY is not set. Set it to a long random string, the same for all "
-        "workers and hosts; or set DEBUG=1 on your own machine, which makes one."
+        "workers and machines; or set DEBUG=1 on your own machine, which makes one."
     )
 SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 

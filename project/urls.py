@@ -4,10 +4,10 @@ from django.contrib import admin
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
-from cacheapp.views.sign_in import SignIn, few_attempts
+from cacheapp.views.sign_in import SignIn, limit_attempts
 
 urlpatterns = [
-    path("admin/login/", few_attempts(admin.site.login)),
+    path("admin/login/", limit_attempts(admin.site.login)),
     path("admin/", admin.site.urls),
     path("login/", SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -25,7 +25,7 @@ _LIMITERS = {"RATELIMIT_USE_CACHE": "django-ratelimit", "AXES_CACHE": "django-ax
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
+class _AliasConfig:
     """An entry of CACHES that can be imported; looking at it opens no store."""
 
     alias: str
@@ -44,24 +44,24 @@ class _Entry:
         return str(self.params.get("KEY_PREFIX", ""))
 
 
-def _entries(kind: type = object) -> Iterator[_Entry]:
+def _alias_configs(kind: type = object) -> Iterator[_AliasConfig]:
     """Yield the entries whose class is of a kind."""
-    for alias, entry in settings.CACHES.items():
-        params = dict(entry)
+    for alias, config in settings.CACHES.items():
+        params = dict(config)
         location = params.pop("LOCATION", "")
         try:
             backend = import_string(params.pop("BACKEND"))
         except (ImportError, KeyError):
             continue  # Django itself says so
         if issubclass(backend, kind):
-            yield _Entry(alias, backend, location, params)
+            yield _AliasConfig(alias, backend, location, params)
 
 
-def _on_servers() -> Iterator[tuple[_Entry, dict[str, Any]]]:
+def _redis_configs() -> Iterator[tuple[_AliasConfig, dict[str, Any]]]:
     """Yield each RedisCache in which there is no mistake, with its options."""
-    for entry in _entries(RedisCache):
-        if not entry.mistakes():
-            yield entry, read_options(entry.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
+    for config in _alias_configs(RedisCache):
+        if not config.mistakes():
+            yield config, read_options(config.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
 
 
 @checks.register(checks.Tags.caches)
@@ -69,12 +69,12 @@ def check_entries(**_: Any) -> Messages:
     """E002: report each unknown or ill-typed argument and option of our backends."""
     return [
         checks.Error(
-            f"CACHES[{entry.alias!r}]: {mistake}",
+            f"CACHES[{config.alias!r}]: {mistake}",
             hint="docs/reference/backends.md lists them.",
             id="cacheapp.E002",
         )
-        for entry in _entries(SharedCache)
-        for mistake in entry.mistakes()
+        for config in _alias_configs(SharedCache)
+        for mistake in config.mistakes()
     ]
 
 
@@ -84,27 +84,27 @@ def check_directories(**_: Any) -> Messages:
     return [
         message
         for kind in (DiskCache, LMDBCache)
-        for entry in _entries(kind)
-        if not entry.mistakes()
-        for message in _directory(entry)
+        for config in _alias_configs(kind)
+        if not config.mistakes()
+        for message in _directory_errors(config)
     ]
 
 
-def _directory(entry: _Entry) -> Messages:
+def _directory_errors(config: _AliasConfig) -> Messages:
     found: Messages = []
-    if is_network_filesystem(entry.location):
+    if is_network_filesystem(config.location):
         found.append(
             checks.Error(
-                f"CACHES[{entry.alias!r}] keeps its files on a network filesystem "
-                f"({filesystem_type(entry.location)}), whose locks cannot be relied on.",
-                hint="Use a directory on this host's own disk, or RedisCache for several hosts.",
+                f"CACHES[{config.alias!r}] keeps its files on a network filesystem "
+                f"({filesystem_type(config.location)}), whose locks cannot be relied on.",
+                hint="Use a directory on this machine's own disk, or RedisCache for several machines.",
                 id="cacheapp.E003",
             )
         )
-    if reason := location_problem(Path(entry.location)):
+    if reason := location_problem(Path(config.location)):
         found.append(
             checks.Error(
-                f"CACHES[{entry.alias!r}]: {reason}. What is in it may be unpickled.",
+                f"CACHES[{config.alias!r}]: {reason}. What is in it may be unpickled.",
                 hint="Use a directory that only this user can write to.",
                 id="cacheapp.E004",
             )
@@ -115,16 +115,16 @@ def _directory(entry: _Entry) -> Messages:
 # -- a cache that lives in one process ---------------------------------------------------------
 
 
-def _in_one_process(alias: str) -> str | None:
+def _local_backend_name(alias: str) -> str | None:
     """Return the class name if the alias's entries live in one process, or nowhere."""
     for kind in (LocMemCache, DummyCache):
-        for entry in _entries(kind):
-            if entry.alias == alias:
-                return entry.backend.__name__
+        for config in _alias_configs(kind):
+            if config.alias == alias:
+                return config.backend.__name__
     return None
 
 
-def _uses() -> Iterator[tuple[str, str, str]]:
+def _critical_uses() -> Iterator[tuple[str, str, str]]:
     """Yield check id, alias and what uses it, where a wrong answer does harm."""
     yield "cacheapp.W001", "default", "whatever uses Django's default cache"
     if settings.SESSION_ENGINE.endswith((".cache", ".cached_db")):
@@ -137,10 +137,10 @@ def _uses() -> Iterator[tuple[str, str, str]]:
         yield "cacheapp.W003", "default", "rate limits (Django REST framework's throttles)"
 
 
-def _local_caches() -> Messages:
+def _local_cache_warnings() -> Messages:
     found: Messages = []
-    for number, alias, user in _uses():
-        if name := _in_one_process(alias):
+    for number, alias, user in _critical_uses():
+        if name := _local_backend_name(alias):
             found.append(
                 checks.Warning(
                     f"CACHES[{alias!r}] is {name}, which lives in one process, and several worker "
@@ -153,7 +153,7 @@ def _local_caches() -> Messages:
     return found
 
 
-def _workers() -> int | None:
+def _worker_count() -> int | None:
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     return found.workers
 
@@ -161,13 +161,13 @@ def _workers() -> int | None:
 @checks.register(checks.Tags.caches)
 def check_local_caches(**_: Any) -> Messages:
     """W001 to W003, where more than one worker is known to run."""
-    return _local_caches() if (_workers() or 1) > 1 else []
+    return _local_cache_warnings() if (_worker_count() or 1) > 1 else []
 
 
 @checks.register(checks.Tags.caches, deploy=True)
 def check_local_caches_deployed(**_: Any) -> Messages:
     """W001 to W003 for a deployment of an unknown number of workers: taken for several."""
-    return _local_caches() if _workers() is None else []
+    return _local_cache_warnings() if _worker_count() is None else []
 
 
 # -- a server that others can reach ------------------------------------------------------------
@@ -178,18 +178,18 @@ def check_servers(**_: Any) -> Messages:
     """W004 to W007, for each alias on a server."""
     return [
         message
-        for entry, options in _on_servers()
-        for check in (_unsigned, _small_pool, _empty_prefix)
-        for message in check(entry, options)
+        for config, options in _redis_configs()
+        for check in (_unsigned_pickle, _small_pool, _empty_prefix)
+        for message in check(config, options)
     ] + _client_side_caching()
 
 
-def _unsigned(entry: _Entry, options: dict[str, Any]) -> Messages:
+def _unsigned_pickle(config: _AliasConfig, options: dict[str, Any]) -> Messages:
     if options["signed"] or options["serializer"] != "pickle":
         return []
     return [
         checks.Warning(
-            f"CACHES[{entry.alias!r}] unpickles what it finds on a server, unsigned: whoever can write "
+            f"CACHES[{config.alias!r}] unpickles what it finds on a server, unsigned: whoever can write "
             "there can run code here.",
             hint="Leave out OPTIONS['signed'], or use the serializer 'json' or 'msgpack'.",
             id="cacheapp.W004",
@@ -197,14 +197,14 @@ def _unsigned(entry: _Entry, options: dict[str, Any]) -> Messages:
     ]
 
 
-def _small_pool(entry: _Entry, options: dict[str, Any]) -> Messages:
+def _small_pool(config: _AliasConfig, options: dict[str, Any]) -> Messages:
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     size = options["max_connections"]
     if found.threads is None or size >= found.threads:
         return []
     return [
         checks.Warning(
-            f"CACHES[{entry.alias!r}] has at most {size} connections for {found.threads} threads of a "
+            f"CACHES[{config.alias!r}] has at most {size} connections for {found.threads} threads of a "
             "worker: threads will wait for each other.",
             hint=f"Set OPTIONS['max_connections'] to at least {found.threads}.",
             id="cacheapp.W005",
@@ -215,28 +215,28 @@ def _small_pool(entry: _Entry, options: dict[str, Any]) -> Messages:
 def _client_side_caching() -> Messages:
     return [
         checks.Warning(
-            f"CACHES[{entry.alias!r}] switches on redis-py's client-side caching, which is not safe under "
+            f"CACHES[{config.alias!r}] switches on redis-py's client-side caching, which is not safe under "
             "threads or after a fork and ignores deadlines.",
             hint="Remove 'cache' and 'cache_config' from OPTIONS['CONNECTION_POOL_KWARGS'].",
             id="cacheapp.W006",
         )
-        for entry in _entries()
-        if {"cache", "cache_config"} & set(_pool_arguments(entry.params))
+        for config in _alias_configs()
+        if {"cache", "cache_config"} & set(_pool_kwargs(config.params))
     ]
 
 
-def _pool_arguments(params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _pool_kwargs(params: Mapping[str, Any]) -> Mapping[str, Any]:
     options = params.get("OPTIONS", {})
     found = options.get("CONNECTION_POOL_KWARGS", {}) if isinstance(options, Mapping) else {}
     return found if isinstance(found, Mapping) else {}
 
 
-def _empty_prefix(entry: _Entry, options: dict[str, Any]) -> Messages:
-    if entry.prefix or options["owns_database"]:
+def _empty_prefix(config: _AliasConfig, options: dict[str, Any]) -> Messages:
+    if config.prefix or options["owns_database"]:
         return []
     return [
         checks.Warning(
-            f"CACHES[{entry.alias!r}] has no KEY_PREFIX: clear() removes every key of the form "
+            f"CACHES[{config.alias!r}] has no KEY_PREFIX: clear() removes every key of the form "
             "':<version>:…' on that server, whoever wrote it.",
             hint="Give the alias a KEY_PREFIX of its own, or set OPTIONS['owns_database'].",
             id="cacheapp.W007",
@@ -247,21 +247,21 @@ def _empty_prefix(entry: _Entry, options: dict[str, Any]) -> Messages:
 @checks.register(checks.Tags.caches)
 def check_prefixes(**_: Any) -> Messages:
     """W008: report a KEY_PREFIX whose keys take in those of another alias on the same store."""
-    found = [entry for entry, options in _on_servers() if entry.prefix]
+    found = [config for config, options in _redis_configs() if config.prefix]
     return [
         checks.Warning(
-            f"CACHES[{entry.alias!r}] has the KEY_PREFIX {entry.prefix!r}, which takes in the keys of "
+            f"CACHES[{config.alias!r}] has the KEY_PREFIX {config.prefix!r}, which takes in the keys of "
             f"CACHES[{other.alias!r}] ({other.prefix!r}) on the same store: clear() removes both's.",
             hint="Give both prefixes of which neither begins the other.",
             id="cacheapp.W008",
         )
-        for entry in found
+        for config in found
         for other in found
-        if _takes_in(entry, other)
+        if _prefixes_overlap(config, other)
     ]
 
 
-def _takes_in(entry: _Entry, other: _Entry) -> bool:
-    if entry.location != other.location or entry.params == other.params:
+def _prefixes_overlap(config: _AliasConfig, other: _AliasConfig) -> bool:
+    if config.location != other.location or config.params == other.params:
         return False  # elsewhere, or one cache by two names
-    return other.prefix == entry.prefix or other.prefix.startswith(entry.prefix + ":")
+    return other.prefix == config.prefix or other.prefix.startswith(config.prefix + ":")

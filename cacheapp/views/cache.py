@@ -6,31 +6,31 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from cacheapp.views.access import permitted
-from cacheapp.views.entry import Entry, on_entry
+from cacheapp.views.access import permission_required
+from cacheapp.views.cache_entry import CacheEntry, with_cache_entry
 from cacheapp.views.fields import anything, read_fields, timeout, whole_number
 from cacheapp.views.responses import allow_methods
 
 
-@permitted("cacheapp.use_demo")
+@permission_required("cacheapp.use_demo")
 @allow_methods("GET", "PUT", "DELETE")
-@on_entry
-def key(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+@with_cache_entry
+def key(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Get, set or delete a key."""
     if request.method == "PUT":
         body = read_fields(request, {"value": anything}, {"timeout": timeout})
         entry.cache.set(entry.key, body["value"], body.get("timeout", DEFAULT_TIMEOUT))
-        return entry.answer(body["value"], hit=None)
+        return entry.response(body["value"], hit=None)
     if request.method == "DELETE":
-        return entry.answer(None, hit=entry.cache.delete(entry.key))
+        return entry.response(None, hit=entry.cache.delete(entry.key))
     value, hit = entry.cache.get(entry.key)
-    return entry.answer(value, hit=hit)
+    return entry.response(value, hit=hit)
 
 
-@permitted("cacheapp.use_demo")
+@permission_required("cacheapp.use_demo")
 @allow_methods("POST")
-@on_entry
-def incr(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+@with_cache_entry
+def incr(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Add to a number. With `initial`, first add that where the key is missing: Django's idiom."""
     body = read_fields(
         request, {}, {"delta": whole_number, "initial": whole_number, "timeout": timeout}
@@ -42,41 +42,41 @@ def incr(request: HttpRequest, entry: Entry) -> HttpResponseBase:
     try:
         value = entry.cache.incr(entry.key, body.get("delta", 1))
     except ValueError as exc:
-        raise entry.refused(
+        raise entry.error(
             HTTPStatus.NOT_FOUND,
             'no such key: incr never creates one; {"initial": 0} adds it first',
             hit=False,
         ) from exc
     except TypeError as exc:
-        raise entry.refused(
+        raise entry.error(
             HTTPStatus.CONFLICT, f"the key holds no number that can be added to: {exc}", hit=True
         ) from exc
-    return entry.answer(value, hit=hit)
+    return entry.response(value, hit=hit)
 
 
-@permitted("cacheapp.use_demo")
+@permission_required("cacheapp.use_demo")
 @allow_methods("POST")
-@on_entry
-def add(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+@with_cache_entry
+def add(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Store a value if the key is absent; `added` says whether this call did."""
     body = read_fields(request, {"value": anything}, {"timeout": timeout})
     added = entry.cache.add(entry.key, body["value"], body.get("timeout", DEFAULT_TIMEOUT))
-    return entry.answer(body["value"] if added else None, hit=not added, added=added)
+    return entry.response(body["value"] if added else None, hit=not added, added=added)
 
 
-@permitted("cacheapp.use_demo")
+@permission_required("cacheapp.use_demo")
 @allow_methods("POST")
-@on_entry
-def touch(request: HttpRequest, entry: Entry) -> HttpResponseBase:
+@with_cache_entry
+def touch(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Give a key a new timeout."""
     body = read_fields(request, {}, {"timeout": timeout})
     hit = entry.cache.touch(entry.key, body.get("timeout", DEFAULT_TIMEOUT))
-    return entry.answer(None, hit=hit)
+    return entry.response(None, hit=hit)
 
 
-@permitted("cacheapp.use_demo")
+@permission_required("cacheapp.use_demo")
 @allow_methods("DELETE")
-@on_entry
-def alias(_request: HttpRequest, entry: Entry) -> HttpResponseBase:
+@with_cache_entry
+def alias(_request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Remove the demo's keys of an alias; `removed` counts them."""
-    return entry.answer(None, hit=None, removed=entry.cache.clear())
+    return entry.response(None, hit=None, removed=entry.cache.clear())

@@ -24,111 +24,113 @@ from cacheapp.downloads.sources.request import (
 )
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import job_actions
-from cacheapp.views.access import caller, permitted
-from cacheapp.views.job_actions import current
-from cacheapp.views.local_access import is_from_here
-from cacheapp.views.paging import files_after, jobs_after, one_of, whole_number
-from cacheapp.views.responses import BadRequest, allow_methods, answer, read_json
-from cacheapp.views.serializers import file_shown, job_in_full, job_shown
+from cacheapp.views.access import caller, permission_required
+from cacheapp.views.job_actions import get_job
+from cacheapp.views.local_access import is_local
+from cacheapp.views.paging import files_page, jobs_page, query_choice, query_int
+from cacheapp.views.responses import ApiError, allow_methods, json_response, read_json
+from cacheapp.views.serializers import serialize_file, serialize_job, serialize_job_detail
 
 BODY_LIMIT_BYTES = 2 * 2**20
-DEFAULT_LISTED = 20
-MAX_LISTED = 100
-MAX_FILES_LISTED = 1000
-_KEY = re.compile(r"[!-~]{1,255}")
+DEFAULT_LIMIT = 20
+MAX_JOBS_LIMIT = 100
+MAX_FILES_LIMIT = 1000
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
-@permitted("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
+@permission_required("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
 @allow_methods("GET", "POST")
 def downloads(request: HttpRequest) -> HttpResponseBase:
     """POST: start a download; GET: list the newest jobs."""
-    return _order(request) if request.method == "POST" else _list(request)
+    return _create(request) if request.method == "POST" else _list(request)
 
 
-@permitted("cacheapp.view_downloadjob")
+@permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET", "DELETE")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """GET: where a job is; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
         return job_actions.delete(request, job_id)
-    return answer(HTTPStatus.OK, **job_in_full(current(job_id)))
+    return json_response(HTTPStatus.OK, **serialize_job_detail(get_job(job_id)))
 
 
-@permitted("cacheapp.view_downloadjob")
+@permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET")
 def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """List a job's files in their order; `?state=` those in one state."""
-    limit = whole_number(request, "limit", MAX_LISTED, 1, MAX_FILES_LISTED)
-    state = one_of(request, "state", FileState)
-    found, after = files_after(request, current(job_id), limit, state)
-    return answer(HTTPStatus.OK, files=[file_shown(file) for file in found], next=after)
+    limit = query_int(request, "limit", MAX_JOBS_LIMIT, 1, MAX_FILES_LIMIT)
+    state = query_choice(request, "state", FileState)
+    found, after = files_page(request, get_job(job_id), limit, state)
+    return json_response(HTTPStatus.OK, files=[serialize_file(file) for file in found], next=after)
 
 
 def _list(request: HttpRequest) -> HttpResponseBase:
-    limit = whole_number(request, "limit", DEFAULT_LISTED, 1, MAX_LISTED)
-    state = one_of(request, "state", JobState)
-    found, after = jobs_after(request, limit, state)
-    shown = [job_shown(job) for job in found]
-    return answer(HTTPStatus.OK, jobs=shown, next=after)
+    limit = query_int(request, "limit", DEFAULT_LIMIT, 1, MAX_JOBS_LIMIT)
+    state = query_choice(request, "state", JobState)
+    found, after = jobs_page(request, limit, state)
+    shown = [serialize_job(job) for job in found]
+    return json_response(HTTPStatus.OK, jobs=shown, next=after)
 
 
-def _order(request: HttpRequest) -> HttpResponseBase:
+def _create(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
-        raise _off()
-    job, made = place(request, read_json(request, BODY_LIMIT_BYTES))
-    return _placed(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+        raise _downloads_disabled()
+    job, made = create_job(request, read_json(request, BODY_LIMIT_BYTES))
+    return _job_response(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
 
 
-def place(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
+def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
     """Make the job that a body orders, and have it begin; return it, and whether it is new.
 
-    Raise `BadRequest` with everything that is wrong; nothing was started then.
+    Raise `ApiError` with everything that is wrong; nothing was started then.
     """
     if conf().download_root is None:
-        raise _off()
+        raise _downloads_disabled()
     who = caller(request)
     wanted = IdempotentOrder(who.name, _idempotency_key(request), body)
     try:
         job, made = wanted.existing_job(), False
         if job is None:
-            order = _read_order(request, body)
+            order = _parse_body(request, body)
             job, made = wanted.create_job(order, initial_owner())
     except KeyReused as exc:
-        raise BadRequest(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:
-        transaction.on_commit(functools.partial(_hand, job))  # at once, unless requests are wrapped
+        transaction.on_commit(
+            functools.partial(_dispatch, job)
+        )  # at once, unless requests are wrapped
     return job, made
 
 
-def _off() -> BadRequest:
+def _downloads_disabled() -> ApiError:
     message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
-    return BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message)
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
-def _hand(job: DownloadJob) -> None:
+def _dispatch(job: DownloadJob) -> None:
     try:
         submit(job.id)
     except BrokerUnavailable as exc:
         # A task may come all the same: then the job has an owner, or there is nothing to do.
         if delete_record(DownloadJob.objects.filter(id=job.id, owner=None)):
             message = f"{exc}; nothing was started"
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
 
-def _placed(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
-    place = reverse("cacheapp:download", args=[job.id])
-    return answer(status, {"Location": place}, **job_shown(job))
+def _job_response(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
+    url = reverse("cacheapp:download", args=[job.id])
+    return json_response(status, {"Location": url}, **serialize_job(job))
 
 
 def _idempotency_key(request: HttpRequest) -> str | None:
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         expected = "expected 1 to 255 visible ASCII characters"
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"Idempotency-Key is {key[:40]!r}; {expected}")
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"Idempotency-Key is {key[:40]!r}; {expected}")
     return key
 
 
-def _read_order(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
+def _parse_body(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
     settings = conf()
     allowed = RequestLimits(
         origins=frozenset(settings.download_origins),
@@ -140,7 +142,7 @@ def _read_order(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
     try:
         return parse_request(body, allowed)
     except RequestRefused as exc:
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             str(exc),
             problems=exc.problems,
@@ -157,7 +159,7 @@ def own_origins(request: HttpRequest) -> frozenset[str]:
     The port is the one that this server listens on, never the one in the Host header: whoever
     asks could name any port of this machine there.
     """
-    if not conf().demo or request.scheme != "http" or not is_from_here(request):
+    if not conf().demo or request.scheme != "http" or not is_local(request):
         return frozenset()
     port = request.META["SERVER_PORT"]
     return frozenset(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))

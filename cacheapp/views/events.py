@@ -8,35 +8,35 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.views.access import permitted
-from cacheapp.views.job_actions import current
-from cacheapp.views.paging import whole_number
+from cacheapp.views.access import permission_required
+from cacheapp.views.job_actions import get_job
+from cacheapp.views.paging import query_int
 from cacheapp.views.responses import allow_methods
-from cacheapp.views.serializers import file_shown, job_shown
-from cacheapp.views.streams import answer_with_events, event
+from cacheapp.views.serializers import serialize_file, serialize_job
+from cacheapp.views.streams import event_stream_response, format_event
 
-_LOT = 100
+_BATCH = 100
 
 
-@permitted("cacheapp.view_downloadjob")
+@permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET")
 def events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """Tell what becomes of a job as it happens; `?files=1`: of its files as well."""
-    with_files = whole_number(request, "files", 0, 0, 1)
+    with_files = query_int(request, "files", 0, 0, 1)
     poll = reverse("cacheapp:download", args=[job_id])
-    tell = _job_and_files if with_files else _job
-    return answer_with_events(request, current(job_id), tell, poll)
+    tell = _job_and_file_events if with_files else _job_event
+    return event_stream_response(request, get_job(job_id), tell, poll)
 
 
-def _job(job: DownloadJob, _seen: int) -> Iterator[str]:
-    yield event("job", job_shown(job), job.generation)
+def _job_event(job: DownloadJob, _seen: int) -> Iterator[str]:
+    yield format_event("job", serialize_job(job), job.generation)
 
 
-def _job_and_files(job: DownloadJob, seen: int) -> Iterator[str]:
+def _job_and_file_events(job: DownloadJob, seen: int) -> Iterator[str]:
     """Tell of the files first: only with the number that stands at the job's are they all told."""
     changed = job.files.filter(generation__gt=seen, generation__lte=job.generation)
     rows = list(changed.order_by("position"))
-    for first in range(0, len(rows), _LOT):
-        files = [file_shown(file) for file in rows[first : first + _LOT]]
-        yield event("files", {"id": str(job.id), "files": files})
-    yield from _job(job, seen)
+    for first in range(0, len(rows), _BATCH):
+        files = [serialize_file(file) for file in rows[first : first + _BATCH]]
+        yield format_event("files", {"id": str(job.id), "files": files})
+    yield from _job_event(job, seen)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from cacheapp.views.responses import BadRequest, has_body, read_json
+from cacheapp.views.responses import ApiError, has_body, read_json
 
 Reader = Callable[[Any], Any]
 
@@ -55,5 +55,5 @@ def read_fields(
         except ValueError as exc:
             mistakes.append(f"{name!r} is {str(value)[:40]!r}; expected {exc}")
     if mistakes:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "; ".join(mistakes))
+        raise ApiError(HTTPStatus.BAD_REQUEST, "; ".join(mistakes))
     return found

@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.demo.namespace import aliases
-from cacheapp.views.access import permitted
-from cacheapp.views.responses import BadRequest, allow_methods, answer
+from cacheapp.views.access import permission_required
+from cacheapp.views.responses import ApiError, allow_methods, json_response
 
 ENDPOINTS = {
     "GET /api/": "this list",
@@ -32,18 +32,18 @@ ENDPOINTS = {
 }
 
 
-@permitted()
+@permission_required()
 @allow_methods("GET")
 def index(_request: HttpRequest) -> HttpResponseBase:
     """Answer with one line for each thing that can be asked, and the aliases to ask about."""
     backends = {alias: settings.CACHES[alias]["BACKEND"] for alias in aliases()}
-    return answer(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
+    return json_response(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
 
 
-@permitted()
-def nothing_here(request: HttpRequest, rest: str) -> HttpResponseBase:
+@permission_required()
+def not_found(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Refuse an address under `/api/` that is none, as JSON."""
     del rest
-    raise BadRequest(
+    raise ApiError(
         HTTPStatus.NOT_FOUND, f"nothing is at {request.path}; GET /api/ lists what can be asked"
     )

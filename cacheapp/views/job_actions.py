@@ -13,61 +13,61 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import commands
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
-from cacheapp.views.access import permitted, require
-from cacheapp.views.paging import one_of
-from cacheapp.views.responses import BadRequest, allow_methods, answer
-from cacheapp.views.serializers import job_shown
+from cacheapp.views.access import check_permission, permission_required
+from cacheapp.views.paging import query_choice
+from cacheapp.views.responses import ApiError, allow_methods, json_response
+from cacheapp.views.serializers import serialize_job
 
 KEEP, REMOVE = "keep", "delete"
 _CHANGE = "cacheapp.change_downloadjob"
 
 
-def current(job_id: UUID) -> DownloadJob:
-    """Return the job; raise `BadRequest` where there is none."""
+def get_job(job_id: UUID) -> DownloadJob:
+    """Return the job; raise `ApiError` where there is none."""
     job = DownloadJob.objects.filter(id=job_id).first()
     if job is None:
-        raise BadRequest(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
+        raise ApiError(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
     return job
 
 
-def _asks(ask: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
+def _action_view(ask: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
     """Return the view that asks this of a job."""
 
-    @permitted(_CHANGE)
+    @permission_required(_CHANGE)
     @allow_methods("POST")
     def move(_request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
-        return _asked(ask, current(job_id))
+        return _run_action(ask, get_job(job_id))
 
     return move
 
 
-pause = _asks(commands.pause)
-resume = _asks(commands.resume)
-cancel = _asks(commands.cancel)
-retry = _asks(commands.retry)
+pause = _action_view(commands.pause)
+resume = _action_view(commands.resume)
+cancel = _action_view(commands.cancel)
+retry = _action_view(commands.retry)
 
 
 def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """Cancel a job, or, where `?files=` says what becomes of its files, remove it."""
-    files = one_of(request, "files", [KEEP, REMOVE])
+    files = query_choice(request, "files", [KEEP, REMOVE])
     if files is None:
-        require(request, _CHANGE)
-        return _asked(commands.cancel, current(job_id))
-    require(request, "cacheapp.delete_downloadjob")
-    job = current(job_id)
+        check_permission(request, _CHANGE)
+        return _run_action(commands.cancel, get_job(job_id))
+    check_permission(request, "cacheapp.delete_downloadjob")
+    job = get_job(job_id)
     try:
         left = deletion.remove(job, with_files=files == REMOVE)
     except RemovalRefused as exc:
-        raise BadRequest(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
-    return answer(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
+        raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
+    return json_response(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
 
 
-def _asked(ask: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponseBase:
+def _run_action(ask: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponseBase:
     """Answer 202, or 200 where it was so already: whoever has lost an answer may ask again."""
     try:
         news = ask(job)
     except InvalidTransition as exc:
-        raise BadRequest(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
+        raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
     except BrokerUnavailable as exc:
-        raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; ask again") from exc
-    return answer(HTTPStatus.ACCEPTED if news else HTTPStatus.OK, **job_shown(job))
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; ask again") from exc
+    return json_response(HTTPStatus.ACCEPTED if news else HTTPStatus.OK, **serialize_job(job))

@@ -10,13 +10,13 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from cacheapp.conf import conf
-from cacheapp.views.responses import BadRequest, P, View, has_body, json_errors
+from cacheapp.views.responses import ApiError, P, View, has_body, json_errors
 
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])
 
 # What proxies add. One of them means that whoever asks is not who connected.
-_FORWARDING = frozenset(
+_PROXY_HEADERS = frozenset(
     [
         "HTTP_CDN_LOOP",
         "HTTP_CF_CONNECTING_IP",
@@ -41,27 +41,27 @@ _FORWARDING = frozenset(
 
 
 def demo_only(view: View[P]) -> View[P]:
-    """Guard a view that is part of the demo alone; refusals, and its `BadRequest`, are JSON.
+    """Guard a view that is part of the demo alone; refusals, and its `ApiError`, are JSON.
 
-    404 while `CACHEAPP["DEMO"]` is off; else as `admit` says. Exempt from Django's CSRF token, for
-    which the rules of `admit` stand in.
+    404 while `CACHEAPP["DEMO"]` is off; else as `check_local` says. Exempt from Django's CSRF token, for
+    which the rules of `check_local` stand in.
     """
 
     @json_errors
     @functools.wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not conf().demo:
-            raise BadRequest(
+            raise ApiError(
                 HTTPStatus.NOT_FOUND, "the demo is off; CACHEAPP['DEMO'] = True turns it on"
             )
-        admit(request)
+        check_local(request)
         return view(request, *args, **kwargs)
 
     return csrf_exempt(guarded)
 
 
-def admit(request: HttpRequest, *, has_token: bool = False) -> None:
-    """Raise `BadRequest` unless a program on this machine asks, and no other site through it.
+def check_local(request: HttpRequest, *, has_token: bool = False) -> None:
+    """Raise `ApiError` unless a program on this machine asks, and no other site through it.
 
     What cannot be told is a proxy on this machine that speaks HTTP/1.1, hides the name it was asked
     by and adds no header: the demo is not for machines that forward requests from elsewhere.
@@ -75,25 +75,25 @@ def admit(request: HttpRequest, *, has_token: bool = False) -> None:
     CORS preflight, an OPTIONS that is never granted). `has_token`: the request had to show one, and
     so may have the body of a form.
     """
-    if mistake := _not_from_here(request):
-        raise BadRequest(HTTPStatus.FORBIDDEN, f"the demo is for this machine alone: {mistake}")
+    if mistake := _not_local_reason(request):
+        raise ApiError(HTTPStatus.FORBIDDEN, f"the demo is for this machine alone: {mistake}")
     if request.method in SAFE_METHODS:
         return
-    if mistake := _cross_site(request):
-        raise BadRequest(HTTPStatus.FORBIDDEN, f"other sites may not change anything: {mistake}")
+    if mistake := _cross_site_reason(request):
+        raise ApiError(HTTPStatus.FORBIDDEN, f"other sites may not change anything: {mistake}")
     if not has_token and has_body(request) and request.content_type != "application/json":
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type is {request.content_type!r}; expected application/json",
         )
 
 
-def is_from_here(request: HttpRequest) -> bool:
+def is_local(request: HttpRequest) -> bool:
     """Return whether a program on this machine asks, without a proxy."""
-    return _not_from_here(request) is None
+    return _not_local_reason(request) is None
 
 
-def _not_from_here(request: HttpRequest) -> str | None:
+def _not_local_reason(request: HttpRequest) -> str | None:
     """Return what shows that the request is not from a program on this machine."""
     # The header itself, not get_host(): that may believe X-Forwarded-Host.
     host = request.META.get("HTTP_HOST", "")
@@ -106,7 +106,7 @@ def _not_from_here(request: HttpRequest) -> str | None:
         # nginx forwards so unless told otherwise, with a loopback Host and no header of its own.
         return "it came by HTTP/1.0, as through a proxy; expected HTTP/1.1"
     for name in request.META:
-        if name in _FORWARDING or name.startswith("HTTP_X_FORWARDED"):
+        if name in _PROXY_HEADERS or name.startswith("HTTP_X_FORWARDED"):
             header = name.removeprefix("HTTP_").replace("_", "-").title()
             return f"the header {header} says that it came through a proxy"
     return None
@@ -121,7 +121,7 @@ def _is_loopback(peer: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _cross_site(request: HttpRequest) -> str | None:
+def _cross_site_reason(request: HttpRequest) -> str | None:
     """Return what shows that a page of another site sent the request."""
     site = request.META.get("HTTP_SEC_FETCH_SITE")
     if site not in {None, "same-origin", "none"}:

@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 from cacheapp.demo.origin import content
 from cacheapp.processes.waiting import pause
 from cacheapp.views.local_access import demo_only
-from cacheapp.views.responses import BadRequest, allow_methods
+from cacheapp.views.responses import ApiError, allow_methods
 
 MAX_BYTES = 10 * 2**20
 MAX_DELAY_MS = 5000
@@ -20,9 +20,9 @@ MAX_NUMBER = 10**9
 def file(request: HttpRequest, number: int) -> HttpResponseBase:
     """Send file `number` with `?bytes=` bytes, `?delay_ms=` after it was asked for."""
     if number > MAX_NUMBER:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the number is above {MAX_NUMBER}")
-    size = _whole_number(request, "bytes", 1024, MAX_BYTES)
-    pause(_whole_number(request, "delay_ms", 0, MAX_DELAY_MS) / 1000)
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"the number is above {MAX_NUMBER}")
+    size = _query_int(request, "bytes", 1024, MAX_BYTES)
+    pause(_query_int(request, "delay_ms", 0, MAX_DELAY_MS) / 1000)
     response = StreamingHttpResponse(content(number, size), content_type="application/octet-stream")
     response["Content-Length"] = str(size)
     response["ETag"] = f'"{number}-{size}"'  # strong: equal tags are equal bytes
@@ -31,7 +31,7 @@ def file(request: HttpRequest, number: int) -> HttpResponseBase:
     return response
 
 
-def _whole_number(request: HttpRequest, name: str, default: int, maximum: int) -> int:
+def _query_int(request: HttpRequest, name: str, default: int, maximum: int) -> int:
     given = request.GET.get(name)
     if given is None:
         return default
@@ -41,7 +41,7 @@ def _whole_number(request: HttpRequest, name: str, default: int, maximum: int) -
     else:
         number = int(given)
     if number > maximum:
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             f"{name} is {given[:20]!r}; expected a whole number from 0 to {maximum}",
         )

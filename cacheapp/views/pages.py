@@ -20,7 +20,7 @@ from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 
-from cacheapp.views.access import permitted
+from cacheapp.views.access import permission_required
 from cacheapp.views.responses import P, View
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-_PLACES = (
+_NAVIGATION = (
     ("index", "Caches"),
     ("lab_page", "Lab"),
     ("check_page", "Check"),
@@ -41,34 +41,34 @@ _PLACES = (
 def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
     """Make a view a page: only for those who have the permission, under the strict policy.
 
-    `by_method` names another permission for a method, as `permitted` does. A refusal, what is not
+    `by_method` names another permission for a method, as `permission_required` does. A refusal, what is not
     there and a database that does not answer are pages too.
     """
 
     def decorate(view: View[P]) -> View[P]:
-        guarded = permitted(permission, page=True, **by_method)(view)
+        guarded = permission_required(permission, page=True, **by_method)(view)
 
         @functools.wraps(guarded)
-        def shown(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             try:
                 response = guarded(request, *args, **kwargs)
             except PermissionDenied as exc:
-                response = refusal(request, HTTPStatus.FORBIDDEN, str(exc))
+                response = error_page(request, HTTPStatus.FORBIDDEN, str(exc))
             except Http404 as exc:
-                response = refusal(request, HTTPStatus.NOT_FOUND, str(exc))
+                response = error_page(request, HTTPStatus.NOT_FOUND, str(exc))
             except OperationalError as exc:
                 # What it says may name hosts and users, and who asks may not be known yet.
                 logger.warning("no page, no database: %s", exc, extra={"event": "no_database"})
                 message = "The database does not answer; try again later."
-                response = refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
-            return strict(response)
+                response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
+            return set_security_headers(response)
 
-        return shown
+        return wrapper
 
     return decorate
 
 
-def strict(response: HttpResponseBase) -> HttpResponseBase:
+def set_security_headers(response: HttpResponseBase) -> HttpResponseBase:
     """Put the policy on a response, unless it has a stricter one; never to be cached."""
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers.setdefault("Cache-Control", "no-store")
@@ -76,7 +76,7 @@ def strict(response: HttpResponseBase) -> HttpResponseBase:
     return response
 
 
-def show(
+def render_page(
     request: HttpRequest,
     template: str,
     *,
@@ -87,32 +87,36 @@ def show(
     """Render a page, or only its `part` where htmx asks for it."""
     if part and request.headers.get("HX-Request") == "true":
         return render(request, f"cacheapp/{part}", {**context, "answered_by": os.getpid()})
-    return render(request, f"cacheapp/{template}", {**_around(request), **context}, status=status)
+    return render(
+        request, f"cacheapp/{template}", {**_base_context(request), **context}, status=status
+    )
 
 
-def refusal(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
+def error_page(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
     """Return the page that says why there is no page."""
-    return show(request, "refused.html", status=status, heading=status.phrase, why=why)
+    return render_page(request, "error.html", status=status, heading=status.phrase, why=why)
 
 
-def _around(request: HttpRequest) -> dict[str, Any]:
+def _base_context(request: HttpRequest) -> dict[str, Any]:
     """Return what every page has around it."""
     user = getattr(request, "user", None)
     home = reverse("cacheapp:index")
-    places = []
-    for name, title in _PLACES:
+    navigation = []
+    for name, title in _NAVIGATION:
         url = reverse(f"cacheapp:{name}")
-        here = request.path == url if url == home else request.path.startswith(url)
-        places.append({"url": url, "title": title, "here": here})
+        is_current = request.path == url if url == home else request.path.startswith(url)
+        navigation.append({"url": url, "title": title, "is_current": is_current})
     return {
-        "places": places,
+        "navigation": navigation,
         "answered_by": os.getpid(),
         "user_name": user.get_username() if user is not None and user.is_authenticated else "",
         "login_url": resolve_url(settings.LOGIN_URL),
     }
 
 
-def again_if_over(request: HttpRequest, response: HttpResponse, *, is_over: bool) -> HttpResponse:
+def refresh_when_done(
+    request: HttpRequest, response: HttpResponse, *, is_over: bool
+) -> HttpResponse:
     """Have htmx load the whole page once what it watches is over: then there is more to show."""
     if is_over and request.GET.get("watching") == "1":
         response["HX-Refresh"] = "true"

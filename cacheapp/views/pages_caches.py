@@ -20,7 +20,7 @@ from cacheapp.demo.overview import Panorama, Row
 from cacheapp.demo.verdict import Sighting, Verdict
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
-from cacheapp.views.pages import page, refusal, show
+from cacheapp.views.pages import error_page, page, render_page
 
 _LOOKS = {  # a class of the stylesheet, and a sign for those who do not see its colour
     Verdict.SHARED: ("good", "✓"),
@@ -36,7 +36,7 @@ _ACTIONS: dict[str, Callable[[], None]] = {
 
 
 @csrf_exempt  # `caches` asks for the token, `index` for what stands in for it
-def front(request: HttpRequest) -> HttpResponseBase:
+def front_page(request: HttpRequest) -> HttpResponseBase:
     """Answer with the page for browsers, and with the index of the API for `curl`."""
     # A browser asks for text/html; htmx, like curl, for anything.
     asked = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
@@ -54,23 +54,28 @@ def caches(request: HttpRequest) -> HttpResponse:
             action = _ACTIONS.get(request.POST.get("do", ""))
             if action is None:
                 wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
-                return refusal(request, HTTPStatus.BAD_REQUEST, wrong)
+                return error_page(request, HTTPStatus.BAD_REQUEST, wrong)
             action()
             if request.headers.get("HX-Request") != "true":
                 return HttpResponseRedirect(reverse("cacheapp:index"))
         seen = overview.look()
     except StoreUnavailable as exc:
-        return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
-    return show(request, "caches.html", part="parts/panorama.html", **_context(seen))
+        return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
+    return render_page(request, "caches.html", part="parts/panorama.html", **_page_context(seen))
 
 
-def _context(seen: Panorama) -> dict[str, Any]:
-    rows = [_shown(row) for row in seen.rows]
-    said = ", ".join(f"{row['alias']} {row['verdict']}" for row in rows)
-    return {"seen": seen, "rows": rows, "said": said, "increments": overview.INCREMENTS}
+def _page_context(seen: Panorama) -> dict[str, Any]:
+    rows = [_row_context(row) for row in seen.rows]
+    announcement = ", ".join(f"{row['alias']} {row['verdict']}" for row in rows)
+    return {
+        "seen": seen,
+        "rows": rows,
+        "announcement": announcement,
+        "increments": overview.INCREMENTS,
+    }
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _row_context(row: Row) -> dict[str, Any]:
     look, sign = _LOOKS[row.judged.verdict]
     label = "NOTHING YET" if row.judged.verdict is Verdict.OPEN else row.judged.verdict.value
     return {
@@ -81,12 +86,12 @@ def _shown(row: Row) -> dict[str, Any]:
         "sign": sign,
         "why": row.judged.why,
         "asked": row.asked,
-        "cells": [_cell(row, one) for one in row.sightings],
+        "cells": [_cell_context(row, one) for one in row.sightings],
         "advice": _advice(row) if row.judged.verdict is Verdict.DOWN else "",
     }
 
 
-def _cell(row: Row, one: Sighting) -> dict[str, Any]:
+def _cell_context(row: Row, one: Sighting) -> dict[str, Any]:
     """Return what a worker reads; `right` and `counts` are `None` where nothing was asked for."""
     written, counted = row.asked.written, row.asked.counted
     return {

@@ -15,7 +15,7 @@ from cacheapp.demo.namespace import aliases
 from cacheapp.lab.kept import State
 from cacheapp.processes import background, turn
 from cacheapp.processes.background import Busy
-from cacheapp.views.pages import again_if_over, page, refusal, show
+from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
 
 SECONDS = (0.5, 2.0, 5.0)
 LOOKS = {
@@ -33,25 +33,25 @@ def check(request: HttpRequest) -> HttpResponse:
     """Show what the last check found; htmx asks only for how far the one is that runs."""
     running = _running()
     if request.headers.get("HX-Request") == "true":
-        response = show(request, "check.html", part="parts/running.html", running=running)
-        return again_if_over(request, response, is_over=running is None)
+        response = render_page(request, "check.html", part="parts/running.html", running=running)
+        return refresh_when_done(request, response, is_over=running is None)
     status = kept.status()
     ended = status if status and status.state not in {State.RUNNING, State.DONE} else None
-    return show(
+    return render_page(
         request,
         "check.html",
         running=running,
         ended=ended,
         aliases=aliases(),
         seconds=SECONDS,
-        found=_found(kept.report() or {}),
+        found=_results_context(kept.report() or {}),
     )
 
 
 @page("cacheapp.run_check")
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """Start a check in a process of its own; one at a time on a host, experiments included."""
+    """Start a check in a process of its own; one at a time on a machine, experiments included."""
     chosen = request.POST.getlist("alias")
     wrong = [f"no alias {alias[:40]!r}" for alias in chosen if alias not in settings.CACHES]
     if not chosen:
@@ -60,7 +60,7 @@ def start(request: HttpRequest) -> HttpResponse:
     if seconds is None:
         wrong.append(f"seconds: expected one of {', '.join(f'{one:g}' for one in SECONDS)}")
     if wrong or seconds is None:
-        return refusal(request, HTTPStatus.BAD_REQUEST, "; ".join(wrong))
+        return error_page(request, HTTPStatus.BAD_REQUEST, "; ".join(wrong))
     try:
         kept.start(
             chosen,
@@ -69,7 +69,7 @@ def start(request: HttpRequest) -> HttpResponse:
             quick=request.POST.get("what") != "all",
         )
     except Busy as exc:
-        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+        return error_page(request, HTTPStatus.CONFLICT, str(exc))
     return HttpResponseRedirect(reverse("cacheapp:check_page"))
 
 
@@ -97,7 +97,7 @@ def drawing(request: HttpRequest, number: int) -> HttpResponse:
 
 
 def _running() -> dict[str, Any] | None:
-    """Return what runs on this host and has the turn, an experiment too, or `None`."""
+    """Return what runs on this machine and has the turn, an experiment too, or `None`."""
     holder = turn.holder()
     if holder is None:
         return None
@@ -114,7 +114,7 @@ def _running() -> dict[str, Any] | None:
     }
 
 
-def _found(report: dict[str, Any]) -> dict[str, Any]:
+def _results_context(report: dict[str, Any]) -> dict[str, Any]:
     """Return the table: a row for each property, a cell for each alias; and the proofs."""
     reports = report.get("aliases", [])
     cells = {

@@ -17,14 +17,14 @@ from cacheapp.downloads.runners import commands, live_progress
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
-from cacheapp.views.downloads import own_origins, place
-from cacheapp.views.job_actions import current
-from cacheapp.views.pages import page, refusal, show
-from cacheapp.views.responses import BadRequest
+from cacheapp.views.downloads import create_job, own_origins
+from cacheapp.views.job_actions import get_job
+from cacheapp.views.pages import error_page, page, render_page
+from cacheapp.views.responses import ApiError
 
-JOBS_ON_A_PAGE = 15
-FILES_ON_A_PAGE = 25
-_EXAMPLES = 40
+JOBS_PER_PAGE = 15
+FILES_PER_PAGE = 25
+_EXAMPLE_FILES = 40
 _MAX_DIGITS = 6
 _LOOKS = {
     JobState.QUEUED: "",
@@ -34,29 +34,29 @@ _LOOKS = {
     JobState.FAILED: "bad",
     JobState.CANCELLED: "warn",
 }
-_ENDED = (JobState.FAILED, JobState.CANCELLED)
+_RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
 @page("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
 def downloads(request: HttpRequest) -> HttpResponse:
     """Show the newest jobs and a form for a new one; POST: order it."""
-    form = {"urls": _examples(request) if "example" in request.GET else "", "threads": "8"}
+    form = {"urls": _example_urls(request) if "example" in request.GET else "", "threads": "8"}
     problems: list[str] = []
     if request.method == "POST":
         form = {name: request.POST.get(name, "") for name in form}
         try:
-            return HttpResponseRedirect(_address(_order(request, form)))
-        except BadRequest as exc:
-            problems = [_problem(one) for one in exc.extra.get("problems", [])] or [str(exc)]
+            return HttpResponseRedirect(_job_url(_create_job(request, form)))
+        except ApiError as exc:
+            problems = [_problem_text(one) for one in exc.extra.get("problems", [])] or [str(exc)]
     found = DownloadJob.objects.order_by("-created_at", "id")
-    jobs = _page(found, request, JOBS_ON_A_PAGE)
-    return show(
+    jobs = _page(found, request, JOBS_PER_PAGE)
+    return render_page(
         request,
         "downloads.html",
         status=HTTPStatus.UNPROCESSABLE_ENTITY if problems else HTTPStatus.OK,
         part="parts/jobs.html",
         jobs=jobs,
-        shown=[_shown(job) for job in jobs],
+        shown=[_job_context(job) for job in jobs],
         form=form,
         problems=problems,
         off=conf().download_root is None,
@@ -68,52 +68,52 @@ def downloads(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.view_downloadjob")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: its numbers, and its files page by page."""
-    job = _job(job_id)
-    wanted = request.GET.get("files", "")
+    job = _get_job_or_404(job_id)
+    state_filter = request.GET.get("files", "")
     found = job.files.order_by("position")
-    if wanted in set(FileState):
-        found = found.filter(state=wanted)
-    files = _page(found, request, FILES_ON_A_PAGE)
-    told = live_progress.read(job.id) if job.state == JobState.RUNNING else None
-    return show(
+    if state_filter in set(FileState):
+        found = found.filter(state=state_filter)
+    files = _page(found, request, FILES_PER_PAGE)
+    progress = live_progress.read(job.id) if job.state == JobState.RUNNING else None
+    return render_page(
         request,
         "download.html",
         part="parts/job.html",
-        job=_shown(job, told),
+        job=_job_context(job, progress),
         files=files,
-        rows=[_file(row, _moving(told)) for row in files],
-        wanted=wanted,
+        rows=[_file_context(row, _active_files(progress)) for row in files],
+        state_filter=state_filter,
         states=[state.value for state in FileState],
-        here=request.get_full_path(),
-        said=f"{job.state}, {job.files_done} of {job.files_total} files",
+        current_url=request.get_full_path(),
+        announcement=f"{job.state}, {job.files_done} of {job.files_total} files",
     )
 
 
 @page("cacheapp.change_downloadjob")
-def steer(request: HttpRequest, job_id: UUID) -> HttpResponse:
+def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """POST: pause, resume, cancel or retry a job; then show it."""
-    job = _job(job_id)
+    job = _get_job_or_404(job_id)
     action = _ACTIONS.get(request.POST.get("do", "")) if request.method == "POST" else None
     if action is None:
         wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
-        return refusal(request, HTTPStatus.BAD_REQUEST, wrong)
+        return error_page(request, HTTPStatus.BAD_REQUEST, wrong)
     try:
         action(job)
     except InvalidTransition as exc:
-        return refusal(request, HTTPStatus.CONFLICT, str(exc))
+        return error_page(request, HTTPStatus.CONFLICT, str(exc))
     except BrokerUnavailable as exc:
-        return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
-    return HttpResponseRedirect(_address(job))
+        return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
+    return HttpResponseRedirect(_job_url(job))
 
 
-def _order(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
-    """Place the order in the form; raise `BadRequest` with all that is wrong."""
+def _create_job(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
+    """Place the order in the form; raise `ApiError` with all that is wrong."""
     digits = form["threads"].strip()
     body = {
         "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
         "threads": int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else digits,
     }
-    return place(request, body)[0]
+    return create_job(request, body)[0]
 
 
 _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
@@ -124,14 +124,14 @@ _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
 }
 
 
-def _job(job_id: UUID) -> DownloadJob:
+def _get_job_or_404(job_id: UUID) -> DownloadJob:
     try:
-        return current(job_id)
-    except BadRequest as exc:
+        return get_job(job_id)
+    except ApiError as exc:
         raise Http404(str(exc)) from exc
 
 
-def _address(job: DownloadJob) -> str:
+def _job_url(job: DownloadJob) -> str:
     return reverse("cacheapp:download_page", args=[job.id])
 
 
@@ -139,46 +139,46 @@ def _page(found: Any, request: HttpRequest, size: int) -> Page[Any]:
     return Paginator(found, size).get_page(request.GET.get("page"))
 
 
-def _examples(request: HttpRequest) -> str:
+def _example_urls(request: HttpRequest) -> str:
     """Return addresses of this server's own files, a little slow, so that there is something to see."""
     origin = min(own_origins(request), default="")
     lines = [
         f"{origin}/api/demo/file/{number}?bytes={2**17 * (1 + number % 5)}&delay_ms=1500"
-        for number in range(1, _EXAMPLES + 1)
+        for number in range(1, _EXAMPLE_FILES + 1)
     ]
     return "\n".join(lines) if origin else ""
 
 
-def _problem(problem: dict[str, Any]) -> str:
+def _problem_text(problem: dict[str, Any]) -> str:
     what = problem.get("url") or problem["field"]
     return f"{what}: {problem['error']}"
 
 
-def _shown(job: DownloadJob, told: dict[str, Any] | None = None) -> dict[str, Any]:
+def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a job as the templates show it. Time left is known once sizes and a rate are."""
-    if told is None and job.state == JobState.RUNNING:
-        told = live_progress.read(job.id)
-    rate = (told or {}).get("rate_bps")
+    if progress is None and job.state == JobState.RUNNING:
+        progress = live_progress.read(job.id)
+    rate = (progress or {}).get("rate_bps")
     left = job.bytes_total - job.bytes_done if job.bytes_total is not None else None
     state = JobState(job.state)
     return {
         "row": job,
-        "address": _address(job),
+        "url": _job_url(job),
         "short": str(job.id)[:8],
         "look": _LOOKS[state],
         "live": state in OWNED_JOB,
         "rate_bps": rate,
-        "left_s": left / rate if rate and left is not None else _left_by_files(job),
-        "retries": (told or {}).get("retries", 0),
+        "left_s": left / rate if rate and left is not None else _remaining_s_by_files(job),
+        "retries": (progress or {}).get("retries", 0),
         "silent": repository.is_orphan(job),
         "can_pause": state in OWNED_JOB and not (job.pause_requested or job.cancel_requested),
         "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_requested,
         "can_resume": state is JobState.PAUSED and not job.fingerprint,
-        "can_retry": state in _ENDED and not job.fingerprint,
+        "can_retry": state in _RETRYABLE and not job.fingerprint,
     }
 
 
-def _left_by_files(job: DownloadJob) -> float | None:
+def _remaining_s_by_files(job: DownloadJob) -> float | None:
     """Return how long the rest takes if its files are like those that are done."""
     ended = job.files_done + job.files_failed
     if job.state != JobState.RUNNING or job.started_at is None or not ended:
@@ -187,19 +187,19 @@ def _left_by_files(job: DownloadJob) -> float | None:
     return spent_s / ended * (job.files_total - ended)
 
 
-def _moving(told: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:
+def _active_files(progress: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:
     return {
         one["name"]: (one["bytes_done"], one["bytes_total"])
-        for one in (told or {}).get("moving", [])
+        for one in (progress or {}).get("moving", [])
     }
 
 
-def _file(row: DownloadFile, moving: dict[str, tuple[int, int | None]]) -> dict[str, Any]:
+def _file_context(row: DownloadFile, active: dict[str, tuple[int, int | None]]) -> dict[str, Any]:
     """Return a file's bar: what the cache knows of it now, else what the database does."""
     done, total = row.bytes_done, row.expected_size
     state = FileState(row.state)
-    if state in {FileState.QUEUED, FileState.RUNNING} and row.name in moving:
-        done, total = moving[row.name]
+    if state in {FileState.QUEUED, FileState.RUNNING} and row.name in active:
+        done, total = active[row.name]
         state = FileState.RUNNING
     if state is FileState.SUCCEEDED:
         total = done

@@ -10,33 +10,35 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.demo import worker_agent, worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.errors import CacheappError
-from cacheapp.views.pages import page, show
+from cacheapp.views.pages import page, render_page
 
-_ANSWER_S = 2.0
+_REPLY_TIMEOUT_S = 2.0
 
 
 @page("cacheapp.view_stats")
 def stats(request: HttpRequest) -> HttpResponse:
-    """Show a card for each alias: the host's sums, and below them each worker's own."""
-    by_worker = _by_worker()
-    cards = [_card(alias, by_worker) for alias in aliases()]
-    said = f"{len(by_worker)} workers"
-    return show(request, "stats.html", part="parts/stats.html", cards=cards, said=said)
+    """Show a card for each alias: the machine's sums, and below them each worker's own."""
+    by_worker = _counts_by_worker()
+    cards = [_card_context(alias, by_worker) for alias in aliases()]
+    announcement = f"{len(by_worker)} workers"
+    return render_page(
+        request, "stats.html", part="parts/stats.html", cards=cards, announcement=announcement
+    )
 
 
-def _by_worker() -> dict[int, dict[str, dict[str, int]]]:
+def _counts_by_worker() -> dict[int, dict[str, dict[str, int]]]:
     """Return what each worker counted itself, by alias; without those that do not answer."""
     try:
         worker_agent.attend()
     except CacheappError:  # no directory for the sockets: the sums are there all the same
         return {}
     replies = worker_rpc.ask(
-        [(worker, {"do": "stats"}) for worker in worker_rpc.workers()], _ANSWER_S
+        [(worker, {"do": "stats"}) for worker in worker_rpc.workers()], _REPLY_TIMEOUT_S
     )
     return {reply.worker.pid: reply.body["counts"] for reply in replies if reply.body}
 
 
-def _card(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -> dict[str, Any]:
+def _card_context(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -> dict[str, Any]:
     cache = caches[alias]
     card: dict[str, Any] = {"alias": alias, "backend": settings.CACHES[alias]["BACKEND"]}
     if not isinstance(cache, SharedCache):
@@ -45,11 +47,11 @@ def _card(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -> dict[s
         total = cache.stats()
     except CacheappError as exc:
         return {**card, "silent": str(exc)}
-    lines = [_line(str(pid), counts.get(alias, {})) for pid, counts in by_worker.items()]
-    return {**card, "total": _line("all", total), "held": total, "lines": lines}
+    lines = [_line_context(str(pid), counts.get(alias, {})) for pid, counts in by_worker.items()]
+    return {**card, "total": _line_context("all", total), "held": total, "lines": lines}
 
 
-def _line(who: str, counts: dict[str, int]) -> dict[str, Any]:
+def _line_context(who: str, counts: dict[str, int]) -> dict[str, Any]:
     """Return the figures of a worker, or of all; rates only where something was asked."""
     asked = counts.get("hits", 0) + counts.get("misses", 0)
     runs = counts.get("factory_runs", 0)

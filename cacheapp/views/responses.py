@@ -19,13 +19,13 @@ from django.http.response import HttpResponseBase
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 
-PROBLEM = "application/problem+json"
+PROBLEM_TYPE = "application/problem+json"
 BODY_LIMIT_BYTES = 64 * 1024
-MOST_DIGITS = 1000
-_NESTING_LIMIT = 100  # far below where writing the value back would exhaust the stack
+MAX_DIGITS = 1000
+_MAX_NESTING = 100  # far below where writing the value back would exhaust the stack
 
 
-class BadRequest(Exception):
+class ApiError(Exception):
     """What is wrong with a request; `json_errors` answers it. Raise it before anything is changed."""
 
     def __init__(
@@ -41,24 +41,24 @@ class BadRequest(Exception):
         self.extra = extra
 
 
-def answer(
+def json_response(
     status: HTTPStatus, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> JsonResponse:
     """Return a JSON object with the fields and the worker's `pid`, never to be cached."""
-    return _json(status, headers, fields)
+    return _no_store_json(status, headers, fields)
 
 
-def problem(
+def problem_response(
     status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> JsonResponse:
     """Return what is wrong with a request, with the extra fields."""
     said = {"title": status.phrase, "status": status.value, "detail": message, "error": message}
-    response = _json(status, headers, {**said, **extra})
-    response["Content-Type"] = PROBLEM
+    response = _no_store_json(status, headers, {**said, **extra})
+    response["Content-Type"] = PROBLEM_TYPE
     return response
 
 
-def _json(
+def _no_store_json(
     status: HTTPStatus, headers: Mapping[str, str] | None, fields: Mapping[str, Any]
 ) -> JsonResponse:
     response = JsonResponse({"pid": os.getpid(), **fields}, status=status, headers=headers)
@@ -68,14 +68,14 @@ def _json(
 
 
 def json_errors(view: View[P]) -> View[P]:
-    """Let a view raise `BadRequest` and answer it as a problem in JSON."""
+    """Let a view raise `ApiError` and answer it as a problem in JSON."""
 
     @functools.wraps(view)
     def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
-        except BadRequest as exc:
-            return problem(exc.status, str(exc), exc.headers, **exc.extra)
+        except ApiError as exc:
+            return problem_response(exc.status, str(exc), exc.headers, **exc.extra)
 
     return answering
 
@@ -88,7 +88,7 @@ def allow_methods(*allowed: str) -> Callable[[View[P]], View[P]]:
         @functools.wraps(view)
         def limited(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.method not in known:
-                raise BadRequest(
+                raise ApiError(
                     HTTPStatus.METHOD_NOT_ALLOWED,
                     f"method {request.method} is not for this address; it takes {', '.join(known)}",
                     headers={"Allow": ", ".join(known)},
@@ -106,14 +106,14 @@ def has_body(request: HttpRequest) -> bool:
 
 
 def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, Any]:
-    """Return the body's JSON object; raise `BadRequest` for anything else.
+    """Return the body's JSON object; raise `ApiError` for anything else.
 
     The length is judged by `Content-Length` before a byte is read. Refused besides bad JSON: a
     name twice in one object, `NaN` and infinities, integers that no answer could show, text that is
     not UTF-8, nesting beyond reason.
     """
     if request.content_type != "application/json":
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type is {request.content_type!r}; expected application/json",
         )
@@ -121,26 +121,26 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
     try:
         found = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_float=_finite,
-            parse_int=_countable,
-            parse_constant=_finite,
+            object_pairs_hook=_unique_names,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
+            parse_constant=_parse_float,
         )
-        _refuse_nesting(found)
+        _check_nesting(found)
     except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body is not good JSON: {exc}") from exc
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body is not good JSON: {exc}") from exc
     if not isinstance(found, dict):
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             f"the body is a JSON {type(found).__name__}; expected an object: {{…}}",
         )
     return found
 
 
-def _countable(digits: str) -> int:
+def _parse_int(digits: str) -> int:
     """Return an integer; Python turns none of more than 4,300 digits into text again."""
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits; expected at most {MOST_DIGITS}")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits; expected at most {MAX_DIGITS}")
     return int(digits)
 
 
@@ -154,13 +154,13 @@ def _content_length(request: HttpRequest) -> int:
 def _read(request: HttpRequest, limit: int) -> bytes:
     if "HTTP_TRANSFER_ENCODING" in request.META:
         # Django reads as far as Content-Length says: a chunked body would look empty.
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.LENGTH_REQUIRED,
             "the body has no Content-Length; chunked bodies are not read",
         )
     length = _content_length(request)
     if length < 0:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
+        raise ApiError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
     if length > limit:
         raise _too_large(length, limit)
     try:
@@ -168,23 +168,23 @@ def _read(request: HttpRequest, limit: int) -> bytes:
     except RequestDataTooBig as exc:  # the project's DATA_UPLOAD_MAX_MEMORY_SIZE is smaller
         raise _too_large(length, limit) from exc
     except UnreadablePostError as exc:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body broke off: {exc}") from exc
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body broke off: {exc}") from exc
     if len(body) != length:
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             f"the body broke off: {len(body)} bytes of {length} came",
         )
     return body
 
 
-def _too_large(length: int, limit: int) -> BadRequest:
-    return BadRequest(
+def _too_large(length: int, limit: int) -> ApiError:
+    return ApiError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the body has {length} bytes; expected at most {limit}",
     )
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -193,16 +193,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is not a number that JSON can hold")
     return number
 
 
-def _refuse_nesting(root: Any) -> None:
+def _check_nesting(root: Any) -> None:
     level = [root]
-    for _ in range(_NESTING_LIMIT):
+    for _ in range(_MAX_NESTING):
         level = [
             inner
             for value in level
@@ -211,4 +211,4 @@ def _refuse_nesting(root: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"it is nested more than {_NESTING_LIMIT} levels deep")
+    raise ValueError(f"it is nested more than {_MAX_NESTING} levels deep")

@@ -11,18 +11,18 @@ from cacheapp.downloads.states import FileState, JobState
 MAX_ERRORS = 100
 
 
-def job_shown(job: DownloadJob) -> dict[str, Any]:
+def serialize_job(job: DownloadJob) -> dict[str, Any]:
     """Return a job, as the database has it."""
-    return _job(job, _live(job))
+    return _job_fields(job, _live_progress(job))
 
 
-def job_in_full(job: DownloadJob) -> dict[str, Any]:
+def serialize_job_detail(job: DownloadJob) -> dict[str, Any]:
     """Return a job with what moves at the moment, and with the errors of its files."""
-    now = _live(job)
-    return {**_job(job, now), "live": now, **_errors(job)}
+    now = _live_progress(job)
+    return {**_job_fields(job, now), "live": now, **_error_fields(job)}
 
 
-def file_shown(file: DownloadFile) -> dict[str, Any]:
+def serialize_file(file: DownloadFile) -> dict[str, Any]:
     """Return one file of a job."""
     return {
         "position": file.position,
@@ -43,11 +43,11 @@ def owner_is_lost(job: DownloadJob) -> bool:
     return job.owner is not None and repository.is_orphan(job)
 
 
-def _live(job: DownloadJob) -> dict[str, Any] | None:
+def _live_progress(job: DownloadJob) -> dict[str, Any] | None:
     return live_progress.read(job.id) if job.state == JobState.RUNNING else None
 
 
-def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
+def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
     rate_bps = now["rate_bps"] if now else None
     return {
         "id": str(job.id),
@@ -69,10 +69,10 @@ def _job(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "owner_lost": owner_is_lost(job),
         "adoptions": job.adoptions,
         "generation": job.generation,
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "heartbeat_at": _time(job.heartbeat_at),
-        "finished_at": _time(job.finished_at),
+        "created_at": _isoformat(job.created_at),
+        "started_at": _isoformat(job.started_at),
+        "heartbeat_at": _isoformat(job.heartbeat_at),
+        "finished_at": _isoformat(job.finished_at),
     }
 
 
@@ -83,11 +83,11 @@ def _eta_s(job: DownloadJob, rate_bps: int | None) -> int | None:
     return round(max(0, job.bytes_total - job.bytes_done) / rate_bps)
 
 
-def _errors(job: DownloadJob) -> dict[str, Any]:
+def _error_fields(job: DownloadJob) -> dict[str, Any]:
     failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
     errors = list(failed.values("url", "name", "error"))
     return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
 
 
-def _time(moment: dt.datetime | None) -> str | None:
+def _isoformat(moment: dt.datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="milliseconds")

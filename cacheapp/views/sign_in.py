@@ -11,13 +11,13 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.throttle import client_address, throttle
-from cacheapp.views.pages import refusal, strict
+from cacheapp.views.pages import error_page, set_security_headers
 
-ATTEMPTS, PER_S = 10, 60.0
+MAX_ATTEMPTS, PER_S = 10, 60.0
 """So many attempts to sign in as one user, from one address, in so many seconds."""
 
 
-def _by_name_and_address(request: HttpRequest) -> str:
+def _attempt_key(request: HttpRequest) -> str:
     # By name too: behind a proxy all addresses are one, and nobody is to shut out everybody.
     name = hashlib.sha256(request.POST.get("username", "").encode()).hexdigest()[:32]
     address = "nobody knows where"
@@ -27,9 +27,7 @@ def _by_name_and_address(request: HttpRequest) -> str:
 
 
 # While the cache that counts fails, people can still sign in; a line of the log says so.
-few_attempts = throttle(
-    ATTEMPTS, PER_S, key=_by_name_and_address, methods=["POST"], on_error="allow"
-)
+limit_attempts = throttle(MAX_ATTEMPTS, PER_S, key=_attempt_key, methods=["POST"], on_error="allow")
 """Limits a view that takes passwords; all views that it limits count together."""
 
 
@@ -41,10 +39,10 @@ class SignIn(LoginView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer under the strict policy."""
-        response: HttpResponseBase = few_attempts(super().dispatch)(request, *args, **kwargs)
+        response: HttpResponseBase = limit_attempts(super().dispatch)(request, *args, **kwargs)
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             wait_s = response["Retry-After"]
             why = f"Too many attempts to sign in by this name. Try again in {wait_s} s."
-            response = refusal(request, HTTPStatus.TOO_MANY_REQUESTS, why)
+            response = error_page(request, HTTPStatus.TOO_MANY_REQUESTS, why)
             response["Retry-After"] = wait_s
-        return strict(response)
+        return set_security_headers(response)

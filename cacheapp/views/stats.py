@@ -1,4 +1,4 @@
-"""What was counted for each alias, and of downloads, over all processes of this host."""
+"""What was counted for each alias, and of downloads, over all processes of this machine."""
 
 from http import HTTPStatus
 from typing import Any
@@ -11,16 +11,16 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.demo.namespace import aliases
 from cacheapp.downloads.runners import metrics
 from cacheapp.errors import CacheappError
-from cacheapp.views.access import permitted
-from cacheapp.views.responses import allow_methods, answer
+from cacheapp.views.access import permission_required
+from cacheapp.views.responses import allow_methods, json_response
 
 
-@permitted("cacheapp.view_stats")
+@permission_required("cacheapp.view_stats")
 @allow_methods("GET")
 def stats(_request: HttpRequest) -> HttpResponseBase:
-    """Answer with the counters of downloads, and of each alias that has some: the host's sums."""
+    """Answer with the counters of downloads, and of each alias that has some: the machine's sums."""
     found = {alias: caches[alias] for alias in aliases()}
-    return answer(
+    return json_response(
         HTTPStatus.OK,
         downloads=metrics.totals(),
         aliases={

@@ -27,30 +27,30 @@ from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.states import FINISHED_JOB
 from cacheapp.processes.waiting import pause
-from cacheapp.views.responses import BadRequest
+from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import owner_is_lost
 
 logger = logging.getLogger(__name__)
 
-Tell = Callable[[DownloadJob, int], Iterable[str]]
+EventsSince = Callable[[DownloadJob, int], Iterable[str]]
 """Returns the events that lead from a generation that the client has seen to the job as it is."""
 
-_LOOK_S = 0.5
-_SILENCE_S = 5.0
+_POLL_S = 0.5
+_KEEPALIVE_S = 5.0
 """After which a comment is sent: only in writing does one learn that nobody reads."""
-_BACK_MS = 1000
+_RECONNECT_MS = 1000
 _RETRY_AFTER_S = 5
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter for nginx
 
 
-def event(name: str, data: Mapping[str, Any], number: int | None = None) -> str:
+def format_event(name: str, data: Mapping[str, Any], number: int | None = None) -> str:
     """Return an event as it is sent, with this worker's `pid`; one without a number is told anew to who breaks off after it."""
     first = "" if number is None else f"id: {number}\n"
     told = json.dumps({"pid": os.getpid(), **data})
     return f"{first}event: {name}\ndata: {told}\n\n"
 
 
-class _Places:
+class _StreamSlots:
     """How many streams this process may have and has; `_lock` guards `_taken`."""
 
     def __init__(self) -> None:
@@ -58,23 +58,23 @@ class _Places:
         self._taken = 0
         self.is_ending: Callable[[], bool] = lambda: False
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Return whether there was a place."""
         with self._lock:
-            if self._taken >= most_streams():
+            if self._taken >= max_streams():
                 return False
             self._taken += 1
             return True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._taken -= 1
 
 
-_places = _Places()
+_slots = _StreamSlots()
 
 
-def most_streams() -> int:
+def max_streams() -> int:
     """Return how many streams a worker tells at once: where its threads are known, one is left."""
     settings = conf()
     left = settings.download_streams if settings.threads is None else settings.threads - 1
@@ -83,108 +83,108 @@ def most_streams() -> int:
 
 def end_streams_when(is_ending: Callable[[], bool]) -> None:
     """Have streams end when the worker does: else it would wait for them before it can."""
-    _places.is_ending = is_ending
+    _slots.is_ending = is_ending
 
 
-class Stream:
+class EventStream:
     """The events of one client; an iterator for WSGI and ASGI. `close` gives its place back, once."""
 
-    def __init__(self, job_id: UUID, seen: int, tell: Tell) -> None:
+    def __init__(self, job_id: UUID, seen: int, events_since: EventsSince) -> None:
         self._job_id = job_id
         self._seen = seen
-        self._tell = tell
-        self._lost = False
-        self._until_s = clock.monotonic_s() + conf().download_stream_s
-        self._spoke_s = clock.monotonic_s()
-        self._is_over = False
+        self._events_since = events_since
+        self._owner_lost = False
+        self._ends_at_s = clock.monotonic_s() + conf().download_stream_s
+        self._last_sent_s = clock.monotonic_s()
+        self._is_finished = False
         self._closed = threading.Lock()  # held from the first `close` on
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._hello()
-        while not self._is_over:
-            if text := self._step():
+        yield self._preamble()
+        while not self._is_finished:
+            if text := self._next_chunk():
                 yield text
-            if not self._is_over:
-                pause(_LOOK_S)
+            if not self._is_finished:
+                pause(_POLL_S)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._hello()
-        while not self._is_over:
-            if text := await sync_to_async(self._step)():
+        yield self._preamble()
+        while not self._is_finished:
+            if text := await sync_to_async(self._next_chunk)():
                 yield text
-            if not self._is_over:
-                await asyncio.sleep(_LOOK_S)
+            if not self._is_finished:
+                await asyncio.sleep(_POLL_S)
 
     def close(self) -> None:
         """Give the place back. Django calls it however the answer ended, also before it began."""
         if self._closed.acquire(blocking=False):
-            _places.leave()
+            _slots.release()
 
-    def _hello(self) -> bytes:
-        return f"retry: {_BACK_MS}\n\n".encode()
+    def _preamble(self) -> bytes:
+        return f"retry: {_RECONNECT_MS}\n\n".encode()
 
-    def _step(self) -> bytes:
+    def _next_chunk(self) -> bytes:
         """Return what is new, or what shows that we are there, or nothing."""
         now_s = clock.monotonic_s()
         try:
-            text = "".join(self._news())
+            text = "".join(self._new_events())
         except DatabaseError as exc:  # the client comes back, and may find another worker
             logger.warning("events of job %s broke off: %s", self._job_id, exc)
-            self._is_over = True
+            self._is_finished = True
             return b": the database does not answer\n\n"
-        if now_s > self._until_s or _places.is_ending():
-            self._is_over = True
-        if not text and now_s - self._spoke_s >= _SILENCE_S:
+        if now_s > self._ends_at_s or _slots.is_ending():
+            self._is_finished = True
+        if not text and now_s - self._last_sent_s >= _KEEPALIVE_S:
             text = ": nothing new\n\n"
         if text:
-            self._spoke_s = now_s
+            self._last_sent_s = now_s
         return text.encode()
 
-    def _news(self) -> Iterator[str]:
+    def _new_events(self) -> Iterator[str]:
         job = DownloadJob.objects.filter(id=self._job_id).first()
         if job is None:
-            self._is_over = True
-            yield event("gone", {"id": str(self._job_id)})
+            self._is_finished = True
+            yield format_event("gone", {"id": str(self._job_id)})
             return
-        lost = owner_is_lost(job)  # no change of the job: its owner cannot write any more
-        if job.generation > self._seen or lost != self._lost:
-            yield from self._tell(job, self._seen)
-            self._seen, self._lost = job.generation, lost
+        owner_lost = owner_is_lost(job)  # no change of the job: its owner cannot write any more
+        if job.generation > self._seen or owner_lost != self._owner_lost:
+            yield from self._events_since(job, self._seen)
+            self._seen, self._owner_lost = job.generation, owner_lost
         if job.state in FINISHED_JOB:
-            self._is_over = True
-            yield event("end", {"id": str(job.id), "state": job.state}, job.generation)
+            self._is_finished = True
+            yield format_event("end", {"id": str(job.id), "state": job.state}, job.generation)
 
 
-def answer_with_events(
-    request: HttpRequest, job: DownloadJob, tell: Tell, poll: str
+def event_stream_response(
+    request: HttpRequest, job: DownloadJob, events_since: EventsSince, poll: str
 ) -> HttpResponseBase:
     """Return the stream of a job's events; 204 to who has seen the last one. `poll`: instead."""
-    seen = _last_seen(request)
+    seen = _last_event_id(request)
     if job.state in FINISHED_JOB and seen >= job.generation:
         return HttpResponse(status=HTTPStatus.NO_CONTENT)  # on which browsers do not come back
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream", headers=_HEADERS)
-    if not _places.take():
-        raise BadRequest(
+    if not _slots.acquire():
+        raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"this worker tells events to {most_streams()} clients at most; ask again, or "
+            f"this worker tells events to {max_streams()} clients at most; ask again, or "
             f"GET {poll} now and then",
             headers={"Retry-After": str(_RETRY_AFTER_S)},
             poll=poll,
         )
-    stream = Stream(job.id, seen, tell)
+    stream = EventStream(job.id, seen, events_since)
     body: Any = stream.__aiter__() if isinstance(request, ASGIRequest) else iter(stream)
     try:
-        return _Streamed(body, stream)
+        return _EventStreamResponse(body, stream)
     except BaseException:
         stream.close()
         raise
 
 
-class _Streamed(StreamingHttpResponse):
+class _EventStreamResponse(StreamingHttpResponse):
     """Closes the stream also where nothing was read from it: a generator that never began cannot."""
 
-    def __init__(self, body: Any, stream: Stream) -> None:
+    def __init__(self, body: Any, stream: EventStream) -> None:
         super().__init__(body, content_type="text/event-stream", headers=_HEADERS)
         self._stream = stream
 
@@ -196,9 +196,9 @@ class _Streamed(StreamingHttpResponse):
             self._stream.close()
 
 
-def _last_seen(request: HttpRequest) -> int:
+def _last_event_id(request: HttpRequest) -> int:
     given = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id") or "0"
     if not (given.isascii() and given.isdigit() and len(given) <= len(str(2**63))):
         message = f"Last-Event-ID is {given[:20]!r}; expected the id of an event"
-        raise BadRequest(HTTPStatus.BAD_REQUEST, message)
+        raise ApiError(HTTPStatus.BAD_REQUEST, message)
     return int(given)

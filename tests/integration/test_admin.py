@@ -16,7 +16,7 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
-from cacheapp.views.sign_in import ATTEMPTS, PER_S
+from cacheapp.views.sign_in import MAX_ATTEMPTS, PER_S
 
 pytestmark = pytest.mark.django_db
 
@@ -149,8 +149,8 @@ def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door(
     client = Client(SERVER_NAME="testserver")
     wrong = {"username": "bert", "password": "a guess"}
     doors = ["/login/", "/admin/login/"]
-    found = [client.post(doors[n % 2], wrong).status_code for n in range(ATTEMPTS + 1)]
-    assert found == [200] * ATTEMPTS + [429]
+    found = [client.post(doors[n % 2], wrong).status_code for n in range(MAX_ATTEMPTS + 1)]
+    assert found == [200] * MAX_ATTEMPTS + [429]
     refused = client.post("/login/", {**wrong, "password": "long enough to be one"})
     assert refused.status_code == 429
     assert 0 < int(refused["Retry-After"]) <= PER_S

@@ -3,10 +3,10 @@
 "use strict";
 
 document.addEventListener("htmx:afterSwap", () => {
-  const said = document.getElementById("said");
-  const news = document.querySelector("[data-said]");
-  if (said && news && said.textContent !== news.dataset.said) {
-    said.textContent = news.dataset.said;
+  const target = document.getElementById("announcement");
+  const source = document.querySelector("[data-announcement]");
+  if (target && source && target.textContent !== source.dataset.announcement) {
+    target.textContent = source.dataset.announcement;
   }
 });
 

@@ -15,8 +15,8 @@ from django.urls import path
 from pytest_django.fixtures import Settings
 
 from cacheapp.conf import read
-from cacheapp.views.access import caller, permitted, require
-from cacheapp.views.responses import answer
+from cacheapp.views.access import caller, check_permission, permission_required
+from cacheapp.views.responses import json_response
 
 pytestmark = pytest.mark.django_db
 
@@ -24,20 +24,22 @@ SECRET = "a-secret-that-nobody-guesses"  # noqa: S105 (made up)
 MAY = "cacheapp.view_downloadjob"
 
 
-@permitted(MAY, POST="cacheapp.add_downloadjob")
+@permission_required(MAY, POST="cacheapp.add_downloadjob")
 def api(request: HttpRequest) -> HttpResponseBase:
-    return answer(HTTPStatus.OK, caller=caller(request).name)
+    return json_response(HTTPStatus.OK, caller=caller(request).name)
 
 
-@permitted()
+@permission_required()
 def whoever(request: HttpRequest) -> HttpResponseBase:
-    require(request, "cacheapp.use_demo")
-    return answer(HTTPStatus.OK)
+    check_permission(request, "cacheapp.use_demo")
+    return json_response(HTTPStatus.OK)
 
 
-@permitted(MAY, page=True)
+@permission_required(MAY, page=True)
 def page(request: HttpRequest) -> HttpResponseBase:
-    return HttpResponse(f"{caller(request).name} {caller(request).may('cacheapp.run_lab')}")
+    return HttpResponse(
+        f"{caller(request).name} {caller(request).has_permission('cacheapp.run_lab')}"
+    )
 
 
 urlpatterns = [path("api", api), path("whoever", whoever), path("page", page)]

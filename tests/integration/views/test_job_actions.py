@@ -134,14 +134,14 @@ def test_a_job_that_is_removed_as_it_is_asked_for_something_is_refused(
     move: str, state: str, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_in(state)
-    found = job_actions.current
+    found = job_actions.get_job
 
     def then_removed(job_id: uuid.UUID) -> DownloadJob:
         read = found(job_id)
         DownloadJob.objects.all().delete()  # by another worker
         return read
 
-    monkeypatch.setattr(job_actions, "current", then_removed)
+    monkeypatch.setattr(job_actions, "get_job", then_removed)
     answer = post(f"/api/downloads/{job.id}/{move}")
     assert (answer.status_code, answer.json()["detail"]) == (
         409,

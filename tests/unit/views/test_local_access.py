@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.demo.namespace import VERSION
 from cacheapp.urls import urlpatterns
 from cacheapp.views.local_access import demo_only
-from cacheapp.views.responses import allow_methods, answer, read_json
+from cacheapp.views.responses import allow_methods, json_response, read_json
 
 KEY = "/api/cache/locmem/k"
 
@@ -33,7 +33,7 @@ def _demo_on(settings: Settings, tmp_path: Path) -> Iterator[None]:
 @demo_only
 @allow_methods("POST")
 def echo(request: HttpRequest) -> HttpResponseBase:
-    return answer(HTTPStatus.OK, body=read_json(request))
+    return json_response(HTTPStatus.OK, body=read_json(request))
 
 
 def ask(method: str, path: str = KEY, body: Any = None, **meta: Any) -> tuple[int, dict[str, Any]]:

@@ -20,7 +20,7 @@ from cacheapp.errors import (
     StoreUnavailable,
     ValueRefused,
 )
-from cacheapp.views.responses import BadRequest, answer
+from cacheapp.views.responses import ApiError, json_response
 
 # Short enough for memcached's 250 bytes after prefix and version; nothing that needs quoting.
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,99}")
@@ -36,27 +36,27 @@ _ERRORS: dict[type[CacheappError], tuple[HTTPStatus, str]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """What a request is about: a key of an alias, or all of the demo's where `key` is empty."""
 
     cache: DemoCache
     key: str = ""
 
-    def answer(self, value: Any, *, hit: bool | None, **extra: Any) -> JsonResponse:
+    def response(self, value: Any, *, hit: bool | None, **extra: Any) -> JsonResponse:
         """Return the answer of this worker.
 
         `hit`: whether the key was there when the call came, `None` where the call does not tell.
         """
-        return answer(
+        return json_response(
             HTTPStatus.OK, alias=self.cache.alias, key=self.key, value=value, hit=hit, **extra
         )
 
-    def refused(self, status: HTTPStatus, message: str, **extra: Any) -> BadRequest:
+    def error(self, status: HTTPStatus, message: str, **extra: Any) -> ApiError:
         """Return the error of this entry, to be raised."""
         fields = {"alias": self.cache.alias, "key": self.key, "value": None, "hit": None, **extra}
-        return BadRequest(status, message, **fields)
+        return ApiError(status, message, **fields)
 
-    def failed(self, exc: CacheappError) -> BadRequest:
+    def error_from(self, exc: CacheappError) -> ApiError:
         """Return the answer to an error of the cache, which names the alias and what to do."""
         status, outcome = next(said for kind, said in _ERRORS.items() if isinstance(exc, kind))
         message = str(exc)
@@ -66,19 +66,19 @@ class Entry:
                 f"the store of alias {alias!r} is down ({message.rstrip('.')}); see that what "
                 f"CACHES[{alias!r}]['LOCATION'] names runs and can be reached, then ask again"
             )
-        return self.refused(status, message, outcome=outcome)
+        return self.error(status, message, outcome=outcome)
 
 
-def on_entry(
-    view: Callable[[HttpRequest, Entry], HttpResponseBase],
+def with_cache_entry(
+    view: Callable[[HttpRequest, CacheEntry], HttpResponseBase],
 ) -> Callable[..., HttpResponseBase]:
-    """Give a view the `Entry` instead of the alias and key of its address."""
+    """Give a view the `CacheEntry` instead of the alias and key of its address."""
 
     @functools.wraps(view)
     def finding(request: HttpRequest, /, alias: str, key: str = "") -> HttpResponseBase:
-        entry = Entry(_cache(alias), key)
+        entry = CacheEntry(_demo_cache(alias), key)
         if key and not _KEY.fullmatch(key):
-            raise entry.refused(
+            raise entry.error(
                 HTTPStatus.BAD_REQUEST,
                 "the key is none that the demo takes; expected 1 to 100 letters, digits "
                 "and . _ : ~ -, a letter or digit first",
@@ -86,17 +86,17 @@ def on_entry(
         try:
             return view(request, entry)
         except tuple(_ERRORS) as exc:
-            raise entry.failed(exc) from exc
+            raise entry.error_from(exc) from exc
 
     return finding
 
 
-def _cache(alias: str) -> DemoCache:
+def _demo_cache(alias: str) -> DemoCache:
     try:
         return DemoCache(alias)
     except InvalidCacheBackendError as exc:
         known = aliases()
-        raise BadRequest(
+        raise ApiError(
             HTTPStatus.NOT_FOUND,
             f"no alias {alias[:40]!r} in CACHES; there are {', '.join(known)}",
         ) from exc
