@@ -1,10 +1,10 @@
-"""Where the environment of one LOCATION is: `LOCATION/lmdb/<boot>-<format>-<limits>/`, three files.
+"""Where the environment of one LOCATION is: three files in `LOCATION/lmdb/<boot>-<format>-<limits>/`.
 
 Invariants:
 
 - A process creates, removes or renames an environment's directory only under the lock, after
   reading the parent directory again. The directory appears complete, by a rename.
-- Every byte that a process writes through a memory map has its disk block before: the space of all
+- A process writes through a memory map only where a disk block is allocated: the space of all
   three files is preallocated, and LMDB stores to the data file's map only on filesystems that
   overwrite a block in place; elsewhere it uses `pwrite`. So a full disk is an error, never a
   SIGBUS. No file is ever truncated in place.

@@ -48,7 +48,7 @@ def deadline_of(now: float, ttl: float | None) -> float:
 def find_live(
     env: OpenEnvironment, transaction: Transaction, name: bytes, now: float
 ) -> Found | None:
-    """Return an entry whose deadline has not passed, with its header."""
+    """Return an unexpired entry with its header."""
     raw = transaction.get(name, None, env.entries)
     header = parse_header(raw)
     if raw is None or header is None or header[DEADLINE] <= now:
@@ -92,7 +92,7 @@ def peek_many(
 def page(
     env: OpenEnvironment, transaction: Transaction, start: bytes, after: bytes, limit: int
 ) -> list[tuple[bytes, Found | None]]:
-    """Return the next entries after a name whose names begin with `start`, in order."""
+    """Return the next entries, in the order of their names, that begin with `start`."""
     cursor = transaction.cursor(env.entries)
     now = clock.boot_s()
     found: list[tuple[bytes, Found | None]] = []
@@ -199,7 +199,7 @@ def delete(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes
 
 
 def delete_rejected(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes]) -> None:
-    """Remove the entries of names whose new values found no space; count them."""
+    """Remove entries because there is no space for their new values; count them."""
     delete(env, transaction, names)
     env.reference_bits.counters[REJECTED] += len(names)
 

@@ -110,7 +110,7 @@ class Environment:
     # -- one operation -----------------------------------------------------------------------
 
     def get(self, name: bytes, now: float) -> bytes | None:
-        """Return the stored entry of a name; `now` is `boot_s()`. Every hit takes this path."""
+        """Return the stored entry of a name; `now` is `clock.boot_s()`. Every hit takes this path."""
         try:
             thread = self._local.thread
         except AttributeError:

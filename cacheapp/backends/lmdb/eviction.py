@@ -21,7 +21,7 @@ from cacheapp.backends.lmdb.reference_bits import EVICTED, EXPIRED
 _HAND = b"hand"
 _PROBE = b"probe"
 _POSITION = struct.Struct(">Q")
-_MAX_STEPS = 512  # of the hand; after these it evicts used entries too
+_MAX_STEPS = 512  # after so many, the hand evicts used entries too
 _MAX_EXPIRED = 16
 _MAX_EVICTED = 64
 _EXPIRY_INTERVAL_S = 1.0

@@ -41,7 +41,7 @@ from cacheapp.backends.lmdb.records import (
 )
 from cacheapp.backends.lmdb.store import LMDBStore
 
-# Of an entry without a key inside: format and kind, deadline, sequence number, first payload byte.
+# Format and kind, deadline, sequence number and first payload byte of an entry without a key inside.
 _unpack = struct.Struct("<H6xd8xQB").unpack_from
 _BODY_AT = HEADER_BYTES + 1
 _PLAIN = FORMAT | PLAIN << 8

@@ -30,7 +30,7 @@ class SizeLimits:
 
     @property
     def reference_bits(self) -> int:
-        """Number of reference bits, of one byte each: a power of two."""
+        """Number of reference bits, each in its own byte: a power of two."""
         wanted = max(_MIN_BITS, self.size_limit // _BYTES_PER_BIT)
         return 1 << (wanted.bit_length() - 1)
 

@@ -33,7 +33,7 @@ INDEXED: Final = 4
 SEQUENCE: Final = 5
 pack_header = HEADER.pack
 unpack_header = HEADER.unpack_from
-unpack_indexed = struct.Struct("<16xdQ").unpack_from  # of a header: `indexed`, sequence number
+unpack_indexed = struct.Struct("<16xdQ").unpack_from  # `indexed` and sequence number of a header
 pack_plain = struct.Struct(_HEADER + "B").pack  # a header, and the first byte of the payload
 NEVER = math.inf
 SEQUENCE_KEY = struct.Struct(">Q")
@@ -42,7 +42,7 @@ INT64 = struct.Struct("<q")
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 pack_int64 = INT64.pack
 INT_START = bytes([FORMAT, INT])
-INT_BYTES = HEADER_BYTES + INT64.size  # of an entry with a 64-bit integer and no key inside
+INT_BYTES = HEADER_BYTES + INT64.size  # size of an entry with a 64-bit integer and no key inside
 unpack_int = struct.Struct(_HEADER + "q").unpack_from  # the header of one, and the integer
 
 Header: TypeAlias = tuple[int, int, int, float, float, int]

@@ -79,7 +79,7 @@ class WriteRetry:
         return True
 
     def reject(self, names: Sequence[bytes], length: int) -> None:
-        """Remove the older values of names whose new ones found no space."""
+        """Remove the older values of names, as there is no space for the new ones."""
         self.shrink(entries.delete_rejected, names)
         withheld = _rejections.due()
         if withheld is not None:

@@ -123,7 +123,7 @@ def _remove(entry: Path) -> None:
 
 
 class LockTableDirectory(DatabaseDirectory):
-    """Where the database of an alias's locks is: beside the shards, whose number may change."""
+    """Where the database of an alias's locks is: beside the shards, as their number may change."""
 
     database_name = "locks.db"
 

@@ -2,11 +2,11 @@
 
 A lock is *held* while its row names a living holder and its deadline, if any, has not passed.
 
-Invariant: of two tokens issued for one name, the later is larger. Within a database this holds
-because a new token is larger than the row's last one; or, without a row, larger than every token
-whose row was ever removed (`Pruned`). One write transaction reads that and issues the token. After a removal
-of the directory it holds because a token is at least the wall clock in microseconds: as long as
-locks are acquired less than a million times a second, and the clock is not set back below the
+Invariant: if one name gets two tokens, the later is larger. Within a database this holds because a
+new token is larger than the row's last one; or, without a row, larger than the token of every row
+that was ever removed (`Pruned`). One write transaction reads these and issues the token. After the
+directory was removed, it holds because a token is at least the wall clock in microseconds: as long
+as locks are acquired less than a million times a second, and the clock is not set back below the
 tokens of the removed database.
 """
 

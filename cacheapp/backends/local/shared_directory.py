@@ -25,7 +25,7 @@ _RETRY_S = 0.002
 def location_problem(location: Path) -> str | None:
     """Return why a cache must not be kept below an existing LOCATION; `None` if it may be.
 
-    A user who can write to LOCATION can replace the directory of a cache by another one.
+    Any user with write access to LOCATION can replace the directory of a cache by another one.
     """
     try:
         found = location.stat()

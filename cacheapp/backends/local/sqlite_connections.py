@@ -14,9 +14,9 @@ Invariants:
   `ThreadConnections.lock` never takes `ConnectionRegistry._lock`.
 
 A signal handler runs between two bytecodes of the main thread, perhaps inside an operation of that
-thread, whose lock it would wait for for ever. `ThreadConnections.inside` shows this: a cache call
-from the handler uses a nested `ThreadConnections`; a fork from the handler closes the connection
-of the interrupted operation, which rolls its transaction back. The operation then finds its
+thread, and would wait for the operation's lock for ever. `ThreadConnections.inside` shows this: a
+cache call from the handler uses a nested `ThreadConnections`; a fork from the handler closes the
+interrupted operation's connection, which rolls its transaction back. The operation then finds its
 connection closed. No COMMIT can have run, so it starts again: in the parent, and in the child too
 if the handler returns there.
 """
@@ -166,9 +166,9 @@ class ConnectionRegistry:
             handle = self._here.handle = self._new()
             self._here.owner = _ThreadExit(handle)
         if self._held and not handle.inside:
-            # A fork waits for the lock of this thread, which could take it again and again before
-            # the fork does. So let the fork finish first; but not during an operation, whose lock
-            # the fork may wait for.
+            # A fork waits for this thread's lock, and this thread could take it again and again
+            # before the fork does. So let the fork finish first; but not during an operation,
+            # because the fork waits for its end.
             with self._lock:
                 pass
         while handle.inside:

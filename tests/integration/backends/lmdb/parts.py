@@ -1,4 +1,4 @@
-"""What the tests of LMDBCache build on."""
+"""Helpers of the LMDBCache tests: small caches, child processes, stopped transactions."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ MIB = 2**20
 def ours(
     settings: Settings, location: Path, alias: str = "default", prefix: str = "", **options: Any
 ) -> LMDBCache:
-    """Make an alias a small LMDBCache; return it."""
+    """Configure an alias as a small LMDBCache; return it."""
     options = {"size_limit": 4 * MIB, **options}
     settings.CACHES = {
         **(settings.CACHES if alias != "default" else {}),
@@ -48,7 +48,7 @@ def environments(location: Path) -> list[Path]:
 
 
 def environment_of(cache: LMDBCache) -> Environment:
-    """Return what the process has of the cache's environment."""
+    """Return this process's `Environment` of the cache."""
     return cast("Any", cache)._store.environment  # type: ignore[no-any-return]  # noqa: SLF001
 
 
@@ -65,7 +65,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def end_of(pid: int, within_s: float = 30) -> int:
-    """Return how a child ended; kill it and return -9 if it hangs."""
+    """Return the exit code of a child; kill it and return -9 if it hangs."""
     ended: list[int] = []
 
     def gone() -> bool:
@@ -84,16 +84,16 @@ def end_of(pid: int, within_s: float = 30) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether a process stands still."""
+    """Return True if a process is stopped."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
 @contextmanager
 def stopped_inside(cache: LMDBCache, *, writing: bool) -> Iterator[int]:
-    """Have a child stand still in the middle of a transaction; yield its pid, and kill it."""
+    """Stop a child inside a transaction; yield its pid, and kill it at the end."""
 
-    def stop(_session: object, _transaction: object) -> None:
+    def stop(_env: object, _transaction: object) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     environment = environment_of(cache)
@@ -105,7 +105,7 @@ def stopped_inside(cache: LMDBCache, *, writing: bool) -> Iterator[int]:
 
     pid = in_child(run)
     try:
-        cache.get("key")  # opens the environment again, which the fork closed
+        cache.get("key")  # opens the environment again after the fork closed it
         os.write(go, b"1")
         until(lambda: is_stopped(pid), "the child to stop")
         yield pid

@@ -1,4 +1,4 @@
-"""Where LMDBCache keeps its files, who may share them, and what happens when they are not right."""
+"""Test the files of LMDBCache: layout, permissions, sharing, removal and damage."""
 
 import multiprocessing
 import os
@@ -29,9 +29,7 @@ from tests.integration.backends.lmdb.parts import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-def test_all_room_is_reserved_and_stays_within_the_limit(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_all_space_is_preallocated_and_within_the_limit(settings: Settings, tmp_path: Path) -> None:
     ours(settings, tmp_path).set("key", 1)
     (made,) = environments(tmp_path)
     files = {path.name: path.stat() for path in made.iterdir()}
@@ -77,19 +75,19 @@ def test_one_directory_has_one_limit(settings: Settings, tmp_path: Path, name: s
         other.get("key")
 
 
-def test_caches_made_by_hand_agree_too(settings: Settings, tmp_path: Path) -> None:
+def test_caches_outside_the_settings_must_agree_too(settings: Settings, tmp_path: Path) -> None:
     LMDBCache(str(tmp_path), {"OPTIONS": {"size_limit": 2 * MIB}})
     with pytest.raises(OptionsRefused, match="one directory has one size_limit"):
         LMDBCache(str(tmp_path), {"OPTIONS": {"size_limit": 3 * MIB}})
 
 
-def test_a_process_with_other_limits_brings_all_into_its_own(
+def test_a_process_with_other_limits_replaces_the_environment_for_all(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", "older")
     other = {**settings.CACHES["default"], "OPTIONS": {"size_limit": 2 * MIB}}
-    # Spawned, as a process that was deployed anew: a forked one has the older one's options.
+    # Spawned, like the process of a new deployment: a forked one has the options of its parent.
     context = cast("Any", multiprocessing.get_context("spawn"))
     newer = Clients(context, {"default": other}, settings.CACHEAPP)
     (seen,) = newer.start([calls(_set_and_get_older)]).results()
@@ -105,7 +103,7 @@ def _set_and_get_older(cache: LMDBCache) -> object:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_a_directory_that_goes_is_noticed_within_a_request(
+def test_a_removed_or_replaced_directory_is_noticed_within_a_request(
     settings: Settings, tmp_path: Path, how: str
 ) -> None:
     cache = ours(settings, tmp_path / "cache")
@@ -119,7 +117,9 @@ def test_a_directory_that_goes_is_noticed_within_a_request(
     assert end_of(in_child(lambda: cache.get("here") == 1)) == 0
 
 
-def test_what_another_boot_left_is_removed_unread(settings: Settings, tmp_path: Path) -> None:
+def test_an_environment_of_another_boot_is_removed_unread(
+    settings: Settings, tmp_path: Path
+) -> None:
     assert end_of(in_child(lambda: ours(settings, tmp_path).add("key", "suspect"))) == 0
     (made,) = environments(tmp_path)
     made.rename(made.with_name(made.name.replace(boot_id(), "0f9b2f5e-another-boot")))
@@ -129,7 +129,7 @@ def test_what_another_boot_left_is_removed_unread(settings: Settings, tmp_path: 
 
 
 @pytest.mark.parametrize("damage", ["garbage", "cut short", "missing"])
-def test_a_damaged_database_does_not_keep_the_cache_from_working(
+def test_a_damaged_environment_is_replaced(
     settings: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert end_of(in_child(lambda: ours(settings, tmp_path).add("key", "old"))) == 0
@@ -151,7 +151,7 @@ def test_a_damaged_database_does_not_keep_the_cache_from_working(
         assert len(list(tmp_path.glob("lmdb/damaged-*"))) == 1
 
 
-def test_what_was_set_aside_under_a_running_process_is_left_by_it(
+def test_a_running_process_leaves_an_environment_that_was_set_aside(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -160,12 +160,12 @@ def test_what_was_set_aside_under_a_running_process_is_left_by_it(
     (made,) = environments(tmp_path)
     with directory.locked():
         directory.set_aside(made, "a test")
-    assert cache.get("key") is None  # at once: no request needs to end
+    assert cache.get("key") is None  # immediately, without the end of a request
     cache.set("key", "new")
     assert end_of(in_child(lambda: cache.get("key") == "new")) == 0
 
 
-def test_a_location_that_others_may_write_to_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_a_location_that_others_can_write_to_is_refused(settings: Settings, tmp_path: Path) -> None:
     location = tmp_path / "cache"
     location.mkdir()
     location.chmod(0o777)
@@ -176,14 +176,16 @@ def test_a_location_that_others_may_write_to_is_refused(settings: Settings, tmp_
     assert cache.get("key") is None
 
 
-def test_locks_outlive_the_entries(settings: Settings, tmp_path: Path) -> None:
+def test_lock_tokens_increase_across_clear_and_loss_of_all_entries(
+    settings: Settings, tmp_path: Path
+) -> None:
     cache = ours(settings, tmp_path)
     with cache.lock("name") as lock:
         first = lock.token
     cache.clear()
     environment = environment_of(cache)
     cache.get("key")
-    assert environment.discard_all()  # as a reboot would
+    assert environment.discard_all()  # like a reboot
     with cache.lock("name") as lock:
         assert (lock.token or 0) > (first or 0)
 
@@ -208,7 +210,7 @@ def test_an_entry_of_another_format_is_a_miss(
 
 
 @pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
-def test_long_keys_are_listed_and_removed_by_their_names(
+def test_long_keys_are_listed_and_removed_by_their_full_keys(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -221,7 +223,7 @@ def test_long_keys_are_listed_and_removed_by_their_names(
     assert cache.keys("*") == ["short"]
 
 
-def test_a_stepped_wall_clock_neither_kills_nor_revives(
+def test_a_step_of_the_wall_clock_neither_expires_nor_revives_an_entry(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ours(settings, tmp_path)

@@ -1,4 +1,4 @@
-"""What LMDBCache does when there is little room, or none."""
+"""Test LMDBCache with little space, or none."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ def _records(env: OpenEnvironment, transaction: Transaction) -> list[int]:
 
 
 def records(cache: LMDBCache) -> list[int]:
-    """Return how many entries there are, how many in the queue, and in the index of deadlines."""
+    """Return the number of entries, of queue records and of records in the index of deadlines."""
     return environment_of(cache).read(_records)
 
 
@@ -40,7 +40,7 @@ def _fill(cache: LMDBCache, count: int, size: int) -> int:
     return count
 
 
-def test_max_entries_holds_under_load_from_all_processes(
+def test_max_entries_is_never_exceeded_under_load_from_several_processes(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path, MAX_ENTRIES=100)
@@ -60,7 +60,9 @@ def test_max_entries_holds_under_load_from_all_processes(
     assert cache.stats()["evictions"] == 1101
 
 
-def test_the_size_holds_under_load_from_all_processes(settings: Settings, tmp_path: Path) -> None:
+def test_the_size_limit_is_kept_under_load_from_several_processes(
+    settings: Settings, tmp_path: Path
+) -> None:
     cache = ours(settings, tmp_path)
     cache.set("first", 1)
     sizes = [100, 3000, 50_000]
@@ -76,7 +78,7 @@ def test_the_size_holds_under_load_from_all_processes(settings: Settings, tmp_pa
     assert (made / "data.mdb").stat().st_size == limits.map_bytes
 
 
-def test_expired_entries_go_first(
+def test_expired_entries_are_removed_first(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ours(settings, tmp_path, MAX_ENTRIES=100)
@@ -91,7 +93,7 @@ def test_expired_entries_go_first(
     assert cache.stats()["expirations"] == 70
 
 
-def test_what_is_used_stays_while_what_is_asked_for_once_goes(
+def test_used_entries_stay_and_entries_used_once_are_evicted(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path, MAX_ENTRIES=100)
@@ -103,7 +105,7 @@ def test_what_is_used_stays_while_what_is_asked_for_once_goes(
     assert len(cache.get_many(used)) == 50
 
 
-def test_overwriting_writes_no_index_and_an_entry_that_lives_on_stays(
+def test_overwriting_writes_no_index_record_and_an_extended_entry_stays(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -122,7 +124,7 @@ def test_overwriting_writes_no_index_and_an_entry_that_lives_on_stays(
 
 
 @pytest.mark.parametrize("method", ["touch", "set"])
-def test_an_earlier_deadline_is_indexed_anew(
+def test_an_earlier_deadline_is_indexed_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -156,7 +158,7 @@ def test_no_operation_leaves_a_record_behind(settings: Settings, tmp_path: Path)
     assert records(cache) == [0, 0, 0]
 
 
-def test_a_value_too_large_is_not_stored_and_leaves_no_older_one(
+def test_a_value_that_is_too_large_is_not_stored_and_removes_the_older_one(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -172,7 +174,7 @@ def test_a_value_too_large_is_not_stored_and_leaves_no_older_one(
     assert caplog.text.count("which were not stored") <= 1
 
 
-def test_a_reader_that_stands_still_costs_entries_but_no_errors(
+def test_a_stopped_reader_causes_loss_of_entries_but_no_errors(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -189,7 +191,7 @@ def test_a_reader_that_stands_still_costs_entries_but_no_errors(
     assert cache.get("after") == 1
 
 
-def test_pages_that_a_dead_reader_kept_are_used_again(settings: Settings, tmp_path: Path) -> None:
+def test_pages_that_a_dead_reader_retained_are_reused(settings: Settings, tmp_path: Path) -> None:
     cache = ours(settings, tmp_path)
     cache.set("first", 1)
     with stopped_inside(cache, writing=False):

@@ -1,4 +1,4 @@
-"""The short ways of LMDBCache, and the careful ones that they must be the same as."""
+"""Test that the fast path of LMDBCache behaves like its slow twins in `SharedCache`."""
 
 import math
 import pickle
@@ -52,8 +52,8 @@ _VALUES = st.one_of(
     st.sampled_from([0, 1, 40, 4000, 5000, 70_000]).map(bytes),
     st.text(max_size=20),
     st.just({"id": 17, "roles": ["editor"]}),
-    st.just(print).map(lambda _: lambda: None),  # what no serializer takes
-    st.just(bytes(1_100_000)),  # what the store has no room for
+    st.just(print).map(lambda _: lambda: None),  # no serializer accepts it
+    st.just(bytes(1_100_000)),  # too large for the store
 )
 _MORE = st.sampled_from([{}, {}, {}, {"stale": 100}, {"stale": -1}, {"jitter": 2}])
 _DELTAS = st.sampled_from([1, -1, 0, 2**62, -(2**63), 2**64, True, 1.5])
@@ -79,7 +79,7 @@ _CALLS = st.one_of(
         st.fixed_dictionaries({"delta": _DELTAS, "version": _VERSIONS}),
     ),
 )
-_CAREFUL: dict[str, Callable[..., Any]] = {
+_SLOW: dict[str, Callable[..., Any]] = {
     "get": SharedCache.get,
     "set": SharedCache.set,
     "incr": Counting.incr,
@@ -88,25 +88,25 @@ _CAREFUL: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture
 def pair(settings: Settings, tmp_path: Path) -> Pair:
-    """Two aliases of one directory: one is called as it is, the other always the careful way."""
-    short = ours(settings, tmp_path, "default", "a")
-    return short, ours(settings, tmp_path, "careful", "b")
+    """Two aliases of one directory: one for the fast path, one for its slow twins."""
+    fast = ours(settings, tmp_path, "default", "a")
+    return fast, ours(settings, tmp_path, "slow", "b")
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:
-    """Return what a call returned or raised, and of what it warned."""
+    """Return what a call returned or raised, and the categories of its warnings."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         try:
             found = call()
-            told: Outcome = ("returned", type(found), repr(found))
+            outcome: Outcome = ("returned", type(found), repr(found))
         except Exception as exc:  # noqa: BLE001 (it is compared)
-            told = ("raised", type(exc), str(exc).replace("<locals>", ""))
-    return (*told, [warning.category for warning in seen])
+            outcome = ("raised", type(exc), str(exc).replace("<locals>", ""))
+    return (*outcome, [warning.category for warning in seen])
 
 
 def _state(cache: LMDBCache, key: Any, version: Any) -> Outcome:
-    """Return what stands at a key, asked for in both ways, and about when it ends."""
+    """Return the value of a key, read in both ways, and its rounded TTL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         left = cache.ttl(key, version=version)
@@ -122,20 +122,20 @@ def _counted(cache: LMDBCache) -> dict[str, int]:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(calls=st.lists(_CALLS, min_size=1, max_size=12))
-def test_the_short_way_and_the_careful_one_do_the_same(
+def test_the_fast_path_and_its_slow_twins_have_equal_effects(
     pair: Pair, calls: list[tuple[str, Any, dict[str, Any]]]
 ) -> None:
-    short, careful = pair
+    fast, slow = pair
     for cache in pair:
         cache.clear()
     before = [_counted(cache) for cache in pair]
     for method, key, kwargs in calls:
         args = {**kwargs}
-        assert _outcome(lambda: getattr(short, method)(key, **args)) == _outcome(  # noqa: B023
-            lambda: _CAREFUL[method](careful, key, **args)  # noqa: B023
+        assert _outcome(lambda: getattr(fast, method)(key, **args)) == _outcome(  # noqa: B023
+            lambda: _SLOW[method](slow, key, **args)  # noqa: B023
         ), (method, key, kwargs)
         version = kwargs["version"]
-        assert _state(short, key, version) == _state(careful, key, version), (method, key, kwargs)
+        assert _state(fast, key, version) == _state(slow, key, version), (method, key, kwargs)
     counted = [
         {name: number - began[name] for name, number in _counted(cache).items()}
         for cache, began in zip(pair, before, strict=True)
@@ -143,7 +143,7 @@ def test_the_short_way_and_the_careful_one_do_the_same(
     assert counted[0] == counted[1]
 
 
-def test_what_is_written_in_one_way_is_overwritten_and_counted_in_the_other(pair: Pair) -> None:
+def test_each_way_overwrites_and_increments_entries_of_the_other(pair: Pair) -> None:
     cache, _ = pair
     for value in ("short", "a longer value", "x", 7, 2**70, bytes(9000), b"", None):
         SharedCache.set(cache, "key", value, timeout=100)
@@ -160,7 +160,7 @@ def test_what_is_written_in_one_way_is_overwritten_and_counted_in_the_other(pair
     assert [cache.incr("n"), Counting.incr(cache, "n"), cache.incr("n", -5)] == [2, 3, -2]
 
 
-def test_a_short_write_voids_a_lease(pair: Pair) -> None:
+def test_a_write_on_the_fast_path_voids_a_lease(pair: Pair) -> None:
     cache, _ = pair
 
     def compute() -> str:
@@ -172,7 +172,7 @@ def test_a_short_write_voids_a_lease(pair: Pair) -> None:
     assert cache.stats()["voided_fills"] == 1
 
 
-def test_what_keys_begin_with_may_be_changed(pair: Pair) -> None:
+def test_version_prefix_and_key_function_may_be_changed(pair: Pair) -> None:
     cache, _ = pair
     cache.set("key", "one")
     cache.version = 2
@@ -188,34 +188,34 @@ def test_what_keys_begin_with_may_be_changed(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("first", [b"\0", b"\xa0", b"\xff"])
-def test_no_unsigned_pickle_is_read_in_short_where_values_are_signed(
+def test_the_fast_path_loads_no_unsigned_pickle_if_values_are_signed(
     settings: Settings, tmp_path: Path, first: bytes
 ) -> None:
     cache = ours(settings, tmp_path, signed=True)
-    store = cast("Any", cache)._store  # noqa: SLF001 (what somebody else could have written)
-    store.set(cache.make_key("key"), first + pickle.dumps(_Told()), 100)
+    store = cast("Any", cache)._store  # noqa: SLF001 (as another program could write it)
+    store.set(cache.make_key("key"), first + pickle.dumps(_Loaded()), 100)
     assert cache.get("key", "absent") == "absent"
-    assert _Told.told == []
+    assert _Loaded.loaded == []
     assert cache.stats()["values_rejected"] == 1
 
 
-class _Told:
-    """Says that it was unpickled."""
+class _Loaded:
+    """Records that it was unpickled."""
 
-    told: ClassVar[list[str]] = []
+    loaded: ClassVar[list[str]] = []
 
     def __reduce__(self) -> Any:
-        return self.told.append, ("unpickled",)
+        return self.loaded.append, ("unpickled",)
 
 
 class _Own(LMDBCache):
-    """As a site may have it: with keys of its own making."""
+    """A subclass, as a site may define it, that makes its own keys."""
 
     def make_key(self, key: Any, version: int | None = None) -> str:
         return super().make_key(f"own-{key}", version)
 
 
-def test_a_subclass_that_makes_its_own_keys_is_asked(settings: Settings, tmp_path: Path) -> None:
+def test_the_make_key_of_a_subclass_is_used(settings: Settings, tmp_path: Path) -> None:
     ours(settings, tmp_path)
     cache = _Own(str(tmp_path), {"OPTIONS": {"size_limit": 4 * 2**20}})
     cache.set("key", "value")

@@ -1,4 +1,4 @@
-"""LMDBCache under kills, stops, forks, signals and full disks: no value is lost, torn or older."""
+"""Test LMDBCache under kills, stops, forks, signals and full disks: no value is lost, torn or stale."""
 
 import contextlib
 import mmap
@@ -29,7 +29,7 @@ KILLS = 200
 
 
 def _count_up(cache: LMDBCache, acknowledged: mmap.mmap) -> None:
-    """Write ever larger numbers, each as a value of another size; note those that were written."""
+    """Write increasing numbers in values of varying size; acknowledge each one after its write."""
     number = struct.unpack("Q", acknowledged[:8])[0]
     while True:
         number += 1
@@ -40,7 +40,7 @@ def _count_up(cache: LMDBCache, acknowledged: mmap.mmap) -> None:
 
 
 def _survive_kills(cache: LMDBCache) -> bool:
-    """Start writers and kill them, and look each time at what they left."""
+    """Start and kill writers, and check after each kill what they left."""
     cache.set("value", (0, work.checked(1, 1)))
     cache.set("counter", 0)
     acknowledged = mmap.mmap(-1, 16)
@@ -53,10 +53,10 @@ def _survive_kills(cache: LMDBCache) -> bool:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         number, value = cache.get("value")
-        told, counted = struct.unpack("QQ", acknowledged[:])
-        assert told <= number <= told + 1
+        acknowledged_number, counted = struct.unpack("QQ", acknowledged[:])
+        assert acknowledged_number <= number <= acknowledged_number + 1
         assert work.is_whole(value)
-        # A kill between a write and its note, of each child so far at most one.
+        # Each child so far may have been killed between a write and its acknowledgement.
         assert counted <= (cache.get("counter") or 0) <= counted + kill + 1
         cache.set("survivor", "lives")
         assert cache.get("survivor") == "lives"
@@ -64,17 +64,17 @@ def _survive_kills(cache: LMDBCache) -> bool:
     return True
 
 
-def test_a_writer_killed_at_any_instant_loses_tears_and_holds_nothing(
+def test_a_writer_killed_at_any_instant_leaves_no_lost_or_torn_value_and_no_lock(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """In a process of its own: forks of this one, with all that the tests hold, take long."""
+    """Run in a separate process, as forks of this large one are slow."""
     ours(settings, tmp_path)
     context = cast("Any", multiprocessing.get_context("spawn"))
     clients = Clients(context, settings.CACHES, settings.CACHEAPP)
     assert clients.start([_survive_kills]).results(within_s=200) == [True]
 
 
-def test_a_stopped_writer_holds_up_writers_alone_and_only_until_it_goes_on_or_dies(
+def test_a_stopped_writer_blocks_only_writers_and_only_until_it_continues_or_dies(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
@@ -96,7 +96,7 @@ def test_a_stopped_writer_holds_up_writers_alone_and_only_until_it_goes_on_or_di
     assert cache.get("key") == "after"
 
 
-async def test_a_stopped_writer_does_not_hold_up_the_event_loop(
+async def test_a_stopped_writer_does_not_block_the_event_loop(
     settings: Settings, tmp_path: Path
 ) -> None:
     import asyncio  # noqa: PLC0415
@@ -136,7 +136,7 @@ def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
     assert failed == []
 
 
-def _opened_files() -> list[str]:
+def _open_files() -> list[str]:
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -159,7 +159,7 @@ def test_a_fork_among_busy_threads_leaves_both_sides_working(
     def use() -> bool:
         key = f"child-{os.getpid()}"
         cache.set(key, 1)
-        return _opened_files() != [] and cache.incr(key) == 2 and cache.delete(key)
+        return _open_files() != [] and cache.incr(key) == 2 and cache.delete(key)
 
     with _threads(body, 3):
         ends = [end_of(in_child(use)) for _ in range(30)]
@@ -170,8 +170,8 @@ def test_a_fork_among_busy_threads_leaves_both_sides_working(
 def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", 1)
-    assert len(_opened_files()) > 1
-    assert end_of(in_child(lambda: _opened_files() == [])) == 0
+    assert len(_open_files()) > 1
+    assert end_of(in_child(lambda: _open_files() == [])) == 0
     assert end_of(in_child(lambda: end_of(in_child(lambda: cache.get("key") == 1)) == 0)) == 0
     assert cache.get("key") == 1
 
@@ -234,14 +234,14 @@ print(cache.get("key-2999") is not None, cache.stats()["evictions"] > 1000)
 """
 
 
-def test_a_full_disk_is_told_at_the_start_and_never_a_sigbus(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_at_the_first_use_and_never_a_sigbus(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     script = tmp_path / "script.py"
     script.write_text(_ON_A_SMALL_DISK)
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
-        pytest.skip("this machine lets nobody mount a tmpfs of his own")
+        pytest.skip("this machine does not allow users to mount a tmpfs")
     command = (
         f"mount -t tmpfs -o size=8m tmpfs {disk} && "
         f"exec {sys.executable} {script} {disk} {tmp_path / 'state'}"

@@ -1,4 +1,4 @@
-"""How LMDBCache's writes get into the file: by stores to its map, or by system calls."""
+"""Test writes by stores to the memory map beside writes by system calls."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 
 def _count_up(path: Path, limits: SizeLimits, *, writemap: bool) -> bool:
-    """Add to one number, with a value of another size beside it each time."""
+    """Increment one number, and write a value of another size beside it each time."""
     environment = open_environment(path, limits, writemap=writemap)
     assert environment.flags()["writemap"] is writemap
     entries = environment.open_db(b"entries", create=False)
@@ -35,7 +35,7 @@ def _count(env: OpenEnvironment, transaction: Transaction) -> int:
     return int(transaction.get(b"count", db=env.entries) or 0)
 
 
-def test_processes_that_write_through_the_map_and_others_lose_nothing_of_each_other(
+def test_writes_through_the_map_and_by_system_calls_do_not_lose_each_other(
     settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
