@@ -1,7 +1,7 @@
 """Settings of this deployment: read from the environment alone, each variable typed.
 
 Everything wrong in the environment is reported at once and by name, before Django starts.
-README lists the variables.
+docs/reference/settings.md lists the variables.
 """
 
 from pathlib import Path

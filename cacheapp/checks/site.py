@@ -18,7 +18,7 @@ Messages = list[checks.CheckMessage]
 def check_setting(**_: Any) -> Messages:
     """E001: report each mistake in the CACHEAPP setting."""
     _found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    hint = "README has a table of the settings."
+    hint = "docs/reference/settings.md lists them."
     return [checks.Error(mistake, hint=hint, id="cacheapp.E001") for mistake in mistakes]
 
 

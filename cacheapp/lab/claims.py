@@ -41,7 +41,7 @@ def claims_page(results: Sequence[Result], command: str) -> str:
         (
             "**Here** is said of this run on this machine. `UNKNOWN`: it could not be measured, or the "
             "figures say neither. All samples are in "
-            "[lab/results.json](lab/results.json). [lab.md](lab.md) tells how it is measured, and how to run it "
+            "[lab/results.json](lab/results.json). [lab](reference/lab.md) tells how it is measured, and how to run it "
             "yourself."
         ),
         "",
