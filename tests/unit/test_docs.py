@@ -8,7 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from django.core.management import load_command_class
 
+from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.conf import Conf
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +134,54 @@ def test_the_reference_lists_every_setting() -> None:
     page = (DOCS / "reference" / "settings.md").read_text()
     settings = [field.name.upper() for field in dataclasses.fields(Conf)]
     assert [name for name in settings if f"`{name}`" not in page] == []
+
+
+def test_the_reference_lists_every_environment_variable() -> None:
+    page = (DOCS / "reference" / "settings.md").read_text()
+    variables = {
+        name
+        for source in (ROOT / "project" / "settings.py", ROOT / "gunicorn.conf.py")
+        for name in re.findall(r'env\.\w+\(\s*"(\w+)"', source.read_text())
+    }
+    assert len(variables) > 20
+    assert [name for name in sorted(variables) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("backend", [LMDBCache, DiskCache, RedisCache])
+def test_the_reference_lists_every_option(
+    backend: type[LMDBCache | DiskCache | RedisCache],
+) -> None:
+    page = (DOCS / "reference" / "backends.md").read_text()
+    assert [name for name in backend.OPTIONS if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["cachecheck", "cachestats", "demo", "download", "downloads", "lab"]
+)
+def test_the_reference_lists_every_option_of_a_command(name: str) -> None:
+    page = "".join(
+        (DOCS / "reference" / file).read_text()
+        for file in ("commands.md", "cachecheck.md", "lab.md")
+    )
+    parser = load_command_class("cacheapp", name).create_parser("manage.py", name)
+    djangos = load_command_class("django.core", "check").create_parser("manage.py", "check")
+    known = {option for action in djangos._actions for option in action.option_strings}  # noqa: SLF001
+    options = [
+        option
+        for action in parser._actions  # noqa: SLF001
+        for option in action.option_strings
+        if option not in known | {"--skip-checks", "--turn"}  # Django's; for pages
+    ]
+    assert [option for option in options if option not in page] == []
+
+
+def test_the_example_of_the_checker_is_illegal(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (DOCS / "reference" / "cachecheck.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(compile(example, "cachecheck.md", "exec"), {})  # noqa: S102
+    verdict, *lanes = capsys.readouterr().out.splitlines()
+    assert verdict == "illegal"
+    assert any("get -> 1" in lane for lane in lanes)
 
 
 def test_the_reference_lists_every_system_check() -> None:
