@@ -9,14 +9,14 @@ from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_POST
 
 from cacheapp import clock
-from cacheapp.lab import kept
+from cacheapp.lab import run_record
 from cacheapp.lab.experiment import Experiment
-from cacheapp.lab.kept import State
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import Verdict
 from cacheapp.lab.run import UnknownExperiment
-from cacheapp.processes import background, turn
+from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
+from cacheapp.processes.run_record import RunState
 from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
 
 LOOKS = {
@@ -42,7 +42,7 @@ def lab(request: HttpRequest) -> HttpResponse:
 def start(request: HttpRequest) -> HttpResponse:
     """Start an experiment in a process of its own; one at a time on a machine."""
     try:
-        background.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
+        run_record.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
     except UnknownExperiment as exc:
         return error_page(request, HTTPStatus.BAD_REQUEST, str(exc))
     except Busy as exc:
@@ -61,10 +61,10 @@ def stop(request: HttpRequest) -> HttpResponse:
 
 def _running() -> dict[str, Any] | None:
     """Return what runs on this machine and has the turn, a check too, or `None`."""
-    holder = turn.holder()
+    holder = exclusive_run.holder()
     if holder is None:
         return None
-    status = kept.status()
+    status = run_record.status()
     own = status if status and status.pid == holder.pid else None
     now = own.progress if own else None
     return {
@@ -80,20 +80,20 @@ def _running() -> dict[str, Any] | None:
 
 def _ended() -> dict[str, str] | None:
     """Return how the last run ended, if not well."""
-    status = kept.status()
-    if status is None or status.state in {State.RUNNING, State.DONE}:
+    status = run_record.status()
+    if status is None or status.state in {RunState.RUNNING, RunState.DONE}:
         return None
     words = {
-        State.STOPPED: "was stopped",
-        State.FAILED: "failed",
-        State.LOST: "was killed, and left no word",
+        RunState.STOPPED: "was stopped",
+        RunState.FAILED: "failed",
+        RunState.LOST: "was killed, and left no word",
     }
     return {"names": ", ".join(status.names), "how": words[status.state], "error": status.error}
 
 
 def _card(one: Experiment) -> dict[str, Any]:
-    result = kept.result(one.name)
-    drawing = kept.drawing(one.name)
+    result = run_record.result(one.name)
+    drawing = run_record.drawing(one.name)
     return {
         "one": one,
         "result": result,

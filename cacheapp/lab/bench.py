@@ -14,12 +14,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import cacheapp
 from cacheapp import clock
-from cacheapp.processes.servers import dies_with_us
+from cacheapp.processes.servers import child_env, dies_with_us
 
 LOOK_EVERY_S = 0.1
 
@@ -145,13 +143,6 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
         env=child_env(),
         start_new_session=True,
     )
-
-
-def child_env() -> dict[str, str]:
-    """Return the environment of what is started: cacheapp can be imported, loopback is direct."""
-    root = str(Path(cacheapp.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def close_pipes(process: subprocess.Popen[bytes]) -> None:

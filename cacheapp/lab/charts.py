@@ -11,8 +11,8 @@ import sys
 import textwrap
 from typing import Any
 
-from cacheapp.lab.bench import child_env
 from cacheapp.lab.results import Kind, Measure, Panel, Result
+from cacheapp.processes.servers import child_env
 
 WIDTH = 330  # and the margins of what Vega draws around it
 _AXIS = 50  # what the numbers at a vertical axis take

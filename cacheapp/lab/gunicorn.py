@@ -5,9 +5,8 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from cacheapp.lab.bench import child_env
 from cacheapp.lab.stores import BACKENDS, Stores
-from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.servers import GunicornServer, child_env
 from cacheapp.processes.workers import Connection, NotReached, Workers
 
 WORKERS = 4

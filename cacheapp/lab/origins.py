@@ -11,8 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
-from cacheapp.lab.bench import child_env
-from cacheapp.processes.servers import Server, ServerFailed
+from cacheapp.processes.servers import Server, ServerFailed, child_env
 
 BUCKET = "article"
 _MODULES = "cacheapp.lab"

@@ -9,8 +9,8 @@ from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.machine import about
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import Finding, Outcome, Result, Verdict
+from cacheapp.processes.exclusive_run import exclusive_run
 from cacheapp.processes.servers import ServerFailed
-from cacheapp.processes.turn import turn
 from cacheapp.processes.workers import AnswerLost, Moved, NotReached
 
 _COULD_NOT = (ExperimentFailed, ServerFailed, NotReached, AnswerLost, Moved)
@@ -35,13 +35,13 @@ def run(
     stop: Stop | None = None,
     scale: Scale | None = None,
 ) -> Result:
-    """Run an experiment when it is this process's turn; raise `Busy`, or `RunStopped`.
+    """Run an experiment while no other runs; raise `Busy`, or `RunStopped`.
 
     What could not be measured is `UNKNOWN` in the result, with the reason. Start it from a thread
     that lives until it ends: what it starts dies with that thread.
     """
     experiment = find(name)
-    with turn(name):
+    with exclusive_run(name):
         return conduct(experiment, scale or (Scale.FULL if full else Scale.USUAL), progress, stop)
 
 
@@ -51,7 +51,7 @@ def conduct(
     progress: Callable[[Progress], None],
     stop: Stop | None = None,
 ) -> Result:
-    """Run an experiment, by one who has the turn."""
+    """Run an experiment; for the holder of the exclusive run."""
     where, began_s = about(), clock.monotonic_s()
     bench = Bench(experiment.name, scale, progress, stop or threading.Event())
     try:

@@ -1,8 +1,7 @@
-"""Runs experiments in a process of their own, for pages: any worker may watch and stop it.
+"""Start long commands in a process of their own, for pages: any worker may watch and stop them.
 
-The turn is taken here and handed to the process with its descriptor, so that of two who start at
-the same moment one is refused, and nobody waits to learn which. The process outlives the worker
-that started it.
+The exclusive run is acquired here and its descriptor handed to the process, so of two starts at the
+same moment one is refused at once. The process outlives the worker that started it.
 """
 
 import os
@@ -14,57 +13,44 @@ from pathlib import Path
 
 from django.conf import settings
 
-from cacheapp.lab import kept
-from cacheapp.lab.bench import Scale, child_env
-from cacheapp.lab.run import find
-from cacheapp.processes import turn
-from cacheapp.processes.turn import Busy, Holder
+from cacheapp.processes import exclusive_run
+from cacheapp.processes.exclusive_run import Busy, Holder
+from cacheapp.processes.servers import child_env
 
-__all__ = ["Busy", "Holder", "start", "start_command", "stop"]
-
-
-def start(name: str, *, full: bool = False) -> Holder:
-    """Start an experiment and return at once; raise `Busy`, or `UnknownExperiment`.
-
-    `kept.status()` tells how far it is, `kept.result(name)` what it found.
-    """
-    find(name)
-    scale = Scale.FULL if full else Scale.USUAL
-    arguments = [name, *(["--full"] if full else [])]
-    return start_command("lab", arguments, name, lambda: kept.begin([name], scale))
+__all__ = ["Busy", "Holder", "start_command", "stop"]
 
 
 def start_command(
     command: str, arguments: list[str], name: str, begin: Callable[[], object]
 ) -> Holder:
-    """Start a command of `manage.py` that takes `--turn`, and return at once; raise `Busy`.
+    """Start a command of `manage.py` that takes `--lock-fd`, and return at once; raise `Busy`.
 
-    `begin()` notes that it begins; it is called by the one who has the turn.
+    `begin()` records that it begins; it is called while this process holds the exclusive run.
     """
-    descriptor = turn.take()
+    descriptor = exclusive_run.acquire()
     try:
-        # Whoever looks from now on sees this run, not the last one; this process has the turn.
-        turn.say_who(descriptor, os.getpid(), name)
+        # From now on readers find this run, not the last one.
+        exclusive_run.set_holder(descriptor, os.getpid(), name)
         begin()
-        process = _spawn([command, *arguments, "--turn", str(descriptor)], descriptor)
-        holder = turn.say_who(descriptor, process.pid, name, stoppable=True)
+        process = _spawn([command, *arguments, "--lock-fd", str(descriptor)], descriptor)
+        holder = exclusive_run.set_holder(descriptor, process.pid, name, stoppable=True)
     except BaseException:
-        turn.say_nobody(descriptor)  # this process lives on, and has no turn
+        exclusive_run.clear_holder(descriptor)  # this process lives on, without the run
         raise
     finally:
         os.close(descriptor)
-    # Whoever started a process must read its end, or its number stays taken.
+    # A parent must wait for its child, or the child stays a zombie.
     threading.Thread(target=process.wait, name="lab-experiment", daemon=True).start()
     return holder
 
 
 def stop() -> Holder | None:
-    """Ask the one who runs an experiment to stop; return who that is, `None` if nobody does."""
-    return turn.stop()
+    """Stop the run in progress; return its holder, `None` if there is none."""
+    return exclusive_run.stop()
 
 
 def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
-    with (turn.directory() / "log").open("wb") as log:
+    with (exclusive_run.directory() / "log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 (the command is ours)
             [sys.executable, "-m", "django", *arguments],
             stdin=subprocess.DEVNULL,

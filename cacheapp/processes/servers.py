@@ -21,6 +21,7 @@ from typing import Self
 
 import redis
 
+import cacheapp
 from cacheapp.processes.waiting import until
 
 
@@ -208,3 +209,10 @@ class GunicornServer(Server):
         """Stop master and workers, then remove the directory; safe to call twice."""
         self._listener.close()
         super().stop()
+
+
+def child_env() -> dict[str, str]:
+    """Return the environment of what is started: cacheapp can be imported, loopback is direct."""
+    root = str(Path(cacheapp.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

@@ -9,12 +9,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from cacheapp import clock
-from cacheapp.cachecheck import kept
+from cacheapp.cachecheck import run_record
 from cacheapp.cachecheck.verdicts import Verdict
 from cacheapp.demo.namespace import aliases
-from cacheapp.lab.kept import State
-from cacheapp.processes import background, turn
+from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
+from cacheapp.processes.run_record import RunState
 from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
 
 SECONDS = (0.5, 2.0, 5.0)
@@ -35,8 +35,8 @@ def check(request: HttpRequest) -> HttpResponse:
     if request.headers.get("HX-Request") == "true":
         response = render_page(request, "check.html", part="parts/running.html", running=running)
         return refresh_when_done(request, response, is_over=running is None)
-    status = kept.status()
-    ended = status if status and status.state not in {State.RUNNING, State.DONE} else None
+    status = run_record.status()
+    ended = status if status and status.state not in {RunState.RUNNING, RunState.DONE} else None
     return render_page(
         request,
         "check.html",
@@ -44,7 +44,7 @@ def check(request: HttpRequest) -> HttpResponse:
         ended=ended,
         aliases=aliases(),
         seconds=SECONDS,
-        found=_results_context(kept.report() or {}),
+        found=_results_context(run_record.report() or {}),
     )
 
 
@@ -62,7 +62,7 @@ def start(request: HttpRequest) -> HttpResponse:
     if wrong or seconds is None:
         return error_page(request, HTTPStatus.BAD_REQUEST, "; ".join(wrong))
     try:
-        kept.start(
+        run_record.start(
             chosen,
             seconds,
             private=request.POST.get("private") == "1",
@@ -86,7 +86,7 @@ def stop(request: HttpRequest) -> HttpResponse:
 def drawing(request: HttpRequest, number: int) -> HttpResponse:
     """Answer with the timeline of a counterexample of the last check."""
     del request
-    drawn = (kept.report() or {}).get("drawings", [])
+    drawn = (run_record.report() or {}).get("drawings", [])
     if number >= len(drawn):
         raise Http404(f"the last check has {len(drawn)} drawings")
     return HttpResponse(
@@ -98,10 +98,10 @@ def drawing(request: HttpRequest, number: int) -> HttpResponse:
 
 def _running() -> dict[str, Any] | None:
     """Return what runs on this machine and has the turn, an experiment too, or `None`."""
-    holder = turn.holder()
+    holder = exclusive_run.holder()
     if holder is None:
         return None
-    status = kept.status()
+    status = run_record.status()
     own = status if status and status.pid == holder.pid else None
     return {
         "name": holder.name,

@@ -11,10 +11,11 @@ import psutil
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.lab import kept
-from cacheapp.lab.kept import State, Status
+from cacheapp.lab import run_record
 from cacheapp.lab.results import Result, Verdict
-from cacheapp.processes import background, turn
+from cacheapp.lab.run_record import LabStatus
+from cacheapp.processes import background, exclusive_run
+from cacheapp.processes.run_record import RunState
 from cacheapp.processes.waiting import until
 from tests.system.conftest import ROOT, NewEnv, still_running
 
@@ -58,7 +59,7 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
     done = lab(env, "starting", "--small", "--code", *options)
     assert done.returncode == 0, done.stderr
     assert "a process takes longer to initialize than a thread" in done.stdout
-    kept_here = kept.result("starting")
+    kept_here = run_record.result("starting")
     assert kept_here is not None
     # Which verdict it is, how busy the machine is decides; that it is printed does not depend on it.
     printed = " ".join(done.stdout.split())
@@ -71,11 +72,11 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
     drawn = (files[1] / "starting.svg").read_text()
     assert drawn == (tmp_path / "lab" / "starting.svg").read_text()
     assert "prefers-color-scheme" in drawn
-    assert "prefers-color-scheme" not in str(kept.drawing("starting"))
+    assert "prefers-color-scheme" not in str(run_record.drawing("starting"))
     assert "a process takes longer to initialize than a thread" in files[2].read_text()
-    status = kept.status()
-    assert isinstance(status, Status)
-    assert (status.state, status.names) == (State.DONE, ("starting",))
+    status = run_record.status()
+    assert isinstance(status, LabStatus)
+    assert (status.state, status.names) == (RunState.DONE, ("starting",))
 
 
 def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missing_is_said(
@@ -90,10 +91,10 @@ def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missin
     assert "no charts can be drawn: vl-convert-python is not installed" in done.stderr
     assert "no S3 API can be had here: moto is not installed" in done.stdout
     assert "3 downloads of 0.1 s" in done.stdout
-    found = kept.result("waiting")
+    found = run_record.result("waiting")
     assert found is not None
     assert [finding.verdict for finding in found.findings][1] is Verdict.UNKNOWN
-    assert kept.drawing("waiting") is None
+    assert run_record.drawing("waiting") is None
 
 
 def test_the_list_names_all(env: dict[str, str]) -> None:
@@ -129,8 +130,8 @@ def test_ctrl_c_stops_all_that_was_started_and_says_so(
     assert "stopped by SIGINT; 0 of 1 experiments were done" in said
     assert "Traceback" not in said
     assert still_running(family) == []
-    assert turn.holder() is None
-    assert getattr(kept.status(), "state", None) is State.STOPPED
+    assert exclusive_run.holder() is None
+    assert getattr(run_record.status(), "state", None) is RunState.STOPPED
 
 
 def test_a_killed_run_leaves_no_process_and_no_lock(new_env: NewEnv, settings: Settings) -> None:
@@ -140,11 +141,11 @@ def test_a_killed_run_leaves_no_process_and_no_lock(new_env: NewEnv, settings: S
         [*LAB, "waiting", "--full"], cwd=ROOT, env={**os.environ, **made}, stderr=subprocess.DEVNULL
     ) as running:
         family = family_of(running.pid, 2)
-        until(lambda: getattr(kept.status(), "progress", None), "a step to be noted", 30)
+        until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 30)
         running.kill()
     until(lambda: not still_running(family), "what it started to end", 30)
-    assert getattr(kept.status(), "state", None) is State.LOST
-    os.close(turn.take())  # nobody has it
+    assert getattr(run_record.status(), "state", None) is RunState.LOST
+    os.close(exclusive_run.acquire())  # nobody has it
 
 
 @pytest.fixture
@@ -156,24 +157,24 @@ def as_a_page(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_page_starts_watches_and_stops_one(as_a_page: None) -> None:
-    holder = background.start("waiting", full=True)
+    holder = run_record.start("waiting", full=True)
     with pytest.raises(background.Busy, match=f"'waiting' runs in process {holder.pid}"):
-        background.start("starting")
-    assert getattr(kept.status(), "state", None) is State.RUNNING
+        run_record.start("starting")
+    assert getattr(run_record.status(), "state", None) is RunState.RUNNING
     family = family_of(holder.pid, 2)
-    until(lambda: getattr(kept.status(), "progress", None), "a step to be noted", 30)
-    status = kept.status()
+    until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 30)
+    status = run_record.status()
     assert status is not None
     assert (status.names, status.scale, status.pid) == (("waiting",), "full", holder.pid)
     assert background.stop() == holder
     until(lambda: not still_running(family), "all of it to end", 60)
-    assert getattr(kept.status(), "state", None) is State.STOPPED
+    assert getattr(run_record.status(), "state", None) is RunState.STOPPED
     assert background.stop() is None
 
 
 def test_a_program_that_has_the_turn_itself_is_never_signalled(as_a_page: None) -> None:
-    with turn.turn("starting"):
-        holder = turn.holder()
+    with exclusive_run.exclusive_run("starting"):
+        holder = exclusive_run.holder()
         assert holder is not None
         assert (holder.pid, holder.stoppable) == (os.getpid(), False)
         assert background.stop() is None  # we are still here
@@ -184,14 +185,16 @@ def test_a_start_that_fails_gives_the_turn_back(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(FileNotFoundError):
-        background.start("starting")
-    assert turn.holder() is None
-    assert getattr(kept.status(), "state", None) is State.LOST
-    os.close(turn.take())
+        run_record.start("starting")
+    assert exclusive_run.holder() is None
+    assert getattr(run_record.status(), "state", None) is RunState.LOST
+    os.close(exclusive_run.acquire())
 
 
 def test_a_page_finds_the_result_of_what_it_started(as_a_page: None) -> None:
-    assert kept.result("starting") is None
-    background.start("starting")
-    until(lambda: kept.result("starting") and turn.holder() is None, "the result", 120)
-    assert str(kept.drawing("starting")).startswith("<svg")
+    assert run_record.result("starting") is None
+    run_record.start("starting")
+    until(
+        lambda: run_record.result("starting") and exclusive_run.holder() is None, "the result", 120
+    )
+    assert str(run_record.drawing("starting")).startswith("<svg")

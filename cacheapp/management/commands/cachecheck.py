@@ -5,6 +5,7 @@ import itertools
 import os
 import platform
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,9 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cacheapp import clock
-from cacheapp.cachecheck import kept
+from cacheapp.cachecheck import run_record
 from cacheapp.cachecheck.examine import NAMES, Examination, Plan
-from cacheapp.cachecheck.kept import Keeper
 from cacheapp.cachecheck.over_http import HttpExamination
 from cacheapp.cachecheck.private import NotPrivate, Stores, private_stores
 from cacheapp.cachecheck.report import (
@@ -31,13 +31,14 @@ from cacheapp.cachecheck.report import (
     read_expected,
     write_drawings,
 )
+from cacheapp.cachecheck.run_record import RunRecorder
 from cacheapp.cachecheck.verdicts import Report, Verdict
 from cacheapp.demo.deployment import private_deployment
 from cacheapp.demo.namespace import aliases as all_aliases
-from cacheapp.lab.kept import State
+from cacheapp.processes.exclusive_run import exclusive_run
+from cacheapp.processes.run_record import RunState
 from cacheapp.processes.servers import ServerFailed
 from cacheapp.processes.stopping import Stopped, stopping
-from cacheapp.processes.turn import turn
 from cacheapp.processes.workers import AnswerLost, NotReached
 
 HOLDS, BROKEN, COULD_NOT_RUN = 0, 1, 2
@@ -73,7 +74,7 @@ class Command(BaseCommand):
         add("--json", type=Path, metavar="FILE", help="write all findings to this file")
         add("--svg", type=Path, metavar="DIR", help="draw each counterexample into this directory")
         add("--expect", type=Path, metavar="FILE", help="compare with stored verdicts, for CI")
-        add("--turn", type=int, help="file descriptor that holds the lab's turn (used by pages)")
+        add("--lock-fd", type=int, help=SUPPRESS)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Examine the aliases, print what was found, and exit with a status that says it."""
@@ -85,39 +86,39 @@ class Command(BaseCommand):
                 "--gunicorn asks the workers of a server: --private and --fork do not apply"
             )
         expected = _expected(options["expect"])
-        if options["turn"] is None:
+        if options["lock_fd"] is None:
             self._check(chosen, options, expected, None)
             return
-        with turn(kept.NAME, options["turn"]):
-            keeper = Keeper(chosen, _about(options))
-            with _told(keeper):
-                self._check(chosen, options, expected, keeper)
+        with exclusive_run(run_record.NAME, options["lock_fd"]):
+            recorder = RunRecorder(chosen, _about(options))
+            with _told(recorder):
+                self._check(chosen, options, expected, recorder)
 
     def _check(
         self,
         chosen: list[str],
         options: dict[str, Any],
         expected: Expected | None,
-        keeper: Keeper | None,
+        recorder: RunRecorder | None,
     ) -> None:
         examinations: list[Examination] = []
         stopped = None
         try:
             with stopping(), _stores(chosen, options) as make:
-                self._examine(chosen, make, examinations, keeper)
+                self._examine(chosen, make, examinations, recorder)
         except Stopped as exc:
             stopped = exc
         except (NotReached, AnswerLost, ServerFailed, NotPrivate) as exc:
             raise _cannot(str(exc)) from exc
         reports = [one.report for one in examinations if one.findings]
-        if keeper is not None:
-            keeper.keep(reports)
+        if recorder is not None:
+            recorder.record(reports)
         self._show(reports, options)
         if stopped:
             said = f"stopped by {stopped}; this is what was known until then"
             raise CommandError(said, returncode=128 + stopped.number)
-        if keeper is not None:
-            keeper.end(State.DONE)
+        if recorder is not None:
+            recorder.end(RunState.DONE)
         _judge(reports, expected)
 
     def _examine(
@@ -125,7 +126,7 @@ class Command(BaseCommand):
         chosen: list[str],
         make: Callable[[str], Examination],
         examinations: list[Examination],
-        keeper: Keeper | None,
+        recorder: RunRecorder | None,
     ) -> None:
         with _progress() as progress:
             for number, alias in enumerate(chosen):
@@ -138,10 +139,10 @@ class Command(BaseCommand):
                 def began(name: str, row: Any = row, told: Iterator[int] = told) -> None:
                     progress.update(row, doing=name)
                     progress.advance(row, 1 if name else 0)
-                    if keeper is not None:
-                        keeper.keep([each.report for each in examinations if each.findings])
+                    if recorder is not None:
+                        recorder.record([each.report for each in examinations if each.findings])
                         total = len(chosen) * len(one.chosen())  # noqa: B023 (called in this turn)
-                        keeper.began(alias, name, next(told), total)  # noqa: B023 (the same)
+                        recorder.began(alias, name, next(told), total)  # noqa: B023 (the same)
 
                 one.run(began)
                 progress.update(row, completed=len(one.chosen()), doing="done")
@@ -159,15 +160,17 @@ class Command(BaseCommand):
 
 
 @contextlib.contextmanager
-def _told(keeper: Keeper) -> Iterator[None]:
+def _told(recorder: RunRecorder) -> Iterator[None]:
     """Note how a check ends that was not brought to its end."""
     try:
         yield
     except CommandError as exc:
-        keeper.end(State.STOPPED if exc.returncode > COULD_NOT_RUN else State.FAILED, str(exc))
+        recorder.end(
+            RunState.STOPPED if exc.returncode > COULD_NOT_RUN else RunState.FAILED, str(exc)
+        )
         raise
     except BaseException as exc:
-        keeper.end(State.FAILED, f"{type(exc).__name__}: {exc}")
+        recorder.end(RunState.FAILED, f"{type(exc).__name__}: {exc}")
         raise
 
 

@@ -15,14 +15,15 @@ from cacheapp.lab import bench
 from cacheapp.lab.bench import Scale
 from cacheapp.lab.charts import ChartsMissing, alone, drawn_apart
 from cacheapp.lab.claims import claims_page
-from cacheapp.lab.kept import Keeper, State
-from cacheapp.lab.kept import drawing as kept_drawing
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.report import as_json, print_list, print_result, print_summary
 from cacheapp.lab.results import Result, Verdict
 from cacheapp.lab.run import conduct
+from cacheapp.lab.run_record import RunRecorder
+from cacheapp.lab.run_record import drawing as recorded_drawing
+from cacheapp.processes.exclusive_run import Busy, exclusive_run
+from cacheapp.processes.run_record import RunState
 from cacheapp.processes.stopping import Stopped, stopping
-from cacheapp.processes.turn import Busy, turn
 
 COULD_NOT_RUN = 2
 
@@ -56,7 +57,7 @@ class Command(BaseCommand):
             metavar="FILE",
             help="write a page in Markdown with a table of all claims; drawings and samples into lab/",
         )
-        add("--turn", type=int, help=SUPPRESS)  # the descriptor of a page that has the turn
+        add("--lock-fd", type=int, help=SUPPRESS)  # from a page that acquired it
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Conduct what was asked for, and exit with a status that says whether it could be."""
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         names = _chosen(options["names"])
         results: list[Result] = []
         try:
-            with stopping(), turn(names[0], options["turn"], stoppable=True) as named:
+            with stopping(), exclusive_run(names[0], options["lock_fd"], stoppable=True) as named:
                 self._conduct(names, _scale(options), named, results, options)
         except Busy as exc:
             raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
@@ -87,25 +88,27 @@ class Command(BaseCommand):
         results: list[Result],
         options: dict[str, Any],
     ) -> None:
-        keeper = Keeper(names, scale)
+        recorder = RunRecorder(names, scale)
         try:
             for name in names:
                 named(name)
                 with self._shown(name) as show:
 
                     def progress(now: bench.Progress, show: Any = show) -> None:
-                        keeper.progress(now)
+                        recorder.progress(now)
                         show(now)
 
                     result = conduct(EXPERIMENTS[name], scale, progress)
                 results.append(result)
-                keeper.keep(result, self._draw(result))
+                recorder.record(result, self._draw(result))
                 print_result(result, sys.stdout, code=options["code"])
                 sys.stdout.flush()  # where it is no terminal, too: the next may take minutes
         except BaseException as exc:
-            keeper.end(State.STOPPED if isinstance(exc, Stopped) else State.FAILED, str(exc))
+            recorder.end(
+                RunState.STOPPED if isinstance(exc, Stopped) else RunState.FAILED, str(exc)
+            )
             raise
-        keeper.end(State.DONE)
+        recorder.end(RunState.DONE)
 
     @contextlib.contextmanager
     def _shown(self, name: str) -> Iterator[Callable[[bench.Progress], None]]:
@@ -144,7 +147,7 @@ class Command(BaseCommand):
     def _draw_into(self, directory: Path, results: list[Result]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for result in results:
-            if drawing := kept_drawing(result.name):
+            if drawing := recorded_drawing(result.name):
                 (directory / f"{result.name}.svg").write_text(alone(drawing))
 
 

@@ -17,8 +17,8 @@ from cacheapp.demo import worker_agent
 from cacheapp.demo.namespace import DemoCache
 from cacheapp.demo.overview import VALUE_KEY
 from cacheapp.downloads.runners.coordinator import existing_coordinator
-from cacheapp.lab.kept import replace
-from cacheapp.processes import turn
+from cacheapp.processes import exclusive_run
+from cacheapp.processes.run_record import replace
 from cacheapp.views.pages import CONTENT_SECURITY_POLICY
 from cacheapp.views.pages_check import DRAWING_POLICY
 
@@ -227,13 +227,13 @@ def test_a_check_of_nothing_says_what_is_missing(demo: None, visitor: Client) ->
 def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> None:
     token = _token(_get(visitor, "/check/"))
     form = {"alias": "lmdb", "seconds": "0.5", "csrfmiddlewaretoken": token}
-    descriptor = turn.take()
+    descriptor = exclusive_run.acquire()
     try:
         response = _post(visitor, "/check/start", form)
     finally:
         os.close(descriptor)
     assert response.status_code == 409
-    assert "only one experiment at a time runs on a host" in response.content.decode()
+    assert "only one experiment at a time runs on a machine" in response.content.decode()
 
 
 def test_a_drawing_is_an_image_that_can_do_nothing(demo: None, visitor: Client) -> None:

@@ -1,9 +1,9 @@
-"""One experiment at a time on this host: two that run together measure each other.
+"""One measuring run at a time on this machine: two that run together measure each other.
 
-Invariant: whoever runs an experiment holds the lock (`flock`) of `STATE_DIR/lab/turn`. The kernel
-lets go of it when its holder dies, at any instant. What the file says (who) is for people and for
-`stop`; it is written after the lock was taken, so it may be a dead holder's: hence the birth mark
-beside the pid, without which nobody is signalled.
+Invariant: the process that runs one holds the `flock` of `STATE_DIR/lab/turn`. The kernel releases
+it when the process dies, at any instant. The contents (the holder) are for people and for `stop`;
+they are written after the lock is acquired, so they may name a dead holder: hence the start time
+beside the pid, without which no process is signalled.
 """
 
 import contextlib
@@ -21,23 +21,23 @@ from cacheapp.conf import state_dir
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the turn."""
+    """The process that holds the exclusive run."""
 
     pid: int
     born: str
     name: str
     """Of the experiment."""
     stoppable: bool = False
-    """Whether a signal stops it in order, and it alone: not a worker that runs one itself."""
+    """Whether a signal stops the run in order, and nothing else: not a worker that runs one itself."""
 
 
 class Busy(Exception):
-    """An experiment runs on this host already."""
+    """An experiment runs on this machine already."""
 
     def __init__(self, holder: Holder | None) -> None:
         who = f"{holder.name!r} runs in process {holder.pid}" if holder else "one is just starting"
         super().__init__(
-            f"only one experiment at a time runs on a host, and {who}; wait for it, or stop it"
+            f"only one experiment at a time runs on a machine, and {who}; wait for it, or stop it"
         )
         self.holder = holder
 
@@ -49,10 +49,10 @@ def directory() -> Path:
     return found
 
 
-def take() -> int:
-    """Return the file descriptor that holds the turn; raise `Busy` if another one does.
+def acquire() -> int:
+    """Return a file descriptor that holds the exclusive run; raise `Busy` if another process does.
 
-    It can be given to a child process (`pass_fds`); the turn ends when the last copy is closed.
+    It can be passed to a child process (`pass_fds`); the lock ends when the last copy is closed.
     """
     descriptor = os.open(directory() / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -63,40 +63,40 @@ def take() -> int:
     return descriptor
 
 
-def say_who(descriptor: int, pid: int, name: str, *, stoppable: bool = False) -> Holder:
-    """Write down, and return, who has the turn."""
+def set_holder(descriptor: int, pid: int, name: str, *, stoppable: bool = False) -> Holder:
+    """Record, and return, the holder."""
     found = Holder(pid, _born(pid), name, stoppable)
     os.pwrite(descriptor, json.dumps(dataclasses.asdict(found)).ljust(512).encode(), 0)
     return found
 
 
-def say_nobody(descriptor: int) -> None:
-    """Write down that nobody has the turn, before it is given up."""
+def clear_holder(descriptor: int) -> None:
+    """Record that there is no holder, before the lock is released."""
     os.ftruncate(descriptor, 0)
 
 
 @contextlib.contextmanager
-def turn(
+def exclusive_run(
     name: str, given: int | None = None, *, stoppable: bool = False
 ) -> Iterator[Callable[[str], Holder]]:
-    """Have the turn, or raise `Busy`; `given` is a descriptor from `take` in another process.
+    """Hold the exclusive run, or raise `Busy`; `given` is a descriptor from `acquire` in another process.
 
-    A process to which it was given was started for this, so it may be stopped by a signal.
-    Yields a function that says what is run now, if that is no longer `name`.
+    A process that was given one was started for this run, so a signal may stop it.
+    Yields a function that records what runs now, once that is no longer `name`.
     """
-    descriptor = take() if given is None else given
+    descriptor = acquire() if given is None else given
     os.set_inheritable(descriptor, False)  # noqa: FBT003 (or what is started would have it too)
     stoppable = stoppable or given is not None
     try:
-        say_who(descriptor, os.getpid(), name, stoppable=stoppable)
-        yield lambda now: say_who(descriptor, os.getpid(), now, stoppable=stoppable)
+        set_holder(descriptor, os.getpid(), name, stoppable=stoppable)
+        yield lambda now: set_holder(descriptor, os.getpid(), now, stoppable=stoppable)
     finally:
-        say_nobody(descriptor)
+        clear_holder(descriptor)
         os.close(descriptor)
 
 
 def holder() -> Holder | None:
-    """Return who has the turn, or `None` if nobody has, or has not said so yet."""
+    """Return the holder; `None` if there is none, or it is not recorded yet."""
     try:
         found = Holder(**json.loads((directory() / "turn").read_text()))
     except (OSError, ValueError, TypeError):  # empty, or just being written
@@ -105,10 +105,9 @@ def holder() -> Holder | None:
 
 
 def stop() -> Holder | None:
-    """Ask who has the turn to stop, and return it; `None` if nobody has who can be asked.
+    """Signal the holder to stop, and return it; `None` if there is none that can be stopped.
 
-    The process is pinned first and then recognised, so a number that was given to another process
-    meanwhile is never signalled.
+    The process is pinned first and recognised then, so a pid that was reused is never signalled.
     """
     found = holder()
     if found is None or not found.stoppable:
@@ -125,7 +124,7 @@ def stop() -> Holder | None:
 
 
 def _born(pid: int) -> str:
-    """Return what no other process has in common with this one; empty if it is gone."""
+    """Return boot and start time, which no other process shares; empty if it is gone."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

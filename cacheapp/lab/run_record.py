@@ -1,0 +1,94 @@
+"""The lab's records: the status of the last run, the last result and drawing of each experiment."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.lab.bench import Progress, Scale
+from cacheapp.lab.results import Result
+from cacheapp.lab.run import find
+from cacheapp.processes import background, exclusive_run
+from cacheapp.processes.exclusive_run import Holder
+from cacheapp.processes.run_record import RunState, RunStatus, StatusFile, read_text, replace
+
+_EVERY_S = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabStatus(RunStatus):
+    """The last run of experiments on this machine, started from a page or a terminal."""
+
+    names: tuple[str, ...]
+    """The experiments of this run, in order."""
+    scale: str
+    progress: Progress | None = None
+
+
+def _parse(raw: Mapping[str, Any]) -> LabStatus:
+    progress = Progress(**raw["progress"]) if raw["progress"] else None
+    return LabStatus(**{**raw, "names": tuple(raw["names"]), "progress": progress})
+
+
+_file = StatusFile("status.json", _parse)
+status = _file.read
+
+
+def start(name: str, *, full: bool = False) -> Holder:
+    """Start an experiment in a process of its own and return at once.
+
+    Raises `Busy`, or `UnknownExperiment`. `status()` returns its progress, `result(name)` its result.
+    """
+    find(name)
+    scale = Scale.FULL if full else Scale.USUAL
+    arguments = [name, *(["--full"] if full else [])]
+    return background.start_command("lab", arguments, name, lambda: begin([name], scale))
+
+
+def begin(names: list[str], scale: str, pid: int = 0) -> LabStatus:
+    """Record that a run begins; for the holder of the exclusive run."""
+    return _file.write(LabStatus(names=tuple(names), scale=scale, pid=pid))
+
+
+def result(name: str) -> Result | None:
+    """Return the last result of an experiment on this machine; `None` if there is none."""
+    text = read_text(f"{name}.json")
+    try:
+        return None if text is None else Result.from_json(text)
+    except ValueError:  # of an older version
+        return None
+
+
+def drawing(name: str) -> str | None:
+    """Return the SVG of that result, for use inside a page; `None` if there is none."""
+    return read_text(f"{name}.svg")
+
+
+class RunRecorder:
+    """Records a run. Used by the process that holds the exclusive run."""
+
+    def __init__(self, names: list[str], scale: str) -> None:
+        self._status = begin(names, scale, os.getpid())
+        self._wrote_s = clock.monotonic_s()
+        self._step = ""
+
+    def progress(self, now: Progress) -> None:
+        """Record the progress: each new step, and a few times a second."""
+        if now.step != self._step or clock.monotonic_s() - self._wrote_s > _EVERY_S:
+            self._step = now.step
+            self._wrote_s = clock.monotonic_s()
+            self._status = _file.write(dataclasses.replace(self._status, progress=now))
+
+    def record(self, result: Result, drawing: str | None) -> None:
+        """Record a result and its drawing; without one, the drawing of an older result goes."""
+        replace(f"{result.name}.json", result.to_json())
+        if drawing is None:
+            (exclusive_run.directory() / f"{result.name}.svg").unlink(missing_ok=True)
+        else:
+            replace(f"{result.name}.svg", drawing)
+
+    def end(self, state: RunState, error: str = "") -> None:
+        """Record how the run ended."""
+        self._status = _file.write(dataclasses.replace(self._status, state=state, error=error))

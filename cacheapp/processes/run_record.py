@@ -1,0 +1,103 @@
+"""Records of background runs in `STATE_DIR/lab`: how far the last one is, and files beside it.
+
+Any process of this machine may read a record at any time: each file is written under another name
+and renamed, so a reader finds the old contents or the new ones. Only the process that holds the
+exclusive run writes.
+"""
+
+import dataclasses
+import enum
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cacheapp import clock
+from cacheapp.processes import exclusive_run
+
+
+class RunState(enum.StrEnum):
+    """The state of the last run."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"
+    """Recorded as running, but its process is gone: it was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """The last run on this machine; kinds of runs add what they record."""
+
+    pid: int
+    """0 until the process that was started has taken over."""
+    began_s: float = dataclasses.field(default_factory=clock.wall_s)
+    """Wall time."""
+    state: RunState = RunState.RUNNING
+    error: str = ""
+
+
+StatusT = TypeVar("StatusT", bound=RunStatus)
+
+
+class StatusFile(Generic[StatusT]):
+    """The file that holds the status of the last run of one kind."""
+
+    def __init__(self, name: str, parse: Callable[[Mapping[str, Any]], StatusT]) -> None:
+        self._name = name
+        self._parse = parse
+
+    def read(self) -> StatusT | None:
+        """Return the last status; `None` if there is none, or one of another version.
+
+        A run whose process is gone without recording an end is `LOST`.
+        """
+        while (found := self._read()) is not None and found.state is RunState.RUNNING:
+            holder = exclusive_run.holder()
+            if holder is not None and found.pid in {0, holder.pid}:
+                break
+            # The run may have ended between the two reads; its last record then names the end.
+            if self._read() == found:
+                return dataclasses.replace(found, state=RunState.LOST)
+        return found
+
+    def _read(self) -> StatusT | None:
+        raw = read_json(self._name)
+        try:
+            return None if raw is None else self._parse({**raw, "state": RunState(raw["state"])})
+        except (TypeError, KeyError, ValueError):  # written by another version
+            return None
+
+    def write(self, status: StatusT) -> StatusT:
+        """Replace the status; return it."""
+        replace(self._name, json.dumps(dataclasses.asdict(status)))
+        return status
+
+
+def read_json(name: str) -> dict[str, Any] | None:
+    """Return the object in a file of the directory; `None` where there is none."""
+    text = read_text(name)
+    try:
+        found = None if text is None else json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_text(name: str) -> str | None:
+    """Return the contents of a file of the directory; `None` where there is none."""
+    try:
+        return (exclusive_run.directory() / name).read_text()
+    except OSError:
+        return None
+
+
+def replace(name: str, text: str) -> None:
+    """Replace a file of the directory in one step: a reader finds all of it, or the old one."""
+    path = exclusive_run.directory() / name
+    beside = path.with_name(f".{name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
