@@ -1,4 +1,8 @@
-"""What a run is to do, and what it says of it: plain facts, between the database and the threads."""
+"""The vocabulary of a run: what it has to do (`Plan`) and what it reports (`FileReport`).
+
+Frozen values that pass between the database code and the download threads. This module imports
+neither.
+"""
 
 import dataclasses
 import ipaddress
@@ -12,20 +16,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and how soon, a file is tried again."""
+    """How often, and after what wait, a failed file is tried again."""
 
     tries: int = 5
-    """In all, for one file."""
+    """Attempts per file, including the first."""
     first_wait_s: float = 0.5
-    """About how long after the first failure; each further wait is twice as long, up to `max_wait_s`."""
+    """Wait after the first failure, before jitter; it doubles with each further failure up to
+    `max_wait_s`."""
     max_wait_s: float = 30.0
     max_retry_after_s: float = 300.0
-    """`Retry-After` is honoured up to this; a host that wants longer is not worth waiting for."""
+    """A longer `Retry-After` fails the file instead of being waited for."""
 
     def wait_s(self, tried: int, random_fraction: float) -> float:
-        """Return how long to wait after `tried` tries; `random_fraction` is a random number from 0 to 1.
+        """Return the wait after `tried` attempts; `random_fraction` is from 0 to 1.
 
-        Half of it is left to chance, so that files that failed together do not come back together.
+        Half of the wait is random, so that files that failed together are not retried together.
         """
         exponent = min(tried - 1, 32)
         return float(min(self.max_wait_s, self.first_wait_s * 2**exponent)) * (
@@ -35,7 +40,7 @@ class RetryPolicy:
     def retry_in_s(
         self, tried: int, random_fraction: float, retry_after_s: float | None
     ) -> float | None:
-        """Return the seconds until the next try; `None` if there is none."""
+        """Return the seconds until the next attempt, or `None` if there is none."""
         if tried >= self.tries or (
             retry_after_s is not None and retry_after_s > self.max_retry_after_s
         ):
@@ -48,31 +53,31 @@ class Item:
     """One file to fetch."""
 
     row: int
-    """Its row in the database; the engine only hands it back."""
+    """The primary key of its row; the engine passes it through."""
     position: int
     url: str
     name: str
-    """Below the job's directory; `/` separates folders."""
+    """Relative to the job's directory; `/` separates folders."""
     sha256: str = ""
     size: int | None = None
     etag: str = ""
-    """As an object store listed it; empty elsewhere."""
+    """The ETag from an object store's listing; otherwise empty."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JobProgress:
-    """Where a run is, in numbers."""
+    """The counts of a run."""
 
     files_done: int = 0
     files_failed: int = 0
     bytes_done: int = 0
     bytes_total: int | None = None
-    """Of all files together, those that failed left out; `None` while one is unknown."""
+    """Total size of all files except failed ones; `None` while the size of one is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run is to do."""
+    """What a run has to do."""
 
     job: UUID
     directory: Path
@@ -84,23 +89,23 @@ class Plan:
     token: int = 0
     """The owner's fencing token."""
     more: bool = False
-    """Whether `feed` will bring more items, until `finish_feeding`."""
+    """Whether more items will be passed to `JobRun.feed`, until `finish_feeding` is called."""
     resumable: bool = False
-    """Whether what is on disk may be gone on from, by this run and by one after it; then final
-    names are noted."""
+    """Whether this run and later ones may resume from the files on disk; if so, published names are
+    recorded in the journal."""
     own: bool = False
-    """Whether the directory is the job's alone: no file in it is anybody else's."""
+    """Whether the directory belongs to this job alone."""
     retries: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     max_bytes: int | None = None
-    """Of all files together."""
+    """Limit for all files together."""
     max_s: float | None = None
     done: JobProgress = dataclasses.field(default_factory=JobProgress)
-    """What earlier runs have done."""
+    """The counts of earlier runs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FileReport:
-    """What became of a file."""
+    """The state of a file, and its result if it has ended."""
 
     item: Item
     state: FileState

@@ -1,16 +1,16 @@
-r"""The states of jobs and files, and which moves between them are legal. Pure.
+"""The states of jobs and files, and the legal transitions between them. Pure.
 
     queued <--> running --> succeeded | failed | cancelled
        |           |
        '--> paused <'     queued, paused --> failed | cancelled
-    failed, cancelled --> queued          only when somebody asks to retry what failed
+    failed, cancelled --> queued          only on a request to retry the failed files
 
-A job is queued from the moment its rows exist until its owner has a thread for it. It is paused
-when somebody asked for that, or when the program that ran it was stopped in order: its bytes stay on
-disk, and nobody has to be alive for it. A file that waits for its next try is queued again. From
-the finished states there is one way on, and only on request: a late writer can never bring back what
-somebody else has ended. A file goes from queued straight to succeeded only where its whole file is
-found on disk after its worker was lost (`ledger.whole`).
+A job is queued from the moment its rows exist until its owner has a thread for it. It is paused on
+request, or when the program that ran it was interrupted: its bytes stay on disk, and no process
+owns it. A file that waits for its next attempt is queued again. Only a request for a retry leaves a
+finished state, so a late writer cannot revive a job that another process has ended. A file moves
+from queued directly to succeeded only if the complete file is found on disk after its worker was
+lost (`repository.whole`).
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
 
 class FileState(StrEnum):
-    """Where one file of a job is."""
+    """The state of one file of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -69,7 +69,7 @@ FILE_MOVES: Mapping[FileState, frozenset[FileState]] = {
 FINISHED_JOB = frozenset([JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
 UNFINISHED_JOB = frozenset(JobState) - FINISHED_JOB
 OWNED_JOB = frozenset([JobState.QUEUED, JobState.RUNNING])
-"""Somebody has to be alive for these."""
+"""The states in which a job needs a live owner."""
 UNFINISHED_FILE = frozenset([FileState.QUEUED, FileState.RUNNING])
 
 
@@ -84,9 +84,10 @@ def file_sources(target: FileState) -> frozenset[FileState]:
 
 
 def outcome(*, total: int, done: int, cancel_requested: bool) -> JobState:
-    """Return how a job ends none of whose files is in flight any more.
+    """Return the final state of a job that has no file in flight.
 
-    All files whole is success, even where a cancellation came a moment too late to stop any.
+    If all files are complete the job has succeeded, even if a cancellation arrived before its end
+    was recorded.
     """
     if done == total:
         return JobState.SUCCEEDED

@@ -1,1 +1,1 @@
-"""Run one job: transfers, thread pool, scheduler, thread limit, progress."""
+"""Runs one job: transfers, thread pool, scheduler, thread limit, progress."""

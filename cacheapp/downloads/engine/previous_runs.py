@@ -1,4 +1,4 @@
-"""What the runs before this one have left of a job: files that are whole, and bytes to go on from."""
+"""What earlier runs of a job left on disk: complete files, and partial files to resume from."""
 
 from cacheapp.downloads.engine.transfer_options import Existing, FetchedFile
 from cacheapp.downloads.plan import FileReport, Item, Plan
@@ -9,55 +9,59 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
 class PreviousRuns:
-    """Read once, by `load`, when the fence is raised; then asked by the run's threads."""
+    """Loaded once, after the takeover of the run directory; then read by the run's threads."""
 
     def __init__(self, plan: Plan, directory: RunDirectory, existing: Existing) -> None:
         self._plan = plan
         self._directory = directory
         self._skips = existing is Existing.SKIP
         self._journal = Journal(directory.path, plan.token)
-        self._notes = JournalEntries()
+        self._entries = JournalEntries()
         self._leftovers: dict[int, LeftoverFile] = {}
 
     def load(self) -> None:
-        """Look at what is there, and begin this run's own journal."""
+        """Read what earlier runs left, and open this run's journal."""
         self._leftovers = find_leftovers(self._directory.path, self._directory.job)
-        self._notes = self._journal.read()
+        self._entries = self._journal.read()
         self._journal.open()
 
     def close(self) -> None:
-        """Note no more."""
+        """Close the journal."""
         self._journal.close()
 
     @property
     def journal(self) -> Journal | None:
-        """Where final names are to be noted, if anybody may go on with the job."""
+        """Where published names are recorded; `None` if no run may resume this job."""
         return self._journal if self._plan.resumable else None
 
     def leftover(self, item: Item) -> LeftoverFile | None:
-        """Return the bytes of a file that may be gone on from."""
+        """Return the partial file to resume from, if there is one."""
         return self._leftovers.get(item.position)
 
     def completed(self, item: Item) -> FileReport | None:
-        """Return that the file is there already: of a run that could not record it, or skipped."""
+        """Return a success report if the file is already complete, or exists and is skipped."""
         target = self._plan.directory / item.name
         if self._skips and target.is_file() and item.size in {None, target.stat().st_size}:
-            return FileReport(item, FileState.SUCCEEDED, error="was there already")
-        if (noted := self._notes.matching(item.position, target)) is not None:
+            return FileReport(item, FileState.SUCCEEDED, error="the file already existed")
+        if (noted := self._entries.matching(item.position, target)) is not None:
             return success_report(item, noted, 0)
-        if self._plan.own and self._plan.token > 1:  # a power cut took the note, and left the name
+        # a power cut removed the journal's entry but not the file
+        if self._plan.own and self._plan.token > 1:
             self._directory.unpublish(target, item.position)
         return None
 
     def published_during_takeover(self, item: Item) -> FileReport | None:
-        """Return that the run before this one named the file as we took over (`fencing`)."""
+        """Return a success report if the previous run published the file during the takeover.
+
+        See the invariants of `run_directory`.
+        """
         if self._journal.has_grown():
-            self._notes = self._journal.read()
-        noted = self._notes.matching(item.position, self._plan.directory / item.name)
+            self._entries = self._journal.read()
+        noted = self._entries.matching(item.position, self._plan.directory / item.name)
         return None if noted is None else success_report(item, noted, 0)
 
 
 def success_report(item: Item, found: FetchedFile | PublishedFile, tries: int) -> FileReport:
-    """Return that a file is whole."""
+    """Return the report of a complete file."""
     state = FileState.SUCCEEDED
     return FileReport(item, state, bytes_done=found.size, sha256=found.sha256, tries=tries)

@@ -1,8 +1,8 @@
-"""Runs one job's transfers on the pool's threads; knows no database and no Django.
+"""Runs one job's transfers on the threads of a pool. Imports neither the database nor Django.
 
-The coordinator (`host`) starts a `JobRun`, asks it now and then what has changed, and is called back
-when its last transfer has ended. A run may be fed while it goes on: a listing of 100,000 objects
-never stands in memory.
+The coordinator starts a `JobRun`, polls it for changes, and is called back when its last transfer
+has ended. Files may be added while it runs, so that a listing of 100,000 objects is never held in
+memory.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
-LOST = "its job was taken over by another process"
+LOST = "another process took over the job"
 
 
 @dataclasses.dataclass
 class QueuedFile:
-    """A file in the pool: with its transfer, once it was begun."""
+    """A file in the pool, with its transfer once that has begun."""
 
     item: Item
     transfer: Transfer | None = None
@@ -47,8 +47,8 @@ class QueuedFile:
 class JobRun:
     """One job in this process.
 
-    What its files are at is guarded by `RunProgress`; what others do to them meanwhile is `fencing`'s
-    affair.
+    `RunProgress` guards the state of its files; `RunDirectory` guards them against other runs of
+    the job.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class JobRun:
         sign: Signer | None = None,
         is_still_owner: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`is_still_owner`: whether the database has the plan's token; asked once, as the run starts."""
+        """`is_still_owner`: whether the database still has the plan's token; `start` calls it."""
         self.plan = plan
-        self.queue: FileQueue[QueuedFile] = FileQueue(plan.threads)  # the pool's lock guards it
-        self.retries_made = 0  # only ever grows; read without the lock
+        self.queue: FileQueue[QueuedFile] = FileQueue(plan.threads)  # guarded by the pool's lock
+        self.retries_made = 0  # only grows; read without the lock
         self._pool = pool
         self._limits = limits
         self._sign = sign
         self._policy = UrlPolicy(plan.origins, plan.networks, plan.trusted)
         self._on_end = on_end
-        self._client = connections.client(plan.threads)
+        self._pools = connections.pool_manager(plan.threads)
         self._job = plan.job.hex[:12]
         self._still_ours = is_still_owner
         self._directory = RunDirectory(plan.directory, self._job, plan.token)
         self._previous = PreviousRuns(plan, self._directory, limits.existing)
         self._began_s = clock.monotonic_s()
-        self._owned_at_s = -math.inf  # without the lock: a late look is one more
+        self._owned_at_s = -math.inf  # without the lock: a stale value costs one more check
         self._progress = RunProgress(plan.done)
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class JobRun:
         return f"<JobRun {self.plan.job} waiting={waiting} active={active}>"
 
     def start(self) -> None:
-        """Make the directory and begin; raise `OSError` or `RuntimeError`, and nothing was begun."""
+        """Create the run directory and begin; on `OSError` or `RuntimeError` nothing was begun."""
         try:
             self._start()
         except (OSError, RuntimeError) as exc:
@@ -93,7 +93,7 @@ class JobRun:
     def _start(self) -> None:
         plan = self.plan
         self._directory.take_over()
-        if not self._still_ours():  # after the fence is there, or a taker may not see it
+        if not self._still_ours():  # after the directory exists, or a new owner might not find it
             self._directory.remove_if_empty()
             self.stop(LOST, FileState.QUEUED, keep=True)
             return
@@ -106,24 +106,24 @@ class JobRun:
             self.finish_feeding()
 
     def feed(self, items: Sequence[Item]) -> None:
-        """Queue more files. Ignored once the run was stopped."""
+        """Queue more files. Ignored after `stop`."""
         self._progress.add(items)
         fetches = [(urlsplit(item.url).netloc.lower(), QueuedFile(item)) for item in items]
         self._pool.feed(self, fetches)
 
     def wait_for_queue_space(self, full: int) -> bool:
-        """Wait until fewer than `full` files wait; return whether the run still goes on."""
+        """Wait until fewer than `full` files are queued; return False if the run was stopped."""
         while self.stopped is None:
             if self._pool.wait_until(lambda: len(self.queue) < full, clock.monotonic_s() + 0.1):
                 return self.stopped is None
         return False
 
     def count_refused(self, files: int) -> None:
-        """Count files that failed before they were fed."""
+        """Count files that failed before they were queued."""
         self._progress.add_refused(files)
 
     def finish_feeding(self) -> None:
-        """Say that all files were fed."""
+        """Declare that all files were passed to `feed`."""
         self._progress.finish_feeding()
         self._pool.notify_waiters()
         self.on_attempt_end()
@@ -131,10 +131,10 @@ class JobRun:
     def stop(
         self, reason: str, aborted: FileState = FileState.FAILED, *, keep: bool = False
     ) -> None:
-        """Begin no more files, and abort those on their way; returns before they have ended.
+        """Begin no more files and abort the active ones; return before those have ended.
 
-        `aborted` is what the aborted files are from then on. `keep`: leave their bytes for a run
-        that goes on. The first call counts.
+        `aborted` is the state of the aborted files. `keep`: leave their partial files for a later
+        run. Only the first call sets these.
         """
         transfers, keep = self._progress.stop(reason, aborted, keep=keep)
         self._pool.close(self)
@@ -143,10 +143,10 @@ class JobRun:
         self.on_attempt_end()
 
     def enforce_limits(self) -> None:
-        """End tries that get next to nothing, and the run when it has taken more than it may."""
+        """Stop attempts that receive almost no data, and the run if it exceeds its limits."""
         now_s = clock.monotonic_s()
         for transfer in self._progress.stalled(now_s):
-            transfer.stall(f"stalled: hardly anything came for {self._limits.stall_s:g} s")
+            transfer.stall(f"stalled: almost no data for {self._limits.stall_s:g} s")
         plan = self.plan
         if plan.max_s is not None and now_s - self._began_s > plan.max_s:
             self.stop(f"took longer than {plan.max_s:g} s", keep=True)
@@ -160,52 +160,53 @@ class JobRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the last transfer is done: no report comes after it."""
+        """Whether the last transfer has ended: no report will follow."""
         return self._pool.wait_until(lambda: self._is_over, 0.0)
 
     @property
     def _is_over(self) -> bool:
-        # Under the pool's lock.
+        # The caller holds the pool's lock.
         return self._progress.is_fed and not len(self.queue) and not self.queue.active
 
     @property
     def stopped(self) -> str | None:
-        """Why `stop` was called, if it was."""
+        """The reason passed to `stop`, or `None`."""
         return self._progress.stopped
 
     def changes(self) -> tuple[list[FileReport], JobProgress]:
-        """Return the reports that are not recorded yet, and the numbers that go with them."""
+        """Return the reports not yet recorded, and the totals that belong to them."""
         return self._progress.changes()
 
     def moving(self) -> list[tuple[str, int, int | None]]:
-        """Return name, bytes and length of each file on its way."""
+        """Return name, bytes received and length of each active file."""
         return self._progress.moving()
 
     def recorded(self, reports: Iterable[FileReport]) -> None:
-        """Forget reports that are safe; those that came since stay."""
+        """Drop reports that were written to the database; newer reports of the same files stay."""
         self._progress.recorded(reports)
 
     def clean(self, *, keep: bool = False) -> None:
-        """Remove partial files, unless they are to be gone on from; for when all has ended."""
+        """Release resources and, unless `keep`, remove the partial files. Requires `ended`."""
         self._pool.remove(self)
-        self._client.clear()
+        self._pools.clear()
         self._previous.close()
         if not keep:
             self._directory.remove_all()
 
     def on_attempt_end(self) -> None:
-        """Tell the coordinator, once, when the last transfer has ended."""
+        """Notify the coordinator, once, when the last transfer has ended."""
         if self.ended and self._progress.claim_end():
             self._on_end()
 
     def work(self, file: QueuedFile, buffer: Buffer) -> AttemptResult:
-        """Try one file, in a thread of the pool; whatever goes wrong is that file's report."""
+        """Try one file, in a thread of the pool. Any error becomes that file's report."""
         try:
             return self._attempt(file, buffer)
-        except OSError as exc:  # of the disk, before or after a request
+        except OSError as exc:  # from the disk, before or after a request
             logger.warning("file %s of job %s: %s", file.item.name, self.plan.job, exc)
             self._report_unexpected(file, str(translate_error(exc)))
-        except BaseException as exc:  # it must not look as if it ran, and the thread has others
+        # the file must not stay in state running, and the thread has other files
+        except BaseException as exc:
             logger.exception("file %s of job %s", file.item.name, self.plan.job)
             self._report_unexpected(file, f"internal error: {type(exc).__name__}")
         return AttemptResult()
@@ -216,7 +217,7 @@ class JobRun:
         if transfer is None:
             return AttemptResult()
         try:
-            fetched = transfer.run(self._client, buffer)
+            fetched = transfer.run(self._pools, buffer)
         except TransferFailed as exc:
             return self._failed(file, transfer, exc)
         except TransferAborted as exc:
@@ -227,7 +228,7 @@ class JobRun:
         return AttemptResult(host_ok=True)
 
     def _report_unexpected(self, file: QueuedFile, error: str) -> None:
-        """Report a file whose try ended as nobody has foreseen, and remove what it has."""
+        """Report a file whose attempt ended unexpectedly, and remove its partial file."""
         transfer = file.transfer
         tries = 0 if transfer is None else transfer.tries
         self._progress.end(FileReport(file.item, FileState.FAILED, error=error, tries=tries))
@@ -236,9 +237,9 @@ class JobRun:
                 transfer.discard()
 
     def _needs_fetch(self, file: QueuedFile) -> bool:
-        """Return whether the job is ours, and the file not there yet; if not, report it."""
+        """Return True if the job is still ours and the file is missing; otherwise report it."""
         report = None
-        if not self._is_still_owner_now():  # else the request would be for nothing
+        if not self._still_owned():  # the request would be useless
             self.stop(LOST, FileState.QUEUED, keep=True)
             report = FileReport(file.item, FileState.QUEUED)
         elif file.transfer is None:
@@ -247,8 +248,11 @@ class JobRun:
             self._progress.end(report)
         return report is None
 
-    def _is_still_owner_now(self) -> bool:
-        """Return whether the job was ours a moment ago. Whether it is shows when a file is made."""
+    def _still_owned(self) -> bool:
+        """Return whether this run owned the job at most `_LOOK_S` ago.
+
+        Only a hint: the kernel decides when a file is created in the run directory.
+        """
         now_s = clock.monotonic_s()
         if now_s - self._owned_at_s > _LOOK_S:
             if not self._directory.exists():
@@ -271,7 +275,7 @@ class JobRun:
         return TransferOptions(
             url=item.url,
             target=plan.directory / item.name,
-            stem=PartialName(self._directory.path, self._job, item.position, plan.token),
+            partial_name=PartialName(self._directory.path, self._job, item.position, plan.token),
             checksums=(parse_sha256(item.sha256),) if item.sha256 else (),
             size=item.size,
             etag=item.etag,
@@ -297,7 +301,7 @@ class JobRun:
         retries = self.plan.retries
         wait_s = None
         if failed.retryable:
-            random_fraction = random.random()  # noqa: S311 (chance, no secret)
+            random_fraction = random.random()  # noqa: S311 (jitter, no secret)
             wait_s = retries.retry_in_s(transfer.tries, random_fraction, failed.retry_after_s)
         host_pause_s = min(failed.retry_after_s or 0.0, retries.max_retry_after_s)
         host_ok = None if failed.retryable and not failed.slow_down else not failed.slow_down

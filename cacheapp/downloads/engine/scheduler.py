@@ -1,12 +1,12 @@
-"""Which file is fetched next, for whom, and from which host. No threads, no clock, no I/O.
+"""Decides which file is fetched next, for which job and from which host. No threads, clock or I/O.
 
-Fair among jobs: a free thread goes to the job that has the fewest at work, and among equals by turns. Fair among hosts: the
-hosts of a job take turns. A file that waits for its next try, and a host that wants to be left
-alone, hold no thread.
+Fair among jobs: a free thread serves the job with the fewest active threads; equals take turns.
+Fair among hosts: the hosts of a job take turns. A file that waits for its next attempt occupies no
+thread, nor does a host that requested a pause.
 
-A host's limit follows what it says (as TCP does): halved when it answers that it is asked too
-often, or not at all; one more for as many successes as the limit is. Requests that were on their
-way when the limit fell say nothing new, and are not counted against the host again.
+The limit of a host adapts to its responses, as in TCP: it is halved on an overload response or a
+timeout, and grows by one after as many successes as the limit. Requests that were already in flight
+when the limit fell do not lower it again.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class RemoteHost:
-    """What is known of one host."""
+    """The load limit of one remote server."""
 
     limit: float
     ceiling: int
@@ -30,17 +30,15 @@ class RemoteHost:
     reduced_at_s: float = -1.0
 
     def has_capacity(self, now_s: float) -> bool:
-        """Return whether another request may go to it."""
+        """Return whether another request may be sent."""
         return self.active < int(self.limit) and now_s >= self.paused_until_s
 
     def record_response(
-        self, began_s: float, now_s: float, *, host_ok: bool, host_pause_s: float = 0.0
+        self, began_s: float, now_s: float, *, ok: bool, pause_s: float = 0.0
     ) -> None:
-        """Take note of how a request that began then has ended."""
-        self.paused_until_s = max(
-            self.paused_until_s, now_s + host_pause_s if host_pause_s else 0.0
-        )
-        if host_ok:
+        """Update the limit with the result of a request sent at `began_s`."""
+        self.paused_until_s = max(self.paused_until_s, now_s + pause_s if pause_s else 0.0)
+        if ok:
             self.limit = min(self.ceiling, self.limit + 1 / self.limit)
         elif began_s > self.reduced_at_s:
             self.limit = max(1.0, min(self.limit, self.active + 1) / 2)
@@ -48,7 +46,7 @@ class RemoteHost:
 
 
 class RemoteHosts:
-    """All hosts that this process asks, for all jobs together."""
+    """All hosts that this process fetches from, across all jobs."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
@@ -61,7 +59,7 @@ class RemoteHosts:
         return host
 
     def forget_idle(self, now_s: float) -> None:
-        """Drop hosts of which nothing is remembered: there may be as many as there are URLs."""
+        """Drop hosts in their default state: there may be as many as there are URLs."""
         self._hosts = {
             name: host
             for name, host in self._hosts.items()
@@ -76,9 +74,9 @@ class FileQueue(Generic[T]):
         self.threads = threads
         self.active = 0
         self.turn = -1
-        """When it was served last, as a number that grows; of two with as many, the older goes."""
+        """Number of its last turn; among equals the queue with the lowest is served first."""
         self.closed = False
-        """Whether it takes no more files: its job was stopped."""
+        """Whether it accepts no more files: its job was stopped."""
         self._waiting = 0
         self._ready: OrderedDict[str, deque[T]] = OrderedDict()  # by host, next in turn first
         self._later: list[tuple[float, int, str, T]] = []
@@ -89,7 +87,7 @@ class FileQueue(Generic[T]):
 
     @property
     def could_use_a_thread(self) -> bool:
-        """Return whether another thread may find something to do; a host may be in the way."""
+        """Whether another thread might find a file; its host may still be at the limit."""
         return self._waiting > 0 and self.active < self.threads
 
     def add(self, host: str, file: T) -> None:
@@ -100,21 +98,21 @@ class FileQueue(Generic[T]):
         self._ready.setdefault(host, deque()).append(file)
 
     def add_later(self, when_s: float, host: str, file: T) -> None:
-        """Queue a file that is not to be begun before `when_s`."""
+        """Queue a file that must not begin before `when_s`."""
         if self.closed:
             return
         self._waiting += 1
         heapq.heappush(self._later, (when_s, next(self._count), host, file))
 
     def close(self) -> None:
-        """Drop all that waits, and whatever is still to come."""
+        """Drop all files, including those added later."""
         self.closed = True
         self._waiting = 0
         self._ready.clear()
         self._later.clear()
 
-    def take(self, hosts: RemoteHosts, now_s: float) -> tuple[str, T] | None:
-        """Return the next file that may be begun, with its host."""
+    def pop(self, hosts: RemoteHosts, now_s: float) -> tuple[str, T] | None:
+        """Return the next file that may begin, with its host, or `None`."""
         while self._later and self._later[0][0] <= now_s:
             _, _, name, file = heapq.heappop(self._later)
             self._ready.setdefault(name, deque()).appendleft(file)
@@ -130,17 +128,18 @@ class FileQueue(Generic[T]):
         return None
 
     def due_s(self, hosts: RemoteHosts, now_s: float) -> float | None:
-        """Return when there may be more to do without anything else happening."""
+        """Return when time alone makes another file available, or `None`."""
         moments = [self._later[0][0]] if self._later else []
         rests = (hosts[name].paused_until_s for name in self._ready)
-        moments += [host_pause_s for host_pause_s in rests if host_pause_s > now_s]
+        moments += [pause_s for pause_s in rests if pause_s > now_s]
         return min(moments, default=None)
 
 
 def fairest(queues: Iterable[FileQueue[T]]) -> list[FileQueue[T]]:
-    """Return the queues that may have another thread, those with the fewest at work first.
+    """Return the queues below their thread count, those with the fewest active threads first.
 
-    Of those with as many, the one that has waited longest: or one thread would serve one job alone.
+    Among equals, the one that has waited longest comes first; otherwise a single thread would serve
+    one job only.
     """
     free = (queue for queue in queues if queue.active < queue.threads)
     return sorted(free, key=lambda queue: (queue.active, queue.turn))

@@ -1,9 +1,10 @@
-"""The host's threads for downloads, shared by all its processes: each thread takes a seat, or is none.
+"""Limits the download threads of all processes on this machine together.
 
-Invariant: at most as many threads fetch on this host as there are seats. A seat is a locked byte of a
-file in `STATE_DIR` (`backends.slots`): the kernel frees it however its process ends. Another byte is
-held, shared, by processes that have work and no seat at all: then the last free seat is theirs, and
-where none is free, whoever has more than one gives one up, so that no process's jobs wait for ever.
+Each thread holds one slot: a locked byte of a file in `STATE_DIR` (`local.slot_file`). The kernel
+unlocks it however the process ends. Invariant: no more threads fetch on this machine than there are
+slots. One further byte is locked, shared, by processes that have work and no slot. While it is
+locked, the last free slot is left to them, and if none is free, a process with more than one slot
+releases one. So no process waits for ever.
 """
 
 import contextlib
@@ -20,15 +21,15 @@ from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_STARVING = 0  # the byte; seats are those after it
+_STARVING = 0  # the index of the shared byte; the slots are those after it
 _LOOK_AGAIN_S = 0.2
 _GIVE_UP_EVERY_S = 1.0
 
 
 class ThreadLimit:
-    """The seats of this process. `_lock` guards all mutable fields; get it from `thread_limit`.
+    """The slots of this process. `_lock` guards all mutable fields. Create it with `thread_limit`.
 
-    Where the file cannot be had, threads are counted for this process alone.
+    If the file is unavailable, only the threads of this process are counted.
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -43,10 +44,12 @@ class ThreadLimit:
             private_directory(path.parent)
             self._file = open_slot_file(path, count + 1)
         except (OSError, StoreUnavailable) as exc:
-            logger.warning("threads are counted for this process alone: %s", exc)
+            logger.warning(
+                "no machine-wide limit of download threads, only one per process: %s", exc
+            )
 
     def acquire(self) -> bool:
-        """Take a seat; return whether there was one."""
+        """Acquire a slot; return whether one was free."""
         with self._lock:
             if clock.monotonic_s() < self._full_until_s:
                 return False
@@ -62,27 +65,28 @@ class ThreadLimit:
             return True
 
     def release(self) -> None:
-        """Free a seat."""
+        """Release a slot."""
         with self._lock:
             index = self._held.pop()
             self._full_until_s = 0.0
             self._release(index)
 
     def set_starving(self, *, starving: bool) -> None:
-        """Say whether this process has work and no seat."""
+        """Record whether this process has work but no slot."""
         with self._lock:
             if self._file is None or starving == self._starving:
                 return
             kind = fcntl.LOCK_SH | fcntl.LOCK_NB if starving else fcntl.LOCK_UN
-            with contextlib.suppress(OSError):  # whoever looks at it has it locked: the next time
+            # another process is testing the byte: try again next time
+            with contextlib.suppress(OSError):
                 fcntl.lockf(self._file.descriptor, kind, 1, _STARVING)
                 self._starving = starving
 
     def should_yield(self) -> bool:
-        """Return whether another process needs a seat of ours; true at most once a second."""
+        """Return whether to release a slot for another process; true at most once a second."""
         with self._lock:
             now_s = clock.monotonic_s()
-            if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one stays)
+            if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one is kept)
                 return False
             self._look_at_s = now_s + _LOOK_AGAIN_S
             if not self._is_another_starving():
@@ -98,7 +102,7 @@ class ThreadLimit:
         return self._file is not None and self._file.is_locked_elsewhere(_STARVING)
 
     def _acquire_free(self, but: int | None = None) -> int | None:
-        """Hold a free seat and return it, if there is one; under the lock."""
+        """Lock a free slot and return its index, or `None`. The caller holds `_lock`."""
         for index in range(1, self.count + 1):
             if index in self._held or index == but:
                 continue
@@ -116,7 +120,7 @@ _by_file: dict[tuple[Path, int], ThreadLimit] = {}
 
 
 def thread_limit(path: Path, count: int) -> ThreadLimit:
-    """Return this process's seats: one object, for the kernel does not tell its threads apart."""
+    """Return this process's limit: one object, as the kernel's locks belong to the process."""
     with _lock:
         found = _by_file.get((path, count))
         if found is None:
@@ -127,7 +131,7 @@ def thread_limit(path: Path, count: int) -> ThreadLimit:
 def _forget() -> None:
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
-    _by_file.clear()  # a child holds none of its parent's locks
+    _by_file.clear()  # a child process inherits no record locks
 
 
 os.register_at_fork(after_in_child=_forget)

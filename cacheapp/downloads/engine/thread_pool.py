@@ -1,8 +1,7 @@
-"""The threads of one process, shared by all its jobs.
+"""The download threads of one process, shared by all its jobs.
 
-Threads are started as there is work for them, by whoever brings it (never a view), and end when
-there has been none for a while. They are daemons: they must not hold up the end of their worker,
-which hands over.
+A thread is started by the caller that adds work (never a view), and ends after some idle time.
+Threads are daemons, so that they do not delay the exit of their worker, which releases its jobs.
 """
 
 import contextlib
@@ -25,18 +24,18 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class AttemptResult:
-    """What a try says to the schedule."""
+    """What an attempt reports to the scheduler."""
 
     host_ok: bool | None = None
-    """Whether the host served it; `None` where that says nothing about the host."""
+    """Whether the host responded well; `None` if the attempt says nothing about the host."""
     host_pause_s: float = 0.0
-    """How long the host wants to be left alone."""
+    """How long to send the host no requests."""
     retry_in_s: float | None = None
-    """When the file is to be tried again, if ever."""
+    """When to try the file again, or `None`."""
 
 
 class PoolJob(Protocol[T]):
-    """A job's side of the pool: `JobRun`."""
+    """What the pool needs of a job. Implemented by `JobRun`."""
 
     queue: FileQueue[T]
 
@@ -44,29 +43,29 @@ class PoolJob(Protocol[T]):
         """Try one file, in a thread of the pool."""
 
     def on_attempt_end(self) -> None:
-        """Hear that a try is over, and its thread free; without any lock held."""
+        """Handle the end of an attempt, whose thread is free again; called without any lock."""
 
 
 class ThreadPool(Generic[T]):
     """`_lock` guards all mutable fields, the queues of the jobs and the hosts.
 
-    `_changed` wakes threads for work, `_over` whoever waits for a job to end.
+    It is never held during I/O or while a job's own lock is acquired. `_changed` wakes threads for
+    work, `_over` wakes callers of `wait_until`.
 
-    It is never held during I/O, nor while a job's own lock is taken. Invariant: whoever makes work
-    possible (a file, a later file that is due earlier, a higher limit) wakes a waiting thread;
-    a thread waits no longer than until the next moment at which time alone makes work possible.
-    Invariant: `_alive` counts the threads that run or are being started, however they end; nothing
-    that a job raises ends one (`_attempt`).
+    Invariant: whatever makes work available (a file, an earlier retry, a higher limit) wakes a
+    waiting thread, and no thread waits beyond the moment at which time alone makes work available.
+    Invariant: `_alive` counts the threads that run or are being started, however they end; no
+    exception of a job ends a thread (`_attempt`).
     """
 
     def __init__(
         self, threads: int, per_host: int | None = None, thread_limit: ThreadLimit | None = None
     ) -> None:
-        """`thread_limit`: each thread needs one, where they are given."""
+        """`thread_limit`: if given, each thread holds one of its slots."""
         self.threads = threads
         self._thread_limit = thread_limit
         self.on_thread_free: Callable[[], None] = lambda: None
-        """Called when a thread that `reserve` asked for is free."""
+        """Called when a thread is free that `reserve` had to wait for."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._over = threading.Condition(self._lock)
@@ -91,16 +90,16 @@ class ThreadPool(Generic[T]):
             self._reserved = False
 
     def remove(self, job: PoolJob[T]) -> None:
-        """Serve a job no longer: it has ended."""
+        """Stop serving a job: it has ended."""
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
             self._hosts.forget_idle(clock.monotonic_s())
 
     def feed(self, job: PoolJob[T], files: list[tuple[str, T]]) -> None:
-        """Queue files, with their hosts, and see that there are threads for them.
+        """Queue files, each with its host, and start the threads they need.
 
-        Raise `RuntimeError` where the system has no thread at all.
+        Raise `RuntimeError` if the system cannot start any thread.
         """
         with self._changed:
             for host, file in files:
@@ -109,7 +108,7 @@ class ThreadPool(Generic[T]):
         self.refill()
 
     def refill(self) -> None:
-        """Start the threads that are missing, if there are seats for them."""
+        """Start the missing threads, as far as the limit allows."""
         with self._changed:
             work = sum(
                 min(found.queue.threads, len(found.queue) + found.queue.active)
@@ -122,24 +121,28 @@ class ThreadPool(Generic[T]):
             left -= 1
         if self._thread_limit is not None:
             with self._changed:
-                # For a job that was turned away too: else whoever has all seats would keep them.
+                # A refused job counts too; otherwise a process that holds all slots would keep
+                # them.
                 starving = (work > 0 or self._job_was_refused) and not self._alive
                 self._job_was_refused = False
             self._thread_limit.set_starving(starving=starving)
 
     def close(self, job: PoolJob[T]) -> None:
-        """Begin none of a job's files any more."""
+        """Begin no more files of a job."""
         with self._changed:
             job.queue.close()
             self._over.notify_all()
 
     def waiting(self, job: PoolJob[T]) -> tuple[int, int]:
-        """Return how many of the job's files wait, and how many are at work."""
+        """Return the numbers of the job's queued files and active threads."""
         with self._changed:
             return len(job.queue), job.queue.active
 
     def wait_until(self, condition: Callable[[], bool], deadline_s: float) -> bool:
-        """Return whether a condition on queues came true in time; asked under the lock."""
+        """Return whether a condition on the queues became true in time.
+
+        It is evaluated under the lock.
+        """
         with self._over:
             while not condition():
                 left_s = deadline_s - clock.monotonic_s()
@@ -149,16 +152,16 @@ class ThreadPool(Generic[T]):
             return True
 
     def notify_waiters(self) -> None:
-        """Have those in `wait_until` look again."""
+        """Wake the callers of `wait_until`, to evaluate their conditions again."""
         with self._over:
             self._over.notify_all()
 
     def reserve(self, *, wanted: bool = True) -> bool:
         """Return whether a new job would get a thread at once.
 
-        If not, the next thread that gets free does nothing until a job is added, and `on_thread_free` is
-        called: jobs that have all the threads would otherwise keep them for ever. Not `wanted`:
-        threads go on as usual.
+        If not, the next free thread stays idle until a job is added, and `on_thread_free` is
+        called. Otherwise jobs that have all threads would keep them for ever. `wanted=False`
+        cancels the reservation.
         """
         with self._changed:
             free = sum(job.queue.active for job in self._jobs) < self.threads
@@ -168,10 +171,10 @@ class ThreadPool(Generic[T]):
             return free
 
     def has_capacity(self) -> bool:
-        """Return whether a job would get a thread: one is free, or may be started.
+        """Return whether a job would get a thread: one is idle or may be started.
 
-        Without any thread there has to be a seat: a process that is suspended keeps its own, so a job
-        might wait here for one while others, with threads, could go on with it.
+        If this process has no thread, a slot must be free. A suspended process keeps its slots, so
+        the job might wait here while a process with threads could run it.
         """
         with self._changed:
             free = sum(job.queue.active for job in self._jobs) < self.threads
@@ -186,12 +189,12 @@ class ThreadPool(Generic[T]):
         return found
 
     def active_threads(self) -> int:
-        """Return how many threads are at a file."""
+        """Return how many threads are working on a file."""
         with self._changed:
             return sum(job.queue.active for job in self._jobs)
 
     def _start(self, left: int) -> bool:
-        """Start one of `left` threads that are counted already; if not, none of them is any more."""
+        """Start one of `left` threads that are already counted; on failure, uncount them all."""
         with self._changed:
             self._number += 1
             name = f"download-{self._number}"
@@ -201,14 +204,16 @@ class ThreadPool(Generic[T]):
             return False
         try:
             threading.Thread(target=self._serve, name=name, daemon=True).start()
-        except RuntimeError:  # the system has no more threads: go on with fewer, if any
+        except RuntimeError:  # the system allows no more threads: continue with fewer, if any
             self._release_thread()
             with self._changed:
                 self._alive -= left
                 alive = self._alive
             if not alive:
                 raise
-            logger.warning("downloads go on with %d threads: the system has no more", alive)
+            logger.warning(
+                "downloads continue with %d threads: the system cannot start more", alive
+            )
             return False
         return True
 
@@ -216,7 +221,7 @@ class ThreadPool(Generic[T]):
         try:
             return self._thread_limit is None or self._thread_limit.acquire()
         except OSError as exc:
-            logger.warning("no seat for a thread: %s", exc)
+            logger.warning("could not acquire a slot for a download thread: %s", exc)
             return False
 
     def _release_thread(self) -> None:
@@ -226,10 +231,10 @@ class ThreadPool(Generic[T]):
     def _serve(self) -> None:
         try:
             self._work()
-        except BaseException:  # its seats cannot be asked for, say: `refill` starts another
+        except BaseException:  # for example, the slot file failed: `refill` starts another thread
             with self._changed:
                 self._alive -= 1
-            logger.exception("a thread of the downloads has ended early")
+            logger.exception("a download thread ended unexpectedly")
         finally:
             self._release_thread()
 
@@ -244,7 +249,7 @@ class ThreadPool(Generic[T]):
             del taken, job, file
 
     def _attempt(self, job: PoolJob[T], host: str, file: T, buffer: Buffer) -> None:
-        """Have a job try a file. Whatever it raises, there is no one above to hear of it."""
+        """Have a job try a file. Exceptions are logged here, as no caller handles them."""
         began_s = clock.monotonic_s()
         outcome: AttemptResult | None = None
         try:
@@ -254,10 +259,10 @@ class ThreadPool(Generic[T]):
                 self._give_back(job, host, file, began_s, outcome)
                 job.on_attempt_end()
         except BaseException:
-            logger.exception("a try of %r broke; its thread goes on", job)
+            logger.exception("an attempt of %r failed unexpectedly; its thread continues", job)
 
     def _take(self) -> tuple[PoolJob[T], str, T, bool] | None:
-        """Return the next file to fetch, and whether to start another thread; `None`: end this one."""
+        """Return the next file, and whether to start another thread; `None` ends this thread."""
         needed = self._thread_limit is not None and self._thread_limit.should_yield()
         with self._changed:
             if needed and self._alive > 1:
@@ -272,13 +277,13 @@ class ThreadPool(Generic[T]):
                 if now_s >= give_up_s and (self._idle or not any(len(j.queue) for j in self._jobs)):
                     self._alive -= 1
                     return None
-                give_up_s = max(give_up_s, now_s + 0.1)  # the last one stays while files wait
+                give_up_s = max(give_up_s, now_s + 0.1)  # the last thread stays while files wait
                 self._idle += 1
                 self._changed.wait(self._wait_s(now_s, give_up_s))
                 self._idle -= 1
 
     def _needs_another_thread(self) -> bool:
-        """Wake a thread if there may be more to do; return whether one is to be started for it."""
+        """Wake a thread if there may be more work; return whether to start one instead."""
         if not any(job.queue.could_use_a_thread for job in self._jobs):
             return False
         if self._idle:
@@ -297,7 +302,7 @@ class ThreadPool(Generic[T]):
             host = self._hosts[name]
             if outcome is not None and outcome.host_ok is not None:
                 host.record_response(
-                    began_s, now_s, host_ok=outcome.host_ok, host_pause_s=outcome.host_pause_s
+                    began_s, now_s, ok=outcome.host_ok, pause_s=outcome.host_pause_s
                 )
             host.active -= 1
             job.queue.active -= 1
@@ -312,7 +317,7 @@ class ThreadPool(Generic[T]):
     def _pick(self, now_s: float) -> tuple[PoolJob[T], str, T] | None:
         by_queue = {id(job.queue): job for job in self._jobs}
         for queue in fairest(job.queue for job in self._jobs):
-            taken = queue.take(self._hosts, now_s)
+            taken = queue.pop(self._hosts, now_s)
             if taken is not None:
                 queue.active += 1
                 self._turn += 1

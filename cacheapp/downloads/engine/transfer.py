@@ -1,14 +1,15 @@
-"""Fetches one file: to a partial file beside the target, renamed when it is whole, or not at all.
+"""Fetches one file into a partial file, and renames it once it is complete.
 
 Invariants:
-- A final name appears only when the file is whole, has every sum that it was told to have, and
-  never replaces a file unless that was asked for (`partial.publish`).
-- After `abort` has returned, no final name appears (`_lock` is held for the check and the rename).
-- A partial file holds bytes of the one representation that its name tells (`partial`): what is
-  continued is proved by a strong validator (`ranges.decide`), everything else begins a new one.
-- The sums are of the bytes in the file that is renamed: counted and added as they are written. A
-  file that an earlier run left complete, without having checked it, is no exception: its sums are
-  told anew (`_tell_sums`), unless the order gave one.
+
+- A final name appears only when the file is complete and matches every known checksum. It never
+  replaces a file unless that was requested (`partial.publish`).
+- After `abort` has returned, no final name appears: `_lock` is held for the check and the rename.
+- A partial file holds bytes of the one representation that its name describes. It is continued only
+  with a strong validator as proof (`ranges.decide`); otherwise a new one is started.
+- Checksums are computed from the bytes as they are written to the file that is renamed. A file that
+  an earlier run completed without verifying it is copied and verified too: its checksums are
+  fetched again (`_fetch_checksums`), unless the request gave one.
 """
 
 import math
@@ -51,28 +52,28 @@ from cacheapp.downloads.storage.journal import PublishedFile
 from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, publish
 
 _OK, _PRECONDITION_FAILED = 200, 412
-_ROUNDS = 4  # requests of one try: the object may change, and change again
+_MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
 
 
 class Transfer:
-    """One file on its way, over all its tries. `run` belongs to one thread at a time.
+    """One file, over all its attempts. Only one thread at a time may call `run`.
 
-    `bytes_done` and `moved_at_s` are written by the running thread alone and read by others, who
-    may see them a moment late. `_lock` guards `_aborted`, `_keep`, `_stalled` and `_handle`, and the
-    rename against an abort.
+    `bytes_done` and `moved_at_s` are written by the running thread and read by others, possibly a
+    moment late. `_lock` guards `_aborted`, `_keep`, `_stalled` and `_handle`, and the rename
+    against an abort.
     """
 
-    def __init__(self, wanted: TransferOptions, policy: UrlPolicy, limits: TransferLimits) -> None:
+    def __init__(self, options: TransferOptions, policy: UrlPolicy, limits: TransferLimits) -> None:
         self.bytes_done = 0
         self.tries = 0
-        self.moved_at_s = math.inf  # what does not run cannot stall
-        self._wanted = wanted
+        self.moved_at_s = math.inf  # a transfer that is not running cannot stall
+        self._options = options
         self._policy = policy
         self._limits = limits
-        self._size, self._etag = wanted.size, wanted.etag
-        self._leftover = wanted.leftover
+        self._size, self._etag = options.size, options.etag
+        self._leftover = options.leftover
         self._part: PartialFile | None = None
-        self._wrong_sums = 0
+        self._mismatches = 0
         self._lock = threading.Lock()
         self._handle = connections.SocketHandle()
         self._aborted: str | None = None
@@ -80,83 +81,83 @@ class Transfer:
         self._keep = False
 
     def abort(self, reason: str, *, keep: bool = False) -> None:
-        """Make `run` end soon, with `TransferAborted(reason)`; unless the file is whole by now.
+        """End `run` soon with `TransferAborted(reason)`, unless the file is already complete.
 
-        `keep`: leave the partial file, if it can be gone on from.
+        `keep`: leave the partial file if it can be resumed from.
         """
         with self._lock:
             if self._aborted is None:
                 self._aborted, self._keep = reason, keep
             handle = self._handle
-        handle.cut()
+        handle.shut_down()
 
     def stall(self, reason: str) -> None:
-        """End this try, which gets next to nothing; another may do better."""
+        """End this attempt, which receives almost no data; the next may be faster."""
         with self._lock:
             self._stalled = reason
             handle = self._handle
-        handle.cut()
+        handle.shut_down()
 
     def is_stalled(self, now_s: float) -> bool:
-        """Return whether too little has come for too long."""
+        """Return whether almost no data has arrived for too long."""
         return now_s - self.moved_at_s > self._limits.stall_s
 
-    def run(self, client: urllib3.PoolManager, buffer: Buffer) -> FetchedFile:
+    def run(self, pools: urllib3.PoolManager, buffer: Buffer) -> FetchedFile:
         """Try to fetch the file.
 
-        Raise `TransferFailed`; where its `retryable` says so, `run` may be called once more, and goes
-        on from the bytes that are there, until `discard` is called. Or raise `TransferAborted`.
+        Raise `TransferFailed` or `TransferAborted`. If the failure is `retryable`, `run` may be
+        called again and resumes from the bytes on disk, until `discard` is called.
         """
         self.tries += 1
         self.moved_at_s = clock.monotonic_s()
         with self._lock:
             handle = self._handle = connections.SocketHandle()
             self._stalled = None
-        connections.use(handle, self._policy.check_address)
+        connections.bind(handle, self._policy.check_address)
         limits = self._limits
-        asker = HTTPClient(
-            *(client, self._policy, handle, self._check),
-            *(limits.connect_s, limits.read_s, limits.max_redirects, self._wanted.sign),
+        client = HTTPClient(
+            *(pools, self._policy, handle, self._check),
+            *(limits.connect_s, limits.read_s, limits.max_redirects, self._options.sign),
         )
         try:
-            return self._fetch(asker, buffer)
+            return self._fetch(client, buffer)
         except (UrlRefused, TransferFailed, HTTPError, HTTPException, OSError) as exc:
-            raise self._ended(exc) from exc
+            raise self._classify_failure(exc) from exc
         finally:
             self.moved_at_s = math.inf
-            handle.release()
-            connections.use(None)
+            handle.detach()
+            connections.bind(None)
 
     @property
     def name(self) -> str:
         """The file's final name."""
-        return self._wanted.target.name
+        return self._options.target.name
 
     @property
     def total(self) -> int | None:
-        """How many bytes the file has, as far as is known."""
+        """The size of the file, as far as it is known."""
         part = self._part
         return part.total if part is not None and part.total is not None else self._size
 
     def discard(self) -> None:
-        """Remove the partial file: the file is given up."""
-        self._drop()
-        self._drop_leftover()
+        """Remove the partial file: the file will not be tried again."""
+        self._remove_partial()
+        self._remove_leftover()
 
-    def _drop(self) -> None:
+    def _remove_partial(self) -> None:
         if self._part is not None:
             self._part.remove()
         self._part, self.bytes_done = None, 0
 
-    def _ended(self, exc: Exception) -> TransferFailed | TransferAborted:
-        """Return what ended the try, and drop the bytes that are of no more use."""
+    def _classify_failure(self, exc: Exception) -> TransferFailed | TransferAborted:
+        """Return the error of the attempt, and remove bytes that cannot be used again."""
         with self._lock:
             aborted, stalled, keep = self._aborted, self._stalled, self._keep
         if self._part is not None:
             self._part.close()
             if self._part.resume_point is None:
-                self._drop()
-        if aborted is not None:  # what the cut looked like from here is of no interest
+                self._remove_partial()
+        if aborted is not None:  # the error is only a result of the shutdown of the socket
             if not keep:
                 self.discard()
             return TransferAborted(aborted)
@@ -175,89 +176,94 @@ class Transfer:
             if self._aborted is not None or self._stalled is not None:
                 raise TransferFailed("stopped")
 
-    def _fetch(self, asker: HTTPClient, buffer: Buffer) -> FetchedFile:
+    def _fetch(self, client: HTTPClient, buffer: Buffer) -> FetchedFile:
         self._check()
         if self._leftover is not None and self._part is None:
-            self._take_over(self._leftover, asker, buffer)
+            self._adopt_leftover(self._leftover, client, buffer)
         if self._part is None or not (
             self._part.resume_point and is_complete(self._part.resume_point)
         ):
-            response, part = self._ask(asker)
+            response, part = self._open_response(client)
             whole = False
             try:
-                part.store(response.readinto, buffer.view(), self._hear)
+                part.store(response.readinto, buffer.view(), self._on_chunk)
                 whole = True
             finally:
                 self.bytes_done = part.size
-                response.leave() if whole else response.close()
+                response.release() if whole else response.close()
         else:
             part = self._part
         return self._finish(part)
 
-    def _ask(self, asker: HTTPClient) -> tuple[Response, PartialFile]:
-        """Return an answer, and the partial file that its body is to be appended to."""
-        for _ in range(_ROUNDS):
-            response = asker.ask(self._wanted.url, self._headers())
+    def _open_response(self, client: HTTPClient) -> tuple[Response, PartialFile]:
+        """Return a response, and the partial file to append its body to."""
+        for _ in range(_MAX_REQUESTS):
+            response = client.get(self._options.url, self._headers())
             part = None
             try:
-                part = self._placed(response)
+                part = self._choose_partial(response)
             finally:
                 if part is None:
                     response.close()
             if part is not None:
                 return response, part
-        raise TransferFailed("the object changes all the time", retryable=True)
+        raise TransferFailed(
+            "the object keeps changing; expected the same object in one of several responses",
+            retryable=True,
+        )
 
     def _headers(self) -> dict[str, str]:
         if self._part is not None and self._part.resume_point is not None:
             return range_headers(self._part.resume_point)
         return {"If-Match": self._etag} if self._etag else {}
 
-    def _placed(self, response: Response) -> PartialFile | None:
-        """Return where the answer's body goes; `None` to ask anew, for the whole file."""
-        part, resume_point = self._part, self._part.resume_point if self._part is not None else None
+    def _choose_partial(self, response: Response) -> PartialFile | None:
+        """Return the partial file for the response's body, or `None` to request it again whole."""
+        part = self._part
+        resume_point = None if part is None else part.resume_point
         if part is None or resume_point is None:
             if response.status == _OK:
-                return self._begun(response)
+                return self._start_partial(response)
             if response.status != _PRECONDITION_FAILED or not self._etag:
-                raise response.failure()
-            self._size, self._etag = None, ""  # the object that was listed is gone; take this one
+                raise response.to_error()
+            self._size, self._etag = None, ""  # the listed object is gone; fetch the current one
             return None
         tag = matching_validator(
             resume_point, response.headers.get("etag"), response.headers.get("last-modified")
         )
         decision = decide(response.status, resume_point, response.headers.get("content-range"), tag)
         if decision is RangeDecision.NOT_A_FILE:
-            raise response.failure()
+            raise response.to_error()
         if decision is RangeDecision.CONTINUE:
-            return self._continued(response, part, resume_point)
-        if resume_point.validator != response.headers.get(
-            "etag"
-        ):  # it is no longer what was listed
+            return self._continue_partial(response, part, resume_point)
+        if resume_point.validator != response.headers.get("etag"):
+            # The object has changed since the listing.
             self._size, self._etag = None, ""
-        self._drop()
-        return self._begun(response) if decision is RangeDecision.RESTART else None
+        self._remove_partial()
+        return self._start_partial(response) if decision is RangeDecision.RESTART else None
 
-    def _begun(self, response: Response) -> PartialFile:
-        """Return a new partial file for an answer that brings the whole."""
+    def _start_partial(self, response: Response) -> PartialFile:
+        """Return a new partial file for a response with the whole body."""
         total = response.content_length()
         self._limits.check_length(total or 0)
         if self._size is not None and total is not None and total != self._size:
-            raise TransferFailed(f"has {total} bytes; the listing says {self._size}")
+            raise TransferFailed(f"has {total} bytes; expected {self._size} as listed")
         headers = response.headers
         self._check_free_space(total or 0)
         validator = strong_validator(
             headers.get("etag"), headers.get("last-modified"), headers.get("date")
         )
-        of_s3 = headers.get("etag", "") if self._wanted.etag else ""
-        checksums = self._wanted.checksums + checksums_from_headers(headers, of_s3, of_all=True)
-        self._drop()
-        path = self._wanted.stem.path(total, validator)
+        of_s3 = headers.get("etag", "") if self._options.etag else ""
+        checksums = self._options.checksums + checksums_from_headers(
+            headers, of_s3, whole_object=True
+        )
+        self._remove_partial()
+        path = self._options.partial_name.path(total, validator)
         part = self._part = PartialFile(path, checksums, digest=self._limits.digest)
         part.total, part.validator = total, validator
         return part
 
-    def _continued(
+    def _continue_partial(
         self, response: Response, part: PartialFile, resume_point: ResumePoint
     ) -> PartialFile:
         response.content_length()
@@ -266,78 +272,83 @@ class Transfer:
         self._limits.check_length(total or 0)
         self._check_free_space((total or resume_point.size) - resume_point.size)
         part.total = resume_point.total if total is None else total
-        of_s3 = resume_point.validator if self._wanted.etag else ""
-        for told in checksums_from_headers(response.headers, of_s3, of_all=False):
-            if told not in part.checksums and part.running.digest(told.algorithm) is not None:
-                part.checksums += (told,)
+        of_s3 = resume_point.validator if self._options.etag else ""
+        for sent in checksums_from_headers(response.headers, of_s3, whole_object=False):
+            if sent not in part.checksums and part.running.digest(sent.algorithm) is not None:
+                part.checksums += (sent,)
         return part
 
-    def _take_over(self, left: LeftoverFile, asker: HTTPClient, buffer: Buffer) -> None:
-        """Copy what an earlier run left to a file of our own, and make its sums on the way."""
-        wanted, digest = self._wanted, self._limits.digest
-        checksums = wanted.checksums
-        if is_complete(left.resume_point) and not checksums:
-            told = self._tell_sums(left.resume_point, asker)
-            if told is None:
-                self._drop_leftover()
+    def _adopt_leftover(self, leftover: LeftoverFile, client: HTTPClient, buffer: Buffer) -> None:
+        """Copy an earlier run's partial file to one of this run, computing its checksums."""
+        options, digest = self._options, self._limits.digest
+        checksums = options.checksums
+        if is_complete(leftover.resume_point) and not checksums:
+            found = self._fetch_checksums(leftover.resume_point, client)
+            if found is None:
+                self._remove_leftover()
                 return
-            checksums = told
-        self._check_free_space(left.resume_point.size)
-        path = wanted.stem.path(left.resume_point.total, left.resume_point.validator)
-        also = {"md5"} if wanted.etag else set()  # the next answer says whether its tag is one
+            checksums = found
+        self._check_free_space(leftover.resume_point.size)
+        path = options.partial_name.path(
+            leftover.resume_point.total, leftover.resume_point.validator
+        )
+        # the next response tells whether the ETag is an MD5
+        also = {"md5"} if options.etag else set()
         part = self._part = PartialFile(path, checksums, digest=digest, also=also)
-        with left.path.open("rb", buffering=0) as file:
-            part.store(lambda view: file.readinto(view) or 0, buffer.view(), self._hear)
-        part.total, part.validator = left.resume_point.total, left.resume_point.validator
-        self._drop_leftover()
+        with leftover.path.open("rb", buffering=0) as file:
+            part.store(lambda view: file.readinto(view) or 0, buffer.view(), self._on_chunk)
+        part.total, part.validator = leftover.resume_point.total, leftover.resume_point.validator
+        self._remove_leftover()
 
-    def _tell_sums(
-        self, resume_point: ResumePoint, asker: HTTPClient
+    def _fetch_checksums(
+        self, resume_point: ResumePoint, client: HTTPClient
     ) -> tuple[Checksum, ...] | None:
-        """Return the sums of a file that is complete on disk; `None` if it is no more what is there.
+        """Return the checksums of a file that is complete on disk; `None` if the object has changed.
 
-        Only the head of an answer tells them all: its body is not read, but given up.
+        They arrive in the head of a response. Its body is not read; the connection is closed.
         """
-        response = asker.ask(self._wanted.url, {})
+        response = client.get(self._options.url, {})
         try:
             if response.status != _OK:
-                raise response.failure()
+                raise response.to_error()
             headers, total = response.headers, response.content_length()
         finally:
             response.close()
         tag = matching_validator(resume_point, headers.get("etag"), headers.get("last-modified"))
         if tag != resume_point.validator or total not in {None, resume_point.total}:
             return None
-        of_s3 = resume_point.validator if self._wanted.etag else ""
-        return checksums_from_headers(headers, of_s3, of_all=True)
+        of_s3 = resume_point.validator if self._options.etag else ""
+        return checksums_from_headers(headers, of_s3, whole_object=True)
 
-    def _drop_leftover(self) -> None:
+    def _remove_leftover(self) -> None:
         if self._leftover is not None:
             self._leftover.path.unlink(missing_ok=True)
             self._leftover = None
 
-    def _hear(self, before: int, count: int) -> None:
-        """Take note of a chunk that is about to be written."""
+    def _on_chunk(self, before: int, count: int) -> None:
+        """Record a chunk that is about to be written."""
         self._limits.check_length(before + count, "more")
         if before // FREE_SPACE_CHECK_BYTES != (before + count) // FREE_SPACE_CHECK_BYTES:
             self._check_free_space(0)
-        self.bytes_done = before  # written by now; this chunk is with the next
+        self.bytes_done = before  # this chunk is counted with the next one
         self.moved_at_s = clock.monotonic_s()
-        if self._aborted is not None or self._stalled is not None:  # a late look costs one chunk
+        # read without the lock: a late check costs one chunk
+        if self._aborted is not None or self._stalled is not None:
             raise TransferFailed("stopped")
 
     def _finish(self, part: PartialFile) -> FetchedFile:
         self.bytes_done = part.size
         if part.total is not None and part.size > part.total:
-            self._drop()
-            raise TransferFailed("has more bytes than it said", retryable=True)
+            self._remove_partial()
+            raise TransferFailed("has more bytes than announced", retryable=True)
         if part.total is not None and part.size != part.total:
-            message = f"broke off after {part.size} bytes of {part.total}"
+            message = f"ended after {part.size} of {part.total} bytes"
             raise TransferFailed(message, retryable=True)
-        if (wrong := part.running.wrong(part.checksums)) is not None:
-            self._drop()
-            self._wrong_sums += 1  # on the way, perhaps: once more, from the first byte
-            raise TransferFailed(wrong, retryable=self._wrong_sums == 1)
+        if (mismatch := part.running.mismatch(part.checksums)) is not None:
+            self._remove_partial()
+            # possibly corrupted in transit: try once more, from the first byte
+            self._mismatches += 1
+            raise TransferFailed(mismatch, retryable=self._mismatches == 1)
         if self._limits.fsync:
             part.sync()
         sha256 = (part.running.digest("sha256") or b"").hex()
@@ -349,12 +360,14 @@ class Transfer:
         return FetchedFile(part.size, sha256)
 
     def _publish(self, part: PartialFile, sha256: str) -> None:
-        wanted, limits = self._wanted, self._limits
-        if wanted.journal is not None:
+        options, limits = self._options, self._limits
+        if options.journal is not None:
             inode = part.path.stat().st_ino
-            wanted.journal.append(wanted.stem.position, PublishedFile(part.size, sha256, inode))
+            options.journal.append(
+                options.partial_name.position, PublishedFile(part.size, sha256, inode)
+            )
         replace = limits.existing is Existing.REPLACE
-        publish(part.path, wanted.target, replace=replace, fsync=limits.fsync)
+        publish(part.path, options.target, replace=replace, fsync=limits.fsync)
 
-    def _check_free_space(self, wanted: int) -> None:
-        self._limits.check_free_space(self._wanted.stem.directory, wanted)
+    def _check_free_space(self, options: int) -> None:
+        self._limits.check_free_space(self._options.partial_name.directory, options)

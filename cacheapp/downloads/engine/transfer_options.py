@@ -1,4 +1,4 @@
-"""What a transfer is asked for, within which limits, and what it answers."""
+"""The parameters, limits and result of the transfer of one file."""
 
 import dataclasses
 import mmap
@@ -14,63 +14,63 @@ from cacheapp.downloads.storage.partial import LeftoverFile, PartialName
 
 READ_BYTES = 256 * 1024
 FREE_SPACE_CHECK_BYTES = 64 * 2**20
-"""After so many bytes the disk is looked at again."""
+"""The free disk space is checked again after so many bytes."""
 
 
 class Existing(StrEnum):
-    """What to do where a file has the wanted name already."""
+    """What to do if the target name exists already."""
 
     FAIL = "fail"
     SKIP = "skip"
-    """Leave it, and count it as there."""
+    """Keep the existing file and count it as complete."""
     REPLACE = "replace"
 
 
 @dataclasses.dataclass(frozen=True)
 class TransferLimits:
-    """What a transfer may take; times in seconds."""
+    """What a transfer may use. Times are in seconds."""
 
     max_bytes: int
     connect_s: float = 10.0
     read_s: float = 60.0
-    """Silence on the connection."""
+    """Longest silence on the connection."""
     stall_s: float = 60.0
-    """Time in which `READ_BYTES` must come: a trickle keeps `read_s` content, but not this."""
+    """Longest time without `READ_BYTES` of data: limits a trickle, which `read_s` does not."""
     max_redirects: int = 5
     min_free_bytes: int = 0
-    """What stays free on the disk."""
+    """Disk space that must stay free."""
     digest: bool = True
-    """Make a SHA-256 of every file, not only of those that one was given for."""
+    """Compute the SHA-256 of every file, not only of those with a known checksum."""
     fsync: bool = False
     existing: Existing = Existing.FAIL
 
     def check_length(self, found: int, shown: str = "") -> None:
-        """Raise `TransferFailed` where a file has more bytes than it may."""
+        """Raise `TransferFailed` if a file is larger than allowed."""
         if found > self.max_bytes:
             raise TransferFailed(f"has {shown or found} bytes; expected at most {self.max_bytes}")
 
-    def check_free_space(self, directory: Path, wanted: int) -> None:
-        """Raise `TransferFailed` where the disk would be too full: sooner than by a write that fails."""
+    def check_free_space(self, directory: Path, needed: int) -> None:
+        """Raise `TransferFailed` if `needed` bytes would leave too little disk space."""
         least = self.min_free_bytes
-        if not least and wanted < FREE_SPACE_CHECK_BYTES:
+        if not least and needed < FREE_SPACE_CHECK_BYTES:
             return
         free = shutil.disk_usage(directory).free
-        if free - wanted < least:
-            kept = f", and {least} are to stay free" if least else ""
-            raise TransferFailed(f"needs {wanted} bytes; the disk has {free}{kept}")
+        if free - needed < least:
+            reserved = f", of which {least} must stay free" if least else ""
+            raise TransferFailed(f"needs {needed} bytes; the disk has {free}{reserved}")
 
 
 @dataclasses.dataclass(frozen=True)
 class TransferOptions:
-    """One file that is to be fetched."""
+    """One file to fetch."""
 
     url: str
     target: Path
-    stem: PartialName
+    partial_name: PartialName
     checksums: tuple[Checksum, ...] = ()
     size: int | None = None
     etag: str = ""
-    """The entity-tag that a listing gave: the object that is meant, as long as it is there."""
+    """The ETag from a listing: the object to fetch while it exists."""
     sign: Signer | None = None
     leftover: LeftoverFile | None = None
     journal: Journal | None = None
@@ -78,25 +78,25 @@ class TransferOptions:
 
 @dataclasses.dataclass(frozen=True)
 class FetchedFile:
-    """A file that is whole."""
+    """A complete file."""
 
     size: int
     sha256: str
-    """Hexadecimal; empty where none was wanted."""
+    """Hexadecimal; empty if it was not computed."""
 
 
 class Buffer:
-    """One thread's reading space: made when a first body arrives, then used again.
+    """A thread's read buffer, allocated with the first body and then reused.
 
-    A mapping, of which only what was written to takes memory: with 200 threads, small files take
-    little, and what a thread had is the system's again when it ends.
+    A memory mapping, of which only written pages take memory: 200 threads that fetch small files
+    need little, and the memory returns to the system when the thread ends.
     """
 
     def __init__(self) -> None:
         self._bytes: mmap.mmap | None = None
 
     def view(self) -> memoryview:
-        """Return the whole space."""
+        """Return the whole buffer."""
         if self._bytes is None:
             self._bytes = mmap.mmap(-1, READ_BYTES)
         return memoryview(self._bytes)

@@ -1,4 +1,4 @@
-"""Asks for one URL and follows where that leads; every hop is checked before anything is sent to it."""
+"""Requests one URL and follows redirects; each hop is checked before anything is sent to it."""
 
 import dataclasses
 import datetime as dt
@@ -15,74 +15,77 @@ from cacheapp.downloads.http.response import CONTROLS, StrictHTTPResponse
 from cacheapp.downloads.http.retry import OVERLOAD_STATUSES, RETRYABLE_STATUSES, read_retry_after
 from cacheapp.downloads.http.url_policy import PORTS, ParsedUrl, UrlPolicy
 
-# Identity: what arrives is what is stored, and its length is the one announced.
+# Identity: the stored bytes are those of the response, and its length is the announced one.
 _ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
 _LENGTH = re.compile("[0-9]{1,18}")
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
 Signer = Callable[[str], Mapping[str, str]]
-"""Takes a URL; returns the headers that prove who asks for it."""
+"""Takes a URL; returns the headers that authenticate the request."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HTTPClient:
-    """What all requests of one transfer have in common."""
+    """The connections, limits and policy shared by all requests of one transfer."""
 
-    client: urllib3.PoolManager
+    pools: urllib3.PoolManager
     policy: UrlPolicy
     handle: connections.SocketHandle
     check: Callable[[], None]
-    """Raises once the transfer is to stop: called before each request."""
+    """Called before each request; raises if the transfer is being stopped."""
     connect_s: float
     read_s: float
     max_redirects: int
     sign: Signer | None = None
 
-    def ask(self, url: str, headers: Mapping[str, str]) -> "Response":
-        """Return the answer at the end of the redirects, whatever its status.
+    def get(self, url: str, headers: Mapping[str, str]) -> "Response":
+        """Return the response at the end of the redirects, whatever its status.
 
-        Credentials go to the origin of `url` alone: another one may belong to anybody.
+        Credentials are sent only to the origin of `url`.
         """
         parsed = self.policy.check_url(url)
         home = parsed.origin
         for _ in range(self.max_redirects + 1):
             self.check()
             signed = self.sign(parsed.url) if self.sign and parsed.origin == home else {}
-            response = self._ask(parsed, {**headers, **signed})
+            response = self._send(parsed, {**headers, **signed})
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
                 return response
-            response.close()  # its body, of any length, is not worth reading
+            response.close()  # its body may have any length and is not needed
             parsed = self.policy.check_redirect(parsed, location)
         raise TransferFailed(f"redirected more than {self.max_redirects} times")
 
-    def _ask(self, parsed: ParsedUrl, headers: Mapping[str, str]) -> "Response":
+    def _send(self, parsed: ParsedUrl, headers: Mapping[str, str]) -> "Response":
         head = _head(parsed, headers)
-        borrowed = connections.borrow(self.client, parsed.host, parsed.port, parsed.scheme)
+        borrowed = connections.borrow(self.pools, parsed.host, parsed.port, parsed.scheme)
         try:
-            return self._sent(borrowed, head)
+            return self._exchange(borrowed, head)
         except (ConnectionError, ssl.SSLEOFError):
-            # The server may have closed a kept connection just as it was used: nothing was
-            # answered, and GET may be repeated. Once: the next may be an old one as well.
+            # The server may have closed a kept connection just as it was reused. It sent no
+            # response, and GET is idempotent, so retry. Once only: the next connection may be an
+            # old one too.
             if not borrowed.connection.was_open:
                 raise
             self.check()
-            self.client.clear()
-        return self._sent(
-            connections.borrow(self.client, parsed.host, parsed.port, parsed.scheme), head
+            self.pools.clear()
+        return self._exchange(
+            connections.borrow(self.pools, parsed.host, parsed.port, parsed.scheme), head
         )
 
-    def _sent(self, borrowed: connections.BorrowedConnection, head: bytes) -> "Response":
+    def _exchange(self, borrowed: connections.BorrowedConnection, head: bytes) -> "Response":
         borrowed.connection.timeout = self.connect_s
         try:
-            return Response(borrowed.connection.ask(head, self.read_s), borrowed, self.handle)
+            return Response(
+                borrowed.connection.send_request(head, self.read_s), borrowed, self.handle
+            )
         except BaseException:
             borrowed.close()
             raise
 
 
 def _head(parsed: ParsedUrl, headers: Mapping[str, str]) -> bytes:
-    """Return a request's head; raise `TransferFailed` where a value would not stay in its line."""
+    """Return the head of a request; raise `TransferFailed` if a value has control characters."""
     default = parsed.port == PORTS[parsed.scheme]
     lines = [
         f"GET {parsed.target} HTTP/1.1\r\nHost: {parsed.host}",
@@ -91,14 +94,14 @@ def _head(parsed: ParsedUrl, headers: Mapping[str, str]) -> bytes:
     ]
     for name, value in headers.items():
         if CONTROLS.search(value):
-            raise TransferFailed(f"{name} would be {value[:80]!r}: it holds control characters")
+            raise TransferFailed(f"{name} would be {value[:80]!r}: which has control characters")
         lines.append(f"{name}: {value}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1", errors="replace")
 
 
 class Response:
-    """What came back: its head, and `readinto` for its body. To be closed, or left when read."""
+    """A response: its head, and `readinto` for its body. Ends with `release` or `close`."""
 
     def __init__(
         self,
@@ -116,47 +119,46 @@ class Response:
         self._handle = handle
 
     def content_length(self) -> int | None:
-        """Return the length that it announces; `None` where its chunks mark its end."""
+        """Return the announced length; `None` for a chunked body, which marks its own end."""
         if self.chunked:
             return None
         if coding := self.headers.get("transfer-encoding"):
-            raise TransferFailed(
-                f"sends Transfer-Encoding {coding[:40]!r}; expected none or chunked"
-            )
+            raise TransferFailed(f"has Transfer-Encoding {coding[:40]!r}; expected none or chunked")
         lengths = self.lengths
         if not lengths:
             raise TransferFailed(
-                "announces neither Content-Length nor chunks: a cut would go unseen"
+                "has neither Content-Length nor chunks: a truncated body would go unnoticed"
             )
         if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
-            raise TransferFailed(f"announces Content-Length {lengths!r:.60}; expected one number")
+            raise TransferFailed(f"has Content-Length {lengths!r:.60}; expected one number")
         return int(lengths[0])
 
-    def failure(self) -> TransferFailed:
-        """Return what its status means where it brings no file."""
+    def to_error(self) -> TransferFailed:
+        """Return the error for a status that brings no file."""
         now = dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
         return TransferFailed(
-            f"answered {self.status} {self._raw.reason or ''}".rstrip(),
+            f"responded with {self.status} {self._raw.reason or ''}".rstrip(),
             retryable=self.status in RETRYABLE_STATUSES,
             slow_down=self.status in OVERLOAD_STATUSES,
             retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
         )
 
-    def leave(self) -> None:
-        """Give the connection back: the body was read until nothing came any more."""
+    def release(self) -> None:
+        """Return the connection to its pool. Call it after the body was read to its end."""
         raw = self._raw
-        if raw.length or raw.will_close:  # not to its end, or nothing may follow
+        if raw.length or raw.will_close:  # not read to its end, or the connection is not reusable
             self.close()
             return
-        if raw.has_surplus or self._lent.connection.has_pending():  # nobody has asked for that
+        # the server sent more than the response
+        if raw.has_surplus or self._lent.connection.has_unread_bytes():
             self.close()
             return
-        self._handle.release()
+        self._handle.detach()
         self._raw.close()
-        self._lent.give_back()
+        self._lent.return_to_pool()
 
     def close(self) -> None:
-        """Close the connection: the rest of the body would be taken for the next answer."""
-        self._handle.release()
+        """Close the connection: the rest of the body would be read as the next response."""
+        self._handle.detach()
         self._raw.close()
         self._lent.close()

@@ -1,4 +1,4 @@
-"""What went wrong with a transfer, in words for people and in facts for the scheduler."""
+"""Translates network and disk errors into a message for the user and facts for the scheduler."""
 
 import errno
 import http.client
@@ -17,7 +17,7 @@ from cacheapp.errors import CacheappError
 
 
 class TransferFailed(CacheappError):
-    """A try to fetch the file failed; the message says why."""
+    """An attempt to fetch the file failed; the message says why."""
 
     def __init__(
         self,
@@ -29,65 +29,68 @@ class TransferFailed(CacheappError):
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
-        """Whether another try may do better."""
+        """Whether another attempt may succeed."""
         self.slow_down = slow_down
-        """Whether the host seems to have more than enough to do."""
+        """Whether the host seems overloaded."""
         self.retry_after_s = retry_after_s
-        """How long the host wants to be left alone."""
+        """The `Retry-After` of the response, if any."""
 
 
 class TransferAborted(CacheappError):
-    """Somebody asked the transfer to stop, and it did."""
+    """The transfer was stopped on request."""
 
 
-_EXPLANATIONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (NameResolutionError, "the host name has no address"),  # a NewConnectionError: goes first
+_SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    # a subclass of NewConnectionError: first
+    (NameResolutionError, "the host name has no address"),
     (NewConnectionError, "no connection: {cause}"),
-    (ConnectTimeoutError, "connecting took too long"),
-    ((ReadTimeoutError, TimeoutError), "the connection was silent for too long"),
+    (ConnectTimeoutError, "connecting timed out"),
+    ((ReadTimeoutError, TimeoutError), "no data arrived before the timeout"),
     ((SSLError, ssl.SSLError), "TLS failed: {cause}"),
-    (http.client.IncompleteRead, "broke off in the middle of its chunks"),
+    (http.client.IncompleteRead, "ended in the middle of its chunks"),
 )
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk takes no writes",
+    errno.EROFS: "the disk is read-only",
     errno.ENAMETOOLONG: "the name is too long for this file system",
-    errno.EXDEV: "a folder of its path is another file system",
+    errno.EXDEV: "a folder of its path is on another file system",
 }
 
 
 def translate_error(exc: Exception) -> TransferFailed:
-    """Return the failure that an exception of the network or the disk amounts to."""
+    """Return the failure for an exception of the network or the disk."""
     if isinstance(exc, TransferFailed):
         return exc
     return TransferFailed(
         printable(_sentence(exc)),
-        retryable=_is_passing(exc),
+        retryable=_is_transient(exc),
         slow_down=isinstance(exc, ReadTimeoutError | ConnectTimeoutError | TimeoutError),
     )
 
 
 def printable(message: str) -> str:
-    """Return what any database and terminal takes: parts of it were written by the origin."""
+    """Replace unprintable characters: the text may come from a server."""
     return "".join(character if character.isprintable() else "?" for character in message[:500])
 
 
-def _is_passing(exc: Exception) -> bool:
+def _is_transient(exc: Exception) -> bool:
     if isinstance(exc, NameResolutionError):
         return True
     if isinstance(exc, SSLError | ssl.SSLCertVerificationError):
         return not isinstance(_last(exc), ssl.SSLCertVerificationError)
-    # Of the system's errors only those of connections: a disk does not mend by asking again.
-    passing = HTTPError | http.client.HTTPException | ConnectionError | TimeoutError | ssl.SSLError
-    return isinstance(exc, passing)
+    # Of operating system errors only connection errors: a disk error would repeat.
+    transient = (
+        HTTPError | http.client.HTTPException | ConnectionError | TimeoutError | ssl.SSLError
+    )
+    return isinstance(exc, transient)
 
 
 def _sentence(exc: Exception) -> str:
-    """Return a sentence for people; it names no address, only what the URL says already."""
+    """Return a sentence that names no network address, only what the URL already shows."""
     if isinstance(exc, OSError) and exc.errno in _DISK:
         return _DISK[exc.errno]
-    for kind, sentence in _EXPLANATIONS:
+    for kind, sentence in _SENTENCES:
         if isinstance(exc, kind):
             return sentence.format(cause=_last_cause(exc))
     return f"{type(exc).__name__}: {_last_cause(exc)}"
@@ -99,7 +102,7 @@ def _last(exc: BaseException) -> BaseException:
             exc.__cause__,
             getattr(exc, "reason", None),
             *exc.args[:1],
-        )  # urllib3 has all three
+        )  # urllib3 uses all three
         cause = next((found for found in inner if isinstance(found, BaseException)), None)
         if cause is None:
             return exc
@@ -109,5 +112,5 @@ def _last(exc: BaseException) -> BaseException:
 def _last_cause(exc: BaseException) -> str:
     exc = _last(exc)
     if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror  # without the path: that is the server's affair
+        return exc.strerror  # without the path, which is internal to the server
     return str(exc) or type(exc).__name__

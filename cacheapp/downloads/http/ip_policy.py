@@ -1,9 +1,9 @@
-"""Which network addresses may be connected to: public ones, and those that a setting names. Pure.
+"""Decides which network addresses may be connected to: public ones and configured networks. Pure.
 
-An address may wear another one: IPv4 inside IPv6 (mapped, compatible), behind a translator (NAT64),
-in a tunnel (6to4, Teredo, ISATAP). What it leads to is what counts, so every address that it contains must
-be allowed. Forms of writing (decimal, octal, short) do not matter here: addresses come from the
-resolver, after it has read them.
+An address may contain another: IPv4 inside IPv6 (mapped, compatible), behind a translator (NAT64),
+in a tunnel (6to4, Teredo, ISATAP). The packets reach the inner address, so every contained address
+must be allowed. Notations (decimal, octal, short) do not matter: the resolver has already parsed
+the address.
 """
 
 import ipaddress
@@ -22,22 +22,22 @@ _NOT_PUBLIC: tuple[tuple[str, Network], ...] = tuple(
     for kind, network in (
         ("this network", "0.0.0.0/8"),
         ("private", "10.0.0.0/8"),
-        ("shared by a carrier", "100.64.0.0/10"),
+        ("shared by a carrier (CGNAT)", "100.64.0.0/10"),
         ("loopback", "127.0.0.0/8"),
         ("link-local", "169.254.0.0/16"),
         ("private", "172.16.0.0/12"),
         ("reserved", "192.0.0.0/24"),
         ("documentation", "192.0.2.0/24"),
         ("private", "192.168.0.0/16"),
-        ("a benchmark's", "198.18.0.0/15"),
+        ("for benchmarks", "198.18.0.0/15"),
         ("documentation", "198.51.100.0/24"),
         ("documentation", "203.0.113.0/24"),
         ("multicast", "224.0.0.0/4"),
         ("reserved", "240.0.0.0/4"),
         ("unspecified", "::/128"),
         ("loopback", "::1/128"),
-        ("a translator's own", "64:ff9b:1::/48"),
-        ("discarded", "100::/64"),
+        ("for address translation", "64:ff9b:1::/48"),
+        ("discard-only", "100::/64"),
         ("documentation", "2001:db8::/32"),
         ("documentation", "3fff::/20"),
         ("private", "fc00::/7"),
@@ -52,12 +52,12 @@ _COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Return networks; raise `ValueError` for what is none."""
+    """Return the networks; raise `ValueError` for an invalid one."""
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def refusal_reason(text: str, allowed: Iterable[Network] = ()) -> str | None:
-    """Return why `text`, an address as the resolver gave it, may not be connected to, or `None`."""
+    """Return why a resolved address must not be connected to, or `None` if it may."""
     address = ipaddress.ip_address(text.partition("%")[0])
     allowed = tuple(allowed)
     for found in _embedded(address):
@@ -77,8 +77,8 @@ def _kind(address: Address) -> str | None:
         if address.version == network.version and address in network:
             return kind
     if address.version == 6 and not _is_in(address, (_GLOBAL_IPV6, _NAT64)):  # noqa: PLR2004
-        worn = list(_embedded(address))
-        return None if len(worn) > 1 else "not a public one"
+        embedded = list(_embedded(address))
+        return None if len(embedded) > 1 else "not public"
     return None
 
 

@@ -1,10 +1,10 @@
-"""Which bytes to ask for, and what the answer is worth: range requests without their traps. Pure.
+"""Range requests: which bytes to request, and whether a response continues the file. Pure.
 
-Rule: bytes of two representations never meet in one file. What is on disk is continued only with an
-answer that proves to come from the same representation, by a *strong* validator that the server
-sent with the first bytes and sends again with the next ones (RFC 9110, 8.8, 13.1.5 and 14). A weak
-one calls two objects alike that differ in bytes; a server that ignores `If-Range` answers 206 with
-bytes of another object. Whatever is in doubt is fetched anew.
+Rule: bytes of two representations are never mixed in one file. A partial file is continued only
+with a response that provably comes from the same representation: the server sent the same *strong*
+validator with the first bytes and sends it again with the next ones (RFC 9110, 8.8, 13.1.5 and 14).
+A weak validator may be equal for objects whose bytes differ, and a server that ignores `If-Range`
+answers 206 with bytes of another object. In doubt the file is fetched again from the start.
 """
 
 import dataclasses
@@ -16,24 +16,24 @@ from enum import Enum
 _ENTITY_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 _CONTENT_RANGE = re.compile(r"bytes +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _STRONG_AFTER = dt.timedelta(seconds=60)
-"""A date names one representation only if it was old when it was sent: a file may change twice in
-the second that the date can tell apart, and clocks of two servers of one site differ."""
+"""A date identifies a representation only if it was old when it was sent: a file may change twice
+within the second that the date resolves, and the clocks of a site's servers differ."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """The first `size` bytes of a representation, on disk."""
+    """The first `size` bytes of a representation, stored on disk."""
 
     size: int
     validator: str
-    """An entity-tag with its quotes, or a date as the server wrote it: what `If-Range` takes."""
+    """An entity-tag with its quotes, or a date as the server wrote it: the value for `If-Range`."""
     total: int | None
-    """All its bytes, where the server has said so."""
+    """The total size, if the server has sent it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ContentRange:
-    """What a 206 says it contains: `first` to `last`, both included, of `total`."""
+    """The `Content-Range` of a 206: `first` to `last`, both included, of `total`."""
 
     first: int
     last: int
@@ -41,7 +41,7 @@ class ContentRange:
 
 
 class RangeDecision(Enum):
-    """What to do with an answer to a request for the rest of a file."""
+    """What to do with the response to a request for the rest of a file."""
 
     CONTINUE = "its body goes behind what is there"
     RESTART = "its body is the whole file: drop what is there"
@@ -52,7 +52,7 @@ class RangeDecision(Enum):
 def strong_validator(
     etag: str | None, last_modified: str | None = None, date: str | None = None
 ) -> str | None:
-    """Return the strong validator in an answer's headers; `None` where there is none."""
+    """Return the strong validator in the headers of a response, or `None`."""
     if etag is not None and _ENTITY_TAG.fullmatch(etag.strip()):
         return etag.strip()
     modified, sent = _moment(last_modified), _moment(date)
@@ -62,17 +62,17 @@ def strong_validator(
 
 
 def range_headers(resume_point: ResumePoint) -> dict[str, str]:
-    """Return the headers that ask for the rest, or for the whole file if it has changed."""
+    """Return the headers that request the rest, or the whole file if it has changed."""
     return {"Range": f"bytes={resume_point.size}-", "If-Range": resume_point.validator}
 
 
 def is_complete(resume_point: ResumePoint) -> bool:
-    """Return whether no byte is missing: asking for what lies beyond the end would be an error."""
+    """Return whether no byte is missing: a request beyond the end would be an error."""
     return resume_point.size == resume_point.total
 
 
 def read_content_range(text: str | None) -> ContentRange | None:
-    """Return what a `Content-Range` says, or `None` where it makes no sense."""
+    """Return the parsed `Content-Range`, or `None` if it is invalid."""
     found = _CONTENT_RANGE.fullmatch(text.strip()) if text else None
     if found is None:
         return None
@@ -86,10 +86,11 @@ def read_content_range(text: str | None) -> ContentRange | None:
 def decide(
     status: int, resume_point: ResumePoint, content_range: str | None, validator: str | None
 ) -> RangeDecision:
-    """Return what an answer to `range_headers(resume_point)` is good for.
+    """Decide what to do with the response to `range_headers(resume_point)`.
 
-    `validator` is the answer's own (`matching_validator`). 200: the server ignores ranges, or the object has
-    changed; either way its body is whole. 416: the object is shorter now, or the server will not.
+    `validator` is the response's own (`matching_validator`). 200: the server ignores ranges or the
+    object has changed; its body is the whole file. 416: the object is shorter now, or the server
+    refuses the range.
     """
     if status == 200:  # noqa: PLR2004 (HTTP's own numbers, here and below)
         return RangeDecision.RESTART
@@ -101,7 +102,7 @@ def decide(
     if found is None or found.first != resume_point.size or validator != resume_point.validator:
         return RangeDecision.REQUEST_WHOLE
     totals = {resume_point.total, found.total} - {None}
-    if len(totals) != 1:  # two objects; or nobody says where it ends, and a cut would go unseen
+    if len(totals) != 1:  # two objects; or an unknown end, so that truncation would go unnoticed
         return RangeDecision.REQUEST_WHOLE
     return RangeDecision.CONTINUE
 
@@ -109,7 +110,7 @@ def decide(
 def matching_validator(
     resume_point: ResumePoint, etag: str | None, last_modified: str | None
 ) -> str | None:
-    """Return the header of a 206 that answers to `resume_point`'s validator: the tag, or the date."""
+    """Return the 206's header of the same kind as the stored validator: its tag, or its date."""
     found = etag if resume_point.validator.startswith('"') else last_modified
     return None if found is None else found.strip()
 

@@ -1,8 +1,8 @@
-"""Host names looked up once for all threads that need them at the same time, and for some seconds.
+"""Resolves each host name once for all threads that need it, and keeps the result for some seconds.
 
-Two hundred threads that begin together would read `/etc/hosts` and ask the name server two hundred
-times. What is kept is what the resolver said, not that it is allowed: every connection checks the
-address that it goes to.
+Otherwise two hundred threads that begin together would read `/etc/hosts` and query the name server
+two hundred times. The cache holds addresses, not permissions: every connection checks the address
+it uses.
 """
 
 import os
@@ -13,38 +13,38 @@ from typing import Any
 from cacheapp import clock
 
 KEEP_S = 10.0
-_MOST = 1000
+_MAX_NAMES = 1000
 
 Addresses = list[tuple[Any, ...]]
-"""As `socket.getaddrinfo` gives them."""
+"""In the form of `socket.getaddrinfo`."""
 
 
 class Resolver:
-    """`_lock` guards the dicts; a name's own lock is held while it is looked up, by one thread."""
+    """`_lock` guards the dicts; the thread that resolves a name holds a lock for that name."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[tuple[str, int], tuple[float, Addresses]] = {}
-        self._asking: dict[tuple[str, int], threading.Lock] = {}
+        self._lookups: dict[tuple[str, int], threading.Lock] = {}
 
-    def find(self, host: str, port: int) -> Addresses:
-        """Return the host's addresses; raise `socket.gaierror` or `UnicodeError` as the resolver does."""
+    def resolve(self, host: str, port: int) -> Addresses:
+        """Return the host's addresses; raise `socket.gaierror` or `UnicodeError`."""
         key = (host, port)
         with self._lock:
             known = self._known(key)
             if known is not None:
                 return known
-            asking = self._asking.setdefault(key, threading.Lock())
-        with asking:
+            lookup = self._lookups.setdefault(key, threading.Lock())
+        with lookup:
             with self._lock:
                 known = self._known(key)
             if known is not None:
                 return known
             addresses: Addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
             with self._lock:
-                if len(self._found) >= _MOST:
+                if len(self._found) >= _MAX_NAMES:
                     self._found.clear()
-                    self._asking.clear()  # who waits for one of these looks up once more
+                    self._lookups.clear()  # threads that wait for one of these resolve it again
                 self._found[key] = (clock.monotonic_s() + KEEP_S, addresses)
             return addresses
 
@@ -56,14 +56,14 @@ class Resolver:
 _resolver = Resolver()
 
 
-def find(host: str, port: int) -> Addresses:
+def resolve(host: str, port: int) -> Addresses:
     """Return the host's addresses, from this process's resolver."""
-    return _resolver.find(host, port)
+    return _resolver.resolve(host, port)
 
 
-def _anew() -> None:
-    global _resolver  # noqa: PLW0603 (a lock that another thread held at a fork stays held)
+def _reset() -> None:
+    global _resolver  # noqa: PLW0603 (another thread may have held the lock at the fork)
     _resolver = Resolver()
 
 
-os.register_at_fork(after_in_child=_anew)
+os.register_at_fork(after_in_child=_reset)

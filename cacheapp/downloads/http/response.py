@@ -1,12 +1,12 @@
-"""What an answer says around its body, read strictly and within a bound; the body is the standard library's.
+"""Parses the head and framing of a response strictly and within bounds; `http.client` reads the body.
 
-`http.client` bounds a line and the number of lines, but not what goes before (a server may send
-`100 Continue` for ever) nor what comes after the last chunk; and it reads fields with the parser for
-e-mails, which took a tenth of the CPU of a small file.
+`http.client` limits the length of a line and the number of lines, but neither the informational
+responses before the head (a server may send `100 Continue` for ever) nor the trailer after the last
+chunk. It parses fields with the e-mail parser, which took a tenth of the CPU time of a small file.
 
-It also forgives what only a cut explains: a chunk's size without the end of its line (`0` may be the
-beginning of `0005`), and a last chunk without the empty line behind it. Nobody announces how long a
-chunked body is, so here a body has ended only where every byte of its end has come.
+It also accepts what only a truncation explains: a chunk size without the end of its line (`0` may
+be the start of `0005`), and a last chunk without the empty line after it. A chunked body has no
+announced length, so here it is complete only if every byte of its end has arrived.
 """
 
 import http.client
@@ -22,11 +22,11 @@ _SWITCHING = 101
 _WITHOUT_BODY = frozenset([204, 304])
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no value of a field may hold: it might end the line, here or where the value is sent back."""
+"""Not allowed in a field value: it might end the line, here or where the value is sent back."""
 
 
 class _Head:
-    """Gives lines, up to a limit for all of them together."""
+    """Reads lines, up to a limit for all of them together."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -38,50 +38,50 @@ class _Head:
         line: bytes = self._file.readline(limit)
         self._left -= len(line)
         if self._left < 0:
-            raise http.client.HTTPException(f"the answer's head has more than {HEAD_BYTES} bytes")
+            raise http.client.HTTPException(f"the response head has more than {HEAD_BYTES} bytes")
         return line
 
 
 def read_fields(head: Any) -> list[tuple[str, str]]:
-    """Return names in lower case and values, in their order, up to the empty line.
+    """Return lower-case names and values, in order, up to the empty line.
 
-    Raise `HTTPException` on what is no field: whoever guesses there reads another answer than the
-    server has sent. A folded line goes on with the one before, as RFC 9112, 5.2 has it.
+    Raise `HTTPException` for an invalid field: guessing might read another response than the server
+    has sent. A folded line continues the previous one (RFC 9112, 5.2).
     """
     found: list[tuple[str, str]] = []
     while (line := head.readline(_LINE_BYTES)) not in {b"\r\n", b"\n"}:
         if not line.endswith(b"\n"):
-            raise http.client.HTTPException("the answer's head breaks off")
+            raise http.client.HTTPException("the response head is truncated")
         text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
         if CONTROLS.search(text):
-            raise http.client.HTTPException(f"the answer's head has the line {text[:80]!r}")
+            raise http.client.HTTPException(f"the response head has the line {text[:80]!r}")
         if text[0] in " \t" and found:
             name, value = found.pop()
             found.append((name, f"{value} {text.strip()}"))
             continue
         name, colon, value = text.partition(":")
         if not colon or not name or name != name.strip():
-            raise http.client.HTTPException(f"the answer's head has the line {text.strip()[:80]!r}")
+            raise http.client.HTTPException(f"the response head has the line {text.strip()[:80]!r}")
         found.append((name.lower(), value.strip()))
     return found
 
 
 def _read_nothing(_buffer: object) -> None:
-    """Read as a socket does on which nothing has come."""
+    """Behave like a socket on which nothing has arrived."""
 
 
 class StrictHTTPResponse(http.client.HTTPResponse):
-    """An answer whose head and trailer are bounded, with its fields in a plain dict."""
+    """A response with a bounded head and trailer, and its fields in a plain dict."""
 
     fields: dict[str, str]
-    """By their names in lower case; of one that comes more than once, the last."""
+    """By lower-case name; the last value of a repeated field."""
     lengths: list[str]
-    """All that is said about the length."""
+    """All `Content-Length` values."""
     has_surplus = False
-    """Whether more than the body had been taken from the socket when the body ended."""
+    """Whether more than the body had been read from the socket when the body ended."""
 
     def begin(self) -> None:
-        """Read the head; informational answers that go before are skipped."""
+        """Read the head; informational responses before it are skipped."""
         file = self.fp
         self.fp = _Head(file)  # type: ignore[assignment]
         try:
@@ -91,29 +91,32 @@ class StrictHTTPResponse(http.client.HTTPResponse):
                 if status not in _INFORMATIONAL or status == _SWITCHING:
                     break
         finally:
-            if isinstance(self.fp, _Head):  # it may have been closed meanwhile
+            if isinstance(self.fp, _Head):  # it may have been closed
                 self.fp = file
         self.status, self.reason = status, reason.strip()
         self.fields = dict(found)
         self.lengths = [value for name, value in found if name == "content-length"]
         self._frame(version, [value for name, value in found if name == "transfer-encoding"])
 
-    def read_by(self, readinto: Callable[[memoryview], int]) -> None:
-        """Read from the socket by this function; before `begin`."""
+    def read_with(self, readinto: Callable[[memoryview], int]) -> None:
+        """Read from the socket with this function. Call it before `begin`."""
         if isinstance(self.fp, io.BufferedReader):
             self.fp.raw.readinto = readinto  # type: ignore[method-assign]
 
     def _frame(self, version: str, codings: list[str]) -> None:
-        """Find out where the body ends, and whether anything may come after it."""
+        """Determine where the body ends, and whether the connection can be reused."""
         if not version.startswith("HTTP/1."):
             raise http.client.UnknownProtocol(version)
         if len(codings) > 1:
             self.fields["transfer-encoding"] = ", ".join(codings)
         self.chunked = [coding.lower() for coding in codings] == ["chunked"]
         self.chunk_left = None
-        said = self.fields.get("connection", "").lower()
-        self.will_close = "close" in said or (version == "HTTP/1.0" and "keep-alive" not in said)
-        if codings and self.lengths:  # two ends: what follows is nobody's (RFC 9112, 6.3)
+        connection = self.fields.get("connection", "").lower()
+        self.will_close = "close" in connection or (
+            version == "HTTP/1.0" and "keep-alive" not in connection
+        )
+        # two different ends: do not reuse the connection (RFC 9112, 6.3)
+        if codings and self.lengths:
             self.will_close = True
         self.length = None
         if self.status in _INFORMATIONAL or self.status in _WITHOUT_BODY:
@@ -147,10 +150,12 @@ class StrictHTTPResponse(http.client.HTTPResponse):
                 raise http.client.IncompleteRead(b"")
 
     def _close_conn(self) -> None:
-        """Let go of the socket; what was read ahead of the body's end would be lost unseen."""
+        """Release the socket, after recording whether data was read beyond the end of the body."""
         file = self.fp
-        if isinstance(file, io.BufferedReader) and not file.closed:  # else it was no answer
-            # `peek` reads where it has nothing, and would wait: let it find nothing to read.
+        # otherwise there was no response
+        if isinstance(file, io.BufferedReader) and not file.closed:
+            # With an empty buffer, `peek` reads from the socket and would block: give it nothing to
+            # read.
             file.raw.readinto = _read_nothing  # type: ignore[method-assign]
             self.has_surplus = bool(file.peek())
         super()._close_conn()  # type: ignore[misc]

@@ -1,6 +1,6 @@
-"""Whether a failed transfer is tried again, and when. Pure.
+"""Which statuses are worth another attempt, and how to read `Retry-After`. Pure.
 
-A file that waits for its next try holds no thread: the schedule has it.
+A file that waits for its next attempt occupies no thread: it is in the scheduler's queue.
 """
 
 import datetime as dt
@@ -15,11 +15,11 @@ RETRYABLE_STATUSES = frozenset(
     ]
 )
 OVERLOAD_STATUSES = frozenset([HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE])
-"""The host says that it is asked too often."""
+"""The host reports overload."""
 
 
 def read_retry_after(text: str | None, now: dt.datetime) -> float | None:
-    """Return the seconds that `Retry-After` asks for: a number, or until a date; `None` if neither."""
+    """Return the seconds of a `Retry-After`, a number or a date; `None` if it is invalid."""
     text = (text or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

@@ -1,8 +1,8 @@
-r"""Decides what may be fetched: by origins and network addresses, at every hop of a redirect.
+r"""Decides which URLs may be fetched, by origin and network address, at every hop of a redirect.
 
-One parser decides and fetches: what is checked here is what `connections` connects to. That is why
-only the characters of RFC 3986 are let in: on the others (`\\`, spaces, controls) parsers differ,
-and a URL that two parsers read differently passes one check and reaches another host.
+The URL is parsed once, and `connections` connects to exactly what was checked. Only the characters
+of RFC 3986 are allowed: parsers differ on the others (`\\`, spaces, controls), and a URL that two
+parsers read differently passes a check for one host and reaches another.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 
 
 class UrlRefused(CacheappError):
-    """The URL may not be fetched; the message says why. Nothing was sent to it."""
+    """The URL must not be fetched; the message says why. Nothing was sent to it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ParsedUrl:
-    """A URL that was taken apart once: where to connect, and what to ask for."""
+    """A parsed URL: where to connect, and what to request."""
 
     url: str
     scheme: str
@@ -48,17 +48,17 @@ class ParsedUrl:
 
 @dataclasses.dataclass(frozen=True)
 class UrlPolicy:
-    """Lets through the URLs of some origins (`scheme://host:port`), at some network addresses."""
+    """Allows the URLs of some origins (`scheme://host:port`), at some network addresses."""
 
     origins: frozenset[str] | None
-    """`None`: any, for somebody at a terminal; addresses are checked all the same."""
+    """`None`: any origin, for the command line. Addresses are checked all the same."""
     networks: tuple[Network, ...] = ()
-    """Networks that may be connected to although they are not public."""
+    """Networks that are allowed although they are not public."""
     trusted: frozenset[str] = frozenset()
-    """Origins that may be at any address: named by whoever runs this, such as a store at home."""
+    """Origins that may have any address: named by the operator, such as a local object store."""
 
     def check_url(self, url: str) -> ParsedUrl:
-        """Return the URL taken apart; raise `UrlRefused` where it may not be fetched."""
+        """Return the parsed URL; raise `UrlRefused` if it must not be fetched."""
         parsed = parse_http_url(url)
         if self.origins is not None and parsed.origin not in self.origins:
             allowed = ", ".join(sorted(self.origins)) or "none (CACHEAPP['DOWNLOAD_ORIGINS'])"
@@ -66,10 +66,10 @@ class UrlPolicy:
         return parsed
 
     def check_address(self, host: str, port: int, text: str) -> None:
-        """Raise `UrlRefused` where `host` may not be connected to at the address `text`.
+        """Raise `UrlRefused` if `host` must not be connected to at the address `text`.
 
-        An origin that is allowed by its address, or as localhost, is allowed to be there; a name
-        that is allowed may not lead to just any place in our own network.
+        An origin that is allowed as localhost or by its IP address may have that address. An
+        allowed host name may not resolve to any address of the internal network.
         """
         if f"{host}:{port}" in self._exempt_hosts:
             return
@@ -82,19 +82,19 @@ class UrlPolicy:
         return frozenset(origin.partition("://")[2] for origin in named | self.trusted)
 
     def check_redirect(self, parsed: ParsedUrl, location: str) -> ParsedUrl:
-        """Return where a redirect leads; raise `UrlRefused` where that may not be fetched."""
+        """Return the target of a redirect; raise `UrlRefused` if it must not be fetched."""
         try:
             return self.check_url(urljoin(parsed.url, location))
         except UrlRefused as exc:
             raise UrlRefused(f"redirected to {_redacted(location)!r}: {exc}") from exc
-        except ValueError as exc:  # urljoin's, on such as an unclosed [
-            raise UrlRefused(f"redirected to {_redacted(location)!r}, which is no URL") from exc
+        except ValueError as exc:  # raised by urljoin, for example for an unclosed [
+            raise UrlRefused(f"redirected to {_redacted(location)!r}, which is not a URL") from exc
 
 
 def _redacted(location: str) -> str:
-    """Return what of a redirect's target everybody may read who may look at the job.
+    """Return the redirect target without secrets: all readers of the job see it.
 
-    A signature or a token stands in the query or behind `#`, a password before the host.
+    The query and the fragment may hold signatures or tokens, the user info a password.
     """
     cut = _QUERY.sub(r"\g<1>...", location)
     return _CREDENTIALS.sub("//...@", cut)[:200]
@@ -105,14 +105,15 @@ def _is_ip_or_localhost(origin: str) -> bool:
     return host == "localhost" or host.startswith("[") or bool(_IPV4.fullmatch(host))
 
 
-@functools.lru_cache(maxsize=4096)  # more than wait in a run: a URL is parsed once, not thrice
+# more than are queued in a run: each URL is parsed once, not three times
+@functools.lru_cache(maxsize=4096)
 def parse_http_url(url: str) -> ParsedUrl:
-    """Return the parts of an absolute http(s) URL; raise `UrlRefused` naming what is wrong."""
+    """Return the parts of an absolute http(s) URL; raise `UrlRefused` with what is wrong."""
     if len(url) > MAX_URL_CHARACTERS:
         raise UrlRefused(f"{len(url)} characters; expected at most {MAX_URL_CHARACTERS}")
     if found := _NOT_IN_A_URL.search(url):
         where = f"{found[0]!r} at character {found.start() + 1}"
-        raise UrlRefused(f"{where} cannot stand in a URL; percent-encode it")
+        raise UrlRefused(f"{where} is not allowed in a URL; percent-encode it")
     try:
         parts = parse_url(url)
     except LocationParseError as exc:
@@ -124,7 +125,7 @@ def _checked(url: str, parts: Url) -> ParsedUrl:
     if parts.scheme not in PORTS:
         raise UrlRefused(f"scheme is {parts.scheme!r}; expected http or https")
     if not parts.host:
-        raise UrlRefused("no host")
+        raise UrlRefused("the URL has no host")
     if parts.auth is not None:
         raise UrlRefused("has a user name or password before the host; credentials are not sent")
     port = PORTS[parts.scheme] if parts.port is None else parts.port

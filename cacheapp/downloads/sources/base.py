@@ -1,7 +1,7 @@
-"""What can be downloaded: a list of URLs, a manifest file, a prefix of an S3 bucket (`bucket`).
+"""Sources of a job's files: a list of URLs or a manifest file; `s3` adds a prefix of a bucket.
 
-A source gives its files one after the other, in an order that stays: whoever goes on with a job
-asks for those behind the mark of the last one that has a row.
+A source lists its files in a stable order: a resumed job continues behind the cursor of the last
+file that has a row.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 class SourceRefused(CacheappError):
-    """What was asked for cannot be a source; the message says all that is wrong with it."""
+    """The input is not a valid source; the message lists what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class SourceEntry:
     """One file of a source."""
 
     cursor: str
-    """Its place: `entries(after=mark)` gives those behind it."""
+    """Its place in the source: `entries(after=cursor)` continues behind it."""
     url: str
     name: str
-    """A safe path, not yet unique; empty where the file is refused, with `error`."""
+    """A safe path, not yet unique; empty if the file is refused, with the reason in `error`."""
     sha256: str = ""
     size: int | None = None
     etag: str = ""
@@ -40,26 +40,26 @@ class SourceEntry:
 
 
 class Source(Protocol):
-    """Where files come from."""
+    """A list of files to fetch."""
 
     @property
     def identity(self) -> str:
-        """The same for the same files: a manifest that was edited is another source."""
+        """Equal for equal lists of files: an edited manifest is another source."""
 
     @property
     def sign(self) -> Signer | None:
-        """What proves who asks, where that is needed."""
+        """Signs requests, if the source requires authentication."""
 
     @property
     def trusted(self) -> frozenset[str]:
-        """Origins that the operator has named as such, and which may be at any address."""
+        """Origins that the operator has named, and which may have any address."""
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
-        """Yield the files behind a mark; or a bare mark, where a place holds no file."""
+        """Yield the files behind a cursor, or a bare cursor for a place without a file."""
 
 
 class UrlList:
-    """A list of URLs; a mark is the number of URLs up to it."""
+    """A list of URLs. A cursor is the number of URLs up to it."""
 
     sign: Signer | None = None
     trusted: frozenset[str] = frozenset()
@@ -77,7 +77,7 @@ class UrlList:
 
 
 class Manifest:
-    """A file of lines `url [sha256] [name]`; a mark is the number of the line."""
+    """A file of lines `url [sha256] [name]`. A cursor is a line number."""
 
     sign: Signer | None = None
     trusted: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ class Manifest:
         self.identity = f"manifest {digest.hexdigest()}"
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
-        """Yield the lines' files; the file is read as it is asked for."""
+        """Yield the files of the lines, reading the manifest lazily."""
         for number, line in self._lines():
             if number > int(after or 0) and (entry := read_line(str(number), line)) is not None:
                 yield entry
@@ -115,9 +115,9 @@ class Manifest:
 
 
 def read_line(cursor: str, line: str) -> SourceEntry | None:
-    """Return the file of a manifest's line; `None` for an empty one or a comment.
+    """Return the file of a manifest line; `None` for an empty line or a comment.
 
-    Raise `SourceRefused` for a line that names none.
+    Raise `SourceRefused` for an invalid line.
     """
     if not line or line.startswith("#"):
         return None
@@ -154,7 +154,7 @@ def _refuse(mistakes: Sequence[str]) -> None:
 def batches(
     entries: Iterable[SourceEntry | str], size: int
 ) -> Iterator[tuple[list[SourceEntry], str]]:
-    """Yield some files at a time, each lot with the mark that it reaches to."""
+    """Yield batches of files, each with the cursor that it reaches to."""
     lot: list[SourceEntry] = []
     cursor = ""
     for found in entries:

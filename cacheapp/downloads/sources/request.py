@@ -1,4 +1,4 @@
-"""Reads what somebody asked to download, and says all that is wrong with it at once. Pure."""
+"""Validates the JSON body of a download request and reports all its mistakes at once. Pure."""
 
 import dataclasses
 import re
@@ -14,39 +14,39 @@ from cacheapp.errors import CacheappError
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100
-"""Problems that are listed; more are counted."""
+"""Number of problems listed; further ones are only counted."""
 
 _BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/([!-~]{0,3072}))?")
 
 
 @dataclasses.dataclass(frozen=True)
 class DownloadRequest:
-    """A download that may begin."""
+    """A valid request for a download."""
 
     urls: tuple[str, ...]
     threads: int
     extra_origins: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
-    """Wished for each URL, safe but not unique; empty: the URLs' last segments."""
+    """Wanted name for each URL, safe but not unique; empty: named by the URLs' last segments."""
     checksums: tuple[str, ...] = ()
-    """A SHA-256 for each URL, or empty text; empty: none is known."""
+    """A SHA-256 or "" for each URL; empty: none is known."""
     source: str = ""
-    """A bucket's prefix whose files are still to be listed."""
+    """The bucket prefix to list the files of; empty for a list of URLs."""
 
 
 class RequestRefused(CacheappError):
-    """The order is wrong; `problems` says how, each with what was found and what is expected."""
+    """The request is invalid; `problems` lists what was found and what was expected."""
 
     def __init__(self, problems: list[dict[str, Any]]) -> None:
         count = len(problems)
-        super().__init__(f"{count} thing{'s' * (count > 1)} wrong; nothing was started")
+        super().__init__(f"{count} invalid value{'s' * (count > 1)}; nothing was started")
         self.problems = problems[:MAX_PROBLEMS]
         self.problems_total = count
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestLimits:
-    """What somebody may order over HTTP."""
+    """What may be requested over HTTP."""
 
     origins: frozenset[str]
     extra_origins: frozenset[str] = frozenset()
@@ -56,10 +56,10 @@ class RequestLimits:
 
 
 def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRequest:
-    """Return the order in a JSON body; raise `RequestRefused` with everything that is wrong."""
+    """Return the request in a JSON body; raise `RequestRefused` with all its problems."""
     known = ", ".join([*_KINDS, "threads"])
     problems: list[dict[str, Any]] = [
-        {"field": name, "error": f"not a field; expected {known}"}
+        {"field": name, "error": f"unknown field; expected {known}"}
         for name in body
         if name not in {*_KINDS, "threads"}
     ]
@@ -71,7 +71,9 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
     named = [kind for kind in _KINDS if kind in body]
     request = DownloadRequest((), 1)
     if len(named) > 1:
-        problems.append({"field": named[1], "error": f"stands beside {named[0]}; expected one"})
+        problems.append(
+            {"field": named[1], "error": f"given together with {named[0]}; expected one of them"}
+        )
     else:
         kind = named[0] if named else "urls"
         request, found_problems = _KINDS[kind](body.get(kind), allowed)
@@ -142,14 +144,14 @@ _KINDS: dict[str, Callable[[Any, RequestLimits], tuple[DownloadRequest, Problems
 
 
 def find_allowed_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedBucket:
-    """Return the entry of the setting that lets in `s3://bucket/prefix`; else `SourceRefused`.
+    """Return the setting that allows `s3://bucket/prefix`; otherwise raise `SourceRefused`.
 
-    Only the setting says where a bucket is and who asks: whoever orders names neither an endpoint
-    nor credentials, and gets to see with the server's what the setting lets everybody see.
+    Endpoint and credentials come from the setting only, never from the client, which can read
+    exactly what the setting opens to every client.
     """
     found = _BUCKET.fullmatch(text) if isinstance(text, str) else None
     if found is None or set(text) & set("?#"):
-        expected = "s3://bucket/prefix, percent-encoded where it has other than visible ASCII"
+        expected = "s3://bucket/prefix, with all but visible ASCII percent-encoded"
         raise SourceRefused(f"is {text!r:.200}; expected {expected}")
     name, prefix = found[1], unquote(found[2] or "")
     for bucket in buckets:
@@ -169,7 +171,7 @@ def _wrong_urls(urls: list[Any], policy: UrlPolicy) -> list[dict[str, Any]]:
                 raise UrlRefused(f"is {url!r:.100}; expected a string")  # noqa: TRY301
             policy.check_url(url)
             if url in first:
-                raise UrlRefused(f"is urls[{first[url]}] again; expected each URL once")  # noqa: TRY301
+                raise UrlRefused(f"repeats urls[{first[url]}]; expected each URL once")  # noqa: TRY301
         except UrlRefused as exc:
             shown = url[:200] if isinstance(url, str) else repr(url)[:200]
             problems.append({"field": f"urls[{position}]", "url": shown, "error": str(exc)})

@@ -1,7 +1,7 @@
-"""Objects of an S3 bucket under a prefix. botocore lists and signs; the bytes take the engine's way.
+"""Lists and signs objects of an S3 bucket with botocore; the engine fetches them like any URL.
 
-Size and entity-tag come from the listing, and each object is asked for with `If-Match`: there is no
-HEAD. The listing is read page by page, as files are asked for.
+Size and ETag come from the listing, and each object is requested with `If-Match`, so no HEAD is
+needed. The listing is read lazily, page by page.
 """
 
 import threading
@@ -14,15 +14,15 @@ from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.storage.filenames import KeyRefused, path_from_key
 
 _SCHEME = "s3://"
-_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # or S3 keeps to itself the sums that it has
+_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # otherwise S3 does not send its checksums
 
 
 class ListingFailed(SourceRefused):
-    """The bucket could not be listed, or not to its end; what was listed stays."""
+    """Listing the bucket failed, possibly half-way; files already listed are kept."""
 
 
 class S3Source:
-    """`s3://bucket/prefix`, at Amazon or at an `endpoint` that speaks its language."""
+    """`s3://bucket/prefix`, at Amazon or at an S3-compatible `endpoint`."""
 
     def __init__(
         self,
@@ -39,19 +39,19 @@ class S3Source:
         self._prefix = unquote(parts.path.removeprefix("/"))
         self._endpoint = endpoint
         self._region = region
-        self._place = threading.Lock()  # guards `_region`, `_client` and `_base` as they change
+        self._place = threading.Lock()  # guards changes of `_region`, `_client` and `_base`
         self._is_placed = endpoint is not None or region is not None
         self._anonymous = anonymous
         self.identity = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
         try:
             self._open()
-        except Exception as exc:  # botocore's errors have no common base, and ValueError among them
+        except Exception as exc:  # botocore's errors have no common base; some are ValueError
             raise SourceRefused(f"{text[:200]}: {exc}") from exc
         named = frozenset([parse_http_url(self._base).origin]) if endpoint else frozenset()
         self.trusted: frozenset[str] = named
 
     def _open(self) -> None:
-        from botocore import UNSIGNED  # noqa: PLC0415 (0.1 s and 20 MB, for those who want S3)
+        from botocore import UNSIGNED  # noqa: PLC0415 (0.1 s and 20 MB, only for S3)
         from botocore.config import Config  # noqa: PLC0415
         from botocore.session import Session  # noqa: PLC0415
 
@@ -73,13 +73,13 @@ class S3Source:
         self._base = self._base_url()
 
     def _base_url(self) -> str:
-        """Return what a key is appended to: the public way to botocore's choice of host and path."""
+        """Return the URL prefix of the objects, by a public way to botocore's choice of it."""
         wanted = {"Bucket": self._bucket, "Key": "key"}
         url = self._client.generate_presigned_url("get_object", Params=wanted)
         return str(url.partition("?")[0]).removesuffix("key")
 
     def sign(self, url: str) -> Mapping[str, str]:
-        """Return the headers that prove who asks; made for each request, as they soon expire."""
+        """Return the headers that authenticate a request; made per request, as they soon expire."""
         if self._credentials is None:
             return _CHECKSUMS
         self.resolve_origin()
@@ -108,9 +108,9 @@ class S3Source:
             raise ListingFailed(f"listing {_SCHEME}{self._bucket}/{self._prefix}: {exc}") from exc
 
     def resolve_origin(self) -> str:
-        """Return the one origin that the objects are asked for at.
+        """Return the one origin of the objects.
 
-        The bucket's region is learnt first, where neither the caller nor a listing has told it.
+        If neither the caller nor a listing has given the bucket's region, it is looked up first.
         """
         wanted = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
         if not self._is_placed:
@@ -123,7 +123,7 @@ class S3Source:
         return parse_http_url(self._base).origin
 
     def _follow_region(self, page: Mapping[str, Any]) -> None:
-        """Ask and sign for the region where the bucket is: botocore has been sent there by now."""
+        """Use the bucket's region, to which botocore was redirected, for URLs and signatures."""
         headers = page["ResponseMetadata"].get("HTTPHeaders", {})
         region = headers.get("x-amz-bucket-region")
         if not self._endpoint and region and region != self._region:
@@ -134,7 +134,7 @@ class S3Source:
     def _entry(self, found: Mapping[str, Any]) -> SourceEntry | str:
         key, size = str(found["Key"]), int(found["Size"])
         if key.endswith("/") and not size:
-            return key  # a folder, as some tools make them
+            return key  # a folder, as some tools create them
         url = self._base + quote(key, safe="/~")
         below = key[self._prefix.rfind("/") + 1 :]
         etag = str(found.get("ETag", ""))

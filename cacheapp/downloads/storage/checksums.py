@@ -1,8 +1,8 @@
-"""What a file's bytes must add up to: sums given by whoever ordered it, and those that the origin sends.
+"""The checksums a file must match: those given with the request and those sent by the server.
 
-A sum counts only if it is one of the whole file as it is stored: not of a part (`Content-MD5` and
-S3's of a 206), not of parts' sums (S3's composite ones, and ETags of multipart uploads), not of the
-ciphertext (ETags of objects under KMS or customer keys).
+A checksum counts only if it covers the whole file as stored: not a part (`Content-MD5` and S3's
+headers of a 206), not checksums of parts (S3's composite ones, ETags of multipart uploads), not the
+ciphertext (ETags of objects encrypted with KMS or customer keys).
 """
 
 import base64
@@ -20,35 +20,35 @@ _SHA256_HEX = re.compile("[0-9a-fA-F]{64}")
 _PLAIN_ETAG = re.compile('"?([0-9a-fA-F]{32})"?')
 _CRC_SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8}
 _SIZES = {"sha256": 32, "sha512": 64, "sha1": 20, "md5": 16, **_CRC_SIZES}
-_FEW, _WITH_LOCK = 16 * 1024, 2047
-_AMAZON = "x-amz-checksum-"
-_OF_AMAZON = ("sha256", "sha1", *_CRC_SIZES)
+_SMALL_BYTES, _HELD_LOCK_BYTES = 16 * 1024, 2047
+_S3_PREFIX = "x-amz-checksum-"
+_S3_ALGORITHMS = ("sha256", "sha1", *_CRC_SIZES)
 _REPRESENTATION = {"sha-256": "sha256", "sha-512": "sha512"}  # RFC 9530
 _DICTIONARY_ITEM = re.compile(r"\s*([a-z0-9-]+)=:([A-Za-z0-9+/=]+):\s*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """One sum that the file must have."""
+    """One checksum that the file must match."""
 
     algorithm: str
     digest: bytes
     source: str
-    """Where it comes from, for the message."""
+    """Where it comes from, for the error message."""
 
 
 class Hasher(Protocol):
-    """What `hashlib` makes, and what stands in for it."""
+    """The part of `hashlib`'s interface used here."""
 
     def update(self, data: Bytes, /) -> None:
         """Add bytes."""
 
     def digest(self) -> bytes:
-        """Return the sum of all bytes so far."""
+        """Return the checksum of all bytes so far."""
 
 
 class _Crc:
-    """A sum that a function carries on: from the next bytes and the sum so far."""
+    """A CRC, computed by a function of the next bytes and the value so far."""
 
     def __init__(self, algorithm: str) -> None:
         self._add = _crc(algorithm)
@@ -65,7 +65,7 @@ class _Crc:
 def _crc(algorithm: str) -> Callable[[Bytes, int], int]:
     if algorithm == "crc32":
         return zlib.crc32
-    # Amazon's own: 12 MB and 40 ms, for those who meet an object with such a sum.
+    # Amazon's own library: 12 MB and 40 ms, loaded only for objects with such a checksum.
     from awscrt import checksums  # noqa: PLC0415
 
     found: Callable[[Bytes, int], int] = getattr(checksums, algorithm)
@@ -73,7 +73,7 @@ def _crc(algorithm: str) -> Callable[[Bytes, int], int]:
 
 
 class RunningChecksums:
-    """The sums of the bytes that have come so far. Large updates leave the GIL to other threads."""
+    """The checksums of the bytes received so far. Large updates release the GIL."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
         self._hashers: dict[str, Hasher] = {name: _hasher(name) for name in algorithms}
@@ -81,34 +81,35 @@ class RunningChecksums:
     def update(self, data: Bytes) -> None:
         """Add the next bytes.
 
-        `hashlib` gives the interpreter lock away for 2,048 bytes and more, and then waits for it: for
-        longer, with many threads, than these few bytes take.
+        `hashlib` releases the interpreter lock for 2,048 bytes and more, then waits to reacquire
+        it: with many threads, longer than hashing a few bytes takes. So small data is added in
+        pieces below that.
         """
         pieces = [data]
-        if len(data) <= _FEW:
-            pieces = [data[at : at + _WITH_LOCK] for at in range(0, len(data), _WITH_LOCK)]
+        if len(data) <= _SMALL_BYTES:
+            pieces = [
+                data[at : at + _HELD_LOCK_BYTES] for at in range(0, len(data), _HELD_LOCK_BYTES)
+            ]
         for hasher in self._hashers.values():
             for piece in pieces:
                 hasher.update(piece)
 
     def digest(self, algorithm: str) -> bytes | None:
-        """Return a sum as it stands; `None` where it was not asked for."""
+        """Return the checksum so far; `None` if it is not computed."""
         hasher = self._hashers.get(algorithm)
         return None if hasher is None else hasher.digest()
 
     def has(self, algorithms: Iterable[str]) -> bool:
-        """Return whether all these sums are being made."""
+        """Return whether all these checksums are computed."""
         return self._hashers.keys() >= set(algorithms)
 
-    def wrong(self, checksums: Iterable[Checksum]) -> str | None:
-        """Return what is wrong with the file; `None` if every sum is right."""
+    def mismatch(self, checksums: Iterable[Checksum]) -> str | None:
+        """Return a message for the first checksum that differs; `None` if all match."""
         for wanted in checksums:
             found = self.digest(wanted.algorithm)
             if found != wanted.digest:
-                shown = "no sum" if found is None else found.hex()
-                return (
-                    f"its {wanted.algorithm} is {shown}; {wanted.source} says {wanted.digest.hex()}"
-                )
+                shown = "unknown" if found is None else found.hex()
+                return f"its {wanted.algorithm} is {shown}; expected {wanted.digest.hex()} from {wanted.source}"
         return None
 
 
@@ -119,29 +120,29 @@ def _hasher(algorithm: str) -> Hasher:
 
 
 def parse_sha256(text: str) -> Checksum:
-    """Return the sum that came with the order; raise `ValueError` where it is none."""
+    """Return the checksum given with the request; raise `ValueError` if it is invalid."""
     if not _SHA256_HEX.fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is no SHA-256; expected 64 hexadecimal digits")
-    return Checksum("sha256", bytes.fromhex(text), "the order")
+        raise ValueError(f"{text[:80]!r} is not a SHA-256; expected 64 hexadecimal digits")
+    return Checksum("sha256", bytes.fromhex(text), "the request")
 
 
 def checksums_from_headers(
-    headers: Mapping[str, str], etag: str = "", *, of_all: bool
+    headers: Mapping[str, str], etag: str = "", *, whole_object: bool
 ) -> tuple[Checksum, ...]:
-    """Return the sums that an answer tells of the whole file, without doubles.
+    """Return the checksums of the whole file in a response's headers, without duplicates.
 
-    `headers` by names in lower case. `etag` is given only for objects of S3, where a plain one is
-    the MD5; it is used where nothing better is there, for MD5 costs as much as fetching.
-    `of_all`: the answer is a 200; of a 206 only what speaks of the whole object is taken.
+    `headers` by lower-case name. Pass `etag` only for S3 objects, where a plain ETag is the MD5; it
+    is used only without a better checksum, as MD5 costs as much CPU time as the transfer.
+    `whole_object`: the response is a 200; of a 206 only headers about the whole object are used.
     """
-    found = _representation(headers.get("repr-digest", ""))
-    if of_all:
-        found += _one("md5", headers.get("content-md5", ""), "Content-MD5")
+    found = _from_repr_digest(headers.get("repr-digest", ""))
+    if whole_object:
+        found += _decode("md5", headers.get("content-md5", ""), "Content-MD5")
         if headers.get("x-amz-checksum-type", "").upper() != "COMPOSITE":
-            for algorithm in _OF_AMAZON:
-                name = _AMAZON + algorithm
+            for algorithm in _S3_ALGORITHMS:
+                name = _S3_PREFIX + algorithm
                 if name in headers:
-                    found += _one(algorithm, headers[name], name)
+                    found += _decode(algorithm, headers[name], name)
     if not found and etag and not _encrypted(headers):
         plain = _PLAIN_ETAG.fullmatch(etag)
         found += [Checksum("md5", bytes.fromhex(plain[1]), "its ETag")] if plain else []
@@ -153,8 +154,8 @@ def _encrypted(headers: Mapping[str, str]) -> bool:
     return by_service or bool(headers.get("x-amz-server-side-encryption-customer-algorithm", ""))
 
 
-def _one(algorithm: str, text: str, source: str) -> list[Checksum]:
-    """Return the sum in a header; nothing where it is absent, or of parts (`…-3`), or no sum."""
+def _decode(algorithm: str, text: str, source: str) -> list[Checksum]:
+    """Return the checksum in a header, or nothing if it is absent, invalid or of parts (`…-3`)."""
     try:
         digest = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -162,10 +163,10 @@ def _one(algorithm: str, text: str, source: str) -> list[Checksum]:
     return [Checksum(algorithm, digest, source)] if len(digest) == _SIZES[algorithm] else []
 
 
-def _representation(text: str) -> list[Checksum]:
+def _from_repr_digest(text: str) -> list[Checksum]:
     found = []
     for item in text.split(","):
         match = _DICTIONARY_ITEM.fullmatch(item)
         if match and match[1] in _REPRESENTATION:
-            found += _one(_REPRESENTATION[match[1]], match[2], "Repr-Digest")
+            found += _decode(_REPRESENTATION[match[1]], match[2], "Repr-Digest")
     return found

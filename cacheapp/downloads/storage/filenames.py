@@ -1,11 +1,10 @@
-r"""Turns URLs and keys into file names that are safe in one directory, and differ from each other. Pure.
+r"""Turns URLs and object keys into safe, distinct file names for one directory. Pure.
 
-What a hostile name could do, and what stands against it: leave the directory (only the last
-segment counts, after decoding, with `/` and `\` both as separators); hide itself or pose as one
-of our partial files (no leading dot); name a device (Windows' reserved names); break a terminal or
-a listing (no control or invisible characters); be refused by the file system (at most
-`MAX_BYTES`); replace a sibling (names that would be one file on a case-insensitive or a
-normalising file system get numbers).
+Threats of a hostile name, and the defences: leaving the directory (only the last segment is used,
+after decoding, with `/` and `\` both as separators); hiding itself or posing as a partial file (no
+leading dot); naming a device (Windows' reserved names); breaking a terminal or a listing (no
+control or invisible characters); being refused by the file system (at most `MAX_BYTES`); replacing
+a sibling (names that are equal on a case-insensitive or normalising file system are numbered).
 """
 
 import hashlib
@@ -18,18 +17,19 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from cacheapp.errors import CacheappError
 
 MAX_BYTES = 200
-"""Longest name. File systems allow 255; the rest is room for what other programs append."""
+"""Longest name. File systems allow 255; the rest is left for suffixes of other programs."""
 
 MAX_PATH_BYTES = 1200
-"""Longest name with its folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
+"""Longest name with folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
 
 REFUSED = "(refused "
-"""How the stand-in for a name begins, in the row of a file that has none: its key was refused."""
+"""Start of the placeholder name in the row of a file whose key was refused."""
 
-_MAX_SUFFIX_BYTES = 20  # a longer "extension" is no extension, and may be cut
+_MAX_SUFFIX_BYTES = 20  # a longer suffix is not an extension and may be cut
 _MAX_KEY_BYTES = 1024
 _DRIVE = re.compile("[A-Za-z]:")
-_FORBIDDEN = frozenset('<>:"|?*/\\')  # on Windows and its shares, and what separates folders
+# forbidden on Windows and its shares, and the folder separators
+_FORBIDDEN = frozenset('<>:"|?*/\\')
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "0123456789¹²³"]
@@ -37,24 +37,24 @@ _DEVICES = frozenset(
 
 
 def safe_name(url: str) -> str:
-    """Return the name under which what `url` gives is stored: its last path segment, made safe."""
+    """Return the file name for a URL: its last path segment, made safe."""
     try:
         path = urlsplit(url).path
-    except ValueError:  # such as an unclosed [: a name is still needed to report it under
+    except ValueError:  # for example an unclosed [: the report still needs a name
         path = ""
     decoded = unquote_to_bytes(path).decode("utf-8", errors="replace")
     return _clean(decoded.replace("\\", "/").rstrip("/").rpartition("/")[2])
 
 
 class KeyRefused(CacheappError):
-    """A key of an object store that cannot be a path; the message says why."""
+    """An object key that cannot be used as a path; the message says why."""
 
 
 def path_from_key(key: str) -> str:
-    """Return where an object is stored below the destination: its sub-path, each folder made safe.
+    """Return the path of an object below the destination: its key, with each folder made safe.
 
-    Raise `KeyRefused` for what would lead elsewhere, or could be two paths: repairing such a key
-    would put the object where nobody looks for it.
+    Raise `KeyRefused` for a key that would leave the directory or is ambiguous: repairing such a
+    key would store the object at an unexpected place.
     """
     if any(_is_unsafe(character) and character not in _FORBIDDEN for character in key):
         raise KeyRefused("the key has control or invisible characters")
@@ -64,7 +64,7 @@ def path_from_key(key: str) -> str:
     if key.startswith("/"):
         raise KeyRefused("the key begins with /: an absolute path")
     if ".." in segments or "." in segments:
-        raise KeyRefused("the key has . or .. as a folder: it would lead elsewhere")
+        raise KeyRefused("the key has . or .. as a folder: it would leave the directory")
     if "" in segments:
         raise KeyRefused("the key has an empty folder or name")
     if _DRIVE.match(key):
@@ -75,12 +75,12 @@ def path_from_key(key: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return the same short text for names that some file system takes for one and the same."""
+    """Return the same short text for names that are equal on some file system."""
     return hashlib.blake2b(fold_name(name).encode(), digest_size=16).hexdigest()
 
 
 def first_free_name(name: str, is_taken: Callable[[str], bool], number: int = 2) -> tuple[str, int]:
-    """Return the name, numbered if it has to be, and the number to begin with the next time."""
+    """Return the name, with a number if it is taken, and the number to try next time."""
     found = name
     while is_taken(found):
         folder, slash, last = name.rpartition("/")
@@ -90,15 +90,15 @@ def first_free_name(name: str, is_taken: Callable[[str], bool], number: int = 2)
 
 
 def plan_names(urls: Iterable[str]) -> list[str]:
-    """Return a safe name for each URL, in order; a name that is taken gets a number."""
+    """Return a safe name for each URL, in order; duplicates are numbered."""
     return number_duplicates(safe_name(url) for url in urls)
 
 
 def number_duplicates(wished: Iterable[str]) -> list[str]:
-    """Return safe names as they are, in order; one that is taken gets a number.
+    """Return the names in order; duplicates are numbered.
 
-    The same names give the same. Linear, also where all are one: the next free number of each
-    name is kept.
+    Deterministic, and linear even if all names are equal: the next free number of each name is
+    kept.
     """
     taken: set[str] = set()
     next_number: dict[str, int] = {}
@@ -113,16 +113,16 @@ def number_duplicates(wished: Iterable[str]) -> list[str]:
 
 
 def folders_of(name: str) -> Iterator[str]:
-    """Yield the folders that a name leads through: `a` and `a/b` for `a/b/c`."""
+    """Yield the folders of a name: `a` and `a/b` for `a/b/c`."""
     for found in re.finditer("/", name):
         yield name[: found.start()]
 
 
 def folder_conflicts(names: Sequence[str]) -> list[str]:
-    """Return for each name why no file can have it, or empty text: it is a folder of another one.
+    """Return for each name why no file can have it (it is a folder of another file), or "".
 
-    An empty name is nobody's. Sorted by folders, what lies below a name comes right behind it: so
-    time and memory do not grow with the depth of the folders.
+    Empty names are ignored. When sorted by folders, a name is followed directly by what is below
+    it, so time and memory do not grow with the depth of the folders.
     """
     reasons = [""] * len(names)
     paths = sorted(
@@ -137,15 +137,15 @@ def folder_conflicts(names: Sequence[str]) -> list[str]:
 
 
 def fold_name(name: str) -> str:
-    """Return what two names have in common that some file system takes for one and the same."""
+    """Return the form that two names share if they are equal on some file system."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _clean(name: str) -> str:
     name = unicodedata.normalize("NFC", name)
     name = "".join("_" if _is_unsafe(character) else character for character in name)
-    name = _cut(name, MAX_BYTES - 1)  # one byte is left for the "_" of a device
-    name = name.strip().rstrip(". ")  # Windows drops them, and then two names are one
+    name = _cut(name, MAX_BYTES - 1)  # one byte is reserved for the "_" of a device name
+    name = name.strip().rstrip(". ")  # Windows drops them, which may make two names equal
     if name.startswith("."):
         name = "_" + name[1:]
     if name.partition(".")[0].rstrip().lower() in _DEVICES:
@@ -154,7 +154,8 @@ def _clean(name: str) -> str:
 
 
 def _is_unsafe(character: str) -> bool:
-    # C: controls, invisible formatting, surrogates, private, unassigned; Zl, Zp: line ends.
+    # C: control, invisible formatting, surrogate, private, unassigned; Zl, Zp: line and paragraph
+    # separators.
     category = unicodedata.category(character)
     return character in _FORBIDDEN or category[0] == "C" or category in {"Zl", "Zp"}
 
@@ -173,7 +174,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _cut(name: str, limit: int) -> str:
-    """Shorten to `limit` bytes between two characters, keeping the extension."""
+    """Shorten to `limit` bytes at a character boundary, keeping the extension."""
     if _size(name) <= limit:
         return name
     stem, suffix = _split(name)

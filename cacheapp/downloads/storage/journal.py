@@ -1,10 +1,10 @@
-"""What was given its final name, noted in the run's directory a moment before it happens.
+"""Records each published file in the run's directory, just before it gets its final name.
 
-The database hears of a file up to a second after it got its name. Who goes on after a kill in that
-second finds a file with the wanted name, and has to know whether it is the one that was fetched:
-it is, if the inode and the size are those that a note tells. Each run has a journal of its own; the
-notes of those before it stay beside it, with the directory that was taken over (`fencing`). A line
-is one `write` to a file opened for appending, so that lines of many threads do not mix.
+The database is up to a second behind the disk. If a worker is killed in that second, the next owner
+finds a file with the final name and must know whether this job fetched it: it did, if inode and
+size match an entry. Each run has its own journal; journals of earlier runs are kept beside it after
+a takeover (`run_directory`). An entry is one `write` to a file opened for appending, so lines of
+several threads do not mix.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\d{1,20}) ([0-9a-f]{1,64}|-)", re.AS
 
 @dataclasses.dataclass(frozen=True)
 class PublishedFile:
-    """A file that is about to have, or has, its final name."""
+    """A file that has its final name, or is about to get it."""
 
     size: int
     sha256: str
@@ -26,7 +26,7 @@ class PublishedFile:
 
 
 class Journal:
-    """The notes of all runs of one job; `open` begins those of this one."""
+    """The journals of all runs of one job; `open` creates the one of this run."""
 
     def __init__(self, directory: Path, token: int) -> None:
         self._directory = directory
@@ -35,33 +35,36 @@ class Journal:
         self._read_bytes = 0
 
     def open(self) -> None:
-        """Begin to append."""
+        """Create the journal and open it for appending."""
         flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
         self._descriptor = os.open(self._directory / f"{self._token}.journal", flags, 0o600)
 
     def append(self, position: int, published: PublishedFile) -> None:
-        """Write a line; whoever is killed after it may or may not have renamed the file."""
+        """Write an entry.
+
+        If the process is killed after it, the file may or may not have been renamed.
+        """
         if self._descriptor is not None:
             facts = f"{position} {published.size} {published.inode} {published.sha256 or '-'}\n"
             os.write(self._descriptor, facts.encode())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def read(self) -> "JournalEntries":
-        """Return all notes, those of the newest run last."""
+        """Return the entries of all runs, the newest run last."""
         notes = JournalEntries()
         self._read_bytes = self._earlier_bytes()
         for path in sorted(self._directory.glob("*.journal"), key=_token_of):
-            with contextlib.suppress(FileNotFoundError):  # taken over from us in this moment
+            with contextlib.suppress(FileNotFoundError):  # a new owner took it over at this moment
                 notes.add(path.read_text(encoding="ascii", errors="replace"))
         return notes
 
     def has_grown(self) -> bool:
-        """Return whether an earlier run has noted something since `read`."""
+        """Return whether an earlier run has added an entry since `read`."""
         return self._earlier_bytes() > self._read_bytes
 
     def _earlier_bytes(self) -> int:
@@ -74,17 +77,17 @@ class Journal:
 
 
 class JournalEntries:
-    """What journals tell, by position. One position may have several notes: of several runs."""
+    """Journal entries by position. A position may have entries of several runs."""
 
     def __init__(self) -> None:
         self._found: dict[int, list[PublishedFile]] = {}
 
     def add(self, text: str) -> None:
-        """Read the text of a journal; a line that is cut short, or no note at all, counts as none.
+        """Parse a journal; a truncated or invalid line is ignored.
 
-        A power cut may leave anything, most often zeros.
+        A power cut may leave any content, most often zeros.
         """
-        for line in text.split("\n")[:-1]:  # what is behind the last line's end was cut short
+        for line in text.split("\n")[:-1]:  # text after the last line end was truncated
             if (noted := _LINE.fullmatch(line)) is None:
                 continue
             position, size, inode, sha256 = noted.groups()
@@ -92,7 +95,7 @@ class JournalEntries:
             self._found.setdefault(int(position), []).append(published)
 
     def matching(self, position: int, target: Path) -> PublishedFile | None:
-        """Return the newest note that tells of the very file at `target`."""
+        """Return the newest entry that matches the file at `target` by inode and size."""
         noted = self._found.get(position)
         if not noted:
             return None

@@ -1,14 +1,14 @@
-"""Partial files: how they are named, found again, taken over, and given their final name.
+"""Partial files: their names, discovery, writing, and atomic publication.
 
-A partial file's name says what its bytes are worth, so that the disk alone is enough to go on
-after a kill, whatever the database had time to hear:
+The name of a partial file describes its content, so that a killed job is resumed from the disk
+alone, whatever was recorded in the database:
 
     .<job>-<position>.<token>.<total or x>.<validator>.part
 
-It lies in the directory of its run (`fencing`). The name is there before the first byte. Bytes of another representation go to another name: a file
-whose name and bytes belong to two objects cannot come to be, in whatever line a process is killed.
-`token` is the run's fencing token: who takes a job over writes to a file of his own, so that an
-owner who was only asleep cannot write into it.
+It is in the directory of its run (`run_directory`) and has its name before its first byte. Bytes of
+another representation get another name, so a kill at any point cannot leave a file whose name and
+bytes belong to two objects. `token` is the run's fencing token: a new owner writes to its own
+files, so that a suspended earlier owner cannot write into them.
 """
 
 import base64
@@ -30,21 +30,21 @@ from cacheapp.downloads.storage.rename import rename_new
 
 _NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
-_MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and is not resumed from
+_MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and such a file is not resumed
 
 
 @dataclasses.dataclass(frozen=True)
 class PartialName:
-    """The part of a partial file's name that is known before anything was asked for."""
+    """The part of a partial file's name that is known before the first request."""
 
     directory: Path
     job: str
-    """12 hexadecimal digits of the job's id: several jobs may share a directory."""
+    """First 12 hexadecimal digits of the job's id: several jobs may share a directory."""
     position: int
     token: int
 
     def path(self, total: int | None, validator: str | None) -> Path:
-        """Return where bytes of that representation gather."""
+        """Return the path for the bytes of that representation."""
         shown = "x" if total is None else str(total)
         mark = _encoded(validator)
         return self.directory / f".{self.job}-{self.position}.{self.token}.{shown}.{mark}.part"
@@ -60,7 +60,7 @@ class LeftoverFile:
 
 
 class PartialFile:
-    """A partial file that one transfer writes. `size` bytes are in the file and in `running`."""
+    """A partial file written by one transfer. `size` bytes are in the file and in `running`."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class PartialFile:
         digest: bool,
         also: AbstractSet[str] = frozenset(),
     ) -> None:
-        # Exclusive: two transfers that thought the file theirs would mix their bytes. Opened once
-        # for a file that comes in one go, and past `io`: opening costs as much as asking does.
+        # Exclusive: two transfers must never write to one file. Opened once for a file that arrives
+        # in one response, and without `io`: an open costs as much as a request.
         self._file: int | None = os.open(path, os.O_CREAT | os.O_EXCL | _WRITE, 0o666)
         self.path = path
         self.size = 0
@@ -83,27 +83,27 @@ class PartialFile:
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """What can be gone on from; `None` where nothing can prove that more bytes belong to it."""
+        """Where to resume; `None` if nothing could prove that further bytes belong to the file."""
         if self.validator is None or len(self.validator) > _MAX_VALIDATOR:
             return None
         return ResumePoint(self.size, self.validator, self.total)
 
     def store(
-        self, read: Callable[[memoryview], int], view: memoryview, told: "ChunkCallback"
+        self, read: Callable[[memoryview], int], view: memoryview, on_chunk: "ChunkCallback"
     ) -> None:
-        """Append what `read` gives, until it gives nothing; `told` hears of each chunk."""
+        """Append what `read` returns until it returns 0; call `on_chunk` before each write."""
         file, self._file = self._file, None
         again = file is None
         if file is None:
             file = os.open(self.path, _WRITE)
         try:
             if again:
-                os.ftruncate(file, self.size)  # a write that failed half-way is not counted
+                os.ftruncate(file, self.size)  # the bytes of a failed write are not counted
                 os.lseek(file, self.size, os.SEEK_SET)
             while count := read(view):
-                told(self.size, count)
+                on_chunk(self.size, count)
                 written = os.write(file, view[:count])
-                while written < count:  # a disk that fills up, or a signal, may take less
+                while written < count:  # a full disk or a signal may cause a short write
                     written += os.write(file, view[written:count])
                 self.running.update(view[:count])
                 self.size += count
@@ -111,30 +111,30 @@ class PartialFile:
             os.close(file)
 
     def close(self) -> None:
-        """Let go of the file, which stays."""
+        """Close the file and keep it."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
 
     def sync(self) -> None:
-        """Make the bytes outlast a power cut."""
+        """Flush the data, to survive a power cut."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
     def remove(self) -> None:
-        """Give it up."""
+        """Close and remove the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 
 
 ChunkCallback = Callable[[int, int], None]
-"""Hears where a chunk begins, and its length, before it is written; may raise to end it."""
+"""Receives the offset and length of a chunk before it is written; may raise to stop."""
 
 
 def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
-    """Return by position what earlier runs of a job left that can be gone on from.
+    """Return the resumable partial files of a job's earlier runs, by position.
 
-    Of several for one file, the longest. One scan of the directory, whatever the number of files.
+    If a position has several, the longest is returned. The directory is scanned once.
     """
     found: dict[int, LeftoverFile] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
@@ -150,7 +150,7 @@ def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
 
 
 def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> LeftoverFile | None:
-    """Return a partial file, if it can be gone on from."""
+    """Return the partial file of a directory entry if it can be resumed."""
     validator = _decoded(match[5])
     total = None if match[4] == "x" else int(match[4])
     try:
@@ -163,7 +163,7 @@ def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> LeftoverFile | N
 
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:
-    """Give the file its final name, in one step; unless `replace`, only where nothing has it."""
+    """Give the file its final name atomically; replace an existing file only if `replace`."""
     name = partial.replace if replace else functools.partial(_publish_new, partial)
     try:
         try:
@@ -172,13 +172,13 @@ def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool =
             target.parent.mkdir(parents=True, exist_ok=True)
             name(target)
     except (FileExistsError, NotADirectoryError) as exc:
-        raise TransferFailed("a folder of its path is a file already") from exc
+        raise TransferFailed("a folder of its path already exists as a file") from exc
     if fsync:
         sync_directory(target.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the directory's names outlast a power cut."""
+    """Flush the directory's names, to survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -191,7 +191,7 @@ def _publish_new(partial: Path, target: Path) -> None:
         if not rename_new(partial, target):
             _link_new(partial, target)
     except FileExistsError as exc:
-        raise TransferFailed(f"{target.name} exists already and was left as it is") from exc
+        raise TransferFailed(f"{target.name} already exists; it was not replaced") from exc
 
 
 def _link_new(partial: Path, target: Path) -> None:
@@ -200,9 +200,9 @@ def _link_new(partial: Path, target: Path) -> None:
     except OSError as exc:
         if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
-        # No hard links either. The name is taken, empty, for the moment between these two lines (and
-        # for good if that is where we end, or were shut out: see docs/download-guarantees.md); that is the
-        # price of never replacing what is somebody else's.
+        # No hard links either. An empty file holds the name between these two lines, and
+        # permanently if the process is killed or loses the job there (see
+        # docs/download-guarantees.md). That is the price of never replacing a file of another owner.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         partial.replace(target)
     else:

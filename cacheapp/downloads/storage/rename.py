@@ -1,7 +1,8 @@
-"""Gives a file a name that nothing has yet, in one step of the kernel's, where it can.
+"""Renames a file atomically without replacing another, where the kernel supports it.
 
-Python has no name for `renameat2(RENAME_NOREPLACE)`. It is one call where a link and an unlink are
-two, and works on file systems without hard links (FAT, exFAT, SMB). NFS and other kernels do not have it.
+Python does not expose `renameat2(RENAME_NOREPLACE)`. It is one call instead of a link and an
+unlink, and works on file systems without hard links (FAT, exFAT, SMB). NFS and other kernels lack
+it.
 """
 
 import ctypes
@@ -10,13 +11,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-_HERE = -100  # AT_FDCWD: relative names are the process's
+_HERE = -100  # AT_FDCWD: relative to the working directory
 _NOREPLACE = 1
 _UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def _found() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    """Return the C library's function, which musl had none of for long."""
+    """Return the function of the C library; older versions of musl lack it."""
     found = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if found is None:
         return None
@@ -29,9 +30,9 @@ _renameat2 = _found()
 
 
 def rename_new(old: Path, new: Path) -> bool:
-    """Rename a file, but never over another; return whether this file system can do that.
+    """Rename a file without replacing another; return False if the file system cannot do that.
 
-    Raise `FileExistsError` where the name is taken, and what else `os.rename` raises.
+    Raise `FileExistsError` if the name is taken, and otherwise the errors of `os.rename`.
     """
     if _renameat2 is None:
         return False

@@ -75,7 +75,7 @@ def test_a_manifest_is_fetched_with_its_sums_and_names(
     assert (found["state"], found["files_total"], found["files_done"]) == ("failed", 4, 3)
     assert found["bytes_done"] == 3000
     (error,) = found["errors"]
-    assert error["error"].endswith(f"the order says {digests[1]}; tried 2 times")
+    assert error["error"].endswith(f"expected {digests[1]} from the request; tried 2 times")
     for n in range(3):
         assert (tmp_path / "to" / "sub" / f"{n}.bin").read_bytes() == body({"n": str(n)})
     assert not list((tmp_path / "to").glob(".*"))
@@ -87,7 +87,7 @@ def test_the_same_command_tries_again_what_failed_and_nothing_else(
     origin.things["late"] = Thing([Version(b"there", '"v"')], refusals=["404 Not Found"])
     urls = [f"{origin.url}/file/a", f"{origin.url}/thing/late"]
     first = download(*urls, fails="1 of 2 files failed")
-    assert first["errors"][0]["error"] == "answered 404 Not Found"
+    assert first["errors"][0]["error"] == "responded with 404 Not Found"
     before = len(origin.asked)
     second = download(*urls)
     assert (second["id"], second["state"], second["files_done"]) == (first["id"], "succeeded", 2)
@@ -102,7 +102,7 @@ def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "a").write_text("mine")
     found = download(url, fails="1 of 1 files failed")
-    assert found["errors"][0]["error"] == "a exists already and was left as it is"
+    assert found["errors"][0]["error"] == "a already exists; it was not replaced"
     assert download(url, "--existing", "skip")["state"] == "succeeded"
     assert (tmp_path / "to" / "a").read_text() == "mine"
     assert download(url, "--existing", "replace")["state"] == "succeeded"

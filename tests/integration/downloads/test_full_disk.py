@@ -102,5 +102,5 @@ def test_a_file_that_would_leave_too_little_free_is_ended_on_its_way(download: D
     found, said = download(100 * MIB, kept, f"/chunked/big?bytes={90 * MIB}")
     (error,) = found["errors"]
     assert error["error"].startswith("needs 0 bytes; the disk has ")
-    assert error["error"].endswith(f", and {kept} are to stay free")
+    assert error["error"].endswith(f", of which {kept} must stay free")
     assert said[-1] == "[]"

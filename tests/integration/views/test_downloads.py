@@ -66,10 +66,10 @@ def refused(client: Client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str, Any]]) -> None:
     found = refused({"urls": [URL, "http://evil.net/x", 7], "threads": 201, "dir": "/etc"})
-    assert found["error"] == "4 things wrong; nothing was started"
+    assert found["error"] == "4 invalid values; nothing was started"
     assert found["problems_total"] == 4
     assert found["problems"] == [
-        {"field": "dir", "error": "not a field; expected urls, manifest, s3, threads"},
+        {"field": "dir", "error": "unknown field; expected urls, manifest, s3, threads"},
         {"field": "threads", "error": "is 201; expected a whole number from 1 to 200"},
         {
             "field": "urls[1]",
@@ -87,7 +87,7 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
         (b"{", 400, "the body is not good JSON"),
         (b"[]", 400, "the body is a JSON list; expected an object"),
         (b" " * (2 * 2**20 + 1), 413, "the body has 2097153 bytes; expected at most 2097152"),
-        ({"urls": [f"{URL}{n}" for n in range(6)]}, 400, "1 thing wrong; nothing was started"),
+        ({"urls": [f"{URL}{n}" for n in range(6)]}, 400, "1 invalid value; nothing was started"),
     ],
     ids=["no-json", "no-object", "too-large", "too-many"],
 )

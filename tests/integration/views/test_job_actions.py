@@ -68,7 +68,7 @@ def job_in(state: str, files: int = 2, **facts: Any) -> DownloadJob:
     order = DownloadRequest(tuple(f"{URL}{n}" for n in range(files)), threads=1)
     job = repository.create(order, OWNER, **facts)
     of_files = {"paused": "queued", "running": "running"}.get(state, state)
-    job.files.update(state=of_files, error="answered 404" if state == "failed" else "")
+    job.files.update(state=of_files, error="responded with 404" if state == "failed" else "")
     DownloadJob.objects.filter(id=job.id).update(state=state)
     job.refresh_from_db()
     return job

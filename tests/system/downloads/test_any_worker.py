@@ -85,12 +85,12 @@ def test_what_failed_is_told_by_file_and_the_rest_is_kept(site: Site) -> None:
         {
             "url": f"{site.origin.url}/status/gone.bin?say=410+Gone",
             "name": "gone.bin",
-            "error": "answered 410 Gone",
+            "error": "responded with 410 Gone",
         },
         {
             "url": f"{site.origin.url}/cut/half.bin",
             "name": "half.bin",
-            "error": "broke off after 500 bytes of 1000",
+            "error": "ended after 500 of 1000 bytes",
         },
     ]
     assert site.files(job) == expected(2, 1000)

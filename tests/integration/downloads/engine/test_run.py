@@ -98,8 +98,8 @@ def test_one_bad_file_harms_no_other(new_run: NewRun, tmp_path: Path) -> None:
     assert [reports[f"file{n}"].state.value for n in range(4)] == [
         *("succeeded", "failed", "failed", "succeeded"),
     ]
-    assert reports["file1"].error == "broke off after 500 bytes of 1000"
-    assert reports["file2"].error == "answered 500 Oops"
+    assert reports["file1"].error == "ended after 500 of 1000 bytes"
+    assert reports["file2"].error == "responded with 500 Oops"
     assert {path.name for path in (tmp_path / "job").rglob("*") if path.is_file()} == (
         {"file0", "file3"}
     )
@@ -135,7 +135,7 @@ def test_a_transfer_that_stalls_fails_alone(new_run: NewRun) -> None:
     until(ended, "the trickle to be given up")
     reports = _ended(run)
     assert reports["file0"].state is FileState.FAILED
-    assert reports["file0"].error == "stalled: hardly anything came for 0.3 s"
+    assert reports["file0"].error == "stalled: almost no data for 0.3 s"
     assert reports["file1"].state is FileState.SUCCEEDED
 
 
@@ -211,7 +211,7 @@ def test_a_file_is_given_up_after_its_tries_and_says_so(origin: Origin, tmp_path
     )
     run.start()
     reports = _ended(run)
-    assert reports["x"].error == "answered 500 Oops; tried 3 times"
+    assert reports["x"].error == "responded with 500 Oops; tried 3 times"
     assert len(origin.things["never"].asked) == 3
     run.clean()
 
@@ -359,7 +359,7 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
     assert (reports["mine"].bytes_done, reports["mine"].sha256) == (
         *(1000, hashlib.sha256(body({})).hexdigest()),
     )
-    assert reports["foreign"].error == "foreign exists already and was left as it is"
+    assert reports["foreign"].error == "foreign already exists; it was not replaced"
     assert [path for _, path in origin.asked[before:]] == ["/file/foreign"]
     second.clean()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "foreign"}

@@ -35,7 +35,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture
 def client() -> Iterator[urllib3.PoolManager]:
-    manager = connections.client(threads=2)
+    manager = connections.pool_manager(threads=2)
     yield manager
     manager.clear()
 
@@ -97,29 +97,32 @@ def test_a_file_arrives_whole_under_its_name_alone(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/cut/a?bytes=100000", "broke off after 50000 bytes of 100000"),
-        ("/chunked/a?cut=1", "broke off in the middle of its chunks"),
-        ("/chunked/a?end=0", "broke off in the middle of its chunks"),  # of 0005, perhaps
-        ("/chunked/a?end=0%0D", "broke off in the middle of its chunks"),
-        ("/chunked/a?end=0%0D%0A", "broke off in the middle of its chunks"),
-        ("/chunked/a?end=0%0D%0AX-A:+b%0D%0A", "broke off in the middle of its chunks"),
+        ("/cut/a?bytes=100000", "ended after 50000 of 100000 bytes"),
+        ("/chunked/a?cut=1", "ended in the middle of its chunks"),
+        ("/chunked/a?end=0", "ended in the middle of its chunks"),  # of 0005, perhaps
+        ("/chunked/a?end=0%0D", "ended in the middle of its chunks"),
+        ("/chunked/a?end=0%0D%0A", "ended in the middle of its chunks"),
+        ("/chunked/a?end=0%0D%0AX-A:+b%0D%0A", "ended in the middle of its chunks"),
         ("/chunked/a?end=-0%0D%0A%0D%0A", "a chunk's size is b'-0"),
-        ("/unframed/a", "announces neither Content-Length nor chunks: a cut would go unseen"),
-        ("/lengths/a?say=2000", "broke off after 1000 bytes of 2000"),
+        (
+            "/unframed/a",
+            "has neither Content-Length nor chunks: a truncated body would go unnoticed",
+        ),
+        ("/lengths/a?say=2000", "ended after 1000 of 2000 bytes"),
         (
             "/lengths/a?say=1000,2000",
-            "announces Content-Length ['1000', '2000']; expected one number",
+            "has Content-Length ['1000', '2000']; expected one number",
         ),
-        ("/lengths/a?say=-5", "announces Content-Length ['-5']; expected one number"),
-        ("/lengths/a?say=x", "announces Content-Length ['x']; expected one number"),
+        ("/lengths/a?say=-5", "has Content-Length ['-5']; expected one number"),
+        ("/lengths/a?say=x", "has Content-Length ['x']; expected one number"),
         ("/lengths/a?say=99999999999", "has 99999999999 bytes; expected at most 10485760"),
-        ("/status/a?say=404+Not+Found", "answered 404 Not Found"),
-        ("/status/a?say=500+Oh%00%1B%5B31mno", "answered 500 Oh??[31mno"),
-        ("/status/a?say=204+No+Content", "answered 204 No Content"),
-        ("/status/a?say=206+Partial+Content", "answered 206 Partial Content"),
-        ("/status/a?say=302+Found", "answered 302 Found"),
-        ("/status/a?say=999", "answered 999"),
-        ("/redirect/a?to=/status/b%3Fsay=410%2BGone", "answered 410 Gone"),
+        ("/status/a?say=404+Not+Found", "responded with 404 Not Found"),
+        ("/status/a?say=500+Oh%00%1B%5B31mno", "responded with 500 Oh??[31mno"),
+        ("/status/a?say=204+No+Content", "responded with 204 No Content"),
+        ("/status/a?say=206+Partial+Content", "responded with 206 Partial Content"),
+        ("/status/a?say=302+Found", "responded with 302 Found"),
+        ("/status/a?say=999", "responded with 999"),
+        ("/redirect/a?to=/status/b%3Fsay=410%2BGone", "responded with 410 Gone"),
     ],
 )
 def test_a_bad_answer_fails_with_the_reason_and_leaves_nothing(
@@ -170,7 +173,7 @@ def test_a_file_that_exists_is_left_as_it_is(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
     (tmp_path / "name").write_text("mine")
-    with pytest.raises(TransferFailed, match="name exists already and was left as it is"):
+    with pytest.raises(TransferFailed, match="name already exists; it was not replaced"):
         new("/file/a").run(client, Buffer())
     assert (tmp_path / "name").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["name"]
@@ -211,8 +214,8 @@ def test_a_connection_is_used_again_and_one_closed_meanwhile_is_replaced(
 
 def test_silence_ends_a_transfer(failure: Callable[..., str]) -> None:
     limits = TransferLimits(max_bytes=10**6, read_s=0.2)
-    assert failure("/hang/a", limits) == "the connection was silent for too long"
-    assert failure("/hang-in-body/a", limits) == "the connection was silent for too long"
+    assert failure("/hang/a", limits) == "no data arrived before the timeout"
+    assert failure("/hang-in-body/a", limits) == "no data arrived before the timeout"
 
 
 def test_an_origin_that_is_not_there_is_one_clear_error(
@@ -283,7 +286,9 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_leaves_nothing(
 
 def test_a_process_has_one_tls_context_that_verifies() -> None:
     def context() -> Any:
-        borrowed = connections.borrow(connections.client(1), "files.example.com", 443, "https")
+        borrowed = connections.borrow(
+            connections.pool_manager(1), "files.example.com", 443, "https"
+        )
         return getattr(borrowed.connection, "ssl_context")  # noqa: B009 (of TLS alone)
 
     first = context()

@@ -20,7 +20,7 @@ from cacheapp.downloads.engine.transfer_options import (
     TransferOptions,
 )
 from cacheapp.downloads.http import connections, resolver
-from cacheapp.downloads.http.connections import Urllib3Replaced, refuse_replaced
+from cacheapp.downloads.http.connections import Urllib3Replaced, reject_replacement
 from cacheapp.downloads.http.errors import TransferFailed, translate_error
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.http.url_policy import UrlPolicy
@@ -41,7 +41,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture
 def client() -> Iterator[urllib3.PoolManager]:
-    manager = connections.client(threads=2)
+    manager = connections.pool_manager(threads=2)
     yield manager
     manager.clear()
 
@@ -155,7 +155,7 @@ def test_an_ipv6_address_that_is_not_named_is_refused(
         ("file:///etc/passwd", "scheme is 'file'"),
         ("gopher://127.0.0.1/", "scheme is 'gopher'"),
         ("http://user:secret@127.0.0.1/", "has a user name or password"),
-        ("http://[::1", "which is no URL"),
+        ("http://[::1", "which is not a URL"),
         ("http://127.0.0.1:0/", "port is 0"),
     ],
 )
@@ -225,11 +225,11 @@ def test_a_name_that_the_origin_suggests_is_not_asked(
 )
 def test_a_replaced_urllib3_is_refused(module: object) -> None:
     with pytest.raises(Urllib3Replaced, match=r"urllib3 2\.12\.900 is urllib3-future"):
-        refuse_replaced(module)
+        reject_replacement(module)
 
 
 def test_the_real_urllib3_is_not_taken_for_another() -> None:
-    refuse_replaced(urllib3)
+    reject_replacement(urllib3)
 
 
 def test_a_file_for_which_there_is_no_room_is_not_begun(
@@ -238,7 +238,7 @@ def test_a_file_for_which_there_is_no_room_is_not_begun(
     limits = TransferLimits(10**7, min_free_bytes=10**18)
     message = refusal_reason(f"{origin.url}/file/a", UrlPolicy(None, LOOPBACK), limits)
     assert message.startswith("needs 1000 bytes; the disk has ")
-    assert message.endswith(", and 1000000000000000000 are to stay free")
+    assert message.endswith(", of which 1000000000000000000 must stay free")
 
 
 def test_a_full_disk_is_told_as_such_and_not_tried_again() -> None:
@@ -260,7 +260,7 @@ def test_existing_files_are_replaced_only_on_request(
 ) -> None:
     (tmp_path / "name").write_text("mine")
     url, guard = f"{origin.url}/file/a", UrlPolicy(None, LOOPBACK)
-    with pytest.raises(TransferFailed, match="exists already"):
+    with pytest.raises(TransferFailed, match="already exists"):
         fetch(url, guard)
     assert (tmp_path / "name").read_text() == "mine"
     fetch(url, guard, TransferLimits(10**7, existing=Existing.REPLACE, fsync=True))
@@ -270,7 +270,7 @@ def test_existing_files_are_replaced_only_on_request(
 def test_a_folder_that_is_a_file_is_an_error_of_that_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     (tmp_path / "part").write_text("x")
-    with pytest.raises(TransferFailed, match="a folder of its path is a file already"):
+    with pytest.raises(TransferFailed, match="a folder of its path already exists as a file"):
         publish(tmp_path / "part", tmp_path / "a" / "b" / "c")
 
 
@@ -299,7 +299,7 @@ def test_over_tls_the_name_is_verified_and_the_address_checked(
     url = ""
     with Origin(_server_side(authority, "localhost")) as origin:
         url = f"{origin.url}/file/a?bytes=300000"
-        client = connections.client(threads=1)
+        client = connections.pool_manager(threads=1)
         what = TransferOptions(url, tmp_path / "name", PartialName(tmp_path, JOB, 0, 1))
         with pytest.raises(TransferFailed, match="is loopback"):
             Transfer(what, UrlPolicy(None), TransferLimits(10**7)).run(client, Buffer())
@@ -315,7 +315,7 @@ def test_what_tls_has_decrypted_beyond_a_body_does_not_reach_the_next_file(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
     with Origin(_server_side(authority, "localhost")) as origin:
-        client = connections.client(threads=1)
+        client = connections.pool_manager(threads=1)
         # More than the reader's own buffer: what follows in the record stays with TLS.
         for name, path in [("a", "/more/a?bytes=9000"), ("b", "/file/b")]:
             what = TransferOptions(
@@ -336,7 +336,7 @@ def test_a_certificate_that_is_not_right_is_refused(
     with Origin(
         _server_side(issuer, "other.example" if wrong == "name" else "localhost")
     ) as origin:
-        client = connections.client(threads=1)
+        client = connections.pool_manager(threads=1)
         what = TransferOptions(
             f"{origin.url}/file/a", tmp_path / "name", PartialName(tmp_path, JOB, 0, 1)
         )

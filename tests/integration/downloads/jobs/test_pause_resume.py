@@ -226,7 +226,7 @@ def test_the_failed_files_of_a_job_are_tried_again(
     job: DownloadJob, plan: Plan, root: Path
 ) -> None:
     done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items[:3]]
-    failed = [FileReport(plan.items[3], FileState.FAILED, error="answered 404")]
+    failed = [FileReport(plan.items[3], FileState.FAILED, error="responded with 404")]
     repository.finish(job.id, ME, done + failed, JobProgress(3, 1, 15), "")
     job.refresh_from_db()
     assert pause_resume.requeue(job, OTHER)
@@ -311,7 +311,7 @@ def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: Downlo
     added = listing_rows.add_files(listed.id, ME, listed.token, batch)
     assert added is not None
     listing_rows.mark_listed_all(listed.id, ME, listed.token)
-    failed = [FileReport(added.items[0], FileState.FAILED, error="answered 404")]
+    failed = [FileReport(added.items[0], FileState.FAILED, error="responded with 404")]
     assert repository.finish(listed.id, ME, failed, JobProgress(0, 2, 0), "") is JobState.FAILED
     listed.refresh_from_db()
     assert pause_resume.requeue(listed, OTHER)

@@ -83,7 +83,7 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
     _age(job, 60)
     reports = [
         _done(plan.items[0]),
-        FileReport(plan.items[1], FileState.FAILED, error="answered 404"),
+        FileReport(plan.items[1], FileState.FAILED, error="responded with 404"),
     ]
     told = repository.record(ME, {job.id: (reports, JobProgress(1, 1, 15))})
     assert told == repository.PendingRequests(frozenset(), frozenset(), frozenset())

@@ -184,7 +184,7 @@ def test_a_file_whose_name_is_a_folder_of_another_fails_and_takes_nothing_away(
     run.start()
     report = _ended(run)["a"]
     assert (report.state, report.error) == (
-        *(FileState.FAILED, "a exists already and was left as it is"),
+        *(FileState.FAILED, "a already exists; it was not replaced"),
     )
     run.clean()
     assert (tmp_path / "a" / "b").read_bytes() == OLD
@@ -202,7 +202,7 @@ def test_a_file_below_one_that_is_whole_fails_alone(origin: Origin, tmp_path: Pa
     run = JobRun(plan, LIMITS, lambda: None, ThreadPool(1))
     run.start()
     reports = _ended(run)
-    assert reports["a/0"].error == "a folder of its path is a file already"
+    assert reports["a/0"].error == "a folder of its path already exists as a file"
     assert reports["1"].state is FileState.SUCCEEDED
     run.clean()
     assert (tmp_path / "a").read_bytes() == OLD

@@ -18,7 +18,7 @@ def _queue(threads: int, **hosts: int) -> FileQueue[str]:
 
 
 def _take(queue: FileQueue[str], hosts: RemoteHosts, now_s: float = 0.0) -> str | None:
-    taken = queue.take(hosts, now_s)
+    taken = queue.pop(hosts, now_s)
     if taken is None:
         return None
     hosts[taken[0]].active += 1
@@ -64,7 +64,7 @@ def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
 
 def test_a_host_that_wants_rest_is_left_alone_for_so_long() -> None:
     queue, hosts = _queue(9, a=2), RemoteHosts(9)
-    hosts["a"].record_response(0.0, 1.0, host_ok=False, host_pause_s=5.0)
+    hosts["a"].record_response(0.0, 1.0, ok=False, pause_s=5.0)
     assert _take(queue, hosts, 5.9) is None
     assert queue.due_s(hosts, 5.9) == 6.0
     assert _take(queue, hosts, 6.0) == "a0"
@@ -76,38 +76,38 @@ def test_a_closed_queue_takes_no_more() -> None:
     queue.close()
     queue.add("a", "y")
     queue.add_later(1.0, "a", "z")
-    assert (len(queue), queue.take(RemoteHosts(9), 99.0)) == (0, None)
+    assert (len(queue), queue.pop(RemoteHosts(9), 99.0)) == (0, None)
 
 
 def test_a_host_that_is_asked_too_often_gets_fewer_and_later_more_again() -> None:
     host = RemoteHost(limit=32.0, ceiling=32, active=32)
     for _ in range(32):  # all of them were on their way: one failure, not 32
-        host.record_response(began_s=0.0, now_s=1.0, host_ok=False)
+        host.record_response(began_s=0.0, now_s=1.0, ok=False)
     assert int(host.limit) == 16
     host.active = 16
-    host.record_response(began_s=1.5, now_s=2.0, host_ok=False)
+    host.record_response(began_s=1.5, now_s=2.0, ok=False)
     assert int(host.limit) == 8
     for _ in range(8):
-        host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
+        host.record_response(began_s=3.0, now_s=4.0, ok=True)
     assert int(host.limit) == 8
-    host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
+    host.record_response(began_s=3.0, now_s=4.0, ok=True)
     assert int(host.limit) == 9
     for _ in range(9999):
-        host.record_response(began_s=3.0, now_s=4.0, host_ok=True)
+        host.record_response(began_s=3.0, now_s=4.0, ok=True)
     assert host.limit == 32
 
 
 def test_a_host_always_gets_one() -> None:
     host = RemoteHost(limit=1.0, ceiling=8, active=0)
-    host.record_response(began_s=0.0, now_s=1.0, host_ok=False)
+    host.record_response(began_s=0.0, now_s=1.0, ok=False)
     assert host.has_capacity(1.0)
 
 
 def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
     hosts = RemoteHosts(4)
     hosts["at-work"].active = 1
-    hosts["resting"].record_response(0.0, 0.0, host_ok=True, host_pause_s=9.0)
-    hosts["slow"].record_response(0.0, 0.0, host_ok=False)
+    hosts["resting"].record_response(0.0, 0.0, ok=True, pause_s=9.0)
+    hosts["slow"].record_response(0.0, 0.0, ok=False)
     idle, kept = hosts["idle"], [hosts[name] for name in ("at-work", "resting", "slow")]
     hosts.forget_idle(1.0)
     assert hosts["idle"] is not idle

@@ -20,7 +20,7 @@ def test_many_threads_look_a_name_up_once(monkeypatch: pytest.MonkeyPatch) -> No
     lookup = resolver.Resolver()
     found: list[object] = []
     threads = [
-        threading.Thread(target=lambda: found.append(lookup.find("a.example", 80)))
+        threading.Thread(target=lambda: found.append(lookup.resolve("a.example", 80)))
         for _ in range(20)
     ]
     for thread in threads:
@@ -39,11 +39,11 @@ def test_a_name_is_looked_up_again_after_some_seconds(monkeypatch: pytest.Monkey
     monkeypatch.setattr("cacheapp.clock.monotonic_s", lambda: now[0])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: next(responses))
     lookup = resolver.Resolver()
-    assert lookup.find("a.example", 80) == [("first",)]
+    assert lookup.resolve("a.example", 80) == [("first",)]
     now[0] += resolver.KEEP_S - 0.1
-    assert lookup.find("a.example", 80) == [("first",)]
+    assert lookup.resolve("a.example", 80) == [("first",)]
     now[0] += 0.2
-    assert lookup.find("a.example", 80) == [("second",)]
+    assert lookup.resolve("a.example", 80) == [("second",)]
 
 
 def test_a_failed_look_up_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +53,6 @@ def test_a_failed_look_up_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     lookup = resolver.Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(socket.gaierror):
-        lookup.find("a.example", 80)
+        lookup.resolve("a.example", 80)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [("found",)])
-    assert lookup.find("a.example", 80) == [("found",)]
+    assert lookup.resolve("a.example", 80) == [("found",)]

@@ -63,7 +63,7 @@ def test_a_folded_line_belongs_to_the_one_before() -> None:
         pytest.param("HTTP/1.1 200 OK\n: x\n\n", "line ': x'", id="no-name"),
         pytest.param("HTTP/1.1 200 OK\nA : x\n\n", "line 'A : x'", id="space-before-colon"),
         pytest.param("HTTP/1.1 200 OK\n folded\n\n", "line 'folded'", id="fold-of-nothing"),
-        pytest.param("HTTP/1.1 200 OK\nA: b\n", "the answer's head breaks off", id="cut"),
+        pytest.param("HTTP/1.1 200 OK\nA: b\n", "the response head is truncated", id="cut"),
         pytest.param("HTTP/1.1 200 OK\nA: b\r c\n\n", r"line 'A: b\r c'", id="lone-cr"),
         pytest.param("HTTP/1.1 200 OK\nA: b\r\n\n", r"line 'A: b\r'", id="cr-at-the-end"),
         pytest.param("HTTP/1.1 200 OK\nA: b\0\n\n", r"line 'A: b\x00'", id="nul"),
@@ -87,7 +87,7 @@ def test_what_is_no_answer_is_refused(text: str, message: str) -> None:
     ],
 )
 def test_a_head_is_bounded(text: str) -> None:
-    assert _refusal(text) == f"the answer's head has more than {HEAD_BYTES} bytes"
+    assert _refusal(text) == f"the response head has more than {HEAD_BYTES} bytes"
 
 
 def test_what_comes_after_the_last_chunk_is_bounded_too() -> None:
@@ -239,7 +239,7 @@ def _begun(ours: socket.socket, silence_s: float) -> StrictHTTPResponse:
     blocking = BlockingSocket(ours)
     blocking.begin(silence_s)
     response = StrictHTTPResponse(ours, method="GET")
-    response.read_by(blocking.readinto)
+    response.read_with(blocking.readinto)
     response.begin()
     return response
 

@@ -73,11 +73,11 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert [problem["field"] for problem in problems] == [
         *("dir", "threads", "urls[1]", "urls[2]", "urls[3]", "urls[4]"),
     ]
-    assert problems[4]["error"] == "is urls[0] again; expected each URL once"
+    assert problems[4]["error"] == "repeats urls[0]; expected each URL once"
 
 
 def test_of_many_problems_some_are_listed_and_all_are_counted() -> None:
-    with pytest.raises(RequestRefused, match="150 things wrong; nothing was started") as caught:
+    with pytest.raises(RequestRefused, match="150 invalid values; nothing was started") as caught:
         _read({"urls": [f"ftp://x/{n}" for n in range(150)]})
     assert len(caught.value.problems) == MAX_PROBLEMS
     assert caught.value.problems_total == 150
@@ -99,7 +99,7 @@ def test_every_wrong_line_of_a_manifest_is_named() -> None:
         *("manifest line 2", "manifest line 3", "manifest line 4")
     ]
     assert "origin https://evil.net:443 is not allowed" in problems[1]["error"]
-    assert "it would lead elsewhere" in problems[2]["error"]
+    assert "it would leave the directory" in problems[2]["error"]
 
 
 def test_a_manifest_gives_no_file_the_name_of_a_folder() -> None:
@@ -158,4 +158,4 @@ def test_what_is_encoded_is_judged_as_it_is_listed() -> None:
 
 def test_one_kind_of_source_at_a_time() -> None:
     (problem,) = _problems({"urls": [URL], "s3": "s3://whole"})
-    assert problem == {"field": "s3", "error": "stands beside urls; expected one"}
+    assert problem == {"field": "s3", "error": "given together with urls; expected one of them"}

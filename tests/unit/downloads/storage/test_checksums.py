@@ -52,14 +52,14 @@ def _headers(**values: str) -> dict[str, str]:
 def test_a_told_sum_is_read_and_checked(
     headers: dict[str, str], expected: tuple[str, bytes]
 ) -> None:
-    (told,) = checksums_from_headers(_headers(**headers), of_all=True)
+    (told,) = checksums_from_headers(_headers(**headers), whole_object=True)
     assert (told.algorithm, told.digest) == expected
     running = RunningChecksums([told.algorithm])
     running.update(DATA[:4])
     running.update(memoryview(DATA)[4:])
-    assert running.wrong([told]) is None
+    assert running.mismatch([told]) is None
     running.update(b"!")
-    assert f"{told.source} says {told.digest.hex()}" in (running.wrong([told]) or "")
+    assert f"expected {told.digest.hex()} from {told.source}" in (running.mismatch([told]) or "")
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def test_a_crc_of_s3_is_the_catalogued_one_however_the_bytes_come(
     headers = _headers(
         **{name: _text(bytes.fromhex(expected)), "x_amz_checksum_type": "FULL_OBJECT"}
     )
-    (told,) = checksums_from_headers(headers, f'"{MD5.hexdigest()}"', of_all=True)
+    (told,) = checksums_from_headers(headers, f'"{MD5.hexdigest()}"', whole_object=True)
     assert (told.algorithm, told.digest.hex()) == (algorithm, expected)
     running = RunningChecksums([algorithm])
     buffer = bytearray(CHECK)
     for begin in range(0, len(CHECK), 2):
         running.update(memoryview(buffer)[begin : begin + 2])
-    assert running.wrong([told]) is None
+    assert running.mismatch([told]) is None
     running.update(b"!")
-    assert f"{algorithm} is " in (running.wrong([told]) or "")
+    assert f"{algorithm} is " in (running.mismatch([told]) or "")
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_a_crc_of_s3_is_the_catalogued_one_however_the_bytes_come(
     ],
 )
 def test_what_is_no_sum_of_the_whole_file_is_not_checked(headers: dict[str, str]) -> None:
-    assert checksums_from_headers(_headers(**headers), of_all=True) == ()
+    assert checksums_from_headers(_headers(**headers), whole_object=True) == ()
 
 
 def test_of_a_part_only_what_speaks_of_the_whole_counts() -> None:
     headers = _headers(content_md5=_text(MD5.digest()), x_amz_checksum_crc32=_text(CRC32))
-    assert checksums_from_headers(headers, of_all=False) == ()
+    assert checksums_from_headers(headers, whole_object=False) == ()
     headers = _headers(repr_digest=f"sha-256=:{_text(SHA256.digest())}:")
-    assert len(checksums_from_headers(headers, of_all=False)) == 1
+    assert len(checksums_from_headers(headers, whole_object=False)) == 1
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_of_a_part_only_what_speaks_of_the_whole_counts() -> None:
 def test_an_etag_of_s3_is_an_md5_only_for_plain_objects(
     etag: str, headers: dict[str, str], *, counts: bool
 ) -> None:
-    told = checksums_from_headers(_headers(**headers), etag, of_all=True)
+    told = checksums_from_headers(_headers(**headers), etag, whole_object=True)
     assert (Checksum("md5", MD5.digest(), "its ETag") in told) is counts
 
 
 def test_a_given_sum_is_hexadecimal() -> None:
     assert parse_sha256(SHA256.hexdigest().upper()).digest == SHA256.digest()
-    for wrong in ("", "abc", SHA256.hexdigest() + "0", "g" * 64):
+    for mismatch in ("", "abc", SHA256.hexdigest() + "0", "g" * 64):
         with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):
-            parse_sha256(wrong)
+            parse_sha256(mismatch)

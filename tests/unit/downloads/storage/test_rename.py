@@ -42,12 +42,12 @@ def test_a_name_that_is_taken_stays_as_it_is(way: str, tmp_path: Path) -> None:
     old, new = tmp_path / "part", tmp_path / "name"
     old.write_text("ours")
     new.write_text("another's")
-    with pytest.raises(TransferFailed, match="name exists already and was left as it is"):
+    with pytest.raises(TransferFailed, match="name already exists; it was not replaced"):
         partial.publish(old, new)
     assert (old.read_text(), new.read_text()) == ("ours", "another's")
     new.unlink()
     new.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(TransferFailed, match="exists already"):
+    with pytest.raises(TransferFailed, match="already exists"):
         partial.publish(old, new)
 
 
