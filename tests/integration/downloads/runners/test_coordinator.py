@@ -179,7 +179,7 @@ def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
 def test_a_run_that_cannot_be_made_ends_its_job(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cacheapp.downloads.engine.run.connections.client", _fail)
+    monkeypatch.setattr("cacheapp.downloads.engine.run.connections.pool_manager", _fail)
     job = _job(origin, coordinator.owner)
     coordinator.wake()
     assert _left(job)[1] == "could not be started: internal error: ValueError"
