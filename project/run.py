@@ -1,4 +1,4 @@
-"""`make run`: migrate, find a Redis, serve with Gunicorn; Ctrl-C stops all of it."""
+"""Run the demo (`make run`): migrate, find or start a Redis, serve with Gunicorn until Ctrl-C."""
 
 import contextlib
 import os
@@ -8,33 +8,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cacheapp.processes.servers import RedisServer, ServerFailed, dies_with_us
-from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.processes.supervisor import start_child, start_redis, until_stopped
 
 ROOT = Path(__file__).resolve().parent.parent
 _HOST_PORT = re.compile(r"(?P<host>[^:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201 (this is a program)
 
 
 def _private_redis(stack: contextlib.ExitStack) -> str | None:
-    """Start a Redis that ends with us; return its URL, or say why there is none."""
+    """Start a private Redis and return its URL; if there is none, print the reason."""
     try:
-        server = stack.enter_context(RedisServer()).start()
-    except ServerFailed as exc:
-        _say(f"Redis:   none, so the alias `redis` will say that it is down ({exc})")
+        server = start_redis(stack)
+    except RuntimeError as exc:
+        _print(f"Redis:   not available, the alias `redis` will be down ({exc})")
         return None
-    _say(f"Redis:   a private one, process {server.pid}")
+    _print(f"Redis:   private server, process {server.pid}")
     return server.url
 
 
 def _listen(bind: str) -> socket.socket | None:
-    """Return a socket listening at `host:port`; `None` for addresses that only Gunicorn reads.
+    """Return a socket listening at `host:port`; `None` for addresses that only Gunicorn understands.
 
-    Opened here, a port that is taken is found before anything is started, port 0 has become a real
-    one before it is printed, and requests wait in its queue from then on.
+    Opening it here finds a port in use before anything is started, turns port 0 into the number to
+    print, and queues requests that arrive early.
     """
     found = _HOST_PORT.fullmatch(bind)
     if not found:
@@ -50,7 +49,7 @@ def _address(listener: socket.socket) -> str:
 
 
 def _redis_url(stack: contextlib.ExitStack, env: dict[str, str]) -> None:
-    """Name a Redis in `env` where none is named yet and one can be had."""
+    """Set `REDIS_URL` in `env` to a private Redis, unless it is set or there is none."""
     if not env.get("REDIS_URL"):
         env.pop("REDIS_URL", None)
         if url := _private_redis(stack):
@@ -64,26 +63,17 @@ def _start_gunicorn(
     inherited = [listener.fileno()] if listener else []
     for number in inherited:
         command += ["--bind", f"fd://{number}"]
-    gunicorn = subprocess.Popen(  # noqa: S603 (the command is ours)
-        dies_with_us(command),
-        cwd=ROOT,
-        env=env,
-        pass_fds=inherited,
-        start_new_session=True,  # the terminal's Ctrl-C comes to us alone
-    )
-    stack.callback(gunicorn.wait)
-    stack.callback(gunicorn.terminate)  # does nothing to a process that has ended
-    return gunicorn
+    return start_child(stack, command, cwd=ROOT, env=env, pass_fds=inherited)
 
 
 def serve(stack: contextlib.ExitStack) -> int:
-    """Run Gunicorn until it ends or we are told to stop; return its exit status."""
+    """Run Gunicorn until it ends; return its exit status."""
     env = {"DEBUG": "1", "DEMO": "1", **os.environ}
     bind = env.get("BIND", "127.0.0.1:8000")
     try:
         listener = _listen(bind)
     except OSError as exc:
-        _say(f"Cannot serve at {bind}: {exc}. Name another address: BIND=127.0.0.1:8001 make run")
+        _print(f"Cannot serve at {bind}: {exc}. Use another address: BIND=127.0.0.1:8001 make run")
         return 1
     if listener:
         stack.enter_context(listener)
@@ -93,20 +83,20 @@ def serve(stack: contextlib.ExitStack) -> int:
     gunicorn = _start_gunicorn(stack, env, listener)
     shown = _address(listener) if listener else bind
     if listener:
-        listener.close()  # it is Gunicorn's now: when Gunicorn goes, clients are told
-    _say(f"Serving: {shown} with {env.get('WEB_CONCURRENCY', '4')} workers; Ctrl-C stops")
+        listener.close()  # only Gunicorn holds it now, so clients are refused once Gunicorn ends
+    _print(f"Serving: {shown} with {env.get('WEB_CONCURRENCY', '4')} workers; Ctrl-C stops")
     return gunicorn.wait()
 
 
 def main() -> int:
-    """Serve, and leave nothing behind."""
+    """Serve; stop every process that was started, whatever ends the program."""
+    status = 0
     try:
-        with stopping(), contextlib.ExitStack() as stack:
-            return serve(stack)
-    except Stopped:
-        return 0
+        with until_stopped() as stack:
+            status = serve(stack)
     except subprocess.CalledProcessError as exc:
         return exc.returncode
+    return status
 
 
 if __name__ == "__main__":

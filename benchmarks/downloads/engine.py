@@ -22,7 +22,7 @@ from benchmarks.downloads._bulk_origins import bulk_origins, files_directory
 from benchmarks.downloads._peers import find_program
 from benchmarks.measuring.report import command_line, write_report
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"aria2c": "--version", "curl": "--version", "wget": "--version", "s5cmd": "version"}
 MIB = 2**20
 

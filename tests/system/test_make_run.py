@@ -93,7 +93,7 @@ def test_make_run_serves_and_ctrl_c_stops_all_of_it(make_run: Run, tmp: Path) ->
     assert status == 200
     assert body["pid"] in [process.pid for process in family]
     assert get(url, "/api/cache/redis/k")[1]["hit"] is False  # its private Redis is reached
-    assert any(line.startswith("Redis:   a private one") for line in make_run.lines)
+    assert any(line.startswith("Redis:   private server") for line in make_run.lines)
     # One worker hangs, so that stopping takes a while: Gunicorn kills it in the end.
     first, second = psutil.Process(gunicorn_of(family).pid).children()
     first.suspend()
