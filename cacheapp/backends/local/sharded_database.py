@@ -33,7 +33,7 @@ from cacheapp.backends.local.sqlite_errors import (
     suspects_damage,
     translate_error,
 )
-from cacheapp.errors import StoreUnavailable
+from cacheapp.errors import CacheappError, StoreUnavailable
 
 _ATTEMPTS = 8
 _CHECK_INTERVAL_S = 1.0
@@ -69,12 +69,12 @@ class ShardedDatabase:
 
     def read(self, number: int, sql: str, key: str) -> list[Any]:
         """Return the rows of one SELECT for an unexpired key. Every hit takes this path."""
-        handle = self.registry.current()
-        handle.inside = True
+        thread = self.registry.current()
+        thread.inside = True
         try:
-            with handle.lock:
+            with thread.lock:
                 now = clock.wall_s()
-                con = handle.connections[number]
+                con = thread.connections[number]
                 if (
                     con is not None
                     and con.request == self.request
@@ -85,25 +85,25 @@ class ShardedDatabase:
                     except (sqlite3.Error, OSError):
                         pass  # the retry below reports it
                 rows: list[Any] = self._run_with_recovery(
-                    handle, number, _select, (sql, key), writing=False
+                    thread, number, _select, (sql, key), writing=False
                 )
                 return rows
         finally:
-            handle.inside = False
+            thread.inside = False
 
     def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
         """Return `work(shard, connection, *args)`; raise every error as the cache's own."""
-        handle = self.registry.current()
-        handle.inside = True
+        thread = self.registry.current()
+        thread.inside = True
         try:
-            with handle.lock:
-                return self._run_with_recovery(handle, number, work, args, writing=writing)
+            with thread.lock:
+                return self._run_with_recovery(thread, number, work, args, writing=writing)
         finally:
-            handle.inside = False
+            thread.inside = False
 
     def _run_with_recovery(
         self,
-        handle: ThreadConnections,
+        thread: ThreadConnections,
         number: int,
         work: Callable[..., Any],
         args: tuple[Any, ...],
@@ -114,36 +114,29 @@ class ShardedDatabase:
 
         It is repeated only if it had no effect.
         """
-        attempt, hard = 0, False
+        attempt, repeated = 0, False
         began_s = clock.monotonic_s()
         while attempt < _ATTEMPTS:
-            torn = handle.torn
+            closed_by_forks = thread.closed_by_forks
             con: Connection | None = None
             try:
-                con = self._connected(handle, number)
-                shard = self._shards[number]
-                if shard is None or shard.database_identity != con.identity:
-                    raise FileNotFoundError(2, "was replaced by another thread")
+                con = self._connected(thread, number)
+                shard = self._shard_of(con, number)
                 result = work(shard, con, *args)
             except (sqlite3.Error, OSError, DatabaseDamaged) as exc:
                 # A fork or a removal by another process does not count as a failed attempt.
                 if is_closed(exc):  # by a fork, so it did not commit
-                    handle.drop(number)
-                    attempt += handle.torn == torn
+                    thread.drop(number)
+                    attempt += thread.closed_by_forks == closed_by_forks
                     continue
                 in_time = clock.monotonic_s() - began_s < self._timeout_s
                 if (
                     attempt == _ATTEMPTS - 1
                     or (is_busy(exc) and not in_time)
-                    or not self._recover(handle, number, con, exc, hard=hard)
+                    or not self._recover(thread, number, con, exc, repeated=repeated)
                 ):
-                    raise translate_error(
-                        exc,
-                        writing=writing,
-                        path=self._databases[number],
-                        timeout_s=self._timeout_s,
-                    ) from exc
-                hard = suspects_damage(exc) or is_full(exc)
+                    raise self._translate(exc, number, writing=writing) from exc
+                repeated = suspects_damage(exc) or is_full(exc)
                 attempt += not (in_time and self._was_removed(number, exc))
             else:
                 if writing:
@@ -153,20 +146,31 @@ class ShardedDatabase:
             f"{self._databases[number]}: other processes keep replacing it; nothing was done"
         )
 
+    def _translate(self, error: Exception, number: int, *, writing: bool) -> CacheappError:
+        path = self._databases[number]
+        return translate_error(error, writing=writing, path=path, timeout_s=self._timeout_s)
+
     # -- connections -------------------------------------------------------------------------
 
-    def _connected(self, handle: ThreadConnections, number: int) -> Connection:
+    def _shard_of(self, con: Connection, number: int) -> Database:
+        """Return the process's shard if it is the one that the connection has open."""
+        shard = self._shards[number]
+        if shard is None or shard.database_identity != con.identity:
+            raise FileNotFoundError(2, "was replaced by another thread")
+        return shard
+
+    def _connected(self, thread: ThreadConnections, number: int) -> Connection:
         """Return the thread's connection to the file that is at the path now."""
-        con = handle.connections[number]
+        con = thread.connections[number]
         request = self.request  # read first: a request that ends during the check needs another
         if con is not None:
             if identity_of(self._databases[number]) == con.identity:
                 con.request, con.checked_s = request, clock.wall_s()
                 return con
-            handle.drop(number)
-        shard = self._shard(handle, number)
+            thread.drop(number)
+        shard = self._shard(thread, number)
         path = self._unique_path(number)
-        con = Connection(path, self._timeout_s, handle, self._spec.pragmas)
+        con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
         # SQLite does not reveal which file it has opened. The shard's file was at the path before;
         # if it is also there after, it is the one.
         if identity_of(self._databases[number]) != shard.database_identity:
@@ -174,10 +178,10 @@ class ShardedDatabase:
             raise FileNotFoundError(2, "was replaced while it was opened")
         con.identity = shard.database_identity
         con.request, con.checked_s = request, clock.wall_s()
-        handle.connections[number], handle.opening = con, None
+        thread.connections[number], thread.opening = con, None
         return con
 
-    def _shard(self, handle: ThreadConnections, number: int) -> Database:
+    def _shard(self, thread: ThreadConnections, number: int) -> Database:
         """Return the process's shard for the file at the path; create and open it if needed."""
         with self._opening:
             shard = self._shards[number]
@@ -188,25 +192,25 @@ class ShardedDatabase:
                     return shard
             with self.directory.locked():
                 try:
-                    shard = self._open(handle, number)
+                    shard = self._open(thread, number)
                 except (sqlite3.Error, DatabaseDamaged) as exc:
                     if not suspects_damage(exc):
                         raise
                     self.directory.set_aside(number, str(exc))
-                    shard = self._open(handle, number)
+                    shard = self._open(thread, number)
             self._shards[number] = shard
             return shard
 
-    def _open(self, handle: ThreadConnections, number: int) -> Database:
+    def _open(self, thread: ThreadConnections, number: int) -> Database:
         """Open a shard, under the directory's lock."""
         self.directory.make_shard(number)
         found = identity_of(self._databases[number])
-        con = Connection(self._unique_path(number), self._timeout_s, handle)
+        con = Connection(self._unique_path(number), self._timeout_s, thread)
         try:
             shard: Database = self._spec.open(str(self.directory.current(number)), con)
         finally:
             con.close()
-            handle.opening = None
+            thread.opening = None
         if found is None or identity_of(self._databases[number]) != found:
             raise FileNotFoundError(2, "was removed while it was opened")
         shard.database_identity = found
@@ -218,44 +222,44 @@ class ShardedDatabase:
 
     def remove(self, number: int) -> None:
         """Remove a shard with all its entries; every process then uses a new one."""
-        handle = self.registry.current()
-        handle.inside = True
+        thread = self.registry.current()
+        thread.inside = True
         try:
-            with handle.lock, self._opening, self.directory.locked():  # no fork in between
+            with thread.lock, self._opening, self.directory.locked():  # no fork in between
                 self.directory.remove(number)
         finally:
-            handle.inside = False
+            thread.inside = False
 
     # -- recovery ----------------------------------------------------------------------------
 
     def _recover(
         self,
-        handle: ThreadConnections,
+        thread: ThreadConnections,
         number: int,
         con: Connection | None,
         error: Exception,
         *,
-        hard: bool,
+        repeated: bool,
     ) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt.
 
-        `hard`: the previous attempt failed in the same way, so a check that finds the database
-        sound does not count.
+        `repeated`: an attempt has failed like this before, so a database that passes the check is
+        treated as damaged all the same.
         """
         if is_busy(error):  # SQLite reports this without a wait where it suspects a deadlock
             time.sleep(_PAUSE_S)
             return True
-        if is_full(error) and con is not None and not hard:
+        if is_full(error) and con is not None and not repeated:
             # A checkpoint writes the WAL's content mostly over pages that the database already
             # has. The space of the WAL is then enough for a delete or a `clear`.
             with contextlib.suppress(sqlite3.Error):
                 con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return True
-        handle.drop(number)
+        thread.drop(number)
         if suspects_damage(error):
             # An error that prevents the inspection also fails the next attempt, which reports it.
             with contextlib.suppress(sqlite3.Error, OSError):
-                self._inspect(handle, number, con, error, hard=hard)
+                self._inspect(thread, number, con, error, repeated=repeated)
             return True
         if is_relocated(error):
             time.sleep(_PAUSE_S)  # the removal of a directory takes some time
@@ -271,12 +275,12 @@ class ShardedDatabase:
 
     def _inspect(
         self,
-        handle: ThreadConnections,
+        thread: ThreadConnections,
         number: int,
         con: Connection | None,
         error: Exception,
         *,
-        hard: bool,
+        repeated: bool,
     ) -> None:
         """Set the database aside if it is damaged, and is still the one that caused the error.
 
@@ -285,13 +289,13 @@ class ShardedDatabase:
         with self._opening, self.directory.locked():
             if con is not None and identity_of(self._databases[number]) != con.identity:
                 return  # another process was faster
-            if (hard and con is not None) or not self._is_sound(handle, number):
+            if (repeated and con is not None) or not self._is_sound(thread, number):
                 self.directory.set_aside(number, str(error))
 
-    def _is_sound(self, handle: ThreadConnections, number: int) -> bool:
+    def _is_sound(self, thread: ThreadConnections, number: int) -> bool:
         probe: Connection | None = None
         try:
-            probe = Connection(self._unique_path(number), self._timeout_s, handle)
+            probe = Connection(self._unique_path(number), self._timeout_s, thread)
             for sql in self._spec.probes:
                 probe.execute(sql).fetchall()
             return [*probe.execute("PRAGMA quick_check(1)").fetchall()] == [("ok",)]
@@ -300,7 +304,7 @@ class ShardedDatabase:
                 return False
             raise
         finally:
-            handle.opening = None
+            thread.opening = None
             if probe is not None:
                 probe.close()
 

@@ -39,9 +39,9 @@ class Connection:
     """
 
     def __init__(
-        self, path: str, timeout_s: float, handle: "ThreadConnections", pragmas: Sequence[str] = ()
+        self, path: str, timeout_s: float, thread: "ThreadConnections", pragmas: Sequence[str] = ()
     ) -> None:
-        """Open an existing file: `mode=rw` never creates one. A fork finds it by `handle`."""
+        """Open an existing file: `mode=rw` never creates one. A fork finds it by `thread`."""
         self._sqlite = sqlite3.connect(
             f"file:{quote(path)}?mode=rw",
             uri=True,
@@ -58,7 +58,7 @@ class Connection:
         self.writes = 0  # since the last check of the WAL's size
         # When a checkpoint may wait for the WAL again, by the length of the wait.
         self.next_checkpoint_s: defaultdict[int, float] = defaultdict(float)
-        handle.opening = self
+        thread.opening = self
         try:
             for pragma in pragmas:
                 self.execute(pragma).fetchall()
@@ -96,17 +96,26 @@ class ThreadConnections:
     `lock` guards all fields but `inside`, which only its thread writes, before it takes the lock.
     """
 
-    __slots__ = ("connections", "ended", "inside", "lock", "nested", "opening", "thread", "torn")
+    __slots__ = (
+        "closed_by_forks",
+        "connections",
+        "ended",
+        "ident",
+        "inside",
+        "lock",
+        "nested",
+        "opening",
+    )
 
     def __init__(self, shards: int) -> None:
         # Reentrant: a signal handler may fork while this thread prepares a fork.
         self.lock = threading.RLock()
         self.inside = False
-        self.thread = threading.get_ident()
+        self.ident = threading.get_ident()
         self.connections: list[Connection | None] = [None] * shards
         self.opening: Connection | None = None  # one that is not yet in the list
         self.nested: ThreadConnections | None = None
-        self.torn = 0  # how often a fork closed connections under a running operation
+        self.closed_by_forks = 0  # how often a fork closed the connection of a running operation
         self.ended = False
 
     def drop(self, number: int) -> None:
@@ -127,20 +136,20 @@ class ThreadConnections:
 class _ThreadExit:
     """A thread-local object whose finaliser closes the connections of a thread that has ended."""
 
-    def __init__(self, handle: ThreadConnections) -> None:
-        self._handle = handle
+    def __init__(self, thread: ThreadConnections) -> None:
+        self._thread = thread
 
     def __del__(self) -> None:
-        handle: ThreadConnections | None = self._handle
-        while handle is not None:
-            handle.ended = True
+        thread: ThreadConnections | None = self._thread
+        while thread is not None:
+            thread.ended = True
             # No wait: another thread takes the lock only to close the connections itself.
-            if handle.lock.acquire(blocking=False):
+            if thread.lock.acquire(blocking=False):
                 try:
-                    handle.close()
+                    thread.close()
                 finally:
-                    handle.lock.release()
-            handle = handle.nested
+                    thread.lock.release()
+            thread = thread.nested
 
 
 class ConnectionRegistry:
@@ -151,50 +160,50 @@ class ConnectionRegistry:
         # Reentrant: a signal handler may fork while this thread is registered.
         self._lock = threading.RLock()
         self._all: list[ThreadConnections] = []  # guarded by _lock; the strong references
-        self._here = threading.local()
-        self._held: list[list[ThreadConnections]] = []  # locked by the forks in progress
+        self._local = threading.local()
+        self._forks: list[list[ThreadConnections]] = []  # the locks of forks in progress
 
     def __repr__(self) -> str:
-        opened = sum(con is not None for handle in self._all for con in handle.connections)
+        opened = sum(con is not None for thread in self._all for con in thread.connections)
         return f"<ConnectionRegistry of {len(self._all)} threads, {opened} connections>"
 
     def current(self) -> ThreadConnections:
         """Return this thread's connections; nested ones during an operation of this thread."""
         try:
-            handle: ThreadConnections = self._here.handle
+            thread: ThreadConnections = self._local.connections
         except AttributeError:
-            handle = self._here.handle = self._new()
-            self._here.owner = _ThreadExit(handle)
-        if self._held and not handle.inside:
+            thread = self._local.connections = self._new()
+            self._local.exit = _ThreadExit(thread)
+        if self._forks and not thread.inside:
             # A fork waits for this thread's lock, and this thread could take it again and again
             # before the fork does. So let the fork finish first; but not during an operation,
             # because the fork waits for its end.
             with self._lock:
                 pass
-        while handle.inside:
-            if handle.nested is None:
-                handle.nested = self._new()
-            handle = handle.nested
-        return handle
+        while thread.inside:
+            if thread.nested is None:
+                thread.nested = self._new()
+            thread = thread.nested
+        return thread
 
     def _new(self) -> ThreadConnections:
-        handle = ThreadConnections(self._shards)
+        thread = ThreadConnections(self._shards)
         with self._lock:
             self._all = [other for other in self._all if not other.ended]
-            self._all.append(handle)
-        return handle
+            self._all.append(thread)
+        return thread
 
     def close(self, within_s: float) -> None:
         """Close the connections of all threads, each after its operation in flight."""
         with self._lock:
-            handles = list(self._all)
+            threads = list(self._all)
         deadline = clock.monotonic_s() + within_s
-        for handle in handles:
-            if handle.lock.acquire(timeout=max(0.0, deadline - clock.monotonic_s())):
+        for thread in threads:
+            if thread.lock.acquire(timeout=max(0.0, deadline - clock.monotonic_s())):
                 try:
-                    handle.close()
+                    thread.close()
                 finally:
-                    handle.lock.release()
+                    thread.lock.release()
 
     def before_fork(self) -> None:
         """Wait for the operations in flight, close every connection, and keep the locks.
@@ -205,37 +214,37 @@ class ConnectionRegistry:
         self._lock.acquire()
         me = threading.get_ident()
         held: list[ThreadConnections] = []
-        self._held.append(held)
+        self._forks.append(held)
         interruption: BaseException | None = None
-        for handle in self._all:
-            if handle.inside and handle.thread == me:
-                handle.torn += 1  # a signal handler forks: see the module's docstring
+        for thread in self._all:
+            if thread.inside and thread.ident == me:
+                thread.closed_by_forks += 1  # a signal handler forks: see the module's docstring
             else:
-                interruption = _acquire(handle) or interruption
-                held.append(handle)
-            handle.close()
+                interruption = _acquire(thread) or interruption
+                held.append(thread)
+            thread.close()
         if interruption is not None:
             raise interruption
 
     def after_fork_in_parent(self) -> None:
         """Release the threads' locks."""
-        for handle in self._held.pop():
-            handle.lock.release()
+        for thread in self._forks.pop():
+            thread.lock.release()
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Forget the threads that exist only in the parent, and release the locks."""
         me = threading.get_ident()
-        self._all = [handle for handle in self._all if handle.thread == me]
+        self._all = [thread for thread in self._all if thread.ident == me]
         self.after_fork_in_parent()
 
 
-def _acquire(handle: ThreadConnections) -> BaseException | None:
+def _acquire(thread: ThreadConnections) -> BaseException | None:
     """Take the lock; return the exception that a signal handler raised during the wait."""
     interruption: BaseException | None = None
     while True:
         try:
-            handle.lock.acquire()
+            thread.lock.acquire()
         except BaseException as exc:  # noqa: BLE001 (raised at the end of `before_fork`)
             interruption = exc
         else:
