@@ -1,5 +1,6 @@
 """The documentation leads where it says: links, pages, module paths, settings, checks and events."""
 
+import argparse
 import ast
 import dataclasses
 import pkgutil
@@ -170,7 +171,7 @@ def test_the_reference_lists_every_option_of_a_command(name: str) -> None:
         option
         for action in parser._actions  # noqa: SLF001
         for option in action.option_strings
-        if option not in known | {"--skip-checks", "--turn"}  # Django's; for pages
+        if action.help is not argparse.SUPPRESS and option not in known | {"--skip-checks"}
     ]
     assert [option for option in options if option not in page] == []
 
