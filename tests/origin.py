@@ -1,8 +1,8 @@
-"""An HTTP origin on loopback that can be slow, cut, lie, redirect, hang: what real ones do.
+"""An HTTP origin on loopback that can be slow, truncate, lie, redirect or hang, like real ones.
 
-The first part of the path says how it behaves (`Origin._KINDS`); the rest is free, so that any
-file name can be asked for. `python -m tests.origin` serves until its standard input is closed,
-for programs that need it in a process of its own.
+The first part of the path selects the behaviour (`Origin._KINDS`); the rest is free, so any file
+name can be requested. `python -m tests.origin` serves until its standard input is closed, for
+programs that need it in a separate process.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ Kind = Callable[["Origin", asyncio.StreamWriter, Query], Awaitable[None]]
 
 
 def body(query: Query) -> bytes:
-    """Return the bytes that the origin stands for: by `n`, as many as `bytes` says."""
+    """Return the bytes of a file: selected by `n`, of length `bytes`."""
     return b"".join(content(int(query.get("n", "0")), int(query.get("bytes", "1000"))))
 
 
 class Origin:
-    """The server, in a thread of its own; use it as a context manager.
+    """The server, in its own thread. A context manager.
 
-    `_lock` guards `asked` and `connections`; the event loop's thread alone uses the rest.
+    `_lock` guards `asked` and `connections`; only the event loop's thread uses the rest.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -41,7 +41,7 @@ class Origin:
         """Method and path of each request, in the order of arrival."""
         self.accept_encodings: set[str] = set()
         self.things: dict[str, Thing] = {}
-        """What `/thing/<name>` is; to be put there before it is asked for."""
+        """The content of `/thing/<name>`; set it before the request."""
         self.connections = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="origin", daemon=True)
@@ -78,7 +78,7 @@ class Origin:
         await self._over.wait()
         server.close()
         me = asyncio.current_task()
-        for _ in range(100):  # until those are over as well that were just being accepted
+        for _ in range(100):  # until connections that are just being accepted have ended too
             if not (others := asyncio.all_tasks() - {me}):
                 break
             for task in self._tasks:
@@ -94,13 +94,13 @@ class Origin:
         try:
             await self._talk(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went, or the test is over
+            pass  # the client disconnected, or the test is over
         finally:
             ends = writer.is_closing() or self._over.is_set()
             writer.transport.abort() if ends else writer.close()
             try:
                 await writer.wait_closed()
-            except (OSError, asyncio.CancelledError):  # what nobody reads is in the way of its end
+            except (OSError, asyncio.CancelledError):  # unread data would delay the end
                 writer.transport.abort()
             self._tasks.discard(task)
 
@@ -149,7 +149,7 @@ class Origin:
         thing.sent.append(0)
         size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
         for start in range(0, len(found), size):
-            if start:  # not behind the last one: the next request on the connection would wait
+            if start:  # not after the last one: the next request on the connection would wait
                 await asyncio.sleep(thing.takes_s * size / len(found))
             while thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set():  # noqa: ASYNC110 (a thread sets it)
                 await asyncio.sleep(0.05)
@@ -232,7 +232,7 @@ class Origin:
             await asyncio.sleep(0.02)
 
     async def _flaky(self, writer: asyncio.StreamWriter, query: Query) -> None:
-        """Close the connection without a word, but for the first request on it."""
+        """Close the connection without a response, except for the first request on it."""
         if writer in self._served:
             writer.close()
             return
@@ -259,7 +259,7 @@ class Origin:
 
 
 def main() -> None:
-    """Print the address, and serve until whoever started this closes our input, or ends."""
+    """Print the address and serve until standard input is closed."""
     with Origin() as origin:
         print(origin.url, flush=True)
         sys.stdin.read()

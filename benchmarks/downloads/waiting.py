@@ -1,11 +1,11 @@
-"""How long 200 files take from an origin that answers after half a second, with 200 threads.
+"""The time of 200 files from an origin that responds after half a second, with 200 threads.
 
     python -m benchmarks.downloads.waiting [--runs N] [--files N] [--json FILE]
 
-Three variants, in turn in each run: the engine alone; the same over HTTP, from POST until another
-worker of a Gunicorn with 4 reports `succeeded`; and one file after the other, measured on a few
-files and computed for all. The origin is a process of its own on the same machine, and takes its
-part of the processors. Not measured: TLS, real networks, large files, more than one job.
+Three variants take turns in each run: the engine alone; the same over HTTP, from the POST until
+another worker of a Gunicorn with 4 reports `succeeded`; and one file after the other, measured on a
+few files and extrapolated. The origin is a separate process on the same machine and uses part of
+its processors. Not measured: TLS, real networks, large files, more than one job.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _SEQUENTIAL = f"one thread (computed from {_SEQUENTIAL_FILES} files)"
 
 @contextlib.contextmanager
 def _origin() -> Iterator[str]:
-    """Yield the address of an origin in a process of its own; it ends with its input."""
+    """Yield the address of an origin in its own process; it ends with its standard input."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.origin"],
         cwd=ROOT,
@@ -85,7 +85,7 @@ def _urls(origin: str, count: int, delay_ms: int) -> list[str]:
 
 
 def engine(urls: list[str], origin: str, directory: Path, threads: int) -> float:
-    """Return the seconds from the first thread's start to the last one's end."""
+    """Return the seconds from the start of the first thread to the end of the last."""
     files = len(urls)
     items = tuple(Item(n, n, url, f"{n}.bin") for n, url in enumerate(urls))
     plan = Plan(uuid.uuid4(), directory / uuid.uuid4().hex, threads, frozenset([origin]), items)
@@ -103,7 +103,7 @@ def engine(urls: list[str], origin: str, directory: Path, threads: int) -> float
 
 
 def over_http(urls: list[str], workers: Workers) -> float:
-    """Return the seconds from the POST to one worker until another says `succeeded`."""
+    """Return the seconds from the POST to one worker until another reports `succeeded`."""
     owner, other = workers.find()[:2]
     began_s = clock.monotonic_s()
     wanted = {"urls": urls, "threads": THREADS}
@@ -137,7 +137,7 @@ def measure(runs: int, files: int, delay_ms: int, workers: int) -> dict[str, lis
 
 
 def main() -> int:
-    """Print the table; return 1 when the engine misses its goal."""
+    """Print the table; return 1 if the engine misses its goal."""
     parser = command_line(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--files", type=int, default=FILES)

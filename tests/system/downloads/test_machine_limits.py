@@ -9,7 +9,7 @@ from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.parts import Site, migrate, paths
 
-SEATS = 6
+SLOTS = 6
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iter
         **new_env(),
         **QUICK_START,
         "DOWNLOAD_ORIGINS": origin.url,
-        "DOWNLOAD_MAX_MACHINE_THREADS": str(SEATS),
+        "DOWNLOAD_MAX_MACHINE_THREADS": str(SLOTS),
         "DOWNLOAD_TRIES": "1",
     }
     migrate(env)
@@ -39,12 +39,12 @@ def test_jobs_of_two_workers_share_the_threads_of_the_machine_and_are_counted_to
     one, other = site.workers.find()[:2]
     asked = site.origin.asked
     hanging = site.order([f"/hang/{n}" for n in range(10)], threads=10, pid=one)
-    until(lambda: len(asked) == SEATS, "as many requests as there are seats", 30)
+    until(lambda: len(asked) == SLOTS, "as many requests as there are slots", 30)
     waiting = site.order([*paths(20, 1000), "/cut/x?bytes=100"], threads=10, pid=other)
     until(lambda: site.look(waiting)["state"] == "running", "the other job to be begun", 30)
     heartbeat = site.look(waiting)["heartbeat_at"]
-    until(lambda: site.look(waiting)["heartbeat_at"] > heartbeat, "a look for a seat", 30)
-    assert len(asked) == SEATS  # no worker has more for having a job of its own
+    until(lambda: site.look(waiting)["heartbeat_at"] > heartbeat, "a look for a slot", 30)
+    assert len(asked) == SLOTS  # no worker has more for having a job of its own
     site.workers.ask(other, "DELETE", f"/api/downloads/{hanging['id']}")
     site.wait_for_state(hanging, "cancelled")
     found = site.wait_for_state(waiting, "failed")

@@ -17,7 +17,7 @@ from cacheapp.downloads.states import (
 )
 
 
-def test_a_finished_job_or_file_has_no_way_on_but_a_retry() -> None:
+def test_a_finished_job_or_file_can_only_be_retried() -> None:
     for job in FINISHED_JOB - {JobState.SUCCEEDED}:
         assert JOB_MOVES[job] == {JobState.QUEUED}
     for file in set(FileState) - UNFINISHED_FILE - {FileState.SUCCEEDED}:
@@ -29,7 +29,7 @@ def test_a_finished_job_or_file_has_no_way_on_but_a_retry() -> None:
     assert {FileState.QUEUED, FileState.RUNNING} == UNFINISHED_FILE
 
 
-def test_every_state_stands_in_its_table_and_can_be_reached() -> None:
+def test_every_state_is_in_its_table_and_reachable() -> None:
     assert set(JOB_MOVES) == set(JobState)
     assert set(FILE_MOVES) == set(FileState)
     assert frozenset().union(*JOB_MOVES.values()) == set(JobState)
@@ -40,7 +40,7 @@ def test_no_job_succeeds_that_never_ran() -> None:
     assert sources(JobState.SUCCEEDED) == {JobState.RUNNING}
 
 
-def test_what_a_compare_and_set_expects_is_the_table_read_backwards() -> None:
+def test_the_sources_of_a_state_are_the_inverted_table() -> None:
     for old, new in itertools.product(JobState, JobState):
         assert (old in sources(new)) == (new in JOB_MOVES[old])
     for before, after in itertools.product(FileState, FileState):
@@ -57,7 +57,7 @@ def test_what_a_compare_and_set_expects_is_the_table_read_backwards() -> None:
         pytest.param(0, False, JobState.FAILED, id="none"),
     ],
 )
-def test_a_job_ends_as_its_files_did(
+def test_the_outcome_of_a_job_follows_from_its_files(
     done: int, expected: JobState, *, cancel_requested: bool
 ) -> None:
     assert outcome(total=3, done=done, cancel_requested=cancel_requested) is expected

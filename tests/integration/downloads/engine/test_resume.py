@@ -1,4 +1,4 @@
-"""Going on from the bytes that are there, and never mixing two objects in one file."""
+"""Resuming from the bytes on disk, without ever mixing two objects in one file."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ def client() -> Iterator[urllib3.PoolManager]:
 
 
 class Case:
-    """A thing to fetch, in as many runs and tries as it takes."""
+    """A file to fetch, over any number of runs and attempts."""
 
     def __init__(self, origin: Origin, client: urllib3.PoolManager, directory: Path) -> None:
         self._origin, self._client, self.directory = origin, client, directory
@@ -59,7 +59,7 @@ class Case:
         self.thing = self._origin.things[self.directory.name] = thing
 
     def transfer(self, etag: str = "", size: int | None = None, *sums: Checksum) -> Transfer:
-        """Return a transfer of a new run: with what is found on disk."""
+        """Return a transfer of a new run, with the partial file found on disk."""
         url = f"{self._origin.url}/thing/{self.directory.name}"
         stem = PartialName(self.directory, JOB, 0, next(self._tokens))
         left = find_leftovers(self.directory, JOB).get(0)
@@ -78,7 +78,7 @@ class Case:
         return str(caught.value)
 
     def stop_half_way(self) -> None:
-        """Make a run that is cut, and stopped before its next try."""
+        """Make a run whose response is truncated, and which is stopped before its next attempt."""
         transfer = self.transfer()
         self.fetch_badly(transfer)
         transfer.abort("stopped", keep=True)
@@ -96,7 +96,7 @@ def case(origin: Origin, client: urllib3.PoolManager, tmp_path: Path) -> Case:
     return Case(origin, client, tmp_path)
 
 
-def test_the_next_try_goes_on_where_the_last_one_broke_off(case: Case) -> None:
+def test_the_next_try_resumes_where_the_last_one_ended(case: Case) -> None:
     case.serve(Thing([V1], cuts=[CUT, 300_000]))
     transfer = case.transfer()
     assert case.fetch_badly(transfer) == f"ended after {CUT} of {SIZE} bytes"
@@ -108,7 +108,7 @@ def test_the_next_try_goes_on_where_the_last_one_broke_off(case: Case) -> None:
     case.assert_only(OLD)
 
 
-def test_a_later_run_goes_on_from_the_disk_alone(case: Case) -> None:
+def test_a_later_run_resumes_from_the_disk_alone(case: Case) -> None:
     case.serve(Thing([V1], cuts=[CUT]))
     case.stop_half_way()
     (partial,) = case.directory.iterdir()
@@ -166,7 +166,7 @@ def test_an_object_that_is_replaced_half_way_is_never_mixed(
         pytest.param({"Content-Range": ""}, id="absent"),
     ],
 )
-def test_a_wrong_content_range_makes_the_file_begin_again(case: Case, lies: dict[str, str]) -> None:
+def test_a_wrong_content_range_restarts_the_file(case: Case, lies: dict[str, str]) -> None:
     case.serve(Thing([V1], cuts=[CUT], lies=lies))
     transfer = case.transfer()
     case.fetch_badly(transfer)
@@ -184,7 +184,9 @@ def test_a_wrong_content_range_makes_the_file_begin_again(case: Case, lies: dict
         pytest.param(Version(OLD, '"' + "v" * 150 + '"'), id="tag-too-long-for-a-name"),
     ],
 )
-def test_without_a_strong_validator_the_next_try_begins_again(case: Case, version: Version) -> None:
+def test_without_a_strong_validator_the_next_try_restarts_the_file(
+    case: Case, version: Version
+) -> None:
     case.serve(Thing([version], cuts=[CUT]))
     transfer = case.transfer()
     case.fetch_badly(transfer)
@@ -204,7 +206,7 @@ def test_an_old_date_is_a_validator_too(case: Case) -> None:
 
 
 def _left_complete(case: Case, found: bytes, etag: str = '"v1"') -> None:
-    """Leave a file as a run that was killed before it had checked its sums."""
+    """Leave the file of a run that was killed before it had verified the checksums."""
     PartialName(case.directory, JOB, 0, 1).path(SIZE, etag).write_bytes(found)
     next(case._tokens)  # noqa: SLF001 (the killed run had this one)
 
@@ -214,12 +216,12 @@ def test_a_file_that_was_complete_when_its_run_was_killed_is_not_fetched_again(c
     case.serve(Thing([V1], gate=never))
     _left_complete(case, OLD)
     assert case.fetch(case.transfer()).sha256 == hashlib.sha256(OLD).hexdigest()
-    assert case.ranges() == [None]  # for its sums; the body was given up
+    assert case.ranges() == [None]  # for its checksums; the body was not read
     case.assert_only(OLD)
     never.set()
 
 
-def test_a_complete_file_with_a_given_sum_is_not_asked_for(case: Case) -> None:
+def test_a_complete_file_with_a_given_checksum_is_not_requested(case: Case) -> None:
     case.serve(Thing([V1]))
     _left_complete(case, OLD)
     case.fetch(case.transfer("", None, parse_sha256(hashlib.sha256(OLD).hexdigest())))
@@ -240,11 +242,11 @@ SHA256 = base64.b64encode(hashlib.sha256(OLD).digest()).decode()
         ('"v1"', {"x-amz-checksum-sha256": SHA256}, "x-amz-checksum-sha256"),
     ],
 )
-def test_a_complete_file_with_wrong_bytes_is_found_out_by_every_sum_that_is_told(
+def test_a_complete_file_with_wrong_bytes_fails_by_every_kind_of_checksum(
     case: Case, etag: str, headers: dict[str, str], teller: str
 ) -> None:
     case.serve(Thing([Version(OLD, etag, headers=headers)]))
-    _left_complete(case, b"\0" * SIZE, etag)  # as a power cut may
+    _left_complete(case, b"\0" * SIZE, etag)  # like a power cut
     transfer = case.transfer(etag, SIZE)
     assert f"from {teller}" in case.fetch_badly(transfer)
     case.fetch(transfer)
@@ -252,7 +254,7 @@ def test_a_complete_file_with_wrong_bytes_is_found_out_by_every_sum_that_is_told
     case.assert_only(OLD)
 
 
-def test_a_tag_of_an_encrypted_object_does_not_condemn_a_complete_file(case: Case) -> None:
+def test_the_tag_of_an_encrypted_object_does_not_fail_a_complete_file(case: Case) -> None:
     etag = f'"{hashlib.md5(NEW, usedforsecurity=False).hexdigest()}"'
     by_key = {"x-amz-server-side-encryption": "aws:kms"}
     case.serve(Thing([Version(OLD, etag, headers=by_key)]))
@@ -272,7 +274,7 @@ def test_a_complete_file_of_an_object_that_was_replaced_is_fetched_as_it_is_now(
     case.assert_only(NEW[:size])
 
 
-def test_a_complete_file_waits_for_an_origin_that_is_busy(case: Case) -> None:
+def test_a_complete_file_waits_for_a_busy_origin(case: Case) -> None:
     case.serve(Thing([V1], refusals=["503 Service Unavailable"]))
     _left_complete(case, OLD)
     transfer = case.transfer()
@@ -283,7 +285,7 @@ def test_a_complete_file_waits_for_an_origin_that_is_busy(case: Case) -> None:
 
 
 def test_an_object_that_flips_back_is_not_mixed_with_what_was_in_between(case: Case) -> None:
-    # Killed while the second version came: the name of the partial file says which it was.
+    # Killed during the second version: the name of the partial file says which one it was.
     case.serve(Thing([V1, V2, V1], cuts=[CUT, CUT]))
     case.stop_half_way()
     transfer = case.transfer()
@@ -293,13 +295,13 @@ def test_an_object_that_flips_back_is_not_mixed_with_what_was_in_between(case: C
     case.assert_only(OLD)
 
 
-def test_a_given_sum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
+def test_a_given_checksum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
     wanted = parse_sha256(hashlib.sha256(OLD).hexdigest())
     damaged = bytearray(OLD[:CUT])
     damaged[7] ^= 1
     PartialName(case.directory, JOB, 0, 1).path(SIZE, '"v1"').write_bytes(
         damaged
-    )  # as a power cut may
+    )  # like a power cut
     next(case._tokens)  # noqa: SLF001
     case.serve(Thing([V1]))
     transfer = case.transfer("", None, wanted)
@@ -309,7 +311,7 @@ def test_a_given_sum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
     case.assert_only(OLD)
 
 
-def test_a_wrong_sum_fails_the_file_at_the_second_time(case: Case) -> None:
+def test_a_wrong_checksum_fails_the_file_at_the_second_try(case: Case) -> None:
     wanted = parse_sha256(hashlib.sha256(NEW).hexdigest())
     case.serve(Thing([V1]))
     transfer = case.transfer("", None, wanted)
@@ -332,7 +334,7 @@ def test_an_object_other_than_the_one_listed_is_taken_as_it_is_now(case: Case) -
     case.assert_only(NEW)
 
 
-def test_what_is_listed_is_fetched_on_condition(case: Case) -> None:
+def test_a_listed_object_is_fetched_with_if_match(case: Case) -> None:
     etag = '"' + hashlib.md5(OLD, usedforsecurity=False).hexdigest() + '"'
     case.serve(Thing([Version(OLD, etag)], cuts=[CUT]))
     transfer = case.transfer(etag, SIZE)
@@ -355,8 +357,8 @@ def test_a_listed_size_that_is_not_the_announced_one_fails_the_file(case: Case) 
     assert message == f"has {SIZE} bytes; expected 5 as listed"
 
 
-def test_an_object_that_changes_all_the_time_is_given_up(case: Case) -> None:
-    # Each answer is the rest of yet another object: no two of them are put together.
+def test_an_object_that_keeps_changing_fails(case: Case) -> None:
+    # Each response is the rest of another object: none of them are joined.
     versions = [Version(OLD, f'"{n}"') for n in range(20)]
     case.serve(Thing(versions, cuts=[CUT, *[None] * 9], if_range=False))
     transfer = case.transfer()
@@ -367,7 +369,7 @@ def test_an_object_that_changes_all_the_time_is_given_up(case: Case) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_an_abort_keeps_the_bytes_if_it_is_to_be_gone_on_from(case: Case, *, keep: bool) -> None:
+def test_an_abort_keeps_the_bytes_if_requested(case: Case, *, keep: bool) -> None:
     case.serve(Thing([V1], cuts=[CUT]))
     transfer = case.transfer()
     case.fetch_badly(transfer)
@@ -377,7 +379,7 @@ def test_an_abort_keeps_the_bytes_if_it_is_to_be_gone_on_from(case: Case, *, kee
     assert len(list(case.directory.iterdir())) == keep
 
 
-def test_a_file_that_is_given_up_leaves_nothing(case: Case) -> None:
+def test_a_discarded_file_leaves_nothing(case: Case) -> None:
     case.serve(Thing([V1], cuts=[CUT], refusals=["", "404 Not Found"]))
     transfer = case.transfer()
     case.fetch_badly(transfer)
@@ -399,7 +401,7 @@ Refusal = Callable[[TransferFailed], object]
         ("501 Not Implemented", False, False, None),
     ],
 )
-def test_what_is_worth_retrying_is_told_to_the_scheduler(
+def test_the_scheduler_learns_which_failures_are_retryable(
     case: Case, head: str, retry_after_s: float | None, *, again: bool, slow_down: bool
 ) -> None:
     case.serve(Thing([V1], refusals=[head]))

@@ -1,4 +1,4 @@
-"""A run of many files by threads, against a real origin."""
+"""A run of many files with threads, against a real origin."""
 
 import dataclasses
 import hashlib
@@ -117,7 +117,7 @@ def test_a_stop_wakes_threads_that_wait_and_begins_nothing_more(
     run.stop("cancelled", aborted=FileState.CANCELLED)
     reports = _ended(run)
     assert {report.state for report in reports.values()} == {FileState.CANCELLED}
-    assert len(reports) == 9  # the other 50 were never begun
+    assert len(reports) == 9  # the other 50 never began
     assert len(origin.asked) == 9
     assert [path for path in (tmp_path / "job").rglob("*") if path.is_file()] == []
 
@@ -145,7 +145,7 @@ def test_a_report_stays_until_it_is_recorded(new_run: NewRun) -> None:
     until(lambda: run.ended, "the run to end")
     reports, _ = run.changes()
     assert len(reports) == 2
-    assert run.changes()[0] == reports  # what could not be written is told again
+    assert run.changes()[0] == reports  # what could not be written is reported again
     run.recorded(reports[:1])
     assert run.changes()[0] == reports[1:]
 
@@ -158,7 +158,7 @@ def test_bytes_on_their_way_are_counted(new_run: NewRun) -> None:
     assert run.changes()[1].files_done == 0
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_before_anything_is_asked(
+def test_a_directory_that_cannot_be_created_is_an_error_before_any_request(
     origin: Origin, new_run: NewRun, tmp_path: Path
 ) -> None:
     (tmp_path / "job").write_text("in the way")
@@ -189,7 +189,7 @@ def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_
     busy = "503 Service Unavailable\r\nRetry-After: 3"
     origin.things["busy"] = Thing([Version(b"at last", '"v"')], refusals=[busy])
     pool: ThreadPool[QueuedFile] = ThreadPool(1)  # one thread in all
-    with Origin() as other:  # the host that is busy is left alone, the others are not
+    with Origin() as other:  # only the busy host is paused
         items = [(f"{origin.url}/thing/busy", "busy"), (f"{other.url}/file/a", "a")]
         run = _run_of(items, tmp_path / "job", pool)
         run.start()
@@ -203,7 +203,9 @@ def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_
     run.clean()
 
 
-def test_a_file_is_given_up_after_its_tries_and_says_so(origin: Origin, tmp_path: Path) -> None:
+def test_a_file_fails_after_its_last_try_and_the_error_counts_them(
+    origin: Origin, tmp_path: Path
+) -> None:
     origin.things["never"] = Thing([], refusals=["500 Oops"] * 9)
     retries = RetryPolicy(tries=3, first_wait_s=0.01)
     run = _run_of(
@@ -216,7 +218,7 @@ def test_a_file_is_given_up_after_its_tries_and_says_so(origin: Origin, tmp_path
     run.clean()
 
 
-def test_a_cut_file_goes_on_from_its_bytes_within_a_run(origin: Origin, tmp_path: Path) -> None:
+def test_a_truncated_file_is_resumed_within_a_run(origin: Origin, tmp_path: Path) -> None:
     whole = body({"bytes": "600000"})
     origin.things["cut"] = Thing([Version(whole, '"v"')], cuts=[200_000, 100_000])
     retries = RetryPolicy(first_wait_s=0.01)
@@ -257,7 +259,7 @@ def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
     small = _run_of(slow[:10], tmp_path / "small", pool)
     small.start()
     until(lambda: small.ended, "the small job to end")
-    assert not large.ended  # it did not have to wait for the large one
+    assert not large.ended  # it did not wait for the large one
     assert small.changes()[1].files_done == 10
     large.stop("that was enough")
     until(lambda: large.ended, "the large job to end")
@@ -289,7 +291,9 @@ def test_a_new_job_gets_the_next_thread_where_all_are_taken(origin: Origin, tmp_
     large.clean()
 
 
-def test_a_run_is_fed_as_it_goes_and_ends_when_it_is_told(origin: Origin, tmp_path: Path) -> None:
+def test_a_run_is_fed_while_it_runs_and_ends_after_finish_feeding(
+    origin: Origin, tmp_path: Path
+) -> None:
     run = _run_of([], tmp_path / "job", ThreadPool(4), more=True)
     run.start()
     assert not run.ended
@@ -350,9 +354,7 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
         plan, items=tuple(Item(n, n, url, name) for n, (url, name) in enumerate(items))
     )
     before = len(origin.asked)
-    second = JobRun(
-        plan, LIMITS, lambda: None, ThreadPool(1)
-    )  # as after a kill: nothing was recorded
+    second = JobRun(plan, LIMITS, lambda: None, ThreadPool(1))  # like a kill: nothing was recorded
     second.start()
     reports = _ended(second)
     assert reports["mine"].state is FileState.SUCCEEDED
@@ -366,9 +368,7 @@ def test_a_file_that_got_its_name_in_a_killed_run_is_not_fetched_again(
     first.clean()
 
 
-def test_a_disk_that_says_no_fails_that_file_and_costs_no_thread(
-    origin: Origin, tmp_path: Path
-) -> None:
+def test_a_disk_error_fails_that_file_and_costs_no_thread(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "loop").symlink_to("loop")
     items = [(f"{origin.url}/file/{n}", f"loop/{n}") for n in range(3)]
@@ -389,7 +389,7 @@ def test_a_disk_that_says_no_fails_that_file_and_costs_no_thread(
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
-def test_whatever_a_try_raises_is_the_report_of_its_file(
+def test_any_exception_of_an_attempt_becomes_the_report_of_its_file(
     origin: Origin, tmp_path: Path, kind: type[BaseException]
 ) -> None:
     def sign(url: str) -> dict[str, str]:
@@ -413,7 +413,7 @@ def test_whatever_a_try_raises_is_the_report_of_its_file(
     assert {path.name for path in (tmp_path / "job").iterdir()} == {"good"}
 
 
-def test_what_a_run_does_at_the_moment_is_in_the_shared_cache(
+def test_the_current_progress_of_a_run_is_in_the_shared_cache(
     new_run: NewRun, settings: Settings
 ) -> None:
     run = new_run(["/hang-in-body/x?bytes=2000000"], threads=1, limits=HOURS)

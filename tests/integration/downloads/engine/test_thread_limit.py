@@ -1,4 +1,4 @@
-"""The host's threads for downloads: how many processes share them, also when one is killed."""
+"""The machine's download threads: processes share them, and a killed process frees its own."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ for line in sys.stdin:
 
 
 class Other:
-    """Another process with seats of its own."""
+    """Another process with slots of its own."""
 
     def __init__(self, path: Path, count: int, wanted: int) -> None:
         self.process = subprocess.Popen(
@@ -83,7 +83,7 @@ def _took(mine: ThreadLimit, wanted: int) -> int:
     return sum(mine.acquire() for _ in range(wanted))
 
 
-def test_all_processes_together_have_no_more_seats_than_there_are(
+def test_all_processes_together_hold_no_more_slots_than_there_are(
     path: Path, new_other: NewOther
 ) -> None:
     mine = thread_limit(path, 10)
@@ -93,16 +93,16 @@ def test_all_processes_together_have_no_more_seats_than_there_are(
     assert not mine.acquire()
 
 
-def test_the_seats_of_a_killed_process_are_free_at_once(path: Path, new_other: NewOther) -> None:
+def test_the_slots_of_a_killed_process_are_free_at_once(path: Path, new_other: NewOther) -> None:
     other = new_other(10)
     mine = thread_limit(path, 10)
     assert _took(mine, 1) == 0
     other.end()
-    until(mine.acquire, "a seat to be free", 5)
+    until(mine.acquire, "a slot to be free", 5)
     assert _took(mine, 20) == 9
 
 
-def test_a_seat_that_is_given_back_is_free_for_others(path: Path, new_other: NewOther) -> None:
+def test_a_released_slot_is_free_for_others(path: Path, new_other: NewOther) -> None:
     mine = thread_limit(path, 10)
     assert _took(mine, 10) == 10
     other = new_other(1)
@@ -111,21 +111,19 @@ def test_a_seat_that_is_given_back_is_free_for_others(path: Path, new_other: New
     until(lambda: other.say("acquire") == "True", "the other to have it", 5)
 
 
-def test_whoever_has_seats_hears_of_a_process_that_has_none(
-    path: Path, new_other: NewOther
-) -> None:
+def test_a_process_with_slots_should_yield_to_one_without(path: Path, new_other: NewOther) -> None:
     mine = thread_limit(path, 10)
     assert _took(mine, 10) == 10
     assert not mine.should_yield()
     other = new_other(1)
     assert other.say("starving") == "said"
     until(mine.should_yield, "it to be heard of", 5)
-    assert not mine.should_yield()  # one a second is enough
+    assert not mine.should_yield()  # one per second is enough
     other.end()
 
 
 class Endless:
-    """A job whose files never come to an end: each is put back when it was tried."""
+    """A job whose files never end: each is queued again after its attempt."""
 
     def __init__(self, threads: int) -> None:
         self.queue: FileQueue[int] = FileQueue(threads)
@@ -138,31 +136,31 @@ class Endless:
     def on_attempt_end(self) -> None: ...
 
 
-def test_a_pool_has_no_more_threads_than_seats_and_gives_one_up_for_a_process_without(
+def test_a_pool_has_no_more_threads_than_slots_and_yields_one_to_a_process_without(
     path: Path, new_other: NewOther
 ) -> None:
     pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
     job = Endless(20)
     pool.add(job)
     pool.feed(job, [("host", n) for n in range(40)])
-    until(lambda: pool.active_threads() == 10, "as many threads as seats")
+    until(lambda: pool.active_threads() == 10, "as many threads as slots")
     other = new_other(1)
     assert other.has == 0
     other.say("starving")
-    until(lambda: other.say("acquire") == "True", "a thread to give up its seat", 10)
+    until(lambda: other.say("acquire") == "True", "a thread to give up its slot", 10)
     other.end()
 
     def refilled() -> bool:
-        pool.refill()  # as the coordinator does with each look
+        pool.refill()  # like the coordinator at each poll
         return pool.active_threads() == 10
 
-    until(refilled, "the seat to be taken again", 10)
+    until(refilled, "the slot to be taken again", 10)
     pool.close(job)
     pool.remove(job)
 
 
 class Broken(Endless):
-    """A job that raises whatever it is asked."""
+    """A job that raises in every method."""
 
     def __init__(self, threads: int, kind: type[BaseException]) -> None:
         super().__init__(threads)
@@ -180,7 +178,7 @@ class Broken(Endless):
 
 
 @pytest.mark.parametrize("kind", [OSError, SystemExit])
-def test_no_thread_ends_by_what_a_job_raises(path: Path, kind: type[BaseException]) -> None:
+def test_no_exception_of_a_job_ends_a_thread(path: Path, kind: type[BaseException]) -> None:
     pool: ThreadPool[int] = ThreadPool(1, thread_limit=thread_limit(path, 1))
     job = Broken(1, kind)
     pool.add(job)
@@ -193,54 +191,56 @@ def test_no_thread_ends_by_what_a_job_raises(path: Path, kind: type[BaseExceptio
 
 
 class Faulty(ThreadLimit):
-    """Seats of a file system that fails after the first one."""
+    """The slots of a file system that fails after the first one."""
 
     def should_yield(self) -> bool:
         raise OSError("the file system is gone")
 
 
-def test_a_thread_that_cannot_ask_for_its_seat_is_counted_no_longer(path: Path) -> None:
+def test_a_thread_that_cannot_acquire_its_slot_is_not_counted(path: Path) -> None:
     faulty = Faulty(path, 2)
     pool: ThreadPool[int] = ThreadPool(2, thread_limit=faulty)
     job = Endless(2)
     pool.add(job)
     pool.feed(job, [("host", 1), ("host", 2)])
     until(lambda: "threads=0/2" in repr(pool), "the threads to end")
-    until(lambda: _took(ThreadLimit(path, 2), 2) == 2, "their seats to be free")
+    until(lambda: _took(ThreadLimit(path, 2), 2) == 2, "their slots to be free")
     pool.close(job)
 
 
-def test_a_pool_without_threads_has_room_for_a_job_when_there_is_a_seat(
+def test_a_pool_without_threads_has_capacity_while_a_slot_is_free(
     path: Path, new_other: NewOther
 ) -> None:
-    other = new_other(10)  # and it is suspended, for all that is heard of it
+    other = new_other(10)  # suspended, as far as others can see
     pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
     assert not pool.has_capacity()
     pool.refill()
     third = new_other(0)
-    assert third.say("asked") == "True"  # to leave a seat, though no job waits for it here
+    assert third.say("asked") == "True"  # to release a slot, though no job waits for it here
     pool.refill()
-    assert third.say("asked") == "False"  # it was turned away no more
+    assert third.say("asked") == "False"  # it is no longer refused
     other.end()
-    until(pool.has_capacity, "the seat to be free", 5)
-    assert new_other(10).has == 10  # having room takes none
+    until(pool.has_capacity, "the slot to be free", 5)
+    assert new_other(10).has == 10  # testing the capacity keeps no slot
 
 
-def test_a_pool_with_threads_has_room_without_another_seat(path: Path, new_other: NewOther) -> None:
+def test_a_pool_with_threads_has_capacity_without_another_slot(
+    path: Path, new_other: NewOther
+) -> None:
     pool: ThreadPool[int] = ThreadPool(20, thread_limit=thread_limit(path, 10))
     job = Endless(20)
     pool.add(job)
     pool.feed(job, [("host", n) for n in range(40)])
-    until(lambda: pool.active_threads() == 10, "as many threads as seats")
+    until(lambda: pool.active_threads() == 10, "as many threads as slots")
     assert new_other(1).has == 0
     assert pool.has_capacity()  # its threads are shared among its jobs
     pool.close(job)
     pool.remove(job)
 
 
-def test_without_a_place_for_the_file_threads_are_counted_for_this_process(tmp_path: Path) -> None:
+def test_without_the_slot_file_only_the_threads_of_this_process_are_counted(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
-    mine = ThreadLimit(tmp_path / "in-the-way" / "seats", 3)
+    mine = ThreadLimit(tmp_path / "in-the-way" / "slots", 3)
     assert _took(mine, 5) == 3
     mine.release()
     assert _took(mine, 5) == 1

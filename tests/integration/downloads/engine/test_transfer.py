@@ -1,4 +1,4 @@
-"""One file from a real origin that may misbehave: whole, or not at all."""
+"""One file from a real origin that may misbehave: it arrives complete, or not at all."""
 
 import hashlib
 import resource
@@ -63,7 +63,7 @@ def new(origin: Origin, tmp_path: Path) -> NewTransfer:
 def failure(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> Callable[..., str]:
-    """Return a function that fetches what must fail, and returns the message."""
+    """Return a function that fetches a file that must fail, and returns the message."""
 
     def fetch(path: str, limits: TransferLimits = LIMITS) -> str:
         with pytest.raises(TransferFailed) as caught:
@@ -99,7 +99,7 @@ def test_a_file_arrives_whole_under_its_name_alone(
     [
         ("/cut/a?bytes=100000", "ended after 50000 of 100000 bytes"),
         ("/chunked/a?cut=1", "ended in the middle of its chunks"),
-        ("/chunked/a?end=0", "ended in the middle of its chunks"),  # of 0005, perhaps
+        ("/chunked/a?end=0", "ended in the middle of its chunks"),  # possibly of 0005
         ("/chunked/a?end=0%0D", "ended in the middle of its chunks"),
         ("/chunked/a?end=0%0D%0A", "ended in the middle of its chunks"),
         ("/chunked/a?end=0%0D%0AX-A:+b%0D%0A", "ended in the middle of its chunks"),
@@ -125,7 +125,7 @@ def test_a_file_arrives_whole_under_its_name_alone(
         ("/redirect/a?to=/status/b%3Fsay=410%2BGone", "responded with 410 Gone"),
     ],
 )
-def test_a_bad_answer_fails_with_the_reason_and_leaves_nothing(
+def test_a_bad_response_fails_with_the_reason_and_leaves_nothing(
     path: str, message: str, failure: Callable[..., str]
 ) -> None:
     assert message in failure(path)
@@ -138,7 +138,7 @@ def test_more_than_announced_is_cut_and_does_not_reach_the_next_file(
     assert new("/more/a").run(client, Buffer()).size == 1000
     (tmp_path / "name").unlink()
     assert new("/file/b?n=7").run(client, Buffer()).size == 1000
-    assert origin.connections == before + 2  # who has sent too much is not listened to again
+    assert origin.connections == before + 2  # a connection with surplus data is not reused
     assert (tmp_path / "name").read_bytes() == body({"n": "7"})
 
 
@@ -169,7 +169,7 @@ def test_redirects_that_lead_in_circles_end(origin: Origin, failure: Callable[..
     assert len(origin.asked) - before == 6
 
 
-def test_a_file_that_exists_is_left_as_it_is(
+def test_an_existing_file_is_not_replaced(
     origin: Origin, client: urllib3.PoolManager, new: NewTransfer, tmp_path: Path
 ) -> None:
     (tmp_path / "name").write_text("mine")
@@ -189,7 +189,7 @@ def test_a_partial_file_of_another_transfer_is_not_written_to(
     assert partial.read_text() == "another's"
 
 
-def test_nothing_is_decompressed_and_nobody_is_asked_to_compress(
+def test_no_compression_is_requested_and_nothing_is_decompressed(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as origin:
@@ -200,7 +200,7 @@ def test_nothing_is_decompressed_and_nobody_is_asked_to_compress(
     assert (tmp_path / "name").read_bytes() == body({})
 
 
-def test_a_connection_is_used_again_and_one_closed_meanwhile_is_replaced(
+def test_a_connection_is_reused_and_a_closed_one_is_replaced(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as origin:
@@ -218,7 +218,7 @@ def test_silence_ends_a_transfer(failure: Callable[..., str]) -> None:
     assert failure("/hang-in-body/a", limits) == "no data arrived before the timeout"
 
 
-def test_an_origin_that_is_not_there_is_one_clear_error(
+def test_an_unreachable_origin_is_one_clear_error(
     client: urllib3.PoolManager, tmp_path: Path
 ) -> None:
     with Origin() as gone:
@@ -256,7 +256,7 @@ def test_an_abort_wakes_a_thread_that_waits_for_bytes(
     else:
         until(lambda: list(tmp_path.iterdir()), "the partial file")
     transfer.abort("enough")
-    thread.join(10)  # far below the time-outs of an hour
+    thread.join(10)  # far below the timeouts of an hour
     assert not thread.is_alive()
     assert [str(exc) for exc in caught] == ["enough"]
     assert list(tmp_path.iterdir()) == []
@@ -273,7 +273,7 @@ def test_an_abort_before_the_start_sends_nothing(
     assert len(origin.asked) == before
 
 
-def test_a_disk_that_takes_no_more_is_a_clear_error_and_leaves_nothing(
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(
     failure: Callable[..., str],
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""What hostile origins and full disks can do: nothing, and the reason is told."""
+"""Hostile origins and full disks do no harm, and the error names the reason."""
 
 import errno
 import socket
@@ -74,7 +74,7 @@ def refusal_reason(fetch: QueuedFile, tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "127.1", "0x7f.1"])
-def test_whatever_leads_to_loopback_is_refused_before_anything_is_sent(
+def test_every_form_of_a_loopback_url_is_refused_before_anything_is_sent(
     host: str, origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
     before = origin.connections
@@ -96,7 +96,7 @@ def test_a_name_that_has_one_forbidden_address_among_its_own_is_refused(
     assert origin.connections == before
 
 
-def test_a_name_that_moves_between_two_look_ups_gains_nothing(
+def test_a_name_that_changes_between_two_lookups_gains_nothing(
     origin: Origin,
     fetch: QueuedFile,
     refusal_reason: Callable[..., str],
@@ -107,9 +107,10 @@ def test_a_name_that_moves_between_two_look_ups_gains_nothing(
     port = int(origin.url.rpartition(":")[2])
     responses = iter(["127.0.0.1", "10.0.0.1", "127.0.0.1"])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [_resolved(next(responses), port)])
-    monkeypatch.setattr(resolver, "KEEP_S", 0.0)  # every connection looks it up anew
+    monkeypatch.setattr(resolver, "KEEP_S", 0.0)  # every connection resolves it again
     url, guard = f"http://moves.example:{port}/file/a", UrlPolicy(None, LOOPBACK)
-    assert fetch(url, guard).size == 1000  # one look-up: what was checked is what it was sent to
+    # one lookup: the request went to the address that was checked
+    assert fetch(url, guard).size == 1000
     (tmp_path / "name").unlink()
     client.clear()
     assert refusal_reason(url, guard).startswith("moves.example: address 10.0.0.1 is private")
@@ -166,9 +167,7 @@ def test_a_hostile_redirect_is_refused_with_the_reason(
     assert reason in refusal_reason(f"{origin.url}/thing/redirects", UrlPolicy(None, LOOPBACK))
 
 
-def test_credentials_go_to_the_origin_that_they_are_for_alone(
-    origin: Origin, fetch: QueuedFile
-) -> None:
+def test_credentials_go_to_their_own_origin_only(origin: Origin, fetch: QueuedFile) -> None:
     def sign(_url: str) -> Mapping[str, str]:
         return {"Authorization": "secret"}
 
@@ -193,7 +192,7 @@ def test_credentials_go_to_the_origin_that_they_are_for_alone(
         pytest.param("x", id="many-short-lines"),
     ],
 )
-def test_an_answer_whose_head_has_no_end_is_ended(
+def test_a_response_with_an_endless_head_is_aborted(
     line: str, origin: Origin, fetch: QueuedFile, tmp_path: Path
 ) -> None:
     with pytest.raises(TransferFailed):
@@ -204,7 +203,7 @@ def test_an_answer_whose_head_has_no_end_is_ended(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_origin_suggests_is_not_asked(
+def test_a_name_suggested_by_the_origin_is_ignored(
     origin: Origin, fetch: QueuedFile, tmp_path: Path
 ) -> None:
     headers = {
@@ -232,7 +231,7 @@ def test_the_real_urllib3_is_not_taken_for_another() -> None:
     reject_replacement(urllib3)
 
 
-def test_a_file_for_which_there_is_no_room_is_not_begun(
+def test_a_file_without_enough_disk_space_does_not_begin(
     origin: Origin, refusal_reason: Callable[..., str]
 ) -> None:
     limits = TransferLimits(10**7, min_free_bytes=10**18)
@@ -241,7 +240,7 @@ def test_a_file_for_which_there_is_no_room_is_not_begun(
     assert message.endswith(", of which 1000000000000000000 must stay free")
 
 
-def test_a_full_disk_is_told_as_such_and_not_tried_again() -> None:
+def test_a_full_disk_is_reported_and_not_retried() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.fail("no /dev/full: the test needs Linux")
@@ -316,7 +315,7 @@ def test_what_tls_has_decrypted_beyond_a_body_does_not_reach_the_next_file(
 ) -> None:
     with Origin(_server_side(authority, "localhost")) as origin:
         client = connections.pool_manager(threads=1)
-        # More than the reader's own buffer: what follows in the record stays with TLS.
+        # More than the reader's own buffer: the rest of the record stays in the TLS layer.
         for name, path in [("a", "/more/a?bytes=9000"), ("b", "/file/b")]:
             what = TransferOptions(
                 origin.url + path, tmp_path / name, PartialName(tmp_path, JOB, 0, 1)
@@ -329,7 +328,7 @@ def test_what_tls_has_decrypted_beyond_a_body_does_not_reach_the_next_file(
 
 
 @pytest.mark.parametrize("wrong", ["name", "authority"])
-def test_a_certificate_that_is_not_right_is_refused(
+def test_an_invalid_certificate_is_refused(
     authority: trustme.CA, tmp_path: Path, wrong: str
 ) -> None:
     issuer = authority if wrong == "name" else trustme.CA()

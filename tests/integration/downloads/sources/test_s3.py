@@ -31,10 +31,10 @@ Asked = list[tuple[str, str, dict[str, str]]]
 
 
 class Handler(WSGIRequestHandler):
-    """Keeps connections open, and notes what it is asked: method, path, headers."""
+    """Keeps connections open, and records method, path and headers of each request."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body go in two writes
+    disable_nagle_algorithm = True  # head and body are written separately
     asked: ClassVar[Asked] = []  # appending is atomic
 
     def make_environ(self) -> Any:
@@ -45,7 +45,7 @@ class Handler(WSGIRequestHandler):
         return super().make_environ()
 
     def run_wsgi(self) -> None:
-        """Answer in one go: werkzeug closes each connection, and listens for 10 ms before it does."""
+        """Respond in one write: werkzeug waits for 10 ms and closes each connection."""
         if self.command != "GET":
             super().run_wsgi()
             return
@@ -66,14 +66,14 @@ class Handler(WSGIRequestHandler):
         self.wfile.write(body)
 
     def log_request(self, *_: Any) -> None:
-        """Say nothing: a line a request is too much."""
+        """Do not log each request."""
 
 
 class Store:
-    """A moto server with buckets, and what it was asked."""
+    """A moto server with buckets, and the requests it received."""
 
     def __init__(self) -> None:
-        # Past moto's dispatcher, which looks for its services on disk for every request.
+        # Bypasses moto's dispatcher, which searches its services on disk for every request.
         self._server = make_server(
             "127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=Handler
         )
@@ -83,11 +83,11 @@ class Store:
         self.client.create_bucket(Bucket="files")
 
     def put(self, key: str, body: bytes) -> None:
-        """Put an object past HTTP: thousands of requests would take longer than what is tested."""
+        """Store an object without HTTP, which would be slow for thousands of them."""
         s3_backends["123456789012"]["aws"].put_object("files", key, body)
 
     def spoil(self, key: str) -> None:
-        """Change one bit of what is stored, as a disk may; the sums and the ETag stay."""
+        """Flip one bit of the stored object, like a faulty disk; checksums and ETag stay."""
         found = s3_backends["123456789012"]["aws"].get_object("files", key)
         assert found is not None
         value = found.value
@@ -144,9 +144,9 @@ def test_a_prefix_of_2000_objects_in_folders_arrives_with_every_digest_right(
     asked = list(Handler.asked)
     methods = [method for method, _, _ in asked]
     assert set(methods) == {"GET"}  # no HEAD
-    # The second page was given out only after a file of the first had been asked for.
+    # The second page was requested only after a file of the first.
     listings = [path for _, path, _ in asked if "list-type=2" in path]
-    assert len(listings) == 3  # 2,001 keys, a thousand to a page
+    assert len(listings) == 3  # 2,001 keys, a thousand per page
     gets = [headers for _, path, headers in asked if "list-type=2" not in path]
     assert len(gets) == OBJECTS
     assert all(headers["if-match"].startswith('"') for headers in gets)
@@ -172,7 +172,7 @@ def test_a_hostile_key_is_one_failed_file(store: Store, tmp_path: Path) -> None:
     assert all(error.startswith("the key has") for error in errors)
 
 
-def test_a_listing_is_gone_on_from_its_mark(store: Store) -> None:
+def test_a_listing_continues_behind_its_cursor(store: Store) -> None:
     for name in "abc":
         store.put(f"marks/{name}", b"x")
     bucket = S3Source("s3://files/marks/", endpoint=store.endpoint)
@@ -196,9 +196,7 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_taken_as_it_is(
     assert (tmp_path / "a").read_bytes() == b"second, and longer"
 
 
-def test_the_sums_that_s3_has_of_objects_are_asked_for_and_checked(
-    store: Store, tmp_path: Path
-) -> None:
+def test_the_checksums_of_s3_are_requested_and_verified(store: Store, tmp_path: Path) -> None:
     algorithms = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
     for name in algorithms:
         store.client.put_object(
@@ -218,9 +216,7 @@ def test_the_sums_that_s3_has_of_objects_are_asked_for_and_checked(
     assert list((tmp_path / "wrong").iterdir()) == []
 
 
-def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_missing_bucket_fails_the_job_with_the_reason(store: Store, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="NoSuchBucket"):
         call_command(
             *("download", "s3://nowhere/x", "--to", str(tmp_path)),
@@ -232,7 +228,7 @@ def test_a_bucket_that_is_not_there_fails_the_job_with_the_reason(
 def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Neither region nor endpoint: both are botocore's to find, here in the environment.
+    # Neither region nor endpoint: botocore finds both, here in the environment.
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.endpoint)
     buckets = {"s3://files/": {"anonymous": True}, "s3://nowhere/": {}}
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_BUCKETS": buckets}
@@ -256,6 +252,6 @@ def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
 @pytest.mark.parametrize(
     "text", ["s3://", "s3:///x", "https://files/x", "s3://UPPER_CASE!/x", "s3://files/x?y#z"]
 )
-def test_what_is_no_bucket_is_refused(text: str) -> None:
+def test_an_invalid_bucket_url_is_refused(text: str) -> None:
     with pytest.raises(SourceRefused):
         S3Source(text, endpoint="http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""The fence: what an earlier run of a job can no longer do, whatever it was doing when it was shut out."""
+"""A takeover stops an earlier run of the job, at whatever point that was suspended."""
 
 import contextlib
 import itertools
@@ -27,9 +27,7 @@ from tests.objects import Thing, Version
 from tests.origin import Origin
 
 JOB = uuid.uuid4()
-LIMITS = TransferLimits(
-    max_bytes=2**30, read_s=3600, stall_s=0.01
-)  # looked at by `enforce_limits` alone
+LIMITS = TransferLimits(max_bytes=2**30, read_s=3600, stall_s=0.01)  # used by `enforce_limits` only
 OLD, NEW = b"1" * 1_000_000, b"2" * 1_000_000
 CUT = 800_000
 
@@ -62,7 +60,7 @@ def _ended(run: JobRun) -> dict[str, FileReport]:
 
 
 def _stalled(run: JobRun) -> dict[str, FileReport]:
-    """End tries that get nothing until the run has ended."""
+    """Abort attempts that receive nothing until the run has ended."""
 
     def ended() -> bool:
         run.enforce_limits()
@@ -73,14 +71,12 @@ def _stalled(run: JobRun) -> dict[str, FileReport]:
 
 
 def _files(directory: Path) -> dict[str, bytes]:
-    """Return what has a final name."""
+    """Return the files with a final name."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-def test_an_earlier_run_gives_no_name_once_a_later_one_has_begun(
-    origin: Origin, tmp_path: Path
-) -> None:
-    """Whatever it still fetches: each file's last byte comes after it was shut out."""
+def test_an_earlier_run_publishes_nothing_after_a_takeover(origin: Origin, tmp_path: Path) -> None:
+    """The file it is fetching: the last byte of each arrives after the takeover."""
     names = [f"thing/{n}" for n in range(4)]
     for n in range(4):
         origin.things[str(n)] = Thing([Version(OLD, '"old"')], cuts=[CUT], hang=True)
@@ -88,7 +84,7 @@ def test_an_earlier_run_gives_no_name_once_a_later_one_has_begun(
     early.start()
     until(lambda: early.changes()[1].bytes_done > 4 * 400_000, "bytes to come")
     RunDirectory(tmp_path, JOB.hex[:12], 2).take_over()
-    # As if the suspended process went on: its connections break, and it tries to fetch the rest.
+    # The suspended process continues: its connections fail, and it tries to fetch the rest.
     reports = _stalled(early)
     assert early.stopped == LOST
     assert FileState.SUCCEEDED not in {report.state for report in reports.values()}
@@ -96,7 +92,7 @@ def test_an_earlier_run_gives_no_name_once_a_later_one_has_begun(
     early.clean(keep=True)
 
 
-def test_a_later_run_goes_on_from_the_bytes_of_the_earlier_in_files_of_its_own(
+def test_a_later_run_resumes_the_bytes_of_the_earlier_in_its_own_files(
     origin: Origin, tmp_path: Path
 ) -> None:
     origin.things["a"] = Thing([Version(OLD, '"old"')], cuts=[CUT], hang=True)
@@ -116,7 +112,7 @@ def test_a_later_run_goes_on_from_the_bytes_of_the_earlier_in_files_of_its_own(
     assert run_directories(tmp_path) == []
 
 
-def test_a_run_that_wakes_after_its_job_has_ended_leaves_nothing(
+def test_a_run_that_resumes_after_its_job_has_ended_leaves_nothing(
     origin: Origin, tmp_path: Path
 ) -> None:
     early = _run(origin, tmp_path, 1, ["hang-in-body/a?bytes=500000"])
@@ -143,10 +139,10 @@ def test_a_run_whose_token_is_old_when_it_starts_begins_nothing(
     assert run_directories(tmp_path) == [(2, taker.path)]
 
 
-def test_a_file_that_got_its_name_while_the_job_was_taken_over_counts_as_it_is(
+def test_a_file_published_during_the_takeover_counts_as_complete(
     origin: Origin, tmp_path: Path
 ) -> None:
-    """A link that was inside the kernel as its directory was renamed: noted, then there."""
+    """A link in the kernel while its directory is renamed: in the journal, then on disk."""
     origin.things["a"] = Thing([Version(NEW, '"new"')], cuts=[CUT], hang=True)
     taker = _run(origin, tmp_path, 2, ["thing/a"])
     taker.start()
@@ -164,9 +160,7 @@ def test_a_file_that_got_its_name_while_the_job_was_taken_over_counts_as_it_is(
     assert _files(tmp_path) == {"a": OLD}
 
 
-def test_a_name_that_nobody_noted_is_of_a_power_cut_and_fetched_again(
-    origin: Origin, tmp_path: Path
-) -> None:
+def test_a_file_without_a_journal_entry_is_fetched_again(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\0" * 10)
     run = _run(origin, tmp_path, 2, ["file/a"])
     run.start()
@@ -179,7 +173,7 @@ def test_a_file_whose_name_is_a_folder_of_another_fails_and_takes_nothing_away(
     origin: Origin, tmp_path: Path
 ) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").write_bytes(OLD)  # whole, and recorded: it is not in the plan any more
+    (tmp_path / "a" / "b").write_bytes(OLD)  # complete and recorded: no longer in the plan
     run = _run(origin, tmp_path, 2, ["file/a"])
     run.start()
     report = _ended(run)["a"]
@@ -209,7 +203,7 @@ def test_a_file_below_one_that_is_whole_fails_alone(origin: Origin, tmp_path: Pa
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
-def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
+def test_the_largest_token_owns_the_directory_whatever_the_order(
     tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     by_token = {token: RunDirectory(tmp_path, "0123456789ab", token) for token in order}
@@ -217,7 +211,8 @@ def test_the_largest_token_has_the_fence_in_whatever_order_they_come(
         by_token[token].take_over()
         (by_token[token].path / f"of-{token}").touch()
     assert by_token[3].exists()
-    # Of a smaller one only what came later: it looks at the database next, and withdraws.
+    # A smaller token only creates a directory late: its run checks the database next, and
+    # withdraws.
     largest_so_far = [max(order[: n + 1]) for n in range(3)]
     late = {token for token, most in zip(order, largest_so_far, strict=True) if token < most}
     standing = {token for token, _ in run_directories(tmp_path)}
@@ -230,7 +225,7 @@ def _left(run_directory: RunDirectory, *names: str) -> None:
         (run_directory.path / name).touch()
 
 
-def test_all_that_earlier_runs_have_left_is_taken_over(tmp_path: Path) -> None:
+def test_everything_that_earlier_runs_left_is_taken_over(tmp_path: Path) -> None:
     for token in (2, 9, 10):
         _left(RunDirectory(tmp_path, "0123456789ab", token), f"of-{token}")
     run_directory = RunDirectory(tmp_path, "0123456789ab", 11)
@@ -239,7 +234,7 @@ def test_all_that_earlier_runs_have_left_is_taken_over(tmp_path: Path) -> None:
     assert run_directories(tmp_path) == [(11, run_directory.path)]
 
 
-def test_what_a_taker_was_killed_with_in_its_hands_is_taken_over(
+def test_an_interrupted_takeover_is_completed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for token in (2, 3):
@@ -255,7 +250,7 @@ def test_what_a_taker_was_killed_with_in_its_hands_is_taken_over(
 def test_a_directory_that_is_renamed_while_it_is_looked_for_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A look at a large directory sees neither name of what another taker renames meanwhile.
+    # A scan of a large directory sees neither name of one that another run is renaming.
     earlier, other, ours = (RunDirectory(tmp_path, "0123456789ab", token) for token in (1, 2, 3))
     _left(earlier, "bytes")
     look = RunDirectory._smaller  # noqa: SLF001
@@ -290,17 +285,17 @@ def test_other_jobs_and_other_names_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "remove", [RunDirectory.remove_all, lambda run_directory: remove_directory(run_directory.path)]
 )
-def test_who_removes_a_directory_removes_nothing_that_its_taker_has(
+def test_removing_a_directory_removes_nothing_of_its_new_owner(
     remove: Callable[[RunDirectory], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job is taken up again while its former owner, or pruning, is in the middle of it."""
+    """The job is resumed while its former owner, or the cleanup, is removing the directory."""
     early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
     early.take_over()
     (early.path / "early").touch()
     removal = shutil.rmtree
 
     def take_over(path: Path, *, ignore_errors: bool) -> None:
-        descriptor = os.open(path, os.O_RDONLY)  # as if it had begun
+        descriptor = os.open(path, os.O_RDONLY)  # as if the removal had begun
         try:
             taker.take_over()
             (taker.path / "taken").touch()
@@ -315,7 +310,7 @@ def test_who_removes_a_directory_removes_nothing_that_its_taker_has(
     assert run_directories(tmp_path) == [(2, taker.path)]
 
 
-def test_what_somebody_was_killed_at_removing_goes_with_the_next_removal(
+def test_an_interrupted_removal_is_completed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
@@ -323,14 +318,14 @@ def test_what_somebody_was_killed_at_removing_goes_with_the_next_removal(
     with monkeypatch.context() as killed:
         killed.setattr(shutil, "rmtree", lambda *_args, **_how: None)
         early.remove_all()
-    assert run_directories(tmp_path) == []  # nobody goes on with it
+    assert run_directories(tmp_path) == []  # no run resumes it
     assert len(list(tmp_path.iterdir())) == 1
     taker.take_over()
     taker.remove_all()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fence_is_raised_though_the_directory_around_it_is_pruned(
+def test_a_takeover_succeeds_though_the_parent_directory_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_directory = RunDirectory(tmp_path / "job", JOB.hex[:12], 2)
@@ -347,7 +342,7 @@ def test_a_fence_is_raised_though_the_directory_around_it_is_pruned(
     assert run_directory.exists()
 
 
-def test_a_late_run_takes_no_name_away(tmp_path: Path) -> None:
+def test_a_late_run_unpublishes_nothing(tmp_path: Path) -> None:
     early, taker = (RunDirectory(tmp_path, JOB.hex[:12], token) for token in (1, 2))
     early.take_over()
     taker.take_over()

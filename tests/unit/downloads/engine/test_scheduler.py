@@ -45,7 +45,7 @@ def test_a_free_thread_goes_to_the_job_with_the_fewest() -> None:
     assert fairest([large, small, full]) == [small, large]
 
 
-def test_jobs_with_as_many_at_work_take_turns() -> None:
+def test_jobs_with_equally_many_active_threads_take_turns() -> None:
     first, second, new = _queue(9, a=9), _queue(9, a=9), _queue(9, a=9)
     first.turn, second.turn = 7, 6
     assert fairest([first, second, new]) == [new, second, first]
@@ -62,7 +62,7 @@ def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
     assert queue.due_s(hosts, 10.0) is None
 
 
-def test_a_host_that_wants_rest_is_left_alone_for_so_long() -> None:
+def test_a_host_that_requests_a_pause_gets_no_requests_for_that_time() -> None:
     queue, hosts = _queue(9, a=2), RemoteHosts(9)
     hosts["a"].record_response(0.0, 1.0, ok=False, pause_s=5.0)
     assert _take(queue, hosts, 5.9) is None
@@ -79,9 +79,9 @@ def test_a_closed_queue_takes_no_more() -> None:
     assert (len(queue), queue.pop(RemoteHosts(9), 99.0)) == (0, None)
 
 
-def test_a_host_that_is_asked_too_often_gets_fewer_and_later_more_again() -> None:
+def test_an_overloaded_host_gets_fewer_requests_and_later_more_again() -> None:
     host = RemoteHost(limit=32.0, ceiling=32, active=32)
-    for _ in range(32):  # all of them were on their way: one failure, not 32
+    for _ in range(32):  # all of them were in flight: one failure, not 32
         host.record_response(began_s=0.0, now_s=1.0, ok=False)
     assert int(host.limit) == 16
     host.active = 16
@@ -103,7 +103,7 @@ def test_a_host_always_gets_one() -> None:
     assert host.has_capacity(1.0)
 
 
-def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
+def test_hosts_in_their_default_state_are_forgotten() -> None:
     hosts = RemoteHosts(4)
     hosts["at-work"].active = 1
     hosts["resting"].record_response(0.0, 0.0, ok=True, pause_s=9.0)
@@ -114,7 +114,7 @@ def test_hosts_of_which_nothing_is_to_be_remembered_are_forgotten() -> None:
     assert [hosts[name] for name in ("at-work", "resting", "slow")] == kept
 
 
-def test_waits_double_up_to_the_longest_with_half_left_to_chance() -> None:
+def test_waits_double_up_to_the_maximum_and_half_is_random() -> None:
     retries = RetryPolicy(tries=99, first_wait_s=1.0, max_wait_s=10.0)
     assert [retries.wait_s(tried, 1.0) for tried in range(1, 7)] == [1, 2, 4, 8, 10, 10]
     assert [retries.wait_s(tried, 0.0) for tried in range(1, 4)] == [0.5, 1, 2]

@@ -37,7 +37,7 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
         (None, None),
     ],
 )
-def test_a_content_range_is_read_or_makes_no_sense(
+def test_a_content_range_is_parsed_or_invalid(
     text: str | None, expected: ContentRange | None
 ) -> None:
     assert read_content_range(text) == expected
@@ -54,11 +54,11 @@ def test_a_content_range_is_read_or_makes_no_sense(
         pytest.param(10, None, False, id="length-unknown"),
     ],
 )
-def test_what_is_whole_is_not_asked_for(size: int, total: int | None, *, expected: bool) -> None:
+def test_a_complete_file_needs_no_request(size: int, total: int | None, *, expected: bool) -> None:
     assert is_complete(ResumePoint(size, TAG, total)) is expected
 
 
-def test_the_rest_is_asked_for_on_the_condition_that_it_is_of_the_same_object() -> None:
+def test_the_rest_is_requested_with_if_range() -> None:
     assert range_headers(ResumePoint(9, TAG, 10)) == {"Range": "bytes=9-", "If-Range": TAG}
 
 
@@ -89,13 +89,13 @@ def test_the_rest_is_asked_for_on_the_condition_that_it_is_of_the_same_object() 
         pytest.param(304, None, TAG, RangeDecision.NOT_A_FILE, id="not-modified"),
     ],
 )
-def test_an_answer_is_judged(
+def test_the_decision_follows_the_response(
     status: int, content_range: str | None, validator: str | None, verdict: RangeDecision
 ) -> None:
     assert decide(status, ResumePoint(4, TAG, 10), content_range, validator) is verdict
 
 
-def test_where_nobody_says_the_length_a_cut_would_go_unseen() -> None:
+def test_a_response_without_a_total_is_not_continued() -> None:
     assert decide(206, ResumePoint(4, TAG, None), "bytes 4-9/*", TAG) is RangeDecision.REQUEST_WHOLE
     assert decide(206, ResumePoint(4, TAG, None), "bytes 4-9/10", TAG) is RangeDecision.CONTINUE
 

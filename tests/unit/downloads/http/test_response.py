@@ -1,4 +1,4 @@
-"""An answer as a socket brings it: its head, and where its body ends."""
+"""A response read from a socket: its head, and where its body ends."""
 
 import array
 import fcntl
@@ -18,7 +18,7 @@ from cacheapp.processes.waiting import until
 
 
 def _answer(text: str, *, body: bytes = b"") -> StrictHTTPResponse:
-    """Return the answer that a server sends before it closes the connection."""
+    """Return the response of a server that then closes the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(text.replace("\n", "\r\n").encode("latin-1") + body)
@@ -44,7 +44,7 @@ def test_fields_are_found_by_their_names_in_lower_case_and_the_last_one_counts()
         assert response.fields == {"etag": '"v\xe9"', "x-a": "2", "x-empty": ""}
 
 
-def test_informational_answers_that_go_before_are_skipped() -> None:
+def test_informational_responses_are_skipped() -> None:
     hints = "HTTP/1.1 103 Early Hints\nLink: </a>\n\n" * 3
     text = f"HTTP/1.1 100 Continue\n\n{hints}HTTP/1.1 200 OK\nContent-Length: 2\n\n"
     with _answer(text, body=b"hi") as response:
@@ -74,7 +74,7 @@ def test_a_folded_line_belongs_to_the_one_before() -> None:
         pytest.param("HTTP/1.1 20x OK\n\n", "20x", id="no-status"),
     ],
 )
-def test_what_is_no_answer_is_refused(text: str, message: str) -> None:
+def test_an_invalid_response_is_refused(text: str, message: str) -> None:
     assert message in _refusal(text)
 
 
@@ -90,7 +90,7 @@ def test_a_head_is_bounded(text: str) -> None:
     assert _refusal(text) == f"the response head has more than {HEAD_BYTES} bytes"
 
 
-def test_what_comes_after_the_last_chunk_is_bounded_too() -> None:
+def test_the_trailer_is_bounded_too() -> None:
     text = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
     with _answer(text, body=b"2\r\nhi\r\n0\r\nX-A: b\r\n\r\n") as response:
         assert response.read() == b"hi"
@@ -106,7 +106,7 @@ CHUNKED = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"
 
 
 def _read_all(response: StrictHTTPResponse) -> bytes:
-    """Read as transfers do."""
+    """Read like a transfer."""
     found, buffer = b"", bytearray(64)
     while count := response.readinto(buffer):
         found += buffer[:count]
@@ -159,7 +159,7 @@ def test_a_chunked_body_that_is_cut_anywhere_is_never_whole(whole: bytes) -> Non
     ],
     ids=lambda value: repr(value[:9]) if isinstance(value, bytes) else "",
 )
-def test_what_is_no_chunk_is_refused(body: bytes, message: str) -> None:
+def test_an_invalid_chunk_is_refused(body: bytes, message: str) -> None:
     with (
         _answer(CHUNKED, body=body) as response,
         pytest.raises(http.client.HTTPException) as caught,
@@ -215,19 +215,19 @@ def test_where_a_body_ends_and_whether_anything_follows(
 
 
 @pytest.mark.parametrize(("said", "closes"), [("close", True), ("Keep-Alive", False), ("", True)])
-def test_an_old_server_keeps_a_connection_only_if_it_says_so(said: str, *, closes: bool) -> None:
+def test_an_http_1_0_connection_is_kept_only_with_keep_alive(said: str, *, closes: bool) -> None:
     with _answer(f"HTTP/1.0 200 OK\nContent-Length: 1\nConnection: {said}\n\n") as response:
         assert response.will_close is closes
 
 
-def test_an_answer_without_a_body_has_none_whatever_it_announces() -> None:
+def test_a_response_without_a_body_has_none_whatever_it_announces() -> None:
     with _answer("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n") as response:
         assert response.length == 0
 
 
 @pytest.fixture
 def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Return both ends of a connection by TCP."""
+    """Return both ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
@@ -286,7 +286,7 @@ def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
     sender.join()
     with response:
         assert (found, ended, bytes(view[:found]) == body) == (size, 0, True)
-        assert calls <= 4  # of 7 to 27 pieces; the last bit may come with what is read ahead
+        assert calls <= 4  # of 7 to 27 pieces; the last piece may arrive with the read-ahead
 
 
 @pytest.mark.parametrize("silence_s", [0.1, 0.8])
@@ -300,7 +300,7 @@ def test_silence_in_a_long_body_is_noticed_and_what_came_before_was_read(
     assert _unread(ours) == 0
 
 
-def test_a_cut_wakes_whoever_waits_for_a_long_body(
+def test_a_shutdown_wakes_the_thread_that_waits_for_a_long_body(
     connected: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = connected

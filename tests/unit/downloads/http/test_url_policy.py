@@ -113,7 +113,7 @@ def test_a_refused_redirect_shows_no_secrets(location: str, shown: str) -> None:
     "origin",
     ["http://Example.com", "https://example.com:443/", "http://127.0.0.1:81", "http://[::1]:9000"],
 )
-def test_the_setting_and_the_guard_write_one_origin_alike(origin: str) -> None:
+def test_the_setting_and_the_policy_write_an_origin_alike(origin: str) -> None:
     found, mistakes = read({"DOWNLOAD_ORIGINS": [origin]})
     assert mistakes == []
     UrlPolicy(frozenset(found.download_origins)).check_url(origin.rstrip("/") + "/file")

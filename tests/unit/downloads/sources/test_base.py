@@ -135,7 +135,7 @@ def test_names_that_some_file_system_takes_for_one_have_one_key() -> None:
     assert name_key("a") != name_key("b")
 
 
-def test_lots_are_read_as_they_are_asked_for() -> None:
+def test_batches_are_read_lazily() -> None:
     read = itertools.count()
     entries = (SourceEntry(str(next(read)), "u", "n") for _ in range(10**9))
     lots = batches(entries, 3)
@@ -143,7 +143,7 @@ def test_lots_are_read_as_they_are_asked_for() -> None:
     assert next(read) == 3
 
 
-def test_places_without_a_file_move_the_mark_all_the_same() -> None:
+def test_places_without_a_file_move_the_cursor_too() -> None:
     entries: list[SourceEntry | str] = [
         SourceEntry("a", "u", "n"),
         "b/",

@@ -32,7 +32,7 @@ def _problems(body: dict[str, Any]) -> list[dict[str, Any]]:
     return caught.value.problems
 
 
-def test_an_order_names_its_files_and_threads() -> None:
+def test_a_request_has_files_and_threads() -> None:
     order = _read({"urls": [URL + "a", "http://127.0.0.1:8000/b"], "threads": 2})
     assert order.urls == (URL + "a", "http://127.0.0.1:8000/b")
     assert order.threads == 2
@@ -62,7 +62,7 @@ def test_too_many_urls_are_refused_with_their_number() -> None:
     assert problem["error"] == "has 201; expected a list of 1 to 200 URLs"
 
 
-def test_everything_wrong_is_said_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     problems = _problems(
         {
             "urls": [URL, "ftp://x/", 5, URL, "https://evil.net/", URL + "good"],
@@ -125,7 +125,7 @@ def test_a_manifest_must_name_some_files(manifest: Any, error: str) -> None:
 @pytest.mark.parametrize(
     "text", ["s3://open/pub/", "s3://open/pub/x", "s3://whole", "s3://whole/a"]
 )
-def test_what_lies_below_an_allowed_prefix_may_be_ordered(text: str) -> None:
+def test_a_prefix_below_an_allowed_one_may_be_requested(text: str) -> None:
     order = _read({"s3": text})
     assert (order.source, order.urls) == (text, ())
 
@@ -152,7 +152,7 @@ def test_other_buckets_and_prefixes_are_refused(text: Any) -> None:
     assert problem["field"] == "s3"
 
 
-def test_what_is_encoded_is_judged_as_it_is_listed() -> None:
+def test_an_encoded_prefix_is_checked_in_decoded_form() -> None:
     assert _read({"s3": "s3://open/%70ub%2fx"}).source == "s3://open/%70ub%2fx"
 
 

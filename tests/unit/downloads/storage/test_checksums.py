@@ -16,7 +16,7 @@ MD5 = hashlib.md5(DATA, usedforsecurity=False)
 SHA1 = hashlib.sha1(DATA, usedforsecurity=False)
 SHA256 = hashlib.sha256(DATA)
 CRC32 = zlib.crc32(DATA).to_bytes(4, "big")
-CHECK = b"123456789"  # what catalogues of CRCs give the sum of
+CHECK = b"123456789"  # the check value of CRC catalogues
 
 
 def _text(digest: bytes) -> str:
@@ -49,7 +49,7 @@ def _headers(**values: str) -> dict[str, str]:
         ),
     ],
 )
-def test_a_told_sum_is_read_and_checked(
+def test_a_checksum_in_a_header_is_read_and_verified(
     headers: dict[str, str], expected: tuple[str, bytes]
 ) -> None:
     (told,) = checksums_from_headers(_headers(**headers), whole_object=True)
@@ -104,11 +104,11 @@ def test_a_crc_of_s3_is_the_catalogued_one_however_the_bytes_come(
         pytest.param({"etag": f'"{MD5.hexdigest()}"'}, id="etag-of-any-server"),
     ],
 )
-def test_what_is_no_sum_of_the_whole_file_is_not_checked(headers: dict[str, str]) -> None:
+def test_a_checksum_of_less_than_the_whole_file_is_ignored(headers: dict[str, str]) -> None:
     assert checksums_from_headers(_headers(**headers), whole_object=True) == ()
 
 
-def test_of_a_part_only_what_speaks_of_the_whole_counts() -> None:
+def test_a_206_counts_only_checksums_of_the_whole_object() -> None:
     headers = _headers(content_md5=_text(MD5.digest()), x_amz_checksum_crc32=_text(CRC32))
     assert checksums_from_headers(headers, whole_object=False) == ()
     headers = _headers(repr_digest=f"sha-256=:{_text(SHA256.digest())}:")
@@ -151,7 +151,7 @@ def test_an_etag_of_s3_is_an_md5_only_for_plain_objects(
     assert (Checksum("md5", MD5.digest(), "its ETag") in told) is counts
 
 
-def test_a_given_sum_is_hexadecimal() -> None:
+def test_a_given_checksum_is_hexadecimal() -> None:
     assert parse_sha256(SHA256.hexdigest().upper()).digest == SHA256.digest()
     for mismatch in ("", "abc", SHA256.hexdigest() + "0", "g" * 64):
         with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):

@@ -16,10 +16,10 @@ from cacheapp.downloads.storage.filenames import (
 
 ORIGIN = "https://files.example.com/"
 
-# How long an example takes says more about the machine than about the name.
+# The time of an example depends more on the machine than on the name.
 NO_CLOCK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-# Letters that fold, separators, reserved names, marks that combine: where names go wrong.
+# Case-folding letters, separators, reserved names, combining marks: the difficult characters.
 NASTY = st.lists(
     st.sampled_from(
         [
@@ -80,7 +80,7 @@ def test_names_that_some_file_system_takes_for_one_get_numbers() -> None:
     ]
 
 
-def test_names_that_are_folders_of_others_are_told() -> None:
+def test_names_that_are_folders_of_others_are_reported() -> None:
     names = ["a", "a/b/c", "a-b", "A/B", "", "d", "e/f", "a/b-c", "e", "d-2/x"]
     found = {name for name, reason in zip(names, folder_conflicts(names), strict=True) if reason}
     assert found == {"a", "A/B", "e"}
@@ -118,7 +118,7 @@ def test_no_name_leaves_its_directory_hides_or_is_too_long(path: str) -> None:
 
 @NO_CLOCK
 @given(st.text(max_size=50))
-def test_whatever_is_no_url_has_a_safe_name_as_well(text: str) -> None:
+def test_an_invalid_url_has_a_safe_name_too(text: str) -> None:
     name = safe_name(text)
     assert name
     assert not set(name) & {"/", "\\", "\0"}

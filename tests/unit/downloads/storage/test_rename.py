@@ -1,4 +1,4 @@
-"""How a whole file gets its name: never over another, by whatever way the file system has."""
+"""Publishing a file never replaces another, whatever the file system supports."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def _no(code: int) -> Callable[..., Any]:
 
 @pytest.fixture(params=["rename", "link", "neither"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the file system can do."""
+    """What the file system supports."""
     found: str = request.param
     if found != "rename":
         monkeypatch.setattr(rename, "_renameat2", None)
@@ -38,7 +38,7 @@ def test_a_file_gets_its_name_and_the_old_one_is_gone(way: str, tmp_path: Path) 
     assert not old.exists()
 
 
-def test_a_name_that_is_taken_stays_as_it_is(way: str, tmp_path: Path) -> None:
+def test_an_existing_name_is_not_replaced(way: str, tmp_path: Path) -> None:
     old, new = tmp_path / "part", tmp_path / "name"
     old.write_text("ours")
     new.write_text("another's")
@@ -51,7 +51,7 @@ def test_a_name_that_is_taken_stays_as_it_is(way: str, tmp_path: Path) -> None:
         partial.publish(old, new)
 
 
-def test_who_was_shut_out_names_nothing(way: str, tmp_path: Path) -> None:
+def test_a_run_without_its_directory_publishes_nothing(way: str, tmp_path: Path) -> None:
     # In neither way an empty file is left, as docs/download-guarantees.md says, and found at the second try.
     error = TransferFailed if way == "neither" else FileNotFoundError
     with pytest.raises(error):
@@ -65,7 +65,7 @@ def test_this_system_renames_in_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
-def test_a_file_system_that_cannot_is_found_out(
+def test_an_unsupported_file_system_is_detected(
     code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refuse(*_: object) -> int:
