@@ -12,7 +12,7 @@ from cacheapp import clock
 from cacheapp.lab import run_record
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import Verdict
+from cacheapp.lab.results import ClaimVerdict
 from cacheapp.lab.run import UnknownExperiment
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
@@ -20,9 +20,9 @@ from cacheapp.processes.run_record import RunState
 from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
 
 LOOKS = {
-    Verdict.HOLDS: ("good", "✓"),
-    Verdict.DOES_NOT_HOLD: ("bad", "✕"),
-    Verdict.UNKNOWN: ("warn", "?"),
+    ClaimVerdict.HOLDS: ("good", "✓"),
+    ClaimVerdict.DOES_NOT_HOLD: ("bad", "✕"),
+    ClaimVerdict.UNKNOWN: ("warn", "?"),
 }
 
 

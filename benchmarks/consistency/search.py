@@ -12,13 +12,19 @@ import sys
 import time
 
 from benchmarks.measuring.report import command_line, write_report
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 from cacheapp.consistency.judge import Judgement, judge
 from cacheapp.consistency.models import Key
 from cacheapp.consistency.search import Verdict
 
 GOAL_S = 10.0
-_KINDS = [*Kind, Kind.GET, Kind.GET, Kind.GET, Kind.SET]
+_KINDS = [
+    *OperationKind,
+    OperationKind.GET,
+    OperationKind.GET,
+    OperationKind.GET,
+    OperationKind.SET,
+]
 
 
 def make(
@@ -39,8 +45,14 @@ def make(
     for _, number, process, call, end in sorted(points):
         kind = rng.choice(_KINDS)
         key = f"k{rng.randrange(keys)}"
-        counts = kind in {Kind.INCR, Kind.DECR}
-        argument = 1 if counts else number * 1_000 if kind in {Kind.SET, Kind.ADD} else None
+        counts = kind in {OperationKind.INCR, OperationKind.DECR}
+        argument = (
+            1
+            if counts
+            else number * 1_000
+            if kind in {OperationKind.SET, OperationKind.ADD}
+            else None
+        )
         unsure = Operation(str(process), kind, key, call, None, argument, None, Outcome.INFO)
         before = states.get(key, ABSENT)
         after = states[key] = Key().step(before, unsure)
@@ -52,15 +64,15 @@ def make(
     return found
 
 
-def _told(kind: Kind, before: object, after: object) -> object:
-    if kind is Kind.GET:
+def _told(kind: OperationKind, before: object, after: object) -> object:
+    if kind is OperationKind.GET:
         return before
-    if kind is Kind.SET:
+    if kind is OperationKind.SET:
         return None
-    if kind in {Kind.INCR, Kind.DECR}:
+    if kind in {OperationKind.INCR, OperationKind.DECR}:
         return after
     there = before is not ABSENT
-    return not there if kind is Kind.ADD else there
+    return not there if kind is OperationKind.ADD else there
 
 
 def _timed(operations: list[Operation]) -> tuple[Judgement, float, float]:
@@ -83,7 +95,7 @@ def main() -> int:
         judged, wall_s, cpu_s = _timed(history)
         right &= judged.verdict is Verdict.LINEARIZABLE
         last = max(one.call_ns for one in history) + 1_000
-        lie = Operation("0", Kind.GET, "k0", last, last + 1, None, -1)
+        lie = Operation("0", OperationKind.GET, "k0", last, last + 1, None, -1)
         lied, lie_wall_s, lie_cpu_s = _timed([*history, lie])
         right &= lied.verdict is Verdict.ILLEGAL
         spent += [cpu_s, lie_cpu_s]

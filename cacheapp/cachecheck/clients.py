@@ -24,7 +24,7 @@ from django.core.cache import caches
 from django.db import connections
 
 from cacheapp import clock
-from cacheapp.cachecheck.session import AsyncFace, Place, Session
+from cacheapp.cachecheck.session import AsyncFace, ClientSession, Place
 
 Work = Callable[..., Any]
 START_WITHIN_S = 60.0
@@ -94,7 +94,7 @@ def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
     cache: Any = caches[order.alias]
     face = AsyncFace(cache) if order.twins else cache
     process = f"p{number}" if len(order.places) == 1 else f"p{number}.{index + 1}"
-    session = Session(face, process, order.places[index], setup.seed, setup.directory)
+    session = ClientSession(face, process, order.places[index], setup.seed, setup.directory)
     try:
         session.until_ns(order.start_ns)
         return order.work(session, *order.args)

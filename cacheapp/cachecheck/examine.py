@@ -11,8 +11,8 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.cachecheck.clients import ClientFailed, Clients, Setup
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import Run, remove
-from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.cachecheck.run import CheckRun, remove
+from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     counting,
     deadlines,
@@ -27,7 +27,7 @@ from cacheapp.cachecheck.workloads import (
 from cacheapp.processes.servers import RedisServer
 
 logger = logging.getLogger(__name__)
-Workload = Callable[[Run], list[Finding]]
+Workload = Callable[[CheckRun], list[PropertyFinding]]
 
 SYNC: dict[str, Workload] = {
     "registers": registers.registers,
@@ -74,7 +74,7 @@ NAMES = (*SYNC, *(f"a{name}" for name in SYNC), *PROCESSES, *OUTAGES)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CheckPlan:
     """What is to be examined, and how much of it."""
 
     processes: int = 4
@@ -95,23 +95,23 @@ class Examination:
         self,
         alias: str,
         backend: str,
-        plan: Plan,
+        plan: CheckPlan,
         overrides: dict[str, Any] | None = None,
         server: RedisServer | None = None,
     ) -> None:
         self.alias = alias
         self.backend = backend
         self.plan = plan
-        self.findings: list[Finding] = []
+        self.findings: list[PropertyFinding] = []
         self._overrides = overrides or {}
         self._server = server
         self._began_s = clock.monotonic_s()
 
     @property
-    def report(self) -> Report:
+    def report(self) -> AliasReport:
         """What is known so far."""
         spent_s = clock.monotonic_s() - self._began_s
-        return Report(self.alias, self.backend, tuple(self.findings), spent_s)
+        return AliasReport(self.alias, self.backend, tuple(self.findings), spent_s)
 
     def workloads(self) -> Iterator[tuple[str, Workload, bool]]:
         """Yield what is to be done: a name, the workload, and whether with the async twins."""
@@ -130,7 +130,7 @@ class Examination:
         """Return those that the plan names."""
         return [one for one in self.workloads() if one[0] in self.plan.only]
 
-    def run(self, began: Callable[[str], None] = lambda _name: None) -> Report:
+    def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
         """Run everything; `began(name)` is called before each workload."""
         self._began_s = clock.monotonic_s()
         with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
@@ -148,10 +148,10 @@ class Examination:
                     self._remove_late(setup, run.written)
         return self.report
 
-    def _new_run(self, setup: Setup) -> Run:
+    def _new_run(self, setup: Setup) -> CheckRun:
         plan = self.plan
         crew = Clients(setup, plan.processes, fork=plan.fork)
-        return Run(
+        return CheckRun(
             crew,
             Journals(setup.directory),
             f"cachecheck-{token_hex(6)}",
@@ -162,8 +162,8 @@ class Examination:
         )
 
     def _one(
-        self, setup: Setup, run: Run, name: str, workload: Workload, *, twins: bool
-    ) -> list[Finding]:
+        self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, twins: bool
+    ) -> list[PropertyFinding]:
         """Run one workload; a client that fails in it makes it UNKNOWN, and is replaced."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
@@ -178,7 +178,7 @@ class Examination:
             logger.debug("workload %s failed", name, exc_info=True)
             why = _last_line(str(exc))
             names = PROPERTIES[name[1:] if twins else name]
-            found = [Finding(each, Verdict.UNKNOWN, "", why) for each in names]
+            found = [PropertyFinding(each, PropertyVerdict.UNKNOWN, "", why) for each in names]
             self._stop(run)
             run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
         run.history()  # of what failed, and of the removing
@@ -186,7 +186,7 @@ class Examination:
             return found
         return [replace(one, property=one.property + TWIN_SUFFIX) for one in found]
 
-    def _stop(self, run: Run) -> None:
+    def _stop(self, run: CheckRun) -> None:
         if isinstance(run.crew, Clients):
             run.crew.stop()
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 
-_MISSES = {Kind.GET, Kind.INCR, Kind.DECR}
+_MISSES = {OperationKind.GET, OperationKind.INCR, OperationKind.DECR}
 
 
 class Journal:
@@ -31,7 +31,7 @@ class Journal:
         """Add a line."""
         os.write(self._file, json.dumps(fields).encode() + b"\n")
 
-    def call(self, kind: Kind, key: str, argument: Any, call_ns: int) -> None:
+    def call(self, kind: OperationKind, key: str, argument: Any, call_ns: int) -> None:
         """Write down a call that is about to be made."""
         self.write("call", self.process, kind, key, argument, call_ns)
 
@@ -89,13 +89,20 @@ class Journals:
         result, outcome, return_ns, error = fields
         if error:
             self.errors.append(error)
-        if result is None and Kind(kind) in _MISSES and outcome == Outcome.OK:
+        if result is None and OperationKind(kind) in _MISSES and outcome == Outcome.OK:
             result = ABSENT
         return Operation(
-            process, Kind(kind), key, call_ns, return_ns, argument, result, Outcome(outcome)
+            process,
+            OperationKind(kind),
+            key,
+            call_ns,
+            return_ns,
+            argument,
+            result,
+            Outcome(outcome),
         )
 
 
 def _unanswered(call: list[Any]) -> Operation:
     process, kind, key, argument, call_ns = call
-    return Operation(process, Kind(kind), key, call_ns, None, argument, None, Outcome.INFO)
+    return Operation(process, OperationKind(kind), key, call_ns, None, argument, None, Outcome.INFO)

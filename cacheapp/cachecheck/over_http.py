@@ -12,11 +12,11 @@ from secrets import token_hex
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.examine import OVER_HTTP, Examination, Plan, Workload
+from cacheapp.cachecheck.examine import OVER_HTTP, CheckPlan, Examination, Workload
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.workers import Answer, AnswerLost, Connection, Moved, NotReached, Workers
 
@@ -98,7 +98,7 @@ class HttpCrew:
             worker, turn = divmod(number, self._workers.per_worker)
             place = (turn * self._workers.count + worker, count, self._turns)
             name = f"w{worker + 1}.{turn + 1}"
-            session = Session(
+            session = ClientSession(
                 HttpCache(connection, self._alias), name, place, self._seed, self._directory
             )
             try:
@@ -113,7 +113,7 @@ class HttpCrew:
 class HttpExamination(Examination):
     """An alias as the workers of a running Gunicorn have it."""
 
-    def __init__(self, alias: str, backend: str, plan: Plan, url: str) -> None:
+    def __init__(self, alias: str, backend: str, plan: CheckPlan, url: str) -> None:
         super().__init__(alias, backend, plan)
         self._url = url
 
@@ -121,7 +121,7 @@ class HttpExamination(Examination):
         """Return those that the plan names and the demo's endpoints offer."""
         return [one for one in super().chosen() if one[0] in OVER_HTTP]
 
-    def run(self, began: Callable[[str], None] = lambda _name: None) -> Report:
+    def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
         """Run everything; `began(name)` is called before each workload."""
         plan = self.plan
         self._began_s = clock.monotonic_s()
@@ -132,13 +132,15 @@ class HttpExamination(Examination):
             journals = Journals(Path(name))
             crew = HttpCrew(workers, self.alias, plan.seed, journals.directory)
             token = f"cachecheck-{token_hex(6)}"
-            run = Run(crew, journals, token, plan.seconds, plan.evicts)
+            run = CheckRun(crew, journals, token, plan.seconds, plan.evicts)
             for title, workload, _twins in self.chosen():
                 began(title)
                 try:
                     self.findings += workload(run)
                 except (AnswerLost, NotReached, Moved) as exc:
-                    self.findings.append(Finding(title, Verdict.UNKNOWN, "", str(exc)))
+                    self.findings.append(
+                        PropertyFinding(title, PropertyVerdict.UNKNOWN, "", str(exc))
+                    )
                 finally:
                     _remove(workers, self.alias, sorted(run.written))
                     run.written.clear()

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.utils.module_loading import import_string
 
 from cacheapp.cachecheck.clients import Clients, Setup
-from cacheapp.cachecheck.session import Session
+from cacheapp.cachecheck.session import ClientSession
 from cacheapp.processes.servers import RedisServer
 
 _REDIS = ("redis://", "rediss://", "unix://")
@@ -102,5 +102,5 @@ def _create_tables(alias: str, overrides: dict[str, Any]) -> None:
         clients.run(_create)
 
 
-def _create(_session: Session) -> None:
+def _create(_session: ClientSession) -> None:
     call_command("createcachetable", verbosity=0)

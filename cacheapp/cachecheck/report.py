@@ -11,26 +11,26 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cacheapp.cachecheck.verdicts import Finding, Report, Verdict
+from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.consistency.drawing import svg
 from cacheapp.consistency.history import Operation
 from cacheapp.consistency.timeline import draw, moments
 
 _COLOURS = {
-    Verdict.HOLDS: "green",
-    Verdict.BROKEN: "bold red",
-    Verdict.UNKNOWN: "yellow",
-    Verdict.NOT_APPLICABLE: "dim",
+    PropertyVerdict.HOLDS: "green",
+    PropertyVerdict.BROKEN: "bold red",
+    PropertyVerdict.UNKNOWN: "yellow",
+    PropertyVerdict.NOT_APPLICABLE: "dim",
 }
 Expected = Mapping[str, Mapping[str, str]]
 
 
-def properties(reports: Sequence[Report]) -> list[str]:
+def properties(reports: Sequence[AliasReport]) -> list[str]:
     """Return all properties, in the order in which they were found."""
     return list(dict.fromkeys(one.property for report in reports for one in report.findings))
 
 
-def print_report(reports: Sequence[Report], out: TextIO) -> None:
+def print_report(reports: Sequence[AliasReport], out: TextIO) -> None:
     """Print the table, and below it why, where there is more to say: the counterexamples."""
     console = Console(file=out, highlight=False)
     if not console.is_terminal:  # a file is as wide as need be
@@ -38,12 +38,12 @@ def print_report(reports: Sequence[Report], out: TextIO) -> None:
     console.print(_table(reports))
     for report in reports:
         for finding in report.findings:
-            if finding.why and finding.verdict is not Verdict.NOT_APPLICABLE:
+            if finding.why and finding.verdict is not PropertyVerdict.NOT_APPLICABLE:
                 console.print()
                 console.print(_proof(report.alias, finding), soft_wrap=True)
 
 
-def _table(reports: Sequence[Report]) -> Table:
+def _table(reports: Sequence[AliasReport]) -> Table:
     table = Table("", *(escape(report.alias) for report in reports))
     found = [{one.property: one for one in report.findings} for report in reports]
     for name in properties(reports):
@@ -51,14 +51,14 @@ def _table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _cell(finding: Finding | None) -> Group | Text:
+def _cell(finding: PropertyFinding | None) -> Group | Text:
     if finding is None:
         return Text("-", style="dim")
     verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
     return Group(verdict, Text(finding.figure, style="dim")) if finding.figure else verdict
 
 
-def _proof(alias: str, finding: Finding) -> Text:
+def _proof(alias: str, finding: PropertyFinding) -> Text:
     head = Text(f"{alias}: {finding.property}: {finding.verdict}", style=_COLOURS[finding.verdict])
     why = f": {finding.why}" if finding.why else ""
     lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
@@ -67,12 +67,12 @@ def _proof(alias: str, finding: Finding) -> Text:
     return Text("\n").join([Text.assemble(head, why), *map(Text, lines)])
 
 
-def _shown(finding: Finding) -> list[Operation]:
+def _shown(finding: PropertyFinding) -> list[Operation]:
     """Return the counterexample, and before it what wrote the values that are read in it."""
     return [*finding.origins, *finding.operations]
 
 
-def as_json(reports: Sequence[Report], about: Mapping[str, Any]) -> str:
+def as_json(reports: Sequence[AliasReport], about: Mapping[str, Any]) -> str:
     """Return everything that was found. `verdicts` is what `--expect` reads."""
     found = {
         **about,
@@ -90,7 +90,7 @@ def as_json(reports: Sequence[Report], about: Mapping[str, Any]) -> str:
     return json.dumps(found, indent=2) + "\n"
 
 
-def verdicts(reports: Sequence[Report]) -> dict[str, dict[str, str]]:
+def verdicts(reports: Sequence[AliasReport]) -> dict[str, dict[str, str]]:
     """Return the bare verdicts, by alias and property."""
     return {
         report.alias: {one.property: one.verdict.value for one in report.findings}
@@ -107,7 +107,7 @@ def read_expected(path: Path) -> Expected:
     found = found.get("verdicts", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise ValueError('expected {"alias": {"property": "HOLDS", …}, …}')
-    known = {verdict.value for verdict in Verdict}
+    known = {verdict.value for verdict in PropertyVerdict}
     for alias, own in found.items():
         for name, said in own.items():
             if said not in known:
@@ -115,7 +115,7 @@ def read_expected(path: Path) -> Expected:
     return found
 
 
-def differences(reports: Sequence[Report], expected: Expected) -> list[str]:
+def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]:
     """Return a sentence for each verdict that is not the expected one, or is missing on one side."""
     wrong = []
     for alias, own in verdicts(reports).items():
@@ -131,7 +131,7 @@ def differences(reports: Sequence[Report], expected: Expected) -> list[str]:
     return wrong
 
 
-def drawings(reports: Sequence[Report]) -> list[dict[str, str]]:
+def drawings(reports: Sequence[AliasReport]) -> list[dict[str, str]]:
     """Return each counterexample as SVG and as text, with its alias and property."""
     return [
         {
@@ -146,7 +146,7 @@ def drawings(reports: Sequence[Report]) -> list[dict[str, str]]:
     ]
 
 
-def write_drawings(reports: Sequence[Report], directory: Path) -> list[Path]:
+def write_drawings(reports: Sequence[AliasReport], directory: Path) -> list[Path]:
     """Write an SVG for each counterexample; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
@@ -158,5 +158,5 @@ def write_drawings(reports: Sequence[Report], directory: Path) -> list[Path]:
     return written
 
 
-def _title(report: Report, finding: Finding) -> str:
+def _title(report: AliasReport, finding: PropertyFinding) -> str:
     return f"{report.alias}: {finding.property}: {finding.verdict}"

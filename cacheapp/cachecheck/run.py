@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from cacheapp import clock
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.verdicts import Finding, Verdict
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.consistency.history import Operation
 
 MARGIN_S = 60.0
@@ -21,7 +21,7 @@ class Crew(Protocol):
 
 
 @dataclass
-class Run:
+class CheckRun:
     """One alias under examination. Used by one thread.
 
     `seconds`: how long a workload may take that could go on for ever. `max_bytes`: how much may be
@@ -78,6 +78,6 @@ def until_s(seconds: float) -> float:
     return clock.monotonic_s() + seconds
 
 
-def not_applicable(*names: str, why: str) -> list[Finding]:
+def not_applicable(*names: str, why: str) -> list[PropertyFinding]:
     """Return the verdict for what a backend does not have."""
-    return [Finding(name, Verdict.NOT_APPLICABLE, "", why) for name in names]
+    return [PropertyFinding(name, PropertyVerdict.NOT_APPLICABLE, "", why) for name in names]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheapp.cachecheck.report import as_json, drawings
-from cacheapp.cachecheck.verdicts import Report
+from cacheapp.cachecheck.verdicts import AliasReport
 from cacheapp.processes import background
 from cacheapp.processes.exclusive_run import Holder
 from cacheapp.processes.run_record import RunState, RunStatus, StatusFile, read_json, replace
@@ -72,7 +72,7 @@ class RunRecorder:
         """Record which workload runs, and how many of how many are over."""
         self._change(alias=alias, doing=doing, done=done, total=total)
 
-    def record(self, reports: Sequence[Report]) -> None:
+    def record(self, reports: Sequence[AliasReport]) -> None:
         """Record what was found so far."""
         found = {**json.loads(as_json(reports, self._about)), "drawings": drawings(reports)}
         replace(_REPORT, json.dumps(found))

@@ -12,7 +12,7 @@ from typing import Any
 
 from cacheapp import clock
 from cacheapp.cachecheck.journal import Journal
-from cacheapp.consistency.history import ABSENT, Kind, Outcome
+from cacheapp.consistency.history import ABSENT, OperationKind, Outcome
 from cacheapp.errors import ClearRefused, StoreFull, StoreUnavailable, ValueRefused
 from cacheapp.processes.waiting import pause
 
@@ -76,7 +76,7 @@ class AsyncLock:
         self._runner.run(self._lock.arelease())
 
 
-class Session:
+class ClientSession:
     """A client of a cache. `number` counts all sessions of a run, from 0 to `count` - 1."""
 
     def __init__(self, cache: Any, process: str, place: Place, seed: int, directory: Path) -> None:
@@ -105,20 +105,22 @@ class Session:
 
     # -- what is written down ------------------------------------------------------------------
 
-    def record(self, kind: Kind, key: str, call: Callable[[], Any], argument: Any = None) -> Any:
+    def record(
+        self, kind: OperationKind, key: str, call: Callable[[], Any], argument: Any = None
+    ) -> Any:
         """Make a call and write down what came of it; return the result, or `None`."""
         began = clock.monotonic_ns()
         self._journal.call(kind, key, argument, began)
         try:
             result = call()
         except ValueError as exc:
-            if kind not in {Kind.INCR, Kind.DECR}:
+            if kind not in {OperationKind.INCR, OperationKind.DECR}:
                 return self._failed(kind, exc)
             result = ABSENT
         except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
             return self._failed(kind, exc)
         ended = clock.monotonic_ns()
-        if kind is Kind.SET:
+        if kind is OperationKind.SET:
             # Some backends answer a write that did not come about with False.
             outcome = Outcome.INFO if result is False else Outcome.OK
             result = None
@@ -127,8 +129,11 @@ class Session:
         self._journal.answer(result, outcome, ended)
         return result
 
-    def _failed(self, kind: Kind, exc: Exception) -> None:
-        nothing_done = isinstance(exc, _DID_NOTHING) or kind in {Kind.GET, Kind.HAS_KEY}
+    def _failed(self, kind: OperationKind, exc: Exception) -> None:
+        nothing_done = isinstance(exc, _DID_NOTHING) or kind in {
+            OperationKind.GET,
+            OperationKind.HAS_KEY,
+        }
         outcome = Outcome.FAIL if nothing_done else Outcome.INFO
         text = f"{kind}: {type(exc).__name__}: {exc}"[:300]
         self._journal.answer(None, outcome, clock.monotonic_ns(), text)
@@ -144,31 +149,33 @@ class Session:
                 return ABSENT
             return value if type(value) is int else repr(value)[:80]
 
-        return self.record(Kind.GET, key, get)
+        return self.record(OperationKind.GET, key, get)
 
     def set(self, key: str, value: int, timeout: float = TIMEOUT_S) -> None:
         """Store a number."""
-        self.record(Kind.SET, key, lambda: self.cache.set(key, value, timeout), value)
+        self.record(OperationKind.SET, key, lambda: self.cache.set(key, value, timeout), value)
 
     def add(self, key: str, value: int, timeout: float = TIMEOUT_S) -> Any:
         """Store a number if the key is absent; return whether this call did."""
-        return self.record(Kind.ADD, key, lambda: bool(self.cache.add(key, value, timeout)), value)
+        return self.record(
+            OperationKind.ADD, key, lambda: bool(self.cache.add(key, value, timeout)), value
+        )
 
     def delete(self, key: str) -> Any:
         """Remove the key; return whether it was there."""
-        return self.record(Kind.DELETE, key, lambda: bool(self.cache.delete(key)))
+        return self.record(OperationKind.DELETE, key, lambda: bool(self.cache.delete(key)))
 
     def touch(self, key: str, timeout: float = TIMEOUT_S) -> Any:
         """Give the key a timeout; return whether it was there."""
-        return self.record(Kind.TOUCH, key, lambda: bool(self.cache.touch(key, timeout)))
+        return self.record(OperationKind.TOUCH, key, lambda: bool(self.cache.touch(key, timeout)))
 
     def incr(self, key: str, delta: int = 1) -> Any:
         """Add to the number; return the sum, or `ABSENT` where there is none."""
-        return self.record(Kind.INCR, key, lambda: self.cache.incr(key, delta), delta)
+        return self.record(OperationKind.INCR, key, lambda: self.cache.incr(key, delta), delta)
 
     def decr(self, key: str, delta: int = 1) -> Any:
         """Subtract from the number; return the rest, or `ABSENT` where there is none."""
-        return self.record(Kind.DECR, key, lambda: self.cache.decr(key, delta), delta)
+        return self.record(OperationKind.DECR, key, lambda: self.cache.decr(key, delta), delta)
 
     def set_many(self, values: Mapping[str, int]) -> None:
         """Store several numbers; each is written down as a call of its own on its key."""
@@ -177,10 +184,10 @@ class Session:
             refused = set(self.cache.set_many(dict(values), TIMEOUT_S) or [])
         except Exception as exc:  # noqa: BLE001
             text = f"set_many: {type(exc).__name__}: {exc}"[:300]
-            self._many(Kind.SET, values, began, {}, Outcome.INFO, text)
+            self._many(OperationKind.SET, values, began, {}, Outcome.INFO, text)
             return
         outcome = Outcome.INFO if refused else Outcome.OK
-        self._many(Kind.SET, values, began, {}, outcome)
+        self._many(OperationKind.SET, values, began, {}, outcome)
 
     def get_many(self, keys: Sequence[str]) -> None:
         """Read several numbers; each is written down as a call of its own on its key."""
@@ -189,13 +196,13 @@ class Session:
             found = self.cache.get_many(list(keys))
         except Exception as exc:  # noqa: BLE001
             text = f"get_many: {type(exc).__name__}: {exc}"[:300]
-            self._many(Kind.GET, dict.fromkeys(keys), began, {}, Outcome.FAIL, text)
+            self._many(OperationKind.GET, dict.fromkeys(keys), began, {}, Outcome.FAIL, text)
             return
-        self._many(Kind.GET, dict.fromkeys(keys), began, found, Outcome.OK)
+        self._many(OperationKind.GET, dict.fromkeys(keys), began, found, Outcome.OK)
 
     def _many(
         self,
-        kind: Kind,
+        kind: OperationKind,
         arguments: Mapping[str, int | None],
         began: int,
         results: Mapping[str, Any],

@@ -9,7 +9,7 @@ from cacheapp.consistency.counterexample import Counterexample
 from cacheapp.consistency.history import Operation
 
 
-class Verdict(enum.StrEnum):
+class PropertyVerdict(enum.StrEnum):
     """What the run showed. Only BROKEN is a proof: HOLDS says that nothing was found."""
 
     HOLDS = "HOLDS"
@@ -21,11 +21,11 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class PropertyFinding:
     """One property of one alias. `figure`: the number behind the verdict; `why`: a sentence."""
 
     property: str
-    verdict: Verdict
+    verdict: PropertyVerdict
     figure: str = ""
     why: str = ""
     operations: tuple[Operation, ...] = ()
@@ -46,29 +46,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class AliasReport:
     """What was found of one alias, so far."""
 
     alias: str
     backend: str
-    findings: tuple[Finding, ...]
+    findings: tuple[PropertyFinding, ...]
     seconds: float
 
 
-def plain(name: str, wrong: Sequence[str], figure: str, *, unanswered: str = "") -> Finding:
+def plain(name: str, wrong: Sequence[str], figure: str, *, unanswered: str = "") -> PropertyFinding:
     """Return BROKEN where something is wrong, else UNKNOWN where something is unanswered."""
     if wrong:
-        return Finding(name, Verdict.BROKEN, figure, "; ".join(wrong))
+        return PropertyFinding(name, PropertyVerdict.BROKEN, figure, "; ".join(wrong))
     if unanswered:
-        return Finding(name, Verdict.UNKNOWN, figure, unanswered)
-    return Finding(name, Verdict.HOLDS, figure)
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, unanswered)
+    return PropertyFinding(name, PropertyVerdict.HOLDS, figure)
 
 
-def with_proof(finding: Finding, proof: Counterexample | None) -> Finding:
+def with_proof(finding: PropertyFinding, proof: Counterexample | None) -> PropertyFinding:
     """Return the finding with a counterexample."""
     if proof is None:
         return finding
     why = "; ".join(part for part in (finding.why, proof.why) if part)
-    return Finding(
+    return PropertyFinding(
         finding.property, finding.verdict, finding.figure, why, proof.operations, proof.origins
     )

@@ -15,7 +15,7 @@ Both cuts are monotone, so the latest beginning is found by bisection.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cacheapp.consistency.history import ABSENT, Kind, Operation
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind
 from cacheapp.consistency.models import Model, State
 from cacheapp.consistency.search import Found, Verdict, search
 
@@ -137,21 +137,25 @@ def _without(part: _Part, operation: Operation) -> _Part:
 
 def _invented(operations: Sequence[Operation]) -> Operation | None:
     """Return the first read of a value that no operation can have written."""
-    counting = {Kind.INCR, Kind.DECR}
+    counting = {OperationKind.INCR, OperationKind.DECR}
     if any(one.kind in counting and one.end == float("inf") for one in operations):
         return None  # it may have made any sum
-    written = {one.argument for one in operations if one.kind in {Kind.SET, Kind.ADD}}
+    written = {
+        one.argument for one in operations if one.kind in {OperationKind.SET, OperationKind.ADD}
+    }
     written |= {one.result for one in operations if one.kind in counting}
     for one in operations:
-        if one.kind is Kind.GET and one.result is not ABSENT and one.result not in written:
+        if one.kind is OperationKind.GET and one.result is not ABSENT and one.result not in written:
             return one
     return None
 
 
 def _origins(operations: Sequence[Operation], shown: Sequence[Operation]) -> tuple[Operation, ...]:
-    read = {one.result for one in shown if one.kind is Kind.GET and one.result is not ABSENT}
-    read -= {one.argument for one in shown if one.kind in {Kind.SET, Kind.ADD}}
-    read -= {one.result for one in shown if one.kind in {Kind.INCR, Kind.DECR}}
+    read = {
+        one.result for one in shown if one.kind is OperationKind.GET and one.result is not ABSENT
+    }
+    read -= {one.argument for one in shown if one.kind in {OperationKind.SET, OperationKind.ADD}}
+    read -= {one.result for one in shown if one.kind in {OperationKind.INCR, OperationKind.DECR}}
     last = max((one.call_ns for one in shown), default=0)
     return tuple(
         one
@@ -161,7 +165,7 @@ def _origins(operations: Sequence[Operation], shown: Sequence[Operation]) -> tup
         and one.call_ns <= last
         and (
             one.argument in read
-            if one.kind in {Kind.SET, Kind.ADD}
-            else one.kind is not Kind.DELETE and one.result in read
+            if one.kind in {OperationKind.SET, OperationKind.ADD}
+            else one.kind is not OperationKind.DELETE and one.result in read
         )
     )

@@ -20,7 +20,7 @@ class Absence(enum.Enum):
 ABSENT = Absence.ABSENT
 
 
-class Kind(enum.StrEnum):
+class OperationKind(enum.StrEnum):
     """A method of Django's cache API on one key."""
 
     GET = "get"
@@ -44,7 +44,15 @@ class Outcome(enum.StrEnum):
     """Unknown: it may have happened, or may yet, or never."""
 
 
-_WRITES = frozenset({Kind.SET, Kind.ADD, Kind.DELETE, Kind.INCR, Kind.DECR})
+_WRITES = frozenset(
+    {
+        OperationKind.SET,
+        OperationKind.ADD,
+        OperationKind.DELETE,
+        OperationKind.INCR,
+        OperationKind.DECR,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Operation:
     """
 
     process: str
-    kind: Kind
+    kind: OperationKind
     key: str
     call_ns: int
     return_ns: int | None
@@ -104,9 +112,9 @@ class Operation:
         asked = self.kind.value if self.argument is None else f"{self.kind} {self.argument}"
         if self.outcome is not Outcome.OK:
             return f"{asked} ?"
-        if self.kind is Kind.SET:
+        if self.kind is OperationKind.SET:
             return asked
-        if self.kind in {Kind.INCR, Kind.DECR, Kind.GET}:
+        if self.kind in {OperationKind.INCR, OperationKind.DECR, OperationKind.GET}:
             return f"{asked} -> {'miss' if self.result is ABSENT else self.result}"
         return f"{asked} -> {'yes' if self.result else 'no'}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cacheapp.consistency.counterexample import Counterexample, shrink
-from cacheapp.consistency.history import Kind, Operation, by_key
+from cacheapp.consistency.history import Operation, OperationKind, by_key
 from cacheapp.consistency.models import EvictingKey, Key, Model
 from cacheapp.consistency.search import BUDGET, Verdict, search
 
@@ -25,7 +25,7 @@ class Judgement:
 
 
 _SHRUNK = 6  # keys whose counterexamples are compared
-_PLAIN = {Kind.GET, Kind.SET}
+_PLAIN = {OperationKind.GET, OperationKind.SET}
 
 
 def _effort(one: Counterexample) -> tuple[int, int]:

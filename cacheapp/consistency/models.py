@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 
 State = Hashable
 
@@ -128,30 +128,30 @@ def _sum(state: State, operation: Operation) -> int | None:
     delta = operation.argument
     if not isinstance(state, int) or not isinstance(delta, int):
         return None
-    return state - delta if operation.kind is Kind.DECR else state + delta
+    return state - delta if operation.kind is OperationKind.DECR else state + delta
 
 
 def _forgotten(state: State, operation: Operation) -> State:
     """Return the state after a call whose answer is unknown. It may be less sure than need be."""
-    if operation.kind is Kind.SET:
+    if operation.kind is OperationKind.SET:
         return operation.argument
-    if operation.kind is Kind.DELETE:
+    if operation.kind is OperationKind.DELETE:
         return ABSENT
-    if operation.kind is Kind.ADD:
+    if operation.kind is OperationKind.ADD:
         return operation.argument if state is ABSENT else state
-    if operation.kind in {Kind.INCR, Kind.DECR}:
+    if operation.kind in {OperationKind.INCR, OperationKind.DECR}:
         total = _sum(state, operation)
         return state if total is None else total
     return state
 
 
-_STEPS: dict[Kind, Callable[[State, Operation], State]] = {
-    Kind.GET: _get,
-    Kind.SET: _set,
-    Kind.ADD: _add,
-    Kind.DELETE: _delete,
-    Kind.TOUCH: _look,
-    Kind.HAS_KEY: _look,
-    Kind.INCR: _count,
-    Kind.DECR: _count,
+_STEPS: dict[OperationKind, Callable[[State, Operation], State]] = {
+    OperationKind.GET: _get,
+    OperationKind.SET: _set,
+    OperationKind.ADD: _add,
+    OperationKind.DELETE: _delete,
+    OperationKind.TOUCH: _look,
+    OperationKind.HAS_KEY: _look,
+    OperationKind.INCR: _count,
+    OperationKind.DECR: _count,
 }

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome, by_key
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome, by_key
 
 _Writers = dict[Hashable, list[Operation]]
 
@@ -56,7 +56,7 @@ def stale_reads(operations: Iterable[Operation], *, evicts: bool = False) -> tup
         for end, call in ended:
             newest.append((end, max(call, newest[-1][1]) if newest else call))
         for read in own:
-            if read.kind is Kind.GET and read.outcome is Outcome.OK:
+            if read.kind is OperationKind.GET and read.outcome is Outcome.OK:
                 reads += 1
                 if evicts and read.result is ABSENT:
                     continue
@@ -78,9 +78,9 @@ def _writers(operations: Sequence[Operation]) -> _Writers:
     for one in operations:
         if not one.may_write:
             continue
-        if one.kind in {Kind.SET, Kind.ADD}:
+        if one.kind in {OperationKind.SET, OperationKind.ADD}:
             found[one.argument].append(one)
-        elif one.kind is Kind.DELETE:
+        elif one.kind is OperationKind.DELETE:
             found[ABSENT].append(one)
         elif one.outcome is Outcome.OK:
             found[one.result].append(one)
@@ -102,7 +102,7 @@ def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> I
         for one in own:  # by call, and a process does one thing at a time
             if one.outcome is not Outcome.OK:
                 continue
-            is_read = one.kind is Kind.GET and not (evicts and one.result is ABSENT)
+            is_read = one.kind is OperationKind.GET and not (evicts and one.result is ABSENT)
             if is_read:
                 written = tuple(_possible(one, writers))
                 for earlier in before[one.process]:
@@ -115,7 +115,7 @@ def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> I
 
 def _went_back(earlier: Operation, written: Sequence[Operation], writers: _Writers) -> bool:
     """Return whether all that may have been read was over before `earlier`'s version began."""
-    if earlier.kind is not Kind.GET:
+    if earlier.kind is not OperationKind.GET:
         return all(one.precedes(earlier) for one in written)
     versions = _possible(earlier, writers)
     if not versions:  # absent since the beginning: nothing is older

@@ -13,7 +13,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
 from cacheapp.backends import RedisCache
-from cacheapp.demo.probe import Finding, Verdict
+from cacheapp.demo.probe import SharingFinding, SharingVerdict
 from cacheapp.processes.servers import GunicornServer, RedisServer, find_redis_server
 
 
@@ -42,7 +42,7 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
         yield server.start()
 
 
-def without_redis(findings: Sequence[Finding]) -> list[Finding]:
+def without_redis(findings: Sequence[SharingFinding]) -> list[SharingFinding]:
     """Return the findings with what to do added where Redis is down because there is none."""
     advice = (
         "no Redis server can be had here: REDIS_URL names none, and there is no redis-server on "
@@ -56,7 +56,7 @@ def without_redis(findings: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def unwelcome(findings: Sequence[Finding], *, redis_to_be_had: bool) -> list[str]:
+def unwelcome(findings: Sequence[SharingFinding], *, redis_to_be_had: bool) -> list[str]:
     """Return a sentence for each alias that ought to be shared and was not seen to be.
 
     `LocMemCache` and `DummyCache` promise nothing beyond their process. Django's and cacheapp's
@@ -66,17 +66,17 @@ def unwelcome(findings: Sequence[Finding], *, redis_to_be_had: bool) -> list[str
     return [
         f"{finding.alias} is {finding.verdict}, and should be SHARED"
         for finding in findings
-        if finding.verdict is not Verdict.SHARED
+        if finding.verdict is not SharingVerdict.SHARED
         and not _is(finding, LocMemCache | DummyCache)
         and (redis_to_be_had or not _redis_down(finding))
     ]
 
 
-def _redis_down(finding: Finding) -> bool:
-    return finding.verdict is Verdict.DOWN and _is(finding, RedisCache)
+def _redis_down(finding: SharingFinding) -> bool:
+    return finding.verdict is SharingVerdict.DOWN and _is(finding, RedisCache)
 
 
-def _is(finding: Finding, kind: type | UnionType) -> bool:
+def _is(finding: SharingFinding, kind: type | UnionType) -> bool:
     """Return whether the backend is of a kind; one that only the server has is of none."""
     try:
         return issubclass(import_string(finding.backend), kind)

@@ -23,7 +23,7 @@ from cacheapp.conf import conf
 from cacheapp.demo import worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.demo.page_record import Record, record
-from cacheapp.demo.verdict import Asked, Counted, Judged, Sighting, Verdict, Written, judge
+from cacheapp.demo.verdict import Asked, Counted, Judged, SharingVerdict, Sighting, Written, judge
 from cacheapp.demo.worker_rpc import Question, Reply, Worker
 
 VALUE_KEY = "_page-value"
@@ -141,7 +141,7 @@ def _look(kept: Record) -> Panorama:
     again = [
         alias
         for alias, sightings in seen.items()
-        if judge(kept.of(alias), sightings).verdict is Verdict.BROKEN
+        if judge(kept.of(alias), sightings).verdict is SharingVerdict.BROKEN
     ]
     seen |= _sights(kept, again, [reply.worker for reply in present])
     rows = [_row(alias, kept.of(alias), sightings, missing) for alias, sightings in seen.items()]

@@ -19,7 +19,7 @@ ADD_ROUNDS = 5
 _TIMEOUT_S = 300  # what a demo that was killed leaves behind goes by itself
 
 
-class Verdict(enum.StrEnum):
+class SharingVerdict(enum.StrEnum):
     """What the answers show."""
 
     SHARED = "SHARED"
@@ -72,12 +72,12 @@ class Race:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SharingFinding:
     """What was seen of one alias, the verdict, and the sentences that prove it."""
 
     alias: str
     backend: str
-    verdict: Verdict
+    verdict: SharingVerdict
     why: list[str]
     sight: Sight | None = None
     count: Count | None = None
@@ -93,21 +93,21 @@ def backends_of(workers: Workers) -> dict[str, str]:
     return found
 
 
-def examine(workers: Workers, alias: str, backend: str) -> Finding:
+def examine(workers: Workers, alias: str, backend: str) -> SharingFinding:
     """Ask the workers about one alias."""
-    run = _Run(workers, alias)
+    run = _ProbeRun(workers, alias)
     try:
         sight, count, race = run.sight(), run.count(), run.race()
     except (Unanswered, AnswerLost, Moved) as exc:
-        return Finding(alias, backend, Verdict.DOWN, [str(exc)])
+        return SharingFinding(alias, backend, SharingVerdict.DOWN, [str(exc)])
     finally:
         run.remove_keys()
     verdict, why = judge(sight, count, race)
-    return Finding(alias, backend, verdict, why, sight, count, race)
+    return SharingFinding(alias, backend, verdict, why, sight, count, race)
 
 
 @dataclass
-class _Run:
+class _ProbeRun:
     """The questions about one alias, on keys that no other run uses."""
 
     workers: Workers
@@ -196,7 +196,7 @@ def _said(answer: Answer) -> str:
     return str(answer.body.get("error", f"HTTP {answer.status}"))
 
 
-def judge(sight: Sight, count: Count, race: Race) -> tuple[Verdict, list[str]]:
+def judge(sight: Sight, count: Count, race: Race) -> tuple[SharingVerdict, list[str]]:
     """Return the verdict and the sentences that prove it. Pure.
 
     An increment whose outcome is unknown may have counted or not, so it excuses a sum that is
@@ -204,15 +204,15 @@ def judge(sight: Sight, count: Count, race: Race) -> tuple[Verdict, list[str]]:
     """
     wrong = [*_wrong_sight(sight), *_wrong_count(count), *_wrong_race(race)]
     if wrong:
-        return Verdict.BROKEN, wrong
+        return SharingVerdict.BROKEN, wrong
     unanswered = [
         *([f"{count.unknown} increments have an unknown outcome"] if count.unknown else []),
         *([f"{len(count.failed)} increments failed: {count.failed[0]}"] if count.failed else []),
         *([f"{race.unanswered} adds were not answered"] if race.unanswered else []),
     ]
     if unanswered:
-        return Verdict.DOWN, unanswered
-    return Verdict.SHARED, [
+        return SharingVerdict.DOWN, unanswered
+    return SharingVerdict.SHARED, [
         f"all {len(sight.seen)} workers read what worker {sight.writer} wrote",
         f"after {count.asked} concurrent increments all of them read {count.asked}",
         f"of {race.contenders} concurrent adds 1 won, in each of {len(race.winners)} rounds",

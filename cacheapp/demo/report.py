@@ -9,12 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cacheapp.demo.probe import Finding, Verdict
+from cacheapp.demo.probe import SharingFinding, SharingVerdict
 
-_COLOURS = {Verdict.SHARED: "bold green", Verdict.BROKEN: "bold red", Verdict.DOWN: "bold yellow"}
+_COLOURS = {
+    SharingVerdict.SHARED: "bold green",
+    SharingVerdict.BROKEN: "bold red",
+    SharingVerdict.DOWN: "bold yellow",
+}
 
 
-def print_table(findings: Sequence[Finding], pids: Sequence[int], url: str, out: TextIO) -> None:
+def print_table(
+    findings: Sequence[SharingFinding], pids: Sequence[int], url: str, out: TextIO
+) -> None:
     """Print a table and, below it, the sentences that prove each verdict."""
     console = Console(file=out, highlight=False)
     console.print(Text(f"{len(pids)} workers at {url}: {' '.join(map(str, pids))}"))
@@ -31,7 +37,7 @@ def print_table(findings: Sequence[Finding], pids: Sequence[int], url: str, out:
         console.print(Text.assemble(verdict, ": ", "; ".join(finding.why), "."))
 
 
-def _numbers(finding: Finding) -> tuple[str, str, str]:
+def _numbers(finding: SharingFinding) -> tuple[str, str, str]:
     if not (finding.sight and finding.count and finding.race):
         return "-", "-", "-"
     sight, count, race = finding.sight, finding.count, finding.race
@@ -43,7 +49,7 @@ def _numbers(finding: Finding) -> tuple[str, str, str]:
     )
 
 
-def as_json(findings: Sequence[Finding], pids: Sequence[int], url: str) -> str:
+def as_json(findings: Sequence[SharingFinding], pids: Sequence[int], url: str) -> str:
     """Return everything that was seen."""
     report: dict[str, Any] = {
         "url": url,

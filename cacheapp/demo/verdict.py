@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class Verdict(enum.StrEnum):
+class SharingVerdict(enum.StrEnum):
     """What is seen, at this moment."""
 
     SHARED = "SHARED"
@@ -66,7 +66,7 @@ class Sighting:
 class Judged:
     """A verdict and the sentences behind it."""
 
-    verdict: Verdict
+    verdict: SharingVerdict
     why: list[str] = field(default_factory=list)
 
 
@@ -77,19 +77,21 @@ def judge(asked: Asked, seen: Sequence[Sighting], missing: int = 0) -> Judged:
     """
     read = [one for one in seen if not (one.error or one.silent)]
     if wrong := [*_wrong_value(asked.written, read), *_wrong_count(asked.counted, read)]:
-        return Judged(Verdict.BROKEN, wrong)
+        return Judged(SharingVerdict.BROKEN, wrong)
     if refused := _refusal(asked, seen):
-        return Judged(Verdict.DOWN, [refused])
+        return Judged(SharingVerdict.DOWN, [refused])
     absent = missing + sum(one.silent for one in seen)
     if absent or len(read) < 2:  # noqa: PLR2004 (one shares with nobody)
         who = f"{absent} more did not answer" if absent else "sharing takes two"
-        return Judged(Verdict.OPEN, [f"{len(read)} answered, and {who}"])
+        return Judged(SharingVerdict.OPEN, [f"{len(read)} answered, and {who}"])
     right = [*_right_value(asked.written, read), *_right_count(asked.counted, read)]
     if right:
-        return Judged(Verdict.SHARED, right)
+        return Judged(SharingVerdict.SHARED, right)
     if asked.written or asked.counted:
-        return Judged(Verdict.OPEN, ["no worker has it any more: expired, cleared or evicted"])
-    return Judged(Verdict.OPEN, ["nothing was written yet"])
+        return Judged(
+            SharingVerdict.OPEN, ["no worker has it any more: expired, cleared or evicted"]
+        )
+    return Judged(SharingVerdict.OPEN, ["nothing was written yet"])
 
 
 def _refusal(asked: Asked, seen: Sequence[Sighting]) -> str:

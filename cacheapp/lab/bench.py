@@ -46,7 +46,7 @@ class Stop(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
+class ExperimentProgress:
     """How far an experiment is: `done` steps of about `total`, and now `step`, since `step_s`."""
 
     name: str
@@ -63,7 +63,7 @@ class Bench:
         self,
         name: str,
         scale: Scale = Scale.USUAL,
-        progress: Callable[[Progress], None] = lambda _: None,
+        progress: Callable[[ExperimentProgress], None] = lambda _: None,
         stop: Stop | None = None,
     ) -> None:
         self.scale = scale
@@ -92,7 +92,7 @@ class Bench:
         if self._stop is not None and self._stop.is_set():
             raise RunStopped(f"{self._name}: stopped during {self._step!r}")
         step_s = clock.monotonic_s() - self._began_s
-        self._progress(Progress(self._name, self._step, self._done, self._total, step_s))
+        self._progress(ExperimentProgress(self._name, self._step, self._done, self._total, step_s))
 
     def measure(
         self,

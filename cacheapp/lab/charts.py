@@ -11,7 +11,7 @@ import sys
 import textwrap
 from typing import Any
 
-from cacheapp.lab.results import Kind, Measure, Panel, Result
+from cacheapp.lab.results import FigureKind, Measure, Panel, Result
 from cacheapp.processes.servers import child_env
 
 WIDTH = 330  # and the margins of what Vega draws around it
@@ -70,7 +70,7 @@ def drawn_apart(result: Result) -> str:
 
 def spec(result: Result) -> dict[str, Any]:
     """Return the drawing as Vega-Lite has it. Pure."""
-    lines = any(panel.kind is Kind.LINES for panel in result.panels)
+    lines = any(panel.kind is FigureKind.LINES for panel in result.panels)
     width = WIDTH - _AXIS if lines else WIDTH
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -123,7 +123,7 @@ _CONFIG: dict[str, Any] = {
 
 
 def _panel(panel: Panel, width: int) -> dict[str, Any]:
-    drawing = _bars(panel) if panel.kind is Kind.BARS else _lines(panel)
+    drawing = _bars(panel) if panel.kind is FigureKind.BARS else _lines(panel)
     return {
         "title": {"text": textwrap.wrap(panel.title, 42), **_subtitle(panel)},
         "width": width,

@@ -8,7 +8,7 @@ from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.interpreters import Interpreter, others
 from cacheapp.lab.machine import about, cores
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.timed import computing
 
 CLAIM_THREADS = (
@@ -20,7 +20,7 @@ GAIN = 1.2
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComputingParameters:
     """How many tasks, how large each, how often."""
 
     tasks: int
@@ -29,9 +29,9 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan(4, 3_000, 1),
-    Scale.USUAL: Plan(8, 30_000, 3),
-    Scale.FULL: Plan(16, 100_000, 5),
+    Scale.SMALL: ComputingParameters(4, 3_000, 1),
+    Scale.USUAL: ComputingParameters(8, 30_000, 3),
+    Scale.FULL: ComputingParameters(16, 100_000, 5),
 }
 
 
@@ -51,7 +51,7 @@ class Row:
         return f"{name}, Python {self.other.version}" if self.other else name
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Do the same tasks in all ways, in turn."""
     plan, here = PLANS[bench.scale], cores()
     free = [one for one in others() if not one.gil]
@@ -65,7 +65,7 @@ def conduct(bench: Bench) -> Outcome:
     medians = {row: statistics.median(samples) for row, samples in found.items()}
     measures = tuple(Measure(row.label, tuple(samples)) for row, samples in found.items())
     title = f"{plan.tasks} tasks, each counting the primes below {plan.below:,}"
-    return Outcome(
+    return ExperimentOutcome(
         (
             judge_threads(medians[rows[0]], medians[rows[1]], rows[1].workers),
             judge_processes(
@@ -80,7 +80,7 @@ def conduct(bench: Bench) -> Outcome:
     )
 
 
-def _rows(plan: Plan, here: int, free: list[Interpreter]) -> list[Row]:
+def _rows(plan: ComputingParameters, here: int, free: list[Interpreter]) -> list[Row]:
     counts = sorted({1, here, 2 * here, plan.tasks})
     ours = [Row("one by one", 1), Row("threads", plan.tasks)]
     return [
@@ -90,7 +90,7 @@ def _rows(plan: Plan, here: int, free: list[Interpreter]) -> list[Row]:
     ]
 
 
-def _once(bench: Bench, plan: Plan, row: Row) -> dict[str, Any]:
+def _once(bench: Bench, plan: ComputingParameters, row: Row) -> dict[str, Any]:
     given = (plan.below, plan.tasks, row.way, row.workers)
     if row.other is None:
         found: dict[str, Any] = bench.measure(computing.measure, *given)
@@ -99,7 +99,7 @@ def _once(bench: Bench, plan: Plan, row: Row) -> dict[str, Any]:
     return found
 
 
-def judge_threads(alone_s: float, threads_s: float, threads: int) -> Finding:
+def judge_threads(alone_s: float, threads_s: float, threads: int) -> ClaimFinding:
     """Say whether threads were of no use."""
     speed = alone_s / threads_s
     why = (
@@ -107,15 +107,17 @@ def judge_threads(alone_s: float, threads_s: float, threads: int) -> Finding:
         f"{speed:.2f} times the speed"
     )
     held = speed < GAIN
-    return Finding(CLAIM_THREADS, Verdict.HOLDS if held else Verdict.DOES_NOT_HOLD, why)
+    return ClaimFinding(
+        CLAIM_THREADS, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, why
+    )
 
 
 def judge_processes(
     alone_s: float, processes: dict[int, float], cores: int, load: float
-) -> Finding:
+) -> ClaimFinding:
     """Say whether as many processes as cores helped, and more of them no further."""
     if cores == 1:
-        return Finding(CLAIM_PROCESSES, Verdict.UNKNOWN, "this machine has one core")
+        return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.UNKNOWN, "this machine has one core")
     speeds = {count: alone_s / took_s for count, took_s in processes.items()}
     said = ", ".join(f"{speed:.2f} times with {count}" for count, speed in sorted(speeds.items()))
     why = f"the speed of one by one on {cores} cores: {said}"
@@ -124,13 +126,13 @@ def judge_processes(
     if speeds[cores] < enough:
         if load >= cores / 2:
             busy = f"but other programs ran: the load was {load:g}"
-            return Finding(CLAIM_PROCESSES, Verdict.UNKNOWN, f"{why}; {busy}")
+            return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.UNKNOWN, f"{why}; {busy}")
         short = f"expected at least {enough:g} with {cores}"
-        return Finding(CLAIM_PROCESSES, Verdict.DOES_NOT_HOLD, f"{why}; {short}")
+        return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.DOES_NOT_HOLD, f"{why}; {short}")
     if most > speeds[cores] * GAIN:
         more = "more processes than cores were faster still"
-        return Finding(CLAIM_PROCESSES, Verdict.DOES_NOT_HOLD, f"{why}; {more}")
-    return Finding(CLAIM_PROCESSES, Verdict.HOLDS, why)
+        return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.DOES_NOT_HOLD, f"{why}; {more}")
+    return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.HOLDS, why)
 
 
 def _notes(medians: dict[Row, float], rows: list[Row], free: list[Interpreter]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cacheapp.lab.bench import Bench
-from cacheapp.lab.results import Outcome
+from cacheapp.lab.results import ExperimentOutcome
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class Experiment:
     """What the article says, in its words where they are few."""
     code: str
     """The source of what is timed."""
-    conduct: Callable[[Bench], Outcome] = field(repr=False)
+    conduct: Callable[[Bench], ExperimentOutcome] = field(repr=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.gunicorn import WORKERS, Site, site
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.site import shop
 from cacheapp.lab.stores import Stores
 
@@ -26,7 +26,7 @@ class Sight:
     truths: tuple[int, ...]
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Start the site on each alias, write by one worker and by each, and read by all."""
     with Stores() as stores:
         bench.expect(len(stores.aliases))
@@ -35,7 +35,7 @@ def conduct(bench: Bench) -> Outcome:
             with bench.step(alias), site(stores, alias) as served:
                 sights.append(_look(bench, served, alias))
         notes = stores.notes
-    return Outcome(
+    return ExperimentOutcome(
         judge(sights),
         (
             Panel(
@@ -73,16 +73,16 @@ def _look(bench: Bench, served: Site, alias: str) -> Sight:
     return Sight(alias, tuple(seen_by), tuple(truths))
 
 
-def judge(sights: list[Sight]) -> tuple[Finding, Finding]:
+def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
     """Say whether the workers' own caches differed, and the others did not."""
     own = [one for one in sights if one.alias == "locmem"]
     shared = [one for one in sights if one.alias != "locmem"]
     apart = all(min(one.truths) > 1 and max(one.seen_by) < WORKERS for one in own)
     one_truth = all(max(one.truths) == 1 and min(one.seen_by) == WORKERS for one in shared)
-    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     return (
-        Finding(CLAIM, verdicts[apart], "; ".join(map(_said, own))),
-        Finding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_said, shared))),
+        ClaimFinding(CLAIM, verdicts[apart], "; ".join(map(_said, own))),
+        ClaimFinding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_said, shared))),
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.stores import BACKENDS, Stores
 from cacheapp.lab.timed import process_races
 
@@ -14,7 +14,7 @@ VARIABLE, FILE, LOCKED, GET_SET, INCR = process_races.CODES
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProcessRaceParameters:
     """Processes, additions of each, how often."""
 
     processes: int
@@ -23,9 +23,9 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan(3, 300, 1),
-    Scale.USUAL: Plan(4, 1_000, 3),
-    Scale.FULL: Plan(8, 20_000, 5),
+    Scale.SMALL: ProcessRaceParameters(3, 300, 1),
+    Scale.USUAL: ProcessRaceParameters(4, 1_000, 3),
+    Scale.FULL: ProcessRaceParameters(8, 20_000, 5),
 }
 
 
@@ -44,7 +44,7 @@ class Loss:
         return f"{self.alias}: {self.code.removeprefix('cache ')}" if self.alias else self.code
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Count in a variable, in files, and in each cache that processes share."""
     plan = PLANS[bench.scale]
     with Stores() as stores:
@@ -58,7 +58,7 @@ def conduct(bench: Bench) -> Outcome:
         ]
     title = f"lost of {plan.processes} x {plan.times:,} additions"
     measures = tuple(Measure(one.label, tuple(map(float, one.lost))) for one in losses)
-    return Outcome(
+    return ExperimentOutcome(
         judge(losses),
         (Panel(title, "additions lost", measures, expected=0.0),),
         (
@@ -71,7 +71,9 @@ def conduct(bench: Bench) -> Outcome:
     )
 
 
-def _loss(bench: Bench, plan: Plan, code: str, alias: str = "", location: str = "") -> Loss:
+def _loss(
+    bench: Bench, plan: ProcessRaceParameters, code: str, alias: str = "", location: str = ""
+) -> Loss:
     lost = []
     for _ in range(plan.repeats):
         with bench.step(f"{alias} {code}".strip()):
@@ -81,7 +83,7 @@ def _loss(bench: Bench, plan: Plan, code: str, alias: str = "", location: str = 
     return Loss(code, alias, plan.processes * plan.times, tuple(lost))
 
 
-def judge(losses: list[Loss]) -> tuple[Finding, Finding]:
+def judge(losses: list[Loss]) -> tuple[ClaimFinding, ClaimFinding]:
     """Say whether what is shared without protection lost additions, and the protected none."""
     unprotected = [one for one in losses if one.code in (FILE, GET_SET)]
     protected = [one for one in losses if one.code in (LOCKED, INCR)]
@@ -89,8 +91,14 @@ def judge(losses: list[Loss]) -> tuple[Finding, Finding]:
     exact = not any(sum(one.lost) for one in protected)
     return (
         # That none was lost this time does not show that none can be.
-        Finding(CLAIM, Verdict.DOES_NOT_HOLD if raced else Verdict.UNKNOWN, _said(unprotected)),
-        Finding(CLAIM_EXACT, Verdict.HOLDS if exact else Verdict.DOES_NOT_HOLD, _said(protected)),
+        ClaimFinding(
+            CLAIM, ClaimVerdict.DOES_NOT_HOLD if raced else ClaimVerdict.UNKNOWN, _said(unprotected)
+        ),
+        ClaimFinding(
+            CLAIM_EXACT,
+            ClaimVerdict.HOLDS if exact else ClaimVerdict.DOES_NOT_HOLD,
+            _said(protected),
+        ),
     )
 
 

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from cacheapp.lab.charts import number
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import Kind, Panel, Result, Verdict
+from cacheapp.lab.results import ClaimVerdict, FigureKind, Panel, Result
 
 COLOURS = {
-    Verdict.HOLDS: "bold green",
-    Verdict.DOES_NOT_HOLD: "bold red",
-    Verdict.UNKNOWN: "bold yellow",
+    ClaimVerdict.HOLDS: "bold green",
+    ClaimVerdict.DOES_NOT_HOLD: "bold red",
+    ClaimVerdict.UNKNOWN: "bold yellow",
 }
 
 
@@ -47,7 +47,7 @@ def print_result(result: Result, out: TextIO, *, code: bool = False) -> None:
 
 def _table(panel: Panel) -> Table:
     table = Table(title=panel.title, title_justify="left", title_style="", box=None, pad_edge=False)
-    table.add_column(panel.x_title if panel.kind is Kind.LINES else "")
+    table.add_column(panel.x_title if panel.kind is FigureKind.LINES else "")
     table.add_column(f"median, {panel.unit}" if panel.unit else "median", justify="right")
     table.add_column("spread", justify="right")
     for one in panel.measures:

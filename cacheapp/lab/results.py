@@ -12,7 +12,7 @@ MANY = 10
 R = TypeVar("R", bound="Result")
 
 
-class Verdict(enum.StrEnum):
+class ClaimVerdict(enum.StrEnum):
     """Whether a claim held, here and in this run; nothing is said of other machines."""
 
     HOLDS = "HOLDS"
@@ -21,7 +21,7 @@ class Verdict(enum.StrEnum):
     """It could not be measured, or the measurement says neither."""
 
 
-class Kind(enum.StrEnum):
+class FigureKind(enum.StrEnum):
     """How a panel is drawn."""
 
     BARS = "bars"
@@ -60,7 +60,7 @@ class Panel:
     title: str
     unit: str
     measures: tuple[Measure, ...]
-    kind: Kind = Kind.BARS
+    kind: FigureKind = FigureKind.BARS
     x_title: str = ""
     log_y: bool = False
     expected: float | None = None
@@ -68,19 +68,19 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimFinding:
     """One claim, whether it held here, and the sentence with the figures that say so."""
 
     claim: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     why: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentOutcome:
     """What an experiment hands back; the runner adds the rest of a `Result`."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[ClaimFinding, ...]
     panels: tuple[Panel, ...] = ()
     notes: tuple[str, ...] = ()
     """What else the reader must know: what was scaled down, what could not be measured."""
@@ -108,24 +108,24 @@ class Result:
     claim: str
     code: str
     scale: str
-    findings: tuple[Finding, ...]
+    findings: tuple[ClaimFinding, ...]
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
     seconds: float
     about: About
 
     @property
-    def verdicts(self) -> set[Verdict]:
+    def verdicts(self) -> set[ClaimVerdict]:
         """What is said of the parts of the claim."""
         return {finding.verdict for finding in self.findings}
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ClaimVerdict:
         """`DOES NOT HOLD` if a part of the claim did not hold; else `UNKNOWN` if one is unknown."""
-        for verdict in (Verdict.DOES_NOT_HOLD, Verdict.UNKNOWN):
+        for verdict in (ClaimVerdict.DOES_NOT_HOLD, ClaimVerdict.UNKNOWN):
             if verdict in self.verdicts:
                 return verdict
-        return Verdict.HOLDS if self.verdicts else Verdict.UNKNOWN
+        return ClaimVerdict.HOLDS if self.verdicts else ClaimVerdict.UNKNOWN
 
     def to_json(self) -> str:
         """Return everything; medians and the verdict are in it too, for other programs."""
@@ -152,7 +152,8 @@ def _result(cls: type[R], raw: dict[str, Any]) -> R:
     return cls(
         **_own(raw, "name", "title", "claim", "code", "scale", "seconds"),
         findings=tuple(
-            Finding(one["claim"], Verdict(one["verdict"]), one["why"]) for one in raw["findings"]
+            ClaimFinding(one["claim"], ClaimVerdict(one["verdict"]), one["why"])
+            for one in raw["findings"]
         ),
         panels=tuple(_panel(one) for one in raw["panels"]),
         notes=tuple(raw["notes"]),
@@ -163,7 +164,7 @@ def _result(cls: type[R], raw: dict[str, Any]) -> R:
 def _panel(raw: dict[str, Any]) -> Panel:
     return Panel(
         **_own(raw, "title", "unit", "x_title", "log_y", "expected"),
-        kind=Kind(raw["kind"]),
+        kind=FigureKind(raw["kind"]),
         measures=tuple(
             Measure(**_own(one, "label", "group", "at"), samples=tuple(one["samples"]))
             for one in raw["measures"]

@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 
 from cacheapp import clock
-from cacheapp.lab.bench import Bench, ExperimentFailed, Progress, Scale, Stop
+from cacheapp.lab.bench import Bench, ExperimentFailed, ExperimentProgress, Scale, Stop
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.machine import about
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import Finding, Outcome, Result, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Result
 from cacheapp.processes.exclusive_run import exclusive_run
 from cacheapp.processes.servers import ServerFailed
 from cacheapp.processes.workers import AnswerLost, Moved, NotReached
@@ -31,7 +31,7 @@ def run(
     name: str,
     *,
     full: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[ExperimentProgress], None] = lambda _: None,
     stop: Stop | None = None,
     scale: Scale | None = None,
 ) -> Result:
@@ -48,7 +48,7 @@ def run(
 def conduct(
     experiment: Experiment,
     scale: Scale,
-    progress: Callable[[Progress], None],
+    progress: Callable[[ExperimentProgress], None],
     stop: Stop | None = None,
 ) -> Result:
     """Run an experiment; for the holder of the exclusive run."""
@@ -57,7 +57,9 @@ def conduct(
     try:
         outcome = experiment.conduct(bench)
     except _COULD_NOT as exc:
-        outcome = Outcome((Finding(experiment.claim, Verdict.UNKNOWN, f"could not be run: {exc}"),))
+        outcome = ExperimentOutcome(
+            (ClaimFinding(experiment.claim, ClaimVerdict.UNKNOWN, f"could not be run: {exc}"),)
+        )
     return Result(
         name=experiment.name,
         title=experiment.title,

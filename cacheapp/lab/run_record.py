@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.lab.bench import Progress, Scale
+from cacheapp.lab.bench import ExperimentProgress, Scale
 from cacheapp.lab.results import Result
 from cacheapp.lab.run import find
 from cacheapp.processes import background, exclusive_run
@@ -24,11 +24,11 @@ class LabStatus(RunStatus):
     names: tuple[str, ...]
     """The experiments of this run, in order."""
     scale: str
-    progress: Progress | None = None
+    progress: ExperimentProgress | None = None
 
 
 def _parse(raw: Mapping[str, Any]) -> LabStatus:
-    progress = Progress(**raw["progress"]) if raw["progress"] else None
+    progress = ExperimentProgress(**raw["progress"]) if raw["progress"] else None
     return LabStatus(**{**raw, "names": tuple(raw["names"]), "progress": progress})
 
 
@@ -74,7 +74,7 @@ class RunRecorder:
         self._wrote_s = clock.monotonic_s()
         self._step = ""
 
-    def progress(self, now: Progress) -> None:
+    def progress(self, now: ExperimentProgress) -> None:
         """Record the progress: each new step, and a few times a second."""
         if now.step != self._step or clock.monotonic_s() - self._wrote_s > _EVERY_S:
             self._step = now.step

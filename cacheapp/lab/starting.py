@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.timed import starting
 
 CLAIM_LONGER = "a process takes longer to initialize than a thread"
@@ -16,17 +16,21 @@ METHODS = ("fork", "forkserver", "spawn")
 
 
 @dataclass(frozen=True)
-class Plan:
+class StartingParameters:
     """How often each is started."""
 
     threads: int
     processes: int
 
 
-PLANS = {Scale.SMALL: Plan(5, 2), Scale.USUAL: Plan(100, 20), Scale.FULL: Plan(500, 100)}
+PLANS = {
+    Scale.SMALL: StartingParameters(5, 2),
+    Scale.USUAL: StartingParameters(100, 20),
+    Scale.FULL: StartingParameters(500, 100),
+}
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Start threads and processes one after the other, then a crew of threads at once."""
     plan = PLANS[bench.scale]
     bench.expect(1 + len(METHODS) + len(CREW))
@@ -52,7 +56,7 @@ def conduct(bench: Bench) -> Outcome:
         tuple(Measure(f"{size} threads", samples) for size, samples in crews.items()),
     )
     medians = {what: statistics.median(samples) for what, samples in found.items()}
-    return Outcome(
+    return ExperimentOutcome(
         (
             judge_longer(medians),
             judge_zero({size: statistics.median(samples) for size, samples in crews.items()}),
@@ -70,7 +74,7 @@ _NAMES = {
 }
 
 
-def judge_longer(medians_ms: dict[str, float]) -> Finding:
+def judge_longer(medians_ms: dict[str, float]) -> ClaimFinding:
     """Say whether every kind of process took longer than a thread."""
     thread = medians_ms["thread"]
     others = {what: took for what, took in medians_ms.items() if what != "thread"}
@@ -79,14 +83,18 @@ def judge_longer(medians_ms: dict[str, float]) -> Finding:
     )
     held = all(took > thread for took in others.values())
     why = f"a thread runs after {thread:.3f} ms; {said}"
-    return Finding(CLAIM_LONGER, Verdict.HOLDS if held else Verdict.DOES_NOT_HOLD, why)
+    return ClaimFinding(
+        CLAIM_LONGER, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, why
+    )
 
 
-def judge_zero(medians_ms: dict[int, float]) -> Finding:
+def judge_zero(medians_ms: dict[int, float]) -> ClaimFinding:
     """Say whether two digits of a second show nothing."""
     said = ", ".join(f"{size} threads {took / 1000:.4f} s" for size, took in medians_ms.items())
     held = all(f"{took / 1000:.2f}" == "0.00" for took in medians_ms.values())
-    return Finding(CLAIM_ZERO, Verdict.HOLDS if held else Verdict.DOES_NOT_HOLD, said)
+    return ClaimFinding(
+        CLAIM_ZERO, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, said
+    )
 
 
 EXPERIMENT = Experiment(

@@ -7,7 +7,7 @@ from typing import Any
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.interpreters import others
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.timed import thread_races
 
 CLAIM_RACE = "race conditions happen between threads although only one executes at a time"
@@ -20,7 +20,7 @@ MOST_RUNS = 12
 
 
 @dataclass(frozen=True)
-class Plan:
+class ThreadRaceParameters:
     """Threads, additions of each, and of each to the cache, which is slower; how often."""
 
     threads: int
@@ -30,9 +30,9 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan(4, 300_000, 500, 1),
-    Scale.USUAL: Plan(8, 200_000, 10_000, 3),
-    Scale.FULL: Plan(10, 1_000_000, 50_000, 5),
+    Scale.SMALL: ThreadRaceParameters(4, 300_000, 500, 1),
+    Scale.USUAL: ThreadRaceParameters(8, 200_000, 10_000, 3),
+    Scale.FULL: ThreadRaceParameters(10, 1_000_000, 50_000, 5),
 }
 
 
@@ -46,7 +46,7 @@ class Loss:
     lost: tuple[int, ...]
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Count with each code, then the unprotected ones with whatever other Python is here."""
     plan, elsewhere = PLANS[bench.scale], others() if bench.scale is not Scale.SMALL else ()
     bench.expect(plan.repeats * 4 + 2 * len(elsewhere) + 1)
@@ -58,7 +58,7 @@ def conduct(bench: Bench) -> Outcome:
     ]
     here.append(_loss_with_incr(bench, plan))
     there = [_loss(bench, plan, code, 1, one.path) for one in elsewhere for code in (BARE, CALL)]
-    return Outcome(
+    return ExperimentOutcome(
         judge(here),
         (
             _panel(f"lost of {plan.threads} x {plan.times:,} additions", here[:3]),
@@ -80,7 +80,7 @@ def conduct(bench: Bench) -> Outcome:
 
 def _loss(
     bench: Bench,
-    plan: Plan,
+    plan: ThreadRaceParameters,
     code: str,
     repeats: int,
     python: str = sys.executable,
@@ -96,7 +96,7 @@ def _loss(
     return Loss(code, found[0]["python"], plan.threads * plan.times, lost)
 
 
-def _loss_with_incr(bench: Bench, plan: Plan) -> Loss:
+def _loss_with_incr(bench: Bench, plan: ThreadRaceParameters) -> Loss:
     found = []
     for _ in range(plan.repeats):
         with bench.step(INCR):
@@ -105,20 +105,22 @@ def _loss_with_incr(bench: Bench, plan: Plan) -> Loss:
     return Loss(INCR, found[0]["python"], plan.threads * plan.cached, lost)
 
 
-def judge(here: list[Loss]) -> tuple[Finding, ...]:
+def judge(here: list[Loss]) -> tuple[ClaimFinding, ...]:
     """Say which codes lost additions, by the interpreter that runs this."""
     by_code = {one.code: one for one in here}
     unprotected = [by_code[BARE], by_code[CALL]]
     lossy = any(sum(one.lost) for one in unprotected)
     bare = sum(by_code[BARE].lost)
     exact = not any(sum(by_code[code].lost) for code in (LOCK, INCR))
-    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     # That none was lost this time does not show that none can be.
-    raced = Verdict.HOLDS if lossy else Verdict.UNKNOWN
+    raced = ClaimVerdict.HOLDS if lossy else ClaimVerdict.UNKNOWN
     return (
-        Finding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),
-        Finding(CLAIM_BARE, verdicts[bool(bare)], _said(by_code[BARE])),
-        Finding(CLAIM_EXACT, verdicts[exact], "; ".join(_said(by_code[it]) for it in (LOCK, INCR))),
+        ClaimFinding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),
+        ClaimFinding(CLAIM_BARE, verdicts[bool(bare)], _said(by_code[BARE])),
+        ClaimFinding(
+            CLAIM_EXACT, verdicts[exact], "; ".join(_said(by_code[it]) for it in (LOCK, INCR))
+        ),
     )
 
 

@@ -8,7 +8,14 @@ from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.machine import available_mib
 from cacheapp.lab.origins import slow_origin
-from cacheapp.lab.results import Finding, Kind, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import (
+    ClaimFinding,
+    ClaimVerdict,
+    ExperimentOutcome,
+    FigureKind,
+    Measure,
+    Panel,
+)
 from cacheapp.lab.timed import crowds
 
 CLAIM = "too many concurrent {kind} can result in severely degraded performance"
@@ -23,7 +30,7 @@ PAYS = 0.8
 
 
 @dataclass(frozen=True)
-class Plan:
+class TooManyParameters:
     """How many threads and processes, for how long at each number, how often."""
 
     threads: tuple[int, ...]
@@ -40,9 +47,11 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan((1, 20), (1, 5), 0.2, 1),
-    Scale.USUAL: Plan((1, 10, 100, 1000), (1, 10, 100), 0.4, 2),
-    Scale.FULL: Plan((1, 3, 10, 30, 100, 300, 1000), (1, 3, 10, 30, 100, 300, 1000), 3.0, 3),
+    Scale.SMALL: TooManyParameters((1, 20), (1, 5), 0.2, 1),
+    Scale.USUAL: TooManyParameters((1, 10, 100, 1000), (1, 10, 100), 0.4, 2),
+    Scale.FULL: TooManyParameters(
+        (1, 3, 10, 30, 100, 300, 1000), (1, 3, 10, 30, 100, 300, 1000), 3.0, 3
+    ),
 }
 
 
@@ -59,7 +68,7 @@ class Level:
     memory_mib: tuple[float, ...]
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Let crowds of growing size wait for a server, then compute."""
     plan = PLANS[bench.scale]
     numbers = {kind: plan.levels(kind) for kind in KINDS}
@@ -73,10 +82,12 @@ def conduct(bench: Bench) -> Outcome:
             for members in numbers[kind]
         ]
     findings = tuple(judge(kind, [one for one in levels if one.kind == kind]) for kind in KINDS)
-    return Outcome(findings, tuple(_panels(levels)), _notes(max(numbers["processes"])))
+    return ExperimentOutcome(findings, tuple(_panels(levels)), _notes(max(numbers["processes"])))
 
 
-def _level(bench: Bench, plan: Plan, kind: str, work: str, members: int, url: str) -> Level:
+def _level(
+    bench: Bench, plan: TooManyParameters, kind: str, work: str, members: int, url: str
+) -> Level:
     found = []
     for _ in range(plan.repeats):
         with bench.step(f"{members} {kind}, {work}"):
@@ -86,7 +97,7 @@ def _level(bench: Bench, plan: Plan, kind: str, work: str, members: int, url: st
     return Level(kind, work, members, **{it: tuple(one[it] for one in found) for it in fields})
 
 
-def judge(kind: str, levels: list[Level]) -> Finding:
+def judge(kind: str, levels: list[Level]) -> ClaimFinding:
     """Say whether the largest number was much slower than one, in either kind of work."""
     said, hurt = [], False
     for work in dict.fromkeys(one.work for one in levels):
@@ -105,8 +116,8 @@ def judge(kind: str, levels: list[Level]) -> Finding:
             if rest
             else f"{work}: {best}, each {slower:.1f} times as long as one alone"
         )
-    verdict = Verdict.HOLDS if hurt else Verdict.DOES_NOT_HOLD
-    return Finding(CLAIM.format(kind=kind), verdict, "; ".join(said))
+    verdict = ClaimVerdict.HOLDS if hurt else ClaimVerdict.DOES_NOT_HOLD
+    return ClaimFinding(CLAIM.format(kind=kind), verdict, "; ".join(said))
 
 
 def number_of(rate: float) -> str:
@@ -138,7 +149,7 @@ def _panel(title: str, unit: str, levels: list[Level], field: str, times: float)
             )
             for one in levels
         ),
-        kind=Kind.LINES,
+        kind=FigureKind.LINES,
         x_title="threads or processes",
         log_y=True,
     )

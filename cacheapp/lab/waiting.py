@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.origins import s3_can_be_had, slow_bucket, slow_origin
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.slow_server import BODY
 from cacheapp.lab.timed import s3, waiting
 
@@ -23,7 +23,7 @@ NO_S3 = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class WaitingParameters:
     """How many files, of how many seconds each, how often; `share` of the S3 files go one by one."""
 
     files: int
@@ -35,9 +35,9 @@ class Plan:
 
 
 PLANS = {
-    Scale.SMALL: Plan(3, 0.1, 4, 0.1, 2, 1),
-    Scale.USUAL: Plan(5, 0.4, 32, 0.8, 2, 3),
-    Scale.FULL: Plan(5, 5.0, 200, 5.0, 200, 3),
+    Scale.SMALL: WaitingParameters(3, 0.1, 4, 0.1, 2, 1),
+    Scale.USUAL: WaitingParameters(5, 0.4, 32, 0.8, 2, 3),
+    Scale.FULL: WaitingParameters(5, 5.0, 200, 5.0, 200, 3),
 }
 
 
@@ -50,7 +50,7 @@ class Times:
     computed: bool = False
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Download from a slow origin, then from S3 behind a slow line."""
     plan = PLANS[bench.scale]
     s3_here = s3_can_be_had()
@@ -64,16 +64,16 @@ def conduct(bench: Bench) -> Outcome:
         judge(CLAIM_5, http, plan.files, plan.file_s),
         judge(CLAIM_200, from_s3, plan.s3_files, plan.s3_file_s)
         if s3_here
-        else Finding(CLAIM_200, Verdict.UNKNOWN, NO_S3),
+        else ClaimFinding(CLAIM_200, ClaimVerdict.UNKNOWN, NO_S3),
     )
     panels = [_panel(f"{plan.files} downloads of {plan.file_s:g} s", http)]
     if s3_here:
         title = f"{plan.s3_files} objects of {plan.s3_file_s:g} s from S3"
         panels.append(_panel(title, from_s3))
-    return Outcome(findings, tuple(panels), _notes(plan, from_s3))
+    return ExperimentOutcome(findings, tuple(panels), _notes(plan, from_s3))
 
 
-def _from_origin(bench: Bench, plan: Plan) -> list[Times]:
+def _from_origin(bench: Bench, plan: WaitingParameters) -> list[Times]:
     with slow_origin() as origin:
         urls = [f"{origin.url}/{plan.file_s}/{number}" for number in range(plan.files)]
 
@@ -83,7 +83,7 @@ def _from_origin(bench: Bench, plan: Plan) -> list[Times]:
         return [Times(way, times) for way, times in _interleaved(bench, plan, "HTTP", once).items()]
 
 
-def _from_s3(bench: Bench, plan: Plan) -> list[Times]:
+def _from_s3(bench: Bench, plan: WaitingParameters) -> list[Times]:
     scaled = plan.share < plan.s3_files
     with slow_bucket(plan.s3_files, plan.s3_file_s) as endpoint:
 
@@ -97,7 +97,7 @@ def _from_s3(bench: Bench, plan: Plan) -> list[Times]:
 
 
 def _interleaved(
-    bench: Bench, plan: Plan, what: str, once: Callable[[str], float]
+    bench: Bench, plan: WaitingParameters, what: str, once: Callable[[str], float]
 ) -> dict[str, tuple[float, ...]]:
     """Measure all ways in turn, again and again, so that a busy moment does not hit one of them."""
     found: dict[str, list[float]] = {way: [] for way in waiting.WAYS}
@@ -109,13 +109,13 @@ def _interleaved(
     return {way: tuple(times) for way, times in found.items()}
 
 
-def _repeats(bench: Bench, plan: Plan, what: str, way: str) -> int:
+def _repeats(bench: Bench, plan: WaitingParameters, what: str, way: str) -> int:
     """Return how often a way is measured: what takes a quarter of an hour, once."""
     once = what == "S3" and way == "one by one" and bench.scale is Scale.FULL
     return 1 if once else plan.repeats
 
 
-def judge(claim: str, times: list[Times], files: int, file_s: float) -> Finding:
+def judge(claim: str, times: list[Times], files: int, file_s: float) -> ClaimFinding:
     """Say whether one by one took the sum, and threads hardly more than one download."""
     medians = {one.way: statistics.median(one.samples) for one in times}
     alone, threads = medians["one by one"], medians["threads"]
@@ -125,19 +125,19 @@ def judge(claim: str, times: list[Times], files: int, file_s: float) -> Finding:
         f"(processes {medians['processes']:.2f} s, asyncio {medians['asyncio']:.2f} s)"
     )
     if alone < 0.95 * files * file_s:
-        return Finding(
+        return ClaimFinding(
             claim,
-            Verdict.UNKNOWN,
+            ClaimVerdict.UNKNOWN,
             f"{why}; one by one is less than {files * file_s:g} s: the origin was not slow",
         )
     if threads > TOLERANCE * file_s:
         over = threads / file_s
-        return Finding(
+        return ClaimFinding(
             claim,
-            Verdict.DOES_NOT_HOLD,
+            ClaimVerdict.DOES_NOT_HOLD,
             f"{why}: {over:.2f} times one download, expected at most {TOLERANCE}",
         )
-    return Finding(claim, Verdict.HOLDS, why)
+    return ClaimFinding(claim, ClaimVerdict.HOLDS, why)
 
 
 def _panel(title: str, times: list[Times]) -> Panel:
@@ -151,7 +151,7 @@ def _panel(title: str, times: list[Times]) -> Panel:
     )
 
 
-def _notes(plan: Plan, from_s3: list[Times]) -> tuple[str, ...]:
+def _notes(plan: WaitingParameters, from_s3: list[Times]) -> tuple[str, ...]:
     found = []
     if (plan.files, plan.file_s) != (5, 5.0):
         found.append(

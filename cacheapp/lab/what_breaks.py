@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.gunicorn import PER_WORKER, WORKERS, Site, site
-from cacheapp.lab.results import Finding, Measure, Outcome, Panel, Verdict
+from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
 from cacheapp.lab.site import shop
 from cacheapp.lab.stores import Stores
 
@@ -126,7 +126,7 @@ class Count:
         return all(it == self.use.right for it in self.counted)
 
 
-def conduct(bench: Bench) -> Outcome:
+def conduct(bench: Bench) -> ExperimentOutcome:
     """Serve the site on each alias and use it in all ways, several times."""
     with Stores() as stores:
         bench.expect(len(stores.aliases) * (len(USES) + sum(bool(use.get_set) for use in USES)))
@@ -142,7 +142,7 @@ def conduct(bench: Bench) -> Outcome:
                 ]
         notes = stores.notes
     panels = tuple(_panel(use, [one for one in counts if one.use == use]) for use in USES)
-    return Outcome(judge(counts), panels, (*_NOTES, *notes))
+    return ExperimentOutcome(judge(counts), panels, (*_NOTES, *notes))
 
 
 _NOTES = (
@@ -167,32 +167,32 @@ def _one_count(bench: Bench, served: Site, alias: str, use: Use, *, atomic: bool
     return Count(use, alias, atomic, tuple(counted))
 
 
-def judge(counts: list[Count]) -> tuple[Finding, ...]:
+def judge(counts: list[Count]) -> tuple[ClaimFinding, ...]:
     """Say of each use whether workers with caches of their own got it wrong; then of the others."""
-    verdicts = {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD}
+    verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     own = [one for one in counts if one.alias == "locmem" and one.atomic]
     shared = [one for one in counts if one.alias != "locmem" and one.atomic]
     get_set = [one for one in counts if one.alias != "locmem" and not one.atomic]
     wrong = [one for one in shared if not one.right]
     return (
         *(
-            Finding(
+            ClaimFinding(
                 f"where each worker has its own cache, {one.use.claim}",
                 verdicts[not one.right],
                 _said(one),
             )
             for one in own
         ),
-        Finding(
+        ClaimFinding(
             CLAIM_SHARED,
             verdicts[not wrong],
             "; ".join(map(_said, wrong))
             or f"all {len(shared)} were: {', '.join(dict.fromkeys(one.alias for one in shared))}",
         ),
-        Finding(
+        ClaimFinding(
             CLAIM_GET_SET,
             # That all went well this time does not show that it always does.
-            Verdict.UNKNOWN if all(one.right for one in get_set) else Verdict.HOLDS,
+            ClaimVerdict.UNKNOWN if all(one.right for one in get_set) else ClaimVerdict.HOLDS,
             "; ".join(_said(one) for one in get_set if not one.right) or "none was, this time",
         ),
     )

@@ -17,16 +17,16 @@ from django_redis.cache import RedisCache as DjangoRedisCache
 from cacheapp.backends import RedisCache as OurRedisCache
 from cacheapp.demo import overview, worker_agent
 from cacheapp.demo.overview import Panorama, Row
-from cacheapp.demo.verdict import Sighting, Verdict
+from cacheapp.demo.verdict import SharingVerdict, Sighting
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
 from cacheapp.views.pages import error_page, page, render_page
 
 _LOOKS = {  # a class of the stylesheet, and a sign for those who do not see its colour
-    Verdict.SHARED: ("good", "✓"),
-    Verdict.BROKEN: ("bad", "✕"),
-    Verdict.DOWN: ("warn", "!"),
-    Verdict.OPEN: ("", "·"),
+    SharingVerdict.SHARED: ("good", "✓"),
+    SharingVerdict.BROKEN: ("bad", "✕"),
+    SharingVerdict.DOWN: ("warn", "!"),
+    SharingVerdict.OPEN: ("", "·"),
 }
 _ACTIONS: dict[str, Callable[[], None]] = {
     "write": overview.write,
@@ -77,7 +77,7 @@ def _page_context(seen: Panorama) -> dict[str, Any]:
 
 def _row_context(row: Row) -> dict[str, Any]:
     look, sign = _LOOKS[row.judged.verdict]
-    label = "NOTHING YET" if row.judged.verdict is Verdict.OPEN else row.judged.verdict.value
+    label = "NOTHING YET" if row.judged.verdict is SharingVerdict.OPEN else row.judged.verdict.value
     return {
         "alias": row.alias,
         "backend": row.backend,
@@ -87,7 +87,7 @@ def _row_context(row: Row) -> dict[str, Any]:
         "why": row.judged.why,
         "asked": row.asked,
         "cells": [_cell_context(row, one) for one in row.sightings],
-        "advice": _advice(row) if row.judged.verdict is Verdict.DOWN else "",
+        "advice": _advice(row) if row.judged.verdict is SharingVerdict.DOWN else "",
     }
 
 

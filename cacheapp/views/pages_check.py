@@ -10,7 +10,7 @@ from django.views.decorators.http import require_POST
 
 from cacheapp import clock
 from cacheapp.cachecheck import run_record
-from cacheapp.cachecheck.verdicts import Verdict
+from cacheapp.cachecheck.verdicts import PropertyVerdict
 from cacheapp.demo.namespace import aliases
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
@@ -19,10 +19,10 @@ from cacheapp.views.pages import error_page, page, refresh_when_done, render_pag
 
 SECONDS = (0.5, 2.0, 5.0)
 LOOKS = {
-    Verdict.HOLDS: ("good", "✓"),
-    Verdict.BROKEN: ("bad", "✕"),
-    Verdict.UNKNOWN: ("warn", "?"),
-    Verdict.NOT_APPLICABLE: ("", "·"),
+    PropertyVerdict.HOLDS: ("good", "✓"),
+    PropertyVerdict.BROKEN: ("bad", "✕"),
+    PropertyVerdict.UNKNOWN: ("warn", "?"),
+    PropertyVerdict.NOT_APPLICABLE: ("", "·"),
 }
 # A drawing brings its own style; as an image it can do nothing else, and alone neither.
 DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
@@ -118,7 +118,7 @@ def _results_context(report: dict[str, Any]) -> dict[str, Any]:
     """Return the table: a row for each property, a cell for each alias; and the proofs."""
     reports = report.get("aliases", [])
     cells = {
-        (own["alias"], one["property"]): {**one, "look": LOOKS[Verdict(one["verdict"])]}
+        (own["alias"], one["property"]): {**one, "look": LOOKS[PropertyVerdict(one["verdict"])]}
         for own in reports
         for one in own["findings"]
     }
@@ -135,6 +135,6 @@ def _results_context(report: dict[str, Any]) -> dict[str, Any]:
         "proofs": [
             {"alias": alias, "cell": cell, "drawing": drawn.get((alias, name))}
             for (alias, name), cell in cells.items()
-            if cell["why"] and cell["verdict"] in {Verdict.BROKEN, Verdict.UNKNOWN}
+            if cell["why"] and cell["verdict"] in {PropertyVerdict.BROKEN, PropertyVerdict.UNKNOWN}
         ],
     }

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cacheapp.demo.probe import Verdict, examine
+from cacheapp.demo.probe import SharingVerdict, examine
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers
@@ -89,7 +89,7 @@ def test_a_store_that_is_down_says_so_and_comes_back(
         env = {**new_env(), **QUICK_START, "REDIS_URL": store.start().url}
         url = start_gunicorn(env).url
         with Workers(url, WORKERS) as workers:
-            assert examine(workers, "redis", "").verdict is Verdict.SHARED
+            assert examine(workers, "redis", "").verdict is SharingVerdict.SHARED
             store.kill()
             done = run(env, "--url", url, "--alias", "disk", "--alias", "redis")
             assert done.returncode == 1
@@ -100,7 +100,7 @@ def test_a_store_that_is_down_says_so_and_comes_back(
             assert "redis is DOWN, and should be SHARED" in done.stderr
             store.start()
             until(
-                lambda: examine(workers, "redis", "").verdict is Verdict.SHARED,
+                lambda: examine(workers, "redis", "").verdict is SharingVerdict.SHARED,
                 "the workers to find Redis again",
                 30,
             )

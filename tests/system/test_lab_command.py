@@ -12,7 +12,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.lab import run_record
-from cacheapp.lab.results import Result, Verdict
+from cacheapp.lab.results import ClaimVerdict, Result
 from cacheapp.lab.run_record import LabStatus
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.run_record import RunState
@@ -93,7 +93,7 @@ def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missin
     assert "3 downloads of 0.1 s" in done.stdout
     found = run_record.result("waiting")
     assert found is not None
-    assert [finding.verdict for finding in found.findings][1] is Verdict.UNKNOWN
+    assert [finding.verdict for finding in found.findings][1] is ClaimVerdict.UNKNOWN
     assert run_record.drawing("waiting") is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.utils.module_loading import import_string
 
-from cacheapp.demo.probe import Verdict, examine
+from cacheapp.demo.probe import SharingVerdict, examine
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers
@@ -69,7 +69,7 @@ def age_s(pid: int) -> float:
 
 def test_locmem_gives_each_worker_its_own_truth(workers: Workers) -> None:
     finding = examine(workers, "locmem", LOCMEM)
-    assert finding.verdict is Verdict.BROKEN
+    assert finding.verdict is SharingVerdict.BROKEN
     assert finding.sight
     assert finding.count
     assert finding.race
@@ -97,7 +97,7 @@ def test_locmem_deletes_in_one_worker_only(workers: Workers, path: str) -> None:
 @shared
 def test_shared_backends_give_all_workers_one_truth(workers: Workers, alias: str) -> None:
     finding = examine(workers, alias, "")
-    assert finding.verdict is Verdict.SHARED, finding.why
+    assert finding.verdict is SharingVerdict.SHARED, finding.why
     assert finding.sight
     assert finding.count
     assert finding.race

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run, until_s
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, plain, with_proof
+from cacheapp.cachecheck.run import CheckRun, until_s
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, plain, with_proof
 from cacheapp.cachecheck.workloads.registers import LEAST
 from cacheapp.consistency.counterexample import shrink
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome, by_key
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome, by_key
 from cacheapp.consistency.models import EvictingKey, Key
 from cacheapp.consistency.search import Verdict as Said
 from cacheapp.consistency.search import search
@@ -22,7 +22,7 @@ _ROUND_NS = 5_000_000
 SUMS, WINNER = "no increment lost", "one winner of add"
 
 
-def count_up(session: Session, key: str, seconds: float) -> None:
+def count_up(session: ClientSession, key: str, seconds: float) -> None:
     """Add 1, again and again."""
     deadline = until_s(seconds)
     for number in range(INCREMENTS):
@@ -31,25 +31,25 @@ def count_up(session: Session, key: str, seconds: float) -> None:
         session.incr(key)
 
 
-def create(session: Session, key: str) -> None:
+def create(session: ClientSession, key: str) -> None:
     """Let one session set the counter to 0."""
     if session.number == 0:
         session.set(key, 0)
 
 
-def read(session: Session, key: str) -> None:
+def read(session: ClientSession, key: str) -> None:
     """Let every session read."""
     session.get(key)
 
 
-def counters(run: Run) -> list[Finding]:
+def counters(run: CheckRun) -> list[PropertyFinding]:
     """Count from all sessions at once, then read the sum in each."""
     (key,) = run.keys("counter", 1)
     run.work(create, key)
     run.work(count_up, key, run.seconds)
     run.work(read, key)
     history = run.history()
-    counted = [one for one in history if one.kind is Kind.INCR]
+    counted = [one for one in history if one.kind is OperationKind.INCR]
     done = [one for one in counted if one.outcome is Outcome.OK]
     unknown = sum(one.outcome is Outcome.INFO for one in counted)
     wrong, lost = _wrong_sums(history, done, unknown)
@@ -75,7 +75,9 @@ def _wrong_sums(
     if again:
         wrong.append(f"{again} increments were told a sum that another one was told too")
     told = len(done) - refused
-    read = [one.result for one in history if one.kind is Kind.GET and one.outcome is Outcome.OK]
+    read = [
+        one.result for one in history if one.kind is OperationKind.GET and one.outcome is Outcome.OK
+    ]
     numbers = [result if isinstance(result, int) else 0 for result in read]
     if any(not told <= number <= told + unknown for number in numbers):
         seen = ", ".join(map(str, sorted(set(numbers))))
@@ -83,14 +85,14 @@ def _wrong_sums(
     return wrong, max([0, *(told - number for number in numbers)]) + refused
 
 
-def race(session: Session, keys: Sequence[str], start_ns: int) -> None:
+def race(session: ClientSession, keys: Sequence[str], start_ns: int) -> None:
     """Add each key at its moment."""
     for number, key in enumerate(keys):
         session.until_ns(start_ns + number * _ROUND_NS)
         session.add(key, session.unique())
 
 
-def winners(run: Run) -> list[Finding]:
+def winners(run: CheckRun) -> list[PropertyFinding]:
     """Have all sessions add the same key at the same moment, in rounds."""
     keys = run.keys("race", ROUNDS)
     run.work(race, keys, clock.monotonic_ns() + 60_000_000)

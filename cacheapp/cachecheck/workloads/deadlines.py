@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, Verdict, plain
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, plain
 from cacheapp.consistency.history import ABSENT
 from cacheapp.processes.waiting import pause
 
@@ -37,7 +37,7 @@ class Seen:
     first_miss: int | None
 
 
-def live(session: Session, keys: Sequence[str]) -> list[Seen]:
+def live(session: ClientSession, keys: Sequence[str]) -> list[Seen]:
     """Write (one session), and watch until well after the deadlines."""
     promised = _write(session, keys) if session.number == 0 else {}
     if session.number:
@@ -58,7 +58,7 @@ def live(session: Session, keys: Sequence[str]) -> list[Seen]:
     return [Seen(key, promised.get(key), hits.get(key), misses.get(key)) for key in keys]
 
 
-def _write(session: Session, keys: Sequence[str]) -> dict[str, int]:
+def _write(session: ClientSession, keys: Sequence[str]) -> dict[str, int]:
     """Write each key in its way; return by when each must be gone, as far as one may know."""
     expiring, counted, shortened, lengthened = keys
     promised = {}
@@ -80,7 +80,7 @@ def _write(session: Session, keys: Sequence[str]) -> dict[str, int]:
     return promised
 
 
-def deadlines(run: Run) -> list[Finding]:
+def deadlines(run: CheckRun) -> list[PropertyFinding]:
     """Watch keys past their deadlines."""
     keys = run.keys("deadline", 4)
     seen = [one for part in run.work(live, keys, seconds=10.0) for one in part]
@@ -90,21 +90,23 @@ def deadlines(run: Run) -> list[Finding]:
         [one for one in seen if one.key == key] for key in keys
     )
     touched = _judge(TOUCH, shortened, mishap)
-    if touched.verdict is Verdict.HOLDS and not run.evicts:
+    if touched.verdict is PropertyVerdict.HOLDS and not run.evicts:
         touched = _stayed(touched, lengthened)
     return [_judge(EXPIRY, expiring, mishap), touched, _judge(KEPT, counted, mishap)]
 
 
-def _judge(name: str, own: Sequence[Seen], mishap: str) -> Finding:
+def _judge(name: str, own: Sequence[Seen], mishap: str) -> PropertyFinding:
     """Judge a key that must be gone at its deadline."""
     promised = next((one.promised for one in own if one.promised), None)
     hits = [one.last_hit for one in own if one.last_hit]
     if promised is None:
         if mishap:
-            return Finding(name, Verdict.UNKNOWN, "", mishap)
-        return Finding(name, Verdict.BROKEN, "", "touch said that the key is missing")
+            return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap)
+        return PropertyFinding(
+            name, PropertyVerdict.BROKEN, "", "touch said that the key is missing"
+        )
     if not hits:
-        return Finding(name, Verdict.UNKNOWN, "", mishap or "no read found the key")
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap or "no read found the key")
     late_ms = max(0.0, (max(hits) - promised) / 1e6)
     wrong = []
     if late_ms > TOLERANCE_MS:
@@ -117,10 +119,10 @@ def _at_the_end(one: Seen) -> bool:
     return one.last_hit is not None and (one.first_miss or 0) < one.last_hit
 
 
-def _stayed(touched: Finding, lengthened: Sequence[Seen]) -> Finding:
+def _stayed(touched: PropertyFinding, lengthened: Sequence[Seen]) -> PropertyFinding:
     """Judge a key that must still be there, since `touch` has moved its deadline."""
     gone = any(one.first_miss for one in lengthened)
     if not gone and any(one.promised for one in lengthened):
         return touched
     why = "it was gone long before the deadline that touch had given it"
-    return Finding(touched.property, Verdict.BROKEN, touched.figure, why)
+    return PropertyFinding(touched.property, PropertyVerdict.BROKEN, touched.figure, why)

@@ -9,9 +9,9 @@ from pathlib import Path
 from cacheapp import clock
 from cacheapp.cachecheck.clients import Client, Clients
 from cacheapp.cachecheck.journal import Journal
-from cacheapp.cachecheck.run import MARGIN_S, Run, until_s
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, Verdict, plain, with_proof
+from cacheapp.cachecheck.run import MARGIN_S, CheckRun, until_s
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, plain, with_proof
 from cacheapp.cachecheck.workloads.registers import (
     CALLS,
     KEYS,
@@ -20,7 +20,7 @@ from cacheapp.cachecheck.workloads.registers import (
     one_order,
     simple_calls,
 )
-from cacheapp.consistency.history import Kind, Operation, Outcome
+from cacheapp.consistency.history import Operation, OperationKind, Outcome
 from cacheapp.consistency.judge import judge
 from cacheapp.processes.waiting import pause, until
 
@@ -37,7 +37,7 @@ STOPPED, KILLED, FORKED = (
 COLD = "cold start of all at once"
 
 
-def _clients(run: Run) -> Clients:
+def _clients(run: CheckRun) -> Clients:
     assert isinstance(run.crew, Clients)  # noqa: S101 (faults are for processes)
     return run.crew
 
@@ -45,18 +45,18 @@ def _clients(run: Run) -> Clients:
 # -- stopped -------------------------------------------------------------------------------------
 
 
-def warm(session: Session, key: str) -> None:
+def warm(session: ClientSession, key: str) -> None:
     """Read a key a few times, so that whoever keeps copies has one."""
     for _ in range(5):
         session.get(key)
 
 
-def write_one(session: Session, key: str) -> None:
+def write_one(session: ClientSession, key: str) -> None:
     """Write the key."""
     session.set(key, session.unique())
 
 
-def stopped(run: Run) -> list[Finding]:
+def stopped(run: CheckRun) -> list[PropertyFinding]:
     """Stop a client that has a warm copy, overwrite the key, and let it read on."""
     clients = _clients(run)
     (key,) = run.keys("stopped", 1)
@@ -82,7 +82,7 @@ def _state(pid: int) -> str:
 # -- killed --------------------------------------------------------------------------------------
 
 
-def killed(run: Run) -> list[Finding]:
+def killed(run: CheckRun) -> list[PropertyFinding]:
     """Kill one client in the middle of its calls; the others go on, and a new one comes."""
     clients = _clients(run)
     keys = run.keys("killed", KEYS)
@@ -103,7 +103,7 @@ def killed(run: Run) -> list[Finding]:
     slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
     if (mishap := run.mishap()) and not _failed_before(history, killed_ns):
         why = f"after a client was killed, calls of the others failed: {mishap}"
-        return [Finding(KILLED, Verdict.BROKEN, slowest, why)]
+        return [PropertyFinding(KILLED, PropertyVerdict.BROKEN, slowest, why)]
     found = one_order(KILLED, history, run)
     return [replace(found, figure=f"{found.figure}, {slowest}")]
 
@@ -116,7 +116,7 @@ def _failed_before(history: Sequence[Operation], moment_ns: int) -> bool:
     )
 
 
-def _read_all(session: Session, keys: Sequence[str]) -> None:
+def _read_all(session: ClientSession, keys: Sequence[str]) -> None:
     for key in keys:
         session.get(key)
 
@@ -128,7 +128,7 @@ def _slowest_s(history: Sequence[Operation]) -> float:
 # -- forked --------------------------------------------------------------------------------------
 
 
-def calls_and_forks(session: Session, keys: Sequence[str], seconds: float) -> str:
+def calls_and_forks(session: ClientSession, keys: Sequence[str], seconds: float) -> str:
     """Make calls; one session of each process forks in the middle, and the child makes calls too."""
     deadline = until_s(seconds)
     child = 0
@@ -143,7 +143,7 @@ def calls_and_forks(session: Session, keys: Sequence[str], seconds: float) -> st
     return _end_of(child) if child else ""
 
 
-def _as_child(session: Session, keys: Sequence[str]) -> None:
+def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
     """Make some calls with the cache that the parent had open, and end."""
     try:
         journal = Journal(session.signs, f"{session.process}-child")
@@ -168,7 +168,7 @@ def _end_of(child: int) -> str:
     return f"a forked child hung for {_FORK_WITHIN_S:g} s in a call of the cache"
 
 
-def forked(run: Run) -> list[Finding]:
+def forked(run: CheckRun) -> list[PropertyFinding]:
     """Fork every client in the middle of its calls, with threads under way."""
     keys = run.keys("forked", KEYS)
     seconds = min(run.seconds, 2.0)
@@ -182,7 +182,7 @@ def forked(run: Run) -> list[Finding]:
 # -- cold ----------------------------------------------------------------------------------------
 
 
-def first_calls(session: Session, key: str, counter: str) -> None:
+def first_calls(session: ClientSession, key: str, counter: str) -> None:
     """Make the first calls of a process."""
     session.add(key, session.unique())
     session.add(counter, 0)
@@ -190,7 +190,7 @@ def first_calls(session: Session, key: str, counter: str) -> None:
     session.get(key)
 
 
-def cold(run: Run) -> list[Finding]:
+def cold(run: CheckRun) -> list[PropertyFinding]:
     """Start several processes whose first calls come at the same moment."""
     clients = _clients(run)
     key, counter = run.keys("first", 2)
@@ -203,9 +203,11 @@ def cold(run: Run) -> list[Finding]:
     history = run.history()
     judged = judge(history, evicts=run.evicts)
     failed = sum(one.outcome is not Outcome.OK for one in history)
-    won = sum(one.kind is Kind.ADD and one.key == key and one.result is True for one in history)
+    won = sum(
+        one.kind is OperationKind.ADD and one.key == key and one.result is True for one in history
+    )
     wrong = [] if not judged.illegal else ["the processes do not agree"]
-    asked = sum(one.kind is Kind.ADD and one.key == key for one in history)
+    asked = sum(one.kind is OperationKind.ADD and one.key == key for one in history)
     figure = f"{won} of {asked} won, {failed} calls failed"
     finding = plain(COLD, wrong, figure, unanswered=run.mishap() if failed else "")
     return [with_proof(finding, judged.counterexample)]
@@ -216,13 +218,13 @@ def cold(run: Run) -> list[Finding]:
 CLEARED = "clear removes what was there"
 
 
-def write_own(session: Session, keys: Sequence[str]) -> None:
+def write_own(session: ClientSession, keys: Sequence[str]) -> None:
     """Write every key."""
     for key in keys:
         session.set(key, session.unique())
 
 
-def clear(session: Session) -> str:
+def clear(session: ClientSession) -> str:
     """Let one session clear the cache."""
     if session.number:
         return ""
@@ -233,11 +235,11 @@ def clear(session: Session) -> str:
     return ""
 
 
-def cleared(run: Run) -> list[Finding]:
+def cleared(run: CheckRun) -> list[PropertyFinding]:
     """Write, clear, and read from every session. Only on a store that is private to the check."""
     if not run.private:
         why = "only with --private: clear() might remove what others stored"
-        return [Finding(CLEARED, Verdict.NOT_APPLICABLE, "", why)]
+        return [PropertyFinding(CLEARED, PropertyVerdict.NOT_APPLICABLE, "", why)]
     keys = run.keys("cleared", 4)
     run.work(write_own, keys)
     raised = next((said for said in run.work(clear) if said), "")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.session import TIMEOUT_S, Session
-from cacheapp.cachecheck.verdicts import Finding, plain
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.session import TIMEOUT_S, ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, plain
 from cacheapp.processes.waiting import pause
 
 ROUNDS = 12
@@ -18,7 +18,7 @@ _SIGN_S = 5.0
 ONCE, FRESH = "one computation of a cold key", "no stale fill"
 
 
-def ask(session: Session, keys: Sequence[str], start_ns: int) -> list[tuple[int, Any]]:
+def ask(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tuple[int, Any]]:
     """Ask for each key at its moment; return how often this session computed it, and the value."""
     seen = []
     for number, key in enumerate(keys):
@@ -39,7 +39,7 @@ def ask(session: Session, keys: Sequence[str], start_ns: int) -> list[tuple[int,
     return seen
 
 
-def cold_keys(run: Run) -> list[Finding]:
+def cold_keys(run: CheckRun) -> list[PropertyFinding]:
     """Ask for cold keys from all sessions at the same moment."""
     keys = run.keys("cold", ROUNDS)
     seen = run.work(ask, keys, clock.monotonic_ns() + 60_000_000)
@@ -57,7 +57,7 @@ def cold_keys(run: Run) -> list[Finding]:
     return [plain(ONCE, wrong, figure, unanswered=unanswered)]
 
 
-def fill(session: Session, key: str, name: str, source: str, *, by_set: bool) -> str:
+def fill(session: ClientSession, key: str, name: str, source: str, *, by_set: bool) -> str:
     """Play one part: session 0 computes from an old source while session 1 changes it."""
     if session.number == 0:
         session.cache.get_or_set(key, lambda: _compute(session, name, source), TIMEOUT_S)
@@ -79,14 +79,14 @@ def fill(session: Session, key: str, name: str, source: str, *, by_set: bool) ->
     return f"stale: {found}" if found == "old" else ""
 
 
-def _compute(session: Session, name: str, source: str) -> str:
+def _compute(session: ClientSession, name: str, source: str) -> str:
     value = (session.signs / source).read_text()
     session.give_sign(f"{name}-computing")
     session.await_sign(f"{name}-changed", _SIGN_S)
     return value
 
 
-def stale_fills(run: Run) -> list[Finding]:
+def stale_fills(run: CheckRun) -> list[PropertyFinding]:
     """Change what a value is computed from, and the key, while it is computed."""
     keys = run.keys("fill", FILLS)
     stale, odd = 0, ""
@@ -112,9 +112,9 @@ def stale_fills(run: Run) -> list[Finding]:
     return [plain(FRESH, wrong, f"{stale} of {FILLS} stale", unanswered=odd)]
 
 
-def _fill_by_set(session: Session, key: str, name: str, source: str) -> str:
+def _fill_by_set(session: ClientSession, key: str, name: str, source: str) -> str:
     return fill(session, key, name, source, by_set=True)
 
 
-def _fill_by_delete(session: Session, key: str, name: str, source: str) -> str:
+def _fill_by_delete(session: ClientSession, key: str, name: str, source: str) -> str:
     return fill(session, key, name, source, by_set=False)

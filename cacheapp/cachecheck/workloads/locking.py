@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run, not_applicable, until_s
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, plain
+from cacheapp.cachecheck.run import CheckRun, not_applicable, until_s
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, plain
 from cacheapp.processes.waiting import pause
 
 # The same in every run: a fencing token must outlive its lock, so a name that is used once stays.
@@ -30,7 +30,7 @@ class Held:
     token: int | None
 
 
-def has_lock(session: Session, name: str) -> bool:
+def has_lock(session: ClientSession, name: str) -> bool:
     """Return whether the backend has locks, and these the methods that are asked for."""
     try:
         return hasattr(session.cache.lock(name, timeout=_TIMEOUT_S), "acquire")
@@ -38,7 +38,7 @@ def has_lock(session: Session, name: str) -> bool:
         return False
 
 
-def take_turns(session: Session, name: str, seconds: float) -> tuple[list[Held], str]:
+def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[Held], str]:
     """Take the lock again and again; return the times it was held, and the first failure."""
     held: list[Held] = []
     deadline = until_s(seconds)
@@ -64,7 +64,7 @@ def _is_int(token: Any) -> bool:
     return isinstance(token, int) and not isinstance(token, bool)
 
 
-def locks(run: Run) -> list[Finding]:
+def locks(run: CheckRun) -> list[PropertyFinding]:
     """Have all sessions take turns."""
     name = NAME
     if not all(run.work(has_lock, name)):
@@ -80,7 +80,7 @@ def locks(run: Run) -> list[Finding]:
     return [alone, _fenced(held, failed)]
 
 
-def _alone(held: Sequence[Held], failed: str) -> Finding:
+def _alone(held: Sequence[Held], failed: str) -> PropertyFinding:
     together = 0
     last: Held | None = None
     for one in held:
@@ -93,7 +93,7 @@ def _alone(held: Sequence[Held], failed: str) -> Finding:
     return plain(ALONE, wrong, figure, unanswered=failed or ("" if held else "never held"))
 
 
-def _fenced(held: Sequence[Held], failed: str) -> Finding:
+def _fenced(held: Sequence[Held], failed: str) -> PropertyFinding:
     back = sum(
         not (earlier.token or 0) < (later.token or 0)
         for earlier, later in itertools.pairwise(held)

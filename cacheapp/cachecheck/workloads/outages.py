@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from cacheapp.cachecheck.clients import Clients
-from cacheapp.cachecheck.run import MARGIN_S, Run
-from cacheapp.cachecheck.verdicts import Finding
+from cacheapp.cachecheck.run import MARGIN_S, CheckRun
+from cacheapp.cachecheck.verdicts import PropertyFinding
 from cacheapp.cachecheck.workloads.faults import IN_THE_MIDDLE
 from cacheapp.cachecheck.workloads.registers import KEYS, one_order, simple_calls
 from cacheapp.consistency.history import Operation, Outcome
@@ -17,7 +17,7 @@ _TIMES = 64
 three found a cache that hides them, with 64 nine of ten do."""
 
 
-def cut(run: Run, server: RedisServer) -> list[Finding]:
+def cut(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
     """Close all connections again and again, in the middle of calls."""
 
     def close_all() -> None:
@@ -29,7 +29,7 @@ def cut(run: Run, server: RedisServer) -> list[Finding]:
     return [_disturbed(run, CUT, close_all)]
 
 
-def restarted(run: Run, server: RedisServer) -> list[Finding]:
+def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
     """Kill the server and start it again, empty: what is lost is lost, and nothing comes back."""
 
     def restart() -> None:
@@ -40,14 +40,14 @@ def restarted(run: Run, server: RedisServer) -> list[Finding]:
     return [_disturbed(run_evicting, RESTARTED, restart)]
 
 
-def _evicting(run: Run) -> Run:
+def _evicting(run: CheckRun) -> CheckRun:
     """Return the run as one in which entries may go: the server keeps nothing on disk."""
-    changed = Run(**{**run.__dict__, "evicts": True})
+    changed = CheckRun(**{**run.__dict__, "evicts": True})
     changed.written = run.written
     return changed
 
 
-def _disturbed(run: Run, name: str, disturb: Callable[[], None]) -> Finding:
+def _disturbed(run: CheckRun, name: str, disturb: Callable[[], None]) -> PropertyFinding:
     clients = run.crew
     assert isinstance(clients, Clients)  # noqa: S101 (faults are for processes)
     keys = run.keys(name.split(maxsplit=1)[0], KEYS)
@@ -61,7 +61,7 @@ def _disturbed(run: Run, name: str, disturb: Callable[[], None]) -> Finding:
     found = one_order(name, history, run)
     answered = [one for one in history if one.outcome is Outcome.OK]
     figure = f"{found.figure}, {_share(history, answered)} unanswered"
-    return Finding(name, found.verdict, figure, found.why, found.operations, found.origins)
+    return PropertyFinding(name, found.verdict, figure, found.why, found.operations, found.origins)
 
 
 def _share(history: list[Operation], answered: list[Operation]) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run, until_s
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Finding, Verdict, with_proof
+from cacheapp.cachecheck.run import CheckRun, until_s
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, with_proof
 from cacheapp.consistency.history import Operation
 from cacheapp.consistency.judge import Judgement, judge
 from cacheapp.consistency.search import Verdict as Said
@@ -30,7 +30,7 @@ ORDER, OWN, FORWARD = "one order", "own writes seen", "reads never go back"
 
 
 def mixed_calls(
-    session: Session, keys: Sequence[str], seconds: float, *, simple: bool = False
+    session: ClientSession, keys: Sequence[str], seconds: float, *, simple: bool = False
 ) -> None:
     """Call whatever a cache has, at random; `simple`: only get, set and delete."""
     deadline = until_s(seconds)
@@ -40,12 +40,12 @@ def mixed_calls(
         one_call(session, session.rng.choice(keys), _SIMPLE if simple else _SHARES)
 
 
-def simple_calls(session: Session, keys: Sequence[str], seconds: float) -> None:
+def simple_calls(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
     """Get, set and delete: so that under a fault it is the fault that shows, not a race of `incr`."""
     mixed_calls(session, keys, seconds, simple=True)
 
 
-def one_call(session: Session, key: str, shares: dict[str, int] | None = None) -> None:
+def one_call(session: ClientSession, key: str, shares: dict[str, int] | None = None) -> None:
     """Make one call at random: reads most often."""
     shares = shares or _SIMPLE
     (call,) = session.rng.choices(list(shares), list(shares.values()))
@@ -55,7 +55,7 @@ def one_call(session: Session, key: str, shares: dict[str, int] | None = None) -
         getattr(session, call)(key)
 
 
-def registers(run: Run) -> list[Finding]:
+def registers(run: CheckRun) -> list[PropertyFinding]:
     """Judge calls of all kinds on a few keys."""
     keys = run.keys("register", KEYS)
     run.work(mixed_calls, keys, run.seconds)
@@ -70,7 +70,7 @@ def registers(run: Run) -> list[Finding]:
     ]
 
 
-def one_order(name: str, history: Sequence[Operation], run: Run) -> Finding:
+def one_order(name: str, history: Sequence[Operation], run: CheckRun) -> PropertyFinding:
     """Judge a history; nearly all of it unanswered is no history."""
     judged = judge(history, evicts=run.evicts)
     stale, reads = stale_reads(history, evicts=run.evicts)
@@ -82,29 +82,37 @@ def one_order(name: str, history: Sequence[Operation], run: Run) -> Finding:
 
 
 def _say(
-    name: str, judged: Judgement, figure: str, history: Sequence[Operation], run: Run
-) -> Finding:
+    name: str, judged: Judgement, figure: str, history: Sequence[Operation], run: CheckRun
+) -> PropertyFinding:
     if judged.verdict is Said.ILLEGAL:
-        return Finding(name, Verdict.BROKEN, figure)
+        return PropertyFinding(name, PropertyVerdict.BROKEN, figure)
     answered = sum(one.outcome == "ok" for one in history)
     if not answered or answered < len(history) / 2:
         why = run.mishap() or "no calls were answered"
-        return Finding(name, Verdict.UNKNOWN, figure, why)
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
     if answered < _ENOUGH:
-        return Finding(name, Verdict.UNKNOWN, figure, f"only {answered} calls were answered")
+        return PropertyFinding(
+            name, PropertyVerdict.UNKNOWN, figure, f"only {answered} calls were answered"
+        )
     if judged.verdict is Said.UNKNOWN:
         why = f"the search's budget was spent on {len(judged.unknown)} keys"
-        return Finding(name, Verdict.UNKNOWN, figure, why)
-    return Finding(name, Verdict.HOLDS, figure, run.mishap())
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
+    return PropertyFinding(name, PropertyVerdict.HOLDS, figure, run.mishap())
 
 
-def _weaker(name: str, broken: Sequence[Broken], order: Finding, what: str) -> Finding:
+def _weaker(
+    name: str, broken: Sequence[Broken], order: PropertyFinding, what: str
+) -> PropertyFinding:
     if broken:
         one = broken[0]
         shown = sorted({one.before, one.read, *one.writers[:1]}, key=lambda each: each.call_ns)
-        return Finding(
-            name, Verdict.BROKEN, f"{len(broken)} reads", f"{one.read.process} {what}", tuple(shown)
+        return PropertyFinding(
+            name,
+            PropertyVerdict.BROKEN,
+            f"{len(broken)} reads",
+            f"{one.read.process} {what}",
+            tuple(shown),
         )
-    if order.verdict is Verdict.UNKNOWN and "budget" not in order.why:
-        return Finding(name, Verdict.UNKNOWN, "", order.why)
-    return Finding(name, Verdict.HOLDS, "0 reads")
+    if order.verdict is PropertyVerdict.UNKNOWN and "budget" not in order.why:
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", order.why)
+    return PropertyFinding(name, PropertyVerdict.HOLDS, "0 reads")

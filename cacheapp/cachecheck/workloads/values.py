@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run, until_s
-from cacheapp.cachecheck.session import TIMEOUT_S, Session
-from cacheapp.cachecheck.verdicts import Finding, plain
+from cacheapp.cachecheck.run import CheckRun, until_s
+from cacheapp.cachecheck.session import TIMEOUT_S, ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, plain
 from cacheapp.cachecheck.workloads.registers import LEAST, one_order
 
 KEYS = 4
@@ -31,14 +31,16 @@ def whole(value: Any) -> bool:
     return isinstance(value, bytes) and hashlib.sha256(value[32:]).digest() == value[:32]
 
 
-def write_first(session: Session, keys: Sequence[str]) -> None:
+def write_first(session: ClientSession, keys: Sequence[str]) -> None:
     """Let one session write all keys."""
     if session.number == 0:
         for key in keys:
             session.cache.set(key, checked(session.rng, 10), TIMEOUT_S)
 
 
-def overwrite(session: Session, keys: Sequence[str], seconds: float, most: int) -> Counter[str]:
+def overwrite(
+    session: ClientSession, keys: Sequence[str], seconds: float, most: int
+) -> Counter[str]:
     """Overwrite and read in turns; count what was read."""
     deadline = until_s(seconds)
     seen: Counter[str] = Counter()
@@ -60,7 +62,7 @@ def overwrite(session: Session, keys: Sequence[str], seconds: float, most: int) 
     return seen
 
 
-def values(run: Run) -> list[Finding]:
+def values(run: CheckRun) -> list[PropertyFinding]:
     """Overwrite keys that always exist with values of mixed size, and read them."""
     keys = run.keys("value", KEYS)
     run.work(write_first, keys)
@@ -82,7 +84,7 @@ def values(run: Run) -> list[Finding]:
     return [plain(WHOLE, wrong, figure, unanswered=unanswered if not seen["whole"] else "")]
 
 
-def batches(session: Session, keys: Sequence[str], seconds: float) -> None:
+def batches(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
     """Write and read several keys at once."""
     deadline = until_s(seconds)
     for number in range(BATCHES):
@@ -95,7 +97,7 @@ def batches(session: Session, keys: Sequence[str], seconds: float) -> None:
             session.get_many(some)
 
 
-def many(run: Run) -> list[Finding]:
+def many(run: CheckRun) -> list[PropertyFinding]:
     """Judge `set_many` and `get_many` key by key."""
     keys = run.keys("many", KEYS)
     run.work(batches, keys, run.seconds)

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.session import TIMEOUT_S, Session
-from cacheapp.cachecheck.verdicts import Finding, plain
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.session import TIMEOUT_S, ClientSession
+from cacheapp.cachecheck.verdicts import PropertyFinding, plain
 
 ROUNDS = 25
 _ROUND_NS = 8_000_000
@@ -14,14 +14,14 @@ _ROUND_NS = 8_000_000
 MOVE = "incr_version is a move"
 
 
-def prepare(session: Session, keys: Sequence[str]) -> None:
+def prepare(session: ClientSession, keys: Sequence[str]) -> None:
     """Let one session write all keys."""
     if session.number == 0:
         for key in keys:
             session.cache.set(key, 1, TIMEOUT_S, version=1)
 
 
-def move(session: Session, keys: Sequence[str], start_ns: int) -> Counter[str]:
+def move(session: ClientSession, keys: Sequence[str], start_ns: int) -> Counter[str]:
     """Move each key at its moment (two sessions), or look at both versions meanwhile."""
     seen: Counter[str] = Counter()
     for number, key in enumerate(keys):
@@ -38,7 +38,7 @@ def move(session: Session, keys: Sequence[str], start_ns: int) -> Counter[str]:
     return seen
 
 
-def _won(session: Session, key: str) -> bool:
+def _won(session: ClientSession, key: str) -> bool:
     try:
         session.cache.incr_version(key, version=1)
     except ValueError:
@@ -46,7 +46,7 @@ def _won(session: Session, key: str) -> bool:
     return True
 
 
-def _look(session: Session, key: str, seen: Counter[str]) -> None:
+def _look(session: ClientSession, key: str, seen: Counter[str]) -> None:
     """Look for the entry where it cannot have gone meanwhile, since it moves only once."""
     old = session.cache.get(key, version=1) is not None
     new = session.cache.get(key, version=2) is not None
@@ -56,7 +56,7 @@ def _look(session: Session, key: str, seen: Counter[str]) -> None:
         seen["both"] += session.cache.get(key, version=1) is not None
 
 
-def versions(run: Run) -> list[Finding]:
+def versions(run: CheckRun) -> list[PropertyFinding]:
     """Move keys from version 1 to version 2 while others look."""
     keys = run.keys("version", ROUNDS)
     run.work(prepare, keys)

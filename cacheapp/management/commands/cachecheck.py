@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cacheapp import clock
 from cacheapp.cachecheck import run_record
-from cacheapp.cachecheck.examine import NAMES, Examination, Plan
+from cacheapp.cachecheck.examine import NAMES, CheckPlan, Examination
 from cacheapp.cachecheck.over_http import HttpExamination
 from cacheapp.cachecheck.private import NotPrivate, Stores, private_stores
 from cacheapp.cachecheck.report import (
@@ -32,7 +32,7 @@ from cacheapp.cachecheck.report import (
     write_drawings,
 )
 from cacheapp.cachecheck.run_record import RunRecorder
-from cacheapp.cachecheck.verdicts import Report, Verdict
+from cacheapp.cachecheck.verdicts import AliasReport, PropertyVerdict
 from cacheapp.demo.deployment import private_deployment
 from cacheapp.demo.namespace import aliases as all_aliases
 from cacheapp.processes.exclusive_run import exclusive_run
@@ -150,7 +150,7 @@ class Command(BaseCommand):
                     said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
                     self.stderr.write(f"{alias}: {said}")
 
-    def _show(self, reports: list[Report], options: dict[str, Any]) -> None:
+    def _show(self, reports: list[AliasReport], options: dict[str, Any]) -> None:
         print_report(reports, sys.stdout)
         if options["json"]:
             options["json"].write_text(as_json(reports, _about(options)))
@@ -228,8 +228,8 @@ def _server_of(alias: str, stores: Stores) -> Any:
     return stores.server if alias in stores.on_redis else None
 
 
-def _plan(options: dict[str, Any]) -> Plan:
-    return Plan(
+def _plan(options: dict[str, Any]) -> CheckPlan:
+    return CheckPlan(
         processes=options["processes"],
         threads=options["threads"],
         fork=options["fork"],
@@ -280,16 +280,20 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _judge(reports: list[Report], expected: Expected | None) -> None:
+def _judge(reports: list[AliasReport], expected: Expected | None) -> None:
     """Raise `CommandError` with the exit status unless all is well."""
     if expected is not None:
         if wrong := differences(reports, expected):
             raise CommandError("\n".join(wrong), returncode=BROKEN)
         return
     found = [(report.alias, one) for report in reports for one in report.findings]
-    broken = [f"{alias}: {one.property}" for alias, one in found if one.verdict is Verdict.BROKEN]
+    broken = [
+        f"{alias}: {one.property}" for alias, one in found if one.verdict is PropertyVerdict.BROKEN
+    ]
     if broken:
         raise CommandError(f"{len(broken)} broken: {'; '.join(broken)}", returncode=BROKEN)
-    unknown = [f"{alias}: {one.property}" for alias, one in found if one.verdict is Verdict.UNKNOWN]
+    unknown = [
+        f"{alias}: {one.property}" for alias, one in found if one.verdict is PropertyVerdict.UNKNOWN
+    ]
     if unknown or not found:
         raise _cannot(f"unknown: {'; '.join(unknown) or 'nothing was examined'}")

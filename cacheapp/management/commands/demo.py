@@ -14,7 +14,7 @@ from cacheapp.demo.deployment import (
     unwelcome,
     without_redis,
 )
-from cacheapp.demo.probe import Finding, backends_of, examine
+from cacheapp.demo.probe import SharingFinding, backends_of, examine
 from cacheapp.demo.report import as_json, print_table
 from cacheapp.processes.servers import ServerFailed
 from cacheapp.processes.stopping import Stopped, stopping
@@ -89,7 +89,7 @@ class Command(BaseCommand):
                     "\n".join([str(exc), "Gunicorn printed:", server.output()])
                 ) from exc
 
-    def _examine(self, workers: Workers, chosen: list[str] | None) -> list[Finding]:
+    def _examine(self, workers: Workers, chosen: list[str] | None) -> list[SharingFinding]:
         backends = backends_of(workers)
         unknown = set(chosen or []) - set(backends)
         if unknown:

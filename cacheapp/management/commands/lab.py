@@ -11,13 +11,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cacheapp.lab import bench
-from cacheapp.lab.bench import Scale
+from cacheapp.lab.bench import ExperimentProgress, Scale
 from cacheapp.lab.charts import ChartsMissing, alone, drawn_apart
 from cacheapp.lab.claims import claims_page
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.report import as_json, print_list, print_result, print_summary
-from cacheapp.lab.results import Result, Verdict
+from cacheapp.lab.results import ClaimVerdict, Result
 from cacheapp.lab.run import conduct
 from cacheapp.lab.run_record import RunRecorder
 from cacheapp.lab.run_record import drawing as recorded_drawing
@@ -76,7 +75,7 @@ class Command(BaseCommand):
             raise CommandError(said, returncode=128 + exc.number) from None
         print_summary(results, sys.stdout)
         self._write(results, options)
-        unknown = [one.name for one in results if Verdict.UNKNOWN in one.verdicts]
+        unknown = [one.name for one in results if ClaimVerdict.UNKNOWN in one.verdicts]
         if unknown:
             raise CommandError(f"unknown: {', '.join(unknown)}", returncode=COULD_NOT_RUN)
 
@@ -94,7 +93,7 @@ class Command(BaseCommand):
                 named(name)
                 with self._shown(name) as show:
 
-                    def progress(now: bench.Progress, show: Any = show) -> None:
+                    def progress(now: ExperimentProgress, show: Any = show) -> None:
                         recorder.progress(now)
                         show(now)
 
@@ -111,7 +110,7 @@ class Command(BaseCommand):
         recorder.end(RunState.DONE)
 
     @contextlib.contextmanager
-    def _shown(self, name: str) -> Iterator[Callable[[bench.Progress], None]]:
+    def _shown(self, name: str) -> Iterator[Callable[[ExperimentProgress], None]]:
         """Show progress on stderr, where it is a terminal; results go to stdout."""
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -11,14 +11,14 @@ import pytest
 
 from cacheapp.cachecheck.clients import Clients, Setup
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.verdicts import Finding
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.verdicts import PropertyFinding
 from cacheapp.processes.servers import RedisServer
 from tests.integration.cachecheck.broken import BACKENDS
 from tests.integration.cachecheck.broken_redis import ON_REDIS
 
-Workload = Callable[[Run], list[Finding]]
-Examine = Callable[..., dict[str, Finding]]
+Workload = Callable[[CheckRun], list[PropertyFinding]]
+Examine = Callable[..., dict[str, PropertyFinding]]
 
 
 @dataclass
@@ -69,12 +69,12 @@ def lab() -> Iterator[Lab]:
 def examine(lab: Lab) -> Examine:
     """Run a workload on an alias; return its findings by property."""
 
-    def examine(alias: str, workload: Workload, **how: Any) -> dict[str, Finding]:
+    def examine(alias: str, workload: Workload, **how: Any) -> dict[str, PropertyFinding]:
         lab.clients.alias = alias
         if missing := lab.clients.processes - len(lab.clients.living):
             lab.clients.start(missing)
         options: dict[str, Any] = {"seconds": 0.4, "private": True, **how}
-        run = Run(lab.clients, Journals(lab.directory), f"check-{uuid4().hex[:8]}", **options)
+        run = CheckRun(lab.clients, Journals(lab.directory), f"check-{uuid4().hex[:8]}", **options)
         return {one.property: one for one in workload(run)}
 
     return examine

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from cacheapp.cachecheck.examine import SYNC
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.verdicts import Finding, Verdict
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     counting,
     deadlines,
@@ -21,7 +21,7 @@ from cacheapp.consistency.timeline import draw
 from cacheapp.processes.servers import RedisServer
 from tests.integration.cachecheck.conftest import Examine, Lab, Workload
 
-Outage = Callable[[Run, RedisServer], list[Finding]]
+Outage = Callable[[CheckRun, RedisServer], list[PropertyFinding]]
 
 CAUGHT: list[tuple[str, Workload, str]] = [
     ("LosesUpdates", counting.counters, counting.SUMS),
@@ -55,9 +55,9 @@ def test_a_broken_backend_is_caught(
 ) -> None:
     for _ in range(20):  # a race is found when it happens, in most of them at once
         found = examine(alias, workload)[broken]
-        if found.verdict is Verdict.BROKEN:
+        if found.verdict is PropertyVerdict.BROKEN:
             break
-    assert found.verdict is Verdict.BROKEN, found
+    assert found.verdict is PropertyVerdict.BROKEN, found
     assert found.why
     assert not found.operations or draw(found.operations)
 
@@ -74,7 +74,7 @@ OUTAGES: list[tuple[str, Outage, str]] = [
 def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
     lab: Lab, examine: Examine, alias: str, outage: Outage, broken: str
 ) -> None:
-    def disturbed(run: Run) -> list[Finding]:
+    def disturbed(run: CheckRun) -> list[PropertyFinding]:
         return outage(run, lab.redis)
 
     test_a_broken_backend_is_caught(examine, alias, disturbed, broken)
@@ -82,7 +82,7 @@ def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
 
 def test_late_expiry_is_measured(examine: Examine) -> None:
     found = examine("ExpiresLate", deadlines.deadlines)
-    assert {one.verdict for one in found.values()} == {Verdict.BROKEN}
+    assert {one.verdict for one in found.values()} == {PropertyVerdict.BROKEN}
     late_ms = int(found[deadlines.EXPIRY].figure.split()[0])
     assert 100 < late_ms < 400
     assert "still at the end" in found[deadlines.KEPT].why
@@ -92,8 +92,8 @@ def test_late_expiry_is_measured(examine: Examine) -> None:
 def test_only_the_async_twin_is_accused_where_only_it_is_wrong(examine: Examine) -> None:
     sync = examine("CountsBadlyAsync", counting.counters)
     twin = examine("CountsBadlyAsync", counting.counters, twins=True)
-    assert sync[counting.SUMS].verdict is Verdict.HOLDS
-    assert twin[counting.SUMS].verdict is Verdict.BROKEN
+    assert sync[counting.SUMS].verdict is PropertyVerdict.HOLDS
+    assert twin[counting.SUMS].verdict is PropertyVerdict.BROKEN
 
 
 def test_a_lost_update_is_shown_by_two_increments_with_one_sum(examine: Examine) -> None:
@@ -109,8 +109,8 @@ def test_a_lost_update_is_shown_by_two_increments_with_one_sum(examine: Examine)
 def test_an_evicting_cache_is_not_accused_of_misses_where_it_may_evict(examine: Examine) -> None:
     accused = examine("GapsWhileWriting", values.many)
     excused = examine("GapsWhileWriting", values.many, evicts=True)
-    assert accused[values.MANY].verdict is Verdict.BROKEN
-    assert excused[values.MANY].verdict is Verdict.HOLDS
+    assert accused[values.MANY].verdict is PropertyVerdict.BROKEN
+    assert excused[values.MANY].verdict is PropertyVerdict.HOLDS
 
 
 RIGHT = {
@@ -126,13 +126,13 @@ RIGHT = {
 @pytest.mark.parametrize("workload", RIGHT.values(), ids=list(RIGHT))
 def test_a_right_backend_is_not_accused(examine: Examine, workload: Workload) -> None:
     found = examine("Right", workload)
-    assert {one.verdict for one in found.values()} == {Verdict.HOLDS}, found
+    assert {one.verdict for one in found.values()} == {PropertyVerdict.HOLDS}, found
 
 
 @pytest.mark.parametrize("twins", [False, True], ids=["sync", "async"])
 def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, twins: bool) -> None:
     found = examine("Right", deadlines.deadlines, twins=twins)
-    assert {one.verdict for one in found.values()} == {Verdict.HOLDS}, found
+    assert {one.verdict for one in found.values()} == {PropertyVerdict.HOLDS}, found
 
 
 @pytest.mark.parametrize("outage", [outages.cut, outages.restarted])
@@ -142,7 +142,7 @@ def test_a_redis_that_is_disturbed_is_not_accused(
     before = lab.redis.pid
     found = examine("Redis", lambda run: outage(run, lab.redis), seconds=1.0)
     (only,) = found.values()
-    assert only.verdict is Verdict.HOLDS, only
+    assert only.verdict is PropertyVerdict.HOLDS, only
     assert re.search(r"\d+ of \d{3,} unanswered", only.figure), only
     assert (lab.redis.pid != before) is (outage is outages.restarted)
 
@@ -154,7 +154,7 @@ def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None
         for name, workload in SYNC.items():
             found = examine("Right", workload, twins=bool(number % 2))
             verdicts = {one.verdict for one in found.values()}
-            assert verdicts == {Verdict.HOLDS}, (number, name, found)
+            assert verdicts == {PropertyVerdict.HOLDS}, (number, name, found)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_a_store_that_is_down_is_unknown_never_a_success(
     examine: Examine, workload: Workload, name: str
 ) -> None:
     found = examine("Down", workload)[name]
-    assert found.verdict is Verdict.UNKNOWN, found
+    assert found.verdict is PropertyVerdict.UNKNOWN, found
     assert found.why
 
 
 def test_a_backend_without_locks_is_not_accused(examine: Examine) -> None:
     found = examine("LocMem", locking.locks)
-    assert {one.verdict for one in found.values()} == {Verdict.NOT_APPLICABLE}
+    assert {one.verdict for one in found.values()} == {PropertyVerdict.NOT_APPLICABLE}

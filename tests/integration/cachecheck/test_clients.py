@@ -7,11 +7,11 @@ import pytest
 
 from cacheapp.cachecheck.clients import ClientFailed, Clients
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import Run
-from cacheapp.cachecheck.session import Session
-from cacheapp.cachecheck.verdicts import Verdict
+from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.verdicts import PropertyVerdict
 from cacheapp.cachecheck.workloads import registers
-from cacheapp.consistency.history import Kind, Outcome
+from cacheapp.consistency.history import OperationKind, Outcome
 from cacheapp.processes.waiting import until
 from tests.integration.cachecheck.conftest import Lab
 
@@ -23,22 +23,22 @@ def test_clients_can_be_forked_from_one_that_used_the_cache(lab: Lab) -> None:
         parents = {psutil.Process(pid).ppid() for pid in pids}
         assert len(parents) == 1
         assert os.getpid() not in parents
-        run = Run(clients, Journals(lab.directory), "check-fork", seconds=0.2)
+        run = CheckRun(clients, Journals(lab.directory), "check-fork", seconds=0.2)
         found = registers.registers(run)
-    assert {one.verdict for one in found} == {Verdict.HOLDS}, found
+    assert {one.verdict for one in found} == {PropertyVerdict.HOLDS}, found
     until(lambda: not any(map(psutil.pid_exists, pids)), "the clients to end")
 
 
-def dies(session: Session) -> None:
+def dies(session: ClientSession) -> None:
     session.get("k")
-    session.record(Kind.SET, "k", lambda: os.kill(os.getpid(), signal.SIGKILL), 5)
+    session.record(OperationKind.SET, "k", lambda: os.kill(os.getpid(), signal.SIGKILL), 5)
 
 
-def fails(_session: Session) -> None:
+def fails(_session: ClientSession) -> None:
     raise RuntimeError("no")
 
 
-def number(session: Session) -> int:
+def number(session: ClientSession) -> int:
     return session.number
 
 
@@ -74,5 +74,5 @@ def test_two_sessions_never_write_the_same_number(clients: Clients) -> None:
     assert len(set(numbers)) == len(numbers)
 
 
-def uniques(session: Session) -> list[int]:
+def uniques(session: ClientSession) -> list[int]:
     return [session.unique() for _ in range(100)]

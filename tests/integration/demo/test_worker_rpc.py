@@ -118,9 +118,9 @@ def test_a_worker_whose_directory_was_removed_can_be_found_again_from_its_next_p
 _WITH_A_CHILD = """
 import os, signal, django
 django.setup()
-from cacheapp.lab import roll_call, witness
-witness.attend()
-(found,) = [one for one in roll_call.workers() if one.pid == os.getpid()]
+from cacheapp.demo import worker_agent, worker_rpc
+worker_agent.attend()
+(found,) = [one for one in worker_rpc.workers() if one.pid == os.getpid()]
 if not os.fork():
     os.read(0, 1)  # until the test closes its end
     os._exit(0)

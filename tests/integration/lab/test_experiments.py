@@ -6,15 +6,15 @@ import threading
 import pytest
 
 from cacheapp.lab import process_races, thread_races, what_breaks
-from cacheapp.lab.bench import Bench, Progress, RunStopped, Scale
+from cacheapp.lab.bench import Bench, ExperimentProgress, RunStopped, Scale
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import Outcome, Panel, Result, Verdict
+from cacheapp.lab.results import ClaimVerdict, ExperimentOutcome, Panel, Result
 from cacheapp.lab.run import UnknownExperiment, run
 from cacheapp.lab.stores import BACKENDS
 from cacheapp.lab.timed import starting
 
-HOLDS = Verdict.HOLDS
+HOLDS = ClaimVerdict.HOLDS
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def small(name: str) -> Result:
     return run(name, scale=Scale.SMALL)
 
 
-def verdicts(name: str) -> dict[str, Verdict]:
+def verdicts(name: str) -> dict[str, ClaimVerdict]:
     return {finding.claim: finding.verdict for finding in small(name).findings}
 
 
@@ -57,7 +57,7 @@ def test_an_unprotected_counter_of_threads_loses_and_a_protected_one_does_not() 
 
 
 def test_what_processes_share_races_unless_it_is_protected() -> None:
-    assert verdicts("process-races")[process_races.CLAIM] is Verdict.DOES_NOT_HOLD
+    assert verdicts("process-races")[process_races.CLAIM] is ClaimVerdict.DOES_NOT_HOLD
     assert verdicts("process-races")[process_races.CLAIM_EXACT] is HOLDS
     labels = [measure.label for measure in small("process-races").panels[0].measures]
     assert {"disk: incr", "lmdb: incr", "redis: incr"} <= set(labels)
@@ -74,7 +74,7 @@ def test_what_a_project_uses_a_cache_for_breaks_under_four_workers_and_is_right_
     None
 ):
     found = verdicts("what-breaks")
-    assert found.pop(what_breaks.CLAIM_GET_SET) is not Verdict.DOES_NOT_HOLD
+    assert found.pop(what_breaks.CLAIM_GET_SET) is not ClaimVerdict.DOES_NOT_HOLD
     assert set(found.values()) == {HOLDS}
     logins, tokens, hits, reports, sessions, features = map(medians, small("what-breaks").panels)
     assert logins["locmem, atomic"] == 20
@@ -91,7 +91,7 @@ def test_what_a_project_uses_a_cache_for_breaks_under_four_workers_and_is_right_
 
 
 def test_progress_counts_to_the_number_of_steps() -> None:
-    seen: list[Progress] = []
+    seen: list[ExperimentProgress] = []
     run("starting", scale=Scale.SMALL, progress=seen.append)
     assert seen[0].done == 0
     assert seen[-1].done == seen[-1].total - 1  # it was in the last step
@@ -101,7 +101,7 @@ def test_progress_counts_to_the_number_of_steps() -> None:
 def test_a_stop_event_ends_a_run_between_and_amid_its_steps() -> None:
     stop = threading.Event()
 
-    def stop_at_second_step(now: Progress) -> None:
+    def stop_at_second_step(now: ExperimentProgress) -> None:
         if now.done == 1:
             stop.set()
 
@@ -115,12 +115,12 @@ def test_an_unknown_experiment_is_refused_by_name() -> None:
 
 
 def test_what_cannot_be_run_is_unknown_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def conduct(bench: Bench) -> Outcome:
+    def conduct(bench: Bench) -> ExperimentOutcome:
         bench.measure(starting.times, "no such method", 1)
         raise AssertionError
 
     monkeypatch.setitem(EXPERIMENTS, "broken", Experiment("broken", "", "a claim", "", conduct))
     result = run("broken", scale=Scale.SMALL)
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is ClaimVerdict.UNKNOWN
     assert "could not be run" in result.findings[0].why
     assert "cannot find context for 'no such method'" in result.findings[0].why

@@ -6,14 +6,14 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from cacheapp.cachecheck.report import as_json, differences, print_report, read_expected, verdicts
-from cacheapp.cachecheck.verdicts import Finding, Report, Verdict, plain
+from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict, plain
 from tests.unit.consistency.histories import op
 
 LANES = (op("p1", "set", 0, 1_000_000, 2), op("p2", "get", 2_000_000, 3_000_000, result=1))
-STALE = Finding("one order", Verdict.BROKEN, "1 of 9 reads stale", "because", LANES)
+STALE = PropertyFinding("one order", PropertyVerdict.BROKEN, "1 of 9 reads stale", "because", LANES)
 REPORTS = [
-    Report("bad", "some.Cache", (STALE, plain("locks", [], "0 of 9")), 1.0),
-    Report("good", "some.Cache", (plain("one order", [], "0 of 9 reads stale"),), 1.0),
+    AliasReport("bad", "some.Cache", (STALE, plain("locks", [], "0 of 9")), 1.0),
+    AliasReport("good", "some.Cache", (plain("one order", [], "0 of 9 reads stale"),), 1.0),
 ]
 
 

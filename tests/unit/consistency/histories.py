@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cacheapp.consistency.history import ABSENT, Kind, Operation, Outcome
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 
 
 def op(
@@ -19,29 +19,29 @@ def op(
     key: str = "k",
 ) -> Operation:
     said = outcome or (Outcome.INFO if end is None else Outcome.OK)
-    return Operation(process, Kind(kind), key, call, end, argument, result, said)
+    return Operation(process, OperationKind(kind), key, call, end, argument, result, said)
 
 
 def answer(cell: dict[str, Any], one: Operation) -> Any:  # noqa: PLR0911 (a case each)
     """Do one operation on a cell, as a cache would, and return what it answers."""
     there = "value" in cell
     match one.kind:
-        case Kind.GET:
+        case OperationKind.GET:
             return cell.get("value", ABSENT)
-        case Kind.SET:
+        case OperationKind.SET:
             cell["value"] = one.argument
             return None
-        case Kind.ADD:
+        case OperationKind.ADD:
             cell.setdefault("value", one.argument)
             return not there
-        case Kind.DELETE:
+        case OperationKind.DELETE:
             cell.clear()
             return there
-        case Kind.INCR | Kind.DECR:
+        case OperationKind.INCR | OperationKind.DECR:
             if not there:
                 return ABSENT
             delta: Any = one.argument
-            cell["value"] += delta if one.kind is Kind.INCR else -delta
+            cell["value"] += delta if one.kind is OperationKind.INCR else -delta
             return cell["value"]
         case _:
             return there
@@ -93,10 +93,13 @@ def random_history(rng: random.Random, size: int, processes: int = 3) -> list[Op
         call = clock[process] + rng.randint(0, 3)
         end = call + rng.randint(0, 6)
         clock[process] = end + 1
-        kind = rng.choice(list(Kind))
-        argument = {Kind.SET: number % 3, Kind.ADD: number % 3, Kind.INCR: 1, Kind.DECR: 1}.get(
-            kind
-        )
+        kind = rng.choice(list(OperationKind))
+        argument = {
+            OperationKind.SET: number % 3,
+            OperationKind.ADD: number % 3,
+            OperationKind.INCR: 1,
+            OperationKind.DECR: 1,
+        }.get(kind)
         chance = rng.random()
         if chance < 0.12:
             found.append(op(process, kind, call, None, argument))
@@ -109,10 +112,10 @@ def random_history(rng: random.Random, size: int, processes: int = 3) -> list[Op
     return found
 
 
-def _result(rng: random.Random, kind: Kind) -> Any:
-    if kind is Kind.SET:
+def _result(rng: random.Random, kind: OperationKind) -> Any:
+    if kind is OperationKind.SET:
         return None
-    if kind in {Kind.GET, Kind.INCR, Kind.DECR}:
+    if kind in {OperationKind.GET, OperationKind.INCR, OperationKind.DECR}:
         return rng.choice([ABSENT, 0, 1, 2, 3])
     return rng.choice([True, False])
 
@@ -133,8 +136,13 @@ def run_history(
         points.append((point, number, process, call, end))
     found = []
     for _, number, process, call, end in sorted(points):
-        kind = rng.choice([*Kind, Kind.GET, Kind.GET, Kind.SET])
-        argument = {Kind.SET: number, Kind.ADD: number, Kind.INCR: 1, Kind.DECR: 1}.get(kind)
+        kind = rng.choice([*OperationKind, OperationKind.GET, OperationKind.GET, OperationKind.SET])
+        argument = {
+            OperationKind.SET: number,
+            OperationKind.ADD: number,
+            OperationKind.INCR: 1,
+            OperationKind.DECR: 1,
+        }.get(kind)
         key = rng.randrange(keys)
         asked = op(f"p{process}", kind, call, end, argument, key=f"k{key}")
         told = answer(cells[key], asked)

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from cacheapp.demo.deployment import unwelcome
-from cacheapp.demo.probe import Count, Finding, Race, Sight, Verdict, judge
+from cacheapp.demo.probe import Count, Race, SharingFinding, SharingVerdict, Sight, judge
 from cacheapp.demo.report import print_table
 
 PIDS = (11, 12, 13, 14)
@@ -39,7 +39,7 @@ def race(*winners: int, unanswered: int = 0) -> Race:
 
 def test_what_every_worker_agrees_on_is_shared() -> None:
     verdict, why = judge(sight(), count(), race())
-    assert verdict is Verdict.SHARED
+    assert verdict is SharingVerdict.SHARED
     assert why == [
         "all 4 workers read what worker 11 wrote",
         "after 200 concurrent increments all of them read 200",
@@ -73,7 +73,7 @@ def test_what_every_worker_agrees_on_is_shared() -> None:
 )
 def test_one_disagreement_breaks_it(seen: Sight, counted: Count, raced: Race, proof: str) -> None:
     verdict, why = judge(seen, counted, raced)
-    assert verdict is Verdict.BROKEN
+    assert verdict is SharingVerdict.BROKEN
     assert any(proof in sentence for sentence in why), why
 
 
@@ -90,33 +90,33 @@ def test_with_anything_unanswered_nothing_is_called_shared(
     counted: Count, raced: Race, said: str
 ) -> None:
     verdict, why = judge(sight(), counted, raced)
-    assert verdict is Verdict.DOWN
+    assert verdict is SharingVerdict.DOWN
     assert any(said in sentence for sentence in why), why
 
 
 @pytest.mark.parametrize(
     ("backend", "verdict", "redis_to_be_had", "excused"),
     [
-        (DISK, Verdict.SHARED, True, True),
-        (DISK, Verdict.BROKEN, True, False),
-        (DISK, Verdict.DOWN, False, False),
-        (REDIS, Verdict.BROKEN, False, False),
-        (REDIS, Verdict.DOWN, True, False),
-        (REDIS, Verdict.DOWN, False, True),
-        (LOCMEM, Verdict.BROKEN, True, True),
-        (DUMMY, Verdict.BROKEN, True, True),
-        ("django.core.cache.backends.filebased.FileBasedCache", Verdict.BROKEN, True, False),
-        ("somebody.elses.Cache", Verdict.DOWN, False, False),
+        (DISK, SharingVerdict.SHARED, True, True),
+        (DISK, SharingVerdict.BROKEN, True, False),
+        (DISK, SharingVerdict.DOWN, False, False),
+        (REDIS, SharingVerdict.BROKEN, False, False),
+        (REDIS, SharingVerdict.DOWN, True, False),
+        (REDIS, SharingVerdict.DOWN, False, True),
+        (LOCMEM, SharingVerdict.BROKEN, True, True),
+        (DUMMY, SharingVerdict.BROKEN, True, True),
+        ("django.core.cache.backends.filebased.FileBasedCache", SharingVerdict.BROKEN, True, False),
+        ("somebody.elses.Cache", SharingVerdict.DOWN, False, False),
     ],
 )
 def test_what_ought_to_be_shared_and_is_not_is_unwelcome(
     *,
     backend: str,
-    verdict: Verdict,
+    verdict: SharingVerdict,
     redis_to_be_had: bool,
     excused: bool,
 ) -> None:
-    finding = Finding("some", backend, verdict, ["because"])
+    finding = SharingFinding("some", backend, verdict, ["because"])
     expected = [] if excused else [f"some is {verdict}, and should be SHARED"]
     assert unwelcome([finding], redis_to_be_had=redis_to_be_had) == expected
 
@@ -126,8 +126,10 @@ def test_the_table_fits_80_columns_and_has_no_colours_in_a_pipe() -> None:
     verdict, why = judge(seen, counted, raced)
     out = io.StringIO()
     findings = [
-        Finding("locmem", LOCMEM, verdict, why, seen, counted, raced),
-        Finding("redis", REDIS, Verdict.DOWN, ["the store of alias 'redis' is down (refused)"]),
+        SharingFinding("locmem", LOCMEM, verdict, why, seen, counted, raced),
+        SharingFinding(
+            "redis", REDIS, SharingVerdict.DOWN, ["the store of alias 'redis' is down (refused)"]
+        ),
     ]
     print_table(findings, PIDS, "http://127.0.0.1:8000", out)
     lines = out.getvalue().splitlines()

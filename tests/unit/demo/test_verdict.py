@@ -2,7 +2,7 @@
 
 import pytest
 
-from cacheapp.demo.verdict import Asked, Counted, Sighting, Verdict, Written, judge
+from cacheapp.demo.verdict import Asked, Counted, SharingVerdict, Sighting, Written, judge
 
 WRITTEN = Written("abc", 1)
 COUNTED = Counted("k", asked=100, done=100, unknown=0, repeated=0)
@@ -16,21 +16,41 @@ def _all(*values: object, counts: tuple[object, ...] = ()) -> list[Sighting]:
 @pytest.mark.parametrize(
     ("asked", "seen", "verdict", "word"),
     [
-        (Asked(WRITTEN), _all("abc", "abc"), Verdict.SHARED, "all 2 workers read what worker 1"),
-        (Asked(WRITTEN), _all("abc", None), Verdict.BROKEN, "not seen by 2"),
-        (Asked(WRITTEN), _all("abc", "old", "old"), Verdict.BROKEN, "not seen by 2 and 3"),
-        (Asked(WRITTEN), _all(None, None), Verdict.OPEN, "no worker has it any more"),
-        (Asked(), _all(None, None), Verdict.OPEN, "nothing was written yet"),
-        (Asked(WRITTEN), _all("abc"), Verdict.OPEN, "sharing takes two"),
+        (
+            Asked(WRITTEN),
+            _all("abc", "abc"),
+            SharingVerdict.SHARED,
+            "all 2 workers read what worker 1",
+        ),
+        (Asked(WRITTEN), _all("abc", None), SharingVerdict.BROKEN, "not seen by 2"),
+        (Asked(WRITTEN), _all("abc", "old", "old"), SharingVerdict.BROKEN, "not seen by 2 and 3"),
+        (Asked(WRITTEN), _all(None, None), SharingVerdict.OPEN, "no worker has it any more"),
+        (Asked(), _all(None, None), SharingVerdict.OPEN, "nothing was written yet"),
+        (Asked(WRITTEN), _all("abc"), SharingVerdict.OPEN, "sharing takes two"),
         (
             Asked(None, COUNTED),
             _all(None, None, counts=(100, 100)),
-            Verdict.SHARED,
+            SharingVerdict.SHARED,
             "after 100 increments",
         ),
-        (Asked(None, COUNTED), _all(None, None, counts=(50, 50)), Verdict.BROKEN, "read 50 and 50"),
-        (Asked(None, COUNTED), _all(None, None, counts=(100, None)), Verdict.BROKEN, "and nothing"),
-        (Asked(WRITTEN, COUNTED), _all("abc", "abc", counts=(None, None)), Verdict.SHARED, "all 2"),
+        (
+            Asked(None, COUNTED),
+            _all(None, None, counts=(50, 50)),
+            SharingVerdict.BROKEN,
+            "read 50 and 50",
+        ),
+        (
+            Asked(None, COUNTED),
+            _all(None, None, counts=(100, None)),
+            SharingVerdict.BROKEN,
+            "and nothing",
+        ),
+        (
+            Asked(WRITTEN, COUNTED),
+            _all("abc", "abc", counts=(None, None)),
+            SharingVerdict.SHARED,
+            "all 2",
+        ),
     ],
     ids=[
         *("seen by all", "by one", "others read an old one", "gone", "nothing yet", "alone"),
@@ -38,7 +58,7 @@ def _all(*values: object, counts: tuple[object, ...] = ()) -> list[Sighting]:
     ],
 )
 def test_the_verdict_follows_from_what_is_seen(
-    asked: Asked, seen: list[Sighting], verdict: Verdict, word: str
+    asked: Asked, seen: list[Sighting], verdict: SharingVerdict, word: str
 ) -> None:
     found = judge(asked, seen)
     assert found.verdict is verdict
@@ -47,19 +67,19 @@ def test_the_verdict_follows_from_what_is_seen(
 
 def test_a_worker_that_does_not_answer_keeps_a_cache_from_being_called_shared() -> None:
     seen = [*_all("abc", "abc"), Sighting(3, silent=True)]
-    assert judge(Asked(WRITTEN), seen).verdict is Verdict.OPEN
-    assert judge(Asked(WRITTEN), _all("abc", "abc"), missing=1).verdict is Verdict.OPEN
+    assert judge(Asked(WRITTEN), seen).verdict is SharingVerdict.OPEN
+    assert judge(Asked(WRITTEN), _all("abc", "abc"), missing=1).verdict is SharingVerdict.OPEN
 
 
 def test_two_that_disagree_are_enough_whoever_is_silent() -> None:
     seen = [*_all("abc", None), Sighting(3, silent=True)]
-    assert judge(Asked(WRITTEN), seen).verdict is Verdict.BROKEN
+    assert judge(Asked(WRITTEN), seen).verdict is SharingVerdict.BROKEN
 
 
 def test_a_store_that_refuses_is_down_and_says_why() -> None:
     seen = [Sighting(1, error="no route"), Sighting(2, error="no route")]
     found = judge(Asked(WRITTEN), seen)
-    assert (found.verdict, found.why) == (Verdict.DOWN, ["no route"])
+    assert (found.verdict, found.why) == (SharingVerdict.DOWN, ["no route"])
 
 
 def test_an_increment_whose_outcome_is_unknown_excuses_a_larger_sum_and_no_smaller_one() -> None:
@@ -68,12 +88,12 @@ def test_an_increment_whose_outcome_is_unknown_excuses_a_larger_sum_and_no_small
         sum_: judge(Asked(None, counted), _all(None, None, counts=(sum_, sum_)))
         for sum_ in (97, 99, 101)
     }
-    assert [seen[97].verdict, seen[101].verdict] == [Verdict.BROKEN, Verdict.BROKEN]
-    assert seen[99].verdict is not Verdict.BROKEN
+    assert [seen[97].verdict, seen[101].verdict] == [SharingVerdict.BROKEN, SharingVerdict.BROKEN]
+    assert seen[99].verdict is not SharingVerdict.BROKEN
 
 
 def test_a_sum_that_two_were_told_is_broken_even_where_all_read_the_same() -> None:
     counted = Counted("k", asked=100, done=100, unknown=0, repeated=3)
     found = judge(Asked(None, counted), _all(None, None, counts=(100, 100)))
-    assert found.verdict is Verdict.BROKEN
+    assert found.verdict is SharingVerdict.BROKEN
     assert "3 of them were told a sum that another one was told too" in found.why

@@ -6,17 +6,17 @@ import pytest
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import (
     About,
-    Finding,
-    Kind,
+    ClaimFinding,
+    ClaimVerdict,
+    FigureKind,
     Measure,
     Panel,
     Result,
-    Verdict,
 )
 
-HOLDS = Finding("this", Verdict.HOLDS, "because")
-DOES_NOT = Finding("that", Verdict.DOES_NOT_HOLD, "because")
-UNKNOWN = Finding("the other", Verdict.UNKNOWN, "because")
+HOLDS = ClaimFinding("this", ClaimVerdict.HOLDS, "because")
+DOES_NOT = ClaimFinding("that", ClaimVerdict.DOES_NOT_HOLD, "because")
+UNKNOWN = ClaimFinding("the other", ClaimVerdict.UNKNOWN, "because")
 
 RESULT = Result(
     name="waiting",
@@ -35,7 +35,7 @@ RESULT = Result(
                 for group in ("threads", "processes")
                 for number in (1, 10)
             ),
-            kind=Kind.LINES,
+            kind=FigureKind.LINES,
             x_title="threads",
             log_y=True,
         ),
@@ -65,14 +65,16 @@ def test_what_is_no_result_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("findings", "verdict"),
     [
-        ((HOLDS,), Verdict.HOLDS),
-        ((HOLDS, UNKNOWN), Verdict.UNKNOWN),
-        ((UNKNOWN, DOES_NOT, HOLDS), Verdict.DOES_NOT_HOLD),
-        ((), Verdict.UNKNOWN),
+        ((HOLDS,), ClaimVerdict.HOLDS),
+        ((HOLDS, UNKNOWN), ClaimVerdict.UNKNOWN),
+        ((UNKNOWN, DOES_NOT, HOLDS), ClaimVerdict.DOES_NOT_HOLD),
+        ((), ClaimVerdict.UNKNOWN),
     ],
     ids=["all hold", "one unknown", "one does not hold", "none"],
 )
-def test_the_worst_finding_decides(findings: tuple[Finding, ...], verdict: Verdict) -> None:
+def test_the_worst_finding_decides(
+    findings: tuple[ClaimFinding, ...], verdict: ClaimVerdict
+) -> None:
     assert dataclasses.replace(RESULT, findings=findings).verdict is verdict
 
 

@@ -15,10 +15,10 @@ from cacheapp.lab import (
     what_breaks,
 )
 from cacheapp.lab.bench import Bench
-from cacheapp.lab.results import Verdict
+from cacheapp.lab.results import ClaimVerdict
 from cacheapp.lab.timed import thread_races as timed
 
-HOLDS, DOES_NOT, UNKNOWN = Verdict.HOLDS, Verdict.DOES_NOT_HOLD, Verdict.UNKNOWN
+HOLDS, DOES_NOT, UNKNOWN = ClaimVerdict.HOLDS, ClaimVerdict.DOES_NOT_HOLD, ClaimVerdict.UNKNOWN
 
 
 def times(alone: float, threads: float) -> list[waiting.Times]:
@@ -31,7 +31,7 @@ def times(alone: float, threads: float) -> list[waiting.Times]:
     [(25.1, 5.01, HOLDS), (25.1, 6.3, DOES_NOT), (9.0, 5.0, UNKNOWN)],
     ids=["as claimed", "threads wait for each other", "the origin was fast"],
 )
-def test_waiting(alone: float, threads: float, verdict: Verdict) -> None:
+def test_waiting(alone: float, threads: float, verdict: ClaimVerdict) -> None:
     finding = waiting.judge("5 of 5 s", times(alone, threads), 5, 5.0)
     assert finding.verdict is verdict
     assert f"{alone:.2f} s one by one and {threads:.2f} s by threads" in finding.why
@@ -40,7 +40,7 @@ def test_waiting(alone: float, threads: float, verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     ("threads", "verdict"), [(4.1, HOLDS), (3.6, HOLDS), (2.1, DOES_NOT)], ids=str
 )
-def test_threads_that_compute(threads: float, verdict: Verdict) -> None:
+def test_threads_that_compute(threads: float, verdict: ClaimVerdict) -> None:
     assert computing.judge_threads(4.0, threads, 8).verdict is verdict
 
 
@@ -56,7 +56,7 @@ def test_threads_that_compute(threads: float, verdict: Verdict) -> None:
     ids=["as claimed", "of no use", "busy machine", "more than cores still help", "one core"],
 )
 def test_processes_that_compute(
-    took: dict[int, float], cores: int, load: float, verdict: Verdict
+    took: dict[int, float], cores: int, load: float, verdict: ClaimVerdict
 ) -> None:
     assert computing.judge_processes(4.0, took, cores, load).verdict is verdict
 
@@ -69,7 +69,7 @@ def test_a_process_takes_longer_than_a_thread_only_if_every_kind_does() -> None:
 
 
 @pytest.mark.parametrize(("ms", "verdict"), [(0.4, HOLDS), (4.9, HOLDS), (5.1, DOES_NOT)], ids=str)
-def test_creating_threads_takes_zero_in_two_digits(ms: float, verdict: Verdict) -> None:
+def test_creating_threads_takes_zero_in_two_digits(ms: float, verdict: ClaimVerdict) -> None:
     assert starting.judge_zero({5: 0.2, 10: ms}).verdict is verdict
 
 
@@ -88,7 +88,7 @@ def level(members: int, per_second: float, mean_s: float) -> too_many.Level:
     ],
     ids=["each takes long", "less gets done", "all is well"],
 )
-def test_too_many(most: too_many.Level, verdict: Verdict) -> None:
+def test_too_many(most: too_many.Level, verdict: ClaimVerdict) -> None:
     finding = too_many.judge("threads", [level(1, 20.0, 0.05), level(100, 1900.0, 0.05), most])
     assert finding.verdict is verdict
     assert "a second with 100" in finding.why or "a second with 1000" in finding.why
@@ -110,7 +110,9 @@ def thread_losses(bare: int, call: int, lock: int, incr: int) -> list[thread_rac
     ],
     ids=["a call is needed", "even bare", "no race at all", "incr loses"],
 )
-def test_races_between_threads(lost: tuple[int, int, int, int], verdicts: list[Verdict]) -> None:
+def test_races_between_threads(
+    lost: tuple[int, int, int, int], verdicts: list[ClaimVerdict]
+) -> None:
     findings = thread_races.judge(thread_losses(*lost))
     assert [finding.verdict for finding in findings] == verdicts
 
@@ -158,7 +160,7 @@ def process_losses(file: int, get_set: int, incr: int) -> list[process_races.Los
     ],
     ids=["they race", "none was seen", "incr loses"],
 )
-def test_races_between_processes(lost: tuple[int, int, int], verdicts: list[Verdict]) -> None:
+def test_races_between_processes(lost: tuple[int, int, int], verdicts: list[ClaimVerdict]) -> None:
     findings = process_races.judge(process_losses(*lost))
     assert [finding.verdict for finding in findings] == verdicts
 
@@ -175,7 +177,7 @@ def sights(own: int, shared: int) -> list[not_shared.Sight]:
     [(4, 1, [HOLDS, HOLDS]), (1, 1, [DOES_NOT, HOLDS]), (4, 2, [HOLDS, DOES_NOT])],
     ids=["as claimed", "one worker only", "a shared one that is not"],
 )
-def test_memory_is_not_shared(own: int, shared: int, verdicts: list[Verdict]) -> None:
+def test_memory_is_not_shared(own: int, shared: int, verdicts: list[ClaimVerdict]) -> None:
     findings = not_shared.judge(sights(own, shared))
     assert [finding.verdict for finding in findings] == verdicts
 
@@ -199,6 +201,6 @@ def counts(own: float, shared: float, get_set: float) -> list[what_breaks.Count]
     ],
     ids=["as claimed", "own caches are right", "the shared one is wrong", "get + set was right"],
 )
-def test_what_breaks(counted: tuple[float, float, float], verdicts: list[Verdict]) -> None:
+def test_what_breaks(counted: tuple[float, float, float], verdicts: list[ClaimVerdict]) -> None:
     findings = what_breaks.judge(counts(*counted))
     assert [finding.verdict for finding in findings] == verdicts
