@@ -45,7 +45,7 @@ class PreviousRuns:
             return FileReport(item, FileState.SUCCEEDED, error="the file already existed")
         if (noted := self._entries.matching(item.position, target)) is not None:
             return success_report(item, noted, 0)
-        # a power cut removed the journal's entry but not the file
+        # A power cut removed the journal's entry but not the file.
         if self._plan.own and self._plan.token > 1:
             self._directory.unpublish(target, item.position)
         return None

@@ -167,13 +167,13 @@ class RunProgress:
                 moving += transfer.bytes_done
             return list(self._changed.values()), self._totals.progress(moving, more=self._more)
 
-    def moving(self) -> list[tuple[str, int, int | None]]:
+    def active_files(self) -> list[tuple[str, int, int | None]]:
         """Return name, bytes received and length of each active file."""
         with self._lock:
             found = list(self._transfers.values())
         return [(transfer.name, transfer.bytes_done, transfer.total) for transfer in found]
 
-    def recorded(self, reports: Iterable[FileReport]) -> None:
+    def mark_recorded(self, reports: Iterable[FileReport]) -> None:
         """Drop reports that were written to the database; newer reports of the same files stay."""
         with self._lock:
             for report in reports:

@@ -177,13 +177,13 @@ class JobRun:
         """Return the reports not yet recorded, and the totals that belong to them."""
         return self._progress.changes()
 
-    def moving(self) -> list[tuple[str, int, int | None]]:
+    def active_files(self) -> list[tuple[str, int, int | None]]:
         """Return name, bytes received and length of each active file."""
-        return self._progress.moving()
+        return self._progress.active_files()
 
-    def recorded(self, reports: Iterable[FileReport]) -> None:
+    def mark_recorded(self, reports: Iterable[FileReport]) -> None:
         """Drop reports that were written to the database; newer reports of the same files stay."""
-        self._progress.recorded(reports)
+        self._progress.mark_recorded(reports)
 
     def clean(self, *, keep: bool = False) -> None:
         """Release resources and, unless `keep`, remove the partial files. Requires `ended`."""
@@ -205,8 +205,8 @@ class JobRun:
         except OSError as exc:  # from the disk, before or after a request
             logger.warning("file %s of job %s: %s", file.item.name, self.plan.job, exc)
             self._report_unexpected(file, str(translate_error(exc)))
-        # the file must not stay in state running, and the thread has other files
         except BaseException as exc:
+            # The file must not stay in state running, and the thread has other files to serve.
             logger.exception("file %s of job %s", file.item.name, self.plan.job)
             self._report_unexpected(file, f"internal error: {type(exc).__name__}")
         return AttemptResult()
@@ -287,15 +287,7 @@ class JobRun:
     def _failed(
         self, file: QueuedFile, transfer: Transfer, failed: TransferFailed
     ) -> AttemptResult:
-        if not failed.retryable and not self._directory.exists():
-            self.stop(LOST, FileState.QUEUED, keep=True)
-            self._progress.end(FileReport(file.item, FileState.QUEUED, tries=transfer.tries))
-            return AttemptResult()
-        if (
-            not failed.retryable
-            and (report := self._previous.published_during_takeover(file.item)) is not None
-        ):
-            transfer.discard()
+        if not failed.retryable and (report := self._after_takeover(file, transfer)) is not None:
             self._progress.end(report)
             return AttemptResult()
         retries = self.plan.retries
@@ -315,3 +307,13 @@ class JobRun:
         waits = FileReport(file.item, FileState.QUEUED, transfer.bytes_done, error, tries=tries)
         self._progress.wait(waits)
         return AttemptResult(host_ok, host_pause_s, wait_s)
+
+    def _after_takeover(self, file: QueuedFile, transfer: Transfer) -> FileReport | None:
+        """Return the report of a file whose failure a takeover explains; `None` for a real one."""
+        if not self._directory.exists():
+            self.stop(LOST, FileState.QUEUED, keep=True)
+            return FileReport(file.item, FileState.QUEUED, tries=transfer.tries)
+        report = self._previous.published_during_takeover(file.item)
+        if report is not None:
+            transfer.discard()
+        return report

@@ -22,8 +22,8 @@ from cacheapp.errors import StoreUnavailable
 logger = logging.getLogger(__name__)
 
 _STARVING = 0  # the index of the shared byte; the slots are those after it
-_LOOK_AGAIN_S = 0.2
-_GIVE_UP_EVERY_S = 1.0
+_RETRY_S = 0.2
+_YIELD_EVERY_S = 1.0
 
 
 class ThreadLimit:
@@ -37,7 +37,7 @@ class ThreadLimit:
         self._lock = threading.Lock()
         self._held: set[int] = set()
         self._full_until_s = 0.0
-        self._look_at_s = 0.0
+        self._check_at_s = 0.0
         self._starving = False
         self._file: SlotFile | None = None
         try:
@@ -59,7 +59,7 @@ class ThreadLimit:
                 self._release(index if second is None else second)
                 index = None if second is None else index
             if index is None:
-                self._full_until_s = clock.monotonic_s() + _LOOK_AGAIN_S
+                self._full_until_s = clock.monotonic_s() + _RETRY_S
                 return False
             self._held.add(index)
             return True
@@ -77,7 +77,7 @@ class ThreadLimit:
             if self._file is None or starving == self._starving:
                 return
             kind = fcntl.LOCK_SH | fcntl.LOCK_NB if starving else fcntl.LOCK_UN
-            # another process is testing the byte: try again next time
+            # On failure another process is testing the byte: the next call tries again.
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file.descriptor, kind, 1, _STARVING)
                 self._starving = starving
@@ -86,16 +86,16 @@ class ThreadLimit:
         """Return whether to release a slot for another process; true at most once a second."""
         with self._lock:
             now_s = clock.monotonic_s()
-            if now_s < self._look_at_s or len(self._held) < 2:  # noqa: PLR2004 (the last one is kept)
+            if now_s < self._check_at_s or len(self._held) < 2:  # noqa: PLR2004 (keep the last)
                 return False
-            self._look_at_s = now_s + _LOOK_AGAIN_S
+            self._check_at_s = now_s + _RETRY_S
             if not self._is_another_starving():
                 return False
             free = self._acquire_free()
             if free is not None:
                 self._release(free)
                 return False
-            self._look_at_s = now_s + _GIVE_UP_EVERY_S
+            self._check_at_s = now_s + _YIELD_EVERY_S
             return True
 
     def _is_another_starving(self) -> bool:

@@ -292,7 +292,7 @@ class Transfer:
         path = options.partial_name.path(
             leftover.resume_point.total, leftover.resume_point.validator
         )
-        # the next response tells whether the ETag is an MD5
+        # The next response tells whether the ETag is an MD5.
         also = {"md5"} if options.etag else set()
         part = self._part = PartialFile(path, checksums, digest=digest, also=also)
         with leftover.path.open("rb", buffering=0) as file:
@@ -303,7 +303,7 @@ class Transfer:
     def _fetch_checksums(
         self, resume_point: ResumePoint, client: HTTPClient
     ) -> tuple[Checksum, ...] | None:
-        """Return the checksums of a file that is complete on disk; `None` if the object has changed.
+        """Return the checksums of a file complete on disk; `None` if the object has changed.
 
         They arrive in the head of a response. Its body is not read; the connection is closed.
         """
@@ -332,7 +332,7 @@ class Transfer:
             self._check_free_space(0)
         self.bytes_done = before  # this chunk is counted with the next one
         self.moved_at_s = clock.monotonic_s()
-        # read without the lock: a late check costs one chunk
+        # Read without the lock: a late check costs one chunk.
         if self._aborted is not None or self._stalled is not None:
             raise TransferFailed("stopped")
 
@@ -346,7 +346,7 @@ class Transfer:
             raise TransferFailed(message, retryable=True)
         if (mismatch := part.running.mismatch(part.checksums)) is not None:
             self._remove_partial()
-            # possibly corrupted in transit: try once more, from the first byte
+            # Possibly corrupted in transit: try once more, from the first byte.
             self._mismatches += 1
             raise TransferFailed(mismatch, retryable=self._mismatches == 1)
         if self._limits.fsync:

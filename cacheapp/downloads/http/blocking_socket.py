@@ -82,7 +82,7 @@ class BlockingSocket:
 
     def _set_timeout(self, option: int, wait_s: float) -> None:
         seconds, fraction = divmod(wait_s, 1)
-        # zero would mean no timeout
+        # Zero would mean no timeout.
         timeval = struct.pack("@ll", int(seconds), max(1, int(fraction * 1e6)))
         self._sock.setsockopt(socket.SOL_SOCKET, option, timeval)
 

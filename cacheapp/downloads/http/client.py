@@ -115,7 +115,7 @@ class Response:
         self.chunked = raw.chunked
         self.readinto = raw.readinto
         self._raw = raw
-        self._lent = borrowed
+        self._borrowed = borrowed
         self._handle = handle
 
     def content_length(self) -> int | None:
@@ -149,16 +149,16 @@ class Response:
         if raw.length or raw.will_close:  # not read to its end, or the connection is not reusable
             self.close()
             return
-        # the server sent more than the response
-        if raw.has_surplus or self._lent.connection.has_unread_bytes():
+        # The server sent more than the response.
+        if raw.has_surplus or self._borrowed.connection.has_unread_bytes():
             self.close()
             return
         self._handle.detach()
         self._raw.close()
-        self._lent.return_to_pool()
+        self._borrowed.return_to_pool()
 
     def close(self) -> None:
         """Close the connection: the rest of the body would be read as the next response."""
         self._handle.detach()
         self._raw.close()
-        self._lent.close()
+        self._borrowed.close()

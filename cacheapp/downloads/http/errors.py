@@ -41,7 +41,7 @@ class TransferAborted(CacheappError):
 
 
 _SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    # a subclass of NewConnectionError: first
+    # A subclass of NewConnectionError: first.
     (NameResolutionError, "the host name has no address"),
     (NewConnectionError, "no connection: {cause}"),
     (ConnectTimeoutError, "connecting timed out"),

@@ -115,7 +115,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         self.will_close = "close" in connection or (
             version == "HTTP/1.0" and "keep-alive" not in connection
         )
-        # two different ends: do not reuse the connection (RFC 9112, 6.3)
+        # Two different ends: do not reuse the connection (RFC 9112, 6.3).
         if codings and self.lengths:
             self.will_close = True
         self.length = None
@@ -152,7 +152,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
     def _close_conn(self) -> None:
         """Release the socket, after recording whether data was read beyond the end of the body."""
         file = self.fp
-        # otherwise there was no response
+        # A closed file means that there was no response.
         if isinstance(file, io.BufferedReader) and not file.closed:
             # With an empty buffer, `peek` reads from the socket and would block: give it nothing to
             # read.

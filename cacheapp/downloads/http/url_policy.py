@@ -105,7 +105,7 @@ def _is_ip_or_localhost(origin: str) -> bool:
     return host == "localhost" or host.startswith("[") or bool(_IPV4.fullmatch(host))
 
 
-# more than are queued in a run: each URL is parsed once, not three times
+# More than are queued in a run: each URL is parsed once, not three times.
 @functools.lru_cache(maxsize=4096)
 def parse_http_url(url: str) -> ParsedUrl:
     """Return the parts of an absolute http(s) URL; raise `UrlRefused` with what is wrong."""

@@ -224,7 +224,7 @@ class Coordinator:
         told = repository.record(self.owner, changes, tokens)
         for job_id, run in self._runs.items():
             reports = changes[job_id][0]
-            run.recorded(reports)
+            run.mark_recorded(reports)
             if job_id not in told.lost:
                 self._metrics.count_files(job_id, reports, run.retries_made)
             live_progress.publish(run, self._meters.setdefault(job_id, live_progress.RateMeter()))

@@ -168,7 +168,7 @@ class ForegroundRunner:
             connection.close()
             logger.warning("progress not recorded: %s", exc, extra={"event": "flush_failed"})
             return
-        run.recorded(reports)
+        run.mark_recorded(reports)
         live_progress.publish(run, self._meter)
         if told.lost:
             run.stop(LOST, FileState.QUEUED, keep=True)
@@ -183,7 +183,7 @@ class ForegroundRunner:
             files_total=self._total[0],
             listed_all=self._total[1],
             waiting=len(run.queue),
-            moving=run.moving(),
+            moving=run.active_files(),
             retries=run.retries_made,
         )
 

@@ -39,7 +39,7 @@ class RateMeter:
 
 def publish(run: JobRun, meter: RateMeter) -> None:
     """Put what the run does at this moment into the cache."""
-    moving = run.moving()
+    moving = run.active_files()
     seen = {
         "rate_bps": round(meter.update(clock.monotonic_s(), run.changes()[1].bytes_done)),
         "files_moving": len(moving),

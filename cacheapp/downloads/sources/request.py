@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from cacheapp.access_settings import AllowedBucket
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
-from cacheapp.downloads.sources.base import SourceRefused, read_line
+from cacheapp.downloads.sources.base import SourceEntry, SourceRefused, read_line
 from cacheapp.downloads.storage.filenames import folder_conflicts, number_duplicates
 from cacheapp.errors import CacheappError
 
@@ -101,16 +101,7 @@ def _manifest(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Probl
         return DownloadRequest((), 1), [
             {"field": "manifest", "error": f"is {text!r:.100}; {expected}"}
         ]
-    policy = UrlPolicy(allowed.origins | allowed.extra_origins)
-    problems: Problems = []
-    entries = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            if (entry := read_line(str(number), line.strip())) is not None:
-                policy.check_url(entry.url)
-                entries.append(entry)
-        except (SourceRefused, UrlRefused) as exc:
-            problems.append({"field": f"manifest line {number}", "error": str(exc)})
+    entries, problems = _entries(text, UrlPolicy(allowed.origins | allowed.extra_origins))
     count = len(entries) + len(problems)
     if not 1 <= count <= allowed.max_files:
         expected = f"expected 1 to {allowed.max_files} lines with a URL"
@@ -126,6 +117,20 @@ def _manifest(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Probl
         [getattr(it, part) for it in entries] for part in ("url", "name", "sha256")
     )
     return DownloadRequest(tuple(urls), 1, names=tuple(names), checksums=tuple(checksums)), problems
+
+
+def _entries(text: str, policy: UrlPolicy) -> tuple[list[SourceEntry], Problems]:
+    """Return the files of a manifest's lines, and the problems of its invalid lines."""
+    entries: list[SourceEntry] = []
+    problems: Problems = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            if (entry := read_line(str(number), line.strip())) is not None:
+                policy.check_url(entry.url)
+                entries.append(entry)
+        except (SourceRefused, UrlRefused) as exc:
+            problems.append({"field": f"manifest line {number}", "error": str(exc)})
+    return entries, problems
 
 
 def _s3(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:

@@ -109,7 +109,8 @@ class RunningChecksums:
             found = self.digest(wanted.algorithm)
             if found != wanted.digest:
                 shown = "unknown" if found is None else found.hex()
-                return f"its {wanted.algorithm} is {shown}; expected {wanted.digest.hex()} from {wanted.source}"
+                expected = f"expected {wanted.digest.hex()} from {wanted.source}"
+                return f"its {wanted.algorithm} is {shown}; {expected}"
         return None
 
 

@@ -28,7 +28,7 @@ REFUSED = "(refused "
 _MAX_SUFFIX_BYTES = 20  # a longer suffix is not an extension and may be cut
 _MAX_KEY_BYTES = 1024
 _DRIVE = re.compile("[A-Za-z]:")
-# forbidden on Windows and its shares, and the folder separators
+# Forbidden on Windows and its shares, and the folder separators.
 _FORBIDDEN = frozenset('<>:"|?*/\\')
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]

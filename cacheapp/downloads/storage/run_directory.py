@@ -70,12 +70,12 @@ class RunDirectory:
             # Twice: while another process renames a directory, a scan may see neither name.
             while older := self._smaller():
                 for path in older:
-                    # another run took it over: scan again
+                    # Another run took it over: scan again.
                     with contextlib.suppress(FileNotFoundError):
                         self._take(path)
             # Cleanup may have removed the empty parent directory.
             self.path.mkdir(parents=True, exist_ok=True)
-        # of a run that was killed while unpacking
+        # Left by a run that was killed while unpacking.
         for _, aside in run_directories(self.path, self.job):
             self._unpack(aside)
 

@@ -146,7 +146,7 @@ def test_a_report_stays_until_it_is_recorded(new_run: NewRun) -> None:
     reports, _ = run.changes()
     assert len(reports) == 2
     assert run.changes()[0] == reports  # what could not be written is reported again
-    run.recorded(reports[:1])
+    run.mark_recorded(reports[:1])
     assert run.changes()[0] == reports[1:]
 
 
