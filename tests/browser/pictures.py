@@ -67,7 +67,13 @@ def _caches(page: Page) -> bytes:
         with page.expect_response(lambda found: found.request.method == "POST"):
             page.get_by_role("button", name=button).click()
     expect(page.locator("[data-verdict=locmem]")).to_contain_text("BROKEN")
-    return page.screenshot(full_page=True)
+    rows = page.get_by_role("article")
+    first, last = rows.first.bounding_box(), rows.last.bounding_box()
+    assert first is not None
+    assert last is not None
+    bottom = last["y"] + last["height"]
+    clip: Any = {"x": 16, "width": 1048, "y": first["y"] - 16, "height": bottom - first["y"] + 32}
+    return page.screenshot(full_page=True, clip=clip)
 
 
 def _download(page: Page, origin: str) -> bytes:
