@@ -1,4 +1,4 @@
-"""What earlier runs leave, made at once: for tests of who comes after them."""
+"""State that earlier runs leave on disk, created directly, for tests of later runs."""
 
 import os
 
@@ -11,7 +11,7 @@ from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
 def run_directory_of(job: DownloadJob) -> RunDirectory:
-    """Return the raised fence of the job's run."""
+    """Return the run directory of the job, taken over."""
     run_directory = repository.run_directory_of(job, job.token)
     assert run_directory is not None
     run_directory.take_over()
@@ -19,7 +19,7 @@ def run_directory_of(job: DownloadJob) -> RunDirectory:
 
 
 def named(job: DownloadJob, name: str, content: bytes) -> None:
-    """Leave a file that was named and noted, by a run that was killed before it could record it."""
+    """Leave a published file with a journal entry, of a run killed before it recorded it."""
     run_directory = run_directory_of(job)
     target = run_directory.directory / name
     target.write_bytes(content)
@@ -30,8 +30,8 @@ def named(job: DownloadJob, name: str, content: bytes) -> None:
     journal.close()
 
 
-def refuse_fences(monkeypatch: pytest.MonkeyPatch, job: str | None = None) -> None:
-    """Have fences not be raised, as where the directory is another user's: of one job, or of all."""
+def refuse_takeovers(monkeypatch: pytest.MonkeyPatch, job: str | None = None) -> None:
+    """Make takeovers fail, like in another user's directory: of one job, or of all."""
     stock = RunDirectory.take_over
 
     def take_over(run_directory: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is really full: a small tmpfs in a mount namespace of the test's own."""
+"""A disk that is really full: a small tmpfs in the test's own mount namespace."""
 
 import json
 import os
@@ -42,7 +42,10 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture
 def download(tmp_path: Path, origin: Origin) -> Callable[..., tuple[dict[str, Any], list[str]]]:
-    """Return a function that runs the command on a small disk: its JSON, and what it says besides."""
+    """Return a function that runs the command on a small disk.
+
+    It returns the JSON and the other output of the command.
+    """
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
         pytest.skip("this machine lets nobody mount a tmpfs of his own")
@@ -89,10 +92,11 @@ def test_a_disk_that_fills_up_ends_the_file_with_the_reason_and_harms_no_other(
     long, chunked = f"/file/long?bytes={2 * MIB}", f"/chunked/unknown?bytes={3 * MIB}"
     found, said = download(MIB, 1, "/file/before", long, chunked, "/file/after")
     errors = {error["name"]: error["error"] for error in found["errors"]}
-    # Of the one the length is announced, and it is not begun; of the other nobody knows it.
+    # One has an announced length and does not begin; the length of the other is unknown.
     assert errors.pop("long").startswith(f"needs {2 * MIB} bytes; the disk has ")
     assert errors == {"unknown": "the disk is full"}
-    assert [error["tries"] for error in found["errors"]] == [1, 1]  # a disk does not mend by asking
+    # a retry does not help against a full disk
+    assert [error["tries"] for error in found["errors"]] == [1, 1]
     assert (found["state"], found["files_done"], found["files_failed"]) == ("failed", 2, 2)
     assert said[-2:] == ["1 2 of 4 files failed", f"[('after', {whole}), ('before', {whole})]"]
 

@@ -1,4 +1,4 @@
-"""What all workers of a machine share: threads that are capped together, numbers that add up."""
+"""What all workers of a machine share: a limit of threads, and counters that add up."""
 
 from collections.abc import Iterator
 
@@ -44,7 +44,7 @@ def test_jobs_of_two_workers_share_the_threads_of_the_machine_and_are_counted_to
     until(lambda: site.look(waiting)["state"] == "running", "the other job to be begun", 30)
     heartbeat = site.look(waiting)["heartbeat_at"]
     until(lambda: site.look(waiting)["heartbeat_at"] > heartbeat, "a look for a slot", 30)
-    assert len(asked) == SLOTS  # no worker has more for having a job of its own
+    assert len(asked) == SLOTS  # a job of its own gives a worker no more threads
     site.workers.ask(other, "DELETE", f"/api/downloads/{hanging['id']}")
     site.wait_for_state(hanging, "cancelled")
     found = site.wait_for_state(waiting, "failed")
@@ -57,7 +57,7 @@ def test_jobs_of_two_workers_share_the_threads_of_the_machine_and_are_counted_to
 
     numbers = until(counted, "all to be at rest", 30)
     assert len(numbers) == 4
-    for found in numbers:  # whoever is asked says the same
+    for found in numbers:  # every worker returns the same
         assert (found["files_done"], found["files_failed"]) == (20, 1)
         assert (found["bytes_done"], found["jobs_started"]) == (20 * 1000, 2)
         assert (found["adoptions"], found["releases"], found["retries"]) == (0, 0, 0)

@@ -16,7 +16,7 @@ from cacheapp.downloads.runners import terminal_cleanup
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState
-from tests.integration.downloads.parts import named, refuse_fences
+from tests.integration.downloads.parts import named, refuse_takeovers
 
 pytestmark = pytest.mark.django_db
 
@@ -197,7 +197,7 @@ def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
     assert repository.request_cancel(listed.id)
-    refuse_fences(monkeypatch)
+    refuse_takeovers(monkeypatch)
     assert terminal_cleanup.cancel(_fresh(listed))
     assert _fresh(listed).state == "cancelled"
 
@@ -207,6 +207,6 @@ def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
     assert ownership.pause_lost(listed, "process 1111 ended")
-    refuse_fences(monkeypatch)
+    refuse_takeovers(monkeypatch)
     assert termination.cancel(listed.id)
     assert _fresh(listed).state == "cancelled"

@@ -19,7 +19,7 @@ from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.processes.waiting import until
-from tests.integration.downloads.parts import refuse_fences, run_directory_of
+from tests.integration.downloads.parts import refuse_takeovers, run_directory_of
 from tests.origin import Origin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -103,7 +103,7 @@ def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
     run_directory_of(bad)
     assert repository.request_cancel(bad.id)
     with monkeypatch.context() as patched:
-        refuse_fences(patched, bad.id.hex[:12])
+        refuse_takeovers(patched, bad.id.hex[:12])
         good = _job(origin, coordinator.owner, "b")
         coordinator.wake()
         assert _left(good) == ("succeeded", "")
