@@ -77,8 +77,7 @@ async def alimit(
     name: str, rate: int, per: float, *, alias: str = "default", cost: int = 1
 ) -> Limit:
     """Do what `limit` does."""
-    found: Limit = await in_thread(limit, name, rate, per, alias=alias, cost=cost)
-    return found
+    return await in_thread(limit, name, rate, per, alias=alias, cost=cost)
 
 
 def check_rate(rate: int, per: float, cost: int) -> None:

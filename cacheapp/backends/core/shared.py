@@ -1,9 +1,10 @@
-"""What all shared backends have in common: Django's whole cache API over a `Store`."""
+"""`SharedCache`, the base of all backends here: the whole cache API on top of a `Store`."""
 
 import abc
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -11,12 +12,14 @@ from django.conf import settings
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
     MEMCACHE_MAX_KEY_LENGTH,
+    default_key_func,
     memcached_error_chars_re,
 )
 
 from cacheapp import clock, conf
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.alias import alias_of
+from cacheapp.backends.core.async_methods import AsyncMethods
 from cacheapp.backends.core.codec import Codec, Rejected
 from cacheapp.backends.core.counters import (
     DELETES,
@@ -24,44 +27,43 @@ from cacheapp.backends.core.counters import (
     MISSES,
     SETS,
     VALUES_REJECTED,
+    Counters,
     counters,
 )
-from cacheapp.backends.core.counting import Counting
-from cacheapp.backends.core.extended import ExtendedCache
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.locks import Lock
 from cacheapp.backends.core.log_throttle import LogThrottle
-from cacheapp.backends.core.many_keys import ManyKeys
 from cacheapp.backends.core.misconfigured import Misconfigured
 from cacheapp.backends.core.options import Option, read_options, read_params
-from cacheapp.backends.core.single_flight import SingleFlight
-from cacheapp.backends.core.store import Store
+from cacheapp.backends.core.single_flight import Fill, SingleFlight
+from cacheapp.backends.core.store import NotCountable, Store
+from cacheapp.errors import ClearRefused
 
 logger = logging.getLogger(__name__)
 
-FOR_EVER_S = 1e11  # three thousand years: what is longer has no deadline, so that none overflows
+FOR_EVER_S = 1e11  # about 3,000 years: a longer timeout means no deadline, so that none overflows
 _unsafe_char = memcached_error_chars_re.search
 
 
-class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
-    """A cache that all threads and processes share; see docs/guarantees.md for what that promises.
+class SharedCache(AsyncMethods, abc.ABC):
+    """A cache that all threads and processes share; docs/guarantees.md lists its promises.
 
-    Django builds one object per alias and thread, and calls `close()` after each request. These
-    objects hold no connection: what is expensive stands in a `Store` that the process shares.
+    Django builds one object per alias and thread, and calls `close()` after each request. The
+    objects hold no connection: expensive resources belong to a `Store` that the process shares.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]]
-    """The options that this backend knows."""
+    """The options of this backend."""
 
     rejections = LogThrottle()
-    """Who can write to the store could otherwise fill the disk with our log."""
+    """Without it, a client that can write to the store could fill the disk with log lines."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         mistakes = self.mistakes(location, params)
         mistakes += conf.read(getattr(settings, "CACHEAPP", {}))[1]
         super().__init__({**params, "OPTIONS": {}})
         if not mistakes:
-            self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache cuts fractions off
+            self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache truncates it to an int
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
@@ -71,25 +73,31 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
             signed=self.options["signed"],
         )
         self.alias = alias_of(type(self), location, params)
-        name = "unnamed" if self.alias is None else quote(self.alias, safe="")
+        self._counters: Counters
+        self._count: Callable[..., None]
+        self._store: Store
         if mistakes:
             # Not raised here: Django's own checks build every cache, and ours report all mistakes.
-            refusal: Any = Misconfigured(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
-            self._counters = self._count = self._store = refusal
-            return
-        self._counters = counters(conf.state_dir() / f"counters-{name}")
-        self._count = self._counters.add
-        self._store = self._shared_store()
+            stub: Any = Misconfigured(f"CACHES[{self.alias!r}]: " + "; ".join(mistakes))
+            self._counters = self._count = self._store = stub
+        else:
+            name = "unnamed" if self.alias is None else quote(self.alias, safe="")
+            self._counters = counters(conf.state_dir() / f"counters-{name}")
+            self._count = self._counters.add
+            self._store = self._shared_store()
+        self._single_flight = SingleFlight(
+            self._store, self._codec, self.options, self._count, self._decode
+        )
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Return a sentence for each mistake in an entry of `CACHES`; touch no store."""
-        del location  # what it may be is the backends' business
+        """Return one sentence per mistake in an entry of `CACHES`; access no store."""
+        del location  # each backend checks its own
         return read_params(params) + read_options(params.get("OPTIONS", {}), cls.OPTIONS)[1]
 
     @abc.abstractmethod
     def _shared_store(self) -> Store:
-        """Return this process's store for these options; connect to nothing yet."""
+        """Return this process's store for these options, without connecting."""
 
     # -- keys, deadlines, values -------------------------------------------------------------
 
@@ -99,7 +107,7 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
             super().validate_key(key)
 
     def _ttl(self, timeout: float | None) -> float | None:
-        """Return Django's `timeout` as a TTL: seconds, 0 or below for "do not keep", or `None`."""
+        """Return Django's `timeout` as a TTL: seconds, 0 or less for "do not store", or `None`."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         if timeout is None:
@@ -111,30 +119,39 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         return None if timeout > FOR_EVER_S else timeout
 
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
-        """Return the value, or `default` for what nobody may see, or is not ours and is removed."""
+        """Return the value of a visible payload, else `default`.
+
+        A payload that this cache did not write is removed.
+        """
         try:
             return self._codec.decode(key, payload)
         except Rejected as exc:
-            shown = lease_format.visible(payload, clock.wall_s())
-            if shown is None:
+            visible = lease_format.visible(payload, clock.wall_s())
+            if visible is None:
                 return default
-            if shown is not payload:  # it stands behind a soft deadline
+            if visible is not payload:  # it has a soft deadline
                 with contextlib.suppress(Rejected):
-                    return self._codec.decode(key, shown)
+                    return self._codec.decode(key, visible)
             self._count(VALUES_REJECTED)
             if (
                 self._store.discard(key, payload)
                 and (withheld := self.rejections.due()) is not None
             ):
                 logger.warning(
-                    "%s: removed a value that this cache did not write (%s; %d more since the last "
-                    "such line)",
+                    "%s: removed a value that this cache did not write (%s; %d similar lines "
+                    "withheld since the last one)",
                     type(self).__name__,
                     exc,
                     withheld,
                     extra={"event": "cache_value_rejected"},
                 )
             return default
+
+    def _fill(
+        self, key: Any, version: int | None, timeout: float | None, stale: float, jitter: float
+    ) -> Fill:
+        final = self.make_and_validate_key(key, version=version)
+        return Fill(final, self._ttl(timeout), stale, jitter)
 
     # -- one key -----------------------------------------------------------------------------
 
@@ -162,9 +179,9 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         stale: float = 0,
         jitter: float = 0,
     ) -> None:
-        """Store the value for `timeout` seconds; `None` for ever; 0 or less removes the key.
+        """Store the value for `timeout` seconds. `None`: without a deadline. 0 or less: delete.
 
-        `stale`, `jitter`: store it as `get_or_set` would have with these.
+        `stale` and `jitter` have the same effect on the deadline as in `get_or_set`.
         """
         final, payload, ttl = self._entry(key, value, timeout, version, stale, jitter)
         if ttl is not None and ttl <= 0:
@@ -187,9 +204,9 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         payload = self._codec.encode(final, value)
         ttl = self._ttl(timeout)
         if stale or jitter:
-            fill = self._asked_for(key, version, timeout, stale, jitter)
+            fill = Fill(final, ttl, stale, jitter)
             if ttl is not None and ttl > 0:
-                ttl, payload = self._until(fill, payload)
+                ttl, payload = fill.with_deadline(payload)
         return final, payload, ttl
 
     def add(
@@ -199,9 +216,9 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        """Store the value if the key is absent; return whether this call did.
+        """Store the value if the key is missing; return True if this call stored it.
 
-        With a timeout of 0 or less nothing is kept; the answer is still whether it was absent.
+        With a timeout of 0 or less nothing is stored, and the result is True if the key is missing.
         """
         key = self.make_and_validate_key(key, version=version)
         payload = self._codec.encode(key, value)
@@ -213,11 +230,11 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         return added
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        """Return whether the key is there and has not expired."""
+        """Return True if the key exists and has not expired."""
         return self._store.has(self.make_and_validate_key(key, version=version))
 
     def delete(self, key: Any, version: int | None = None) -> bool:
-        """Remove the key; return whether it was there."""
+        """Remove the key; return True if it existed."""
         deleted = self._store.delete(self.make_and_validate_key(key, version=version))
         self._count(DELETES, deleted)
         return deleted
@@ -225,19 +242,233 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
     def touch(
         self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        """Give the key a new timeout; return whether it was there. 0 or less removes it."""
+        """Set a new timeout; return True if the key existed. 0 or less removes the key."""
         key = self.make_and_validate_key(key, version=version)
         ttl = self._ttl(timeout)
         if ttl is not None and ttl <= 0:
             return self._store.delete(key)
         return self._store.touch(key, ttl)
 
+    # -- one computation for all callers -----------------------------------------------------
+
+    def get_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
+    ) -> Any:
+        """Return the value; if the key is missing, call `default` once for all concurrent callers.
+
+        `stale`: seconds past the deadline during which this method (no other) may return the old
+        value, while exactly one caller refreshes it or if `default` raises. `jitter`: a fraction of
+        the timeout, 0 to 1; the timeout is shortened by a random part of it, so that entries stored
+        together do not expire together. An exception of `default` reaches the caller that ran it.
+        """
+        fill = self._fill(key, version, timeout, stale, jitter)
+        value = self._value_of(fill.key, self._store.get(fill.key))
+        if value is not self._missing_key:
+            self._count(HITS)
+            return value
+        return self._single_flight.get(fill, default if callable(default) else lambda: default)
+
+    async def aget_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        stale: float = 0,
+        jitter: float = 0,
+    ) -> Any:
+        """Async twin of `get_or_set`; the result of `default` is awaited if it is awaitable."""
+        fill = self._fill(key, version, timeout, stale, jitter)
+        value = self._value_of(fill.key, await self._run_read(self._store.get, fill.key))
+        if value is not self._missing_key:
+            self._count(HITS)
+            return value
+        factory = default if callable(default) else lambda: default
+        return await self._single_flight.aget(fill, factory)
+
+    def _value_of(self, key: str, payload: Payload | None) -> Any:
+        """Return the visible value, or `_missing_key`."""
+        return (
+            self._missing_key if payload is None else self._decode(key, payload, self._missing_key)
+        )
+
+    # -- numbers and versions ----------------------------------------------------------------
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add `delta` (an int or a float) to a number; return the sum. The deadline is kept.
+
+        Raises `ValueError` if the key is missing, `TypeError` if its value is not a number.
+        """
+        final = self.make_and_validate_key(key, version=version)
+        if type(delta) is int:
+            try:
+                total = self._store.incr(final, delta)
+            except NotCountable as exc:
+                return self._incr_by_replacing(key, final, delta, exc.found)
+            if total is None:
+                raise ValueError(f"Key {key!r} not found")
+            return total
+        return self._incr_by_replacing(key, final, delta, None)
+
+    def _incr_by_replacing(self, key: Any, final: str, delta: float, found: Payload | None) -> int:
+        """Add by compare-and-set: for floats, and integers that the store cannot count.
+
+        `found` is the payload if the store has just read it. Each failure of `replace` means that
+        another write succeeded, so some caller always makes progress.
+        """
+        payload = self._store.get(final) if found is None else found
+        while payload is not None:
+            value = self._decode(final, payload, self._missing_key)
+            if value is self._missing_key:
+                break
+            if not isinstance(value, int | float):
+                raise TypeError(
+                    f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
+                )
+            total = value + delta
+            new = lease_format.keep_soft_deadline(self._codec.encode(final, total), like=payload)
+            if self._store.replace(final, payload, new):
+                return total  # type: ignore[return-value]  # Django's stubs know no float counters
+            payload = self._store.get(final)
+        raise ValueError(f"Key {key!r} not found")
+
+    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Subtract `delta`; see `incr`."""
+        return self.incr(key, -delta, version=version)
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move the value to `version + delta`, with its deadline; return the new version.
+
+        Raises `ValueError` if the key is missing.
+        """
+        if version is None:
+            version = self.version
+        source = self.make_and_validate_key(key, version=version)
+        target = self.make_and_validate_key(key, version=version + delta)
+        while (payload := self._store.get(source)) is not None:
+            value = self._decode(source, payload, self._missing_key)
+            if value is self._missing_key:
+                break
+            new = lease_format.keep_soft_deadline(self._codec.encode(target, value), like=payload)
+            if source == target or self._store.move(source, target, payload, new):
+                return version + delta
+        raise ValueError(f"Key {key!r} not found")
+
+    # -- many keys ---------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return a dict of the keys that exist."""
+        finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
+        found = {}
+        # Without duplicates: 1 and "1" are two keys to the caller, and one to the store.
+        payloads = self._store.get_many(list(dict.fromkeys(finals.values()))) if finals else {}
+        for key, final in finals.items():
+            value = self._value_of(final, payloads.get(final))
+            if value is not self._missing_key:
+                found[key] = value
+        self._count(HITS, len(found))
+        self._count(MISSES, len(finals) - len(found))
+        return found
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Store all values; return the keys that could not be stored."""
+        finals = {self.make_and_validate_key(key, version=version): key for key in data}
+        payloads = {final: self._codec.encode(final, data[key]) for final, key in finals.items()}
+        ttl = self._ttl(timeout)
+        if not payloads:
+            return []
+        if ttl is not None and ttl <= 0:
+            self._store.delete_many(list(finals))
+            return []
+        failed = [finals[final] for final in self._store.set_many(payloads, ttl)]
+        self._count(SETS, len(payloads) - len(failed))
+        return failed
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Remove the keys."""
+        finals = [self.make_and_validate_key(key, version=version) for key in keys]
+        if finals:
+            self._count(DELETES, self._store.delete_many(finals))
+
+    # -- django-redis's API ------------------------------------------------------------------
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the whole seconds left; `None` without a deadline, 0 if the key is missing."""
+        left_s = self._store.ttl(self.make_and_validate_key(key, version=version))
+        return None if left_s is None else int(left_s)
+
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the milliseconds left; `None` without a deadline, 0 if the key is missing."""
+        left_s = self._store.ttl(self.make_and_validate_key(key, version=version))
+        return None if left_s is None else int(left_s * 1000)
+
+    def expire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """Set a timeout in seconds; return True if the key existed."""
+        return self.touch(key, timeout, version=version)
+
+    def pexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """Set a timeout in milliseconds; return True if the key existed."""
+        return self.touch(key, timeout / 1000, version=version)
+
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Set a deadline, a `datetime` or seconds since 1970; return True if the key existed."""
+        deadline_s = when.timestamp() if isinstance(when, datetime) else when
+        return self.touch(key, deadline_s - clock.wall_s(), version=version)
+
+    def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Set a deadline, a `datetime` or milliseconds since 1970."""
+        deadline = when if isinstance(when, datetime) else when / 1000
+        return self.expire_at(key, deadline, version=version)
+
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Remove the deadline; return True if the key existed and had one."""
+        return self._store.persist(self.make_and_validate_key(key, version=version))
+
+    def iter_keys(
+        self, search: str, version: int | None = None, itersize: int = 1000
+    ) -> Iterator[str]:
+        r"""Yield the keys of one version that match a glob: `*`, `?`, `[a-z]`, `[^a]`, `\`."""
+        prefix = self._version_prefix("iter_keys", version)
+        for final in self._store.scan(prefix, search, itersize):
+            yield final[len(prefix) :]
+
+    def keys(self, search: str, version: int | None = None) -> list[str]:
+        """Return the keys of one version that match a glob."""
+        return list(self.iter_keys(search, version=version))
+
+    def delete_pattern(self, pattern: str, version: int | None = None, itersize: int = 1000) -> int:
+        """Remove the keys of one version that match a glob; return how many. Not atomic."""
+        prefix = self._version_prefix("delete_pattern", version)
+        return self._store.remove(prefix, pattern, itersize)
+
+    def _version_prefix(self, method: str, version: int | None) -> str:
+        """Return the beginning of every final key of the version."""
+        if self.key_func is not default_key_func:
+            raise ClearRefused(
+                f"{method}() requires Django's default KEY_FUNCTION: with another one, this "
+                "alias's keys cannot be distinguished from others; nothing was done"
+            )
+        return self.make_key("", version=version)
+
     # -- the alias ---------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Remove this alias's own keys, of all versions; never another application's.
 
-        Not one instant: an entry written meanwhile may stay or go.
+        Not atomic: an entry written during the call may remain or be removed.
         """
         self._store.clear(self.key_prefix)
 
@@ -249,7 +480,7 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         *,
         version: int | None = None,
     ) -> Lock:
-        """Return a lock of this name and version, to be used with `with` or `async with`."""
+        """Return a lock of this name and version, for use with `with` or `async with`."""
         for what, seconds in (("timeout", timeout), ("blocking_timeout", blocking_timeout)):
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{what} is {seconds!r}; expected None or seconds above 0")
@@ -257,15 +488,13 @@ class SharedCache(Counting, ManyKeys, SingleFlight, ExtendedCache, abc.ABC):
         return Lock(self._store, final, timeout, blocking_timeout, self.options["lease_time"])
 
     def stats(self) -> dict[str, int]:
-        """Return what was counted for this alias, summed over all processes of this host."""
-        totals: dict[str, int] = self._counters.totals()
-        return totals
+        """Return this alias's counters, summed over all processes on this machine."""
+        return self._counters.totals()
 
     def own_stats(self) -> dict[str, int]:
-        """Return what this process counted for this alias."""
-        own: dict[str, int] = self._counters.own()
-        return own
+        """Return this process's counters for this alias."""
+        return self._counters.own()
 
     def close(self, **kwargs: Any) -> None:  # noqa: ARG002 (Django passes what its signal has)
-        """Tell the store, and keep it: Django calls this after each request."""
+        """Tell the store that a request ended. Django calls this after each one; nothing is closed."""
         self._store.end_request()

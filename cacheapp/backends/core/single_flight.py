@@ -1,26 +1,25 @@
-"""`get_or_set`: one computation per key over all threads and processes, and stale values.
+"""`get_or_set`: one computation per key across all threads and processes, and stale values.
 
-Invariant: at most one live lease per key; whoever computes in order to store holds it, and `fill`
-stores only over the very lease (or the very stale entry) that the computation began with. The
-store's `lease` and `fill`, one atomic step each, hold it. Since a lease stands inside its key,
-every write, delete and clear voids it, and a value older than such a write is never stored.
+Invariant: there is at most one live lease per key. A caller that computes a value in order to store
+it holds that lease, and `fill` stores only over the lease (or the stale entry) with which the
+computation began. The store's `lease` and `fill`, one atomic step each, maintain it. A lease is
+stored under its key, so every write, delete and clear voids it: a value older than such a write is
+never stored.
 
-Nobody waits while holding a lease: a nested call computes for itself, so no order of nesting can
-deadlock. Nobody waits longer than the option `lease_wait`: then it takes the lease over from a
-holder that hangs, or computes for itself. (Leases: Nishtala et al., "Scaling Memcache at
-Facebook", NSDI 2013.)
+A caller that holds a lease never waits: a nested call computes its value itself, so no order of
+nesting can deadlock. No caller waits longer than the option `lease_wait`: then it takes the lease
+over from a holder that hangs, or computes the value itself. (Leases: Nishtala et al., "Scaling
+Memcache at Facebook", NSDI 2013.)
 
-What is to be done stands once, in generators that touch nothing themselves: they yield steps, and
-one of two drivers (see `drivers`), sync or async, takes them.
+The protocol is written once, in generators that do no I/O: they yield steps, and `StepRunner` runs
+the steps in its sync or async form.
 """
 
 import dataclasses
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
@@ -29,201 +28,204 @@ from cacheapp.backends.core.counters import (
     FACTORY_ERRORS,
     FACTORY_RUNS,
     FACTORY_US,
-    HITS,
     LEASE_WAITS,
     MISSES,
     SETS,
     STALE_HITS,
     VOIDED_FILLS,
 )
-from cacheapp.backends.core.drivers import Ask, Compute, Drivers, Refresh, Steps, Wait, holding
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.step_runner import (
+    CallStore,
+    Factory,
+    RunFactory,
+    RunInBackground,
+    StepRunner,
+    Steps,
+    WaitForChange,
+    holds_lease,
+)
+from cacheapp.backends.core.store import Store
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
+_MISSING = object()
+_MIN_TTL_S = 0.001  # full jitter would leave 0, which means "do not store"
+
 
 @dataclasses.dataclass(frozen=True)
-class _Fill:
-    """What a caller of `get_or_set` asked for."""
+class Fill:
+    """What a caller wants to store at a key, and for how long."""
 
     key: str
     ttl: float | None
     stale_s: float
     jitter: float
 
+    def __post_init__(self) -> None:
+        if not self.stale_s >= 0:
+            raise ValueError(f"stale is {self.stale_s!r}; expected a number of seconds, 0 or more")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(
+                f"jitter is {self.jitter!r}; expected a fraction of the timeout, 0 to 1"
+            )
 
-class SingleFlight(Drivers):
-    """Mix-in: `get_or_set` and `aget_or_set`."""
+    @property
+    def is_kept(self) -> bool:
+        """Whether the timeout allows the value to be stored at all."""
+        return self.ttl is None or self.ttl > 0
 
-    _codec: Codec
-    _count: Callable[..., None]
-    _ttl: Callable[[float | None], float | None]
+    def with_deadline(self, payload: Payload) -> tuple[float | None, Payload]:
+        """Return the TTL, and the payload, with a soft deadline if it may be served stale."""
+        if self.ttl is None:
+            return None, payload
+        ttl = self.ttl * (1 - self.jitter * random.random())  # noqa: S311 (no secret)
+        if self.stale_s:
+            soft = lease_format.add_soft_deadline(payload, clock.wall_s() + ttl)
+            return ttl + self.stale_s, soft
+        return max(ttl, _MIN_TTL_S), payload
 
-    def get_or_set(
+
+class SingleFlight:
+    """Gets values that are missing or stale for one cache.
+
+    `decode(key, payload, default)` returns the value of a visible payload, and otherwise the
+    default; it removes payloads that the cache did not write. `count` adds to a counter.
+    """
+
+    def __init__(
         self,
-        key: Any,
-        default: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        stale: float = 0,
-        jitter: float = 0,
-    ) -> Any:
-        """Return the value; where the key is missing, call `default` once for all who ask.
+        store: Store,
+        codec: Codec,
+        options: Mapping[str, Any],
+        count: Callable[..., None],
+        decode: Callable[[str, Payload, Any], Any],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._lease_s: float = options["lease_time"]
+        self._max_wait_s: float = options["lease_wait"]
+        self._refreshes_in_background = options["refresh"] == "thread"
+        self._count = count
+        self._decode = decode
+        self._runner = StepRunner(store, self._lease_s)
 
-        `stale`: seconds past the deadline during which the old value may be returned (by this
-        method alone) while exactly one caller refreshes it, or if `default` raises. `jitter`: the
-        part of the timeout, 0 to 1, by which it is shortened at random, so that what was stored
-        together does not expire together. What `default` raises goes to its own caller.
-        """
-        fill = self._asked_for(key, version, timeout, stale, jitter)
-        value = self._seen(fill.key, self._store.get(fill.key))
-        if value is not self._missing_key:
-            self._count(HITS)
-            return value
-        factory = default if callable(default) else lambda: default
-        return self._drive(self._miss(fill), factory)
+    def get(self, fill: Fill, factory: Factory) -> Any:
+        """Return the value that another caller computes, or a stale one, or the factory's."""
+        return self._runner.run(self._miss(fill), factory)
 
-    async def aget_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        stale: float = 0,
-        jitter: float = 0,
-    ) -> Any:
-        """Do what `get_or_set` does; what `default` returns is awaited if it can be."""
-        fill = self._asked_for(key, version, timeout, stale, jitter)
-        value = self._seen(fill.key, await self._run_read(self._store.get, fill.key))
-        if value is not self._missing_key:
-            self._count(HITS)
-            return value
-        factory = default if callable(default) else lambda: default
-        return await self._adrive(self._miss(fill), factory)
+    async def aget(self, fill: Fill, factory: Factory) -> Any:
+        """Async twin of `get`: awaits the factory's result if it is awaitable."""
+        return await self._runner.arun(self._miss(fill), factory)
 
-    def _asked_for(
-        self, key: Any, version: int | None, timeout: float | None, stale: float, jitter: float
-    ) -> _Fill:
-        if not stale >= 0:
-            raise ValueError(f"stale is {stale!r}; expected a number of seconds, 0 or more")
-        if not 0 <= jitter <= 1:
-            raise ValueError(f"jitter is {jitter!r}; expected a part of the timeout, 0 to 1")
-        final = self.make_and_validate_key(key, version=version)
-        return _Fill(final, self._ttl(timeout), stale, jitter)
-
-    def _seen(self, key: str, payload: Payload | None) -> Any:
-        """Return the value that everybody may see, or `_missing_key`."""
-        if payload is None:
-            return self._missing_key
-        return self._decode(key, payload, self._missing_key)  # type: ignore[attr-defined]
-
-    # -- what is to be done ------------------------------------------------------------------
-
-    def _miss(self, fill: _Fill) -> Steps:
-        """Get the value from whoever computes it, or the right to compute it, or a stale one."""
+    def _miss(self, fill: Fill) -> Steps:
+        """Get the value from the caller that computes it, or the right to compute it, or a stale one."""
         self._count(MISSES)
         lease = self._store.new_lease()
-        give_up_at = None
+        deadline_s = None
         while True:
-            found = yield Ask(self._store.lease, (fill.key, lease, self.options["lease_time"]))
+            found = yield CallStore(self._store.lease, (fill.key, lease, self._lease_s))
             if found is None:
-                return (yield from self._hold(fill, fill.key, lease, lease))
-            value = self._seen(fill.key, found)
-            if value is not self._missing_key:
+                return (yield from self._compute(fill, fill.key, lease, lease))
+            value = self._decode(fill.key, found, _MISSING)
+            if value is not _MISSING:
                 return value
-            place, held = fill.key, found
+            lease_key, held = fill.key, found
             if lease_format.has_soft_deadline(found):
-                place = fill.key + lease_format.REFRESH_SUFFIX
-                held, value = yield from self._past_deadline(fill, place, lease, found)
-                if value is not self._missing_key:
+                lease_key = fill.key + lease_format.REFRESH_SUFFIX
+                held, value = yield from self._stale_or_refreshed(fill, lease_key, lease, found)
+                if value is not _MISSING:
                     return value
             if not lease_format.is_lease(held):
-                continue  # it was not ours and is removed
-            if holding.get():
-                return (yield Compute())  # whoever holds a lease never waits for another one
-            if give_up_at is None:
-                give_up_at = clock.monotonic_s() + self.options["lease_wait"]
+                continue  # it was not written by this cache and has been removed
+            if holds_lease.get():
+                return (yield RunFactory())  # a caller that holds a lease never waits for another
+            if deadline_s is None:
+                deadline_s = clock.monotonic_s() + self._max_wait_s
                 self._count(LEASE_WAITS)
-            left_s = give_up_at - clock.monotonic_s()
+            left_s = deadline_s - clock.monotonic_s()
             if left_s <= 0:
-                return (yield from self._take_over(fill, place, held, lease, found))
-            yield Wait(place, held, left_s)
+                return (yield from self._take_over(fill, lease_key, held, lease, found))
+            yield WaitForChange(lease_key, held, left_s)
 
     def _take_over(
-        self, fill: _Fill, place: str, held: Payload, lease: bytes, found: Payload
+        self, fill: Fill, lease_key: str, held: Payload, lease: bytes, found: Payload
     ) -> Steps:
-        """Stop waiting for a holder that hangs: compute, and store if it was taken from it."""
-        taken = yield Ask(self._store.fill, (place, held, lease, self.options["lease_time"]))
+        """Stop waiting for a holder that hangs: compute, and store only if the lease was replaced."""
+        taken = yield CallStore(self._store.fill, (lease_key, held, lease, self._lease_s))
         if not taken:
-            return (yield Compute())
-        return (yield from self._hold(fill, place, lease, lease if place == fill.key else found))
+            return (yield RunFactory())
+        expected = lease if lease_key == fill.key else found
+        return (yield from self._compute(fill, lease_key, lease, expected))
 
-    def _past_deadline(self, fill: _Fill, place: str, lease: bytes, found: Payload) -> Steps:
-        """Return a lease that bars the way and `_missing_key`, or anything and the value.
+    def _stale_or_refreshed(
+        self, fill: Fill, lease_key: str, lease: bytes, found: Payload
+    ) -> Steps:
+        """Handle an entry past its soft deadline; return `(held, value)`.
 
-        The lease of who refreshes the entry stands beside it, at `place`: it must not replace it.
+        `value` is `_MISSING` if another caller holds the lease `held` and no stale value may be
+        returned. The lease for a refresh is stored at `lease_key`, because it must not replace the
+        entry.
         """
-        held = yield Ask(self._store.lease, (place, lease, self.options["lease_time"]))
-        old = self._stale(fill.key, found) if fill.stale_s else self._missing_key
+        held = yield CallStore(self._store.lease, (lease_key, lease, self._lease_s))
+        old = self._stale_value(fill.key, found) if fill.stale_s else _MISSING
         if held is not None:
             return held, old
-        refreshing = self._hold(fill, place, lease, found)
-        if old is self._missing_key:
-            return None, (yield from refreshing)
-        return None, (yield from self._refreshed_or(old, refreshing, place, lease))
+        refresh = self._compute(fill, lease_key, lease, found)
+        if old is _MISSING:
+            return None, (yield from refresh)
+        return None, (yield from self._refresh(old, refresh, lease_key, lease))
 
-    def _refreshed_or(self, old: Any, refreshing: Steps, place: str, lease: bytes) -> Steps:
-        """Refresh, now or in the background; return the old value unless there is a new one."""
-        if self.options["refresh"] == "thread":
-            if not (yield Refresh(refreshing)):
-                yield from self._give_back(place, lease)
+    def _refresh(self, old: Any, refresh: Steps, lease_key: str, lease: bytes) -> Steps:
+        """Refresh now or in the background; return the old value unless there is a new one."""
+        if self._refreshes_in_background:
+            if not (yield RunInBackground(refresh)):
+                yield from self._release(lease_key, lease)
             return old
         try:
-            return (yield from refreshing)
+            return (yield from refresh)
         except Exception:
             logger.exception(
-                "refreshing an entry failed: its old value is used on",
+                "refreshing a cache entry failed; its old value was kept",
                 extra={"event": "cache_refresh_failed"},
             )
             return old
 
-    def _stale(self, key: str, payload: Payload) -> Any:
+    def _stale_value(self, key: str, payload: Payload) -> Any:
         """Return the value of an entry past its soft deadline, and count it."""
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
         try:
             value = self._codec.decode(key, lease_format.unwrap(payload)[0])
         except (Rejected, ValueError):
-            return self._missing_key
+            return _MISSING
         self._count(STALE_HITS)
         return value
 
-    def _hold(self, fill: _Fill, place: str, lease: bytes, expected: Payload) -> Steps:
-        """Compute while holding the lease at `place`; store if `expected` still stands at the key.
+    def _compute(self, fill: Fill, lease_key: str, lease: bytes, expected: Payload) -> Steps:
+        """Compute under the lease at `lease_key`; store if the key still holds `expected`.
 
-        Whatever fails, the lease is given back: the others shall not wait until its time is over.
+        On any failure the lease is released, so that waiting callers need not wait for its end.
         """
         try:
-            value, payload = yield from self._computed(fill, place, lease)
-            if fill.ttl is None or fill.ttl > 0:
-                ttl, payload = self._until(fill, payload)
-                stored = yield Ask(self._store.fill, (fill.key, expected, payload, ttl))
+            value, payload = yield from self._run_factory(fill, lease_key, lease)
+            if fill.is_kept:
+                ttl, payload = fill.with_deadline(payload)
+                stored = yield CallStore(self._store.fill, (fill.key, expected, payload, ttl))
                 self._count(SETS if stored else VOIDED_FILLS)
         except BaseException:
-            yield from self._give_back(place, lease)
+            yield from self._release(lease_key, lease)
             raise
-        if place != fill.key or (fill.ttl is not None and fill.ttl <= 0):
-            yield from self._give_back(place, lease)
+        if lease_key != fill.key or not fill.is_kept:
+            yield from self._release(lease_key, lease)
         return value
 
-    def _computed(self, fill: _Fill, place: str, lease: bytes) -> Steps:
-        """Return what the factory made of it, as a value and as a payload, and count."""
+    def _run_factory(self, fill: Fill, lease_key: str, lease: bytes) -> Steps:
+        """Return the factory's value and its payload; count the run, its time and its errors."""
         began = clock.monotonic_s()
         self._count(FACTORY_RUNS)
         try:
-            value = yield Compute(place, lease)
+            value = yield RunFactory(lease_key, lease)
             return value, self._codec.encode(fill.key, value)
         except BaseException:
             self._count(FACTORY_ERRORS)
@@ -231,19 +233,9 @@ class SingleFlight(Drivers):
         finally:
             self._count(FACTORY_US, int((clock.monotonic_s() - began) * 1e6))
 
-    def _give_back(self, place: str, lease: bytes) -> Steps:
-        """Let the next waiter try; where that fails, the lease's time ends soon."""
+    def _release(self, lease_key: str, lease: bytes) -> Steps:
+        """Let the next waiting caller try. If this fails, the lease ends after `lease_time`."""
         try:
-            yield Ask(self._store.discard, (place, lease))
+            yield CallStore(self._store.discard, (lease_key, lease))
         except CacheappError as exc:
-            logger.debug("a lease was not given back: %s", exc)
-
-    @staticmethod
-    def _until(fill: _Fill, payload: Payload) -> tuple[float | None, Payload]:
-        """Return the TTL, and the payload with a soft deadline if it may be served past it."""
-        if fill.ttl is None:
-            return None, payload
-        ttl = fill.ttl * (1 - fill.jitter * random.random())  # noqa: S311 (no secret)
-        if fill.stale_s:
-            return ttl + fill.stale_s, lease_format.add_soft_deadline(payload, clock.wall_s() + ttl)
-        return max(ttl, 0.001), payload
+            logger.debug("could not release a lease, which ends by itself: %s", exc)

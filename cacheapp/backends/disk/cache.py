@@ -159,13 +159,11 @@ class DiskCache(SharedCache):
         tag: str | None = None,
     ) -> bool:
         """Do what `add` does."""
-        result: bool = await in_thread(self.add, key, value, timeout, version, tag)
-        return result
+        return await in_thread(self.add, key, value, timeout, version, tag)
 
     async def aevict(self, tag: str) -> int:
         """Do what `evict` does."""
-        result: int = await in_thread(self.evict, tag)
-        return result
+        return await in_thread(self.evict, tag)
 
 
 def _directory_name(alias: str | None, key_prefix: str) -> str:

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.cache.backends.base import default_key_func
 from django.utils.module_loading import import_string
 
-from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.async_methods import T, in_thread
 from cacheapp.backends.core.options import COMMON, Option, count, count_or_none, read_options
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.fast_path import FastPath
@@ -63,10 +63,10 @@ class LMDBCache(FastPath):
 
     # -- async methods -----------------------------------------------------------------------
 
-    async def _run_read(self, method: Callable[..., Any], *args: Any) -> Any:
+    async def _run_read(self, method: Callable[..., T], *args: Any) -> T:
         return method(*args)
 
-    async def _run_write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _run_write(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         if self._environment.is_busy():
             return await in_thread(method, *args, **kwargs)
         return method(*args, **kwargs)

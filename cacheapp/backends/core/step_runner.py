@@ -1,0 +1,184 @@
+"""Runs the steps that `single_flight` yields: in a thread, or in a task of an event loop."""
+
+import asyncio
+import contextvars
+import dataclasses
+import inspect
+import logging
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.refresh import refresher
+from cacheapp.backends.core.renewer import renewer
+from cacheapp.backends.core.store import Store
+from cacheapp.errors import CacheappError
+
+logger = logging.getLogger(__name__)
+
+holds_lease = contextvars.ContextVar("cacheapp_holds_lease", default=False)
+"""True while this thread or task computes a value under a lease."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CallStore:
+    """Call the store; send its result."""
+
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class WaitForChange:
+    """Wait until `key` may hold something other than `seen`, for at most `within_s` seconds."""
+
+    key: str
+    seen: Payload
+    within_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFactory:
+    """Call the factory; send its value. If there is a lease, renew it until the factory returns."""
+
+    lease_key: str = ""
+    lease: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInBackground:
+    """Run these steps in the background; send False if there is no capacity for them."""
+
+    steps: "Steps"
+
+
+Step = CallStore | WaitForChange | RunFactory | RunInBackground
+Steps = Generator[Step, Any, Any]
+Factory = Callable[[], Any]
+
+
+class StepRunner:
+    """Runs steps with one store. Leases are renewed for `lease_s` seconds at a time."""
+
+    def __init__(self, store: Store, lease_s: float) -> None:
+        self._store = store
+        self._lease_s = lease_s
+
+    def run(self, steps: Steps, factory: Factory) -> Any:
+        """Run the steps in this thread; return what they return."""
+        result: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                step = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            result, error = None, None
+            try:
+                if isinstance(step, CallStore):
+                    result = step.call(*step.args)
+                elif isinstance(step, WaitForChange):
+                    self._store.wait(step.key, step.seen, step.within_s)
+                elif isinstance(step, RunInBackground):
+                    result = self._run_in_background(step.steps, factory)
+                else:
+                    result = self._run_factory(step, factory)
+            except BaseException as exc:  # noqa: BLE001 (the steps handle it, and raise it again)
+                error = exc
+
+    def _run_factory(self, step: RunFactory, factory: Factory) -> Any:
+        if not step.lease:
+            return factory()
+        reset_token = holds_lease.set(True)
+        try:
+            with self._renewing(step):
+                return factory()
+        finally:
+            holds_lease.reset(reset_token)
+
+    def _renewing(self, step: RunFactory) -> AbstractContextManager[None]:
+        args = (step.lease_key, step.lease, step.lease, self._lease_s)
+        return renewer.renewing(lambda: self._store.fill(*args), self._lease_s)
+
+    def _run_in_background(self, steps: Steps, factory: Factory) -> bool:
+        return refresher.submit(lambda: self.run(steps, factory))
+
+    async def arun(self, steps: Steps, factory: Factory) -> Any:
+        """Run the steps in this task; store calls run in threads."""
+        result: Any = None
+        error: BaseException | None = None
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                step = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                if cancelled is not None:
+                    raise cancelled from None
+                return stop.value
+            if cancelled is not None and not isinstance(step, CallStore):
+                error, cancelled = cancelled, None
+                continue
+            result, error = None, None
+            try:
+                if isinstance(step, CallStore):
+                    result, cancellation = await _call_store(step)
+                    cancelled = cancelled or cancellation
+                elif isinstance(step, WaitForChange):
+                    await self._store.await_change(step.key, step.seen, step.within_s)
+                elif isinstance(step, RunInBackground):
+                    result = self._start_task(step.steps, factory)
+                else:
+                    result = await self._arun_factory(step, factory)
+            except BaseException as exc:  # noqa: BLE001 (the steps handle it, and raise it again)
+                error = exc
+
+    async def _arun_factory(self, step: RunFactory, factory: Factory) -> Any:
+        if not step.lease:
+            return await _await_factory(factory)
+        reset_token = holds_lease.set(True)
+        try:
+            with self._renewing(step):
+                return await _await_factory(factory)
+        finally:
+            holds_lease.reset(reset_token)
+
+    def _start_task(self, steps: Steps, factory: Factory) -> bool:
+        task = asyncio.create_task(self.arun(steps, factory))
+        _background_tasks.add(task)
+        task.add_done_callback(_log_failure)
+        return True
+
+
+_background_tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps only weak references
+
+
+def _log_failure(task: "asyncio.Task[Any]") -> None:
+    _background_tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error(
+            "refreshing a cache entry failed; its old value was kept",
+            exc_info=error,
+            extra={"event": "cache_refresh_failed"},
+        )
+
+
+async def _call_store(step: CallStore) -> tuple[Any, asyncio.CancelledError | None]:
+    """Return the store's result, and the cancellation if the task was cancelled during the call.
+
+    The steps need the result even then: if it is a lease, they must release it.
+    """
+    call = asyncio.ensure_future(in_thread(step.call, *step.args))
+    try:
+        return await asyncio.shield(call), None
+    except asyncio.CancelledError as exc:
+        try:
+            return await call, exc
+        except CacheappError:
+            raise exc from None
+
+
+async def _await_factory(factory: Factory) -> Any:
+    result = factory()
+    return await result if inspect.isawaitable(result) else result
