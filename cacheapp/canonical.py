@@ -1,10 +1,10 @@
-"""Turns values into keys that are the same in every process, and different for different values.
+"""Encodes values as keys that are equal in every process, and different for different values.
 
-Pure. Nothing here uses `id`, `repr` or `hash`: they differ from one process to the next, or say
-too little. The encoding is injective: every part begins with a tag for its type and its length, so
-that none is the beginning of another and parts can simply stand side by side. What a function
-could tell apart is told apart (`1`, `1.0`, `True`; `Decimal("1.0")`, `Decimal("1.00")`; one instant
-in two time zones), though Python may call it equal: that costs an entry, never a wrong value.
+Pure. It does not use `id`, `repr` or `hash`, which differ between processes or lose information.
+The encoding is injective: every part begins with a tag for its type and with its length, so no part
+is a prefix of another and parts can be concatenated. Values that a function can distinguish have
+different encodings (`1`, `1.0`, `True`; `Decimal("1.0")`, `Decimal("1.00")`; one instant in two
+time zones), even if Python considers them equal: that costs an entry, never a wrong value.
 """
 
 import datetime as dt
@@ -19,21 +19,23 @@ from typing import Any
 
 from django.db.models import Model
 
-_PLAIN = re.compile(rb"[A-Za-z0-9_.:;,=+@/<>-]*")  # neither "#" nor what memcached or a glob minds
+_PLAIN = re.compile(
+    rb"[A-Za-z0-9_.:;,=+@/<>-]*"
+)  # no "#", and no special character of memcached or globs
 _DIGEST_BYTES = 20
 
-# Other programs, and multiprocessing's children, have modules of these names too.
-_NOBODYS = frozenset({"__main__", "__mp_main__"})
+# Not unique: every program has a module of one of these names.
+_MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
 
 
 class NotCanonical(TypeError):
-    """The value has no encoding that is the same in every process; the message says what it is."""
+    """The value has no encoding that is the same in every process; the message describes it."""
 
 
 def encode(value: Any) -> bytes:
     """Return the value's encoding; raise `NotCanonical` for a type that has none.
 
-    Types are compared exactly: a subclass may behave unlike its base.
+    Types are compared exactly: a subclass may behave differently from its base.
     """
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
@@ -42,11 +44,11 @@ def encode(value: Any) -> bytes:
         return _enum_member(value)
     if isinstance(value, Model):  # by __class__, so that it sees through request.user
         return _model(value)
-    raise NotCanonical(f"a {_name_of(type(value))}")
+    raise NotCanonical(f"a {_type_name(type(value))}")
 
 
 def snapshot(value: Any) -> Any:
-    """Return the value with its lists, sets and dicts copied: nobody changes those any more."""
+    """Return the value with copies of its lists, sets and dicts, which no other code can change."""
     kind = type(value)
     if kind is list or kind is tuple:
         return kind(map(snapshot, value))
@@ -56,7 +58,7 @@ def snapshot(value: Any) -> Any:
 
 
 def key_part(text: bytes, most: int = 80) -> str:
-    """Return `text` itself where it is short and plain, else its digest, which begins with "#"."""
+    """Return `text` itself if it is short and plain, otherwise its digest, which begins with "#"."""
     if len(text) <= most and _PLAIN.fullmatch(text):
         return text.decode("ascii")
     return "#" + hashlib.blake2b(text, digest_size=_DIGEST_BYTES).hexdigest()
@@ -65,20 +67,20 @@ def key_part(text: bytes, most: int = 80) -> str:
 def name_of(found: Any) -> str:
     """Return the module and qualified name of a function or class, as a part of a key.
 
-    Raises `ValueError` where another one may have the same: lambdas, what is defined inside a
-    function, what has no name, and the module that is run as a program.
+    Raises `ValueError` if the name may not be unique: for lambdas, definitions inside a function,
+    objects without a name, and definitions in the main module.
     """
     module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError(f"an object of type {type(found).__qualname__} without a name of its own")
-    if module in _NOBODYS:
+        raise ValueError(f"an object of type {type(found).__qualname__} without its own name")
+    if module in _MAIN_MODULES:
         raise ValueError(f"{name} of {module}, which other processes know by another name")
     if "<" in name:
-        raise ValueError(f"{module}.{name}, whose name others may have too")
+        raise ValueError(f"{module}.{name}, whose name may not be unique")
     return key_part(f"{module}.{name}".encode("utf-8", "surrogatepass"), most=100)
 
 
-def _name_of(kind: type) -> str:
+def _type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
@@ -89,7 +91,7 @@ def _tagged(tag: bytes, body: bytes) -> bytes:
 def _integer(value: int) -> bytes:
     if -(2**63) <= value < 2**63:
         return b"i%d;" % value
-    return _tagged(b"I", f"{value:x}".encode())  # Python refuses to write thousands of digits
+    return _tagged(b"I", f"{value:x}".encode())  # Python refuses thousands of decimal digits
 
 
 def _text(value: str) -> bytes:
@@ -97,7 +99,7 @@ def _text(value: str) -> bytes:
 
 
 def _decimal(value: Decimal) -> bytes:
-    # Not str(): the context of the thread decides how it writes an exponent.
+    # Not str(): how it writes an exponent depends on the thread's context.
     sign, digits, exponent = value.as_tuple()
     return _tagged(b"D", f"{sign},{''.join(map(str, digits))},{exponent}".encode())
 
@@ -114,7 +116,7 @@ def _zone(zone: dt.tzinfo | None) -> bytes:
         return _text(f"{zone.utcoffset(None) // dt.timedelta(microseconds=1)} {zone.tzname(None)}")
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
         return _text(zone.key)
-    raise NotCanonical(f"a time zone of type {_name_of(type(zone))}")
+    raise NotCanonical(f"a time zone of type {_type_name(type(zone))}")
 
 
 def _duration(value: dt.timedelta) -> bytes:
@@ -127,7 +129,7 @@ def _enum_member(value: enum.Enum) -> bytes:
         name = name_of(kind)
     except ValueError as exc:
         raise NotCanonical(f"a member of the enum {exc}") from exc
-    # Flags are combined: not every combination has a name, and every one has a number.
+    # A combination of flags may have no name, but always has a number.
     which = encode(value.value) if isinstance(value, enum.Flag) else _text(value.name)
     return _tagged(b"E", _text(name) + which)
 
@@ -135,12 +137,12 @@ def _enum_member(value: enum.Enum) -> bytes:
 def _model(value: Model) -> bytes:
     pk = value.pk
     missing = pk is None or (type(pk) is tuple and None in pk)
-    if missing or value._state.adding:  # noqa: SLF001 (a pk may be there before the row is: UUIDs)
+    if missing or value._state.adding:  # noqa: SLF001 (a UUID pk exists before its row)
         raise NotCanonical(f"an unsaved {value._meta.label}")  # noqa: SLF001 (documented by Django)
     return _tagged(b"M", _text(value._meta.label) + encode(pk))  # noqa: SLF001
 
 
-def _row(tag: bytes) -> Callable[[Any], bytes]:
+def _sequence(tag: bytes) -> Callable[[Any], bytes]:
     return lambda values: _tagged(tag, b"".join(map(encode, values)))
 
 
@@ -166,8 +168,8 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     dt.timedelta: _duration,
     Decimal: _decimal,
     uuid.UUID: lambda value: _tagged(b"u", value.hex.encode()),
-    tuple: _row(b"T"),
-    list: _row(b"L"),
+    tuple: _sequence(b"T"),
+    list: _sequence(b"L"),
     set: _unordered(b"S"),
     frozenset: _unordered(b"F"),
     dict: _mapping,

@@ -1,14 +1,15 @@
-"""Rate limits that count exactly over all workers: `limit()`; for views, see `throttle`.
+"""Rate limits that count exactly across all workers: `limit()`. For views, see `throttle`.
 
-Invariant: of the attempts that a window admits, the costs add up to at most `rate`. The store's
-`incr` holds it, one atomic step for all workers: whoever's sum is above `rate` is refused. Windows
-are fixed, [n * per, (n + 1) * per) of the wall clock, each with a counter of its own.
+Invariant: the costs of the attempts that a window allows add up to at most `rate`. The store's
+`incr`, one atomic step for all workers, maintains it: an attempt whose sum is above `rate` is
+refused. Windows are fixed intervals of the wall clock, [n * per, (n + 1) * per), each with its own
+counter.
 
-Their known weakness: `rate` attempts at the end of one window and `rate` at the beginning of the
-next are twice the rate within a moment. Where that matters, ask for a smaller rate over a shorter
-time as well. What the promise rests on: the store keeps the counter (no eviction, no `clear`: give
-limits an alias of their own where either may happen) and hosts agree about the time; one that is
-late or early counts in another window near a boundary.
+Known weakness: `rate` attempts at the end of one window and `rate` at the beginning of the next are
+twice the rate within a short time. If that matters, add a limit with a smaller rate over a shorter
+time. The invariant requires that the store keeps the counter (no eviction, no `clear`: if either is
+possible, give limits their own alias) and that machines agree about the time: near a boundary, a
+machine whose clock is off counts in another window.
 """
 
 import dataclasses
@@ -24,21 +25,21 @@ from cacheapp.errors import CacheappError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_KEPT_S = 60.0  # a counter outlives its window by this: hosts' clocks may differ, threads may pause
-_TRIES = 10
+_KEPT_S = 60.0  # a counter outlives its window by this: clocks may differ, threads may pause
+_ATTEMPTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     allowed: bool
     used: int
-    """Cost counted in this window, with this attempt if it was allowed."""
+    """Cost counted in this window, including this attempt if it was allowed."""
 
     remaining: int
     retry_after_s: float
-    """0 if it was allowed; else the time until the next window."""
+    """0 if the attempt was allowed; otherwise the time until the next window."""
 
     reset_s: float
     """Time until the next window."""
@@ -47,41 +48,40 @@ class Limit:
 def limit(name: str, rate: int, per: float, *, alias: str = "default", cost: int = 1) -> Limit:
     """Count an attempt, unless more than `rate` would be counted within `per` seconds.
 
-    All who give the same `name` and `per` share a counter. A refused attempt costs nothing: whoever
-    goes on trying is admitted as soon as the next window begins. With costs above 1, one that is
-    being refused may, for an instant, keep out a cheaper one that had fitted.
+    Calls with equal `name` and `per` share a counter. A refused attempt costs nothing: a client
+    that keeps trying is allowed again when the next window begins. With costs above 1, an attempt
+    that is being refused may, for a moment, cause a cheaper one to be refused.
 
-    Raises what the store raises: `StoreUnavailable` (not counted), `OutcomeUnknown` (perhaps
-    counted).
+    Raises the store's errors: `StoreUnavailable` (not counted), `OutcomeUnknown` (perhaps counted).
     """
     check_rate(rate, per, cost)
     if not isinstance(name, str) or not name:
-        raise ValueError(f"name is {name!r}; expected a str that is not empty")
+        raise ValueError(f"name is {name!r}; expected a non-empty str")
     cache = shared_cache(alias, "limit()")
-    shown = key_part(name.encode("utf-8", "surrogatepass"))
-    for _ in range(_TRIES):
+    part = key_part(name.encode("utf-8", "surrogatepass"))
+    for _ in range(_ATTEMPTS):
         now_s = clock.wall_s()
         window = math.floor(now_s / per)
         reset_s = max((window + 1) * per - now_s, 0.0)
-        key = f"limit:{shown}:{float(per)!r}:{window}"
+        key = f"limit:{part}:{float(per)!r}:{window}"
         if (counted := _count(cache, key, rate, cost, reset_s + _KEPT_S)) is not None:
             allowed, used = counted
             return Limit(allowed, used, rate - used, 0.0 if allowed else reset_s, reset_s)
     raise StoreUnavailable(
-        f"the counter of limit {name!r} was gone {_TRIES} times between add and incr: "
-        f"CACHES[{alias!r}] evicts what was just written, or somebody keeps clearing it"
+        f"the counter of limit {name!r} was removed {_ATTEMPTS} times between add and incr: "
+        f"CACHES[{alias!r}] evicts new entries, or is cleared repeatedly; nothing was counted"
     )
 
 
 async def alimit(
     name: str, rate: int, per: float, *, alias: str = "default", cost: int = 1
 ) -> Limit:
-    """Do what `limit` does."""
+    """Async twin of `limit`."""
     return await in_thread(limit, name, rate, per, alias=alias, cost=cost)
 
 
 def check_rate(rate: int, per: float, cost: int) -> None:
-    """Raise `ValueError` for what no limit can be."""
+    """Raise `ValueError` if one of the arguments is not valid."""
     if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
         raise ValueError(f"rate is {rate!r}; expected a whole number of at least 1")
     number = isinstance(per, int | float) and not isinstance(per, bool)
@@ -94,12 +94,12 @@ def check_rate(rate: int, per: float, cost: int) -> None:
 def _count(
     cache: SharedCache, key: str, rate: int, cost: int, ttl_s: float
 ) -> tuple[bool, int] | None:
-    """Return whether the attempt is allowed and what is counted; `None` if the counter went away."""
+    """Return whether the attempt is allowed, and the count; `None` if the counter was removed."""
     found = cache.get(key)
     if found is None:
         cache.add(key, 0, ttl_s)
         found = 0
-    if found + cost > rate:  # a read is all that a refused attempt costs the store, nearly always
+    if found + cost > rate:  # most refused attempts cost the store only a read
         return False, min(found, rate)
     try:
         total = cache.incr(key, cost)
@@ -107,10 +107,10 @@ def _count(
         return None
     if total <= rate:
         return True, total
-    # Somebody was faster since the read. Whoever dies here leaves its cost counted: too few are
-    # admitted then, never too many.
+    # Another attempt was counted after the read. If the process dies here, this cost remains
+    # counted: too few attempts are allowed then, never too many.
     try:
         cache.decr(key, cost)
     except (ValueError, CacheappError) as exc:
-        logger.debug("the cost of a refused attempt stays counted: %s", exc)
+        logger.debug("the cost of a refused attempt remains counted: %s", exc)
     return False, min(total - cost, rate)

@@ -1,6 +1,6 @@
-"""`@throttle`: a view that answers so many requests of a client in a time, over all workers.
+"""`@throttle`: limits the requests per client of a view, across all workers.
 
-What it counts with is `limit()` (see `rates`), and what is promised stands there.
+It counts with `limit()`; see `rates` for the promises.
 """
 
 import dataclasses
@@ -26,37 +26,37 @@ from cacheapp.rates import Limit, alimit, check_rate, limit
 __all__ = ["Limit", "alimit", "client_address", "limit", "throttle"]
 
 logger = logging.getLogger(__name__)
-_quiet = LogThrottle()
+_failures = LogThrottle()
 
 V = TypeVar("V", bound=Callable[..., Any])
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return who is connected: an IPv4 address, or the /64 network that an IPv6 client has.
+    """Return the address of the connected client: an IPv4 address, or the /64 of an IPv6 address.
 
-    Only what the server saw. `X-Forwarded-For` and the like are never believed: anybody can send
-    them. Behind a proxy this is the proxy, the same for all clients: there, let the proxy's own
-    trusted middleware set `REMOTE_ADDR`, or pass `key=`.
+    `X-Forwarded-For` and similar headers are ignored, because any client can send them. Behind a
+    proxy this is the proxy's address, the same for all clients: use a trusted middleware of your
+    proxy that sets `REMOTE_ADDR`, or pass `key=`.
     """
     found = request.META.get("REMOTE_ADDR", "")
     try:
         address = ipaddress.ip_address(found)
     except ValueError:
         raise ImproperlyConfigured(
-            f"REMOTE_ADDR is {found!r}; expected an IP address to tell clients apart (a unix socket "
-            "has none); pass key= to @throttle"
+            f"REMOTE_ADDR is {found!r}; expected an IP address, which distinguishes clients (a unix "
+            "socket has none); pass key= to @throttle"
         ) from None
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
-    # One IPv6 client has 2**64 addresses to choose from.
+    # One IPv6 client usually has 2**64 addresses.
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """What `throttle` was told."""
+    """The arguments of `throttle`."""
 
     rate: int
     per: float
@@ -83,31 +83,32 @@ class _Rule:
         return self.methods is None or request.method in self.methods
 
     def name(self, request: HttpRequest, view_name: str | None) -> Any:
-        """Return whose attempt it is, or an awaitable of it where `key` is a coroutine function."""
+        """Return the counter's name, or an awaitable of it if `key` is a coroutine function."""
         if self.key is not None:
             return self.key(request)
         if view_name is None:
             raise ImproperlyConfigured(
-                "@throttle cannot tell this view from others by its name (a lambda, or defined "
-                "inside a function); pass key="
+                "@throttle cannot distinguish this view from others by its name (it is a lambda, or "
+                "defined inside a function); pass key="
             )
         return f"{view_name}@{client_address(request)}"
 
     def refusal(self, request: HttpRequest, found: Limit) -> HttpResponse | None:
-        """Return the answer to a refused attempt."""
+        """Return the response to a refused attempt; `None` if it was allowed."""
         if found.allowed:
             return None
         wait_s = max(1, math.ceil(found.retry_after_s))
         message = f"Too many requests: try again in {wait_s} s."
-        return _answer(request, HTTPStatus.TOO_MANY_REQUESTS, message, wait_s)
+        return _response(request, HTTPStatus.TOO_MANY_REQUESTS, message, wait_s)
 
     def failed(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Return the answer while the store fails; `None` to go on; raise where that was asked."""
+        """Return the response while the store fails; `None` to allow the request; or raise."""
         if self.on_error == "raise":
             raise error
-        if (withheld := _quiet.due()) is not None:
+        if (withheld := _failures.due()) is not None:
             logger.warning(
-                "@throttle cannot count: on_error is %r (%s; %d more since the last such line)",
+                "@throttle cannot count: on_error is %r (%s; %d similar lines withheld since the "
+                "last one)",
                 self.on_error,
                 error,
                 withheld,
@@ -116,13 +117,13 @@ class _Rule:
         if self.on_error == "allow":
             return None
         message = "Requests cannot be counted at the moment."
-        return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, message, None)
+        return _response(request, HTTPStatus.SERVICE_UNAVAILABLE, message, None)
 
 
-def _answer(
+def _response(
     request: HttpRequest, status: HTTPStatus, message: str, wait_s: int | None
 ) -> HttpResponse:
-    """Return a short answer: JSON where the request names it and likes nothing better."""
+    """Return a short response: JSON if the request's `Accept` prefers it to plain text."""
     response: HttpResponse
     if request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
         fields = {} if wait_s is None else {"retry_after_s": wait_s}
@@ -136,7 +137,7 @@ def _answer(
 
 
 def _class_of(view: Callable[..., Any]) -> type | None:
-    """Return the class behind `as_view()`, or behind what `method_decorator` passes."""
+    """Return the class of a view from `as_view()`, or from `method_decorator`."""
     found: type | None = getattr(view, "view_class", None)
     if found is None and isinstance(view, functools.partial) and inspect.ismethod(view.func):
         found = type(view.func.__self__)
@@ -152,19 +153,18 @@ def throttle(
     methods: Iterable[str] | None = None,
     on_error: str = "raise",
 ) -> Callable[[V], V]:
-    """Admit `rate` requests per `per` seconds and client; answer the others 429, `Retry-After`.
+    """Allow `rate` requests per `per` seconds and client; respond to others with 429, `Retry-After`.
 
-    `key`: takes the request and returns the whole name of the counter (for an async view it may be
-    a coroutine function); views whose names are equal share it. By default the view and
-    `client_address`. `methods`: only these count and are refused (HEAD comes with GET).
+    `key`: takes the request and returns the full name of the counter (for an async view it may be
+    a coroutine function); views with equal names share a counter. The default is the view's name
+    and `client_address`. `methods`: only these are counted and refused (GET includes HEAD).
 
     `on_error`, while the store fails: "raise" its error, "allow" the request uncounted, or "refuse"
-    it with 503. By default it raises, as `add` and `incr` of these caches do, because no answer
-    would be true: "allow" opens what the limit protects to whoever can bring the store down, and
-    "refuse" takes the view down with it. Which is worse, only the view's author knows.
+    it with 503. The default raises, as `add` and `incr` of these caches do, because either of the
+    other two may be wrong: with "allow", an attacker who can make the store fail gets past the
+    limit; with "refuse", the view fails together with the store.
 
-    Class-based views: `throttle(…)(MyView.as_view())`, or `method_decorator`; for async ones
-    the former.
+    Class-based views: `throttle(…)(MyView.as_view())`, or `method_decorator` (sync views only).
     """
     if isinstance(methods, str):
         raise TypeError(f"methods is {methods!r}; expected a list of methods")
@@ -200,8 +200,8 @@ def _throttled(rule: _Rule, view: Callable[..., Any]) -> Callable[..., Any]:
                 refusal = rule.failed(request, exc)
             else:
                 refusal = rule.refusal(request, found)
-        answer: HttpResponseBase = view(request, *args, **kwargs) if refusal is None else refusal
-        return answer
+        response: HttpResponseBase = view(request, *args, **kwargs) if refusal is None else refusal
+        return response
 
     return throttled
 
@@ -223,7 +223,7 @@ def _athrottled(rule: _Rule, view: Callable[..., Any]) -> Callable[..., Any]:
                 refusal = rule.refusal(request, found)
         if refusal is not None:
             return refusal
-        answer: HttpResponseBase = await view(request, *args, **kwargs)
-        return answer
+        response: HttpResponseBase = await view(request, *args, **kwargs)
+        return response
 
     return throttled

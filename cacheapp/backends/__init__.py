@@ -1,4 +1,4 @@
-"""What `CACHES` may name. Each is imported when first asked for, with the packages that it needs."""
+"""The backends for `CACHES`. Each is imported on first use, with the packages that it requires."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskCache", "LMDBCache", "RedisCache"]
 
-_HOMES = {
+_MODULES = {
     "DiskCache": "cacheapp.backends.disk",
     "LMDBCache": "cacheapp.backends.lmdb",
     "RedisCache": "cacheapp.backends.redis.cache",
@@ -18,8 +18,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = found
-    return found
+    backend = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = backend
+    return backend

@@ -151,7 +151,7 @@ def test_a_counter_that_is_evicted_between_add_and_incr_is_made_again(cache: Sha
     evicting.evictions = 3
     assert limit("name", 5, LONG_S, alias="variant").used == 1
     evicting.evictions = 100
-    with pytest.raises(StoreUnavailable, match="'name' was gone 10 times between add and incr"):
+    with pytest.raises(StoreUnavailable, match="'name' was removed 10 times between add and incr"):
         limit("name", 5, LONG_S, alias="variant")
 
 

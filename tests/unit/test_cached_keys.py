@@ -310,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "without primary key": (lambda: saved(User()), "an unsaved auth.User"),
     "time zone": (lambda: dt.datetime(2026, 1, 1, tzinfo=LOCAL_ZONE), "a time zone of type"),
     "enum of a function": (lambda: _local_enum().A, "a member of the enum"),
-    "endless": (_endless, "something nested without end"),
+    "endless": (_endless, "a value that is nested too deeply"),
 }
 
 
@@ -413,7 +413,7 @@ def test_a_function_whose_name_others_may_have_needs_key() -> None:
     key = cached(60, key=lambda: "a")(in_main).key_for()
     in_main.__module__ = "__mp_main__"  # what multiprocessing's children call it
     assert cached(60, key=lambda: "a")(in_main).key_for() == key
-    with pytest.raises(TypeError, match="without a name of its own"):
+    with pytest.raises(TypeError, match="without its own name"):
         cached(60, key=lambda: "a")(functools.partial(_generatorless))
 
 

@@ -1,1 +1,1 @@
-"""Django's cache API over a `Store`: what all shared backends have in common."""
+"""The parts common to all backends: Django's cache API on top of a `Store`."""

@@ -1,4 +1,4 @@
-"""Which alias of `CACHES` a cache object is: Django builds the object without telling it."""
+"""Finds the alias of a cache object, which Django does not pass when it builds the object."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from django.utils.module_loading import import_string
 
 
 def alias_of(backend: type, location: Any, params: Mapping[str, Any]) -> str | None:
-    """Return the first alias whose entry in `CACHES` is this one; `None` for one built by hand.
+    """Return the first alias with this entry in `CACHES`; `None` for a cache built by hand.
 
-    Entries that are equal in everything are one cache by several names, in every process alike.
+    Equal entries are one cache with several aliases; every process returns the same one.
     """
     for alias, entry in settings.CACHES.items():
         rest = {name: value for name, value in entry.items() if name not in {"BACKEND", "LOCATION"}}

@@ -1,9 +1,9 @@
-"""Turns values into what stores keep, and back: serialise, compress, sign.
+"""Encodes values as payloads, and decodes them: serialise, compress, sign.
 
 A plain `int` stays an `int`, so that the store can count it; it is never signed. Every other value
-becomes `bytes`: one header byte, the MAC where values are signed, the body. What the header must
-be follows from the cache's options, never from the payload: whoever can write to the store cannot
-choose the serializer or leave out the signature.
+becomes `bytes`: one header byte, the MAC if values are signed, the body. The cache's options, not the
+payload, determine the expected header: a client that can write to the store cannot choose the
+serializer or omit the signature.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ _COMPRESSED = 0x08
 _SIGNED = 0x04
 _SERIALIZER_BITS = {"pickle": 0, "json": 1, "msgpack": 2}
 _MAC_BYTES = 16
-_SHORT = 4096  # bytes that are sooner copied than viewed
+_SHORT = 4096  # bytes; copying fewer is faster than a memoryview
 
 
 class Rejected(Exception):
-    """A payload that this cache did not write, or not with these options and keys."""
+    """A payload that this cache did not write, or not with its present options and keys."""
 
 
 def _loads_json(body: Any) -> Any:
@@ -40,11 +40,11 @@ def _loads_json(body: Any) -> Any:
 def _dumps_json(value: Any) -> bytes:
     _refuse_inexact(value, "json", (str, int, float, bool, type(None)))
     try:
-        # Not as ASCII: two escaped halves of a surrogate pair would come back as one character.
+        # Not ASCII: two escaped halves of a surrogate pair would be decoded as one character.
         text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        return text.encode("utf-8", "surrogatepass")  # as `json.loads` decodes
+        return text.encode("utf-8", "surrogatepass")  # as `json.loads` decodes it
     except (ValueError, RecursionError) as exc:  # a cycle, great depth, an int of 4300 digits
-        raise ValueRefused(f"json cannot store {_shown(value)}: {exc}") from exc
+        raise ValueRefused(f"json cannot store {_type_of(value)}: {exc}") from exc
 
 
 def _dumps_msgpack(value: Any) -> bytes:
@@ -52,7 +52,7 @@ def _dumps_msgpack(value: Any) -> bytes:
     try:
         packed: bytes = msgpack.packb(value)
     except (OverflowError, ValueError, RecursionError) as exc:
-        raise ValueRefused(f"msgpack cannot store {_shown(value)}: {exc}") from exc
+        raise ValueRefused(f"msgpack cannot store {_type_of(value)}: {exc}") from exc
     return packed
 
 
@@ -64,7 +64,7 @@ def _dumps_pickle(value: Any) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as exc:
-        raise ValueRefused(f"pickle cannot store {_shown(value)}: {exc}") from exc
+        raise ValueRefused(f"pickle cannot store {_type_of(value)}: {exc}") from exc
 
 
 _DUMPS: dict[str, Callable[[Any], bytes]] = {
@@ -80,18 +80,18 @@ _LOADS: dict[str, Callable[[Any], Any]] = {
 SERIALIZERS = tuple(_DUMPS)
 
 
-def _shown(value: Any) -> str:
+def _type_of(value: Any) -> str:
     return f"a value of type {type(value).__qualname__}"
 
 
 def _refuse_inexact(root: Any, serializer: str, scalars: tuple[type, ...]) -> None:
-    """Raise `ValueRefused` unless `root` consists of what the serializer brings back unchanged.
+    """Raise `ValueRefused` unless the serializer would return an equal value of the same types.
 
-    Types are compared exactly: a tuple would come back as a list, a subclass as its base. What
+    Types are compared exactly: a tuple would become a list, a subclass its base. A value that
     contains itself is left to the serializer, which refuses it.
     """
     todo = [root]
-    seen: set[int] = set()  # ids of containers, which `root` keeps alive meanwhile
+    seen: set[int] = set()  # ids of containers, which `root` keeps alive
     while todo:
         value = todo.pop()
         if type(value) in {list, dict}:
@@ -102,40 +102,42 @@ def _refuse_inexact(root: Any, serializer: str, scalars: tuple[type, ...]) -> No
             todo.extend(value)
         elif type(value) is dict:
             if serializer == "json" and any(type(key) is not str for key in value):
-                raise ValueRefused("json stores dicts whose keys are all str; found another key")
+                raise ValueRefused(
+                    "json stores only dicts whose keys are all str; found another key"
+                )
             todo.extend(value)
             todo.extend(value.values())
         elif type(value) not in scalars:
             raise ValueRefused(
-                f"{serializer} would not bring back {_shown(value)} exactly as it is; "
-                "store something simpler or use the pickle serializer"
+                f"{serializer} would not return {_type_of(value)} unchanged; store a value of a "
+                "simpler type, or use the pickle serializer"
             )
         elif serializer == "json" and type(value) is float and not math.isfinite(value):
-            raise ValueRefused(f"json has no {value!r}")
+            raise ValueRefused(f"json cannot store {value!r}")
 
 
 class Codec:
     """Encodes and decodes the values of one cache. Immutable, so threads may share it.
 
-    `compress_min_bytes`: bodies of at least this many bytes are compressed (zlib), if that makes
-    them smaller; `None`: none are.
+    `compress_min_bytes`: bodies of at least this many bytes are compressed (zlib) if that makes
+    them smaller. `None`: no compression.
     """
 
     def __init__(self, serializer: str, compress_min_bytes: int | None, *, signed: bool) -> None:
         self.dumps = _DUMPS[serializer]
-        """Turn a value into a body; raise `ValueRefused`."""
+        """Serialise a value to a body; raise `ValueRefused`."""
         self.loads = _LOADS[serializer]
-        """Turn a body that is neither signed nor compressed into its value."""
+        """Deserialise a body that is neither signed nor compressed."""
         self._compress_min_bytes = compress_min_bytes
-        # Hashes that have taken in their key and nothing else; the first one signs.
+        # Keyed hashes without input; the first one signs, all verify.
         self._macs = [_keyed(secret) for secret in _secrets()] if signed else []
         self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
         self._plain = bytes([self._header])
         self._packed = bytes([self._header | _COMPRESSED])
         self.bare = not signed and compress_min_bytes is None
-        """Whether a payload is always an integer, or `unsigned_head` and what `dumps` returned."""
+        """Whether every payload is an integer, or `unsigned_head` plus the result of `dumps`."""
         self.unsigned_head = b"" if signed else self._plain
-        """What stands before such a body; nothing if there is none, for values are signed."""
+        """The bytes before such a body; empty if values are signed."""
         self._body_at = 1 + (_MAC_BYTES if signed else 0)
 
     def encode(self, key: str, value: Any) -> Payload:
@@ -155,11 +157,11 @@ class Codec:
         return header + body
 
     def decode(self, key: str, payload: Payload) -> Any:
-        """Return the value; raise `Rejected`, before anything is unpickled, if it is not ours."""
+        """Return the value; raise `Rejected`, before unpickling, if this cache did not write it."""
         if type(payload) is bytes and payload[:1] == self.unsigned_head:
             try:  # the path of most hits
                 return self.loads(payload[1:] if len(payload) < _SHORT else memoryview(payload)[1:])
-            except Exception:  # noqa: BLE001, S110 (what it was is told below)
+            except Exception:  # noqa: BLE001, S110 (raised below)
                 pass
         if type(payload) is int:
             return payload
@@ -178,18 +180,18 @@ class Codec:
         try:
             return self.loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
         except (MemoryError, RecursionError):
-            raise  # it is this caller who has no room for the value, which is sound
-        except Exception as exc:  # unpickling runs the classes' own code, which may raise anything
+            raise  # this process lacks the memory or stack for a value that is sound
+        except Exception as exc:  # unpickling runs code of classes, which may raise anything
             raise Rejected(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _secrets() -> list[str | bytes]:
-    """Return Django's secret keys, whose first one signs while all verify."""
+    """Return Django's secret keys: the first one signs, all verify."""
     return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
 def _keyed(secret: str | bytes) -> "hashlib.blake2b":
-    """Return a hash with a key of this purpose alone, derived from one of Django's."""
+    """Return a hash with a key for this purpose, derived from one of Django's."""
     material = secret.encode() if isinstance(secret, str) else secret
     signing_key = hmac.digest(material, b"cacheapp.signed", "sha256")
     return hashlib.blake2b(key=signing_key, digest_size=_MAC_BYTES)
@@ -198,7 +200,7 @@ def _keyed(secret: str | bytes) -> "hashlib.blake2b":
 def _mac(keyed: "hashlib.blake2b", key: str, header: bytes, body: Any) -> bytes:
     """Return the keyed BLAKE2b of the payload and the cache key that it is stored under.
 
-    The key's length goes first, so that no other pair of key and body gives the same input.
+    The key's length comes first, so that no two pairs of key and body give the same input.
     """
     name = key.encode("utf-8", "surrogatepass")
     digest = keyed.copy()

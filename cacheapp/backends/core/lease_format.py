@@ -1,9 +1,9 @@
-"""What may stand under a key besides a plain payload: a lease, or an entry with a soft deadline.
+"""What a key may hold instead of a plain payload: a lease, or an entry with a soft deadline.
 
-Pure. Both stand *inside* the key, in place of the value: whatever writes, deletes or clears the key
-thereby voids the lease or replaces the entry, in the same atomic step and at no cost. The price is
-paid where a key is asked for without its value (`add`, `has`, `touch` …): stores must look whether
-what they found is `visible`. A store's own deadline is the hard one: past it, nothing is there.
+Pure. Both are stored under the key itself, in place of the value: a write, delete or clear of the
+key voids the lease or replaces the entry in the same atomic step, at no cost. In return, primitives
+that do not need the value (`add`, `has`, `touch` …) must check whether the entry is visible. The
+deadline that a store keeps is the hard one: past it, there is no entry.
 """
 
 import secrets
@@ -20,35 +20,37 @@ LEASE_BYTES = 1 + HOLDER_BYTES + _TOKEN_BYTES
 _SOFT_HEAD = struct.Struct(">BQ8s?")  # marker, deadline in ms since 1970, nonce, inner is an int
 SOFT_HEAD_BYTES = _SOFT_HEAD.size
 _LATEST_MS = 2**53 - 1  # Lua on a Redis counts no further; it is the year 287396
-HEAD_BYTES = max(LEASE_BYTES, SOFT_HEAD_BYTES) + 1  # for `is_visible`: what is longer is no lease
-SOFT_DEADLINE = slice(1, 9)  # where it stands, for stores that read it on a server
+HEAD_BYTES = (
+    max(LEASE_BYTES, SOFT_HEAD_BYTES) + 1
+)  # enough for `is_visible`: a longer payload is not a lease
+SOFT_DEADLINE = slice(1, 9)  # its position, for stores that read it on a server
 
-# Under this key stands the lease of who refreshes an entry that is past its soft deadline. The
-# character cannot be typed by accident; `scan` and `clear` see it as a key of the same version.
+# The key of an entry plus this suffix holds the lease for refreshing the entry once it is past its
+# soft deadline. No key has it by accident; `scan` and `clear` treat it as a key of that version.
 REFRESH_SUFFIX = "\x1frefresh"
 
 
 def new_lease(holder: bytes) -> bytes:
-    """Return a lease that no other call ever returned; `holder` tells a local store who has it."""
-    assert len(holder) == HOLDER_BYTES  # noqa: S101 (a store's mistake)
+    """Return a unique lease. `holder` identifies its process to a local store."""
+    assert len(holder) == HOLDER_BYTES  # noqa: S101 (a bug in a store)
     return bytes([LEASE]) + holder + secrets.token_bytes(_TOKEN_BYTES)
 
 
 def is_lease(payload: Payload | None) -> bool:
-    """Return whether somebody's right to fill stands there."""
+    """Return True if the payload is a lease."""
     return type(payload) is bytes and len(payload) == LEASE_BYTES and payload[0] == LEASE
 
 
 def holder_of(lease: bytes) -> bytes:
-    """Return who holds the lease, as the store named it."""
+    """Return the `holder` of the lease."""
     return lease[1 : 1 + HOLDER_BYTES]
 
 
 def add_soft_deadline(payload: Payload, deadline_s: float) -> bytes:
     """Return an entry that is visible until the deadline (seconds since 1970), and stale after it.
 
-    A nonce makes every one of them different, so that comparing payloads tells whether anything
-    was written in between.
+    A nonce makes each of them unique, so that an equal payload means that nothing was written in
+    between.
     """
     whole = type(payload) is int
     inner = str(payload).encode() if whole else payload
@@ -59,14 +61,14 @@ def add_soft_deadline(payload: Payload, deadline_s: float) -> bytes:
 
 
 def has_soft_deadline(payload: Payload | None) -> bool:
-    """Return whether the entry has a soft deadline, passed or not."""
+    """Return True if the entry has a soft deadline, past or not."""
     return type(payload) is bytes and payload[:1] == b"\xc0" and len(payload) >= _SOFT_HEAD.size
 
 
 def unwrap(payload: bytes) -> tuple[Payload, float]:
-    """Return what `soft` was given: the payload and the deadline in seconds since 1970.
+    """Return the arguments of `add_soft_deadline`: the payload, the deadline in seconds since 1970.
 
-    Raises `ValueError` for what `soft` never returns: anybody may have written it to a server.
+    Raises `ValueError` for bytes that it never returns, which another program may have written.
     """
     _marker, deadline_ms, _nonce, whole = _SOFT_HEAD.unpack_from(payload)
     inner = payload[_SOFT_HEAD.size :]
@@ -74,17 +76,17 @@ def unwrap(payload: bytes) -> tuple[Payload, float]:
 
 
 def soft_deadline_s(payload: bytes) -> float:
-    """Return the deadline of an entry that `has_soft_deadline`; its head is enough."""
+    """Return the soft deadline of an entry; its head is enough."""
     return int.from_bytes(payload[SOFT_DEADLINE], "big") / 1000
 
 
 def holds_int(payload: bytes) -> bool:
-    """Return whether what stands behind the soft deadline is an integer; the head is enough."""
+    """Return True if an entry with a soft deadline holds an integer; its head is enough."""
     return payload[SOFT_HEAD_BYTES - 1] == 1
 
 
 def keep_soft_deadline(payload: Payload, like: Payload) -> Payload:
-    """Return `payload` with the soft deadline of `like`, if that has one."""
+    """Return `payload` with the soft deadline of `like`, if it has one."""
     return (
         add_soft_deadline(payload, unwrap(like)[1])
         if has_soft_deadline(like) and type(like) is bytes
@@ -93,7 +95,7 @@ def keep_soft_deadline(payload: Payload, like: Payload) -> Payload:
 
 
 def visible(payload: Payload | None, now_s: float) -> Payload | None:
-    """Return the payload that everybody may see, or `None` for a lease and past a soft deadline."""
+    """Return the visible payload; `None` for a lease and for an entry past its soft deadline."""
     if payload is None or type(payload) is int or payload[:1] < b"\xb0":  # type: ignore[index]
         return payload
     if is_lease(payload):
@@ -102,13 +104,13 @@ def visible(payload: Payload | None, now_s: float) -> Payload | None:
         try:
             inner, deadline_s = unwrap(payload)
         except ValueError:
-            return payload  # not ours: no codec takes it
+            return payload  # another program's: no codec accepts it
         return inner if now_s < deadline_s else None
     return payload
 
 
 def is_visible(head: Payload, now_s: float) -> bool:
-    """Return whether everybody may see a payload; its first HEAD_BYTES are enough."""
+    """Return True if a payload is visible; its first HEAD_BYTES are enough."""
     if type(head) is int or head[:1] < b"\xb0":  # type: ignore[index]
         return True
     if is_lease(head):

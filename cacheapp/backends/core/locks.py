@@ -1,9 +1,9 @@
-"""Locks across threads and processes, with a fencing token for whoever must not come late.
+"""Locks across threads and processes, with fencing tokens.
 
-Invariant: of two holders of one name, the later has the larger token, for ever: after `clear`,
-eviction, a restart of the store, a reboot. So whatever a lock protects can refuse a holder that
-was held up past its time: it remembers the largest token it saw and refuses smaller ones. A lock
-alone cannot stop such a holder (Kleppmann, "How to do distributed locking", 2016).
+Invariant: of two holders of one name, the later has the larger token, also after `clear`, eviction,
+a restart of the store or a reboot. A resource that remembers the largest token can therefore refuse
+a holder that was delayed past the end of its lock. A lock alone cannot stop such a holder
+(Kleppmann, "How to do distributed locking", 2016).
 """
 
 import asyncio
@@ -25,11 +25,12 @@ _FOR_EVER_S = 1e9
 
 
 class Lock:
-    """A lock of one name; not reentrant. One object is for one thread or task at a time.
+    """A lock of one name; not reentrant. Use each object in one thread or task at a time.
 
-    `timeout`: seconds after which it is free whatever its holder does; `None`: it is held until
-    it is released or its holder dies (on Redis it is renewed meanwhile, and free within the option
-    `lease_time` after a death). `blocking_timeout`: seconds that `acquire` and `with` wait.
+    `timeout`: seconds after which the lock is free again, even if its holder is still running.
+    `None`: it is held until it is released or its holder dies (on Redis it is renewed while it is
+    held, and becomes free within the option `lease_time` after a death). `blocking_timeout`:
+    seconds that `acquire` and `with` wait; `None`: without limit.
     """
 
     def __init__(
@@ -51,30 +52,30 @@ class Lock:
         """The fencing token while it is held by this object."""
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        """Take the lock; return whether it was to be had (in time, where `blocking`)."""
-        if self._try():
+        """Acquire the lock; return False if it is held, with `blocking` until `blocking_timeout`."""
+        if self._try_acquire():
             return True
         if blocking:
-            for pause_s in pauses(self._patience_s()):
+            for pause_s in pauses(self._max_wait_s()):
                 time.sleep(pause_s)
-                if self._try():
+                if self._try_acquire():
                     return True
         return False
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        """Do what `acquire` does."""
-        if await self._atry():
+        """Async twin of `acquire`."""
+        if await self._atry_acquire():
             return True
         if blocking:
-            for pause_s in pauses(self._patience_s()):
+            for pause_s in pauses(self._max_wait_s()):
                 await asyncio.sleep(pause_s)
-                if await self._atry():
+                if await self._atry_acquire():
                     return True
         return False
 
-    async def _atry(self) -> bool:
-        """Do what `_try` does; a task that is cancelled meanwhile does not leave it acquired."""
-        trying = asyncio.ensure_future(in_thread(self._try))
+    async def _atry_acquire(self) -> bool:
+        """Async twin of `_try_acquire`. A task that is cancelled during it does not keep the lock."""
+        trying = asyncio.ensure_future(in_thread(self._try_acquire))
         try:
             return bool(await asyncio.shield(trying))
         except asyncio.CancelledError:
@@ -83,12 +84,12 @@ class Lock:
                     await in_thread(self.release)
             raise
 
-    def _patience_s(self) -> float:
+    def _max_wait_s(self) -> float:
         return _FOR_EVER_S if self._blocking_timeout is None else self._blocking_timeout
 
-    def _try(self) -> bool:
+    def _try_acquire(self) -> bool:
         if self.token is not None:
-            raise RuntimeError(f"lock {self._name!r} is held by this object already")
+            raise RuntimeError(f"lock {self._name!r} is already held by this object")
         self.token = self._store.acquire_lock(self._name, self._ttl())
         if self.token is None:
             return False
@@ -98,7 +99,7 @@ class Lock:
         return True
 
     def _ttl(self) -> float | None:
-        """Return the TTL at the store: a store that sees deaths needs none."""
+        """Return the TTL for the store; `None` if it detects the death of a holder."""
         if self._timeout is not None:
             return self._timeout
         return None if self._store.detects_dead_holders else self._lease_s
@@ -108,13 +109,13 @@ class Lock:
         return token is not None and self._store.renew_lock(self._name, token, self._ttl())
 
     def extend(self) -> None:
-        """Let the time begin anew; raise `LockLost` if somebody else may have had it meanwhile."""
-        if not self._is_ours() or not self._renew():
+        """Restart the timeout; raise `LockLost` if the lock is no longer held."""
+        if not self._is_held_here() or not self._renew():
             raise self._lost("extended")
 
     def release(self) -> None:
-        """Give the lock back; raise `LockLost`, with nothing done, if it is not ours any more."""
-        if not self._is_ours():
+        """Release the lock; raise `LockLost`, with nothing changed, if it is no longer held."""
+        if not self._is_held_here():
             raise self._lost("released")
         token = self.token
         assert token is not None  # noqa: S101 (for the type checker)
@@ -125,20 +126,22 @@ class Lock:
             raise self._lost("released")
 
     async def arelease(self) -> None:
-        """Do what `release` does."""
+        """Async twin of `release`."""
         await in_thread(self.release)
 
     def owned(self) -> bool:
-        """Return whether this object holds the lock at this moment; renews nothing."""
-        return self._is_ours() and self._store.lock_token(self._name) == self.token
+        """Return True if this object holds the lock at this moment. Does not renew it."""
+        return self._is_held_here() and self._store.lock_token(self._name) == self.token
 
-    def _is_ours(self) -> bool:
-        return self.token is not None and self._pid == os.getpid()  # a forked child has no part
+    def _is_held_here(self) -> bool:
+        return (
+            self.token is not None and self._pid == os.getpid()
+        )  # a forked child does not hold it
 
     def _lost(self, what: str) -> LockLost:
         return LockLost(
-            f"lock {self._name!r} was not {what}: it is not held here any more (its time was over, "
-            "or it was never acquired); nothing was changed"
+            f"lock {self._name!r} was not {what}: it is no longer held by this object (its timeout "
+            "was over, or it was never acquired); nothing was changed"
         )
 
     def __enter__(self) -> Self:
@@ -153,7 +156,7 @@ class Lock:
 
     def _not_acquired(self) -> TimeoutError:
         return TimeoutError(
-            f"lock {self._name!r} was not to be had within {self._blocking_timeout} s"
+            f"could not acquire lock {self._name!r} within {self._blocking_timeout} s"
         )
 
     def __exit__(
@@ -167,7 +170,9 @@ class Lock:
         except CacheappError:
             if error is None:
                 raise
-            logger.warning("a lock was not given back after an exception under it", exc_info=True)
+            logger.warning(
+                "a lock could not be released after an exception in its block", exc_info=True
+            )
 
     async def __aexit__(
         self,

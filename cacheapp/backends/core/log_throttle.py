@@ -1,4 +1,4 @@
-"""Keeps a log readable while something goes wrong a thousand times a second."""
+"""Limits how often one log line is written, so that the log stays readable during an outage."""
 
 import os
 import threading
@@ -8,10 +8,10 @@ from cacheapp import clock
 
 
 class LogThrottle:
-    """Says when a line may be logged: at most one per `every_s` seconds and process.
+    """Allows one line per `every_s` seconds and process.
 
-    `_lock` guards `_next_at_s` and `_withheld`; a forked child gets one that nobody holds. Made
-    once per module, not per object: what is registered for forks is never forgotten.
+    `_lock` guards `_next_at_s` and `_withheld`; a forked child replaces it. Create one per module,
+    not per object: a function registered for forks is never released.
     """
 
     def __init__(
@@ -22,10 +22,10 @@ class LogThrottle:
         self._lock = threading.RLock()  # a signal handler may log while its thread is in `due`
         self._next_at_s = float("-inf")
         self._withheld = 0
-        os.register_at_fork(after_in_child=self._renew_lock)
+        os.register_at_fork(after_in_child=self._replace_lock)
 
     def due(self) -> int | None:
-        """Return how many lines were withheld since the last one, or `None` to withhold this one."""
+        """Return how many lines were withheld since the last one; `None`: withhold this one too."""
         with self._lock:
             now_s = self._now_s()
             if now_s < self._next_at_s:
@@ -35,5 +35,5 @@ class LogThrottle:
             withheld, self._withheld = self._withheld, 0
             return withheld
 
-    def _renew_lock(self) -> None:
+    def _replace_lock(self) -> None:
         self._lock = threading.RLock()

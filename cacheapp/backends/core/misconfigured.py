@@ -1,4 +1,4 @@
-"""What stands in the place of a store that cannot be, because the options are wrong."""
+"""The placeholder for the store of a cache whose options are wrong."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ from cacheapp.errors import OptionsRefused
 
 
 class Misconfigured:
-    """Stands where the store of a cache with wrong options would: every use says what is wrong."""
+    """Raises `OptionsRefused`, with all mistakes, whenever the cache is used."""
 
     def __init__(self, message: str) -> None:
         self._message = message
 
     def end_request(self) -> None:
-        """Do nothing: Django closes every cache, used or not."""
+        """Do nothing: Django closes every cache after a request, used or not."""
 
     def __getattr__(self, name: str) -> Any:
         raise OptionsRefused(self._message)
 
     def __call__(self, *_args: Any) -> Any:
-        """Say what is wrong."""
+        """Raise the error."""
         raise OptionsRefused(self._message)

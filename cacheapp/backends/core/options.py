@@ -1,4 +1,4 @@
-"""Reads what `CACHES[alias]` says; unknown or ill-typed is an error that names the option."""
+"""Reads the entries of `CACHES`. An unknown or ill-typed option is an error that names it."""
 
 import dataclasses
 import math
@@ -12,23 +12,23 @@ Reader = Callable[[Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """How one option is read: `reader` returns its value or raises `ValueError(expected)`."""
+    """One option. `reader` returns its value, or raises `ValueError(expected)`."""
 
     reader: Reader
     default: Any
     secret: bool = False
-    """Its value may hold a password: no message shows it."""
+    """Whether its value may contain a password; no message shows such a value."""
 
 
 def boolean(value: Any) -> bool:
-    """Read a bool, and nothing that merely looks true."""
+    """Read a bool; a merely truthy value is an error."""
     if not isinstance(value, bool):
         raise ValueError("True or False")
     return value
 
 
 def count(minimum: int) -> Reader:
-    """Return a reader of whole numbers from `minimum`."""
+    """Return a reader of whole numbers of at least `minimum`."""
 
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -39,7 +39,7 @@ def count(minimum: int) -> Reader:
 
 
 def count_or_none(minimum: int) -> Reader:
-    """Return a reader of `None` or whole numbers from `minimum`."""
+    """Return a reader of `None` or whole numbers of at least `minimum`."""
     read_count = count(minimum)
 
     def read(value: Any) -> int | None:
@@ -70,7 +70,7 @@ def one_of(*choices: str) -> Reader:
 
 
 def anything(value: Any) -> Any:
-    """Pass on a value that a library reads for itself."""
+    """Return the value unchanged: a library validates it."""
     return value
 
 
@@ -85,7 +85,7 @@ COMMON: Mapping[str, Option] = {
 
 
 def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
-    """Return the options with defaults filled in, and a sentence for each mistake."""
+    """Return the options, with defaults for the others, and one sentence per mistake."""
     values = {name: option.default for name, option in known.items()}
     if not isinstance(found, Mapping):
         return values, [f"OPTIONS is a {type(found).__name__}; expected a dict"]
@@ -98,8 +98,8 @@ def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any
         try:
             values[name] = known[name].reader(value)
         except ValueError as exc:
-            shown = f"a {type(value).__name__}" if known[name].secret else repr(value)
-            mistakes.append(f"OPTIONS[{name!r}] is {shown}; expected {exc}")
+            found_value = f"a {type(value).__name__}" if known[name].secret else repr(value)
+            mistakes.append(f"OPTIONS[{name!r}] is {found_value}; expected {exc}")
     return values, mistakes
 
 
@@ -118,9 +118,9 @@ PARAMS = frozenset(
 
 
 def read_params(params: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each mistake in what stands beside OPTIONS.
+    """Return one sentence per mistake in the arguments beside OPTIONS.
 
-    `BaseCache` would replace a TIMEOUT that it cannot read by 300, without a word.
+    `BaseCache` would silently replace an invalid TIMEOUT with 300.
     """
     mistakes = [
         f"{name!r} is not a cache argument; expected one of {', '.join(sorted(PARAMS))}"

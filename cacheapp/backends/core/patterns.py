@@ -1,9 +1,9 @@
 """Redis-style globs as regular expressions, for the stores that match keys themselves.
 
-`*`, `?`, `[abc]`, `[a-z]`, `[^a]`; a backslash takes the next character literally. The corners are
-Redis's own (`stringmatchlen` in its util.c): a class that is never closed ends with the pattern,
-`[]` matches nothing, `[^]` any character, a reversed range is turned round. Redis counts bytes and
-this counts characters, which differs for `?` and classes beyond ASCII.
+`*`, `?`, `[abc]`, `[a-z]`, `[^a]`; a backslash makes the next character literal. Corner cases are as
+in Redis (`stringmatchlen` in its util.c): an unclosed class ends with the pattern, `[]` matches
+nothing, `[^]` matches any character, a reversed range is reversed. Redis matches bytes and this
+matches characters, which differs for `?` and for classes beyond ASCII.
 """
 
 import functools
@@ -14,11 +14,11 @@ _NOTHING = "(?!)"
 
 @functools.lru_cache(maxsize=256)
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression whose `fullmatch` matches what the glob matches.
+    """Return a regular expression whose `fullmatch` matches the same keys as the glob.
 
-    It takes time in proportion to the lengths of pattern and text together, multiplied at worst.
-    Between two stars each element matches one character, so the leftmost occurrence is as good as
-    any later one: an atomic group keeps it, and nothing is tried twice.
+    Matching takes time proportional to the sum of the lengths of pattern and text, at worst to their
+    product. Between two stars each element matches one character, so the leftmost occurrence is as
+    good as any later one: an atomic group keeps it, and there is no backtracking.
     """
     first, *others = _runs(pattern)
     if not others:
@@ -28,7 +28,7 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
 
 
 def _runs(pattern: str) -> list[str]:
-    """Return the regular expressions of what stands between the stars."""
+    """Return the regular expressions of the parts between the stars."""
     runs = [""]
     at = 0
     while at < len(pattern):
@@ -50,7 +50,7 @@ def _runs(pattern: str) -> list[str]:
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:
-    """Return the regular expression of the class that begins at `at`, and where it ends."""
+    """Return the regular expression of the class that begins at `at`, and its end."""
     negated = pattern.startswith("^", at)
     at += negated
     members: list[str] = []

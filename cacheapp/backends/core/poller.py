@@ -1,7 +1,7 @@
-"""Looks at keys again and again for all that wait in this process: one thread for all keys.
+"""Polls keys for all waiting callers of this process, in one thread for all keys.
 
-For stores that nothing wakes. A look at all keys together costs less than a thread per key would:
-threads that wake up take the interpreter from each other.
+For stores that cannot notify. Reading all keys together costs less than one thread per key, because
+threads that wake up compete for the interpreter.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Changed = Callable[[Mapping[str, Payload]], Collection[str]]
 
 
 class _Watch:
-    """One wait: what was seen at a key, and when to look next."""
+    """One wait: the payload that was seen at a key, and the time of the next look."""
 
     def __init__(self, key: str, seen: Payload, wake: Wake, pause_s: float) -> None:
         self.key = key
@@ -37,10 +37,10 @@ class _Watch:
 
 
 class Poller:
-    """`changed` returns those keys at which something else stands than what was seen there.
+    """Wakes callers when their key has changed; `changed` returns the keys that have.
 
-    `_wake` (a condition) guards all fields. The thread is a daemon, and ends when there was nothing
-    to look at for a while. A forked child needs a new poller.
+    `_wake` (a condition) guards all fields. The thread is a daemon, and ends after it has had no
+    watches for some time. A forked child needs a new poller.
     """
 
     def __init__(self, changed: Changed) -> None:
@@ -48,14 +48,14 @@ class Poller:
         self._wake = threading.Condition()
         self._watches: set[_Watch] = set()
         self._running = False
-        self._offset_s = random.random() * LONGEST_S  # noqa: S311 (processes should take turns)
+        self._offset_s = random.random() * LONGEST_S  # noqa: S311 (spreads the processes' looks)
 
     def add(
         self, key: str, seen: Payload, wake: Wake, pause_s: float = SHORTEST_S
     ) -> Callable[[], None]:
-        """Call `wake` once when the key may have changed; return what ends that earlier.
+        """Call `wake` once when the key may have changed; return a function that cancels this.
 
-        It is looked at after `pause_s`, and then again after pauses that grow.
+        The key is read after `pause_s`, and then at growing intervals.
         """
         watch = _Watch(key, seen, wake, pause_s)
         with self._wake:
@@ -73,7 +73,7 @@ class Poller:
         return end
 
     def wait(self, key: str, seen: Payload, within_s: float) -> None:
-        """Return when the key may have changed, or the time is over."""
+        """Return when the key may have changed, or after `within_s` seconds."""
         event = threading.Event()
         end = self.add(key, seen, event.set)
         try:
@@ -82,12 +82,12 @@ class Poller:
             end()
 
     async def await_(self, key: str, seen: Payload, within_s: float) -> None:
-        """Do what `wait` does, for a task."""
+        """Async twin of `wait`."""
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
 
         def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(event.set)
 
         end = self.add(key, seen, wake)
@@ -107,7 +107,7 @@ class Poller:
                 watch.wake()
 
     def _due(self) -> list[_Watch] | None:
-        """Wait until something is due; return it, and plan its next turn. `None`: nothing is left."""
+        """Wait until watches are due; return them, and set their next time. `None`: none is left."""
         with self._wake:
             if not self._watches and not self._wake.wait(_IDLE_S) and not self._watches:
                 self._running = False
@@ -120,19 +120,19 @@ class Poller:
             due = [watch for watch in self._watches if watch.due_s <= now_s]
             for watch in due:
                 watch.pause_s = min(watch.pause_s * _GROWTH, watch.longest_s)
-                # On a grid, so that in time all keys are looked at together.
+                # On a grid, so that eventually all keys are read together.
                 turn = (now_s - self._offset_s) // watch.pause_s + 1
                 watch.due_s = self._offset_s + turn * watch.pause_s
             return due
 
     def _look(self, due: list[_Watch]) -> list[_Watch]:
-        """Return the watches to wake: all of them if the store fails, so that each caller sees it."""
+        """Return the watches to wake: all of them if the store fails, so that each caller sees that."""
         try:
             changed: Collection[str] = self._changed({watch.key: watch.seen for watch in due})
         except CacheappError as exc:
-            logger.debug("a look at keys that are waited for failed: %s", exc)
+            logger.debug("polling keys failed: %s", exc)
             return due
         except Exception:
-            logger.exception("looking at keys that are waited for failed")
-            return due  # this thread serves all others: it goes on
+            logger.exception("polling keys failed")
+            return due  # this thread serves all callers and must not end
         return [watch for watch in due if watch.key in changed]

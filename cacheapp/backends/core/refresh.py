@@ -1,4 +1,4 @@
-"""Refreshes stale entries in the background: few threads, a short queue, nothing held at exit."""
+"""Refreshes stale entries in the background, in few daemon threads with a short queue."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class Refresher:
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(_QUEUED)
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Run the job soon; return `False`, with nothing queued, while there is too much to do."""
+        """Queue the job; return False if the queue is full."""
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
@@ -42,16 +42,16 @@ class Refresher:
                 job()
             except Exception:
                 logger.exception(
-                    "refreshing an entry failed", extra={"event": "cache_refresh_failed"}
+                    "refreshing a cache entry failed", extra={"event": "cache_refresh_failed"}
                 )
             finally:
-                # The factory may have used the database: a request would have closed it now.
+                # The factory may have used the database. Django does this at the end of a request.
                 for connection in connections.all(initialized_only=True):
                     connection.close_if_unusable_or_obsolete()
                 self._jobs.task_done()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: threads do not come along, and what they had to do is the parent's."""
+        """Start empty: the child has no threads, and the queued jobs are the parent's."""
         self.__init__()  # type: ignore[misc]
 
 

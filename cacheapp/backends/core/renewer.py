@@ -1,4 +1,4 @@
-"""Keeps the leases and locks of this process alive while they are held."""
+"""Renews the leases and locks of this process while they are held."""
 
 import contextlib
 import logging
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Renewer:
-    """Renews what is held from one daemon thread, which exists once something was held.
+    """Renews from one daemon thread, which starts with the first lease or lock.
 
-    `_wake` (a condition) guards all fields; `_held` maps a number to how to renew, every how many
-    seconds, and when next. A process that is stopped or dead renews nothing: that is the point.
+    `_wake` (a condition) guards all fields; `_held` maps a number to the function that renews, its
+    interval and its next time. A stopped or dead process renews nothing, so its leases end.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Renewer:
 
     @contextlib.contextmanager
     def renewing(self, renew: Callable[[], bool], time_s: float) -> Iterator[None]:
-        """Call `renew` every third of the time until the block ends, or it returns `False`."""
+        """Call `renew` every `time_s / 3` seconds until the block ends or `renew` returns False."""
         with self._wake:
             self._last += 1
             number, due = self._last, clock.monotonic_s() + time_s / 3
@@ -53,7 +53,7 @@ class Renewer:
                 self._renew(number, renew)
 
     def _due(self) -> list[tuple[int, Callable[[], bool]]]:
-        """Wait until something is due; return it, and plan its next turn."""
+        """Wait until renewals are due; return them, and set their next time."""
         with self._wake:
             now = clock.monotonic_s()
             next_turn = min((due for _renew, _every, due in self._held.values()), default=math.inf)
@@ -70,16 +70,16 @@ class Renewer:
         try:
             renewed = renew()
         except CacheappError as exc:
-            logger.debug("not renewed, another try follows: %s", exc)
+            logger.debug("renewing failed, and will be retried: %s", exc)
         except Exception:
-            logger.exception("renewing failed")  # this thread serves all others: it goes on
+            logger.exception("renewing failed")  # this thread serves all holders and must not end
         else:
             if not renewed:
                 with self._wake:
                     self._held.pop(number, None)
 
     def after_fork_in_child(self) -> None:
-        """Forget what the parent holds, and its thread, which did not come along."""
+        """Forget the parent's leases and locks, and its thread, which the child does not have."""
         self.__init__()  # type: ignore[misc]
 
 

@@ -1,13 +1,13 @@
-"""What a factory made, kept for when the store fails after it ran."""
+"""A factory whose result is kept, so that a failure of the store does not run it again."""
 
 import inspect
 from typing import Any
 
 
 class RunOnce:
-    """A factory, or a value, that runs once: a failure of the store must not run it again.
+    """Calls a factory at most once, and keeps its value or, in `error`, its exception.
 
-    What came of it is kept: a value, or in `error` what it raised.
+    A `default` that is not callable is its own result.
     """
 
     def __init__(self, default: Any) -> None:
@@ -16,7 +16,7 @@ class RunOnce:
         self.error: BaseException | None = None
 
     def __call__(self) -> Any:
-        """Return the result, computed now if it has not been; or raise what it raised."""
+        """Return the result, or raise the exception; call the factory if it has not been called."""
         if self.error is not None:
             raise self.error
         if not self._results:
@@ -29,12 +29,12 @@ class RunOnce:
         return self._results[0]
 
     async def awaited(self) -> Any:
-        """Return the result; await it first if it can be."""
-        found = self()
-        if inspect.isawaitable(found):
+        """Return the result, awaited if it is awaitable."""
+        result = self()
+        if inspect.isawaitable(result):
             try:
-                self._results[0] = found = await found
+                self._results[0] = result = await result
             except BaseException as exc:
                 self.error = exc
                 raise
-        return found
+        return result

@@ -1,18 +1,17 @@
-"""What a backend must provide: a few atomic primitives over final keys and encoded values.
+"""What a backend must provide: a few atomic primitives on final keys and encoded values.
 
-`SharedCache` builds Django's whole API on these. One store exists per process and set of options;
-all threads share it. Every primitive is one atomic step across all threads and processes, unless
-it says otherwise: that is the invariant which the promises of docs/guarantees.md rest on.
+`SharedCache` builds the whole cache API on these. There is one store per process and set of
+options, and all threads share it. Unless its docstring says otherwise, every primitive is one
+atomic step across all threads and processes; the promises of docs/guarantees.md depend on that.
 
-A *payload* is what the codec made of a value: an `int` for a plain integer that the store can
-count by itself, `bytes` for everything else. A *TTL* is a lifetime in seconds, above 0; `None`
-means that the entry has no deadline.
+A *payload* is an encoded value: an `int` for a plain integer, which the store can count itself, and
+`bytes` for everything else. A *TTL* is a lifetime in seconds, above 0; `None` means no deadline.
 
-`get` and `get_many` return whatever stands at a key. To all others, an entry that is not `visible`
-(a lease, or past its soft deadline: see `forms`) is absent.
+`get` and `get_many` return any payload. For all other primitives, an entry that is not visible (a
+lease, or an entry past its soft deadline: see `lease_format`) does not exist.
 
-Errors of every primitive: `StoreUnavailable` (did not happen), `OutcomeUnknown` (may have
-happened), `StoreFull` (a write found no room and did not happen).
+Every primitive may raise `StoreUnavailable` (it had no effect), `OutcomeUnknown` (it may have had
+one) and, if it writes, `StoreFull` (there was no space; it had no effect).
 """
 
 import abc
@@ -29,9 +28,9 @@ from cacheapp.backends.local.process_identity import HOLDER_BYTES
 
 
 class NotCountable(Exception):
-    """The entry is there, but its sum is not an integer that the store can count by itself.
+    """The entry exists, but it or the sum is not an integer that the store can count itself.
 
-    `found` is its payload where the store learned it on the way, which spares the caller a read.
+    `found` is its payload if the store has read it, which saves the caller a read.
     """
 
     def __init__(self, found: Payload | None = None) -> None:
@@ -40,100 +39,100 @@ class NotCountable(Exception):
 
 
 class Store(abc.ABC):
-    """The primitives; `key` is always the final key: prefix, version and all."""
+    """The primitives. `key` is always the final key, with prefix and version."""
 
     def __init__(self) -> None:
         self.reset_watches()
 
     @abc.abstractmethod
     def get(self, key: str) -> Payload | None:
-        """Return the payload, or `None` where there is none or its deadline has passed."""
+        """Return the payload, or `None` if there is none or its deadline has passed."""
 
     @abc.abstractmethod
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
-        """Return the payloads that are there; atomic per key."""
+        """Return the payloads of the keys that exist; atomic per key."""
 
     @abc.abstractmethod
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
-        """Store the payload, replacing what was there and its deadline."""
+        """Store the payload, replacing any entry and its deadline."""
 
     @abc.abstractmethod
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
-        """Store all payloads; return the keys that could not be. Atomic per key."""
+        """Store all payloads; return the keys that could not be stored. Atomic per key."""
 
     @abc.abstractmethod
     def add(self, key: str, payload: Payload, ttl: float | None) -> bool:
-        """Store the payload if nothing is there; return whether this call did."""
+        """Store the payload if there is no entry; return True if this call stored it."""
 
     @abc.abstractmethod
     def has(self, key: str) -> bool:
-        """Return whether an entry is there."""
+        """Return True if the entry exists."""
 
     @abc.abstractmethod
     def delete(self, key: str) -> bool:
-        """Remove the entry; return whether it was there (an expired one was not)."""
+        """Remove the entry; return True if it existed (an expired one did not)."""
 
     @abc.abstractmethod
     def delete_many(self, keys: Sequence[str]) -> int:
-        """Remove the entries; return how many were there. Atomic per key."""
+        """Remove the entries; return how many existed. Atomic per key."""
 
     @abc.abstractmethod
     def touch(self, key: str, ttl: float | None) -> bool:
-        """Replace the deadline; return whether the entry was there."""
+        """Replace the deadline; return True if the entry existed."""
 
     @abc.abstractmethod
     def persist(self, key: str) -> bool:
-        """Take the deadline away; return whether the entry was there and had one."""
+        """Remove the deadline; return True if the entry existed and had one."""
 
     @abc.abstractmethod
     def ttl(self, key: str) -> float | None:
-        """Return the TTL, `None` for an entry without deadline, 0.0 where there is no entry."""
+        """Return the TTL; `None` for an entry without a deadline, 0.0 if there is no entry."""
 
     @abc.abstractmethod
     def incr(self, key: str, delta: int) -> int | None:
-        """Add to the integer, keep its deadline, return the sum; `None` where no entry is.
+        """Add to the integer, keep its deadline, return the sum; `None` if there is no entry.
 
-        Raises `NotCountable`, with nothing changed, where the payload is no integer or the sum
-        leaves what the store counts by itself; `SharedCache` then uses `replace`.
+        Raises `NotCountable`, with nothing changed, if the payload is not an integer or the sum is
+        outside the range that the store can count; `SharedCache` then uses `replace`.
         """
 
     @abc.abstractmethod
     def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
-        """Store the payload and keep the deadline, if `expected` is what is there; else `False`."""
+        """Store the payload and keep the deadline if the entry holds `expected`; else return False."""
 
     @abc.abstractmethod
     def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
-        """Store the payload with this deadline, if `expected` is what is there; else `False`.
+        """Store the payload with this TTL if the entry holds `expected`; else return False.
 
         `expected` may be a lease or an entry past its soft deadline, and so may the payload.
         """
 
     @abc.abstractmethod
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
-        """Put the lease where nothing is, or the lease of a holder that is gone; return `None`.
+        """Store the lease if there is no entry, or only the lease of a dead holder; return `None`.
 
-        Where something else is, return that, and change nothing: an entry, visible or past its
-        soft deadline, or the lease of a living holder.
+        Otherwise change nothing and return the payload: an entry, visible or past its soft
+        deadline, or the lease of a living holder.
         """
 
     def new_lease(self) -> bytes:
-        """Return a lease of this process."""
+        """Return a new lease of this process."""
         return lease_format.new_lease(bytes(HOLDER_BYTES))
 
     def is_orphaned(self, lease: Payload) -> bool:
-        """Return whether a lease's holder is known to be gone. A server only sees its time end."""
+        """Return True if the lease's holder is known to be dead. A server cannot know that."""
         del lease
         return False
 
     def wait(self, key: str, seen: Payload, within_s: float) -> None:
-        """Return when something else than `seen` may be at the key; after `within_s` at the latest.
+        """Return when the key may no longer hold `seen`, or after `within_s` seconds.
 
-        One thread of the process watches a key; the others wait for it.
+        One thread of the process watches a key; the others wait for that thread.
         """
         self._watches.wait(key, within_s, lambda: self._watch(key, seen, within_s))
 
     async def await_change(self, key: str, seen: Payload, within_s: float) -> None:
-        """Do what `wait` does, for tasks: one task of the event loop watches a key."""
+        """Async twin of `wait`: one task of each event loop watches a key."""
         await self._watches.await_(key, within_s, lambda: self._awatch(key, seen, within_s))
 
     def _watch(self, key: str, seen: Payload, within_s: float) -> None:
@@ -143,7 +142,7 @@ class Store(abc.ABC):
         await self._poller.await_(key, seen, within_s)
 
     def _changed(self, seen: Mapping[str, Payload]) -> list[str]:
-        """Return the keys at which something else stands, or the lease of a holder that is gone."""
+        """Return the keys that hold another payload than `seen`, or the lease of a dead holder."""
         found = self._look(seen)
         gone: dict[bytes, bool] = {}
         changed = []
@@ -159,109 +158,110 @@ class Store(abc.ABC):
         return changed
 
     def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
-        """Return what stands at the keys; only the poller's thread calls it."""
+        """Return the current payloads. Only the poller's thread calls it."""
         return self.get_many(list(seen))
 
     def reset_watches(self) -> None:
-        """Begin anew; in a forked child, the threads that waited and looked are gone."""
+        """Forget all watches: a forked child does not have the threads that waited."""
         self._watches = Watches()
         self._poller = Poller(self._changed)
 
     detects_dead_holders: ClassVar[bool] = False
-    """Whether leases and locks of a dead process are free at once, without their time being over."""
+    """Whether leases and locks of a dead process become free at once, before their deadline."""
 
     @abc.abstractmethod
     def acquire_lock(self, name: str, ttl: float | None) -> int | None:
-        """Take a lock that is free, over, or of a dead holder; return its fencing token, or `None`.
+        """Acquire a lock that is free, expired or held by a dead process; else return `None`.
 
-        The token is larger than all that were ever given for the name. Locks are no entries: no
-        `clear`, `scan` or eviction reaches them.
+        Returns a fencing token, larger than every earlier token of the name. Locks are not entries:
+        `clear`, `scan` and eviction do not affect them.
         """
 
     @abc.abstractmethod
     def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
-        """Let the lock's time begin anew if the token still holds it; return whether it did."""
+        """Restart the lock's TTL if the token still holds it; else return False."""
 
     @abc.abstractmethod
     def release_lock(self, name: str, token: int) -> bool:
-        """Free the lock if the token still holds it; return whether it did."""
+        """Release the lock if the token still holds it; else return False."""
 
     @abc.abstractmethod
     def lock_token(self, name: str) -> int | None:
-        """Return the token that holds the lock, or `None` where it is free."""
+        """Return the token that holds the lock, or `None` if it is free."""
 
     @abc.abstractmethod
     def discard(self, key: str, expected: Payload) -> bool:
-        """Remove the entry if `expected` is what is there; return whether this call did."""
+        """Remove the entry if it holds `expected`; return True if this call removed it."""
 
     @abc.abstractmethod
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
-        """Move an entry if `expected` is what is at `source`; else change nothing, return `False`.
+        """Move an entry if `source` holds `expected`; else change nothing and return False.
 
-        `source` goes and `target` holds the payload with the deadline of `source`. No reader ever finds the entry in both places or in neither.
+        `source` is removed, and `target` holds the payload with the deadline of `source`. No reader
+        finds the entry at both keys or at neither.
         """
 
     @abc.abstractmethod
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
-        """Remove every key that is `prefix` and then matches the glob; return how many were visible.
+        """Remove the keys that are `prefix` and a match of the glob; return how many were visible.
 
-        Not one instant: in batches of about `batch`; an entry written meanwhile may stay or go.
+        Not atomic: works in batches of about `batch`. An entry written during the call may remain.
         """
 
     @abc.abstractmethod
     def clear(self, prefix: str) -> None:
-        """Remove the keys of every version under the alias's `KEY_PREFIX`. Not one instant."""
+        """Remove the keys of every version under the alias's `KEY_PREFIX`. Not atomic."""
 
     @abc.abstractmethod
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
-        """Yield the final keys that are `prefix` and then match the glob, each at most once.
+        """Yield the final keys that are `prefix` and a match of the glob, each at most once.
 
-        Entries that come or go meanwhile may be missed; no lock or transaction is held between
-        two keys.
+        Entries that are stored or removed during the scan may be missed. No lock or transaction is
+        held while a key is yielded.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of connections and files; the next primitive opens them again."""
+        """Close connections and files; the next primitive opens them again."""
 
-    def end_request(self) -> None:  # noqa: B027 (a store with nothing to look at needs none)
-        """Note that a request ended: Django's moment for looking after connections."""
+    def end_request(self) -> None:  # noqa: B027 (not every store needs it)
+        """Note that a request ended, which is when Django checks connections."""
 
-    def before_fork(self) -> None:  # noqa: B027 (a store without connections needs none)
-        """Come to rest, so that the fork copies no operation in flight."""
+    def before_fork(self) -> None:  # noqa: B027 (a store without connections does not need it)
+        """Stop all operations, so that the fork copies none in flight."""
 
     def after_fork_in_parent(self) -> None:  # noqa: B027
-        """Go on."""
+        """Allow operations again."""
 
     def after_fork_in_child(self) -> None:  # noqa: B027
-        """Drop what must not be shared with the parent, then go on."""
+        """Drop the resources that must not be shared with the parent; allow operations again."""
 
 
 class ForkAware(Protocol):
-    """What the registry tells of forks: a store, or what several stores share."""
+    """An object to which the registry announces forks: a store, or a resource of several stores."""
 
     def before_fork(self) -> None:
-        """Come to rest."""
+        """See `Store.before_fork`."""
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """See `Store.after_fork_in_parent`."""
 
     def after_fork_in_child(self) -> None:
-        """Drop what must not be shared with the parent, then go on."""
+        """See `Store.after_fork_in_child`."""
 
     def reset_watches(self) -> None:
-        """Forget the threads that waited; in the child, before the other."""
+        """See `Store.reset_watches`; called in the child, before `after_fork_in_child`."""
 
 
 ForkAwareT = TypeVar("ForkAwareT", bound=ForkAware)
 
 
 class _Registry:
-    """The stores of this process, one per key; every fork is announced to each of them.
+    """The stores of this process, one per key. Each fork is announced to all of them.
 
-    `_lock` guards `_stores`. It is held through a fork, so that the child inherits it in a known
-    state; reentrant, because a signal handler may fork while this thread prepares a fork. Stores
-    are few and live as long as the process: nothing is ever taken out.
+    `_lock` guards `_stores`. It is held during a fork, so that the child inherits it in a known
+    state; it is reentrant, because a signal handler may fork while this thread prepares a fork.
+    Stores are few and live as long as the process, so none is ever removed.
     """
 
     def __init__(self) -> None:
@@ -269,7 +269,7 @@ class _Registry:
         self._stores: dict[Hashable, ForkAware] = {}
 
     def get_or_create(self, key: Hashable, build: Callable[[], ForkAwareT]) -> ForkAwareT:
-        """Return this process's store for `key`, built on first use; its class belongs in the key."""
+        """Return this process's store for `key`, built on first use. Include its class in `key`."""
         with self._lock:
             store = self._stores.get(key)
             if store is None:
@@ -282,7 +282,7 @@ class _Registry:
         for store in self._stores.values():
             try:
                 store.before_fork()
-            except BaseException as exc:  # noqa: BLE001 (the fork comes: all stores must be ready)
+            except BaseException as exc:  # noqa: BLE001 (the fork happens anyway: prepare all stores)
                 interruption = exc
         if interruption is not None:
             raise interruption
@@ -296,7 +296,7 @@ class _Registry:
         for store in self._stores.values():
             store.reset_watches()
             store.after_fork_in_child()
-        self._lock.release()  # this thread took it, and is the one that came along
+        self._lock.release()  # acquired by this thread, the only one that the child has
 
 
 registry = _Registry()

@@ -1,4 +1,4 @@
-"""Waiting for a key to change: one watcher per key and process, whom the others wait for."""
+"""Waits for a key to change, with one watcher per key and process; other callers wait for it."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from cacheapp import clock
 
 SHORTEST_S = 0.001
-LONGEST_S = 0.03  # a waiter learns within 50 ms; a hundred of them cost next to nothing
+LONGEST_S = 0.03  # a caller is woken within 50 ms; a hundred of them cost next to nothing
 
 
 def pauses(within_s: float) -> Iterator[float]:
-    """Yield pauses in seconds that grow, until `within_s` are over."""
+    """Yield growing pauses, in seconds, until `within_s` seconds are over."""
     deadline = clock.monotonic_s() + within_s
     pause_s = SHORTEST_S
     while (left_s := deadline - clock.monotonic_s()) > 0:
@@ -21,7 +21,7 @@ def pauses(within_s: float) -> Iterator[float]:
 
 
 class Watches:
-    """Who watches which key. `_lock` guards `_events`; tasks of a loop have `_futures` alone."""
+    """The watched keys. `_lock` guards `_events`; only tasks, one at a time, use `_futures`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class Watches:
         self._futures: dict[tuple[int, str], asyncio.Future[None]] = {}
 
     def wait(self, key: str, within_s: float, watch: Callable[[], None]) -> None:
-        """Call `watch`, or wait for the thread that is doing it for this key."""
+        """Call `watch`, or wait for the thread that watches this key."""
         with self._lock:
             event = self._events.get(key)
             if event is None:
@@ -45,7 +45,7 @@ class Watches:
             mine.set()
 
     async def await_(self, key: str, within_s: float, watch: Callable[[], Awaitable[None]]) -> None:
-        """Await `watch`, or wait for the task of this loop that is doing it for this key."""
+        """Await `watch`, or wait for the task of this event loop that watches this key."""
         loop = asyncio.get_running_loop()
         name = (id(loop), key)
         future = self._futures.get(name)

@@ -151,7 +151,7 @@ def test_a_directory_that_cannot_be_used_is_said_and_breaks_nothing(
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
         here = Counters(tmp_path / "file" / "counters")
-    assert "counting for this process alone" in caplog.text
+    assert "counting for this process only" in caplog.text
     here.add(HITS)
     assert here.totals()["hits"] == 1
 
@@ -183,7 +183,7 @@ def test_a_process_that_finds_no_free_row_still_counts_its_own(
         assert other.stdout.readline() == "held\n"
         with caplog.at_level(logging.WARNING):
             here = Counters(path)
-        assert "all 512 rows are taken" in caplog.text
+        assert "all 512 rows are in use" in caplog.text
         here.add(HITS, 3)
         assert here.totals()["hits"] == 8
         other.communicate()
