@@ -1,6 +1,6 @@
-"""Jobs and files in Django's admin: to look at, and to cancel and try again.
+"""Jobs and files in Django's admin: read-only, with actions to cancel and retry jobs.
 
-Nothing is saved from here: rows are the ledger's to write, because their owner lives and writes too.
+No form writes a row, because the job's owner writes it at the same time.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from cacheapp.downloads.runners import commands
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 
-_MAX_TOLD = 20
+_MAX_MESSAGES = 20
 
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
@@ -26,8 +26,8 @@ else:
     _Admin = admin.ModelAdmin
 
 
-class _LookOnly(_Admin):
-    """Nothing is added, changed or deleted by a form."""
+class _ReadOnly(_Admin):
+    """No form adds, changes or deletes a row."""
 
     show_full_result_count = False
     list_per_page = 50
@@ -38,14 +38,14 @@ class _LookOnly(_Admin):
 
     has_change_permission = has_delete_permission = has_add_permission
 
-    def has_move_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may cancel and try again."""
+    def has_control_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may cancel and retry jobs."""
         return request.user.has_perm("cacheapp.change_downloadjob")
 
 
 @admin.register(DownloadJob)
-class DownloadJobAdmin(_LookOnly):
-    """Jobs, the newest first."""
+class DownloadJobAdmin(_ReadOnly):
+    """Jobs, newest first."""
 
     list_display = ("id", "state", "progress", "owner_pid", "adoptions", "created_by", "created_at")
     list_filter = ("state",)
@@ -64,40 +64,40 @@ class DownloadJobAdmin(_LookOnly):
             '<a href="{}">{} of {}{}</a>', place, job.files_done, job.files_total, failed
         )
 
-    @admin.action(description="Cancel", permissions=["move"])
+    @admin.action(description="Cancel", permissions=["control"])
     def cancel(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
-        """Leave word that jobs are to be cancelled."""
-        self._ask(request, jobs, commands.cancel, "cancelled")
+        """Cancel the selected jobs."""
+        self._apply(request, jobs, commands.cancel, "cancelled")
 
-    @admin.action(description="Try again what failed or was cancelled", permissions=["move"])
+    @admin.action(description="Retry files that failed or were cancelled", permissions=["control"])
     def retry(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
-        """Queue jobs again."""
-        self._ask(request, jobs, commands.retry, "queued again")
+        """Queue the selected jobs again."""
+        self._apply(request, jobs, commands.retry, "queued again")
 
-    def _ask(
+    def _apply(
         self,
         request: HttpRequest,
         jobs: QuerySet[DownloadJob],
-        ask: Callable[[DownloadJob], bool],
+        command: Callable[[DownloadJob], bool],
         done: str,
     ) -> None:
         count = 0
         refusals = []
         for job in jobs:
             try:
-                ask(job)
+                command(job)
                 count += 1
             except (InvalidTransition, BrokerUnavailable) as exc:
                 refusals.append(f"Job {job.id}: {exc}")
         if count:
             self.message_user(request, f"{count} {done}", messages.SUCCESS)
-        for refusal in refusals[:_MAX_TOLD]:
+        for refusal in refusals[:_MAX_MESSAGES]:
             self.message_user(request, refusal, messages.WARNING)
 
 
 @admin.register(DownloadFile)
-class DownloadFileAdmin(_LookOnly):
-    """Files, by job and place in the order."""
+class DownloadFileAdmin(_ReadOnly):
+    """Files, by job and position in the order."""
 
     list_display = ("name", "state", "bytes_done", "tries", "error", "job")
     list_filter = ("state",)

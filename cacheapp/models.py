@@ -1,4 +1,4 @@
-"""Django looks for models here; they live with what uses them."""
+"""The models of cacheapp, imported here so that Django finds them."""
 
 from cacheapp.demo.models import Demo
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob

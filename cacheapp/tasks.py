@@ -1,4 +1,4 @@
-"""What Celery runs, where `CACHEAPP["DOWNLOAD_RUNNER"]` is "celery"; loaded by its workers alone."""
+"""The Celery task that runs a job if `CACHEAPP["DOWNLOAD_RUNNER"]` is "celery"; for Celery's workers."""
 
 import logging
 import mmap
@@ -10,13 +10,13 @@ from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 
 from cacheapp.conf import conf
-from cacheapp.downloads.runners.celery_task import ANOTHER, RELEASED, run_job
+from cacheapp.downloads.runners.celery_task import OTHER_OWNER, RELEASED, run_job
 from cacheapp.downloads.runners.dispatch import TASK
 
 logger = logging.getLogger(__name__)
 
-# One byte that the worker shares with the processes it forks: only the worker hears of its end, and
-# would wait for their tasks. Written from a signal handler, so nothing that takes a lock.
+# One byte shared with the processes that the worker forks: only the worker receives the signal to
+# end, and it waits for their tasks. A signal handler writes it, so it must not need a lock.
 _ending = mmap.mmap(-1, 1)
 
 
@@ -25,12 +25,12 @@ def _end(**_: Any) -> None:
     _ending[0] = 1
 
 
-_COMES_AGAIN = 6
-"""After so many times DOWNLOAD_HEARTBEAT_S, a task whose job was another's looks again."""
+_RETRY_HEARTBEATS = 6
+"""A task whose job another process runs is retried after this many times DOWNLOAD_HEARTBEAT_S."""
 
 
-# Acknowledged when it is over, handed to another worker if this one is lost, and tried again after an
-# error that nobody expected (a full disk, say): the task that comes again adopts the job.
+# Acknowledged when it is over, delivered to another worker if this one is lost, and retried after an
+# unexpected error such as a full disk: the next delivery adopts the job.
 @shared_task(  # type: ignore[untyped-decorator]
     name=TASK,
     bind=True,
@@ -44,19 +44,19 @@ _COMES_AGAIN = 6
     retry_backoff_max=300,
 )
 def run_download(self: Task, job_id: str) -> None:
-    """Run a job until it is done; or until the worker is to end.
+    """Run a job until it ends or the worker is to end.
 
-    Invariant: an unfinished job has a task, as long as the broker keeps what it was given. A broker
-    that gives a task out again when it has waited for long (Redis, `visibility_timeout`) has one of
-    the two, whichever is acknowledged first. So who finds the job another's must not be the last:
-    it comes again, until the job has ended or is paused.
+    Invariant: an unfinished job has a task, as long as the broker loses none. A broker that delivers a
+    long-running task again (Redis, `visibility_timeout`) keeps one of the two, depending on which is
+    acknowledged first. So a task that finds the job run by another process must not be the last one:
+    it is retried until the job has ended or is paused.
     """
     outcome = run_job(UUID(job_id), lambda: bool(_ending[0]))
     logger.info(
-        *("job %s: task over: %s", job_id, outcome),
+        *("job %s: task ended: %s", job_id, outcome),
         extra={"event": "job_task_over", "job": job_id, "state": outcome},
     )
     if outcome == RELEASED:
-        raise Reject("its worker ends", requeue=True)
-    if outcome == ANOTHER:
-        raise self.retry(countdown=_COMES_AGAIN * conf().download_heartbeat_s)
+        raise Reject("the worker ends", requeue=True)
+    if outcome == OTHER_OWNER:
+        raise self.retry(countdown=_RETRY_HEARTBEATS * conf().download_heartbeat_s)

@@ -1,4 +1,4 @@
-"""What the demo and the lab may be used for, as permissions that Django can give."""
+"""The permissions to use the demo and the lab."""
 
 from typing import ClassVar
 
@@ -6,10 +6,10 @@ from django.db import models
 
 
 class Demo(models.Model):
-    """No table: Django ties permissions to models."""
+    """A model without a table, because Django binds permissions to models."""
 
     class Meta:
-        """One permission for each thing that costs, tells or changes something else."""
+        """One permission for each use with a cost or an effect of its own."""
 
         managed = False
         default_permissions = ()

@@ -1,8 +1,8 @@
-"""Threaded downloads that any worker can detector, cancel and go on with.
+"""Threaded downloads that any worker can show, cancel and resume.
 
-`order` reads what is wanted, `ledger` writes it down, `host` runs it with `engine` and `transfer`,
-`adopting` and `fencing` see to it that a job outlives its worker; `states`, `names`, `guards` and
-`order` are pure.
+`start_downloads` and `release_downloads` are for Gunicorn's hooks. The packages, from the top: `runners`
+run jobs, `jobs` keeps them in the database, `engine` transfers the files of one job, `sources` reads
+orders and listings, `storage` writes to disk, `http` makes requests; `plan` and `states` are pure.
 """
 
 import logging
@@ -15,38 +15,36 @@ _DATABASE_MS = 1000
 
 
 def start_downloads(*, forced: bool = False) -> None:
-    """Look after downloads in this process from now on; for a worker, after its fork.
+    """Start this process's coordinator; call it in each worker, after the fork.
 
-    Not where that is Celery's to do, unless `forced`.
-
-    For Gunicorn's `post_worker_init` hook: quick, and it never raises. Without it, a process takes
-    part from its first job on. A process forked later has to call it itself.
+    It does nothing if Celery runs the jobs, unless `forced`. For Gunicorn's `post_worker_init` hook: it
+    returns quickly and never raises. Without it, a process takes part from its first job on.
     """
-    from cacheapp.conf import conf  # noqa: PLC0415 (settings may not be there on import)
+    from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
     from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415
 
     try:
         if conf().download_root is not None and (forced or conf().download_runner == "worker"):
             coordinator().wake()
     except Exception:
-        logger.exception("worker %d: no downloads", os.getpid())
+        logger.exception("worker %d: downloads not started", os.getpid())
 
 
 def release_downloads(pid: int) -> None:
-    """Release the jobs of this worker, `pid`, whose threads are about to die with it.
+    """Release the jobs of this worker, `pid`, before its threads end with it.
 
-    For Gunicorn's `worker_exit` hook: quick (about two seconds at most), and it never raises. Others
-    adopt the jobs at once, and go on from the bytes on disk. What it cannot write (a locked
-    database) the missing heartbeat shows later.
+    For Gunicorn's `worker_exit` hook: it takes about two seconds at most and never raises. Other
+    processes adopt the jobs at once and resume from the bytes on disk. If the database is locked, they
+    adopt the jobs later, when the heartbeat is missing.
     """
-    from django.apps import apps  # noqa: PLC0415 (Gunicorn's master may call before Django is there)
+    from django.apps import apps  # noqa: PLC0415 (Gunicorn's master may call this without Django)
 
     if pid != os.getpid() or not apps.ready:
         return
     try:
         _release()
     except Exception:
-        logger.exception("worker %d: its downloads were not released", pid)
+        logger.exception("worker %d: downloads not released", pid)
 
 
 def _release() -> None:
@@ -59,7 +57,7 @@ def _release() -> None:
         return
     running.close(_THREADS_END_S)
     try:
-        if connection.vendor == "sqlite":  # elsewhere than here, waiting 20 s for a lock is right
+        if connection.vendor == "sqlite":  # 20 s for a lock, right elsewhere, is too long here
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA busy_timeout = {_DATABASE_MS}")
         running.release()

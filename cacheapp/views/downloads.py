@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.conf import conf
+from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
@@ -92,7 +93,7 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
         job, made = wanted.existing_job(), False
         if job is None:
             order = _parse_body(request, body)
-            job, made = wanted.create_job(order, initial_owner())
+            job, made = repository.create_once(order, initial_owner(), wanted)
     except KeyReused as exc:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     if made:

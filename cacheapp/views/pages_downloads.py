@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs import ownership
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.rows import now
 from cacheapp.downloads.runners import commands, live_progress
@@ -170,7 +170,7 @@ def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> di
         "rate_bps": rate,
         "left_s": left / rate if rate and left is not None else _remaining_s_by_files(job),
         "retries": (progress or {}).get("retries", 0),
-        "silent": repository.is_orphan(job),
+        "silent": ownership.is_orphan(job),
         "can_pause": state in OWNED_JOB and not (job.pause_requested or job.cancel_requested),
         "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_requested,
         "can_resume": state is JobState.PAUSED and not job.fingerprint,

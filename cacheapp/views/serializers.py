@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs import ownership
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.states import FileState, JobState
@@ -40,7 +40,7 @@ def serialize_file(file: DownloadFile) -> dict[str, Any]:
 
 def owner_is_lost(job: DownloadJob) -> bool:
     """Return whether who runs the job gives no sign of life; not so where nobody does yet."""
-    return job.owner is not None and repository.is_orphan(job)
+    return job.owner is not None and ownership.is_orphan(job)
 
 
 def _live_progress(job: DownloadJob) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 from cacheapp import clock
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views.sign_in import MAX_ATTEMPTS, PER_S
@@ -102,7 +102,7 @@ def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:
     paused.refresh_from_db()
     assert (running.cancel_requested, running.state, paused.state) == (True, "running", "cancelled")
     assert "2 cancelled" in told
-    assert f"Job {done.id}: the job has succeeded already" in told
+    assert f"Job {done.id}: the job has already succeeded" in told
 
 
 def test_failed_jobs_are_queued_again() -> None:

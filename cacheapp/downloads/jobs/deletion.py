@@ -1,8 +1,9 @@
-"""Removes a job that nobody runs, with or without its files, or its record alone.
+"""Removes jobs that no process runs, with or without their files.
 
-Invariant: once the rows are gone, no former owner, however long it slept, gives a file of the job its
-name: the fence is raised before that can be seen. Who is killed between the rows and the files leaves
-a directory that no job names. Nobody can take the job up meanwhile: that locks the same row.
+Invariant: after the rows are gone, no former owner publishes a file of the job, however long it was
+suspended: its run directory is taken over before the removal is visible. No process can adopt or resume
+the job during that, because both lock the same row. A process that is killed between removing the rows and
+the files leaves a directory without a job.
 """
 
 import logging
@@ -20,15 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 class RemovalRefused(CacheappError):
-    """The job is still there, with all its files; the message says why."""
+    """The job and all its files are unchanged; the message gives the reason."""
 
 
 @transaction.atomic
 def delete_record(jobs: QuerySet[DownloadJob]) -> bool:
-    """Remove the record of the one job that is asked for, if it still is as asked.
+    """Delete the record of the one job that a query still finds; return whether it did.
 
-    Asked under the row's lock, as whoever takes it up does: `QuerySet.delete` reads what it deletes
-    before its transaction begins, and would delete a job that somebody has taken up in between.
+    The query runs under the row's lock, which adopting and resuming a job need too. `QuerySet.delete`
+    alone reads the rows before its transaction begins, and would delete a job that another process has
+    adopted in between.
     """
     found = jobs.select_for_update().first()
     if found is None:
@@ -38,23 +40,21 @@ def delete_record(jobs: QuerySet[DownloadJob]) -> bool:
 
 
 def remove(job: DownloadJob, *, with_files: bool) -> bool:
-    """Remove a job; return whether files of it are left. Partial files always go.
+    """Remove a job, and its partial files; return whether other files of it are left.
 
-    Raise `RemovalRefused` for a job that somebody runs, and for files in a directory that holds others
-    too.
+    Raise `RemovalRefused` for a queued or running job, and if `with_files` is True for a job whose
+    directory may hold other files too.
     """
     if with_files and job.destination:
         raise RemovalRefused(
-            f"its files lie in {job.destination} among others; only keep can be asked"
+            f"its directory {job.destination} may hold other files; expected files=keep"
         )
     with transaction.atomic():
         found = DownloadJob.objects.select_for_update().filter(id=job.id).first()
         if found is None:
-            raise RemovalRefused("somebody else has removed it")
+            raise RemovalRefused("the job is already removed")
         if found.state in OWNED_JOB:
-            raise RemovalRefused(
-                f"the job is {found.state}; expected one that is paused or has ended"
-            )
+            raise RemovalRefused(f"the job is {found.state}; expected a paused or finished one")
         run_directory = run_directory_of(found, found.token + 1)
         if run_directory is not None and run_directory.has_directories():
             try:
@@ -63,7 +63,7 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
                 raise RemovalRefused(f"its directory cannot be written: {exc.strerror}") from exc
         found.delete()
     logger.info(
-        *("job %s: removed, files %s", job.id, "too" if with_files else "kept"),
+        *("job %s: removed, its files %s", job.id, "deleted" if with_files else "kept"),
         extra={"event": "job_removed", "job": str(job.id)},
     )
     if run_directory is None:

@@ -1,4 +1,4 @@
-"""Jobs from a terminal: how they are made and found again, and how files join them as they are listed."""
+"""Creates the jobs of terminals, and adds files to a job while its source is listed."""
 
 import dataclasses
 import hashlib
@@ -11,8 +11,9 @@ from django.db import transaction
 from django.db.models import F, Max
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner, mine
-from cacheapp.downloads.jobs.rows import NewFile, grow, insert, now
+from cacheapp.downloads.jobs.ownership import JobOwner, owned_by
+from cacheapp.downloads.jobs.repository import NewFile, insert_files
+from cacheapp.downloads.jobs.rows import bump_generation, now
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.states import FileState, JobState
@@ -25,9 +26,9 @@ from cacheapp.downloads.storage.filenames import (
 )
 
 _KEYS = 500
-"""Keys in one question to the database."""
+"""Names in one query."""
 _OF_ITEM = ("pk", "position", "url", "name", "expected_sha256", "expected_size", "etag")
-"""The fields of an `Item`, in its order, as a file's row has them."""
+"""The columns of a file's row that make an `Item`, in its order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,40 +37,40 @@ class Batch:
 
     entries: Sequence[SourceEntry]
     after: str
-    """The mark up to which the source was read before."""
+    """The position in the source before this batch."""
     mark: str
-    """The one up to which it is read with this batch."""
+    """The position after it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AddedFiles:
-    """What a batch of a listing has become."""
+    """The result of adding a batch."""
 
     items: tuple[Item, ...]
     refused: int
 
 
 def fingerprint(identity: str, directory: Path) -> str:
-    """Return the same text for the same source and destination: by it a command finds its job."""
+    """Return a digest of source and destination, by which a command finds its job again."""
     return hashlib.sha256(f"{identity}\0{directory}".encode()).hexdigest()
 
 
-def find_job(mark: str) -> DownloadJob | None:
-    """Return the newest job of a command that has not come to its end."""
-    jobs = DownloadJob.objects.filter(fingerprint=mark).order_by("-created_at")
+def find_job(digest: str) -> DownloadJob | None:
+    """Return the newest job of a command, unless that one succeeded."""
+    jobs = DownloadJob.objects.filter(fingerprint=digest).order_by("-created_at")
     job = jobs.first()
     return None if job is None or job.state == JobState.SUCCEEDED else job
 
 
 def create_job(
-    source: str, mark: str, directory: Path, threads: int, owner: JobOwner
+    source: str, digest: str, directory: Path, threads: int, owner: JobOwner
 ) -> DownloadJob:
-    """Write a queued job that has no files yet."""
+    """Create a queued job without files."""
     moment = now()
     return DownloadJob.objects.create(
         threads=threads,
         source=source,
-        fingerprint=mark,
+        fingerprint=digest,
         destination=str(directory),
         listed_all=False,
         owner=owner.token,
@@ -82,22 +83,22 @@ def create_job(
 
 @transaction.atomic
 def add_files(job_id: UUID, owner: JobOwner, token: int, batch: Batch) -> AddedFiles | None:
-    """Write rows for some files of a listing, and how far it was read; `None`: the job is lost.
+    """Insert the rows of a batch, and its position in the listing; `None` if the job is lost.
 
-    Names are made unique within the job. An entry that is refused is a failed file, and so is one
-    whose name is a folder of another of these entries, or whose folder is a file of the job. (Where
-    what needs the folder came in an earlier batch, the disk refuses the second of the two.)
+    Names are made unique within the job. A refused entry becomes a failed file. So does an entry whose
+    name is a folder of another entry of the batch, or whose folder is a file of the job. (If the file that
+    needs the folder came in an earlier batch, the file system refuses the second of the two.)
 
-    Compare-and-set on how far it was read before: a batch that is written again, because the database
-    went away before it said that it had it, is found as it was written.
+    Compare-and-set on the previous position: a batch that is written again, because the connection broke
+    before the database confirmed it, is found as it was written.
     """
     entries = batch.entries
-    run = mine(job_id, owner, token)
+    run = owned_by(job_id, owner, token)
     before = run.filter(listed_to=batch.after)
     if not before.update(files_total=F("files_total") + len(entries), listed_to=batch.mark):
         is_there = run.filter(listed_to=batch.mark).exists()
         return _last(job_id, len(entries)) if is_there else None
-    generation = grow(job_id)
+    generation = bump_generation(job_id)
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
     names = _unique(job_id, [entry.name for entry in entries])
@@ -108,12 +109,12 @@ def add_files(job_id: UUID, owner: JobOwner, token: int, batch: Batch) -> AddedF
             zip(entries, names, reasons, strict=True), first
         )
     ]
-    insert(job_id, files)
+    insert_files(job_id, files)
     return _last(job_id, len(files))
 
 
 def _last(job_id: UUID, count: int) -> AddedFiles:
-    """Return the files that came last; nobody but the feeder adds any."""
+    """Return the last `count` files; only the feeder adds files."""
     newest = DownloadFile.objects.filter(job=job_id).order_by("-position")[:count]
     rows = list(newest.values_list("state", *_OF_ITEM))[::-1]
     items = tuple(Item(*facts) for state, *facts in rows if state == FileState.QUEUED)
@@ -121,8 +122,8 @@ def _last(job_id: UUID, count: int) -> AddedFiles:
 
 
 def mark_listed_all(job_id: UUID, owner: JobOwner, token: int) -> bool:
-    """Write that every file of the source has a row; return whether the job is still ours."""
-    ours = mine(job_id, owner, token)
+    """Write that every file of the source has a row; return False if the job is lost."""
+    ours = owned_by(job_id, owner, token)
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))
 
 
@@ -147,7 +148,7 @@ def _refused(entry: SourceEntry, reason: str) -> SourceEntry:
 
 
 def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
-    """Return for each name why it cannot be given beside those of the job, or empty text."""
+    """Return for each name why it conflicts with the others of the job, or an empty string."""
     through = [{name_key(folder) for folder in folders_of(name)} for name in names]
     files = _taken(job_id, set[str]().union(*through))
     return [
@@ -157,7 +158,7 @@ def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
 
 
 def _taken(job_id: UUID, wanted: Collection[str]) -> set[str | None]:
-    """Return which keys files of the job have; a batch of keys at a time, as databases take them."""
+    """Return the given keys that files of the job have; databases limit the keys in one query."""
     there = DownloadFile.objects.filter(job=job_id)
     keys = iter(wanted)
     taken: set[str | None] = set()
@@ -167,7 +168,7 @@ def _taken(job_id: UUID, wanted: Collection[str]) -> set[str | None]:
 
 
 def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
-    """Return the names, numbered where they clash with each other or with the job's others."""
+    """Return the names, numbered where they clash with each other or with files of the job."""
     wanted = {name_key(name) for name in names if name}
     there = DownloadFile.objects.filter(job=job_id)
     taken = _taken(job_id, wanted)

@@ -1,4 +1,4 @@
-"""The durable facts about downloads: what any worker can read, and what outlives the owner."""
+"""The models of downloads: what every worker can read, and what outlives the owner of a job."""
 
 import uuid
 from typing import ClassVar
@@ -10,15 +10,15 @@ from cacheapp.downloads.storage.filenames import MAX_PATH_BYTES
 
 
 class DownloadJob(models.Model):
-    """One order of files, run by the worker that took it: its owner.
+    """One order of files, run by the process that owns it.
 
-    Who writes what: the view that takes the order creates the row; from then on the owner's
-    coordinator writes it (`ledger`), each time with the compare-and-set "still unfinished, still
-    mine". Others write two things only: what is asked of the owner (`cancel_requested`,
-    `pause_requested`), and, once it gives no sign of life, that the job is theirs.
+    The view that accepts the order creates the row. From then on only the owner's coordinator writes
+    it, each time by compare-and-set on "unfinished and still mine". Other processes write two things: the
+    requests `cancel_requested` and `pause_requested`, and, once the owner's heartbeat is missing, a new
+    owner.
 
-    Each write that changes what anybody may see of the job or its files raises `generation` in the
-    same transaction; a heartbeat alone does not.
+    Each write that changes anything visible of the job or its files increments `generation` in the same
+    transaction; a heartbeat alone does not.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -27,56 +27,54 @@ class DownloadJob(models.Model):
     )
     threads = models.PositiveIntegerField()
     extra_origins = models.JSONField(default=list)
-    """Origins allowed for this job besides the setting: the demo's own."""
+    """Origins that this job may use besides `DOWNLOAD_ORIGINS`: the demo's own."""
     error = models.TextField(blank=True, default="")
-    """Why the job as a whole ended early; what was wrong with a file stands with the file."""
+    """Why the job as a whole failed or paused; a file's error is in the file's row."""
     cancel_requested = models.BooleanField(default=False)
     pause_requested = models.BooleanField(default=False)
 
     source = models.TextField(blank=True, default="")
-    """What was asked for from a terminal, in the words used there."""
-    source_options = models.JSONField(blank=True, default=dict)
-    """What else it takes to list the source again, by whoever goes on with the job."""
+    """The bucket, or a terminal's arguments, whose listing gives the files; empty: they were ordered one by one."""
     fingerprint = models.CharField(max_length=64, blank=True, default="")
-    """Of source and destination: the same command finds its job again. Empty: ordered over HTTP."""
+    """Of source and destination, by which the same command finds its job; empty: ordered over HTTP."""
     destination = models.TextField(blank=True, default="")
     """An absolute directory; empty: the job's own one under `DOWNLOAD_ROOT`."""
     listed_to = models.TextField(blank=True, default="")
-    """The last key of a listing whose files have rows; the next run lists on from there."""
+    """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)
     """Whether every file of the source has a row."""
 
     token = models.PositiveBigIntegerField(default=0)
-    """The fencing token: grows with each start, and stands in the names of partial files."""
+    """The fencing token: grows with each start, and is part of the names of partial files."""
     owner = models.UUIDField(null=True)
-    """The process that runs the job. Process ids come again; this does not. `None`: released."""
+    """The process that runs the job, by an id that is never used again. `None`: released."""
     owner_pid = models.PositiveIntegerField(null=True)
     heartbeat_at = models.DateTimeField()
     adoptions = models.PositiveIntegerField(default=0)
-    """How often another process went on with it."""
+    """How often another process has adopted the job."""
     generation = models.PositiveBigIntegerField(default=1)
 
     created_by = models.CharField(max_length=200, blank=True, default="")
-    """Who ordered it, in words. No foreign key: cacheapp is for projects without users too."""
+    """The name of the client that ordered it. Not a foreign key: a project may have no users."""
     idempotency_key = models.CharField(max_length=64, null=True, blank=True, unique=True)
-    """A digest of who ordered and of the key sent with the order: one key makes one job."""
+    """A digest of the client and of the key that it sent with the order: one key makes one job."""
     idempotency_digest = models.CharField(max_length=64, blank=True, default="")
-    """Of that order: the same key with another order is a mistake."""
+    """Of that order: the same key with another order is an error."""
 
     files_total = models.PositiveIntegerField()
     files_done = models.PositiveIntegerField(default=0)
     files_failed = models.PositiveIntegerField(default=0)
     bytes_done = models.PositiveBigIntegerField(default=0)
-    """Bytes of the files that are whole, and of those that are on their way."""
+    """Of complete files, and of files in transfer."""
     bytes_total = models.PositiveBigIntegerField(null=True)
-    """Bytes of all files together; `None` while the size of one is unknown."""
+    """Of all files; `None` while the size of one is unknown."""
 
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
-        """How jobs are looked for: by owner, those without a sign of life, the newest first."""
+        """Indexes for the queries by fingerprint, by owner, by heartbeat, and by date."""
 
         indexes: ClassVar = [
             models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
@@ -94,19 +92,19 @@ class DownloadFile(models.Model):
 
     job = models.ForeignKey(DownloadJob, on_delete=models.CASCADE, related_name="files")
     position = models.PositiveIntegerField()
-    """Place in the order, from 0; names the partial file."""
+    """Index in the order, from 0; part of the partial file's name."""
     url = models.TextField()
     name = models.CharField(max_length=MAX_PATH_BYTES)
-    """The file's final name in the job's directory; `/` separates folders."""
-    name_key = models.CharField(max_length=32, null=True)  # noqa: DJ001 (NULL: rows made before it)
-    """What names that some file system takes for one have in common (`names.name_key`)."""
+    """The final name in the job's directory; `/` separates folders."""
+    name_key = models.CharField(max_length=32, null=True)  # noqa: DJ001 (NULL: unique does not apply)
+    """Equal for names that some file system treats as one (`filenames.name_key`); `None`: refused."""
     expected_sha256 = models.CharField(max_length=64, blank=True, default="")
-    """As given with the order."""
+    """From the order."""
     expected_size = models.PositiveBigIntegerField(null=True)
     etag = models.CharField(max_length=200, blank=True, default="")
-    """Both as an object store listed them."""
+    """From the listing of an object store, as `expected_size` may be."""
     sha256 = models.CharField(max_length=64, blank=True, default="")
-    """Of the file that is whole, hexadecimal."""
+    """Of the complete file, hexadecimal."""
     tries = models.PositiveIntegerField(default=0)
     state = models.CharField(
         max_length=10,
@@ -116,10 +114,10 @@ class DownloadFile(models.Model):
     bytes_done = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True, default="")
     generation = models.PositiveBigIntegerField(default=1)
-    """The job's generation in which this row has changed last."""
+    """The job's generation in which this row last changed."""
 
     class Meta:
-        """One file per place in the order, and per name."""
+        """One file per position, and per name."""
 
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job", "position"], name="cacheapp_file_position"),

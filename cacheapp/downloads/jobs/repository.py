@@ -1,118 +1,148 @@
-"""What the database knows about downloads: how a job is made, and what its owner writes.
+"""Creates, reads and starts jobs, and records the progress of their runs.
 
-Invariants, each held by a transaction:
-- A job is moved by its owner, by compare-and-set on "unfinished and still mine" (`mine`), or by who
-  makes it his (`adopting`, `pausing.take`; of a paused one `ending.cancel`); so exactly one ends it. A
-  run says its token as well: the job may have been through other hands, and be the same process's
-  again, in a later run.
-- The rows of a job's files are written in the same transaction as a write to the job that found it
-  unfinished: a late owner writes nothing.
-- In a finished job no file is unfinished.
-- Each change raises the job's generation (see `rows`).
+What stops a job or changes its owner is in `transitions`. Invariants: a job and its files are created in
+one transaction, and an owner's progress is recorded in one, with its heartbeat. Each change raises the
+job's generation (see `rows`).
 
-SQLite takes the write lock when a transaction begins (see the settings); elsewhere the row lock of
-the first UPDATE or `select_for_update` serves.
+SQLite takes the write lock when a transaction begins (see the settings); on other databases the first
+UPDATE or `select_for_update` locks the row.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F, QuerySet, Value
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
 from cacheapp.conf import conf
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.jobs import wakeup
+from cacheapp.downloads.jobs.idempotency import IdempotentOrder
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.ownership import JobOwner, owned_by
 from cacheapp.downloads.jobs.rows import (
-    NewFile,
-    close,
-    grow,
-    insert,
+    bump_generation,
+    has_progress,
     now,
     progress_of,
-    same,
-    write,
+    write_reports,
 )
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan, RetryPolicy
 from cacheapp.downloads.sources.request import DownloadRequest
-from cacheapp.downloads.states import (
-    OWNED_JOB,
-    UNFINISHED_FILE,
-    FileState,
-    JobState,
-    outcome,
-    sources,
-)
+from cacheapp.downloads.states import OWNED_JOB, UNFINISHED_FILE, FileState, JobState, sources
 from cacheapp.downloads.storage.filenames import name_key, number_duplicates, plan_names
 from cacheapp.downloads.storage.journal import Journal
 from cacheapp.downloads.storage.run_directory import RunDirectory
 
+_INSERT_ROWS = 500
+"""Rows of one INSERT statement, if the database accepts as many."""
 
-@dataclasses.dataclass(frozen=True)
-class JobOwner:
-    """A process that runs jobs."""
 
-    token: UUID
-    pid: int
+class NewFile(NamedTuple):
+    """The columns of a new file's row, named as in `DownloadFile`."""
+
+    position: int
+    url: str
+    name: str
+    name_key: str | None
+    expected_sha256: str = ""
+    expected_size: int | None = None
+    etag: str = ""
+    state: str = FileState.QUEUED.value
+    error: str = ""
+    generation: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class PendingRequests:
-    """What the owner learns when it records its progress."""
+    """What an owner must apply to its runs, as of the last `record`."""
 
     cancelled: frozenset[UUID]
-    """Jobs whose cancellation was asked for."""
+    """Jobs to cancel."""
     paused: frozenset[UUID]
-    """Jobs that are to pause."""
+    """Jobs to pause."""
     lost: frozenset[UUID]
-    """Jobs that somebody else has ended meanwhile."""
+    """Jobs that another process owns or has ended."""
 
 
-def directory_of(job_id: UUID, root: Path) -> Path:
-    """Return where a job's files arrive."""
-    return root / str(job_id)
+# Creation.
 
 
-def place_of(job: DownloadJob, root: Path | None) -> Path:
-    """Return where a job's files arrive: its own destination, or its directory under the root."""
-    if job.destination:
-        return Path(job.destination)
-    if root is None:
-        raise AssertionError(f"job {job.id} has neither destination nor DOWNLOAD_ROOT")
-    return directory_of(job.id, root)
+def create_once(
+    request: DownloadRequest, owner: JobOwner | None, order: IdempotentOrder
+) -> tuple[DownloadJob, bool]:
+    """Return the job of an order, and True if this call created it; raise `KeyReused`."""
+    facts = {"idempotency_key": order.key, "idempotency_digest": order.digest}
+    try:
+        return create(request, owner, created_by=order.author[:200], **facts), True
+    except IntegrityError:  # another request with the same key was faster
+        job = order.existing_job()
+        if job is None:
+            raise
+        return job, False
 
 
 @transaction.atomic
-def create(order: DownloadRequest, owner: JobOwner | None, **facts: Any) -> DownloadJob:
-    """Write a queued job and its files; the owner, if there is one, answers for it from now on.
+def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> DownloadJob:
+    """Create a queued job and its files; `owner`, if given, is responsible for it from now on.
 
-    `facts`: what else is to be written of the job, such as who ordered it.
+    `facts`: further columns of the job.
     """
     moment = now()
     job = DownloadJob.objects.create(
-        threads=order.threads,
-        extra_origins=sorted(order.extra_origins),
+        threads=request.threads,
+        extra_origins=sorted(request.extra_origins),
         owner=None if owner is None else owner.token,
         owner_pid=None if owner is None else owner.pid,
         heartbeat_at=moment,
         created_at=moment,
-        files_total=len(order.urls),
-        source=order.source,
-        listed_all=not order.source,
+        files_total=len(request.urls),
+        source=request.source,
+        listed_all=not request.source,
         **facts,
     )
-    names = number_duplicates(order.names) if order.names else plan_names(order.urls)
-    checksums = order.checksums or ("",) * len(order.urls)
-    files = enumerate(zip(order.urls, names, checksums, strict=True))
-    insert(
+    names = number_duplicates(request.names) if request.names else plan_names(request.urls)
+    checksums = request.checksums or ("",) * len(request.urls)
+    files = enumerate(zip(request.urls, names, checksums, strict=True))
+    insert_files(
         job.id, [NewFile(at, url, name, name_key(name), sum_) for at, (url, name, sum_) in files]
     )
     return job
+
+
+def insert_files(job_id: UUID, files: Sequence[NewFile]) -> None:
+    """Insert the rows of new files; columns that `NewFile` lacks have their defaults.
+
+    A request waits for this. `bulk_create` takes twice as long, because it prepares each value of each
+    row: 14 columns of up to 10,000 rows. One statement per row would release the interpreter's lock as often,
+    and wait for it whenever other threads are busy.
+    """
+    fields = [it for it in DownloadFile._meta.concrete_fields if not it.primary_key]  # noqa: SLF001 (Django's documented API)
+    same = {
+        field.attname: field.get_db_prep_save(
+            job_id if field.attname == "job_id" else field.get_default(), connection
+        )
+        for field in fields
+        if field.attname not in NewFile._fields
+    }
+    defaults = tuple(same.values())
+    columns = ", ".join([*NewFile._fields, *same])
+    row = f"({', '.join(['%s'] * len(fields))})"
+    most = min(_INSERT_ROWS, connection.ops.bulk_batch_size(fields, files))
+    with connection.cursor() as cursor:
+        for first in range(0, len(files), most):
+            batch = files[first : first + most]
+            cursor.execute(
+                f"INSERT INTO {DownloadFile._meta.db_table} ({columns}) "  # noqa: S608, SLF001 (our own names)
+                f"VALUES {', '.join([row] * len(batch))}",
+                [value for file in batch for value in (*file, *defaults)],
+            )
+
+
+# Runs.
 
 
 def waiting(owner: JobOwner) -> list[DownloadJob]:
@@ -124,15 +154,15 @@ def waiting(owner: JobOwner) -> list[DownloadJob]:
 def start(
     job: DownloadJob, owner: JobOwner, root: Path | None, *, stream: bool = False
 ) -> Plan | None:
-    """Move a job from queued to running and return what is to be done; `None` if it has ended.
+    """Move a job from queued to running and return its plan; `None` if it may not start any more.
 
-    Its fencing token grows: what an earlier run still writes goes to files of another name.
-    `stream`: the plan has no items; the run is fed with what `unfinished` gives. `root` may be
-    `None` for a job with a destination of its own.
+    Its fencing token grows, so that an earlier run still writes only to files of other names. `stream`:
+    the plan has no items; a feeder passes them to the run. `root` may be `None` for a job with a
+    destination of its own.
     """
     moment = now()
     settings = conf()
-    free = mine(job.id, owner).filter(cancel_requested=False, pause_requested=False)
+    free = owned_by(job.id, owner).filter(cancel_requested=False, pause_requested=False)
     moved = free.filter(state__in=sources(JobState.RUNNING)).update(
         state=JobState.RUNNING,
         started_at=Coalesce("started_at", Value(moment)),
@@ -145,10 +175,10 @@ def start(
     job.refresh_from_db()
     return Plan(
         job=job.id,
-        directory=place_of(job, root),
+        directory=destination_of(job, root),
         threads=min(job.threads, job.files_total) if job.listed_all else job.threads,
         origins=frozenset(settings.download_origins) | frozenset(job.extra_origins),
-        items=() if stream else unfinished(job.id),
+        items=() if stream else unfinished_items(job.id),
         networks=read_networks(settings.download_networks),
         token=job.token,
         more=stream,
@@ -161,8 +191,8 @@ def start(
     )
 
 
-def unfinished(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple[Item, ...]:
-    """Return the files of a job that are still to be fetched, in order, behind a position."""
+def unfinished_items(job_id: UUID, after: int = -1, limit: int | None = None) -> tuple[Item, ...]:
+    """Return the unfinished files of a job in order, from the first one after a position."""
     rows = DownloadFile.objects.filter(
         job=job_id, state__in=UNFINISHED_FILE, position__gt=after
     ).order_by("position")
@@ -178,12 +208,12 @@ def record(
 ) -> PendingRequests:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
 
-    `tokens`: those of the runs. A job with another one went through other hands meanwhile, though it
-    is ours again: that run has lost it.
+    `tokens`: the runs' fencing tokens. A job whose token differs had another owner in between, even if
+    it is this owner's again: that run has lost it.
     """
     moment = now()
     owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
-    owned_now.update(heartbeat_at=moment)  # the first statement: it takes the lock
+    owned_now.update(heartbeat_at=moment)  # the first statement, because it locks
     jobs = {job.id: job for job in owned_now}
     ours = {
         job_id
@@ -191,8 +221,8 @@ def record(
         if job_id in jobs and jobs[job_id].token == (tokens or {}).get(job_id, jobs[job_id].token)
     }
     for job_id, (reports, progress) in changes.items():
-        if job_id in ours and (reports or not same(jobs[job_id], progress)):
-            write(reports, grow(job_id, **dataclasses.asdict(progress)))
+        if job_id in ours and (reports or not has_progress(jobs[job_id], progress)):
+            write_reports(reports, bump_generation(job_id, **dataclasses.asdict(progress)))
     return PendingRequests(
         cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_requested),
         paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_requested),
@@ -200,80 +230,34 @@ def record(
     )
 
 
-@transaction.atomic
-def finish(
-    job_id: UUID,
-    owner: JobOwner,
-    reports: list[FileReport],
-    progress: JobProgress,
-    error: str,
-    token: int | None = None,
-) -> JobState | None:
-    """End a job whose run is over; return how, or `None` if it is somebody else's, or another run's."""
-    job = mine(job_id, owner, token).select_for_update().first()
-    if job is None:
-        return None
-    write(reports, grow(job_id))
-    # A listing that broke off, or has nothing, is no success, whatever became of its files.
-    missing = int(not (job.listed_all and job.files_total))
-    state = outcome(
-        total=job.files_total + missing,
-        done=progress.files_done,
-        cancel_requested=job.cancel_requested,
-    )
-    if state is JobState.FAILED and not error:
-        error = f"{progress.files_failed} of {job.files_total} files failed"
-    close(job, state, "" if state is JobState.SUCCEEDED else error)
-    return state
+# Directories.
 
 
-def request_cancel(job_id: UUID) -> bool:
-    """Leave word that a job is to be cancelled; return whether it was queued or running."""
-    asked = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    if asked.update(cancel_requested=True, generation=F("generation") + 1):
-        transaction.on_commit(wakeup.notify)
-        return True
-    return False
-
-
-def is_orphan(job: DownloadJob) -> bool:
-    """Return whether the job is unfinished and its owner has given no sign of life for too long.
-
-    By wall clocks: for a look from outside. Who adopts watches for himself (`adopting.OrphanDetector`).
-    """
-    age = now() - job.heartbeat_at
-    return job.state in OWNED_JOB and age.total_seconds() > conf().download_heartbeat_s
-
-
-def owned(owner: JobOwner) -> list[DownloadJob]:
-    """Return the owner's unfinished jobs."""
-    return list(DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB))
-
-
-def mine(job_id: UUID, owner: JobOwner, token: int | None = None) -> QuerySet[DownloadJob]:
-    """Return the job, if it is still the owner's to write, and has that token."""
-    found = DownloadJob.objects.filter(id=job_id, owner=owner.token, state__in=OWNED_JOB)
-    return found if token is None else found.filter(token=token)
-
-
-def has_token(job_id: UUID, owner: JobOwner, token: int) -> bool:
-    """Return whether the job is still the owner's, with that token."""
-    return mine(job_id, owner, token).exists()
+def destination_of(job: DownloadJob, root: Path | None) -> Path:
+    """Return where a job's files are saved: its own destination, or its directory under the root."""
+    if job.destination:
+        return Path(job.destination)
+    if root is None:
+        raise AssertionError(f"job {job.id} has neither destination nor DOWNLOAD_ROOT")
+    return root / str(job.id)
 
 
 def run_directory_of(job: DownloadJob, token: int) -> RunDirectory | None:
-    """Return the fence of a job's run; `None` where nobody says where downloads arrive."""
+    """Return the directory of the run with that token; `None` if `DOWNLOAD_ROOT` is needed and not set."""
     root = conf().download_root
     if root is None and not job.destination:
         return None
-    return RunDirectory(place_of(job, root), job.id.hex[:12], token)
+    return RunDirectory(destination_of(job, root), job.id.hex[:12], token)
 
 
-def whole(job: DownloadJob, run_directory: RunDirectory) -> list[FileReport]:
-    """Return the files that got their names though no run could record it; the fence is raised."""
+def published_files(job: DownloadJob, run_directory: RunDirectory) -> list[FileReport]:
+    """Return the files that were published although no run has recorded them.
+
+    Call `RunDirectory.take_over` first: then no earlier run publishes more.
+    """
     notes = Journal(run_directory.path, run_directory.token).read()
     found = []
-    for item in unfinished(job.id):
+    for item in unfinished_items(job.id):
         noted = notes.matching(item.position, run_directory.directory / item.name)
         if noted is not None:
             found.append(FileReport(item, FileState.SUCCEEDED, noted.size, "", noted.sha256))

@@ -1,7 +1,7 @@
-"""Removes what nobody needs any more: records of jobs that ended long ago, and stray partial files.
+"""Removes records of jobs that ended long ago, and partial files without an unfinished job.
 
-Files that are whole stay where they are: they are what was wanted. Nothing of an unfinished job is
-touched, however old. May run in several processes at once.
+Complete files are never removed, and nothing of an unfinished job, however old. Several processes may
+prune at once.
 """
 
 import contextlib
@@ -32,24 +32,24 @@ class Pruned:
 
     jobs: int
     partials: int
-    """Directories of runs that nobody will go on with."""
+    """Directories of runs that no job can resume."""
 
 
 def prune(older_than_s: float) -> Pruned:
-    """Remove finished jobs, and partial files that belong to no unfinished one, of that age."""
+    """Remove finished jobs, and partial files of no unfinished job, that are older than that."""
     root = conf().download_root
     partials = 0 if root is None else _prune_partials(root, clock.wall_s() - older_than_s)
     jobs = _prune_jobs(now() - dt.timedelta(seconds=older_than_s))
     if jobs or partials:
         logger.info(
-            *("pruned %d finished jobs, and partial files of %d runs", jobs, partials),
+            *("pruned %d finished jobs and the partial files of %d runs", jobs, partials),
             extra={"event": "jobs_pruned", "jobs": jobs, "partials": partials},
         )
     return Pruned(jobs, partials)
 
 
 def prune_beside(older_than_s: float) -> None:
-    """Prune in a thread of its own: it may take longer than a heartbeat may be late."""
+    """Prune in a thread of its own, because it may take longer than the heartbeat interval."""
 
     def pruning() -> None:
         try:
@@ -63,20 +63,17 @@ def prune_beside(older_than_s: float) -> None:
 
 
 def _prune_jobs(before: dt.datetime) -> int:
-    """Remove the records; which of two processes removes one makes no difference.
-
-    One by one: a job may have 10,000 files, and others wait to write while they are removed.
-    """
+    """Remove the records one by one: a job may have 10,000 files, and other writers wait during that."""
     old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
-    # Asked again as each is removed: one may have been queued anew meanwhile.
+    # The query runs again for each: a job may have been queued again since.
     return sum(delete_record(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
 
 
 def _prune_partials(root: Path, before_s: float) -> int:
-    """Remove runs' directories that nobody has written to since, of jobs that have ended or gone.
+    """Remove the directories of runs, unchanged since then, whose jobs are finished or removed.
 
-    The age is looked at before the database: a job that is taken up again in between has a new
-    directory, under another name, and nothing is removed but by the name that was looked at.
+    The age is read before the database: a job that is resumed in between has a new directory under
+    another name, and only the names read first are removed.
     """
     try:
         places = [(Path(entry.path), entry.name) for entry in os.scandir(root) if entry.is_dir()]
@@ -88,7 +85,7 @@ def _prune_partials(root: Path, before_s: float) -> int:
         if not old or _is_unfinished(name):
             continue
         pruned += sum(map(remove_directory, old))
-        with contextlib.suppress(OSError):  # whole files are in it, or it is gone already
+        with contextlib.suppress(OSError):  # it holds complete files, or is removed already
             place.rmdir()
     return pruned
 
@@ -97,12 +94,12 @@ def _newest_s(path: Path) -> float:
     try:
         times = [path.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(path))]
     except OSError:
-        return float("inf")  # taken over or removed in this moment; or we may not look
+        return float("inf")  # taken over or removed just now, or not readable
     return max(times)
 
 
 def _is_unfinished(name: str) -> bool:
-    """Return whether a directory under the root is that of an unfinished job, or of no job at all."""
+    """Return whether a directory under the root is of an unfinished job, or of none by its name."""
     try:
         job_id = UUID(name)
     except ValueError:

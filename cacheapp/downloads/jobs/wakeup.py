@@ -1,7 +1,7 @@
-"""A bell that all workers of the host hear within a moment: look at the database now, not later.
+"""Wakes the coordinators of all processes on this machine, so that they read the database at once.
 
-A small file in `STATE_DIR` whose contents change with each ring. It only saves time: who misses a
-ring, or runs on another host, finds the same in the database at its next look.
+The signal is a small file in `STATE_DIR` whose contents change with each notification. It only saves
+time: a coordinator that misses it, or runs on another machine, finds the same at its next regular look.
 """
 
 import contextlib
@@ -16,27 +16,27 @@ _NAME = "downloads.wakeup"
 
 
 def notify() -> None:
-    """Have all coordinators of this host look."""
+    """Wake the coordinators of all processes on this machine."""
     with contextlib.suppress(OSError, CacheappError):
         path = private_directory(state_dir()) / _NAME
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
-            # Unlike all before it: of two rings at once, neither undoes the other.
+            # A value never written before: of two writes at once, neither restores an old one.
             os.pwrite(descriptor, secrets.token_bytes(8), 0)
         finally:
             os.close(descriptor)
 
 
 class Listener:
-    """Hears the bell; for one thread."""
+    """Detects notifications; for use by one thread."""
 
     def __init__(self) -> None:
         self._path = state_dir() / _NAME
         self._seen = self._read()
 
     def was_notified(self) -> bool:
-        """Return whether the bell rang since the last call."""
+        """Return whether there was a notification since the last call."""
         before, self._seen = self._seen, self._read()
         return self._seen != before
 

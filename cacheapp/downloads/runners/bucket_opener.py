@@ -1,10 +1,10 @@
-"""Opens the buckets of jobs that were ordered over HTTP, beside the coordinator.
+"""Opens the buckets of jobs that were ordered over HTTP, each in a thread of its own.
 
-Finding credentials may take seconds (an instance's metadata service, say), and the coordinator
-writes the heartbeat of all jobs meanwhile: so each bucket is opened in a thread of its own.
+Finding credentials may take seconds, for example from an instance's metadata service, and the
+coordinator must write the heartbeat of all jobs during that.
 
-Only the setting says which bucket is where and who asks for it. It is looked up when the job starts:
-a bucket that the setting has lost meanwhile is not listed any more, whoever ordered it.
+Only `DOWNLOAD_BUCKETS` determines a bucket's endpoint and credentials. It is read when the job starts:
+a bucket removed from the setting since the order is not listed.
 """
 
 import logging
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class LimitedBucket:
-    """A bucket of which a job takes so many files, and no more."""
+    """A bucket from which a job takes at most `room` files."""
 
     def __init__(self, bucket: S3Source, room: int) -> None:
-        """`origin` is where its objects are, and nowhere else. Raise `SourceRefused`."""
+        """Find the only origin of its objects, `origin`; raise `SourceRefused`."""
         self.origin = bucket.resolve_origin()
         self._bucket = bucket
         self._room = room
@@ -34,7 +34,7 @@ class LimitedBucket:
         self.trusted = bucket.trusted
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
-        """Yield as the bucket does; raise `SourceRefused` where there are more."""
+        """Yield what the bucket yields; raise `SourceRefused` at the first file too many."""
         left = self._room
         for found in self._bucket.entries(after):
             if isinstance(found, SourceEntry):
@@ -46,7 +46,7 @@ class LimitedBucket:
 
 
 class BucketOpener:
-    """The buckets that are being opened, or are open; asked by one thread.
+    """The buckets that are open or being opened. For use by one thread.
 
     `_lock` guards `_found`, which the opening threads fill.
     """
@@ -57,7 +57,7 @@ class BucketOpener:
         self._found: dict[UUID, LimitedBucket | str | None] = {}
 
     def take(self, job: DownloadJob) -> LimitedBucket | None:
-        """Return the open bucket of a job, once; `None` until then. Raise `SourceRefused`."""
+        """Return the bucket of a job once, or `None` while it is being opened; raise `SourceRefused`."""
         with self._lock:
             is_new = job.id not in self._found
             found = self._found.setdefault(job.id, None)
@@ -71,8 +71,8 @@ class BucketOpener:
             ).start()
         return found
 
-    def keep(self, jobs: Iterable[UUID]) -> None:
-        """Let go of the buckets of all other jobs: they were cancelled before they began."""
+    def retain(self, jobs: Iterable[UUID]) -> None:
+        """Forget the buckets of all other jobs, which were cancelled before they started."""
         kept = set(jobs)
         with self._lock:
             for job_id in self._found.keys() - kept:
@@ -85,16 +85,16 @@ class BucketOpener:
         except SourceRefused as exc:
             found = str(exc)
         except Exception as exc:
-            logger.exception("opening the bucket of job %s", job.id)
+            logger.exception("job %s: its bucket was not opened", job.id)
             found = f"internal error: {type(exc).__name__}"
         with self._lock:
-            if job.id in self._found:  # else nobody wants it any more
+            if job.id in self._found:  # else it is not needed any more
                 self._found[job.id] = found
         self._on_open()
 
 
 def is_listed(job: DownloadJob) -> bool:
-    """Return whether the files of a job come from a bucket that this process is to open."""
+    """Return whether the files of a job come from a bucket that the coordinator opens."""
     return bool(job.source) and not job.destination
 
 

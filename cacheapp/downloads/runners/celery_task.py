@@ -1,8 +1,8 @@
-"""Runs one job in this process, for as long as it is this process's: what a Celery task does.
+"""Runs one job in this process for as long as it owns it: the body of the Celery task.
 
-The job is adopted as any other is (`adopting`), by a coordinator that looks after it alone. So a task
-that is delivered twice finds that the owner lives, and lets it be (`tasks`); and one whose first worker was lost goes
-on, from the bytes on disk.
+A coordinator for this job alone adopts it like any other. So a task that is delivered twice finds a live
+owner and does nothing (`cacheapp.tasks`), and a task whose first worker was lost resumes from the bytes
+on disk.
 """
 
 import logging
@@ -22,13 +22,13 @@ _LOOK_S = 0.5
 _THREADS_END_S = 5.0
 
 
-ANOTHER, GONE, RELEASED = "another runs it", "gone", "released"
+OTHER_OWNER, REMOVED, RELEASED = "another process runs it", "removed", "released"
 
 
 def run_job(job_id: UUID, is_ending: Callable[[], bool] = lambda: False) -> str:
-    """Run a job; return its state as it was left, or `ANOTHER`, `GONE`, `RELEASED`.
+    """Run a job; return its final state, or `OTHER_OWNER`, `REMOVED`, `RELEASED`.
 
-    The last, where `is_ending` says that this process is to end: somebody else may go on.
+    `RELEASED`: `is_ending` returned True because this process is to end; another one may resume the job.
     """
     coordinator = Coordinator(only=job_id)
     coordinator.wake()
@@ -39,28 +39,28 @@ def run_job(job_id: UUID, is_ending: Callable[[], bool] = lambda: False) -> str:
         try:
             coordinator.release()
         except DatabaseError as exc:
-            logger.warning("job %s: not released, so it will be found lost: %s", job_id, exc)
+            logger.warning("job %s: not released; others will find it lost: %s", job_id, exc)
         connection.close()
 
 
 def _wait(job_id: UUID, coordinator: Coordinator, is_ending: Callable[[], bool]) -> str:
     heartbeats = set()
-    resting = threading.Event()
+    pause = threading.Event()
     while not is_ending():
         try:
             job = DownloadJob.objects.filter(id=job_id).first()
-        except DatabaseError as exc:  # locked: the coordinator says so, and goes on
-            logger.debug("job %s: not looked at: %s", job_id, exc)
+        except DatabaseError as exc:  # locked: the coordinator logs it and goes on
+            logger.debug("job %s: not read: %s", job_id, exc)
             connection.close()
-            resting.wait(_LOOK_S)
+            pause.wait(_LOOK_S)
             continue
         if job is None:
-            return GONE
+            return REMOVED
         if job.state not in OWNED_JOB:
             return job.state
         if job.owner not in {None, coordinator.owner.token}:
             heartbeats.add((job.owner, job.heartbeat_at))
-            if len(heartbeats) > 1:  # it lives
-                return ANOTHER
-        resting.wait(_LOOK_S)
+            if len(heartbeats) > 1:  # its owner is alive
+                return OTHER_OWNER
+        pause.wait(_LOOK_S)
     return RELEASED

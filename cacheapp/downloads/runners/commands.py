@@ -1,117 +1,104 @@
-"""What somebody may ask of a job, in any process: pause, cancel, go on, try again.
+"""The commands on a job, from any process: pause, cancel, resume, retry.
 
-Each is a compare-and-set in `ledger`, `pausing` or `ending`. What needs the owner (pause, cancel) is written
-down for it, and done when it next records its progress; what needs a new owner (resume, retry) is
-this process's from then on.
+Each is one compare-and-set in `jobs.transitions`. The owner applies a pause or a cancellation when it
+next records its progress. After a resume or a retry, this process is the owner (or, with Celery, the
+process that runs the task).
 """
 
-import logging
-import os
-import uuid
-
-from cacheapp.downloads.jobs import ownership, pause_resume, termination
+from cacheapp.downloads.jobs import transitions
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
 from cacheapp.downloads.runners import dispatch
 from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
 
-logger = logging.getLogger(__name__)
-
 
 class InvalidTransition(CacheappError):
-    """The job is in no state for it; nothing was changed."""
+    """The job's state does not allow the command; nothing was changed."""
 
 
 def pause(job: DownloadJob) -> bool:
-    """Have a job pause; return whether that was news. Raise `InvalidTransition`. The job is read anew."""
-    if pause_resume.request_pause(job.id):
+    """Pause a job; return False if it is already paused. Raise `InvalidTransition`.
+
+    `job` is refreshed from the database.
+    """
+    if transitions.request_pause(job.id):
         return _wake_owner(job)
-    return _is_so(job, JobState.PAUSED, "only queued and running ones can be paused")
+    return _is_already(job, JobState.PAUSED, "only queued and running jobs can be paused")
 
 
 def cancel(job: DownloadJob) -> bool:
-    """Have a job end; as `pause`. `InvalidTransition` too, where what it left on the disk cannot be shut out."""
+    """Cancel a job; otherwise like `pause`. `InvalidTransition` also if its directory is not writable."""
     try:
-        asked = termination.cancel(job.id)
-    except OSError as exc:  # of a paused one, whose runs must name no file after the end
-        message = f"its directory cannot be written ({exc.strerror}), and so it stays as it is"
+        requested = transitions.cancel(job.id)
+    except OSError as exc:  # of a paused job, whose runs must publish no file after the end
+        message = f"its directory cannot be written ({exc.strerror}); the job stays paused"
         raise InvalidTransition(message) from exc
-    if asked:
+    if requested:
         _wake_owner(job)
         if job.state == JobState.QUEUED and job.owner is None:
-            _end_unowned(job)
+            # Celery's queue may be long: do not wait for a task.
+            transitions.cancel_lost(job)
+            _refresh(job)
         return True
-    return _is_so(job, JobState.CANCELLED, "only queued, running and paused ones can be cancelled")
+    expected = "only queued, running and paused jobs can be cancelled"
+    return _is_already(job, JobState.CANCELLED, expected)
 
 
 def resume(job: DownloadJob) -> bool:
-    """Go on with a paused job, from the bytes that are there; as `pause`."""
-    return _take(job, [JobState.PAUSED], "only paused ones can be resumed")
+    """Resume a paused job from the bytes on disk; otherwise like `pause`."""
+    return _requeue(job, [JobState.PAUSED], "only paused jobs can be resumed")
 
 
 def retry(job: DownloadJob) -> bool:
-    """Try again what failed or was cancelled; what is whole stays. As `pause`."""
+    """Retry the files that failed or were cancelled, and keep the others; otherwise like `pause`."""
     states = [JobState.FAILED, JobState.CANCELLED]
-    return _take(job, states, "only failed and cancelled ones can be tried again")
-
-
-def _end_unowned(job: DownloadJob) -> None:
-    """Cancel a job that waits for somebody to run it: Celery's queue may be long.
-
-    We adopt it for that. Whoever adopts it first cancels it as well; and if we are killed here, it is
-    found as any other job that lost its owner.
-    """
-    me = JobOwner(uuid.uuid4(), os.getpid())
-    if ownership.adopt(job, me):
-        _read_anew(job)
-        try:
-            termination.end(job, me, "")
-        except OSError as exc:  # whoever adopts it next tries again
-            logger.warning("job %s: not cancelled yet: %s", job.id, exc)
-    _read_anew(job)
+    return _requeue(job, states, "only failed and cancelled jobs can be retried")
 
 
 def _wake_owner(job: DownloadJob) -> bool:
-    _read_anew(job)
-    if (runner := existing_coordinator()) is not None and job.owner == runner.owner.token:
-        runner.wake()  # other owners see it when they next write progress
+    _refresh(job)
+    running = existing_coordinator()
+    if running is not None and job.owner == running.owner.token:
+        running.wake()  # other owners see the request when they next record progress
     return True
 
 
-def _is_so(job: DownloadJob, wanted: JobState, refusal: str) -> bool:
-    _read_anew(job)
-    if job.state == wanted:
+def _is_already(job: DownloadJob, state: JobState, expected: str) -> bool:
+    _refresh(job)
+    if job.state == state:
         return False
-    raise _not_now(job, refusal)
+    raise _invalid(job, expected)
 
 
-def _take(job: DownloadJob, states: list[JobState], refusal: str) -> bool:
+def _requeue(job: DownloadJob, states: list[JobState], expected: str) -> bool:
     if job.state == JobState.QUEUED and job.owner is None:
-        dispatch.submit(job.id)  # again: who asked before may not have reached the broker
+        dispatch.submit(job.id)  # again: the broker may not have had the task
         return False
     if job.state not in states:
-        raise _not_now(job, refusal)
+        raise _invalid(job, expected)
     if job.fingerprint:
-        raise InvalidTransition("the job was begun at a terminal: the same command goes on with it")
-    taken = pause_resume.requeue(job, dispatch.initial_owner())
-    _read_anew(job)
-    if taken:
+        raise InvalidTransition("the job belongs to a terminal; run the same command to resume it")
+    queued = transitions.requeue(job, dispatch.initial_owner())
+    _refresh(job)
+    if queued:
         dispatch.submit(job.id)
     elif job.state not in OWNED_JOB:
-        raise _not_now(job, refusal)
-    return taken  # if not, somebody else asked for the same, a moment ago
+        raise _invalid(job, expected)
+    return queued  # if False, another request has just queued it
 
 
-def _read_anew(job: DownloadJob) -> None:
+def _refresh(job: DownloadJob) -> None:
     try:
         job.refresh_from_db()
     except DownloadJob.DoesNotExist:
-        raise InvalidTransition("the job was removed a moment ago") from None
+        raise InvalidTransition("the job was removed just now") from None
 
 
-def _not_now(job: DownloadJob, refusal: str) -> InvalidTransition:
-    ended = job.state not in OWNED_JOB and job.state != JobState.PAUSED
-    said = f"has {job.state} already" if ended else f"is {job.state}"
-    return InvalidTransition(f"the job {said}; {refusal}")
+def _invalid(job: DownloadJob, expected: str) -> InvalidTransition:
+    found = f"is {job.state}"
+    if job.state in {JobState.SUCCEEDED, JobState.FAILED}:
+        found = f"has already {job.state}"
+    elif job.state == JobState.CANCELLED:
+        found = "is already cancelled"
+    return InvalidTransition(f"the job {found}; {expected}")

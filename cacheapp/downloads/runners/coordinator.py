@@ -1,16 +1,17 @@
-"""Runs this process's jobs, and takes up those that others left: one coordinator thread.
+"""Runs this process's jobs and adopts those that lost their owner, in one coordinator thread.
 
-Views only wake it. It starts the transfers' threads (in a view that would take up to seconds), and
-is also the one flusher: it alone writes progress, about once a second for all jobs together. With
-nothing to do it asks the database one question now and then: is there a job that nobody runs?
-Nothing crosses a fork: a child begins without coordinator, jobs or identity.
+Views only wake it. It starts the runs, because starting threads in a view could take seconds, and it
+alone writes progress, about once a second for all jobs together. Without work it reads the unfinished
+jobs now and then, to find one that no process runs. Nothing crosses a fork: a child starts without
+coordinator, jobs or owner identity.
 """
 
+import dataclasses
+import functools
 import logging
 import os
 import random
 import threading
-import uuid
 from uuid import UUID
 
 from django.db import DatabaseError, connection
@@ -20,72 +21,76 @@ from cacheapp.conf import conf, state_dir
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_limit import thread_limit
 from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.http import connections
-from cacheapp.downloads.jobs import ownership, pause_resume, repository, retention
+from cacheapp.downloads.jobs import ownership, repository, retention, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import OrphanDetector
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.rows import progress_of
 from cacheapp.downloads.jobs.wakeup import Listener
-from cacheapp.downloads.runners import live_progress, metrics
+from cacheapp.downloads.plan import Plan
+from cacheapp.downloads.runners import live_progress, metrics, run_control
+from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket, is_listed
+from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.runners.metrics import DownloadMetrics
-from cacheapp.downloads.runners.starter import RELEASED, Starter
 from cacheapp.downloads.runners.terminal_cleanup import TerminalCleanup
-from cacheapp.downloads.states import FINISHED_JOB, FileState, JobState
+from cacheapp.downloads.sources.base import SourceRefused
+from cacheapp.downloads.states import FINISHED_JOB, JobState
+from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0
 _LISTEN_S = 0.2
-"""How often the bell is heard; a read of eight bytes."""
+"""How often the wakeup file is read; it has eight bytes."""
 _LOOKS = 6
-"""In the time within which a lost job is to be gone on with: each is a heartbeat, or a look for jobs."""
+"""Looks in `DOWNLOAD_HEARTBEAT_S`, within which a lost job must be adopted; each look is a heartbeat."""
 _PATIENCE = 0.6
-"""After which part of that time a job without a heartbeat counts as lost. The rest is for looking:
-to see the last heartbeat up to one look late, and that it is too old, another."""
+"""The part of `DOWNLOAD_HEARTBEAT_S` after which a job without a new heartbeat is lost. The rest is for
+two looks: the last heartbeat may be seen one look late, and its age another one."""
 _PRUNE_EVERY_S = 3600.0
-_CANCELLED = "cancelled"
-_PAUSED = "paused"
 
 
 class Coordinator:
     """The coordinator of one process.
 
-    `_lock` guards `_thread`, `_closed` and `_runs`. The coordinator alone changes `_runs`, so it
-    reads them without; `_closed` only ever becomes true, and a late look costs one tick. All other
-    mutable fields are the coordinator's alone.
+    `_lock` guards `_thread`, `_closed` and `_runs`. Only the coordinator thread changes `_runs`, so it
+    reads it without the lock; `_closed` only ever becomes true, and reading it late costs one tick. All
+    other mutable fields belong to the coordinator thread.
 
-    Invariants: a job is never adopted or started here while an earlier run of it is in `_runs`; and a
-    running job of ours that is not there is released at the next look (`_release_stranded`).
+    Invariants: a job is never adopted or started while an earlier run of it is in `_runs`; a running
+    job of this owner without a run is released at the next tick (`_release_stranded`).
     """
 
     def __init__(self, only: UUID | None = None) -> None:
-        """`only`: the one job to adopt; `None`: whichever nobody runs."""
+        """`only`: the one job to adopt; `None`: any that has no live owner."""
         self._only = only
-        self.owner = JobOwner(uuid.uuid4(), os.getpid())
-        self._wanted = threading.Event()
+        self.owner = ownership.new_owner()
+        self._wakeup = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, JobRun] = {}
-        self._meters: dict[UUID, live_progress.RateMeter] = {}
-        self._detector = OrphanDetector()
+        self._rate_meters: dict[UUID, live_progress.RateMeter] = {}
+        self._orphan_detector = OrphanDetector()
         self._terminal_cleanup = TerminalCleanup()
+        self._bucket_opener = BucketOpener(self._wakeup.set)
         self._listener = Listener()
         self._metrics = DownloadMetrics()
+        self._logged_errors: dict[UUID, str] = {}  # of waiting jobs, so that each is logged once
         self._prune_at_s = clock.monotonic_s() + random.uniform(0, _PRUNE_EVERY_S)  # noqa: S311
-        self._answered = True
+        self._database_ok = True
         settings = conf()
         self._pool: ThreadPool[QueuedFile] = ThreadPool(
             settings.download_max_threads,
             settings.download_max_per_host,
             thread_limit(state_dir() / "downloads.threads", settings.download_max_machine_threads),
         )
-        self._pool.on_thread_free = self._wanted.set
-        self._starter = Starter(self.owner, self._pool, self._wanted.set, self._take_in)
+        self._pool.on_thread_free = self._wakeup.set
 
     def wake(self) -> None:
-        """Have the coordinator look for what is new, soon; make it if there is none."""
-        self._wanted.set()
+        """Make the coordinator look for work soon; start its thread if there is none."""
+        self._wakeup.set()
         with self._lock:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(
@@ -94,9 +99,9 @@ class Coordinator:
                 self._thread.start()
 
     def close(self, within_s: float) -> None:
-        """Stop all transfers and take no more jobs; return when they have ended, or it is late.
+        """Stop all transfers and start no more; return when they have ended, or after `within_s`.
 
-        What is on disk stays, for whoever goes on.
+        The bytes on disk stay, for the process that resumes the jobs.
         """
         deadline_s = clock.monotonic_s() + within_s
         with self._lock:
@@ -104,110 +109,107 @@ class Coordinator:
             runs = list(self._runs.values())
             thread = self._thread
         for run in runs:
-            run.stop(RELEASED, FileState.QUEUED, keep=True)
-        self._wanted.set()
+            run_control.release(run)
+        self._wakeup.set()
         for run in runs:
             run.join(max(0.0, deadline_s - clock.monotonic_s()))
         if thread is not None:
             thread.join(max(0.0, deadline_s - clock.monotonic_s()))
 
     def release(self) -> None:
-        """Let go of all jobs, after `close`. May raise `DatabaseError`: then others find them lost."""
+        """Release all jobs, after `close`. On a `DatabaseError`, other processes find them lost."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
             self._release(run)
-        ownership.release_rest(self.owner)
+        transitions.release_all(self.owner)
 
     def _release(self, run: JobRun) -> bool:
         reports, progress = run.changes()
-        if not ownership.release(run.plan.job, self.owner, run.plan.token, reports, progress):
+        if not transitions.release(run.plan.job, self.owner, run.plan.token, reports, progress):
             return False
         self._metrics.count_files(run.plan.job, reports, run.retries_made)
         self._metrics.count(metrics.RELEASES)
         return True
 
+    # The loop of the coordinator thread.
+
     def _coordinate(self) -> None:
         connections.prepare()
         busy = True
         while not self._closed:
-            self._rest(busy=busy)
+            self._wait(busy=busy)
             try:
                 busy = self._tick()
-                self._heard_from_database()
-            except DatabaseError as exc:  # locked, or gone: the next tick tells it all again
+                self._note_database_ok()
+            except DatabaseError as exc:  # locked or gone: the next tick writes everything again
                 busy = bool(self._runs)
-                connection.close()  # it may be the connection: the next tick has a new one
-                self._not_heard_from_database(exc)
-            except Exception:  # a coordinator that dies leaves jobs that nobody ends
+                connection.close()  # the connection may be broken: the next tick opens a new one
+                self._note_database_error(exc)
+            except Exception:  # without a coordinator, its jobs would never end
                 busy = True
-                logger.exception("downloads: coordinator")
+                logger.exception("downloads: error in the coordinator")
             if not busy:
                 connection.close()
         connection.close()
 
-    def _rest(self, *, busy: bool) -> None:
-        """Wait until somebody wakes us, the bell rings, or it is time for a look."""
+    def _wait(self, *, busy: bool) -> None:
+        """Wait until this coordinator is woken, all on the machine are, or the next look is due."""
         within_s = conf().download_heartbeat_s / _LOOKS
-        # Not all workers in the same moment; never later than their heartbeats are expected.
+        # Spread over the workers; never later than their heartbeats are expected.
         within_s = min(_FLUSH_S, within_s) if busy else within_s * random.uniform(0.8, 1.0)  # noqa: S311
         until_s = clock.monotonic_s() + within_s
         while not self._listener.was_notified():
             left_s = until_s - clock.monotonic_s()
-            if left_s <= 0 or self._wanted.wait(min(left_s, _LISTEN_S)):
+            if left_s <= 0 or self._wakeup.wait(min(left_s, _LISTEN_S)):
                 break
-        self._wanted.clear()
+        self._wakeup.clear()
 
-    def _heard_from_database(self) -> None:
-        if not self._answered:
-            self._answered = True
-            logger.info("downloads: the database answers", extra={"event": "database_answers"})
+    def _note_database_ok(self) -> None:
+        if not self._database_ok:
+            self._database_ok = True
+            logger.info("downloads: the database responds", extra={"event": "database_responds"})
 
-    def _not_heard_from_database(self, exc: DatabaseError) -> None:
-        if self._runs or self._answered:  # without runs once: it may not be there at all
-            self._answered = False
-            what = "progress not recorded" if self._runs else "no look for jobs; was it migrated?"
+    def _note_database_error(self, exc: DatabaseError) -> None:
+        if self._runs or self._database_ok:  # without runs once: there may be no database at all
+            self._database_ok = False
+            what = "progress not recorded" if self._runs else "jobs not read; was `migrate` run?"
             logger.warning("downloads: %s: %s", what, exc, extra={"event": "flush_failed"})
 
     def _tick(self) -> bool:
-        """Do everything that is to be done now; return whether any job here is unfinished."""
+        """Do everything that is due; return whether any job of this owner is unfinished."""
         for run in self._runs.values():
             run.enforce_limits()
-        # Asked first: what a run that has ended reports from here on is all there is.
-        over = [run for run in self._runs.values() if run.ended]
-        jobs = ownership.unfinished()
+        # Read first: the changes of a run that has ended are complete from here on.
+        ended = [run for run in self._runs.values() if run.ended]
+        jobs = ownership.unfinished_jobs()
         self._release_stranded(jobs)
         others = [job for job in jobs if job.owner != self.owner.token]
         if self._only is not None:
             others = [job for job in others if job.id == self._only]
         if self._runs or any(job.owner == self.owner.token for job in jobs):
             self._flush()
-        for run in over:
+        for run in ended:
             self._finish(run)
         self._adopt(others)
         self._pool.refill()
         self._prune()
         self._metrics.set_gauges(len(self._runs), self._pool.active_threads())
-        left = self._starter.start_waiting(self._runs.keys(), is_closed=lambda: self._closed)
+        left = self._start_waiting()
         return left or bool(self._runs)
 
     def _release_stranded(self, jobs: list[DownloadJob]) -> None:
-        """Let go of jobs that run nowhere, though the database says that they do so here.
+        """Release jobs that run here according to the database, but have no run.
 
-        It said so, and then failed before we had the run, or its answer was lost on the way. With
-        our heartbeat and without a run, nobody would go on with them, nor end them.
+        The connection broke after they were marked as running. With a heartbeat and without a run, no
+        process would resume them, nor end them.
         """
         for job in jobs:
             is_ours = (job.owner, job.state) == (self.owner.token, JobState.RUNNING)
-            if is_ours and job.id not in self._runs and ownership.release_as_is(job, self.owner):
+            is_stranded = is_ours and job.id not in self._runs
+            if is_stranded and transitions.release_unchanged(job, self.owner):
                 self._metrics.count(metrics.RELEASES)
-                self._wanted.set()
-
-    def _take_in(self, run: JobRun) -> None:
-        """Know a run, before it starts: whoever closes stops it."""
-        with self._lock:
-            self._runs[run.plan.job] = run
-        self._metrics.count(metrics.JOBS_STARTED)
+                self._wakeup.set()
 
     def _prune(self) -> None:
         retention_s = conf().download_retention_s
@@ -218,68 +220,166 @@ class Coordinator:
             retention.prune_beside(retention_s)
 
     def _flush(self) -> None:
-        """Record what the runs have done, with a heartbeat, and heed what is asked of them."""
+        """Record the progress of all runs, with a heartbeat, and apply the requests to them."""
         changes = {job_id: run.changes() for job_id, run in self._runs.items()}
         tokens = {job_id: run.plan.token for job_id, run in self._runs.items()}
-        told = repository.record(self.owner, changes, tokens)
+        requests = repository.record(self.owner, changes, tokens)
         for job_id, run in self._runs.items():
             reports = changes[job_id][0]
             run.mark_recorded(reports)
-            if job_id not in told.lost:
+            if job_id not in requests.lost:
                 self._metrics.count_files(job_id, reports, run.retries_made)
-            live_progress.publish(run, self._meters.setdefault(job_id, live_progress.RateMeter()))
-            if job_id in told.lost:
-                run.stop(LOST, FileState.QUEUED, keep=True)
-            elif job_id in told.cancelled:
-                run.stop(_CANCELLED, aborted=FileState.CANCELLED)
-            elif job_id in told.paused:
-                run.stop(_PAUSED, aborted=FileState.QUEUED, keep=True)
-
-    def _adopt(self, others: list[DownloadJob]) -> None:
-        """Take up a job that nobody runs, if there is a thread for it, and look again at once.
-
-        One at a time: so other workers have their share of them.
-        """
-        patience_s = conf().download_heartbeat_s * _PATIENCE
-        for job in self._detector.orphans(others, clock.monotonic_s(), patience_s):
-            if self._closed or job.id in self._runs:
-                continue
-            if job.destination:
-                silent = f"no sign of life for {patience_s:g} s"
-                self._terminal_cleanup.clean_up(
-                    job, f"process {job.owner_pid} ended or hangs: {silent}"
-                )
-                continue
-            wanted = job.cancel_requested or job.pause_requested or self._pool.has_capacity()
-            if wanted and ownership.adopt(job, self.owner):
-                self._metrics.count(metrics.ADOPTIONS)
-                self._wanted.set()
-                return
+            meter = self._rate_meters.setdefault(job_id, live_progress.RateMeter())
+            live_progress.publish(run, meter)
+            run_control.apply_requests(run, requests)
 
     def _finish(self, run: JobRun) -> None:
         reports, progress = run.changes()
-        job_id, stopped, token = run.plan.job, run.stopped, run.plan.token
-        state: JobState | None = None
-        if stopped == _PAUSED:
-            state = pause_resume.pause(job_id, self.owner, reports, progress, "", token)
-        elif stopped in {RELEASED, LOST}:  # not ours; or it is, and somebody may go on with it
+        job_id = run.plan.job
+        state: JobState | None
+        if run.stopped in {run_control.RELEASED, LOST}:  # still ours, or another owner's
             state = JobState.QUEUED if self._release(run) else None
         else:
-            error = "" if stopped in {None, _CANCELLED} else stopped or ""
-            state = repository.finish(job_id, self.owner, reports, progress, error, token)
-        if state is not None and state is not JobState.QUEUED:
-            self._metrics.count_files(job_id, reports, run.retries_made)
+            state = run_control.record_end(run, self.owner)
+            if state is not None:
+                self._metrics.count_files(job_id, reports, run.retries_made)
         self._metrics.forget(job_id)
-        # What somebody else ends, or goes on with, may be this: nobody has taken it over yet.
+        # A process that ends or resumes the job may not have taken over the partial files yet.
         run.clean(keep=state not in FINISHED_JOB)
         with self._lock:
             del self._runs[job_id]
-        self._meters.pop(job_id, None)
+        self._rate_meters.pop(job_id, None)
         logger.log(
             logging.INFO if state is JobState.SUCCEEDED else logging.WARNING,
-            *("job %s: %s, %d whole", job_id, state or "lost", progress.files_done),
+            *("job %s: %s, %d files done", job_id, state or "lost", progress.files_done),
             extra={"event": "job_ended", "job": str(job_id), "state": state or "lost"},
         )
+
+    def _adopt(self, others: list[DownloadJob]) -> None:
+        """Adopt one job that no process runs, if a thread is free, and look again at once.
+
+        One at a time, so that other workers get their share.
+        """
+        patience_s = conf().download_heartbeat_s * _PATIENCE
+        for job in self._orphan_detector.orphans(others, clock.monotonic_s(), patience_s):
+            if self._closed or job.id in self._runs:
+                continue
+            if job.destination:
+                why = f"process {job.owner_pid} ended or hangs: no heartbeat for {patience_s:g} s"
+                self._terminal_cleanup.clean_up(job, why)
+                continue
+            needs_no_thread = job.cancel_requested or job.pause_requested
+            if (needs_no_thread or self._pool.has_capacity()) and transitions.adopt(
+                job, self.owner
+            ):
+                self._metrics.count(metrics.ADOPTIONS)
+                self._wakeup.set()
+                return
+
+    # Starting queued jobs. An error in one job ends that job; the others start all the same.
+
+    def _start_waiting(self) -> bool:
+        """Start queued jobs, oldest first, while there are threads; return whether any is left.
+
+        A job that finds none gets the next free one, and from then on its fair share.
+        """
+        left = False
+        waiting = repository.waiting(self.owner)
+        ids = {job.id for job in waiting}
+        self._bucket_opener.retain(ids)
+        self._logged_errors = {key: it for key, it in self._logged_errors.items() if key in ids}
+        for job in waiting:
+            if job.id in self._runs:  # its earlier run has not ended yet
+                left = True
+            elif job.cancel_requested:
+                self._end(job, "")
+            elif job.pause_requested:
+                transitions.pause(job.id, self.owner, [], progress_of(job), "", job.token)
+            elif left or self._closed or not self._pool.reserve() or not self._start(job):
+                left = True
+        if not left:
+            self._pool.reserve(wanted=False)
+        return left
+
+    def _end(self, job: DownloadJob, error: str) -> None:
+        """End a queued job; if its directory cannot be written, a later tick tries again."""
+        try:
+            transitions.end_queued(job, self.owner, error)
+        except OSError as exc:
+            if self._logged_errors.get(job.id) != str(exc):
+                logger.warning("job %s: not ended yet: %s", job.id, exc)
+            self._logged_errors[job.id] = str(exc)
+
+    def _start(self, job: DownloadJob) -> bool:
+        """Start a queued job, or end it if it cannot run; return False if it must wait."""
+        root = conf().download_root
+        if root is None:
+            self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
+            return True
+        source = None
+        if is_listed(job):
+            try:
+                source = self._bucket_opener.take(job)
+            except SourceRefused as exc:
+                self._end(job, str(exc))
+                return True
+            if source is None:
+                return False  # the opener wakes this coordinator
+        plan = repository.start(job, self.owner, root, stream=source is not None)
+        if plan is None:
+            return False  # cancelled or paused just now: the next tick handles it
+        try:
+            run = self._new_run(plan, source)
+        except Exception as exc:
+            logger.exception("job %s: not started", job.id)
+            self._end(job, _reason(exc))
+            return True
+        self._start_run(job, run, source)
+        return True
+
+    def _new_run(self, plan: Plan, source: LimitedBucket | None) -> JobRun:
+        settings = conf()
+        if source is not None:
+            origins = source.trusted | {source.origin}
+            plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
+        limits = TransferLimits(
+            max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
+        )
+        is_still_owner = functools.partial(ownership.has_token, plan.job, self.owner, plan.token)
+        sign = None if source is None else source.sign
+        return JobRun(
+            plan, limits, self._wakeup.set, self._pool, sign, is_still_owner=is_still_owner
+        )
+
+    def _start_run(self, job: DownloadJob, run: JobRun, source: LimitedBucket | None) -> None:
+        """Start a run whose job is running in the database; whatever prevents that ends the job."""
+        with self._lock:  # before the start, so that `close` stops it
+            self._runs[job.id] = run
+        self._metrics.count(metrics.JOBS_STARTED)
+        try:
+            run.start()
+            if source is not None:
+                Feeder(job, self.owner, run, source).start()
+        except DatabaseError:  # whether the job is still ours is unknown; no file was queued
+            run_control.release(run)
+        except Exception as exc:
+            if not isinstance(exc, OSError | RuntimeError):
+                logger.exception("job %s: not started", job.id)
+            run.stop(_reason(exc))
+            self._wakeup.set()
+        if self._closed:  # since just now; `close` may not have seen this run
+            run_control.release(run)
+        logger.info(
+            *("job %s: %d files with %d threads", job.id, job.files_total, run.plan.threads),
+            extra={"event": "job_started", "job": str(job.id)},
+        )
+
+
+def _reason(exc: Exception) -> str:
+    why: object = f"internal error: {type(exc).__name__}"
+    if isinstance(exc, OSError | RuntimeError | CacheappError):
+        why = getattr(exc, "strerror", None) or exc
+    return f"could not be started: {why}"
 
 
 _coordinator: Coordinator | None = None
@@ -287,8 +387,8 @@ _coordinator_lock = threading.Lock()  # guards _coordinator
 
 
 def coordinator() -> Coordinator:
-    """Return this process's coordinator, which may have to be made."""
-    global _coordinator  # noqa: PLW0603 (one per process is what it is)
+    """Return this process's coordinator; create it at the first call."""
+    global _coordinator  # noqa: PLW0603 (one per process)
     with _coordinator_lock:
         if _coordinator is None:
             _coordinator = Coordinator()
@@ -296,7 +396,7 @@ def coordinator() -> Coordinator:
 
 
 def existing_coordinator() -> Coordinator | None:
-    """Return this process's coordinator if it has ever needed one."""
+    """Return this process's coordinator, or `None` if it never needed one."""
     return _coordinator
 
 

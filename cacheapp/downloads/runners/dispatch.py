@@ -1,14 +1,14 @@
-"""Hands a job to whoever is to run it: the coordinator of this process, or Celery.
+"""Passes a new job to its runner: the coordinator of this process, or Celery.
 
-With Celery a job has no owner until a task adopts it (`serving`). That a task is sent twice, or comes
-a second time, is harmless: of all who would adopt a job, one does. That none comes is what has to be
-said: who cannot reach the broker is told, and may ask again.
+With Celery, a job has no owner until a task adopts it (`celery_task`). A task that is sent or delivered
+twice is harmless, because only one adopts the job. A broker that cannot be reached is an error, which the
+client sees and may retry.
 """
 
 from uuid import UUID
 
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners.coordinator import coordinator
 from cacheapp.errors import CacheappError
 
@@ -16,16 +16,16 @@ TASK = "cacheapp.run_download"
 
 
 class BrokerUnavailable(CacheappError):
-    """The broker did not take the job; nobody runs it."""
+    """The broker did not accept the job; no process runs it."""
 
 
 def initial_owner() -> JobOwner | None:
-    """Return who owns a job that is written now: this process, or nobody yet."""
+    """Return the owner of a job created now: this process, or `None` with Celery."""
     return None if conf().download_runner == "celery" else coordinator().owner
 
 
 def submit(job_id: UUID) -> None:
-    """Have a job begun soon; raise `BrokerUnavailable`."""
+    """Have a job started soon; raise `BrokerUnavailable`."""
     if conf().download_runner != "celery":
         coordinator().wake()
         return
@@ -35,4 +35,4 @@ def submit(job_id: UUID) -> None:
     try:
         celery.current_app.send_task(TASK, args=[str(job_id)], ignore_result=True)
     except (OperationalError, KombuError, OSError) as exc:
-        raise BrokerUnavailable(f"Celery's broker does not take the job: {exc}") from exc
+        raise BrokerUnavailable(f"Celery's broker does not accept the job: {exc}") from exc

@@ -1,4 +1,4 @@
-"""Shows a job at a terminal while it runs: files, bytes, rate, time left, and the files on their way."""
+"""Shows a running job at a terminal: files, bytes, rate, time left, and the files in transfer."""
 
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ MAX_FILES_SHOWN = 8
 
 
 class Display:
-    """Bars on a terminal; nothing where the output is not one."""
+    """Progress bars; nothing if the output is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         shown = console.is_terminal
@@ -65,7 +65,7 @@ class Display:
         self._progress.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Bring the bars up to date."""
+        """Update the bars."""
         progress = snapshot.progress
         ended = progress.files_done + progress.files_failed
         failed = f"{progress.files_failed} failed " if progress.files_failed else ""

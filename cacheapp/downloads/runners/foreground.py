@@ -1,17 +1,15 @@
-"""Runs one job in this process, for whoever waits at a terminal; what is not done stays to be resumed.
+"""Runs one job in this process, for a terminal; a job that is interrupted can be resumed.
 
-The main thread is the flusher: once a second it writes progress and a heartbeat, and learns whether
-somebody has asked to pause or cancel the job meanwhile. An interruption ends in a checkpoint: the
-bytes on disk stay, the job is paused, and the same command goes on with it.
+Once a second the main thread writes progress and a heartbeat, and reads whether a pause or a
+cancellation was requested. An interruption pauses the job: the bytes stay on disk, and the same command
+resumes it.
 """
 
 import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +20,11 @@ from cacheapp.conf import conf
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
-from cacheapp.downloads.jobs import listing_rows, pause_resume, repository
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import JobProgress, Network
-from cacheapp.downloads.runners import live_progress
+from cacheapp.downloads.runners import live_progress, run_control
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
 from cacheapp.downloads.states import FINISHED_JOB, OWNED_JOB, FileState
@@ -37,20 +35,19 @@ logger = logging.getLogger(__name__)
 _FLUSH_S = 1.0
 _LOOK_S = 0.1
 _END_S = 5.0
-_PAUSED, _CANCELLED = "paused", "cancelled"
 
 
 class JobBusy(CacheappError):
-    """Another process runs this very job; nothing was done."""
+    """Another process runs this job; nothing was changed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TerminalOrder:
-    """What somebody at a terminal wants."""
+    """What the command's arguments ask for."""
 
     source: Source
     text: str
-    """The source in their words."""
+    """The source as it was typed."""
     directory: Path
     threads: int
     limits: TransferLimits
@@ -59,7 +56,7 @@ class TerminalOrder:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """Where the job is, for a display."""
+    """The state of a run, for a display."""
 
     progress: JobProgress
     files_total: int
@@ -70,22 +67,22 @@ class Snapshot:
 
 
 def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]:
-    """Return the job of a order, ours from now on, and whether it was begun before.
+    """Return the job of an order, owned by `owner` from now on, and whether it existed before.
 
-    Raise `JobBusy` where another process gives a sign of life. One that was killed gives none: its
-    job is taken when `DOWNLOAD_HEARTBEAT_S` have gone by since the last, which is waited for.
+    Raise `JobBusy` if another process sends heartbeats. A process that was killed sends none: wait until
+    its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job.
     """
-    mark = listing_rows.fingerprint(order.source.identity, order.directory)
-    job = listing_rows.find_job(mark)
+    digest = listing_rows.fingerprint(order.source.identity, order.directory)
+    job = listing_rows.find_job(digest)
     if job is None:
-        made = listing_rows.create_job(order.text, mark, order.directory, order.threads, owner)
+        made = listing_rows.create_job(order.text, digest, order.directory, order.threads, owner)
         return made, False
     last = job.heartbeat_at
-    while job.state in OWNED_JOB and job.heartbeat_at == last and not repository.is_orphan(job):
+    while job.state in OWNED_JOB and job.heartbeat_at == last and not ownership.is_orphan(job):
         threading.Event().wait(_LOOK_S)
         job.refresh_from_db()
-    if not pause_resume.requeue(job, owner, order.threads):
-        raise JobBusy(f"process {job.owner_pid} is at it: job {job.id}")
+    if not transitions.requeue(job, owner, order.threads):
+        raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
     return job, True
 
 
@@ -103,9 +100,9 @@ class ForegroundRunner:
         self._total = (job.files_total, job.listed_all)
 
     def run(self, show: Callable[[Snapshot], None]) -> DownloadJob:
-        """Fetch; return the job as it has ended. `show` is called a few times a second.
+        """Run the job and return it when it has ended; `show` is called a few times a second.
 
-        Whatever exception ends it early (Ctrl-C), the job is paused with all that it has.
+        An exception, such as Ctrl-C, pauses the job with everything that it has fetched.
         """
         run = self._start()
         try:
@@ -117,7 +114,7 @@ class ForegroundRunner:
         except BaseException:
             run.stop("interrupted", FileState.QUEUED, keep=True)
             run.join(_END_S)
-            self._put_down(run)
+            self._pause(run)
             raise
         finally:
             if self._feeder is not None:
@@ -129,9 +126,9 @@ class ForegroundRunner:
         settings, order = conf(), self._order
         plan = repository.start(self._job, self._owner, None, stream=True)
         if plan is None:
-            raise JobBusy(f"job {self._job.id} was cancelled or paused a moment ago")
+            raise JobBusy(f"job {self._job.id} was cancelled or paused just now")
         trusted = order.source.trusted
-        # Whoever has a terminal here may fetch from anywhere, unless the setting says from where.
+        # A user of this terminal may fetch from anywhere, unless the setting restricts origins.
         origins = (plan.origins or frozenset()) | trusted if settings.download_origins else None
         plan = dataclasses.replace(
             plan, origins=origins, networks=plan.networks + order.networks, trusted=trusted
@@ -140,13 +137,13 @@ class ForegroundRunner:
         run = self._run = JobRun(
             *(plan, order.limits, lambda: None, pool, order.source.sign),
             is_still_owner=functools.partial(
-                repository.has_token, self._job.id, self._owner, plan.token
+                ownership.has_token, self._job.id, self._owner, plan.token
             ),
         )
         try:
             run.start()
         except (OSError, RuntimeError) as exc:
-            pause_resume.pause(self._job.id, self._owner, [], plan.done, str(exc), plan.token)
+            transitions.pause(self._job.id, self._owner, [], plan.done, str(exc), plan.token)
             raise
         self._feeder = Feeder(self._job, self._owner, run, order.source)
         self._feeder.start()
@@ -161,21 +158,16 @@ class ForegroundRunner:
         reports, progress = run.changes()
         try:
             changes = {self._job.id: (reports, progress)}
-            told = repository.record(self._owner, changes, {self._job.id: run.plan.token})
+            requests = repository.record(self._owner, changes, {self._job.id: run.plan.token})
             fields = ("files_total", "listed_all")
             self._total = DownloadJob.objects.values_list(*fields).get(id=self._job.id)
-        except DatabaseError as exc:  # locked: the next flush tells it all again
+        except DatabaseError as exc:  # locked: the next flush writes everything again
             connection.close()
             logger.warning("progress not recorded: %s", exc, extra={"event": "flush_failed"})
             return
         run.mark_recorded(reports)
         live_progress.publish(run, self._meter)
-        if told.lost:
-            run.stop(LOST, FileState.QUEUED, keep=True)
-        elif told.cancelled:
-            run.stop(_CANCELLED, FileState.CANCELLED)
-        elif told.paused:
-            run.stop(_PAUSED, FileState.QUEUED, keep=True)
+        run_control.apply_requests(run, requests)
 
     def _snapshot(self, run: JobRun) -> Snapshot:
         return Snapshot(
@@ -192,26 +184,16 @@ class ForegroundRunner:
             self._feeder.join(_END_S)
         if run.stopped == LOST:
             run.clean(keep=True)
-        elif run.stopped == _PAUSED:
-            self._put_down(run)
+        elif run.stopped == run_control.PAUSED:
+            self._pause(run)
         else:
-            reports, progress = run.changes()
-            early = run.stopped not in {None, _CANCELLED}
-            error = (run.stopped or "") if early else ""
-            repository.finish(self._job.id, self._owner, reports, progress, error, run.plan.token)
-            run.clean(keep=early)  # too long, or no listing: the same command may go on
+            run_control.record_end(run, self._owner)
+            # Too large, too slow, or not listed: the same command may resume.
+            run.clean(keep=run.stopped not in {None, run_control.CANCELLED})
 
-    def _put_down(self, run: JobRun) -> None:
-        reports, progress = run.changes()
-        # With a locked database it is an orphan, and loses a second's reports; the journal has them.
+    def _pause(self, run: JobRun) -> None:
+        # With a locked database the job is an orphan, without its last reports; the journal has them.
         state = None
         with contextlib.suppress(DatabaseError):
-            state = pause_resume.pause(
-                self._job.id, self._owner, reports, progress, "", run.plan.token
-            )
+            state = run_control.record_pause(run, self._owner)
         run.clean(keep=state not in FINISHED_JOB)
-
-
-def this_process() -> JobOwner:
-    """Return this process as an owner."""
-    return JobOwner(uuid.uuid4(), os.getpid())

@@ -1,7 +1,6 @@
-"""A job's progress between two writes of the database, in the cache that all workers share.
+"""Publishes a run's current rate and transfers in the default cache, which all workers share.
 
-Only for looking at: the cache may forget it at any time, and nothing is lost. Written by the one
-thread that flushes; no error of the cache reaches the job.
+For display only: the cache may evict it at any time. An error of the cache never affects the job.
 """
 
 import dataclasses
@@ -22,14 +21,14 @@ _KEEP_S = 10
 
 @dataclasses.dataclass
 class RateMeter:
-    """The rate of one run: bytes since the last look, smoothed over a few looks."""
+    """The rate of one run, smoothed over a few updates."""
 
     seen_s: float = 0.0
     seen_bytes: int = 0
     rate_bps: float = 0.0
 
     def update(self, now_s: float, bytes_done: int) -> float:
-        """Return the bytes per second, as of now."""
+        """Return the current bytes per second."""
         if self.seen_s and now_s > self.seen_s:
             latest = max(0, bytes_done - self.seen_bytes) / (now_s - self.seen_s)
             self.rate_bps = latest if not self.rate_bps else 0.7 * self.rate_bps + 0.3 * latest
@@ -38,7 +37,7 @@ class RateMeter:
 
 
 def publish(run: JobRun, meter: RateMeter) -> None:
-    """Put what the run does at this moment into the cache."""
+    """Put the rate and the files in transfer of a run into the cache."""
     moving = run.active_files()
     seen = {
         "rate_bps": round(meter.update(clock.monotonic_s(), run.changes()[1].bytes_done)),
@@ -51,16 +50,16 @@ def publish(run: JobRun, meter: RateMeter) -> None:
     }
     try:
         cache.set(_key(run.plan.job), seen, _KEEP_S)
-    except Exception as exc:  # noqa: BLE001 (whichever cache it is: a display is not worth a job)
-        logger.debug("live progress of %s not shown: %s", run.plan.job, exc)
+    except Exception as exc:  # noqa: BLE001 (any cache backend may be configured)
+        logger.debug("job %s: live progress not published: %s", run.plan.job, exc)
 
 
 def read(job_id: UUID) -> dict[str, Any] | None:
-    """Return what was told last, if the cache still has it."""
+    """Return what was last published, or `None` if the cache has lost it."""
     try:
         found: dict[str, Any] | None = cache.get(_key(job_id))
     except Exception as exc:  # noqa: BLE001 (as above)
-        logger.debug("live progress of %s not read: %s", job_id, exc)
+        logger.debug("job %s: live progress not read: %s", job_id, exc)
         return None
     return found
 

@@ -1,8 +1,7 @@
-"""What all processes of the host have downloaded: counted in memory that they share.
+"""Counts what all processes of this machine have downloaded, in memory that they share.
 
-A file counts when its owner has recorded it in the database, so that the sum over all workers is the
-sum over all jobs' files, whoever fetched which. (A kill between recording and counting, a moment
-long, loses a count.)
+A file is counted after its owner has recorded it in the database, so that the sum over all workers is
+the sum over the files of all jobs. (A process that is killed between the two loses a count.)
 """
 
 from collections.abc import Iterable
@@ -26,22 +25,22 @@ NAMES = (
 )
 FILES_DONE, FILES_FAILED, BYTES_DONE, RETRIES = range(4)
 JOBS_STARTED, ADOPTIONS, RELEASES, JOBS_NOW, THREADS_NOW = range(4, 9)
-_GAUGES = frozenset({JOBS_NOW, THREADS_NOW})  # of living processes, not sums over time
+_GAUGES = frozenset({JOBS_NOW, THREADS_NOW})  # of live processes, not totals
 
 
 class DownloadMetrics:
-    """Counts for this process; used by its coordinator, and by who hands over."""
+    """The counts of this process; for its coordinator, and for the end of the worker."""
 
     def __init__(self) -> None:
         self._counters = _counters()
-        self._retries: dict[UUID, int] = {}  # of each run, as counted already
+        self._retries: dict[UUID, int] = {}  # of each run, counted so far
 
     def count(self, name: int) -> None:
         """Count one more of `NAMES[name]`."""
         self._counters.add(name)
 
     def count_files(self, job_id: UUID, reports: Iterable[FileReport], retries: int) -> None:
-        """Count files that the database has heard of, and the retries of their run so far."""
+        """Count files that are recorded in the database, and the retries of their run."""
         add = self._counters.add
         for report in reports:
             if report.state is FileState.SUCCEEDED:
@@ -57,13 +56,13 @@ class DownloadMetrics:
         self._retries.pop(job_id, None)
 
     def set_gauges(self, jobs: int, threads: int) -> None:
-        """Say how many jobs this process runs, and how many of its threads are at a file."""
+        """Set the number of jobs that this process runs, and of its threads that fetch a file."""
         self._counters.set_gauge(JOBS_NOW, jobs)
         self._counters.set_gauge(THREADS_NOW, threads)
 
 
 def totals() -> dict[str, int]:
-    """Return the sum over all processes of this host, for each of `NAMES`."""
+    """Return the sum over all processes of this machine, for each of `NAMES`."""
     return _counters().totals()
 
 

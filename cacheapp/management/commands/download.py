@@ -1,4 +1,4 @@
-"""`manage.py download`: fetch URLs, a manifest or an S3 prefix with threads; the same command resumes."""
+"""`manage.py download`: fetch URLs, a manifest or an S3 prefix; the same command resumes."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ from cacheapp.downloads.engine.transfer_options import Existing, TransferLimits
 from cacheapp.downloads.http.connections import Urllib3Replaced
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.ownership import new_owner
 from cacheapp.downloads.runners.display import Display
 from cacheapp.downloads.runners.foreground import (
     ForegroundRunner,
     JobBusy,
     TerminalOrder,
     claim_job,
-    this_process,
 )
 from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
@@ -34,14 +34,14 @@ _FAILED, _REFUSED = 1, 2
 
 
 class Command(BaseCommand):
-    """Run one job in this process, with its bookkeeping in the project's database."""
+    """Run one job in this process and record it in the project's database."""
 
     help = (
         "Download SOURCE: one or more http(s) URLs, a manifest file of lines `url [sha256] [name]`, "
-        "or s3://bucket/prefix. Each file arrives whole or not at all. Ctrl-C keeps what is there; "
-        "the same command goes on from it, and tries again what failed. Exit status: 0 when every "
-        "file is whole; 1 when one is not; 2 when nothing could be started; 128 + the signal when "
-        "it was stopped."
+        "or s3://bucket/prefix. Each file is saved completely or not at all. Ctrl-C pauses the "
+        "job; the same command resumes it and retries the files that failed. Exit status: 0 if "
+        "every file was saved, 1 if one was not, 2 if the job could not start, 128 + the signal "
+        "if it was stopped."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -55,28 +55,32 @@ class Command(BaseCommand):
             "--existing",
             choices=[choice.value for choice in Existing],
             default=Existing.FAIL.value,
-            help="what to do with a file that is there already (default: fail it)",
+            help="what to do with a file that already exists (default: fail)",
         )
         parser.add_argument(
-            "--fsync", action="store_true", help="make each file outlast a power cut"
+            "--fsync", action="store_true", help="flush each file to disk, to survive a power cut"
         )
         parser.add_argument(
-            "--no-digest", action="store_true", help="no SHA-256 but where one is given"
+            "--no-digest",
+            action="store_true",
+            help="compute a SHA-256 only for files with a given one",
         )
         parser.add_argument(
             "--allow",
             action="append",
             default=[],
             metavar="NETWORK",
-            help="connect to this network although it is not public, such as 127.0.0.0/8",
+            help="allow connections to this private network, such as 127.0.0.0/8",
         )
-        parser.add_argument("--endpoint", metavar="URL", help="of an S3 that is not Amazon's")
-        parser.add_argument("--region", help="of the bucket")
+        parser.add_argument(
+            "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
+        )
+        parser.add_argument("--region", help="region of the bucket")
         parser.add_argument("--anonymous", action="store_true", help="do not sign requests to S3")
-        parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Fetch, print what became of it, and exit with a status that says it."""
+        """Run the job, print the result, and exit with its status."""
         try:
             order = self._order(options)
             with stopping():
@@ -86,12 +90,12 @@ class Command(BaseCommand):
         except OSError as exc:
             raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
         except DatabaseError as exc:
-            message = f"the database does not answer: {exc}; was `manage.py migrate` run?"
+            message = f"the database does not respond: {exc}; was `manage.py migrate` run?"
             raise CommandError(message, returncode=_REFUSED) from exc
         except Stopped as exc:
-            message = f"stopped by {exc}; the same command goes on from here"
+            message = f"stopped by {exc}; the same command resumes the job"
             raise CommandError(message, returncode=128 + exc.number) from None
-        self._tell(job, took_s, as_json=options["json"])
+        self._print_result(job, took_s, as_json=options["json"])
 
     def _order(self, options: dict[str, Any]) -> TerminalOrder:
         settings = conf()
@@ -115,17 +119,17 @@ class Command(BaseCommand):
 
     def _fetch(self, order: TerminalOrder, *, quiet: bool) -> tuple[DownloadJob, float]:
         began_s = clock.monotonic_s()
-        owner = this_process()
+        owner = new_owner()
         job, resumed = claim_job(order, owner)
         console = Console(file=sys.stderr, quiet=quiet)
         if resumed:
             done = job.files.filter(state=FileState.SUCCEEDED).count()
-            console.print(f"Going on with job {job.id}: {done} files are whole already")
+            console.print(f"Resuming job {job.id}: {done} files are complete")
         with Display(console) as display:
             job = ForegroundRunner(order, job, owner).run(display.show)
         return job, clock.monotonic_s() - began_s
 
-    def _tell(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
+    def _print_result(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
         failed = job.files.filter(state=FileState.FAILED).order_by("position")
         errors = list(failed.values("url", "name", "error", "tries")[:MAX_ERRORS])
         if as_json:
@@ -157,7 +161,7 @@ def _source(options: dict[str, Any]) -> Source:
     texts = options["source"]
     if texts[0].startswith("s3://"):
         if len(texts) > 1:
-            raise SourceRefused("expected one s3://bucket/prefix at a time")
+            raise SourceRefused("expected a single s3://bucket/prefix")
         place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
         return S3Source(texts[0], **place)
     if len(texts) == 1 and "://" not in texts[0]:

@@ -1,4 +1,4 @@
-"""`manage.py downloads`: list jobs, run them outside Gunicorn, and remove what is old."""
+"""`manage.py downloads`: list jobs, run them outside Gunicorn, and remove old ones."""
 
 import os
 import threading
@@ -18,28 +18,28 @@ _LISTED = 50
 
 
 class Command(BaseCommand):
-    """Look after downloads from a terminal, or from a service of their own."""
+    """List, run or prune download jobs."""
 
     help = (
         "Without an option: list the newest jobs. --work: run jobs in this process, as a Gunicorn "
-        "worker does, until SIGTERM or Ctrl-C; what it has then is released, and others go on. "
-        "--prune: remove jobs that ended long ago, and stray partial files."
+        "worker does, until SIGTERM or Ctrl-C; its jobs are then released for other processes. "
+        "--prune: remove jobs that ended long ago, and partial files without a job."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--work", action="store_true", help="run jobs that nobody runs")
-        what.add_argument("--prune", action="store_true", help="remove what is old")
+        what.add_argument("--work", action="store_true", help="run jobs that no process runs")
+        what.add_argument("--prune", action="store_true", help="remove old jobs and partial files")
         parser.add_argument(
             "--older-than",
             type=float,
             metavar="SECONDS",
-            help="what --prune takes for old (default: DOWNLOAD_RETENTION_S)",
+            help="minimum age for --prune (default: DOWNLOAD_RETENTION_S)",
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Do one of them; exit with 2 where it cannot be begun."""
+        """Run one of the three; exit with status 2 if it cannot start."""
         try:
             if options["work"]:
                 self._work()
@@ -48,14 +48,14 @@ class Command(BaseCommand):
             else:
                 self._list()
         except DatabaseError as exc:
-            message = f"the database does not answer: {exc}; was `manage.py migrate` run?"
+            message = f"the database does not respond: {exc}; was `manage.py migrate` run?"
             raise CommandError(message, returncode=_REFUSED) from exc
 
     def _work(self) -> None:
         if conf().download_root is None:
-            message = "CACHEAPP['DOWNLOAD_ROOT'] is not set: it says where downloads arrive"
+            message = "CACHEAPP['DOWNLOAD_ROOT'] is not set; expected the directory for downloads"
             raise CommandError(message, returncode=_REFUSED)
-        DownloadJob.objects.exists()  # a database that is not there is said at once
+        DownloadJob.objects.exists()  # report a missing database at once
         with stopping():
             try:
                 start_downloads(forced=True)
@@ -69,17 +69,17 @@ class Command(BaseCommand):
     def _prune(self, older_than_s: float | None) -> None:
         seconds = conf().download_retention_s if older_than_s is None else older_than_s
         if seconds is None or seconds < 0:
-            message = "DOWNLOAD_RETENTION_S is None; say --older-than SECONDS, 0 or more"
+            message = "DOWNLOAD_RETENTION_S is None; expected --older-than SECONDS, 0 or more"
             raise CommandError(message, returncode=_REFUSED)
         pruned = retention.prune(seconds)
         self.stdout.write(
-            f"removed {pruned.jobs} finished jobs, and partial files of {pruned.partials} runs"
+            f"removed {pruned.jobs} finished jobs and the partial files of {pruned.partials} runs"
         )
 
     def _list(self) -> None:
         jobs = DownloadJob.objects.order_by("-created_at", "id")[:_LISTED]
         for job in jobs:
-            owner = f"process {job.owner_pid}" if job.owner is not None else "nobody"
+            owner = f"process {job.owner_pid}" if job.owner is not None else "no process"
             by = f"  by {owner}, adopted {job.adoptions} times" if job.finished_at is None else ""
             self.stdout.write(
                 f"{job.created_at:%Y-%m-%d %H:%M:%S}  {job.id}  {job.state:9}  "

@@ -14,16 +14,14 @@ django.setup()
 
 from cacheapp.downloads.jobs import (  # noqa: E402 (Django first)
     deletion,
-    ownership,
-    pause_resume,
     repository,
     retention,
-    termination,
+    transitions,
 )
 from cacheapp.downloads.jobs.deletion import RemovalRefused  # noqa: E402
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused  # noqa: E402
 from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
-from cacheapp.downloads.jobs.repository import JobOwner  # noqa: E402
+from cacheapp.downloads.jobs.ownership import JobOwner  # noqa: E402
 from cacheapp.downloads.plan import FileReport, JobProgress  # noqa: E402
 from cacheapp.downloads.sources.request import DownloadRequest  # noqa: E402
 from cacheapp.downloads.states import FileState  # noqa: E402
@@ -51,20 +49,20 @@ def see(job_id: str) -> bool:
 
 
 def adopt(job_id: str) -> bool:
-    return ownership.adopt(_seen[job_id], ME)
+    return transitions.adopt(_seen[job_id], ME)
 
 
 def take(job_id: str) -> bool:
-    return pause_resume.requeue(_seen[job_id], ME)
+    return transitions.requeue(_seen[job_id], ME)
 
 
 def pause(job_id: str) -> bool:
-    return bool(pause_resume.pause(uuid.UUID(job_id), ME, [], JobProgress(), ""))
+    return bool(transitions.pause(uuid.UUID(job_id), ME, [], JobProgress(), ""))
 
 
 def record(job_id: str, size: int) -> bool:
     """Record progress as the owner; return whether the job was still ours."""
-    rows = repository.unfinished(uuid.UUID(job_id))
+    rows = repository.unfinished_items(uuid.UUID(job_id))
     reports = [FileReport(rows[0], FileState.RUNNING, bytes_done=size)] if rows else []
     told = repository.record(ME, {uuid.UUID(job_id): (reports, JobProgress(bytes_done=size))})
     return not told.lost
@@ -72,18 +70,18 @@ def record(job_id: str, size: int) -> bool:
 
 def finish(job_id: str) -> str | None:
     """End the job as its owner."""
-    return repository.finish(uuid.UUID(job_id), ME, [], JobProgress(), "it broke")
+    return transitions.finish(uuid.UUID(job_id), ME, [], JobProgress(), "it broke")
 
 
 def request_cancel(job_id: str) -> bool:
-    return termination.cancel(uuid.UUID(job_id))
+    return transitions.cancel(uuid.UUID(job_id))
 
 
 def place(key: str, url: str) -> list[Any]:
     """Place an order under a key; return the job, and whether it was made now."""
     wanted = IdempotentOrder("user 1", key, {"urls": [url]})
     try:
-        job, made = wanted.create_job(DownloadRequest((url,), threads=1), ME)
+        job, made = repository.create_once(DownloadRequest((url,), threads=1), ME, wanted)
     except KeyReused:
         return ["used", False]
     return [str(job.id), made]

@@ -136,7 +136,7 @@ def test_without_digests_none_is_made(origin: Origin, download: Download) -> Non
         (["nowhere.txt"], "No such file or directory"),
         (["http://a/", "--threads", "0"], "--threads: expected 1 to 200"),
         (["http://a/", "--allow", "everything"], "does not appear to be an IPv4 or IPv6 network"),
-        (["s3://a/b", "s3://a/c"], "one s3://bucket/prefix at a time"),
+        (["s3://a/b", "s3://a/c"], "expected a single s3://bucket/prefix"),
         (["s3://a/b", "--endpoint", "nonsense"], "Invalid endpoint"),
         (["http://a/", "--to", "/dev/null/x"], "/dev/null/x: Not a directory"),
     ],
@@ -163,7 +163,9 @@ def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path:
     owner = threading.Thread(target=beat)
     owner.start()
     try:
-        with pytest.raises(CommandError, match=f"process {job.owner_pid} is at it") as caught:
+        with pytest.raises(
+            CommandError, match=f"job {job.id} is run by process {job.owner_pid}"
+        ) as caught:
             call_command(*words)
     finally:
         refused.set()
@@ -227,7 +229,7 @@ def test_the_same_command_goes_on_after(
     _, complaint = first.communicate(timeout=30)
     assert first.returncode == status
     if number is signal.SIGINT:
-        assert "stopped by SIGINT; the same command goes on from here" in complaint
+        assert "stopped by SIGINT; the same command resumes the job" in complaint
     before = len(origin.asked)
     second = site.download(*words)
     out, _ = second.communicate(timeout=60)

@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)  # to end an answer closes the connection

@@ -15,9 +15,9 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads import release_downloads
-from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs import repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -180,7 +180,7 @@ def test_errors_are_cut_at_a_hundred_and_the_rest_is_counted(client: Client) -> 
     urls = tuple(f"{URL}{n}" for n in range(103))
     owner = JobOwner(uuid.uuid4(), 4711)
     job = repository.create(DownloadRequest(urls, threads=1), owner)
-    repository.finish(job.id, owner, [], JobProgress(), "it broke")
+    transitions.finish(job.id, owner, [], JobProgress(), "it broke")
     found = client.get(f"/api/downloads/{job.id}").json()
     assert (found["files_failed"], len(found["errors"]), found["errors_left_out"]) == (103, 100, 3)
 

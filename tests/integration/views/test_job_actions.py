@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import job_actions
@@ -145,7 +145,7 @@ def test_a_job_that_is_removed_as_it_is_asked_for_something_is_refused(
     answer = post(f"/api/downloads/{job.id}/{move}")
     assert (answer.status_code, answer.json()["detail"]) == (
         409,
-        "the job was removed a moment ago",
+        "the job was removed just now",
     )
 
 
@@ -185,7 +185,7 @@ def test_a_job_from_a_terminal_is_left_to_its_command(move: str, state: str, pos
     job = job_in(state, fingerprint="x", destination="/data")
     found = post(f"/api/downloads/{job.id}/{move}")
     assert found.status_code == 409
-    assert "the same command goes on with it" in found.json()["detail"]
+    assert "run the same command to resume it" in found.json()["detail"]
 
 
 def test_moves_need_their_permissions(client: Client, settings: Settings, post: Post) -> None:
@@ -232,9 +232,7 @@ def test_a_job_that_somebody_runs_is_not_removed(state: str, client: Client) -> 
     job = job_in(state)
     found = client.delete(f"/api/downloads/{job.id}?files=delete")
     assert found.status_code == 409
-    assert found.json()["error"] == (
-        f"the job is {state}; expected one that is paused or has ended"
-    )
+    assert found.json()["error"] == (f"the job is {state}; expected a paused or finished one")
     assert DownloadJob.objects.count() == 1
 
 

@@ -117,7 +117,7 @@ def test_a_finished_job_cannot_be_cancelled(site: Site) -> None:
     answer = site.workers.ask(site.workers.find()[2], "DELETE", f"/api/downloads/{job['id']}")
     assert answer.status == 409
     assert answer.body["error"] == (
-        "the job has succeeded already; only queued, running and paused ones can be cancelled"
+        "the job has already succeeded; only queued, running and paused jobs can be cancelled"
     )
     assert site.files(job) == expected(1, 10)
 

@@ -140,7 +140,7 @@ def test_a_task_that_comes_twice_changes_nothing(
     before = site.look(job)
     command = [sys.executable, "-c", SEND, job["id"]]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True)
-    over = f"job {job['id']}: task over: another runs it"
+    over = f"job {job['id']}: task ended: another process runs it"
     until(lambda: over in celery.output(), "the second task to end", 60)
     until(lambda: "retry: Retry in 18" in celery.output(), "it to be there for a lost owner", 60)
     after = site.look(job)
@@ -197,7 +197,7 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
         wait_for_the_broker()
         # A worker that starts looks for what is overdue; one that runs does so every 100 s.
         began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
-        over = f"job {job['id']}: task over: another runs it"
+        over = f"job {job['id']}: task ended: another process runs it"
         until(lambda: any(over in it.output() for it in began), "it to be given out twice", 60)
         until(lambda: any("Retry in 18" in it.output() for it in began), "the second to wait", 60)
         before = site.look(job)

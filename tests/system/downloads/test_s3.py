@@ -93,4 +93,4 @@ def test_a_bucket_that_is_not_there_fails_its_job_and_says_why(site: Site) -> No
 
 def test_a_prefix_without_objects_is_no_success(site: Site) -> None:
     found = site.wait_for_state(order(site, "s3://files/open/nothing/"), "failed")
-    assert found["error"] == "there is no file: nothing was listed"
+    assert found["error"] == "the listing is empty: there is no file to fetch"

@@ -17,12 +17,12 @@ from tests.system.downloads.parts import ROOT, migrate
 
 ORDER = """
 import uuid
-from cacheapp.downloads.jobs import ownership, repository
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs import repository, transitions
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 nobody = JobOwner(uuid.uuid4(), 1)
 job = repository.create(DownloadRequest(({urls},), threads=4), nobody)
-ownership.release_rest(nobody)
+transitions.release_all(nobody)
 print(job.id)
 """
 STATE = """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.jobs import listing_rows, pause_resume, repository, termination
+from cacheapp.downloads.jobs import listing_rows, repository, transitions
 from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -77,30 +77,30 @@ def test_the_end_changes_every_file_that_was_unfinished(job: DownloadJob, plan: 
     done = [FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
     repository.record(ME, {job.id: (done, JobProgress(1, 0, 5))})
     before = _generation(job)
-    repository.finish(job.id, ME, [], JobProgress(1, 0, 5), "it broke")
+    transitions.finish(job.id, ME, [], JobProgress(1, 0, 5), "it broke")
     assert _generation(job) > before
     assert _changed(job, before) == [1, 2, 3]
 
 
 def _pause(job: DownloadJob) -> None:
-    assert pause_resume.pause(job.id, ME, [], JobProgress(), "")
+    assert transitions.pause(job.id, ME, [], JobProgress(), "")
 
 
 def _pause_and_take(job: DownloadJob) -> None:
     _pause(job)
-    assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), ME)
+    assert transitions.requeue(DownloadJob.objects.get(id=job.id), ME)
 
 
 def _pause_and_cancel(job: DownloadJob) -> None:
     _pause(job)
-    assert termination.cancel(job.id)
+    assert transitions.cancel(job.id)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda job: repository.request_cancel(job.id), id="cancel-asked"),
-        pytest.param(lambda job: pause_resume.request_pause(job.id), id="pause-asked"),
+        pytest.param(lambda job: transitions.request_cancel(job.id), id="cancel-asked"),
+        pytest.param(lambda job: transitions.request_pause(job.id), id="pause-asked"),
         pytest.param(_pause, id="paused"),
         pytest.param(_pause_and_take, id="taken"),
         pytest.param(_pause_and_cancel, id="cancelled"),

@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, termination
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, transitions
 from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.ownership import OrphanDetector
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner, OrphanDetector
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
-from cacheapp.downloads.runners import terminal_cleanup
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import FileState
@@ -69,7 +67,7 @@ def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
 
 
 def test_a_released_job_is_anybodys_at_once(job: DownloadJob, plan: Plan) -> None:
-    assert ownership.release(job.id, ME, plan.token, [], JobProgress())
+    assert transitions.release(job.id, ME, plan.token, [], JobProgress())
     assert len(OrphanDetector().orphans([_fresh(job)], 100.0, 3.0)) == 1
 
 
@@ -84,7 +82,7 @@ def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
     repository.record(ME, {job.id: (running, JobProgress(bytes_done=3))})
     seen = [_fresh(job) for _ in range(3)]
     owners = [OTHER, THIRD, ME]
-    assert [ownership.adopt(found, owner) for found, owner in zip(seen, owners, strict=True)] == [
+    assert [transitions.adopt(found, owner) for found, owner in zip(seen, owners, strict=True)] == [
         *(True, False, False),
     ]
     found = _fresh(job)
@@ -96,20 +94,20 @@ def test_exactly_one_adopts_a_lost_job(job: DownloadJob, plan: Plan) -> None:
 def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: Plan) -> None:
     seen = _fresh(job)
     assert repository.record(ME, {job.id: ([], JobProgress())}).lost == frozenset()
-    assert not ownership.adopt(seen, OTHER)
+    assert not transitions.adopt(seen, OTHER)
     assert _fresh(job).state == "running"
 
 
 def test_a_job_that_went_through_other_hands_is_lost_to_its_earlier_run(
     job: DownloadJob, plan: Plan
 ) -> None:
-    assert ownership.adopt(_fresh(job), OTHER)
-    assert ownership.adopt(_fresh(job), ME)  # the same process again, but another run
+    assert transitions.adopt(_fresh(job), OTHER)
+    assert transitions.adopt(_fresh(job), ME)  # the same process again, but another run
     late = [FileReport(plan.items[0], FileState.RUNNING, bytes_done=3)]
     told = repository.record(ME, {job.id: (late, JobProgress(bytes_done=3))}, {job.id: plan.token})
     assert told.lost == {job.id}
     assert _states(job) == ["queued"] * 4
-    assert not repository.has_token(job.id, ME, plan.token)
+    assert not ownership.has_token(job.id, ME, plan.token)
 
 
 def test_what_a_released_run_has_done_is_recorded(job: DownloadJob, plan: Plan) -> None:
@@ -117,18 +115,18 @@ def test_what_a_released_run_has_done_is_recorded(job: DownloadJob, plan: Plan) 
         FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5, sha256="ab"),
         FileReport(plan.items[1], FileState.RUNNING, bytes_done=2),
     ]
-    assert ownership.release(job.id, ME, plan.token, reports, JobProgress(1, 0, 7))
+    assert transitions.release(job.id, ME, plan.token, reports, JobProgress(1, 0, 7))
     found = _fresh(job)
     assert (found.state, found.owner, found.owner_pid) == ("queued", None, None)
     assert (found.files_done, found.bytes_done) == (1, 7)
     assert _states(job) == ["succeeded", "queued", "queued", "queued"]
-    assert ownership.adopt(found, OTHER)
+    assert transitions.adopt(found, OTHER)
 
 
 def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> None:
     waiting = repository.create(DownloadRequest(URLS, threads=1), ME)
     foreign = repository.create(DownloadRequest(URLS, threads=1), OTHER)
-    ownership.release_rest(ME)
+    transitions.release_all(ME)
     assert [_fresh(found).owner for found in (job, waiting, foreign)] == [None, None, OTHER.token]
     assert {found.state for found in DownloadJob.objects.all()} == {"queued"}
 
@@ -136,24 +134,24 @@ def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> Non
 def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
     job: DownloadJob, plan: Plan
 ) -> None:
-    assert repository.request_cancel(job.id)
-    assert ownership.adopt(_fresh(job), OTHER)
+    assert transitions.request_cancel(job.id)
+    assert transitions.adopt(_fresh(job), OTHER)
     whole = [FileReport(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
-    assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
+    assert transitions.end_without_run(_fresh(job), OTHER, whole, "")
     found = _fresh(job)
     assert (found.state, found.files_done) == ("cancelled", 1)
     assert _states(job) == ["cancelled", "succeeded", "cancelled", "cancelled"]
-    assert not ownership.end_waiting(found, OTHER, [], "")
+    assert not transitions.end_without_run(found, OTHER, [], "")
 
 
 def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
     job: DownloadJob, plan: Plan
 ) -> None:
     """No job succeeds without a run; and to say so must not break its coordinator's look."""
-    assert repository.request_cancel(job.id)
-    assert ownership.adopt(_fresh(job), OTHER)
+    assert transitions.request_cancel(job.id)
+    assert transitions.adopt(_fresh(job), OTHER)
     whole = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
-    assert ownership.end_waiting(_fresh(job), OTHER, whole, "")
+    assert transitions.end_without_run(_fresh(job), OTHER, whole, "")
     assert (_fresh(job).state, _fresh(job).files_done) == ("cancelled", 4)
 
 
@@ -172,7 +170,7 @@ def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
 def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> None:
     listed, plan = _of_a_terminal(tmp_path / "to")
     seen = [_fresh(listed) for _ in range(2)]
-    assert [ownership.pause_lost(found, "process 1111 ended") for found in seen] == [True, False]
+    assert [transitions.pause_lost(found, "process 1111 ended") for found in seen] == [True, False]
     found = _fresh(listed)
     assert (found.state, found.error) == ("paused", "process 1111 ended")
     assert found.token > plan.token
@@ -184,9 +182,9 @@ def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whol
     listed, plan = _of_a_terminal(tmp_path / "to")
     late = repository.run_directory_of(listed, plan.token)
     assert late is not None
-    assert repository.request_cancel(listed.id)
+    assert transitions.request_cancel(listed.id)
     seen = [_fresh(listed) for _ in range(2)]
-    assert [terminal_cleanup.cancel(found) for found in seen] == [True, False]
+    assert [transitions.cancel_lost(found) for found in seen] == [True, False]
     assert (_fresh(listed).state, _states(listed)) == ("cancelled", ["succeeded", "cancelled"])
     assert not late.exists()  # its process, if it was but suspended, names no file any more
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["a"]
@@ -196,9 +194,9 @@ def test_a_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
-    assert repository.request_cancel(listed.id)
+    assert transitions.request_cancel(listed.id)
     refuse_takeovers(monkeypatch)
-    assert terminal_cleanup.cancel(_fresh(listed))
+    assert transitions.cancel_lost(_fresh(listed))
     assert _fresh(listed).state == "cancelled"
 
 
@@ -206,7 +204,7 @@ def test_a_paused_job_of_a_terminal_whose_directory_is_out_of_reach_is_cancelled
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed, _ = _of_a_terminal(tmp_path / "to")
-    assert ownership.pause_lost(listed, "process 1111 ended")
+    assert transitions.pause_lost(listed, "process 1111 ended")
     refuse_takeovers(monkeypatch)
-    assert termination.cancel(listed.id)
+    assert transitions.cancel(listed.id)
     assert _fresh(listed).state == "cancelled"

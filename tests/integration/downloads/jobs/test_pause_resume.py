@@ -9,17 +9,10 @@ from django.db import connection
 from django.test import TestCase
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.jobs import (
-    listing_rows,
-    ownership,
-    pause_resume,
-    repository,
-    rows,
-    termination,
-)
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, transitions
 from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import FileReport, JobProgress, Plan
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -63,12 +56,12 @@ def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
         FileReport(item, state, bytes_done=5, error="x" if state is FileState.FAILED else "")
         for item, state in zip(plan.items, states, strict=False)
     ]
-    assert pause_resume.pause(job.id, ME, reports, JobProgress(1, 1, 10), "")
+    assert transitions.pause(job.id, ME, reports, JobProgress(1, 1, 10), "")
     return DownloadJob.objects.get(id=job.id)
 
 
 def test_a_pause_is_asked_for_and_the_owner_is_told(job: DownloadJob, plan: Plan) -> None:
-    assert pause_resume.request_pause(job.id)
+    assert transitions.request_pause(job.id)
     assert repository.record(ME, {}).paused == {job.id}
 
 
@@ -80,18 +73,18 @@ def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
     assert _states(job) == ["succeeded", "queued", "failed", "queued"]
     DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(days=9))
     found.refresh_from_db()
-    assert not repository.is_orphan(found)
-    assert not ownership.adopt(found, OTHER)
-    assert ownership.unfinished() == []
-    assert not pause_resume.request_pause(job.id)
+    assert not ownership.is_orphan(found)
+    assert not transitions.adopt(found, OTHER)
+    assert ownership.unfinished_jobs() == []
+    assert not transitions.request_pause(job.id)
 
 
 def test_a_late_owner_writes_nothing_to_a_paused_job(job: DownloadJob, plan: Plan) -> None:
     _paused(job, plan)
     late = [FileReport(plan.items[1], FileState.SUCCEEDED, bytes_done=5)]
     assert repository.record(ME, {job.id: (late, JobProgress(2, 0, 10))}).lost == {job.id}
-    assert repository.finish(job.id, ME, late, JobProgress(4, 0, 20), "") is None
-    assert not pause_resume.pause(job.id, ME, late, JobProgress(), "")
+    assert transitions.finish(job.id, ME, late, JobProgress(4, 0, 20), "") is None
+    assert not transitions.pause(job.id, ME, late, JobProgress(), "")
     assert _states(job) == ["succeeded", "queued", "failed", "queued"]
 
 
@@ -100,7 +93,7 @@ def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
 ) -> None:
     _paused(job, plan)
     seen = [DownloadJob.objects.get(id=job.id) for _ in range(3)]
-    assert [pause_resume.requeue(found, OTHER) for found in seen] == [True, False, False]
+    assert [transitions.requeue(found, OTHER) for found in seen] == [True, False, False]
     again = repository.start(seen[0], OTHER, root)
     assert again is not None
     assert [item.position for item in again.items] == [1, 2, 3]
@@ -110,17 +103,17 @@ def test_exactly_one_takes_a_paused_job_and_only_what_is_missing_is_done(
 
 def test_a_paused_job_is_cancelled_at_once(job: DownloadJob, plan: Plan) -> None:
     _paused(job, plan)
-    assert termination.cancel(job.id)
+    assert transitions.cancel(job.id)
     job.refresh_from_db()
     assert job.state == "cancelled"
     assert _states(job) == ["succeeded", "cancelled", "failed", "cancelled"]
 
 
 def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, plan: Plan) -> None:
-    assert pause_resume.request_pause(job.id)
-    assert repository.request_cancel(job.id)
+    assert transitions.request_pause(job.id)
+    assert transitions.request_cancel(job.id)
     done = [FileReport(plan.items[0], FileState.SUCCEEDED, bytes_done=5)]
-    found = pause_resume.pause(job.id, ME, done, JobProgress(1, 0, 5), "", plan.token)
+    found = transitions.pause(job.id, ME, done, JobProgress(1, 0, 5), "", plan.token)
     assert found is JobState.CANCELLED
     job.refresh_from_db()
     assert (job.state, job.files_done) == ("cancelled", 1)
@@ -129,9 +122,9 @@ def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, pla
 
 def test_a_queued_job_that_is_to_be_cancelled_is_not_paused(job: DownloadJob) -> None:
     """It is ended where earlier runs can be shut out: at its owner's next look."""
-    assert pause_resume.request_pause(job.id)
-    assert repository.request_cancel(job.id)
-    assert pause_resume.pause(job.id, ME, [], JobProgress(), "", job.token) is None
+    assert transitions.request_pause(job.id)
+    assert transitions.request_cancel(job.id)
+    assert transitions.pause(job.id, ME, [], JobProgress(), "", job.token) is None
     job.refresh_from_db()
     assert (job.state, job.cancel_requested) == ("queued", True)
 
@@ -141,11 +134,11 @@ def test_a_paused_job_that_is_cancelled_keeps_what_was_named_before_its_owner_wa
 ) -> None:
     job.refresh_from_db()
     named(job, "0.bin", b"whole")
-    assert pause_resume.request_pause(job.id)
-    assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
-    assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
+    assert transitions.request_pause(job.id)
+    assert transitions.adopt(DownloadJob.objects.get(id=job.id), OTHER)
+    assert transitions.pause(job.id, OTHER, [], JobProgress(), "")
     with TestCase.captureOnCommitCallbacks(execute=True):
-        assert termination.cancel(job.id)
+        assert transitions.cancel(job.id)
     job.refresh_from_db()
     assert (job.state, job.files_done) == ("cancelled", 1)
     assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
@@ -174,12 +167,12 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
         take_over(run_directory)
         what = others.pop() if others else ""
         if what == "take":
-            assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), OTHER)
+            assert transitions.requeue(DownloadJob.objects.get(id=job.id), OTHER)
         elif what == "cancel":
-            assert termination.cancel(job.id)
+            assert transitions.cancel(job.id)
 
     monkeypatch.setattr(RunDirectory, "take_over", slow)
-    assert termination.cancel(job.id) == (meanwhile != "cancel")  # once
+    assert transitions.cancel(job.id) == (meanwhile != "cancel")  # once
     job.refresh_from_db()
     assert (job.state, job.cancel_requested) == (state, state == "queued")
     if state == "cancelled":
@@ -190,12 +183,12 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
 def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_again(
     job: DownloadJob, plan: Plan
 ) -> None:
-    assert ownership.adopt(DownloadJob.objects.get(id=job.id), OTHER)
-    assert pause_resume.pause(job.id, OTHER, [], JobProgress(), "")
-    assert pause_resume.requeue(DownloadJob.objects.get(id=job.id), ME)
+    assert transitions.adopt(DownloadJob.objects.get(id=job.id), OTHER)
+    assert transitions.pause(job.id, OTHER, [], JobProgress(), "")
+    assert transitions.requeue(DownloadJob.objects.get(id=job.id), ME)
     late = [FileReport(plan.items[0], FileState.FAILED, error="late")]
-    assert pause_resume.pause(job.id, ME, late, JobProgress(), "", plan.token) is None
-    assert repository.finish(job.id, ME, late, JobProgress(), "late", plan.token) is None
+    assert transitions.pause(job.id, ME, late, JobProgress(), "", plan.token) is None
+    assert transitions.finish(job.id, ME, late, JobProgress(), "late", plan.token) is None
     job.refresh_from_db()
     assert (job.state, job.error) == ("queued", "")
     assert _states(job) == ["queued"] * 4
@@ -204,8 +197,8 @@ def test_a_late_run_neither_pauses_nor_ends_a_job_that_is_its_own_process_s_agai
 def test_a_late_run_lists_no_file(listed: DownloadJob) -> None:
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
-    assert pause_resume.pause(listed.id, ME, [], JobProgress(), "", plan.token)
-    assert pause_resume.requeue(DownloadJob.objects.get(id=listed.id), ME)
+    assert transitions.pause(listed.id, ME, [], JobProgress(), "", plan.token)
+    assert transitions.requeue(DownloadJob.objects.get(id=listed.id), ME)
     assert listing_rows.add_files(listed.id, ME, plan.token, Batch([_entry("a")], "", "a")) is None
     assert not listing_rows.mark_listed_all(listed.id, ME, plan.token)
     listed.refresh_from_db()
@@ -217,9 +210,9 @@ def test_a_listing_that_a_cancellation_cut_short_is_no_success(listed: DownloadJ
     assert plan is not None
     added = listing_rows.add_files(listed.id, ME, plan.token, Batch([_entry("a")], "", "a"))
     assert added is not None
-    assert repository.request_cancel(listed.id)
+    assert transitions.request_cancel(listed.id)
     done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
-    assert repository.finish(listed.id, ME, done, JobProgress(1, 0, 1), "") is JobState.CANCELLED
+    assert transitions.finish(listed.id, ME, done, JobProgress(1, 0, 1), "") is JobState.CANCELLED
 
 
 def test_the_failed_files_of_a_job_are_tried_again(
@@ -227,9 +220,9 @@ def test_the_failed_files_of_a_job_are_tried_again(
 ) -> None:
     done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items[:3]]
     failed = [FileReport(plan.items[3], FileState.FAILED, error="responded with 404")]
-    repository.finish(job.id, ME, done + failed, JobProgress(3, 1, 15), "")
+    transitions.finish(job.id, ME, done + failed, JobProgress(3, 1, 15), "")
     job.refresh_from_db()
-    assert pause_resume.requeue(job, OTHER)
+    assert transitions.requeue(job, OTHER)
     assert (job.state, job.error, job.finished_at, job.files_failed) == ("queued", "", None, 0)
     again = repository.start(job, OTHER, root)
     assert again is not None
@@ -238,17 +231,17 @@ def test_the_failed_files_of_a_job_are_tried_again(
 
 def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, plan: Plan) -> None:
     job.refresh_from_db()
-    assert not pause_resume.requeue(job, OTHER)
+    assert not transitions.requeue(job, OTHER)
     done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
-    assert repository.finish(job.id, ME, done, JobProgress(4, 0, 20), "") is JobState.SUCCEEDED
+    assert transitions.finish(job.id, ME, done, JobProgress(4, 0, 20), "") is JobState.SUCCEEDED
     job.refresh_from_db()
-    assert not pause_resume.requeue(job, OTHER)
+    assert not transitions.requeue(job, OTHER)
 
 
 def test_an_orphan_can_be_taken(job: DownloadJob, plan: Plan) -> None:
     DownloadJob.objects.update(heartbeat_at=rows.now() - dt.timedelta(seconds=60))
     job.refresh_from_db()
-    assert pause_resume.requeue(job, OTHER)
+    assert transitions.requeue(job, OTHER)
     assert repository.record(ME, {job.id: ([], JobProgress())}).lost == {job.id}
 
 
@@ -283,9 +276,9 @@ def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob)
 def test_an_earlier_run_of_the_same_owner_adds_no_files(listed: DownloadJob) -> None:
     repository.start(listed, ME, None, stream=True)
     early = listed.token
-    assert ownership.adopt(listed, OTHER)
+    assert transitions.adopt(listed, OTHER)
     listed.refresh_from_db()
-    assert ownership.adopt(listed, ME)
+    assert transitions.adopt(listed, ME)
     batch = Batch([_entry("a")], after="", mark="a")
     assert listing_rows.add_files(listed.id, ME, early, batch) is None
     assert not listing_rows.mark_listed_all(listed.id, ME, early)
@@ -297,7 +290,7 @@ def test_a_listing_that_broke_off_is_no_success(listed: DownloadJob) -> None:
     added = listing_rows.add_files(listed.id, ME, listed.token, Batch([_entry("a")], "", "a"))
     assert added is not None
     done = [FileReport(added.items[0], FileState.SUCCEEDED, bytes_done=1)]
-    state = repository.finish(
+    state = transitions.finish(
         listed.id, ME, done, JobProgress(1, 0, 1), "listing: Connection refused"
     )
     assert state is JobState.FAILED
@@ -312,10 +305,10 @@ def test_a_refused_key_stays_refused_when_the_rest_is_tried_again(listed: Downlo
     assert added is not None
     listing_rows.mark_listed_all(listed.id, ME, listed.token)
     failed = [FileReport(added.items[0], FileState.FAILED, error="responded with 404")]
-    assert repository.finish(listed.id, ME, failed, JobProgress(0, 2, 0), "") is JobState.FAILED
+    assert transitions.finish(listed.id, ME, failed, JobProgress(0, 2, 0), "") is JobState.FAILED
     listed.refresh_from_db()
-    assert pause_resume.requeue(listed, OTHER)
+    assert transitions.requeue(listed, OTHER)
     plan = repository.start(listed, OTHER, None, stream=True)
     assert plan is not None
     assert plan.done == JobProgress(files_failed=1)
-    assert [item.name for item in repository.unfinished(listed.id)] == ["a"]
+    assert [item.name for item in repository.unfinished_items(listed.id)] == ["a"]

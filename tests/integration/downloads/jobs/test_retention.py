@@ -11,9 +11,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
-from cacheapp.downloads.jobs import repository, retention, rows
+from cacheapp.downloads.jobs import repository, retention, rows, transitions
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.jobs.retention import Pruned
 from cacheapp.downloads.plan import JobProgress
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -42,7 +42,7 @@ def _job(root: Path, state: str, *, days_old: float) -> DownloadJob:
     for path in (run_directory.path / "partial", run_directory.path):
         os.utime(path, (moment.timestamp(), moment.timestamp()))
     if state == "failed":
-        repository.finish(job.id, ME, [], JobProgress(), "it broke")
+        transitions.finish(job.id, ME, [], JobProgress(), "it broke")
     DownloadJob.objects.filter(id=job.id).update(
         state=state, finished_at=moment if state == "failed" else None, heartbeat_at=moment
     )
@@ -120,11 +120,11 @@ def test_the_command_prunes_what_the_setting_or_the_option_calls_old(
     _job(root, "failed", days_old=3)
     out = StringIO()
     call_command("downloads", "--prune", stdout=out)
-    assert out.getvalue() == "removed 0 finished jobs, and partial files of 0 runs\n"
+    assert out.getvalue() == "removed 0 finished jobs and the partial files of 0 runs\n"
     call_command("downloads", "--prune", "--older-than", str(DAY_S), stdout=out)
-    assert out.getvalue().endswith("removed 1 finished jobs, and partial files of 1 runs\n")
+    assert out.getvalue().endswith("removed 1 finished jobs and the partial files of 1 runs\n")
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_RETENTION_S": None}
-    with pytest.raises(CommandError, match="DOWNLOAD_RETENTION_S is None; say --older-than"):
+    with pytest.raises(CommandError, match="DOWNLOAD_RETENTION_S is None; expected --older-than"):
         call_command("downloads", "--prune")
 
 

@@ -12,9 +12,9 @@ from django.db import OperationalError
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.engine.run import JobRun
-from cacheapp.downloads.jobs import listing_rows, ownership, repository, termination
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -65,7 +65,7 @@ def _left(job: DownloadJob) -> tuple[str, str]:
 
 def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the database break off after a job was written as running, once."""
-    stock = repository.unfinished
+    stock = repository.unfinished_items
     broken: list[bool] = []
 
     def unfinished(*args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OperationalError("server closed the connection unexpectedly")
         return stock(*args, **kwargs)
 
-    monkeypatch.setattr(repository, "unfinished", unfinished)
+    monkeypatch.setattr(repository, "unfinished_items", unfinished)
 
 
 def test_a_job_that_runs_in_the_database_alone_is_gone_on_with(
@@ -101,7 +101,7 @@ def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
 ) -> None:
     bad = _job(origin, coordinator.owner)
     run_directory_of(bad)
-    assert repository.request_cancel(bad.id)
+    assert transitions.request_cancel(bad.id)
     with monkeypatch.context() as patched:
         refuse_takeovers(patched, bad.id.hex[:12])
         good = _job(origin, coordinator.owner, "b")
@@ -131,16 +131,16 @@ def test_a_terminal_s_job_is_cancelled_beside_the_coordinator_however_late_its_d
     terminal = JobOwner(uuid.uuid4(), 1)
     gone = listing_rows.create_job("list.txt", "f" * 64, tmp_path / "to", 1, terminal)
     assert repository.start(gone, terminal, None, stream=True) is not None
-    assert repository.request_cancel(gone.id)
+    assert transitions.request_cancel(gone.id)
     DownloadJob.objects.update(owner=None)  # so that nobody has to detector it for seconds
-    asked, answers, stock = threading.Event(), threading.Event(), termination.end
+    asked, answers, stock = threading.Event(), threading.Event(), transitions.end_queued
 
     def end(job: DownloadJob, owner: JobOwner, error: str) -> None:
         asked.set()
         assert answers.wait(30)
         stock(job, owner, error)
 
-    monkeypatch.setattr(termination, "end", end)
+    monkeypatch.setattr(transitions, "end_queued", end)
     coordinator.wake()
     try:
         assert asked.wait(30)
@@ -150,7 +150,7 @@ def test_a_terminal_s_job_is_cancelled_beside_the_coordinator_however_late_its_d
     finally:
         answers.set()
     assert _left(gone)[0] == "cancelled"
-    settler = "downloads-settler"
+    settler = "downloads-terminal-cleanup"
     until(lambda: settler not in {it.name for it in threading.enumerate()}, "its thread to end", 30)
 
 
@@ -164,7 +164,7 @@ def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
 ) -> None:
     monkeypatch.setattr(owner, "start", _fail)
     if owner is Feeder:
-        monkeypatch.setattr("cacheapp.downloads.runners.starter.is_listed", lambda _job: True)
+        monkeypatch.setattr("cacheapp.downloads.runners.coordinator.is_listed", lambda _job: True)
         bucket = type("Open", (), {"origin": origin.url, "trusted": frozenset(), "sign": None})()
         monkeypatch.setattr(
             "cacheapp.downloads.runners.bucket_opener.BucketOpener.take", lambda *_: bucket
@@ -173,7 +173,7 @@ def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
     coordinator.wake()
     error = "could not be started: internal error: ValueError"
     assert _left(job) == ("failed", error)
-    assert ownership.unfinished() == []
+    assert ownership.unfinished_jobs() == []
 
 
 def test_a_run_that_cannot_be_made_ends_its_job(
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
     def lose(run: JobRun) -> None:
         places.append(run.plan.directory / f".{job.id.hex[:12]}.{run.plan.token}")
         places[0].mkdir(parents=True)
-        assert ownership.adopt(DownloadJob.objects.get(id=job.id), taker)
+        assert transitions.adopt(DownloadJob.objects.get(id=job.id), taker)
         lost.set()
         raise OSError("the disk says no")
 

@@ -13,10 +13,10 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import tasks
 from cacheapp.downloads import start_downloads
-from cacheapp.downloads.jobs import ownership, repository
+from cacheapp.downloads.jobs import repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
-from cacheapp.downloads.runners.celery_task import ANOTHER
+from cacheapp.downloads.jobs.ownership import JobOwner
+from cacheapp.downloads.runners.celery_task import OTHER_OWNER
 from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.sources.request import DownloadRequest
 
@@ -52,7 +52,7 @@ def test_without_a_broker_nothing_is_started(client: Client) -> None:
     for _ in range(2):  # the key stays free
         answer = client.post("/api/downloads", body, "application/json", headers=key)
         assert answer.status_code == 503
-        assert "Celery's broker does not take the job" in answer.json()["error"]
+        assert "Celery's broker does not accept the job" in answer.json()["error"]
         assert answer.json()["error"].endswith("nothing was started")
         assert DownloadJob.objects.count() == 0
 
@@ -64,7 +64,7 @@ def test_a_job_whose_task_came_all_the_same_stays(
 
     def send(_name: str, args: list[str], **_options: object) -> None:
         job = DownloadJob.objects.get(id=args[0])
-        assert ownership.adopt(job, JobOwner(uuid.uuid4(), 1))
+        assert transitions.adopt(job, JobOwner(uuid.uuid4(), 1))
         raise OSError("no answer")
 
     monkeypatch.setattr(celery.current_app, "send_task", send)
@@ -78,7 +78,7 @@ def test_a_task_that_finds_the_job_anothers_comes_again(
     looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its message may be the only one that is left: the owner's was acknowledged with it."""
-    outcomes = iter([ANOTHER] * looks + ["succeeded"])
+    outcomes = iter([OTHER_OWNER] * looks + ["succeeded"])
     monkeypatch.setattr(tasks, "run_job", lambda *_args: next(outcomes))
     tasks.run_download.apply([str(uuid.uuid4())])
     assert list(outcomes) == []

@@ -15,7 +15,7 @@ from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.jobs.repository import JobOwner
+from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.runners import feeder
 from cacheapp.downloads.runners.feeder import Feeder
@@ -71,7 +71,7 @@ def _losing(ask: Callable[..., Any]) -> Callable[..., Any]:
     [
         (listing_rows, "add_files", 5),
         (listing_rows, "mark_listed_all", 5),
-        (repository, "unfinished", 5),
+        (repository, "unfinished_items", 5),
         (QuerySet, "exists", 1),  # asked once, at the end: of several, for their names too
     ],
 )
