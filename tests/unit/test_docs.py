@@ -3,14 +3,18 @@
 import argparse
 import ast
 import dataclasses
+import hashlib
 import pkgutil
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import load_command_class
+from django.utils.module_loading import import_string
 
+from cacheapp import conf
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.conf import Conf
 
@@ -101,16 +105,21 @@ def _is_there(dotted: str) -> bool:
     return True
 
 
-def _imported(document: Path) -> list[str]:
-    """Return what the page's Python code imports from cacheapp."""
-    blocks = re.findall(
+def _python(document: Path) -> list[str]:
+    """Return the page's blocks of Python code."""
+    found = re.findall(
         r"^( *)```python\n(.*?)^\1```$", document.read_text(), re.DOTALL | re.MULTILINE
     )
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def _imported(document: Path) -> list[str]:
+    """Return what the page's Python code imports from cacheapp."""
     return [
         f"{node.module}.{alias.name}"
-        for _, block in blocks
+        for block in _python(document)
         if "import" in block
-        for node in ast.walk(ast.parse(textwrap.dedent(block)))
+        for node in ast.walk(ast.parse(block))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cacheapp")
         for alias in node.names
     ]
@@ -120,6 +129,30 @@ def _imported(document: Path) -> list[str]:
 def test_every_name_of_the_code_that_a_page_uses_is_there(document: Path) -> None:
     named = re.findall(r"`(cacheapp(?:\.\w+){2,})(?:\(.*?\))?`", _prose(document))
     assert [name for name in named + _imported(document) if not _is_there(name)] == []
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=_ids)
+def test_every_cache_that_a_page_configures_is_right(document: Path, tmp_path: Path) -> None:
+    for block in _python(document):
+        if "CACHES = {" not in block:
+            continue
+        names: dict[str, Any] = {"BASE_DIR": tmp_path}
+        exec(compile(block, document.name, "exec"), names)  # noqa: S102
+        for entry in names["CACHES"].values():
+            backend = import_string(entry["BACKEND"])
+            params = {key: entry[key] for key in entry if key not in ("BACKEND", "LOCATION")}
+            assert backend.mistakes(str(entry["LOCATION"]), params) == []
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=_ids)
+def test_every_setting_that_a_page_shows_is_right(document: Path, tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"secret").hexdigest()
+    for block in _python(document):
+        if "CACHEAPP = {" not in block:
+            continue
+        names: dict[str, Any] = {"INSTALLED_APPS": [], "BASE_DIR": tmp_path}
+        exec(compile(block.replace("<digest>", digest), document.name, "exec"), names)  # noqa: S102
+        assert conf.read(names["CACHEAPP"])[1] == []
 
 
 def test_every_page_that_the_code_names_exists() -> None:
