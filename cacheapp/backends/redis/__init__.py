@@ -1,1 +1,1 @@
-"""RedisCache: on django-redis, for several machines."""
+"""RedisCache: the backend on django-redis, shared by several machines."""

@@ -1,4 +1,4 @@
-"""RedisCache: shared by all processes of all hosts that reach the same Redis, on `django-redis`."""
+"""RedisCache: shared by all processes on all machines that use the same Redis, on `django-redis`."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
@@ -7,23 +7,25 @@ from django.core.cache.backends.base import BaseCache, default_key_func
 from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.options import Option
+from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.redis.connection_pool import connection_factory
-from cacheapp.backends.redis.on_error import Forgiving
+from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
 from cacheapp.backends.redis.store import RedisStore
 from cacheapp.errors import ClearRefused
 
 
-class RedisCache(Forgiving):
-    """A cache in one Redis (6.2 or newer), or in the primary that Sentinel names."""
+@apply_error_policy
+class RedisCache(SharedCache):
+    """A cache in one Redis server (6.2 or newer), or in the primary that Sentinel reports."""
 
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
     _store: RedisStore
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
-        """Return a sentence for each mistake in an entry of `CACHES`; none shows a password."""
+        """Return a sentence for each mistake in an entry of `CACHES`; none contains a password."""
         found = super().mistakes(location, params)
         try:
             read_location(location)
@@ -34,7 +36,7 @@ class RedisCache(Forgiving):
     def _shared_store(self) -> RedisStore:
         url = read_location(self.location)
         options = self.options
-        key = (RedisStore, url, _frozen(self.params.get("OPTIONS", {})))
+        key = (RedisStore, url, _hashable(self.params.get("OPTIONS", {})))
         name = f"Redis at {redacted(url)}"
         store = registry.get_or_create(key, lambda: RedisStore(lambda: _client(url, options), name))
         store.counters.add(self._counters)
@@ -48,37 +50,37 @@ class RedisCache(Forgiving):
     def clear(self) -> None:
         """Remove this alias's own keys, of all versions; never another application's.
 
-        Not one instant: an entry written meanwhile may stay or go. With `owns_database` all keys
-        of the database are removed, in one instant.
+        Not atomic: an entry that is written during the call may be kept or removed. With
+        `owns_database` all keys of the database are removed, atomically.
         """
         if self.options["owns_database"]:
             self._store.flush()
         elif self.key_func is not default_key_func:
             raise ClearRefused(
-                "clear() needs Django's default KEY_FUNCTION: with another one, the keys of this "
-                "alias cannot be told from others'. Set OPTIONS['owns_database'] = True if nothing "
-                "else uses this database; nothing was removed"
+                "clear() requires Django's default KEY_FUNCTION: with another one, the keys of this "
+                "alias cannot be distinguished from others. Set OPTIONS['owns_database'] = True if "
+                "nothing else uses this database; nothing was removed"
             )
         else:
             self._store.clear(self.key_prefix)
 
 
 def _client(url: str, options: Mapping[str, Any]) -> Any:
-    """Return django-redis's client, with pools of ours; connect to nothing yet."""
-    theirs = {name: options[name] for name in DJANGO_REDIS if options[name] is not None}
-    theirs["CONNECTION_POOL_KWARGS"] = {
-        **theirs["CONNECTION_POOL_KWARGS"],
+    """Return django-redis's client, with our own connection pool; it does not connect yet."""
+    client_options = {name: options[name] for name in DJANGO_REDIS if options[name] is not None}
+    client_options["CONNECTION_POOL_KWARGS"] = {
+        **client_options["CONNECTION_POOL_KWARGS"],
         "max_connections": options["max_connections"],
         "pool_timeout": options["pool_timeout"],
     }
-    client_class = import_string(theirs["CLIENT_CLASS"])
-    client = client_class([url], {"OPTIONS": dict(theirs)}, BaseCache({}))
-    client.connection_factory = connection_factory(theirs)
+    client_class = import_string(client_options["CLIENT_CLASS"])
+    client = client_class([url], {"OPTIONS": dict(client_options)}, BaseCache({}))
+    client.connection_factory = connection_factory(client_options)
     return client
 
 
-class _Same:
-    """Makes an object that cannot be hashed equal to itself only, and keeps it alive."""
+class _ByIdentity:
+    """Wraps an unhashable object: equal only to itself, and kept alive."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -87,17 +89,17 @@ class _Same:
         return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
+        return isinstance(other, _ByIdentity) and other.value is self.value
 
 
-def _frozen(value: Any) -> Hashable:
-    """Return options as a key: equal exactly where all of them are equal, in type too."""
+def _hashable(value: Any) -> Hashable:
+    """Return options as a dict key: equal only if all of them are equal in value and type."""
     if isinstance(value, Mapping):
-        return frozenset((name, _frozen(part)) for name, part in value.items())
+        return frozenset((name, _hashable(part)) for name, part in value.items())
     if isinstance(value, list | tuple):
-        return tuple(_frozen(part) for part in value)
+        return tuple(_hashable(part) for part in value)
     try:
         hash(value)
     except TypeError:
-        return _Same(value)
+        return _ByIdentity(value)
     return (type(value), value)

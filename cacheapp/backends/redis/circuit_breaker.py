@@ -1,4 +1,4 @@
-"""A circuit breaker: while a server is down, callers learn it at once instead of waiting."""
+"""A circuit breaker: while a server is down, calls fail at once instead of waiting for a time-out."""
 
 import enum
 import logging
@@ -13,15 +13,15 @@ logger = logging.getLogger(__name__)
 
 FAILURES_TO_OPEN = 3
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 0.5  # survivors are to be back within a second of the server
+_LONGEST_PAUSE_S = 0.5  # so that callers are served within a second of the server's return
 
 
 class BreakerState(enum.Enum):
     """What a breaker does with the next call."""
 
-    CLOSED = "closed"  # lets it through
-    OPEN = "open"  # refuses it until the pause is over
-    HALF_OPEN = "half-open"  # one caller probes; refuses all others meanwhile
+    CLOSED = "closed"  # the call proceeds
+    OPEN = "open"  # calls fail until the pause is over
+    HALF_OPEN = "half-open"  # one caller probes; all other calls fail
 
 
 _TRANSITIONS: dict[BreakerState, frozenset[BreakerState]] = {
@@ -31,27 +31,28 @@ _TRANSITIONS: dict[BreakerState, frozenset[BreakerState]] = {
 }
 
 
-def _nothing(*, opened: bool) -> None:
-    """Tell nobody."""
+def _ignore_change(*, opened: bool) -> None:
+    """Do nothing: the default for `on_change`."""
 
 
 class CircuitBreaker:
-    """The state of one way to a server, shared by the threads of a process.
+    """The breaker of one server, shared by the threads of a process.
 
     `_lock` guards every field. It is reentrant: a signal handler may use the cache between any two
-    calls made under it, and what that changed is then looked at again (`_move`). `closed` and `has_failures` are read without it: a call more or less
-    goes through in the moment of a change, and nothing depends on that.
+    calls made under it, and `_move` checks the state again afterwards. `closed` and `has_failures`
+    are read without the lock: at the moment of a change one call more or less may proceed, and
+    nothing depends on that.
     """
 
     def __init__(
         self,
         name: str,
-        changed: Callable[..., None] | None = None,
+        on_change: Callable[..., None] | None = None,
         now_s: Callable[[], float] = clock.monotonic_s,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._name = name
-        self._changed = changed or _nothing  # called with `opened`, outside of the lock
+        self._on_change = on_change or _ignore_change  # called with `opened`, outside the lock
         self._now_s = now_s
         self._jitter = jitter
         self._lock = threading.RLock()
@@ -69,16 +70,16 @@ class CircuitBreaker:
         return self._state
 
     def _move(self, state: BreakerState) -> None:
-        """Move, unless a signal handler has just moved to where no move leads there."""
+        """Change the state, unless a signal handler has just made the change illegal."""
         if state not in _TRANSITIONS[self._state]:
             return
         self._state = state
         self.closed = state is BreakerState.CLOSED
 
     def admit(self) -> bool:
-        """Return whether the caller has to probe first; raise `StoreUnavailable` if refused.
+        """Return True if the caller must probe first; raise `StoreUnavailable` if the call fails.
 
-        Who is told to probe must report by `record_success` or `failed`, whatever happens.
+        After True the caller must call `record_success` or `record_failure`, whatever happens.
         """
         with self._lock:
             left_s = self._probe_at_s - self._now_s()
@@ -88,13 +89,17 @@ class CircuitBreaker:
                 self._move(BreakerState.HALF_OPEN)
                 return True
             raise StoreUnavailable(
-                f"{self._name} was not asked: {self._failures} attempts in a row failed, the last "
-                f"with {self._reason}; it is probed "
-                + ("now" if self._state is BreakerState.HALF_OPEN else f"in {max(left_s, 0):.2f} s")
+                f"nothing was sent to {self._name}: the last {self._failures} attempts failed, the "
+                f"latest with {self._reason}; the next probe is "
+                + (
+                    "in progress"
+                    if self._state is BreakerState.HALF_OPEN
+                    else f"in {max(left_s, 0):.2f} s"
+                )
             )
 
     def record_success(self) -> None:
-        """Take an answer as the proof that the server serves."""
+        """Close the breaker: the server has replied."""
         with self._lock:
             was_open = self._state is not BreakerState.CLOSED
             self._move(BreakerState.CLOSED)
@@ -102,14 +107,14 @@ class CircuitBreaker:
             self._pause_s = _FIRST_PAUSE_S
             self.has_failures = False
         if was_open:
-            self._changed(opened=False)
-            logger.warning("%s answers again", self._name, extra={"event": "cache_breaker_closed"})
+            self._on_change(opened=False)
+            logger.warning("%s replies again", self._name, extra={"event": "cache_breaker_closed"})
 
     def record_failure(self, reason: str) -> None:
-        """Count a failure; open after a few in a row, or when a probe failed."""
+        """Count a failure; open the breaker after several in a row, or when a probe failed."""
         with self._lock:
             if self._state is BreakerState.OPEN:
-                return  # a call from before: its failure is no news
+                return  # the failed call began before the breaker opened
             self._failures += 1
             self._reason = reason
             self.has_failures = True
@@ -117,14 +122,14 @@ class CircuitBreaker:
                 return
             opened = self._state is BreakerState.CLOSED
             self._move(BreakerState.OPEN)
-            # Jitter: the workers of a host found the server down together, and would go on
-            # probing together.
+            # Jitter: all workers of a machine see the server fail at the same time, and would
+            # otherwise keep probing at the same time.
             self._probe_at_s = self._now_s() + self._pause_s * self._jitter(0.5, 1.0)
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         if opened:
-            self._changed(opened=True)
+            self._on_change(opened=True)
             logger.warning(
-                "%s fails (%s): calls fail at once until it answers a probe",
+                "%s is down (%s): calls fail at once until it replies to a probe",
                 self._name,
                 reason,
                 extra={"event": "cache_breaker_opened"},

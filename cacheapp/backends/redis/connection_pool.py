@@ -1,8 +1,8 @@
-"""Connections to Redis: one pool per process and store, which waits for a free one, briefly.
+"""Connections to Redis: one pool per process and store, whose callers wait for a free connection.
 
-django-redis's factories build it from its own OPTIONS, with three things put right: the pool is
-not shared with whoever has the same URL, it blocks with a deadline, and no connection leaves it
-that is known to be stale or may hold an answer meant for somebody else.
+django-redis's factories build the pool from its own OPTIONS, with three corrections: the pool is
+not shared with other users of the same URL, it waits with a deadline, and it hands out no
+connection that is known to be stale or may hold the reply to another caller's command.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from redis.retry import Retry
 
 from cacheapp import clock
 
-# Found out once. redis-py would read its package's metadata for each connection, and import what
-# that needs: a fork meanwhile leaves the child waiting for the import for ever.
+# Computed once. redis-py would read its package's metadata for each connection, and import what
+# that needs: after a fork during the import, the child would wait for it for ever.
 _DRIVER = DriverInfo()
-_NAMED_BY_USER = frozenset({"driver_info", "lib_name", "lib_version"})
+_DRIVER_ARGUMENTS = frozenset({"driver_info", "lib_name", "lib_version"})
 
 
 class _Waiter:
-    """A caller who waits for a connection."""
+    """A call that waits for a connection."""
 
     def __init__(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
@@ -42,14 +42,13 @@ class _Waiter:
 
 
 class BoundedConnectionPool(ConnectionPool):
-    """A pool of at most `max_connections`, which makes the next caller wait `pool_timeout` seconds.
+    """A pool of at most `max_connections`; further calls wait up to `pool_timeout` seconds.
 
-    Invariants: whoever has a connection has it in `_in_use_connections`, and these are what is
-    counted; who waits is in `_waiting`, in order, and nobody overtakes: a thread that gives back
-    its connection would else take it again before those that wait have woken up, for ever.
-    All three collections are guarded by redis-py's `_lock`. That is reentrant, and so is
-    `SimpleQueue`, unlike a semaphore: a signal handler may use the cache while its thread takes a
-    connection or gives it back.
+    Invariants: every connection in use is in `_in_use_connections`, which is what the limit counts.
+    Calls that wait are in `_waiting`, and are served strictly in order; otherwise a thread that
+    releases its connection would take it again before a waiting thread wakes up, for ever.
+    redis-py's `_lock` guards all three collections. It is reentrant, as is `SimpleQueue` and unlike
+    a semaphore: a signal handler may use the cache while its thread takes or releases a connection.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
@@ -58,49 +57,49 @@ class BoundedConnectionPool(ConnectionPool):
         super().__init__(max_connections=max_connections, **kwargs)
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
-        """Return a connection that is up and has nothing to read; `release` it afterwards.
+        """Return a connected connection without unread data; `release` it afterwards.
 
-        Whatever it raises, nothing of the caller's was sent. `MaxConnectionsError`: none came
-        free in time.
+        If this raises, no command was sent. `MaxConnectionsError`: no connection became free in
+        time.
         """
-        self._checkpid()  # for clients that somebody kept across a fork: ours are replaced there
-        connection = self._taken(None)
+        self._checkpid()  # for clients that were kept across a fork; our stores replace theirs
+        connection = self._take(None)
         if connection is None:
-            connection = self._awaited()
+            connection = self._wait_and_take()
         try:
-            _make_ready(connection)
+            _ensure_ready(connection)
         except BaseException:
-            # Sentinel's connections stay up when they are interrupted in their handshake,
-            # whose answer would be the next caller's.
+            # A Sentinel connection that is interrupted in its handshake stays connected, and the
+            # next caller would read the reply to the handshake.
             connection.disconnect()
             self.release(connection)
             raise
         return connection
 
-    def _taken(self, waiter: _Waiter | None) -> Any:
-        """Take a connection, perhaps a new one that is not up yet; `None` if it must be waited for."""
+    def _take(self, waiter: _Waiter | None) -> Any:
+        """Return a connection, possibly not connected yet; `None` if the caller must wait."""
         with self._lock:
             while self._waiting and self._waiting[0].deadline_s < clock.monotonic_s():
-                self._waiting.popleft()  # its thread was interrupted as it left
+                self._waiting.popleft()  # its thread was interrupted before it could remove this
             if self._waiting and self._waiting[0] is not waiter:
                 return None
             busy, idle = self._in_use_connections, self._available_connections
             if len(busy) >= self.max_connections:
                 return None
-            # Not redis-py's own count, which an interruption leaves too high for ever.
+            # redis-py's own count would stay too high after an interruption.
             self._created_connections = len(busy) + len(idle)
             connection: Any = idle.pop() if idle else self.make_connection()
             busy.add(connection)
             return connection
 
-    def _awaited(self) -> Any:
-        """Wait for a connection until it is this caller's turn."""
+    def _wait_and_take(self) -> Any:
+        """Wait for this call's turn and return a connection."""
         waiter = _Waiter(clock.monotonic_s() + self._pool_timeout_s)
         try:
             with self._lock:
-                self._waiting.insert(self._place(waiter), waiter)
+                self._waiting.insert(self._queue_position(waiter), waiter)
             while (left_s := waiter.deadline_s - clock.monotonic_s()) > 0:
-                if (connection := self._taken(waiter)) is not None:
+                if (connection := self._take(waiter)) is not None:
                     return connection
                 with contextlib.suppress(queue.Empty):
                     waiter.woken.get(timeout=left_s)
@@ -113,8 +112,8 @@ class BoundedConnectionPool(ConnectionPool):
             f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
         )
 
-    def _place(self, waiter: _Waiter) -> int:
-        """Return where to wait: at the end, or before a wait that a signal handler interrupts."""
+    def _queue_position(self, waiter: _Waiter) -> int:
+        """Return the end of the queue, or the place before this thread's own interrupted wait."""
         threads = [other.thread for other in self._waiting]
         return threads.index(waiter.thread) if waiter.thread in threads else len(threads)
 
@@ -124,14 +123,14 @@ class BoundedConnectionPool(ConnectionPool):
                 self._waiting[0].woken.put(None)
 
     def release(self, connection: Any) -> None:
-        """Take a connection back."""
+        """Return a connection to the pool."""
         super().release(connection)
         if self._waiting:
             self._wake_next()
 
 
-def _make_ready(connection: Any) -> None:
-    """Connect, anew where the server has closed it meanwhile or sent what nobody asked for."""
+def _ensure_ready(connection: Any) -> None:
+    """Connect; reconnect if the server closed the connection or sent unexpected data."""
     if connection.is_connected:
         try:
             if not connection.can_read():
@@ -143,9 +142,9 @@ def _make_ready(connection: Any) -> None:
 
 
 @functools.cache
-def _bounded(pool_class: Any) -> Any:
+def _bounded_class(pool_class: Any) -> Any:
     if pool_class is BlockingConnectionPool:
-        pool_class = ConnectionPool  # what it adds is what `BoundedConnectionPool` does
+        pool_class = ConnectionPool  # `BoundedConnectionPool` replaces its blocking
     if issubclass(pool_class, BoundedConnectionPool):
         return pool_class
     return type(
@@ -153,36 +152,33 @@ def _bounded(pool_class: Any) -> Any:
     )
 
 
-class _OwnPool:
-    """Mix-in for django-redis's factories: pools of ours, never shared by URL alone."""
-
-    pool_cls: Any
-    options: dict[str, Any]
+class _PrivatePoolFactory(ConnectionFactory):  # type: ignore[misc]  # no types
+    """Builds a bounded pool of its own for each client: a mix-in for django-redis's factories."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        super().__init__(options)  # type: ignore[call-arg]
-        self.pool_cls = _bounded(self.pool_cls)
+        super().__init__(options)
+        self.pool_cls: Any = _bounded_class(self.pool_cls)
 
     def make_connection_params(self, url: str) -> dict[str, Any]:
-        params: dict[str, Any] = super().make_connection_params(url)  # type: ignore[misc]
-        # On by default with RESP3, they let pools hand out connections with unread data.
+        params: dict[str, Any] = super().make_connection_params(url)
+        # With RESP3 they are on by default, and make pools hand out connections with unread data.
         params["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
-        if not _NAMED_BY_USER.intersection(self.options.get("CONNECTION_POOL_KWARGS") or {}):
+        if not _DRIVER_ARGUMENTS.intersection(self.options.get("CONNECTION_POOL_KWARGS") or {}):
             params["driver_info"] = _DRIVER
         return params
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
-        """Build a pool: whoever asked keeps it."""
-        return self.get_connection_pool(params)  # type: ignore[attr-defined]
+        """Build a pool; django-redis would share one between all clients with the same URL."""
+        return self.get_connection_pool(params)
 
 
 @functools.cache
-def _own(factory: Any) -> Callable[..., Any]:
-    return type(f"Own{factory.__name__}", (_OwnPool, factory), {})
+def _private(factory: Any) -> Callable[..., Any]:
+    return type(f"Private{factory.__name__}", (_PrivatePoolFactory, factory), {})
 
 
 def connection_factory(options: dict[str, Any]) -> Any:
-    """Return a factory like the one that the options ask for, but with pools of ours."""
+    """Return the factory that the options select, made to build pools of its own."""
     name = options.get("CONNECTION_FACTORY") or getattr(
         settings, "DJANGO_REDIS_CONNECTION_FACTORY", None
     )
@@ -190,13 +186,13 @@ def connection_factory(options: dict[str, Any]) -> Any:
         factory = import_string(name)
     else:
         factory = SentinelConnectionFactory if options.get("SENTINELS") else ConnectionFactory
-    options = dict(options)  # Sentinel's factory writes to it
+    options = dict(options)  # Sentinel's factory changes it
     if options.get("SENTINELS"):
-        # Without this, redis-py asks a dead sentinel eleven times, with pauses.
-        asking = {
+        # Otherwise redis-py tries a dead sentinel eleven times, with pauses.
+        sentinel_defaults = {
             "socket_timeout": options["SOCKET_TIMEOUT"],
             "socket_connect_timeout": options["SOCKET_CONNECT_TIMEOUT"],
             "retry": Retry(NoBackoff(), 0),
         }
-        options["SENTINEL_KWARGS"] = {**asking, **(options.get("SENTINEL_KWARGS") or {})}
-    return _own(factory)(options)
+        options["SENTINEL_KWARGS"] = {**sentinel_defaults, **(options.get("SENTINEL_KWARGS") or {})}
+    return _private(factory)(options)

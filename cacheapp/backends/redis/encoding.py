@@ -1,4 +1,4 @@
-"""How keys, payloads and times are written for Redis, and read back."""
+"""Convert keys, payloads and times to what Redis stores, and back."""
 
 import re
 
@@ -6,8 +6,8 @@ from cacheapp import clock
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.errors import ValueRefused
 
-# Redis cuts the connection of who sends more (`proto-max-bulk-len`, as it is by default), which
-# would look like a failing server, and open the breaker for everybody.
+# Redis closes the connection of a client that sends more (the default `proto-max-bulk-len`). That
+# would look like a failing server, and would open the circuit breaker for all callers.
 _LARGEST_VALUE = 512 * 2**20
 _LONGEST_TTL_MS = 2**60  # Redis adds it to the clock, in 64 bits
 _integer = re.compile(rb"-?[1-9][0-9]*|0").fullmatch
@@ -20,54 +20,55 @@ def encode_key(key: str) -> bytes:
 
 
 def decode_key(key: bytes) -> str:
-    """Return the key as `encode_key` got it."""
+    """Return the key that `encode_key` was given."""
     return key.decode("utf-8", "surrogatepass")
 
 
 def encode_payload(payload: Payload) -> bytes:
-    """Return the payload as it stands in Redis: integers as decimals, which INCRBY counts."""
+    """Return the payload as Redis stores it: integers in decimal, which INCRBY can count."""
     if type(payload) is bytes:
         if len(payload) > _LARGEST_VALUE:
             raise ValueRefused(
-                f"Redis takes values of at most {_LARGEST_VALUE} bytes; found {len(payload)}; "
+                f"Redis accepts values of at most {_LARGEST_VALUE} bytes; found {len(payload)}; "
                 "nothing was stored"
             )
         return payload
     try:
         return str(payload).encode()
-    except ValueError as exc:  # Python refuses to write out thousands of digits
-        raise ValueRefused(f"Redis keeps integers as decimals: {exc}") from exc
+    except ValueError as exc:  # Python limits the number of digits that it converts
+        raise ValueRefused(f"Redis stores integers in decimal: {exc}; nothing was stored") from exc
 
 
-def decode_payload(found: bytes) -> Payload:
-    """Return an int for what `encode_payload` writes for ints, and for nothing else that `int` accepts."""
-    if found[:1] < b":" and _integer(found):
+def decode_payload(stored: bytes) -> Payload:
+    """Return an int for exactly what `encode_payload` writes for ints; `int` accepts more."""
+    if stored[:1] < b":" and _integer(stored):
         try:
-            return int(found)
+            return int(stored)
         except ValueError:
-            pass  # thousands of digits: nothing that `encode_payload` wrote
-    return found
+            pass  # thousands of digits: not written by `encode_payload`
+    return stored
 
 
 def ttl_ms(ttl: float) -> int:
-    """Return the TTL in Redis's milliseconds: one less, for Redis serves an entry through its last.
+    """Return the TTL in milliseconds, minus one because Redis serves an entry through the last.
 
-    It keeps the deadline in whole milliseconds and expires what is older than that; without the
-    subtraction an answer could come up to 1 ms late. A TTL below 2 ms becomes Redis's shortest.
+    Redis keeps the deadline in whole milliseconds and expires what is older than that; without the
+    subtraction an entry could be served up to 1 ms late. A TTL below 2 ms becomes 1 ms, the
+    shortest that Redis accepts.
     """
     return max(1, int(min(ttl * 1000, _LONGEST_TTL_MS)) - 1)
 
 
 def ttl_ms_or_0(ttl: float | None) -> int:
-    """Return the TTL as the scripts take it: 0 for none."""
+    """Return the TTL as the scripts expect it: 0 for none."""
     return 0 if ttl is None else ttl_ms(ttl)
 
 
 def now_ms() -> int:
-    """Return the whole milliseconds since 1970, by which soft deadlines are judged."""
+    """Return the whole milliseconds since 1970, against which soft deadlines are checked."""
     return int(clock.wall_s() * 1000)
 
 
 def escape_glob(text: str) -> str:
-    """Return a glob that matches the text alone."""
+    """Return a glob that matches only the text."""
     return _glob_special.sub(r"\\\g<0>", text)

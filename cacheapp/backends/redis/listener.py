@@ -1,10 +1,11 @@
-"""Hears what is published about keys: one connection and one thread for all that a process waits for.
+"""Receive what is published about keys: one connection and one thread for all waits of a process.
 
-It is an accelerator and promises nothing: a message may be lost with the connection, so who listens
-also looks, now and then. The connection is not one of the pool's: who waits takes none from those
-who work.
+The listener only makes waits end sooner. A message may be lost with the connection, so callers also
+poll the key at intervals. The connection is not taken from the pool: waits use up none of the
+connections that commands need.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -21,211 +22,231 @@ from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 
 logger = logging.getLogger(__name__)
 
-_IDLE_S = 5.0  # then the connection is closed: one that nobody uses may die unnoticed
-_PAUSE_S = 1.0  # after a failure nobody connects for so long: who waits looks meanwhile
+_IDLE_S = 5.0  # then the connection is closed: an unused connection may break unnoticed
+_PAUSE_S = 1.0  # without a new connection after a failure; waits poll during this time
 
 
-class Ear:
-    """One wait for one channel; `standing` is whether messages will come, `heard` that one did."""
+class Subscription:
+    """One wait for one channel.
+
+    `confirmed` becomes True once messages will arrive, False if none will; `notified` is done when
+    a message arrived or none can arrive any more.
+    """
 
     def __init__(self) -> None:
-        self.standing: Future[bool] = Future()
-        self.heard: Future[None] = Future()
+        self.confirmed: Future[bool] = Future()
+        self.notified: Future[None] = Future()
 
-    def stands(self, *, well: bool) -> None:
-        """Say whether messages will come; the first word counts."""
+    def confirm(self, *, active: bool) -> None:
+        """Set whether messages will arrive; later calls have no effect."""
         with contextlib.suppress(InvalidStateError):
-            self.standing.set_result(well)
+            self.confirmed.set_result(active)
 
-    def hears(self) -> None:
-        """Wake who waits, if nobody has."""
+    def notify(self) -> None:
+        """End the wait; later calls have no effect."""
         with contextlib.suppress(InvalidStateError):
-            self.heard.set_result(None)
+            self.notified.set_result(None)
 
-    def gone(self) -> None:
-        """Say that no message will come any more."""
-        self.stands(well=False)
-        self.hears()
+    def end(self) -> None:
+        """End the wait because no message will arrive any more."""
+        self.confirm(active=False)
+        self.notify()
+
+
+def wait_until_done(future: Future[Any], within_s: float) -> bool:
+    """Wait for the future; return True if it is done."""
+    with contextlib.suppress(TimeoutError):
+        future.result(max(0.0, within_s))
+    return future.done()
+
+
+async def await_until_done(future: Future[Any], within_s: float) -> bool:
+    """Await the future, without cancelling it with this task; return True if it is done."""
+    await asyncio.wait([asyncio.wrap_future(future)], timeout=max(0.0, within_s))
+    return future.done()
 
 
 class _ListenerConnection:
-    """What one thread listens on: a connection, once it has one, and a pipe that wakes the thread."""
+    """What the listener's thread waits on: a Redis connection, and a pipe that wakes the thread."""
 
     def __init__(self) -> None:
-        self.connection: Any = None
-        self.reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.over = False
+        self.redis: Any = None  # until the thread has connected
+        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.stopping = False
 
-    def nudge(self) -> None:
-        """Let the thread look at what is wanted."""
-        with contextlib.suppress(BlockingIOError):  # full: it has enough to wake up for
-            os.write(self.writing, b"x")
+    def wake(self) -> None:
+        """Make the thread look at the current subscriptions."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread too
+            os.write(self.write_end, b"x")
 
     def close(self) -> None:
-        """Close all of it."""
-        if self.connection is not None:
-            self.connection.disconnect()
-        os.close(self.reading)
-        os.close(self.writing)
+        """Close the connection and the pipe."""
+        if self.redis is not None:
+            self.redis.disconnect()
+        os.close(self.read_end)
+        os.close(self.write_end)
 
 
 class Listener:
-    """Subscribes to the channels that somebody listens to.
+    """Subscribes to the channels of the current waits.
 
-    `_lock` guards `_ears`, `_session` and `_not_before_s`. A session belongs to its thread alone,
-    which takes it out of `_session` before it closes it; others only nudge it, under the lock.
+    `_lock` guards `_subscriptions`, `_connection` and `_not_before_s`. A connection belongs to its
+    thread, which removes it from `_connection` before closing it; other threads only wake it, while
+    they hold the lock.
     """
 
     def __init__(self, pool: Any, breaker: CircuitBreaker) -> None:
         self._pool = pool
         self._breaker = breaker
         self._lock = threading.Lock()
-        self._ears: dict[bytes, list[Ear]] = {}
-        self._session: _ListenerConnection | None = None
+        self._subscriptions: dict[bytes, list[Subscription]] = {}
+        self._connection: _ListenerConnection | None = None
         self._not_before_s = 0.0
 
     @contextlib.contextmanager
-    def listening(self, channel: bytes) -> Iterator[Ear]:
+    def subscribe(self, channel: bytes) -> Iterator[Subscription]:
         """Listen to the channel until the block ends."""
-        ear = Ear()
+        subscription = Subscription()
         with self._lock:
-            session = self._session or self._begun()
-            if session is not None:
-                self._ears.setdefault(channel, []).append(ear)
-                session.nudge()
-        if session is None:
-            ear.stands(well=False)
+            connection = self._connection or self._start()
+            if connection is not None:
+                self._subscriptions.setdefault(channel, []).append(subscription)
+                connection.wake()
+        if connection is None:
+            subscription.confirm(active=False)
         try:
-            yield ear
+            yield subscription
         finally:
             with self._lock:
-                self._forget(channel, ear)
-            ear.gone()  # nobody shall wait for it any more
+                self._remove(channel, subscription)
+            subscription.end()  # for other threads that wait for it
 
-    def _forget(self, channel: bytes, ear: Ear) -> None:
-        ears = self._ears.get(channel, [])
-        if ear in ears:
-            ears.remove(ear)
-            if not ears:
-                del self._ears[channel]
-                if self._session is not None:
-                    self._session.nudge()
+    def _remove(self, channel: bytes, subscription: Subscription) -> None:
+        subscriptions = self._subscriptions.get(channel, [])
+        if subscription in subscriptions:
+            subscriptions.remove(subscription)
+            if not subscriptions:
+                del self._subscriptions[channel]
+                if self._connection is not None:
+                    self._connection.wake()
 
-    def _begun(self) -> _ListenerConnection | None:
-        """Start a thread that listens, unless it would be in vain."""
+    def _start(self) -> _ListenerConnection | None:
+        """Start a thread that listens; return `None` while Redis is known to be down."""
         if not self._breaker.closed or clock.monotonic_s() < self._not_before_s:
             return None
-        session = _ListenerConnection()
+        connection = _ListenerConnection()
         name = "cacheapp-listener"
         try:
-            threading.Thread(target=self._run, args=(session,), name=name, daemon=True).start()
-        except RuntimeError:  # the interpreter is about to end
-            session.close()
+            threading.Thread(target=self._run, args=(connection,), name=name, daemon=True).start()
+        except RuntimeError:  # the interpreter is shutting down
+            connection.close()
             return None
-        self._session = session
-        return session
+        self._connection = connection
+        return connection
 
     # -- the thread --------------------------------------------------------------------------
 
-    def _run(self, session: _ListenerConnection) -> None:
+    def _run(self, connection: _ListenerConnection) -> None:
         failed = True
         try:
-            kwargs = {**self._pool.connection_kwargs, "protocol": 2}  # messages are plain answers
-            session.connection = self._pool.connection_class(**kwargs)
-            session.connection.connect()
-            self._listen(session)
+            kwargs = {**self._pool.connection_kwargs, "protocol": 2}  # RESP2 messages are arrays
+            connection.redis = self._pool.connection_class(**kwargs)
+            connection.redis.connect()
+            self._listen(connection)
             failed = False
         except (redis.RedisError, OSError) as exc:
-            logger.debug("listening ended, who waits looks instead: %s", exc)
+            logger.debug("the listener lost its connection; waits use polling: %s", exc)
         except Exception:
-            logger.exception("listening failed, who waits looks instead")
+            logger.exception("the listener failed; waits use polling")
         finally:
             if failed:
                 self._end(failed=True)
-            session.close()
+            connection.close()
 
     def _end(self, *, failed: bool) -> None:
         with self._lock:
-            ears, self._ears = self._ears, {}
-            self._session = None
+            ended, self._subscriptions = self._subscriptions, {}
+            self._connection = None
             if failed:
                 self._not_before_s = clock.monotonic_s() + _PAUSE_S
-        for each in ears.values():
-            for ear in each:
-                ear.gone()
+        for subscriptions in ended.values():
+            for subscription in subscriptions:
+                subscription.end()
 
-    def _listen(self, session: _ListenerConnection) -> None:
-        """Subscribe as asked and pass messages on, until nobody has listened for a while."""
-        asked: set[bytes] = set()
-        standing: set[bytes] = set()
+    def _listen(self, connection: _ListenerConnection) -> None:
+        """Keep the subscriptions current and deliver messages, until none was needed for a while."""
+        requested: set[bytes] = set()
+        active: set[bytes] = set()
         poll = select.poll()
-        poll.register(session.reading, select.POLLIN)
-        poll.register(session.connection._get_socket(), select.POLLIN)  # noqa: SLF001
+        poll.register(connection.read_end, select.POLLIN)
+        poll.register(connection.redis._get_socket(), select.POLLIN)  # noqa: SLF001
         while True:
-            asked = self._subscribe(session.connection, asked, standing)
-            standing &= asked
+            requested = self._update_channels(connection.redis, requested, active)
+            active &= requested
             ready = [descriptor for descriptor, _ in poll.poll(_IDLE_S * 1000)]
-            if session.reading in ready:
-                os.read(session.reading, 4096)
-                ready.remove(session.reading)
+            if connection.read_end in ready:
+                os.read(connection.read_end, 4096)
+                ready.remove(connection.read_end)
             elif not ready and self._is_idle():
                 return
-            if session.over:
+            if connection.stopping:
                 return
             if ready:
-                self._receive(session.connection, asked, standing)
+                self._receive(connection.redis, requested, active)
 
     def _is_idle(self) -> bool:
-        """Return whether nobody listens; whoever comes after that starts a session of his own."""
+        """Return True if there is no wait; a later one then starts another thread."""
         with self._lock:
-            if not self._ears:
-                self._session = None
-            return not self._ears
+            if not self._subscriptions:
+                self._connection = None
+            return not self._subscriptions
 
-    def _subscribe(self, connection: Any, asked: set[bytes], standing: set[bytes]) -> set[bytes]:
-        """Ask for the channels that are wanted now; return them."""
+    def _update_channels(
+        self, connection: Any, requested: set[bytes], active: set[bytes]
+    ) -> set[bytes]:
+        """Subscribe to the channels of the current waits, and to no others; return them."""
         with self._lock:
-            wanted = set(self._ears)
-            for channel in wanted & standing:
-                for ear in self._ears[channel]:
-                    ear.stands(well=True)
-        if new := wanted - asked:
+            wanted = set(self._subscriptions)
+            for channel in wanted & active:
+                for subscription in self._subscriptions[channel]:
+                    subscription.confirm(active=True)
+        if new := wanted - requested:
             connection.send_command(b"SUBSCRIBE", *new, check_health=False)
-        if old := asked - wanted:
+        if old := requested - wanted:
             connection.send_command(b"UNSUBSCRIBE", *old, check_health=False)
         return wanted
 
-    def _receive(self, connection: Any, asked: set[bytes], standing: set[bytes]) -> None:
+    def _receive(self, connection: Any, requested: set[bytes], active: set[bytes]) -> None:
         """Read all messages that have arrived."""
         while True:
             kind, channel, _ = connection.read_response(disable_decoding=True)
             with self._lock:
-                ears = tuple(self._ears.get(channel, ()))
+                subscriptions = tuple(self._subscriptions.get(channel, ()))
             if kind == b"message":
-                for ear in ears:
-                    ear.hears()
-            elif kind == b"subscribe" and channel in asked:
-                standing.add(channel)
-                for ear in ears:
-                    ear.stands(well=True)
+                for subscription in subscriptions:
+                    subscription.notify()
+            elif kind == b"subscribe" and channel in requested:
+                active.add(channel)
+                for subscription in subscriptions:
+                    subscription.confirm(active=True)
             if not connection.can_read():
                 return
 
-    # -- life --------------------------------------------------------------------------------
+    # -- the process -------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let the thread end, and wake who waits."""
+        """Stop the thread, and end all waits."""
         with self._lock:
-            session = self._session
-            if session is not None:
-                session.over = True
-                session.nudge()
+            connection = self._connection
+            if connection is not None:
+                connection.stopping = True
+                connection.wake()
         self._end(failed=False)
 
-    def abandon(self) -> None:
-        """In a forked child, which has no such thread: close what was inherited, and say nothing.
+    def close_in_child(self) -> None:
+        """Close what a forked child inherited, without sending anything; the child has no thread.
 
-        redis-py shuts down no connection of another process.
+        redis-py does not shut down a connection that another process has made.
         """
-        if self._session is not None:
-            self._session.close()
+        if self._connection is not None:
+            self._connection.close()

@@ -1,17 +1,15 @@
-"""`OPTIONS["on_error"]`: what a cache's caller sees while its store fails.
+"""`OPTIONS["on_error"]`: which errors of the store RedisCache raises, and which it replaces by a result.
 
-By kind, because not every answer can be made up. A failed read can honestly be a miss. A failed
-`add`, `incr` or `incr_version` cannot be anything: "you won" and "you lost" are both lies, so they
-always raise. A swallowed write leaves an older value behind, so writes raise unless asked
-otherwise, kind by kind.
+A failed read can be reported as a miss. A failed `add`, `incr` or `incr_version` has no truthful
+result, because both "stored" and "not stored" may be false, so these always raise. A swallowed
+write leaves the old value in the cache, so writes raise by default.
 """
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
 
 from cacheapp.backends.core.counters import ERRORS_RAISED, ERRORS_SWALLOWED
 from cacheapp.backends.core.log_throttle import LogThrottle
@@ -20,17 +18,21 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 logger = logging.getLogger(__name__)
-_quiet = LogThrottle()
+_log_throttle = LogThrottle()
 
 STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)
+
+Group = Literal["read", "set", "touch", "delete"]
+Method = Callable[..., Any]
+CacheT = TypeVar("CacheT", bound=SharedCache)
 
 
 @dataclasses.dataclass(frozen=True)
 class ErrorPolicy:
-    """Whether a failure of the store is swallowed, per kind of operation."""
+    """Whether errors of the store are swallowed, per group of operations."""
 
     read: bool = False
-    """`get`, `get_many`, `has_key`, `ttl`, `keys` become misses; `get_or_set` computes."""
+    """`get`, `get_many`, `has_key`, `ttl`, `keys` report a miss; `get_or_set` computes the value."""
 
     set: bool = False
     """`set` does nothing; `set_many` returns all keys as not stored."""
@@ -39,10 +41,10 @@ class ErrorPolicy:
     """`touch`, `expire`, `persist` return `False`."""
 
     delete: bool = False
-    """`delete` returns `False`, `delete_many` does nothing: a stale value may stay behind."""
+    """`delete` returns `False`, `delete_many` does nothing: the old value may remain."""
 
 
-_WORDS = {
+_WORDS: Mapping[str, tuple[str, str]] = {
     "read": ("raise", "miss"),
     "set": ("raise", "ignore"),
     "touch": ("raise", "ignore"),
@@ -51,221 +53,177 @@ _WORDS = {
 _EXPECTED = (
     "'raise', 'miss' (reads become misses, writes raise), or a dict with some of "
     "{'read': 'raise' or 'miss'; 'set', 'touch', 'delete': 'raise' or 'ignore'}; "
-    "'add', 'incr' and 'incr_version' always raise, because no answer would be true"
+    "'add', 'incr' and 'incr_version' always raise, because no result would be true"
 )
 
 
 def read_error_policy(value: Any) -> ErrorPolicy:
-    """Read the option."""
+    """Read the option; raise `ValueError` with the expected values."""
     if value == "raise":
         return ErrorPolicy()
     if value == "miss":
         return ErrorPolicy(read=True)
     if not isinstance(value, Mapping) or any(
-        kind not in _WORDS or word not in _WORDS[kind] for kind, word in value.items()
+        group not in _WORDS or word not in _WORDS[group] for group, word in value.items()
     ):
         raise ValueError(_EXPECTED)
-    return ErrorPolicy(**{kind: word != "raise" for kind, word in value.items()})
+    return ErrorPolicy(**{group: word != "raise" for group, word in value.items()})
 
 
-class Forgiving(SharedCache):
-    """A shared cache that obeys `OPTIONS["on_error"]`."""
+# -- the table -------------------------------------------------------------------------------
 
-    def _swallow(self, error: Exception, *, asked: bool) -> None:
-        """Log the error where its kind is to be swallowed; else raise it."""
-        if not asked:
+
+@dataclasses.dataclass(frozen=True)
+class _Fallback:
+    """What a method returns in place of an error of the store."""
+
+    group: Group
+    result: Method
+    """Called with the method's own arguments."""
+
+
+def _default(key: Any, default: Any = None, version: int | None = None) -> Any:
+    del key, version
+    return default
+
+
+def _all_keys(data: Mapping[Any, Any], *_args: Any, **_kwargs: Any) -> list[Any]:
+    return list(data)
+
+
+def _no_values(*_args: Any, **_kwargs: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _constant(value: Any) -> Method:
+    return lambda *_args, **_kwargs: value
+
+
+# `a…` methods run these in a thread, and `keys`, `expire*` and `decr*` call them.
+_FALLBACKS: Mapping[str, _Fallback] = {
+    "get": _Fallback("read", _default),
+    "get_many": _Fallback("read", _no_values),
+    "has_key": _Fallback("read", _constant(value=False)),
+    "ttl": _Fallback("read", _constant(0)),
+    "pttl": _Fallback("read", _constant(0)),
+    "set": _Fallback("set", _constant(None)),
+    "set_many": _Fallback("set", _all_keys),
+    "touch": _Fallback("touch", _constant(value=False)),
+    "persist": _Fallback("touch", _constant(value=False)),
+    "delete": _Fallback("delete", _constant(value=False)),
+    "delete_many": _Fallback("delete", _constant(None)),
+}
+_ALWAYS_RAISE = ("add", "incr", "incr_version")
+
+
+def apply_error_policy(cls: type[CacheT]) -> type[CacheT]:
+    """Make the methods of a cache class follow `OPTIONS["on_error"]`: a class decorator."""
+    for name, fallback in _FALLBACKS.items():
+        setattr(cls, name, _with_fallback(getattr(cls, name), fallback))
+    for name in _ALWAYS_RAISE:
+        setattr(cls, name, _counting_errors(getattr(cls, name)))
+    for name, wrap in (
+        ("iter_keys", _ending_early),
+        ("get_or_set", _computing_without_store),
+        ("aget_or_set", _acomputing_without_store),
+    ):
+        setattr(cls, name, wrap(getattr(cls, name)))
+    return cls
+
+
+# -- the wrappers of methods -----------------------------------------------------------------
+
+
+def _with_fallback(method: Method, fallback: _Fallback) -> Method:
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except STORE_FAILED as exc:
+            _swallow_or_raise(self, exc, fallback.group, self._count)
+            return fallback.result(*args, **kwargs)
+
+    return wrapped
+
+
+def _counting_errors(method: Method) -> Method:
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except STORE_FAILED:
             self._count(ERRORS_RAISED)
-            raise error
-        self._count(ERRORS_SWALLOWED)
-        if (withheld := _quiet.due()) is not None:
-            logger.warning(
-                "%s goes on without its store, as OPTIONS['on_error'] asks (%s; %d more since the "
-                "last such line)",
-                type(self).__name__,
-                error,
-                withheld,
-                extra={"event": "cache_error_swallowed"},
-            )
+            raise
 
-    @property
-    def _on_error(self) -> ErrorPolicy:
-        found: ErrorPolicy = self.options["on_error"]
-        return found
+    return wrapped
 
-    # -- reads -------------------------------------------------------------------------------
 
-    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+def _ending_early(method: Method) -> Method:
+    """Wrap a generator method: a swallowed error ends the iteration."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
-            return super().get(key, default, version)
+            yield from method(self, *args, **kwargs)
         except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-            return default
+            _swallow_or_raise(self, exc, "read", self._count)
 
-    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        try:
-            return super().get_many(keys, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-            return {}
+    return wrapped
 
-    def has_key(self, key: Any, version: int | None = None) -> bool:
-        try:
-            return super().has_key(key, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-            return False
 
-    def ttl(self, key: Any, version: int | None = None) -> int | None:
-        try:
-            return super().ttl(key, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-            return 0
+def _computing_without_store(method: Method) -> Method:
+    """Wrap `get_or_set`: a swallowed error leaves only the computation, which runs at most once."""
 
-    def pttl(self, key: Any, version: int | None = None) -> int | None:
-        try:
-            return super().pttl(key, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-            return 0
-
-    def iter_keys(
-        self, search: str, version: int | None = None, itersize: int = 1000
-    ) -> Iterator[str]:
-        try:
-            yield from super().iter_keys(search, version, itersize)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.read)
-
-    def get_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        stale: float = 0,
-        jitter: float = 0,
-    ) -> Any:
-        """Return the value, or compute and store it; without a store, only compute it."""
+    @functools.wraps(method)
+    def wrapped(self: Any, key: Any, default: Any, *args: Any, **kwargs: Any) -> Any:
         once = RunOnce(default)
         try:
-            return super().get_or_set(key, once, timeout, version, stale=stale, jitter=jitter)
+            return method(self, key, once, *args, **kwargs)
         except STORE_FAILED as exc:
             if exc is once.error:
-                raise  # it is not this cache's store that failed
-            self._swallow(exc, asked=self._on_error.read)
+                raise  # raised by the factory: this cache's store has not failed
+            _swallow_or_raise(self, exc, "read", self._count)
             return once()
 
-    async def aget_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        stale: float = 0,
-        jitter: float = 0,
-    ) -> Any:
-        """Do what `get_or_set` does."""
+    return wrapped
+
+
+def _acomputing_without_store(method: Method) -> Method:
+    """Wrap `aget_or_set` as `_computing_without_store` wraps its sync twin."""
+
+    @functools.wraps(method)
+    async def wrapped(self: Any, key: Any, default: Any, *args: Any, **kwargs: Any) -> Any:
         once = RunOnce(default)
 
         async def compute() -> Any:
             return await once.awaited()
 
         try:
-            return await super().aget_or_set(
-                key, compute, timeout, version, stale=stale, jitter=jitter
-            )
+            return await method(self, key, compute, *args, **kwargs)
         except STORE_FAILED as exc:
             if exc is once.error:
-                raise  # it is not this cache's store that failed
-            self._swallow(exc, asked=self._on_error.read)
+                raise  # raised by the factory: this cache's store has not failed
+            _swallow_or_raise(self, exc, "read", self._count)
             return await once.awaited()
 
-    # -- writes ------------------------------------------------------------------------------
+    return wrapped
 
-    def set(
-        self,
-        key: Any,
-        value: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        stale: float = 0,
-        jitter: float = 0,
-    ) -> None:
-        try:
-            super().set(key, value, timeout, version, stale=stale, jitter=jitter)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.set)
 
-    def set_many(
-        self,
-        data: Mapping[Any, Any],
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> list[Any]:
-        try:
-            return super().set_many(data, timeout, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.set)
-            return list(data)
-
-    def touch(
-        self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
-        try:
-            return super().touch(key, timeout, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.touch)
-            return False
-
-    def persist(self, key: Any, version: int | None = None) -> bool:
-        try:
-            return super().persist(key, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.touch)
-            return False
-
-    def delete(self, key: Any, version: int | None = None) -> bool:
-        try:
-            return super().delete(key, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.delete)
-            return False
-
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        try:
-            super().delete_many(keys, version)
-        except STORE_FAILED as exc:
-            self._swallow(exc, asked=self._on_error.delete)
-
-    # -- what always raises ------------------------------------------------------------------
-
-    def add(
-        self,
-        key: Any,
-        value: Any,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> bool:
-        try:
-            return super().add(key, value, timeout, version)
-        except STORE_FAILED:
-            self._count(ERRORS_RAISED)
-            raise
-
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        try:
-            return super().incr(key, delta, version)
-        except STORE_FAILED:
-            self._count(ERRORS_RAISED)
-            raise
-
-    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        try:
-            return super().incr_version(key, delta, version)
-        except STORE_FAILED:
-            self._count(ERRORS_RAISED)
-            raise
+def _swallow_or_raise(
+    cache: SharedCache, error: Exception, group: Group, count: Callable[..., None]
+) -> None:
+    """Log the error if its group of operations is configured to swallow errors; else raise it."""
+    policy: ErrorPolicy = cache.options["on_error"]
+    if not getattr(policy, group):
+        count(ERRORS_RAISED)
+        raise error
+    count(ERRORS_SWALLOWED)
+    if (withheld := _log_throttle.due()) is not None:
+        logger.warning(
+            "%s ignored an error of its store because of OPTIONS['on_error'] (%s; %d more such "
+            "errors since the last message)",
+            type(cache).__name__,
+            error,
+            withheld,
+            extra={"event": "cache_error_swallowed"},
+        )

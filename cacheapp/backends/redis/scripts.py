@@ -1,12 +1,12 @@
-"""The Lua scripts: what needs more than one command of Redis 6.2 and yet one atomic step.
+"""The Lua scripts: every atomic step that needs more than one command of Redis 6.2.
 
-Redis runs a script whole, alone. Two rules hold in each: the first write is the one that can fail
-(for want of memory, or on a replica), so that a failed script has changed nothing; and no number
-that came from a value is ever touched in Lua, whose numbers lose integers above 2^53. (Soft
-deadlines and fencing tokens are below that.)
+Redis runs a script as a whole, without other commands in between. Each script follows two rules.
+The first write is the one that can fail (no memory left, or a replica), so a failed script has
+changed nothing. No number from a value is computed in Lua, whose numbers lose integers above 2^53;
+soft deadlines and fencing tokens are below that.
 
-Times come from the client, in whole milliseconds since 1970: SharedCache judges payloads that it
-has read by the same clock.
+Times come from the client, in whole milliseconds since 1970, because SharedCache checks the
+payloads that it has read by the same clock.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ import hashlib
 from cacheapp.backends.core import lease_format
 
 WAKE_CHANNEL = "cacheapp:lease:"
-"""A channel's name is this and then the key. Whatever ends a lease by a script publishes there."""
+"""The channel of a key is this prefix and the key. Each script that ends a lease publishes there."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Script:
-    """A script by its text, and by the digest that EVALSHA knows it by."""
+    """A script: its text, and the digest under which EVALSHA finds it."""
 
     name: str
     text: bytes
@@ -32,10 +32,10 @@ def _script(name: str, text: str) -> Script:
     return Script(name, code, hashlib.sha1(code, usedforsecurity=False).hexdigest().encode())
 
 
-# What `forms.visible` does, on the server. Strings are compared for equality only: Lua's `<` obeys
-# the server's locale. A PUBLISH that is refused (its user may lack the right) fails nothing: who
-# waits also looks, now and then.
-_FORMS = f"""
+# `lease_format.is_visible` on the server. Strings are compared only for equality, because Lua's `<`
+# depends on the server's locale. A refused PUBLISH (the user may lack the permission) is ignored:
+# callers that wait also poll.
+_LEASE_FUNCTIONS = f"""
 local function head(key)
   local found = redis.pcall('GETRANGE', key, 0, {lease_format.HEAD_BYTES - 1})
   return type(found) == 'string' and found or ''
@@ -66,8 +66,8 @@ local function set(key, payload, ttl)
 end
 """
 
-# Puts a lease where nothing is, or answers what is there. Its own lease is no other's: an answer
-# that was lost may be asked for again.
+# Stores the lease if the key is missing, else returns what is stored. Finding the caller's own lease
+# counts as success, so the script can be repeated after a lost reply.
 LEASE = _script(
     "lease",
     """
@@ -81,11 +81,11 @@ return found
 """,
 )
 
-# Stores over what is expected and over nothing else. Where the payload stands already, it was
-# stored: an answer that was lost may be asked for again. A lease over itself is a renewal.
+# Stores the payload only over the expected one. Finding the payload already stored counts as
+# success, so the script can be repeated after a lost reply. A lease over itself is a renewal.
 FILL = _script(
     "fill",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 local found = redis.call('GET', KEYS[1])
 if found ~= ARGV[1] then return found == ARGV[2] and 1 or 0 end
@@ -97,7 +97,7 @@ return 1
 
 ADD = _script(
     "add",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 local old = head(KEYS[1])
 if is_visible(KEYS[1], old, ARGV[1]) then return 0 end
@@ -107,10 +107,10 @@ return 1
 """,
 )
 
-# An entry with a soft deadline becomes a plain one, for its deadline is the caller's now.
+# An entry with a soft deadline becomes a plain one: the caller replaces its deadline.
 TOUCH = _script(
     "touch",
-    _FORMS
+    _LEASE_FUNCTIONS
     + f"""
 local old, ttl = head(KEYS[1]), ARGV[2]
 if not is_visible(KEYS[1], old, ARGV[1]) then return 0 end
@@ -124,7 +124,7 @@ return 1
 
 PERSIST = _script(
     "persist",
-    _FORMS
+    _LEASE_FUNCTIONS
     + f"""
 local old = head(KEYS[1])
 if not is_visible(KEYS[1], old, ARGV[1]) then return 0 end
@@ -141,10 +141,10 @@ return {{redis.call('GETRANGE', KEYS[1], 0, {lease_format.HEAD_BYTES - 1}), redi
 """,
 )
 
-# Removes all, and answers how many were visible.
+# Removes all keys, and returns how many were visible.
 REMOVE = _script(
     "remove",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 local count = 0
 for i = 1, #KEYS do
@@ -157,10 +157,10 @@ return count
 """,
 )
 
-# Answers the numbers, from 1, of the keys that are visible.
+# Returns the indexes, from 1, of the visible keys.
 VISIBLE = _script(
     "visible",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 local found = {}
 for i = 1, #KEYS do
@@ -170,9 +170,9 @@ return found
 """,
 )
 
-# Answers the sum as a string, nothing where no entry is, and a list with what it found where Redis
-# cannot count. INCRBY keeps the deadline. EXISTS first: INCRBY would create the key. A lease is
-# no entry.
+# Returns the sum as a string, nothing if there is no entry, and a list with the stored value if Redis
+# cannot count it. INCRBY keeps the deadline. EXISTS comes first because INCRBY would create the key.
+# A lease does not count as an entry.
 INCR = _script(
     "incr",
     f"""
@@ -201,7 +201,7 @@ return 1
 
 DISCARD = _script(
     "discard",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[1])
@@ -210,10 +210,10 @@ return 1
 """,
 )
 
-# An entry with less than a millisecond left has a PTTL of 0, which SET refuses.
+# An entry with less than a millisecond left has a PTTL of 0, which SET rejects.
 MOVE = _script(
     "move",
-    _FORMS
+    _LEASE_FUNCTIONS
     + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local old = head(KEYS[2])
@@ -229,8 +229,8 @@ return 1
 """,
 )
 
-# ARGV[1] is the TTL in milliseconds, or 0 for none. The whole batch is one step: once a script has
-# written, Redis lets it go on past `maxmemory`, so all is stored or nothing.
+# ARGV[1] is the TTL in milliseconds, or 0 for none. The batch is atomic: after a script's first write
+# Redis lets it exceed `maxmemory`, so either all values are stored or none.
 SET_MANY = _script(
     "set_many",
     """
@@ -244,10 +244,10 @@ return 1
 """,
 )
 
-# KEYS: the lock, which holds its token until its time is over; the fence, which holds the last token
-# for ever. TIME carries on where the fence was lost: microseconds since 1970 grow faster than tokens
-# are given, and stay below 2^53 until the year 2255. The fence is written first: a token that was
-# not given harms nobody, one that is given twice does.
+# KEYS: the lock, which holds its token until it expires; the fence, which holds the last token and
+# does not expire. TIME keeps tokens growing if the fence is lost: microseconds since 1970 grow faster
+# than tokens are issued, and stay below 2^53 until the year 2255. The fence is written first: an
+# unused token does no harm, a repeated one does.
 ACQUIRE_LOCK = _script(
     "acquire_lock",
     """

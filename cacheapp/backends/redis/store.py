@@ -1,18 +1,20 @@
 """RedisStore: the primitives of `Store` on Redis; each is one command or one script.
 
-What makes every primitive atomic across threads, processes and hosts is Redis itself, which runs
-one command or script at a time. All are asked of the primary.
+Redis runs one command or script at a time, which makes every primitive atomic across threads,
+processes and machines. All commands go to the primary.
 
-Whether an entry is visible is judged by this process's clock as it stood when the call began: an
-answer is then true of a moment between the call and its return.
+Whether an entry is visible is decided by this process's clock at the begin of the call, so a result
+was true at a moment between the call and its return.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, BREAKER_OPENED, Counters
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable, Store
@@ -29,39 +31,46 @@ from cacheapp.backends.redis.encoding import (
     ttl_ms_or_0,
 )
 from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
-from cacheapp.backends.redis.listener import Listener
+from cacheapp.backends.redis.listener import (
+    Listener,
+    Subscription,
+    await_until_done,
+    wait_until_done,
+)
 from cacheapp.backends.redis.locks import RedisLocks
-from cacheapp.backends.redis.waiting import RedisWaiting
 from cacheapp.errors import ValueRefused
 
-_BYTES_AT_ONCE = 2**24
-_KEYS_AT_ONCE = 1000  # per command: Redis serves nobody else meanwhile
+_MAX_BATCH_BYTES = 2**24
+_MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
+_POLL_EVERY_S = 0.25
+_CHANNEL = scripts.WAKE_CHANNEL.encode()
 _READ, _REPEATABLE = FailureKind.READ, FailureKind.REPEATABLE
 _version = re.compile(r"-?\d+:")
 
 
-class RedisStore(RedisWaiting, RedisLocks, Store):
-    """One process's store; see `Store` for what each method promises.
+class RedisStore(Store):
+    """One process's store; `Store` documents what each method promises.
 
-    `client` (django-redis's), `_executor` and `_listener` are replaced whole after a fork, so that the
-    child never touches an inherited socket or a lock that another thread of its parent held.
+    `client` (django-redis's), `_executor`, `_listener` and `_locks` are replaced as a whole after a
+    fork, so that the child never uses an inherited socket, or a lock that another thread of its
+    parent held.
     """
 
     def __init__(self, build_client: Callable[[], Any], name: str) -> None:
         super().__init__()
         self._build_client = build_client
         self._name = name
-        self.counters: set[Counters] = set()  # of the aliases that use it; only ever grows
+        self.counters: set[Counters] = set()  # of the aliases that use it; never shrinks
         self._open()
 
     def _open(self) -> None:
-        """Begin with a client of our own; nothing connects before the first command."""
+        """Create a client; it connects with its first command."""
         self.client = self._build_client()
         pool = self.client.get_client(write=True).connection_pool
-        self._executor = CommandExecutor(
-            pool, CircuitBreaker(self._name, self._count_breaker), self._name
-        )
-        self._listener = Listener(pool, self._executor.breaker)
+        breaker = CircuitBreaker(self._name, self._count_breaker)
+        self._executor = CommandExecutor(pool, breaker, self._name)
+        self._listener = Listener(pool, breaker)
+        self._locks = RedisLocks(self._executor)
 
     def _count_breaker(self, *, opened: bool) -> None:
         for counters in tuple(self.counters):
@@ -69,11 +78,12 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
             counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name}, breaker {self._executor.breaker.state.value}>"
+        state = self._executor.breaker.state.value
+        return f"<{type(self).__name__} {self._name}, breaker {state}>"
 
     @property
     def executor(self) -> CommandExecutor:
-        """The way to Redis of this process."""
+        """What sends this process's commands."""
         return self._executor
 
     # -- one key -----------------------------------------------------------------------------
@@ -96,15 +106,15 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
 
     def has(self, key: str) -> bool:
         now_s = clock.wall_s()
-        asked = (b"GETRANGE", encode_key(key), 0, lease_format.HEAD_BYTES - 1)
-        return _is_visible(self._executor.execute(*asked, kind=_READ), now_s)
+        args = (b"GETRANGE", encode_key(key), 0, lease_format.HEAD_BYTES - 1)
+        return _is_visible(self._executor.execute(*args, kind=_READ), now_s)
 
     def delete(self, key: str) -> bool:
         return bool(self._executor.run_script(scripts.REMOVE, 1, encode_key(key), now_ms()))
 
     def touch(self, key: str, ttl: float | None) -> bool:
-        asked = (encode_key(key), now_ms(), ttl_ms_or_0(ttl))
-        return bool(self._executor.run_script(scripts.TOUCH, 1, *asked))
+        args = (encode_key(key), now_ms(), ttl_ms_or_0(ttl))
+        return bool(self._executor.run_script(scripts.TOUCH, 1, *args))
 
     def persist(self, key: str) -> bool:
         return bool(self._executor.run_script(scripts.PERSIST, 1, encode_key(key), now_ms()))
@@ -143,23 +153,23 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         )
 
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
-        asked = (encode_key(key), lease, ttl_ms(ttl))
-        found = self._executor.run_script(scripts.LEASE, 1, *asked, kind=_REPEATABLE)
+        args = (encode_key(key), lease, ttl_ms(ttl))
+        found = self._executor.run_script(scripts.LEASE, 1, *args, kind=_REPEATABLE)
         return None if found is None else decode_payload(found)
 
     def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
-        """Store the payload if `expected` is there; `True` too where the payload is there already.
+        """Store the payload over `expected`; return True also if the payload is already stored.
 
-        `expected` never comes back once it is gone (leases and soft entries have nonces), so a
-        repetition whose first answer was lost finds its own work, or somebody else's.
+        Leases and soft entries contain nonces, so `expected` never reappears once it is gone: a
+        repetition after a lost reply finds its own payload, or that of another caller.
         """
-        asked = (
+        args = (
             encode_key(key),
             encode_payload(expected),
             encode_payload(payload),
             ttl_ms_or_0(ttl),
         )
-        return bool(self._executor.run_script(scripts.FILL, 1, *asked, kind=_REPEATABLE))
+        return bool(self._executor.run_script(scripts.FILL, 1, *args, kind=_REPEATABLE))
 
     def discard(self, key: str, expected: Payload) -> bool:
         return bool(
@@ -178,8 +188,8 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         found: dict[str, Payload] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            part = keys[start : start + _KEYS_AT_ONCE]
+        for start in range(0, len(keys), _MAX_BATCH_KEYS):
+            part = keys[start : start + _MAX_BATCH_KEYS]
             values = self._executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
             for key, value in zip(part, values, strict=True):
                 if value is not None:
@@ -187,20 +197,22 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         return found
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
-        """Store all payloads, in atomic batches of a thousand or 16 MiB; return an empty list."""
-        ttl_ms = ttl_ms_or_0(ttl)
+        """Store all payloads, in atomic batches of 1,000 keys or 16 MiB; return an empty list."""
+        lifetime_ms = ttl_ms_or_0(ttl)
         for part in _batches_of(payloads):
             keys = [encode_key(key) for key in part]
-            self._executor.run_script(scripts.SET_MANY, len(keys), *keys, ttl_ms, *part.values())
+            self._executor.run_script(
+                scripts.SET_MANY, len(keys), *keys, lifetime_ms, *part.values()
+            )
         return []
 
     def delete_many(self, keys: Sequence[str]) -> int:
         return self._remove([encode_key(key) for key in keys])
 
     def _remove(self, keys: list[bytes]) -> int:
-        """Remove the keys; return how many were visible."""
+        """Remove the keys; return how many of them were visible."""
         parts = (
-            keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE)
+            keys[start : start + _MAX_BATCH_KEYS] for start in range(0, len(keys), _MAX_BATCH_KEYS)
         )
         return sum(
             self._executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
@@ -213,33 +225,35 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
         )
 
     def clear(self, prefix: str) -> None:
-        """Remove what has the literal form `prefix:<version>:`, with any whole number for version.
+        """Remove the keys that begin with `prefix:<version>:`, for any integer version.
 
-        A glob cannot say "a whole number", hence the second look on this side.
+        A glob cannot express "an integer", so the keys are checked again here.
         """
         start = f"{prefix}:"
-        for keys in self._batches(escape_glob(start) + "*:*", start, _KEYS_AT_ONCE):
+        for keys in self._batches(escape_glob(start) + "*:*", start, _MAX_BATCH_KEYS):
             self._remove(
                 [key for key in keys if _version.match(key.decode(errors="replace"), len(start))]
             )
 
     def flush(self) -> None:
-        """Remove every key of the database, whoever wrote it."""
+        """Remove every key of the database, including those of other applications."""
         self._executor.execute(b"FLUSHDB", b"ASYNC")
 
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
-        seen: set[bytes] = set()  # SCAN may repeat a key while Redis resizes its table
+        seen: set[bytes] = set()  # SCAN may return a key twice while Redis resizes its table
         for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch):
             new = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(new)
-            for part in (new[at : at + _KEYS_AT_ONCE] for at in range(0, len(new), _KEYS_AT_ONCE)):
+            for part in (
+                new[at : at + _MAX_BATCH_KEYS] for at in range(0, len(new), _MAX_BATCH_KEYS)
+            ):
                 visible = self._executor.run_script(
                     scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ
                 )
                 yield from (decode_key(part[number - 1]) for number in visible)
 
     def _batches(self, glob: str, prefix: str, batch: int) -> Iterator[list[bytes]]:
-        """Yield the keys that match, as SCAN finds them: perhaps twice, perhaps none in a batch."""
+        """Yield the matching keys as SCAN returns them: possibly repeated, possibly none in a batch."""
         start = encode_key(prefix)
         cursor: Any = b"0"
         while True:
@@ -250,29 +264,85 @@ class RedisStore(RedisWaiting, RedisLocks, Store):
             if int(cursor) == 0:
                 return
 
-    # -- life --------------------------------------------------------------------------------
+    # -- waiting for a change ----------------------------------------------------------------
+
+    # Every script that ends a lease also publishes to the key's channel, in the same atomic step. A
+    # wait subscribes before it reads the key, so no change between the two is missed. Plain
+    # commands (SET, FLUSHDB) and leases that expire publish nothing: polling finds those.
+
+    def _watch(self, key: str, seen: Payload, within_s: float) -> None:
+        deadline_s = clock.monotonic_s() + within_s
+        with self._listener.subscribe(_CHANNEL + encode_key(key)) as subscription:
+            confirmed = subscription.confirmed
+            if wait_until_done(confirmed, min(_POLL_EVERY_S, within_s)) and confirmed.result():
+                if self.get(key) == seen:
+                    with self._polling(key, seen, subscription):
+                        wait_until_done(subscription.notified, deadline_s - clock.monotonic_s())
+                return
+        super()._watch(key, seen, deadline_s - clock.monotonic_s())
+
+    async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
+        deadline_s = clock.monotonic_s() + within_s
+        with self._listener.subscribe(_CHANNEL + encode_key(key)) as subscription:
+            confirmed = subscription.confirmed
+            if (
+                await await_until_done(confirmed, min(_POLL_EVERY_S, within_s))
+                and confirmed.result()
+            ):
+                if await in_thread(self.get, key) == seen:
+                    with self._polling(key, seen, subscription):
+                        await await_until_done(
+                            subscription.notified, deadline_s - clock.monotonic_s()
+                        )
+                return
+        await super()._awatch(key, seen, deadline_s - clock.monotonic_s())
+
+    @contextlib.contextmanager
+    def _polling(self, key: str, seen: Payload, subscription: Subscription) -> Iterator[None]:
+        """Poll the key during the block, in one command with all others, for unpublished changes."""
+        end = self._poller.add(key, seen, subscription.notify, _POLL_EVERY_S)
+        try:
+            yield
+        finally:
+            end()
+
+    # -- locks -------------------------------------------------------------------------------
+
+    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
+        return self._locks.acquire(name, ttl)
+
+    def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
+        return self._locks.renew(name, token, ttl)
+
+    def release_lock(self, name: str, token: int) -> bool:
+        return self._locks.release(name, token)
+
+    def lock_token(self, name: str) -> int | None:
+        return self._locks.token(name)
+
+    # -- the process ---------------------------------------------------------------------------
 
     def close(self) -> None:
         self._listener.close()
         self.client.get_client(write=True).connection_pool.disconnect(inuse_connections=False)
 
     def after_fork_in_child(self) -> None:
-        self._listener.abandon()
+        self._listener.close_in_child()
         self._open()
 
 
 def _is_visible(head: bytes, now_s: float) -> bool:
-    """Return whether an entry that begins like this is visible; an empty one is not there."""
+    """Return True if an entry with this head is visible; an empty head means a missing key."""
     return head != b"" and lease_format.is_visible(head, now_s)
 
 
 def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
-    """Yield what goes to the server at once: while it runs a command, it does nothing else."""
+    """Yield batches small enough that one command does not block the server for long."""
     part: dict[str, Any] = {}
     size = 0
     for key, payload in payloads.items():
         value = encode_payload(payload)
-        if part and (len(part) == _KEYS_AT_ONCE or size + len(value) > _BYTES_AT_ONCE):
+        if part and (len(part) == _MAX_BATCH_KEYS or size + len(value) > _MAX_BATCH_BYTES):
             yield part
             part, size = {}, 0
         part[key] = value

@@ -197,9 +197,9 @@ def test_a_listener_that_is_cut_off_is_replaced(own_redis: RedisServer) -> None:
     held = Held(cache, "other")
 
     def listens_again() -> bool:
-        ears = cache._store._listener  # noqa: SLF001
-        with ears.listening(b"cacheapp:lease:probe") as ear:
-            return ear.standing.result(DEADLINE_S)
+        listener = cache._store._listener  # noqa: SLF001
+        with listener.subscribe(b"cacheapp:lease:probe") as subscription:
+            return subscription.confirmed.result(DEADLINE_S)
 
     until(listens_again, "a new connection", DEADLINE_S)
     calls = waiting(cache, "other")

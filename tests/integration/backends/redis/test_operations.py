@@ -247,7 +247,7 @@ def test_what_only_looks_like_a_number_is_no_value_of_ours(
 
 
 def test_an_integer_of_thousands_of_digits_is_refused(cache: RedisCache) -> None:
-    with pytest.raises(ValueRefused, match="decimals"):
+    with pytest.raises(ValueRefused, match="in decimal"):
         cache.set("key", 10**5000)
     assert cache.get("key") is None
 
@@ -255,7 +255,7 @@ def test_an_integer_of_thousands_of_digits_is_refused(cache: RedisCache) -> None
 def test_a_value_larger_than_redis_takes_is_refused_before_anything_is_sent() -> None:
     largest = bytes(512 * 2**20)  # zeros that are never touched take no memory
     assert encoding.encode_payload(largest) is largest
-    with pytest.raises(ValueRefused, match="Redis takes values of at most 536870912 bytes"):
+    with pytest.raises(ValueRefused, match="Redis accepts values of at most 536870912 bytes"):
         encoding.encode_payload(bytes(512 * 2**20 + 1))
 
 

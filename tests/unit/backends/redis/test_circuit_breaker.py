@@ -54,7 +54,9 @@ def test_a_few_failures_in_a_row_open_it(breaker: CircuitBreaker) -> None:
 
 def test_while_open_callers_are_refused_with_the_reason(breaker: CircuitBreaker) -> None:
     open_it(breaker)
-    with pytest.raises(StoreUnavailable, match=r"nowhere was not asked: 3 .* refused; .* 0\.05 s"):
+    with pytest.raises(
+        StoreUnavailable, match=r"sent to Redis at nowhere: .* 3 .* refused; .* 0\.05 s"
+    ):
         breaker.admit()
 
 
