@@ -1,19 +1,13 @@
-"""DiskCache, on `diskcache`.
+"""DiskCache: the backend on `diskcache`.
 
-cache       what CACHES names: options, tags
-store       which shard has which key
-settings    what options mean to the databases
-session     runs an operation: connects, looks whether the file is still at its path, mends
-quiet_shards which keys need no look, of those that are waited for
-leases      leases and soft deadlines, on top of entries
-locks       locks, in a database of their own
-entries     what is done with a shard's entries: SQL, one transaction each
-shard       one database: diskcache's part, culling
-upkeep      the size of the WAL, orphaned files
-files       values that are too large for a row
-connections threads and forks
-directory   paths, permissions, the lock
-faults      what errors mean
+cache               the class that CACHES names: options, tags
+store               which shard holds which key; the primitives of `Store`
+entries, leases     the atomic operations on one shard, as SQL
+shard               one database: transactions, culling, what diskcache provides
+value_files         values that are too large for a row
+shard_options       from the cache's options to a database's settings
+shard_maintenance   the size of the WAL, orphaned files
+change_detection    which polled keys cannot have changed
 """
 
 from cacheapp.backends.disk.cache import DiskCache

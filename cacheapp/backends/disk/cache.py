@@ -1,4 +1,4 @@
-"""DiskCache: what `CACHES` names; its options, its alias's directory, and diskcache's tags."""
+"""DiskCache, the class that `CACHES` names: its options, its directories, and diskcache's tags."""
 
 import hashlib
 import os
@@ -25,17 +25,17 @@ from cacheapp.backends.core.store import registry
 from cacheapp.backends.disk.store import DiskStore
 
 _SHARD_MIN_BYTES = 512 * 1024
-_LONGEST_PREFIX = 100  # in a file name, which has at most 255 bytes
-_ELSEWHERE = {"SHARDS": "shards", "DATABASE_TIMEOUT": "database_timeout"}
+_MAX_PREFIX_CHARS = 100  # in a file name, which has at most 255 bytes
+_MOVED_TO_OPTIONS = {"SHARDS": "shards", "DATABASE_TIMEOUT": "database_timeout"}
 _DJANGO_ONLY = frozenset(["MAX_ENTRIES", "CULL_FREQUENCY"])
 
 
 class DiskCache(SharedCache):
-    """A cache in a directory of this host, on `diskcache`: for large values, kept across restarts.
+    """A cache in a directory of this machine, on `diskcache`: for large values, kept across restarts.
 
-    `LOCATION` is a directory; each alias and KEY_PREFIX has a subdirectory of its own in it. Entries of `CACHES`
-    that say the same are one cache, under the first one's name. Caches built by hand with one
-    location and KEY_PREFIX are one cache too, and must agree in their options.
+    `LOCATION` is a directory; each alias and KEY_PREFIX has its own subdirectory in it. Equal
+    entries of `CACHES` are one cache, under the name of the first. Caches that are built without an
+    alias but with the same location and KEY_PREFIX are also one cache, and must have equal options.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
@@ -52,7 +52,7 @@ class DiskCache(SharedCache):
         "tag_index": Option(boolean, default=False),
         # diskcache's 8192 pages would be 32 MiB for each thread and shard.
         "sqlite_cache_size": Option(count(1), 512),
-        # diskcache maps 64 MiB: a mapped file that is cut short kills the process (SIGBUS).
+        # diskcache maps 64 MiB: truncating a mapped file kills the process (SIGBUS).
         "sqlite_mmap_size": Option(count(0), 0),
         "sqlite_synchronous": Option(count(0), 1),
     }
@@ -63,16 +63,16 @@ class DiskCache(SharedCache):
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each mistake in an entry of `CACHES`."""
         options = params.get("OPTIONS", {})
-        rest = {name: value for name, value in params.items() if name not in _ELSEWHERE}
+        rest = {name: value for name, value in params.items() if name not in _MOVED_TO_OPTIONS}
         found = [
-            f"{name!r} stands in OPTIONS[{option!r}] here, not beside OPTIONS"
-            for name, option in _ELSEWHERE.items()
+            f"{name!r} is not a key beside OPTIONS; expected OPTIONS[{option!r}]"
+            for name, option in _MOVED_TO_OPTIONS.items()
             if name in params
         ]
         if isinstance(options, Mapping):
             found += [
-                f"OPTIONS[{name!r}] is not for this cache, which is limited in bytes, not in "
-                "entries: use OPTIONS['size_limit'] and OPTIONS['cull_limit']"
+                f"OPTIONS[{name!r}] is not supported: this cache is limited in bytes, not in "
+                "entries; expected OPTIONS['size_limit'] and OPTIONS['cull_limit']"
                 for name in sorted(_DJANGO_ONLY.intersection(options))
             ]
             rest["OPTIONS"] = {
@@ -83,11 +83,11 @@ class DiskCache(SharedCache):
 
     def _shared_store(self) -> DiskStore:
         routed = self.key_prefix if self.key_func is default_key_func else None
-        place = Path(os.path.abspath(self.location))
+        directory = Path(os.path.abspath(self.location))
         name = _directory_name(self.alias, self.key_prefix)
         own = {name: value for name, value in self.options.items() if name not in COMMON}
-        key = ("disk", place, name, routed, tuple(sorted(own.items())))
-        store = registry.get_or_create(key, lambda: DiskStore(place, name, routed, own))
+        key = ("disk", directory, name, routed, tuple(sorted(own.items())))
+        store = registry.get_or_create(key, lambda: DiskStore(directory, name, routed, own))
         assert isinstance(store, DiskStore)  # noqa: S101 (for the type checker)
         return store
 
@@ -104,7 +104,7 @@ class DiskCache(SharedCache):
         stale: float = 0,
         jitter: float = 0,
     ) -> None:
-        """Store the value as Django says, and with a tag that `evict` finds it by."""
+        """Store the value as in Django's API, with an optional tag for `evict`."""
         if tag is None:
             super().set(key, value, timeout, version, stale=stale, jitter=jitter)
             return
@@ -123,7 +123,7 @@ class DiskCache(SharedCache):
         version: int | None = None,
         tag: str | None = None,
     ) -> bool:
-        """Store the value if the key is absent, and with a tag that `evict` finds it by."""
+        """Store the value if the key is absent, with an optional tag for `evict`."""
         ttl = self._ttl(timeout)
         if tag is None or (ttl is not None and ttl <= 0):
             return super().add(key, value, timeout, version)
@@ -133,7 +133,7 @@ class DiskCache(SharedCache):
         return added
 
     def evict(self, tag: str) -> int:
-        """Remove all entries with this tag; return how many. Not one instant."""
+        """Remove all entries with this tag; return how many. Not atomic."""
         return self._store.evict(tag)
 
     async def aset(
@@ -147,7 +147,7 @@ class DiskCache(SharedCache):
         stale: float = 0,
         jitter: float = 0,
     ) -> None:
-        """Do what `set` does."""
+        """Do the same as `set`."""
         await in_thread(self.set, key, value, timeout, version, tag, stale=stale, jitter=jitter)
 
     async def aadd(
@@ -158,22 +158,22 @@ class DiskCache(SharedCache):
         version: int | None = None,
         tag: str | None = None,
     ) -> bool:
-        """Do what `add` does."""
+        """Do the same as `add`."""
         return await in_thread(self.add, key, value, timeout, version, tag)
 
     async def aevict(self, tag: str) -> int:
-        """Do what `evict` does."""
+        """Do the same as `evict`."""
         return await in_thread(self.evict, tag)
 
 
 def _directory_name(alias: str | None, key_prefix: str) -> str:
     """Return the name of the alias's directory: the alias and, after an "@", its KEY_PREFIX.
 
-    With the prefix, because two projects may have one LOCATION and an alias `default` each: what
-    one of them clears, or keeps in another number of shards, must not be the other's.
+    The prefix is included because two projects may share a LOCATION and each have an alias
+    `default`: clearing one must not clear the other, and their numbers of shards may differ.
     """
     prefix = quote(key_prefix, safe="")
-    if len(prefix) > _LONGEST_PREFIX:
+    if len(prefix) > _MAX_PREFIX_CHARS:
         prefix = hashlib.blake2b(key_prefix.encode(), digest_size=16).hexdigest()
     if alias is None:
         return "by-hand" + (f"-{prefix}" if prefix else "")
@@ -191,7 +191,7 @@ def _location_mistakes(location: Any) -> list[str]:
 
 
 def _shard_mistakes(params: Mapping[str, Any], known: Mapping[str, Option]) -> list[str]:
-    """Return what is wrong with the number of shards, in options that are right one by one."""
+    """Return a sentence for each mistake in the number of shards; each option alone is valid."""
     given = params.get("OPTIONS", {})
     options, _ = read_options(given, known)
     shards = options["shards"]
@@ -199,8 +199,8 @@ def _shard_mistakes(params: Mapping[str, Any], known: Mapping[str, Option]) -> l
     found = []
     if own_keys and given.get("shards", 1) != 1:
         found.append(
-            f"OPTIONS['shards'] is {shards}; expected 1 with a KEY_FUNCTION: it may hide the "
-            "version, by which keys must not be spread"
+            f"OPTIONS['shards'] is {shards}; expected 1 with a KEY_FUNCTION, which may hide "
+            "the version: all versions of a key must be in one shard"
         )
     if not own_keys and options["size_limit"] < shards * _SHARD_MIN_BYTES:
         found.append(

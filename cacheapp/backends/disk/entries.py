@@ -1,10 +1,13 @@
-"""What the cache does with the entries of one shard: each method is one atomic step.
+"""The operations on the entries of one shard: each function is one atomic step.
 
-Every write is one transaction, begun with BEGIN IMMEDIATE: it waits for the write lock at its
-begin, and what it reads after that is still so when it commits. Every read is one SELECT, which
-sees one committed state. Rows whose deadline has passed count as absent; so do leases and entries
-past their soft deadline, but for `SELECT_VALUE`, `compare_and_move` and `discard`. Those have a mode of their own, so
-that of a plain row nothing more is looked at than this number.
+Every write is one transaction that begins with BEGIN IMMEDIATE: it waits for the write lock first,
+so what it reads is still true when it commits. Every read is one SELECT, which sees one committed
+state. Rows whose deadline has passed count as absent. So do leases and entries past their soft
+deadline, except in `SELECT_VALUE`, `compare_and_move` and `discard`. Those rows have modes of their
+own, so that checking a plain row costs only the comparison of this number.
+
+`key` is always a final key. `store.DiskStore` passes these functions to `ShardedDatabase.run`, which
+supplies the shard and the connection.
 """
 
 import sqlite3
@@ -15,7 +18,7 @@ from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable
-from cacheapp.backends.disk.shard import CacheFile, Execute, UnlinkLater
+from cacheapp.backends.disk.shard import Shard, Transaction
 from cacheapp.backends.disk.value_files import (
     MODE_LEASE,
     MODE_SOFT,
@@ -27,7 +30,7 @@ from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull
 
 _ALIVE = " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
-# NULL for what everybody may see, else what `forms.is_visible` must look at.
+# NULL for a visible row, else the head that `lease_format.is_visible` must check.
 _HEAD = f"CASE WHEN mode >= {MODE_LEASE} THEN substr(value, 1, {lease_format.HEAD_BYTES}) END"
 
 SELECT_VALUE = "SELECT value, filename, size, rowid FROM Cache" + _ALIVE
@@ -54,265 +57,258 @@ _UPDATE_NUMBER = "UPDATE Cache SET value = ?, store_time = ? WHERE rowid = ?"
 _SELECT_NUMBER = "SELECT rowid, value FROM Cache" + _ALIVE
 
 
-def visible(head: bytes | None, now: float) -> bool:
-    """Return whether everybody may see a row, by what these statements give for its head."""
-    return head is None or lease_format.is_visible(head, now)
+def is_visible_head(head: bytes | None, now_s: float) -> bool:
+    """Return True if a row is visible, by the head that these statements return for it."""
+    return head is None or lease_format.is_visible(head, now_s)
 
 
-class Entries(CacheFile):
-    """The entries of one database; `key` is always a final key."""
+# -- storing ---------------------------------------------------------------------------------
 
-    def put(
-        self,
-        connection: Connection,
-        entries: Sequence[tuple[str, Payload]],
-        ttl: float | None,
-        tag: str | None,
-    ) -> None:
-        """Store all entries in one transaction."""
-        rows: list[tuple[str, Columns]] = []
-        try:
-            for key, payload in entries:
-                rows.append((key, self._to_columns(payload)))
-            self._run(connection, self._put, rows, ttl, tag)
-        except (sqlite3.Error, OSError, StoreFull):
-            self._unlink([columns[2] for _, columns in rows])
-            raise
 
-    def _put(
-        self,
-        execute: Execute,
-        now: float,
-        unlink_later: UnlinkLater,
-        rows: Sequence[tuple[str, Columns]],
-        ttl: float | None,
-        tag: str | None,
-    ) -> None:
-        deadline = None if ttl is None else now + ttl
-        for key, columns in rows:
-            found = execute(SELECT_FILE, (key,)).fetchone()
-            self._write(execute, now, unlink_later, key, found, columns, deadline, tag)
-        self._make_room(now, execute, unlink_later)
+def put(
+    shard: Shard,
+    connection: Connection,
+    entries: Sequence[tuple[str, Payload]],
+    ttl: float | None,
+    tag: str | None,
+) -> None:
+    """Store all entries in one transaction."""
+    rows: list[tuple[str, Columns]] = []
+    try:
+        for key, payload in entries:
+            rows.append((key, shard.to_columns(payload)))
+        shard.write(connection, _put, rows, ttl, tag)
+    except (sqlite3.Error, OSError, StoreFull):
+        shard.unlink([columns[2] for _, columns in rows])
+        raise
 
-    def add(
-        self,
-        connection: Connection,
-        key: str,
-        payload: Payload,
-        ttl: float | None,
-        tag: str | None,
-    ) -> bool:
-        """Store the payload where no entry is alive; return whether this call did."""
-        # Most calls of an `add` that somebody else won end here, without the write lock.
-        now = clock.wall_s()
-        rows = connection.execute(SELECT_HEAD, (key, now)).fetchall()
-        if rows and visible(rows[0][0], now):
-            return False
-        columns = self._to_columns(payload)
-        return bool(self._run_with_file(connection, columns, self._add, key, ttl, tag))
 
-    def _add(
-        self,
-        execute: Execute,
-        now: float,
-        unlink_later: UnlinkLater,
-        columns: Columns,
-        key: str,
-        ttl: float | None,
-        tag: str | None,
-    ) -> bool:
-        found = execute(_SELECT_STATE, (key,)).fetchone()
-        if found is not None and _is_there(found, now):
-            return False
-        deadline = None if ttl is None else now + ttl
-        self._write(execute, now, unlink_later, key, found, columns, deadline, tag)
-        self._make_room(now, execute, unlink_later)
-        return True
+def _put(
+    tx: Transaction, rows: Sequence[tuple[str, Columns]], ttl: float | None, tag: str | None
+) -> None:
+    deadline = tx.deadline_s(ttl)
+    for key, columns in rows:
+        found = tx.execute(SELECT_FILE, (key,)).fetchone()
+        write_row(tx, key, found, columns, deadline, tag)
+    tx.shard.make_room(tx)
 
-    def drop_keys(self, connection: Connection, keys: Sequence[str]) -> int:
-        """Remove the entries in one transaction; return how many were there."""
-        count: int = self._run(connection, self._drop_keys, keys)
-        return count
 
-    @staticmethod
-    def _drop_keys(
-        execute: Execute, now: float, unlink_later: UnlinkLater, keys: Sequence[str]
-    ) -> int:
-        alive = 0
-        for key in keys:
-            found = execute(_SELECT_STATE, (key,)).fetchone()
-            if found is not None:
-                unlink_later(found[1])
-                execute(_DELETE, (found[0],))
-                alive += _is_there(found, now)
-        return alive
+def add(
+    shard: Shard,
+    connection: Connection,
+    key: str,
+    payload: Payload,
+    ttl: float | None,
+    tag: str | None,
+) -> bool:
+    """Store the payload if no entry is visible; return True if this call stored it."""
+    # An `add` that finds an entry usually returns here, without taking the write lock.
+    now_s = clock.wall_s()
+    rows = connection.execute(SELECT_HEAD, (key, now_s)).fetchall()
+    if rows and is_visible_head(rows[0][0], now_s):
+        return False
+    columns = shard.to_columns(payload)
+    return shard.write_with_file(connection, columns, _add, key, ttl, tag)
 
-    def incr(self, connection: Connection, key: str, delta: int) -> int | None:
-        """Add to an integer; `None` where there is none; raise `NotCountable`."""
-        total: int | None = self._run(connection, self._incr, key, delta)
-        return total
 
-    @staticmethod
-    def _incr(execute: Execute, now: float, _drop: UnlinkLater, key: str, delta: int) -> int | None:
-        found = execute(_SELECT_NUMBER, (key, now)).fetchone()
-        if found is None:
+def _add(tx: Transaction, columns: Columns, key: str, ttl: float | None, tag: str | None) -> bool:
+    found = tx.execute(_SELECT_STATE, (key,)).fetchone()
+    if found is not None and _is_visible_row(found, tx.now_s):
+        return False
+    write_row(tx, key, found, columns, tx.deadline_s(ttl), tag)
+    tx.shard.make_room(tx)
+    return True
+
+
+def write_row(
+    tx: Transaction,
+    key: str,
+    found: Sequence[Any] | None,
+    columns: Columns,
+    deadline: float | None,
+    tag: str | None,
+) -> None:
+    """Write the columns to the row that was found, or to a new one."""
+    if found is not None:
+        tx.unlink_later(found[1])
+        tx.execute(_UPDATE, (tx.now_s, deadline, tx.now_s, tag, *columns, found[0]))
+    else:
+        tx.execute(_INSERT, (key, tx.now_s, deadline, tx.now_s, tag, *columns))
+
+
+# -- counting, comparing, removing -----------------------------------------------------------
+
+
+def incr(shard: Shard, connection: Connection, key: str, delta: int) -> int | None:
+    """Add to an integer; return `None` if there is no entry; raise `NotCountable`."""
+    return shard.write(connection, _incr, key, delta)
+
+
+def _incr(tx: Transaction, key: str, delta: int) -> int | None:
+    found = tx.execute(_SELECT_NUMBER, (key, tx.now_s)).fetchone()
+    if found is None:
+        return None
+    rowid, value = found
+    if type(value) is not int or not fits_64_bits(value + delta):
+        _rowid, filename, _size, value, _deadline, _tag, mode = tx.execute(
+            SELECT_ROW, (key, tx.now_s)
+        ).fetchone()
+        if mode >= MODE_LEASE and not lease_format.is_visible(value, tx.now_s):
             return None
-        rowid, value = found
-        if type(value) is not int or not fits_64_bits(value + delta):
-            _rowid, filename, _size, value, _deadline, _tag, mode = execute(
-                SELECT_ROW, (key, now)
-            ).fetchone()
-            if mode >= MODE_LEASE and not lease_format.is_visible(value, now):
-                return None
-            raise NotCountable(None if filename is not None else payload_from_column(value))
-        execute(_UPDATE_NUMBER, (value + delta, now, rowid))
-        return value + delta
+        raise NotCountable(None if filename is not None else payload_from_column(value))
+    tx.execute(_UPDATE_NUMBER, (value + delta, tx.now_s, rowid))
+    return int(value + delta)
 
-    def compare_and_move(
-        self,
-        connection: Connection,
-        source: str,
-        target: str,
-        expected: Payload,
-        payload: Payload,
-    ) -> bool:
-        """Put the payload at `target` with the deadline and tag of `source`, which goes.
 
-        Only if `expected` is at `source`. They may be one key.
-        """
-        columns = self._to_columns(payload)
-        return bool(
-            self._run_with_file(
-                connection, columns, self._compare_and_move, source, target, expected
-            )
+def compare_and_move(
+    shard: Shard,
+    connection: Connection,
+    source: str,
+    target: str,
+    expected: Payload,
+    payload: Payload,
+) -> bool:
+    """Store the payload at `target` and remove `source`, if `source` holds `expected`.
+
+    The entry keeps its deadline and its tag. `source` and `target` may be the same key.
+    """
+    columns = shard.to_columns(payload)
+    return shard.write_with_file(connection, columns, _compare_and_move, source, target, expected)
+
+
+def _compare_and_move(
+    tx: Transaction, columns: Columns, source: str, target: str, expected: Payload
+) -> bool:
+    row = tx.execute(SELECT_ROW, (source, tx.now_s)).fetchone()
+    if row is None or not holds(tx.shard, row, expected):
+        return False
+    rowid, filename, _size, _value, deadline, tag, _mode = row
+    found: Sequence[Any] | None = row
+    if source != target:
+        found = tx.execute(SELECT_FILE, (target,)).fetchone()
+        tx.unlink_later(filename)
+        tx.execute(_DELETE, (rowid,))
+    write_row(tx, target, found, columns, deadline, tag)
+    tx.shard.make_room(tx)
+    return True
+
+
+def discard(shard: Shard, connection: Connection, key: str, expected: Payload) -> bool:
+    """Remove the entry if it holds `expected`."""
+    return shard.write(connection, _discard, key, expected)
+
+
+def _discard(tx: Transaction, key: str, expected: Payload) -> bool:
+    row = tx.execute(SELECT_ROW, (key, tx.now_s)).fetchone()
+    if row is None or not holds(tx.shard, row, expected):
+        return False
+    tx.unlink_later(row[1])
+    tx.execute(_DELETE, (row[0],))
+    return True
+
+
+def holds(shard: Shard, row: Sequence[Any], expected: Payload) -> bool:
+    """Return True if a row of `SELECT_ROW` holds exactly `expected`; `1` differs from `b"1"`."""
+    _rowid, filename, size, value, *_, mode = row
+    if mode == MODE_SOFT:  # each soft head is unique
+        return (
+            type(expected) is bytes
+            and lease_format.has_soft_deadline(expected)
+            and value[: lease_format.SOFT_HEAD_BYTES] == expected[: lease_format.SOFT_HEAD_BYTES]
         )
+    found = (
+        payload_from_column(value) if filename is None else shard.disk.read(filename, size, None)
+    )
+    return type(found) is type(expected) and bool(found == expected)
 
-    def _compare_and_move(
-        self,
-        execute: Execute,
-        now: float,
-        unlink_later: UnlinkLater,
-        columns: Columns,
-        source: str,
-        target: str,
-        expected: Payload,
-    ) -> bool:
-        row = execute(SELECT_ROW, (source, now)).fetchone()
-        if row is None or not self._holds(row, expected):
-            return False
-        rowid, filename, _size, _value, deadline, tag, _mode = row
-        found: Sequence[Any] | None = row
-        if source != target:
-            found = execute(SELECT_FILE, (target,)).fetchone()
-            unlink_later(filename)
-            execute(_DELETE, (rowid,))
-        self._write(execute, now, unlink_later, target, found, columns, deadline, tag)
-        self._make_room(now, execute, unlink_later)
-        return True
 
-    def discard(self, connection: Connection, key: str, expected: Payload) -> bool:
-        """Remove the entry if it holds `expected`."""
-        return bool(self._run(connection, self._discard, key, expected))
+def delete_keys(shard: Shard, connection: Connection, keys: Sequence[str]) -> int:
+    """Remove the entries in one transaction; return how many were visible."""
+    return shard.write(connection, _delete_keys, keys)
 
-    def _discard(
-        self, execute: Execute, now: float, unlink_later: UnlinkLater, key: str, expected: Payload
-    ) -> bool:
-        row = execute(SELECT_ROW, (key, now)).fetchone()
-        if row is None or not self._holds(row, expected):
-            return False
-        unlink_later(row[1])
-        execute(_DELETE, (row[0],))
-        return True
 
-    def _holds(self, row: Sequence[Any], expected: Payload) -> bool:
-        """Return whether the row holds exactly `expected`; `1` is not `b"1"`, nor `True`."""
-        _rowid, filename, size, value, *_, mode = row
-        if mode == MODE_SOFT:  # no two have one head
-            return (
-                type(expected) is bytes
-                and lease_format.has_soft_deadline(expected)
-                and (
-                    value[: lease_format.SOFT_HEAD_BYTES]
-                    == expected[: lease_format.SOFT_HEAD_BYTES]
-                )
-            )
-        found = (
-            payload_from_column(value)
-            if filename is None
-            else self._disk.load(filename, size, None)
-        )
-        return type(found) is type(expected) and found == expected
+def _delete_keys(tx: Transaction, keys: Sequence[str]) -> int:
+    count = 0
+    for key in keys:
+        found = tx.execute(_SELECT_STATE, (key,)).fetchone()
+        if found is not None:
+            tx.unlink_later(found[1])
+            tx.execute(_DELETE, (found[0],))
+            count += _is_visible_row(found, tx.now_s)
+    return count
 
-    # -- values in files ---------------------------------------------------------------------
 
-    def load(self, connection: Connection, key: str, row: Sequence[Any] | None) -> Payload | None:
-        """Return the payload of a row that names a file; follow it where the file is gone.
+def clear(shard: Shard, connection: Connection) -> None:
+    """Remove all rows, by diskcache's method."""
+    shard.with_connection(connection, shard.clear)
 
-        The file of a row that was replaced is unlinked at once: so the row is read again. Should
-        that go on, once more under the write lock, where no row can be replaced. A file that is
-        missing (or not of its size) while its row stays is damage: that row goes, by compare.
-        """
-        for _ in range(3):
-            if row is None:
-                return None
-            value, filename, size, rowid = row
-            if filename is None:
-                return payload_from_column(value)
-            content: bytes | None = self._disk.load(filename, size, value)
-            if content is not None:
-                return content
-            again = connection.execute(SELECT_VALUE, (key, clock.wall_s())).fetchone()
-            if again is not None and again[3] == rowid and again[1] == filename:
-                break
-            row = again
-        found: Payload | None = self._run(connection, self._load, key)
-        return found
 
-    def _load(
-        self, execute: Execute, now: float, unlink_later: UnlinkLater, key: str
-    ) -> Payload | None:
-        row = execute(SELECT_VALUE, (key, now)).fetchone()
+def evict(shard: Shard, connection: Connection, tag: str) -> int:
+    """Remove the rows with this tag, by diskcache's method; return how many."""
+    count: int = shard.with_connection(connection, shard.evict, tag)
+    return count
+
+
+def _is_visible_row(row: Sequence[Any], now_s: float) -> bool:
+    """Return True if a row of `_SELECT_STATE` is a visible entry."""
+    _rowid, _filename, deadline, head = row
+    return (deadline is None or deadline > now_s) and is_visible_head(head, now_s)
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def keys_after(_shard: Shard, connection: Connection, last: str, limit: int) -> list[Any]:
+    """Return up to `limit` rows of `SELECT_KEYS` whose keys sort after `last`."""
+    return connection.execute(SELECT_KEYS, (last, clock.wall_s(), limit)).fetchall()
+
+
+def load(
+    shard: Shard, connection: Connection, key: str, row: Sequence[Any] | None
+) -> Payload | None:
+    """Return the payload of a row with a value file; read the row again if the file is missing.
+
+    The value file of a replaced row is unlinked at once, so a reader may find it missing and must
+    read the row again. After three attempts the row is read under the write lock, where it cannot
+    be replaced. A file that is missing or has the wrong size although its row is current is damage:
+    that row is removed.
+    """
+    for _ in range(3):
         if row is None:
             return None
         value, filename, size, rowid = row
         if filename is None:
             return payload_from_column(value)
-        content: bytes | None = self._disk.load(filename, size, value)
-        if content is None:
-            unlink_later(filename)
-            execute(_DELETE, (rowid,))
-        return content
-
-    def record_access(self, connection: Connection, key: str) -> None:
-        """Write down that the entry was used, for the policies that go by that."""
-        self._run(connection, self._record_access, key)
-
-    def _record_access(self, execute: Execute, now: float, _drop: UnlinkLater, key: str) -> None:
-        assert self.access_update is not None  # noqa: S101 (for the type checker)
-        execute(f"UPDATE Cache SET {self.access_update.format(now=now)}{_ALIVE}", (key, now))
-
-    # -- rows -------------------------------------------------------------------------------
-
-    def _write(
-        self,
-        execute: Execute,
-        now: float,
-        unlink_later: UnlinkLater,
-        key: str,
-        found: Sequence[Any] | None,
-        columns: Columns,
-        deadline: float | None,
-        tag: str | None,
-    ) -> None:
-        """Put the columns into the row that was found, or into a new one."""
-        if found is not None:
-            unlink_later(found[1])
-            execute(_UPDATE, (now, deadline, now, tag, *columns, found[0]))
-        else:
-            execute(_INSERT, (key, now, deadline, now, tag, *columns))
+        content: bytes | None = shard.disk.read(filename, size, value)
+        if content is not None:
+            return content
+        again = connection.execute(SELECT_VALUE, (key, clock.wall_s())).fetchone()
+        if again is not None and again[3] == rowid and again[1] == filename:
+            break
+        row = again
+    return shard.write(connection, _load, key)
 
 
-def _is_there(row: Sequence[Any], now: float) -> bool:
-    """Return whether a row of `_SELECT_STATE` is an entry that everybody sees."""
-    _rowid, _filename, deadline, head = row
-    return (deadline is None or deadline > now) and visible(head, now)
+def _load(tx: Transaction, key: str) -> Payload | None:
+    row = tx.execute(SELECT_VALUE, (key, tx.now_s)).fetchone()
+    if row is None:
+        return None
+    value, filename, size, rowid = row
+    if filename is None:
+        return payload_from_column(value)
+    content: bytes | None = tx.shard.disk.read(filename, size, value)
+    if content is None:
+        tx.unlink_later(filename)
+        tx.execute(_DELETE, (rowid,))
+    return content
+
+
+def record_access(shard: Shard, connection: Connection, key: str) -> None:
+    """Record a hit, for the eviction policies that depend on use."""
+    shard.write(connection, _record_access, key)
+
+
+def _record_access(tx: Transaction, key: str) -> None:
+    update = tx.shard.access_update
+    assert update is not None  # noqa: S101 (for the type checker)
+    tx.execute(f"UPDATE Cache SET {update.format(now=tx.now_s)}{_ALIVE}", (key, tx.now_s))

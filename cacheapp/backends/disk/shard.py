@@ -1,14 +1,14 @@
-"""One shard: a `diskcache.Cache` whose connections, transactions and value files are ours.
+"""One shard: a `diskcache.Cache` with our own connections, transactions and value files.
 
-From diskcache come the schema with its triggers, the settings, culling and tags; docs/why.md lists
-what of it is private. What the cache does with a shard stands in `entries`.
+diskcache provides the schema with its triggers, the settings, culling and tags; docs/why.md lists
+which of its private names are used. The operations on a shard's rows are in `entries` and `leases`.
 """
 
 import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import diskcache
 from diskcache.core import DEFAULT_SETTINGS, ENOVAL, EVICTION_POLICY
@@ -30,15 +30,16 @@ _SIZE = "SELECT value FROM Settings WHERE key = 'size'"
 _COUNT = "SELECT value FROM Settings WHERE key = 'count'"
 
 _UPDATE_SETTING = "UPDATE Settings SET value = ? WHERE key = ?"
-# A new database is not synced to the disk step by step, which can take seconds where others write
-# much: should the machine crash, it is found damaged, and was empty.
+# A new database is created without syncing each step to the disk, which can take seconds on a busy
+# disk. If the machine crashes then, the database is found damaged; it was empty.
 _OPENING = {
     "synchronous": 0,
     "auto_vacuum": DEFAULT_SETTINGS["sqlite_auto_vacuum"],
     "journal_mode": "wal",
 }
 
-# What diskcache writes to its settings when it opens a database, and how to tell that it need not.
+# What diskcache writes to its settings when it opens a database, and the query that finds a row if
+# the write is unnecessary.
 _SAME_SETTING = {
     "INSERT OR REPLACE INTO Settings VALUES (?, ?)": (
         "SELECT 1 FROM Settings WHERE key = ? AND value IS ?"
@@ -50,23 +51,46 @@ _SAME_SETTING = {
 }
 
 Execute = Callable[..., sqlite3.Cursor]
-UnlinkLater = Callable[[str | None], None]
-"""Notes a file that goes when the transaction has committed."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
+class Transaction:
+    """An open write transaction of one shard.
+
+    It began with BEGIN IMMEDIATE: what it reads is still true when it commits.
+    """
+
+    __slots__ = ("execute", "now_s", "shard", "unlinked")
+
+    def __init__(self, shard: "Shard", execute: Execute) -> None:
+        self.shard = shard
+        self.execute = execute
+        self.now_s = clock.wall_s()
+        self.unlinked: list[str | None] = []
+
+    def deadline_s(self, ttl: float | None) -> float | None:
+        """Return the deadline of what is stored now with this TTL."""
+        return None if ttl is None else self.now_s + ttl
+
+    def unlink_later(self, filename: str | None) -> None:
+        """Unlink this value file after the commit."""
+        self.unlinked.append(filename)
+
+
+class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
     """One database file and the value files of its rows.
 
-    Threads share the object. After construction its attributes change only by `volume` (`size`, a
-    number that nobody reads later), `_local`, which is each thread's own, and `sweep_at_s`, where
-    the worst of a race is a second look.
+    Threads share the object. After construction its attributes change only in `volume` (`size`, a
+    number that is not read later), `_local`, which each thread has its own of, and `sweep_at_s`,
+    where a race costs at most a second sweep.
     """
 
     def __init__(self, directory: str, connection: Connection, settings: dict[str, Any]) -> None:
         """Bring the database up to date over `connection`; the caller holds the alias's lock."""
         self._opening: Connection | None = connection
         for pragma, wanted in _OPENING.items():
-            # Where it is so already, setting it would need the write lock, and room.
+            # Setting a pragma that is already set would need the write lock, and disk space.
             if connection.execute(f"PRAGMA {pragma}").fetchall() != [(wanted,)]:
                 connection.execute(f"PRAGMA {pragma} = {wanted}").fetchall()
         super().__init__(directory, disk=ValueFiles, **settings)
@@ -74,22 +98,24 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         self._local = threading.local()
         self.database_identity: Identity = (0, 0)
         self.sweep_at_s = 0.0
-        note = EVICTION_POLICY[self.eviction_policy]["get"]
-        self.access_update: str | None = note
-        """What a hit writes, under policies that go by use; `{now}` stands for the time."""
+        update = EVICTION_POLICY[self.eviction_policy]["get"]
+        self.access_update: str | None = update
+        """What a hit writes, under policies that depend on use; `{now}` is replaced by the time."""
 
-    # -- what diskcache's own methods work with ----------------------------------------------
+    # -- what diskcache's own methods use ----------------------------------------------------
 
-    def use(self, connection: Connection, method: Callable[..., Any], *args: Any) -> Any:
-        """Return `method(*args)`, which may be or call diskcache's, run over this connection.
+    def with_connection(
+        self, connection: Connection, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `method(*args)`; methods of diskcache that it calls use this connection.
 
-        What was in use before is put back: an operation in a signal handler has its own.
+        The previous connection is restored: an operation in a signal handler has its own.
         """
         local = self._local
         outer = getattr(local, "connection", None)
         local.connection = connection
         try:
-            return method(*args)
+            return method(*args, **kwargs)
         finally:
             local.connection = outer
 
@@ -102,14 +128,14 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     def _sql_retry(self) -> Execute:
         if self._opening is not None:
             return self._execute_if_needed
-        execute: Execute = self._con.execute  # SQLite waits by itself, and not for ever
+        execute: Execute = self._con.execute  # SQLite waits for locks itself, with a limit
         return execute
 
     def _execute_if_needed(self, sql: str, arguments: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Execute it, unless it writes a setting that is there already.
+        """Execute a statement, unless it writes a setting that is already stored.
 
-        Even that would need the write lock, and room: a new process could not so much as read
-        while another one is stopped in a write, or the disk is full.
+        Such a write would need the write lock and disk space: a new process could not even read
+        while another process is stopped in a write, or the disk is full.
         """
         execute: Execute = self._con.execute
         if (same := _SAME_SETTING.get(sql)) is not None:
@@ -119,10 +145,10 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
         return execute(sql, arguments)
 
     def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
-        """Read or write a setting. Pragmas are noted only: each connection has them from its `DatabaseSpec`.
+        """Read or write a setting. Pragmas are only stored; each connection sets them itself.
 
-        diskcache would set them here, and for up to a minute again and again while the database is
-        locked, with all processes waiting behind this one.
+        diskcache would set them here, and would retry for up to a minute while the database is
+        locked, with all other processes waiting for this one.
         """
         if not key.startswith("sqlite_"):
             return super().reset(key, value, update)
@@ -137,21 +163,21 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     @contextlib.contextmanager
     def _transact(
         self, retry: Any = None, filename: Any = None
-    ) -> Iterator[tuple[Execute, UnlinkLater]]:
-        del retry, filename  # diskcache's way of waiting; ours is SQLite's own
+    ) -> Iterator[tuple[Execute, Callable[[str | None], None]]]:
+        del retry, filename  # diskcache's own retries; SQLite waits instead
         connection = self._con
-        gone: list[str | None] = []
+        unlinked: list[str | None] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            yield connection.execute, gone.append
+            yield connection.execute, unlinked.append
             connection.execute("COMMIT")
         except BaseException:
             connection.roll_back()
             raise
-        self._unlink(gone)
+        self.unlink(unlinked)
 
     def volume(self) -> int:
-        """Return the bytes in use, as `_make_room` has just measured them for `_cull`."""
+        """Return the bytes in use, as `make_room` has just measured them for `_cull`."""
         connection = self._con
         if connection.volume is None:
             connection.volume = self._bytes_in_use()
@@ -160,8 +186,8 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     def _bytes_in_use(self) -> int:
         """Return the bytes in use: pages with content, and value files.
 
-        Unlike diskcache's volume, this leaves out free pages: within the transaction that culls
-        they are still in the file, and culling until they go would empty the cache.
+        Unlike diskcache's volume, this excludes free pages. They remain in the file until the
+        culling transaction has committed, so culling until they are gone would empty the cache.
         """
         execute = self._con.execute
         (pages,) = execute("PRAGMA page_count").fetchone()
@@ -175,61 +201,74 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
     def _sum(execute: Execute, sql: str) -> int:
         row = execute(sql).fetchone()
         if row is None or type(row[0]) is not int:
-            raise DatabaseDamaged("its Settings table lacks a sum")
+            raise DatabaseDamaged("its Settings table has no valid sum")
         return row[0]
 
     # -- transactions ------------------------------------------------------------------------
 
-    def _run(self, connection: Connection, body: Callable[..., Any], *args: Any) -> Any:
-        """Run `body(execute, now, drop, *args)` in one write transaction; return its result."""
-        return self.use(connection, self._run_here, connection, body, *args)
-
-    def _run_here(self, connection: Connection, body: Callable[..., Any], *args: Any) -> Any:
-        execute = connection.execute
-        gone: list[str | None] = []
+    def write(
+        self,
+        connection: Connection,
+        body: Callable[Concatenate[Transaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `body(transaction, *args)` in one write transaction; return its result."""
+        local, execute = self._local, connection.execute
+        outer = getattr(local, "connection", None)
+        local.connection = connection  # for `make_room`, and what it calls of diskcache
         try:
             execute("BEGIN IMMEDIATE")
-            result = body(execute, clock.wall_s(), gone.append, *args)
+            transaction = Transaction(self, execute)
+            result = body(transaction, *args, **kwargs)
             execute("COMMIT")
         except BaseException:
             connection.roll_back()
             raise
-        if gone:
-            self._unlink(gone)
+        finally:
+            local.connection = outer
+        if transaction.unlinked:
+            self.unlink(transaction.unlinked)
         return result
 
-    def _run_with_file(
-        self, connection: Connection, columns: Columns, body: Callable[..., Any], *args: Any
-    ) -> Any:
-        """Run a transaction that may store `columns`; without success their file goes again."""
+    def write_with_file(
+        self,
+        connection: Connection,
+        columns: Columns,
+        body: Callable[Concatenate[Transaction, Columns, P], bool],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """Run a transaction that may store `columns`; if it does not, remove their value file."""
         try:
-            stored = self._run(connection, body, columns, *args)
-        except sqlite3.Error:  # so it did not commit; other exceptions may come after it did
-            self._unlink([columns[2]])
+            stored = self.write(connection, body, columns, *args, **kwargs)
+        except sqlite3.Error:  # not committed; other exceptions may come after the commit
+            self.unlink([columns[2]])
             raise
         if not stored:
-            self._unlink([columns[2]])
+            self.unlink([columns[2]])
         return stored
 
-    def _unlink(self, names: Sequence[str | None]) -> None:
-        for name in names:
-            if name is not None:
-                self._disk.remove(name)
+    def unlink(self, filenames: Sequence[str | None]) -> None:
+        """Remove value files; `None` stands for a row without one."""
+        for filename in filenames:
+            if filename is not None:
+                self.disk.remove(filename)
 
-    def _to_columns(self, payload: Payload) -> Columns:
+    def to_columns(self, payload: Payload) -> Columns:
+        """Return the payload as columns of a row, and write its value file if it needs one."""
         if type(payload) is not int and len(payload) > self.size_limit:  # type: ignore[arg-type]
             raise StoreFull(
-                f"{self._directory}: a value of {len(payload)} bytes is larger than "  # type: ignore[arg-type]
-                f"what this shard may hold ({self.size_limit} bytes: size_limit divided by "
-                "shards); nothing was stored"
+                f"{self._directory}: the value has {len(payload)} bytes; this shard may hold "  # type: ignore[arg-type]
+                f"{self.size_limit} (size_limit divided by shards); nothing was stored"
             )
-        columns: Columns = self._disk.to_columns(payload)
+        columns: Columns = self.disk.to_columns(payload)
         return columns
 
-    def _make_room(self, now: float, execute: Execute, drop: UnlinkLater) -> None:
-        """Cull as diskcache does, and go on until the shard is below its limit.
+    def make_room(self, transaction: Transaction) -> None:
+        """Cull as diskcache does, and continue until the shard is below its limit.
 
-        Never all rows at once: the newest is the one that room is made for.
+        Never removes all rows: the newest is the one that room is made for.
         """
         connection = self._con
         evicts = EVICTION_POLICY[self.eviction_policy]["cull"] is not None
@@ -238,22 +277,22 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]  # no types
             volume = self._bytes_in_use()
             over = evicts and volume >= self.size_limit
             if over:
-                rows = self._sum(execute, _COUNT)
+                rows = self._sum(transaction.execute, _COUNT)
                 share = (volume - self.size_limit) * rows // volume + 1
                 limit = min(max(self.cull_limit, share), _CULL_AT_MOST, rows - 1)
             connection.volume = volume
             if limit > 0:
-                self._cull(now, execute, drop, limit)
+                self._cull(transaction.now_s, transaction.execute, transaction.unlink_later, limit)
             if limit <= 0 or not over:
                 return
 
     def sweep(self, connection: Connection) -> int:
         """Remove old value files that no row names; return how many."""
-        old = self._disk.old_files(ORPHAN_AGE_S)
+        old = self.disk.old_files(ORPHAN_AGE_S)
         if not old:
             return 0
-        # After the listing: a file that is old and has no row by now will not get one.
+        # Queried after the listing: an old file that has no row now will not get one.
         rows = connection.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")
         orphans = set(old).difference(name for (name,) in rows.fetchall())
-        self._unlink(list(orphans))
+        self.unlink(list(orphans))
         return len(orphans)

@@ -1,4 +1,4 @@
-"""What a shard needs now and then, done after a write: a bounded WAL, no orphans."""
+"""Periodic maintenance of a shard after writes: bound the WAL, remove orphaned value files."""
 
 import contextlib
 import logging
@@ -6,30 +6,30 @@ import os
 import sqlite3
 
 from cacheapp import clock
-from cacheapp.backends.disk.leases import Shard
+from cacheapp.backends.disk.shard import Shard
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S
 from cacheapp.backends.local.sqlite_connections import Connection
 
 logger = logging.getLogger(__name__)
 
 
-_BRIEF_MS = 20
-_PATIENT_MS = 500
-_REST = 10  # times what was waited in vain, before the next attempt
-_LOOK_EVERY = 2  # writes: one may log some 20 pages where it culls
+_SHORT_WAIT_MS = 20
+_LONG_WAIT_MS = 500
+_BACKOFF = 10  # after a wait in vain, pause this many times its length
+_CHECK_EVERY_WRITES = 2  # a write that culls may log some 20 pages
 
 
 class ShardMaintenance:
-    """Looks after the shards of one store. The database has the locks that this needs."""
+    """Maintains the shards of one store. It needs no locks besides the database's own."""
 
     def __init__(self, wal_bytes: int, timeout_s: float) -> None:
         self._wal_bytes = wal_bytes
         self._timeout_s = timeout_s
 
     def after_write(self, shard: Shard, con: Connection) -> None:
-        """Keep the WAL bounded and remove orphans; the write has succeeded whatever happens here."""
+        """Bound the WAL and remove orphans; errors are ignored, because the write has succeeded."""
         con.writes += 1
-        if con.writes >= _LOOK_EVERY:
+        if con.writes >= _CHECK_EVERY_WRITES:
             con.writes = 0
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._bound_wal(shard, con)
@@ -39,16 +39,19 @@ class ShardMaintenance:
                 self._sweep(shard, con)
 
     def _bound_wal(self, shard: Shard, con: Connection) -> None:
-        """Empty the WAL where others have kept it from starting over.
+        """Truncate the WAL if readers have kept it from starting over.
 
-        Briefly: while a reader is stopped in the middle of its SELECT nothing can, and writers must
-        not wait for it each time, but a small part of their time. Longer once the WAL is far too
-        large: on a busy machine the others may only be waiting for their turn.
+        A checkpoint cannot complete while a reader is stopped in the middle of a SELECT, so the wait
+        is short, and the pauses between waits limit it to a small part of the writers' time. If the
+        WAL is far too large, the wait is longer: on a busy machine readers may only be waiting for
+        the CPU.
         """
         size = os.stat(f"{shard.directory}/cache.db-wal").st_size
         if size <= self._wal_bytes:
             return
-        waits_ms = [_PATIENT_MS, _BRIEF_MS] if size > 1.5 * self._wal_bytes else [_BRIEF_MS]
+        waits_ms = (
+            [_LONG_WAIT_MS, _SHORT_WAIT_MS] if size > 1.5 * self._wal_bytes else [_SHORT_WAIT_MS]
+        )
         began_s = clock.monotonic_s()
         wait_ms = next((ms for ms in waits_ms if began_s >= con.next_checkpoint_s[ms]), None)
         if wait_ms is None:
@@ -58,12 +61,12 @@ class ShardMaintenance:
             (busy, *_), *_ = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             con.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
-        if busy:  # at once, without waiting, where another process is at it
+        if busy:  # returned at once if another process is checkpointing
             now_s = clock.monotonic_s()
-            con.next_checkpoint_s[wait_ms] = now_s + _REST * (now_s - began_s)
+            con.next_checkpoint_s[wait_ms] = now_s + _BACKOFF * (now_s - began_s)
 
     def _sweep(self, shard: Shard, con: Connection) -> None:
-        """Remove orphans, unless another process has within the last minutes."""
+        """Remove orphans, unless a process has done so within `ORPHAN_AGE_S`."""
         stamp = f"{shard.directory}/swept"
         number = os.open(stamp, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -76,7 +79,7 @@ class ShardMaintenance:
             os.close(number)
         if count := shard.sweep(con):
             logger.info(
-                "removed %d value files that killed writers had left in %s",
+                "removed %d orphaned value files of killed writers from %s",
                 count,
                 shard.directory,
                 extra={"event": "cache_orphans_removed"},

@@ -1,9 +1,8 @@
-"""What the options of a DiskCache mean to the databases of its shards."""
+"""Convert the options of a DiskCache to the settings and pragmas of its shards' databases."""
 
 from typing import Any
 
-from cacheapp.backends.disk.leases import Shard
-from cacheapp.backends.disk.shard import PROBES
+from cacheapp.backends.disk.shard import PROBES, Shard
 from cacheapp.backends.disk.shard_maintenance import ShardMaintenance
 from cacheapp.backends.local.database_spec import DatabaseSpec
 
@@ -16,21 +15,21 @@ _DISKCACHE_SETTINGS = (
 
 
 def shard_spec(options: Any, shards: int, timeout_s: float) -> DatabaseSpec:
-    """Return what the shards are, by the cache's options."""
+    """Return how to open and maintain the databases, by the cache's options."""
     budget = options["size_limit"] // shards
     wal_pages = max(16, min(1000, budget // 16 // _PAGE))
     wal_bytes = wal_pages * _PAGE
     settings = {
         **{name: options[name] for name in _DISKCACHE_SETTINGS},
         "tag_index": int(options["tag_index"]),
-        # What the rows may use; the rest of the budget is the WAL's and its index's, and that of
-        # pages that were freed, which the file keeps until the next checkpoint.
+        # What the rows may use; the rest is for the WAL and its index, and for freed pages, which
+        # the file keeps until the next checkpoint.
         "size_limit": max(budget // 4, budget - 4 * wal_bytes - _SHM_BYTES),
         "sqlite_journal_mode": "wal",
         "sqlite_wal_autocheckpoint": wal_pages,
         "sqlite_journal_size_limit": wal_bytes,
     }
-    # Settings of a connection, as opposed to those that the file keeps.
+    # Settings of each connection; the file stores the others.
     pragmas = [
         f"PRAGMA {name.removeprefix('sqlite_')} = {value}"
         for name, value in settings.items()

@@ -1,8 +1,8 @@
 """Value files: large values beside the database, named by its rows.
 
-A file is written once, under a random name, before its row is committed, and unlinked after a row
-that no longer names it was committed. So a committed row's file is there for as long as the row is
-current; a writer that dies in between leaves an orphan, which `sweep` removes.
+A file is written once, under a random name, before its row is committed. It is unlinked only after
+a commit that removed its name from the row. So the file of a committed row exists as long as the
+row is current. A writer that dies in between leaves an orphan, which `Shard.sweep` removes.
 """
 
 import contextlib
@@ -20,34 +20,34 @@ from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 
 ORPHAN_AGE_S = 600.0
-"""Files without a row are left alone for this long: their writer may be about to commit."""
+"""Files without a row are kept for this long: their writer may be about to commit."""
 
 _MIN_64, _MAX_64 = -(2**63), 2**63 - 1
 _FOLDER = re.compile(r"[0-9a-f]{2}")
 
 MODE_LEASE, MODE_SOFT = 16, 17
-"""Modes beyond diskcache's: the row's `value` tells who may see it, and is not a plain payload."""
+"""Modes beyond diskcache's: the row's `value` begins with a head that decides visibility."""
 
 Columns = tuple[int, int, str | None, Any]  # size, mode, filename, value
 
 
 def fits_64_bits(number: int) -> bool:
-    """Return whether SQLite keeps the number as an INTEGER, which it can count."""
+    """Return True if SQLite stores the number as an INTEGER, which it can count."""
     return _MIN_64 <= number <= _MAX_64
 
 
 class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
-    """`diskcache.Disk` without its pickling: a payload is an int or bytes, nothing else is read.
+    """`diskcache.Disk` without pickling: a payload is an int or bytes.
 
-    Folders have one level, not two: with two, nearly every file has a folder to itself, and each
-    costs a block that no size limit counts. They stay when empty, so that none vanishes between
-    its making and the making of a file in it.
+    Folders have one level instead of two: with two, nearly every file would have its own folder,
+    and each takes a block that no size limit counts. Empty folders remain, so that none disappears
+    between its creation and the creation of a file in it.
     """
 
     def to_columns(self, payload: Payload) -> Columns:
-        """Return the payload as columns of its row, after writing its file where it needs one."""
+        """Return the payload as columns of its row, and write its value file if it needs one."""
         if type(payload) is int:
-            # Beyond 64 bits: text, in a base that Python does not limit the length of.
+            # Beyond 64 bits: text, in a base for which Python does not limit the number of digits.
             return 0, MODE_RAW, None, payload if fits_64_bits(payload) else hex(payload)
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
         if payload[:1] >= b"\xb0":
@@ -60,9 +60,9 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         return self._write_file(MODE_BINARY, None, payload)
 
     def _soft_to_columns(self, payload: bytes) -> Columns:
-        """Keep the head in the row: it tells who may see the entry, and goes when that changes.
+        """Store the head in the row: it decides visibility, and is removed with the soft deadline.
 
-        An integer is in no file: as a plain payload it would not be either.
+        An integer never gets a value file, as in a plain payload.
         """
         if (
             lease_format.holds_int(payload)
@@ -92,7 +92,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         try:
             number = os.open(path, flags, 0o600)
         except FileNotFoundError:
-            # Only the folder: a shard's directory that is gone must not come back without its
+            # Only the folder: a shard's directory that was removed must not reappear without its
             # database.
             with contextlib.suppress(FileExistsError):
                 Path(path).parent.mkdir(mode=0o700)
@@ -107,8 +107,8 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
                 os.unlink(path)
             raise
 
-    def load(self, name: str, size: int, head: bytes | None) -> bytes | None:
-        """Return head and content of a value file, or `None` where it is gone or not of its size."""
+    def read(self, name: str, size: int, head: bytes | None) -> bytes | None:
+        """Return head and content of a value file; `None` if it is missing or has the wrong size."""
         try:
             with open(f"{self._directory}/{name}", "rb", buffering=0) as file:
                 content = file.readall()
@@ -119,12 +119,12 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         return content if head is None else head + content
 
     def remove(self, file_path: str) -> None:
-        """Unlink a value file; one that is gone or cannot be unlinked is left to `sweep`."""
+        """Unlink a value file; `Shard.sweep` removes later what cannot be unlinked now."""
         with contextlib.suppress(OSError):
             os.unlink(f"{self._directory}/{file_path}")
 
     def old_files(self, older_than_s: float) -> list[str]:
-        """Return the names of the value files that were written longer ago than that."""
+        """Return the names of the value files that were written longer ago than `older_than_s`."""
         before = clock.wall_s() - older_than_s
         return [entry_name for entry_name, written in self._files() if written < before]
 
@@ -140,5 +140,5 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
 
 
 def payload_from_column(value: Any) -> Payload:
-    """Return what `to_columns` was given, from a row without a file."""
+    """Return the payload of a row without a value file: the reverse of `to_columns`."""
     return int(value, 16) if type(value) is str else value

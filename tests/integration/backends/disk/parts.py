@@ -1,4 +1,4 @@
-"""What the tests of DiskCache build on: caches of ours and stock ones, and work for processes."""
+"""Helpers of the DiskCache tests: our caches, stock caches, and functions for child processes."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ OURS = "cacheapp.backends.DiskCache"
 
 
 def use(settings: Settings, location: Path, backend: str = OURS, **options: Any) -> Any:
-    """Make the alias `default` a cache in a directory; return it."""
+    """Configure the alias `default` as a cache in a directory; return it."""
     settings.CACHES = {
         "default": {"BACKEND": backend, "LOCATION": str(location), "OPTIONS": options}
     }
@@ -27,12 +27,12 @@ def use(settings: Settings, location: Path, backend: str = OURS, **options: Any)
 
 
 def ours(settings: Settings, location: Path, **options: Any) -> DiskCache:
-    """Make `default` a DiskCache."""
+    """Configure `default` as a DiskCache."""
     return cast("DiskCache", use(settings, location, **options))
 
 
 def stock(settings: Settings, location: Path, **options: Any) -> diskcache.DjangoCache:
-    """Make `default` diskcache's own backend."""
+    """Configure `default` as diskcache's own backend."""
     made: diskcache.DjangoCache = use(settings, location, STOCK, **options)
     _stock.append(made)
     return made
@@ -81,7 +81,7 @@ def bytes_under(location: Path) -> int:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Fork; return the pid of a child that ends with 0 if `work()` is true, else with 1."""
+    """Fork; return the pid of a child that exits with 0 if `work()` is true, else with 1."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -106,5 +106,5 @@ def open_databases(location: Path) -> list[str]:
 
 
 def own_key(key: str, key_prefix: str, version: int) -> str:
-    """Make a final key that hides the version from whoever looks for a colon."""
+    """Make a final key that hides the version from code that looks for a colon."""
     return f"{version}/{key_prefix}/{key}"

@@ -1,4 +1,4 @@
-"""A busy database, a full disk, a damaged file: each is told apart, and none becomes a miss."""
+"""A busy database, a full disk, a damaged file: each has its own error, and none becomes a miss."""
 
 import contextlib
 import itertools
@@ -47,7 +47,7 @@ def _write_locks(paths: list[Path]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("policy", ["least-recently-stored", LRU])
-def test_a_busy_database_is_waited_for_and_then_named_and_reads_go_on(
+def test_a_busy_database_is_waited_for_and_then_named_and_reads_succeed(
     settings: Settings, tmp_path: Path, policy: str
 ) -> None:
     cache = ours(settings, tmp_path, database_timeout=0.2, eviction_policy=policy)
@@ -82,7 +82,7 @@ def test_with_the_stock_backend_a_busy_database_is_a_miss(
 
 
 def _fill(cache: Any, size: int) -> tuple[int, str]:
-    """Write until no more is possible; return how much was, and check what is there after that."""
+    """Write until the disk is full; return how much was written, and check what is stored then."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     cache.set("first", "kept", timeout=None)
     limit = 2_000_000 if size < LARGE else size - 100
@@ -106,7 +106,7 @@ def _fill(cache: Any, size: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("size", [8_000, 100_000], ids=["rows", "files"])
-def test_without_room_a_write_says_so_and_nothing_else_is_harmed(
+def test_without_space_a_write_raises_store_full_and_nothing_else_is_harmed(
     settings: Settings, tmp_path: Path, size: int
 ) -> None:
     ours(settings, tmp_path, shards=1)
@@ -121,7 +121,7 @@ def test_without_room_a_write_says_so_and_nothing_else_is_harmed(
 
 
 def _get_without_room(cache: Any, key: str) -> Any:
-    """Be a process that starts while no file may grow; say also what becomes of a write."""
+    """Act as a process that starts while no file may grow; also return the result of a write."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with pytest.raises(StoreFull):
         cache.set(key, b"x" * 8_000)
@@ -180,7 +180,7 @@ def test_a_damaged_database_is_set_aside_with_a_warning_and_the_cache_starts_emp
 ) -> None:
     cache = ours(settings, tmp_path, shards=1)
     cache.set_many({f"key-{n}": "v" * 500 for n in range(200)})
-    cache._store.close()  # noqa: SLF001 (as a process that starts finds it)
+    cache._store.close()  # noqa: SLF001 (as in a process that starts)
     _damage(tmp_path, harm)
     with caplog.at_level(logging.WARNING, "cacheapp"):
         missing = [n for n in range(200) if cache.get(f"key-{n}") is None]
@@ -194,7 +194,7 @@ def test_a_damaged_database_is_set_aside_with_a_warning_and_the_cache_starts_emp
 
 
 def _meet(cache: Any, n: int, stop: Path) -> list[str]:
-    """Write an entry of one's own each request until the file is there; return all errors."""
+    """Write an own entry in each request until the file exists; return all errors."""
     errors = []
     for turn in itertools.count():
         last = stop.exists()
@@ -237,7 +237,7 @@ def test_processes_that_run_while_a_database_is_damaged_all_meet_in_one_new_one(
 
 
 def _write_on(cache: Any, n: int, stop: Path) -> list[str]:
-    """Write until the file is there; return all errors, of whatever kind."""
+    """Write until the file exists; return all errors."""
     errors = []
     while not stop.exists():
         try:
@@ -250,7 +250,7 @@ def _write_on(cache: Any, n: int, stop: Path) -> list[str]:
 
 
 def written(location: Path) -> list[Path]:
-    """Return a file of each shard that is there since the first write."""
+    """Return a file of each shard that has existed since the first write."""
     return [*location.glob("default/*x[0-9][0-9][0-9]/swept")]
 
 
@@ -270,7 +270,7 @@ def test_no_operation_fails_because_the_directory_is_being_removed(
 def test_a_database_that_is_locked_while_it_is_opened_is_an_error_in_time(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Stock diskcache goes on trying for a minute per pragma."""
+    """Stock diskcache retries for a minute per pragma."""
     first = ours(settings, tmp_path, shards=1)
     first.set("key", "value")
     first._store.close()  # noqa: SLF001

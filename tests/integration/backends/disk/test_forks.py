@@ -27,7 +27,7 @@ from tests.integration.backends.disk.parts import (
 )
 from tests.integration.interrupts import interrupted_in
 
-# Python 3.12 warns of every fork under threads; that it is survived is what is tested here.
+# Python 3.12 warns about every fork under threads; these tests show that it is survived.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 HUNG = -9
@@ -54,7 +54,7 @@ def _end_of(pid: int, within_s: float = 30) -> int:
 
 @contextlib.contextmanager
 def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
-    """Run `body` again and again in threads; raise what they met."""
+    """Run `body` repeatedly in threads; raise the first exception."""
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -128,7 +128,7 @@ def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
-    handles = cache._store._sessions.registry  # noqa: SLF001 (when is it inside?)
+    handles = cache._store._database.registry  # noqa: SLF001 (when is it inside?)
     until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
     release = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
     release.start()
@@ -143,14 +143,14 @@ def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path
 def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Python forks all the same, and prints what the handler raised."""
+    """Python still forks, and prints the exception of the handler."""
     cache = ours(settings, tmp_path, shards=1, database_timeout=20)
     cache.set("key", 0)
     other = sqlite3.connect(databases(tmp_path)[0], isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
-    handles = cache._store._sessions.registry  # noqa: SLF001 (when is it inside?)
+    handles = cache._store._database.registry  # noqa: SLF001 (when is it inside?)
     until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
     interrupted: list[int] = []
 
@@ -205,7 +205,7 @@ def test_with_the_stock_backend_the_child_blocks_for_ever(
 
 @contextlib.contextmanager
 def _interrupted(handler: Callable[[], None]) -> Iterator[None]:
-    """Run `handler` in the main thread between two bytecodes, again and again, never in itself."""
+    """Run `handler` repeatedly in the main thread between two bytecodes, never inside itself."""
     after_s = itertools.cycle([0.0011, 0.0017, 0.0023])
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -238,7 +238,7 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
     assert [_end_of(pid) for pid in children] == [0] * len(children)
     assert cache.get("counter") == total
     assert cache.get("by-children") == len(children)
-    handle = cache._store._sessions.registry.current()  # noqa: SLF001
+    handle = cache._store._database.registry.current()  # noqa: SLF001
     assert handle.closed_by_forks > 0, (
         "no signal came inside an operation: this test has shown nothing"
     )
@@ -260,7 +260,7 @@ def test_a_signal_handler_may_use_the_cache_inside_an_operation(
             total += 1
             assert cache.incr("outer") == total
     assert set(seen) == {"by the handler"}
-    assert cache._store._sessions.registry.current().nested is not None  # noqa: SLF001
+    assert cache._store._database.registry.current().nested is not None  # noqa: SLF001
 
 
 def test_the_connections_of_threads_that_ended_are_closed(
@@ -276,7 +276,7 @@ def test_the_connections_of_threads_that_ended_are_closed(
         thread.join()
         opened.append(len(open_databases(tmp_path)))
     # SQLite keeps the descriptors of a closed connection for its next one to the same file, while
-    # others are open: what ends is the growth.
+    # others are open: only the growth must end.
     assert set(opened) == {opened[0]}
 
 

@@ -23,7 +23,7 @@ from tests.contract.clients import Running, calls
 from tests.integration.backends.disk.parts import LARGE, forked, in_child, ours, value_files
 
 DEADLINE_S = 30
-LEASE_S = 60.0  # what nobody may have to wait for
+LEASE_S = 60.0  # no test may wait for so long
 
 
 def _exit_code(child: int) -> int:
@@ -46,7 +46,7 @@ def cache(settings: Settings, tmp_path: Path) -> DiskCache:
 
 @pytest.fixture
 def holder(cache: DiskCache, settings: Settings) -> Iterator[Running]:
-    """A process in mid-factory for `key`."""
+    """A process that is computing the value of `key`."""
     running = forked(settings).start([calls(_hold, "key")])
     try:
         until(lambda: cache.get("holding"), "the factory to run", DEADLINE_S)
@@ -56,7 +56,7 @@ def holder(cache: DiskCache, settings: Settings) -> Iterator[Running]:
 
 
 class _Waiters:
-    """Threads that ask for a key; what they got, and when the last one had it."""
+    """Threads that request a key; their results, and the time of the last one."""
 
     def __init__(self, cache: DiskCache, count: int) -> None:
         before = cache.stats()["lease_waits"]
@@ -91,7 +91,9 @@ def test_a_waiter_takes_over_from_a_killed_holder_at_once(
     assert next(waiters.runs) == 1
 
 
-def test_who_comes_after_a_killed_holder_does_not_wait(cache: DiskCache, holder: Running) -> None:
+def test_a_call_after_the_death_of_a_holder_does_not_wait(
+    cache: DiskCache, holder: Running
+) -> None:
     holder.processes[0].kill()
     holder.processes[0].join()
     before = cache.stats()["lease_waits"]
@@ -99,14 +101,14 @@ def test_who_comes_after_a_killed_holder_does_not_wait(cache: DiskCache, holder:
     assert cache.stats()["lease_waits"] == before
 
 
-def test_a_stopped_holder_is_no_dead_one(cache: DiskCache, holder: Running) -> None:
+def test_a_stopped_holder_does_not_count_as_dead(cache: DiskCache, holder: Running) -> None:
     os.kill(holder.processes[0].pid, signal.SIGSTOP)
-    standing = cache._store.get(cache.make_key("key"))  # noqa: SLF001 (leases have no API)
-    assert standing is not None
-    assert lease_format.is_lease(standing)
-    assert not cache._store.is_orphaned(standing)  # noqa: SLF001
+    stored = cache._store.get(cache.make_key("key"))  # noqa: SLF001 (leases have no API)
+    assert stored is not None
+    assert lease_format.is_lease(stored)
+    assert not cache._store.is_orphaned(stored)  # noqa: SLF001
     holder.processes[0].kill()
-    until(lambda: cache._store.is_orphaned(standing), "its death to be seen")  # noqa: SLF001
+    until(lambda: cache._store.is_orphaned(stored), "its death to be seen")  # noqa: SLF001
 
 
 def test_a_lease_whose_directory_is_removed_is_void(cache: DiskCache, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_lease_whose_directory_is_removed_is_void(cache: DiskCache, tmp_path: 
     assert cache.get_or_set("key", lambda: "new", 100) == "new"
 
 
-def test_after_a_removal_a_killed_holder_is_found_out_as_before(
+def test_after_a_removal_a_killed_holder_is_detected_as_before(
     cache: DiskCache, settings: Settings, tmp_path: Path
 ) -> None:
     assert cache.get_or_set("key", lambda: "value") == "value"
@@ -161,7 +163,7 @@ def test_a_link_to_the_directory_leads_to_the_same_holder(tmp_path: Path) -> Non
 
 
 def _named_by_child(holders: HolderRegistry) -> tuple[bytes, bytes, int]:
-    """Return the names that a forked child and its own child gave, and how the child ended."""
+    """Return the holder names of a forked child and of its own child, and the child's exit status."""
     ours_, theirs = os.pipe()
 
     def work() -> bool:
@@ -177,7 +179,9 @@ def _named_by_child(holders: HolderRegistry) -> tuple[bytes, bytes, int]:
     return name, inner_name, code
 
 
-def test_forked_children_are_holders_of_their_own_and_dead_ones_are_told(tmp_path: Path) -> None:
+def test_forked_children_are_holders_of_their_own_and_dead_ones_are_detected(
+    tmp_path: Path,
+) -> None:
     holders = _holders(tmp_path / "holders")
     mine = holders.own_name()
     child, grandchild, code = _named_by_child(holders)
@@ -213,12 +217,12 @@ def test_in_another_file_a_process_has_another_name(tmp_path: Path) -> None:
     assert after != before
     assert holders.is_alive(after)
     assert not holders.is_alive(before)
-    (tmp_path / "elsewhere").rename(path)  # it is still ours
+    (tmp_path / "elsewhere").rename(path)  # the same directory again
     assert holders.own_name() == before
     assert holders.is_alive(before)
 
 
-def test_without_a_file_a_process_has_no_name_and_nobody_counts_as_dead(tmp_path: Path) -> None:
+def test_without_a_file_a_process_has_no_name_and_no_process_counts_as_dead(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     holders = _holders(tmp_path / "file" / "holders")
     with pytest.raises(StoreUnavailable, match="nothing was done"):
@@ -244,7 +248,7 @@ def test_tokens_grow_though_the_directory_is_removed(cache: DiskCache, tmp_path:
 
 
 def _as_if_the_clock_had_been_ahead(_table: Any, con: Any) -> int:
-    """Write tokens that the wall clock will not reach for years; return the largest."""
+    """Write tokens that the wall clock will reach only in years; return the largest."""
     ahead = int((clock.wall_s() + 1e8) * 1e6)
     with con.transaction():
         con.execute("UPDATE Locks SET token = ?", (ahead,))
@@ -252,7 +256,7 @@ def _as_if_the_clock_had_been_ahead(_table: Any, con: Any) -> int:
 
 
 def _pruned(table: Any, con: Any) -> tuple[int, int]:
-    """Remove all rows that may go; return how many did, and how many are left."""
+    """Remove all rows that may be removed; return how many were, and how many are left."""
     with con.transaction():
         removed = table.prune(con, clock.wall_s() + 1e9)
     (left,) = con.execute("SELECT count(*) FROM Locks").fetchone()
@@ -260,7 +264,7 @@ def _pruned(table: Any, con: Any) -> tuple[int, int]:
 
 
 def test_tokens_grow_though_rows_are_pruned_and_the_clock_was_set_back(cache: DiskCache) -> None:
-    run = cache._store._locks.database.run  # noqa: SLF001 (what is kept is no one's API)
+    run = cache._store._locks.database.run  # noqa: SLF001 (the stored rows have no API)
     for name in ("a", "b"):
         with cache.lock(name):
             pass

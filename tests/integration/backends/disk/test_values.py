@@ -1,4 +1,4 @@
-"""Large values live in files beside the database: they are there as long as their rows are."""
+"""Large values live in files beside the database: they exist as long as their rows."""
 
 import os
 import signal
@@ -87,7 +87,7 @@ def test_a_value_file_that_cannot_be_read_is_an_error_of_the_cache(
     cache.set("key", b"x" * LARGE)
     (file,) = value_files(tmp_path)
     file.rename(tmp_path / "aside")
-    file.mkdir()  # any `open` that fails other than by absence; a user without leave, no descriptors
+    file.mkdir()  # like any `open` that fails although the file exists
     with pytest.raises(StoreUnavailable, match=r"Is a directory.*nothing was done"):
         cache.get("key")
     file.rmdir()
@@ -135,7 +135,7 @@ def test_what_killed_writers_leave_behind_is_whole_and_orphans_go_in_time(
         running.stop()
         assert all(work.is_whole(cache.get(key)) for key in keys)
     cache.set_many({key: work.checked(LARGE, 0) for key in keys}, timeout=None)
-    # What a writer that is killed between file and row leaves, for certain:
+    # What a writer leaves that is killed between its file and its row:
     orphan = value_files(tmp_path)[0].parent / ("0" * 30 + ".val")
     orphan.write_bytes(b"x" * LARGE)
     cache.set("key-0", work.checked(LARGE, 1), timeout=None)
@@ -207,7 +207,7 @@ def test_entries_are_evicted_by_tag(settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["least-recently-used", "least-frequently-used"])
-def test_what_is_used_stays_under_the_policies_that_go_by_use(
+def test_what_is_used_stays_under_the_policies_that_depend_on_use(
     settings: Settings, tmp_path: Path, policy: str
 ) -> None:
     cache = ours(settings, tmp_path, size_limit=2**21, shards=1, eviction_policy=policy)

@@ -1,4 +1,4 @@
-"""What the tests of RedisCache are made of: a Redis of their own, and a wire that can be cut."""
+"""Helpers of the RedisCache tests: a private Redis, and a proxy that loses replies on demand."""
 
 import contextlib
 import random
@@ -25,18 +25,18 @@ def ours(url: str, prefix: str = "ours", **options: Any) -> RedisCache:
 
 
 def raw(server: RedisServer) -> redis.Redis:
-    """Return a plain client of the server, for looking at what is really there."""
+    """Return a plain client of the server, to see what is really stored."""
     return redis.Redis(unix_socket_path=str(server.socket))
 
 
 def sent(server: RedisServer, work: Callable[[], Any]) -> list[str]:
     """Return the commands that clients sent to the server during `work`, in order.
 
-    Without those with which a connection introduces itself: when one is made is the pool's affair.
+    Excludes the commands of a connection's handshake: the pool decides when it connects.
     """
     names: list[str] = []
     with raw(server) as client, raw(server) as other:
-        client.ping()  # now it is connected, and the monitor sees nothing of that
+        client.ping()  # connects now, so that the monitor does not see the handshake
         with other.monitor() as monitor:
             work()
             client.echo("the end")
@@ -77,7 +77,7 @@ def open_the_breaker(cache: RedisCache) -> None:
 
 
 class Wire:
-    """A TCP port before a real Redis that passes everything on, until told what to lose.
+    """A TCP proxy of a real Redis that forwards everything until a test makes it lose data.
 
     `_lock` guards all but the threads. `lose`: so many requests arrive whose answers do not, and their
     connections are cut. `lost` counts those answers.
@@ -121,7 +121,7 @@ class Wire:
         _cut(source, target)
 
     def lose(self, answers: int = 1) -> None:
-        """Lose the next answers, and pass on those that come after."""
+        """Lose the next replies, and forward the later ones."""
         with self._lock:
             self._to_lose = answers
 
@@ -178,13 +178,15 @@ def free_port() -> int:
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
     below = int(ephemeral.split()[0])
     while True:
-        number = random.SystemRandom().randrange(below - 12_000, below)  # other runs draw too
+        number = random.SystemRandom().randrange(
+            below - 12_000, below
+        )  # other test runs draw as well
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
             return number
 
 
 class SentinelServer(RedisServer):
-    """A real Sentinel that watches one primary and decides alone."""
+    """A real Sentinel that watches one primary, with a quorum of one."""
 
     def __init__(self, primary_port: int) -> None:
         super().__init__()
@@ -192,7 +194,7 @@ class SentinelServer(RedisServer):
         self._primary_port = primary_port
 
     def start(self, within_s: float = 10.0) -> Self:
-        """Start it; return when it answers."""
+        """Start it; return when it replies."""
         config = self.directory / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
@@ -205,7 +207,7 @@ class SentinelServer(RedisServer):
         return self
 
     def knows_replica(self) -> bool:
-        """Return whether the sentinel has met the replica."""
+        """Return True if the sentinel knows the replica."""
         with redis.Redis(port=self.port) as client:
             try:
                 return bool(client.sentinel_slaves("cached"))

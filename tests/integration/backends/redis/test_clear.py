@@ -67,7 +67,7 @@ def test_a_hundred_thousand_keys_are_removed_in_batches(own_redis: RedisServer) 
     with raw(own_redis) as client:
         client.eval(_POPULATE, 0, cache.make_key("key"))
         assert client.dbsize() == 100_001
-    cache.delete("key")  # makes Redis know the script
+    cache.delete("key")  # loads the script
     commands = sent(own_redis, cache.clear)
     assert set(commands) == {"SCAN", "EVALSHA"}
     assert len(commands) < 300
@@ -113,7 +113,7 @@ def test_delete_pattern_removes_what_matches_in_one_version(own_redis: RedisServ
 
 
 def repeat_keys(listener: socket.socket) -> None:
-    """Answer SCAN as a Redis does whose table shrinks meanwhile: with some keys twice.
+    """Reply to SCAN as a Redis whose table shrinks during the scan: with some keys twice.
 
     Asked which of some keys are visible, say that all are.
     """

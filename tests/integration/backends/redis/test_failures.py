@@ -35,10 +35,10 @@ def through(wire: Wire, **options: Any) -> RedisCache:
     return ours(wire.url, SOCKET_TIMEOUT=5, **options)
 
 
-# -- the server is gone --------------------------------------------------------------------------
+# -- the server is down --------------------------------------------------------------------------
 
 
-def test_with_redis_down_every_operation_raises_and_says_that_it_did_not_happen(
+def test_with_redis_down_every_operation_raises_and_reports_that_it_was_not_executed(
     own_redis: RedisServer, own_cache: RedisCache
 ) -> None:
     own_cache.set("key", 1)
@@ -73,7 +73,7 @@ def test_after_a_restart_the_same_objects_work_again(
 def test_a_connection_that_a_restart_made_stale_is_noticed_before_anything_is_sent(
     own_redis: RedisServer, wire: Wire, by: str
 ) -> None:
-    """On TCP the first bytes sent to a server that is gone meet no error: their fate is unknown."""
+    """On TCP the first bytes to a dead server cause no error, so the outcome is unknown."""
     cache = through(wire) if by == "TCP" else ours(own_redis.url)
     cache.set("count", 1)
     own_redis.kill()
@@ -128,7 +128,7 @@ def hung_redis(own_redis: RedisServer) -> Iterator[RedisServer]:
     own_redis.send(signal.SIGCONT)
 
 
-def test_a_hung_redis_opens_the_breaker_and_is_used_again_when_it_goes_on(
+def test_a_hung_redis_opens_the_breaker_and_is_used_again_when_it_resumes(
     hung_redis: RedisServer,
 ) -> None:
     cache = ours(hung_redis.url, SOCKET_TIMEOUT=0.5)
@@ -179,11 +179,11 @@ def test_a_write_that_a_hung_redis_may_still_run_has_an_unknown_outcome(
     with pytest.raises(OutcomeUnknown, match=r"incr 'ours:1:count' was sent .* Timeout"):
         cache.incr("count")
     hung_redis.send(signal.SIGCONT)
-    with raw(hung_redis) as client:  # it did happen: whoever repeated it would count twice
+    with raw(hung_redis) as client:  # it was executed: a repetition would count twice
         until(lambda: client.get("ours:1:count") == b"3", "the increment to arrive")
 
 
-# -- the answer is lost --------------------------------------------------------------------------
+# -- the reply is lost ----------------------------------------------------------------------------
 
 WRITES = {
     "set": lambda cache: cache.set("key", "new"),
@@ -199,7 +199,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_write_whose_answer_was_lost_is_sent_once_and_raises_outcome_unknown(
+def test_a_write_whose_reply_was_lost_is_sent_once_and_raises_outcome_unknown(
     own_redis: RedisServer, wire: Wire, write: Callable[[RedisCache], Any]
 ) -> None:
     cache = through(wire)
@@ -217,9 +217,7 @@ def test_a_write_whose_answer_was_lost_is_sent_once_and_raises_outcome_unknown(
     assert wire.lost == 1
 
 
-def test_an_increment_whose_answer_was_lost_counted_once(
-    own_redis: RedisServer, wire: Wire
-) -> None:
+def test_an_increment_whose_reply_was_lost_counted_once(own_redis: RedisServer, wire: Wire) -> None:
     cache = through(wire)
     cache.set("count", 1)
     cache.incr("count")
@@ -230,7 +228,7 @@ def test_an_increment_whose_answer_was_lost_counted_once(
         assert client.get("ours:1:count") == b"3"
 
 
-def test_an_add_whose_answer_was_lost_does_not_lose_to_itself(
+def test_an_add_whose_reply_was_lost_does_not_lose_to_itself(
     own_redis: RedisServer, wire: Wire
 ) -> None:
     cache = through(wire)
@@ -241,7 +239,7 @@ def test_an_add_whose_answer_was_lost_does_not_lose_to_itself(
     assert cache.get("key") == "mine"
 
 
-def test_a_read_whose_answer_was_lost_is_asked_again(own_redis: RedisServer, wire: Wire) -> None:
+def test_a_read_whose_reply_was_lost_is_repeated(own_redis: RedisServer, wire: Wire) -> None:
     cache = through(wire)
     cache.set("key", "value")
     wire.lose()
@@ -253,7 +251,7 @@ def test_a_read_whose_answer_was_lost_is_asked_again(own_redis: RedisServer, wir
     assert wire.lost == 1
 
 
-def test_with_stock_a_read_whose_answer_was_lost_fails(own_redis: RedisServer, wire: Wire) -> None:
+def test_with_stock_a_read_whose_reply_was_lost_fails(own_redis: RedisServer, wire: Wire) -> None:
     stock: Any = django_redis.cache.RedisCache(wire.url, {"OPTIONS": {"SOCKET_TIMEOUT": 5}})
     stock.set("key", "value")
     wire.lose()
@@ -268,7 +266,9 @@ def test_with_stock_a_read_whose_answer_was_lost_fails(own_redis: RedisServer, w
     reader = threading.Thread(target=read)
     reader.start()
     reader.join()
-    assert isinstance(found[0], RedisConnectionError)  # pools made from a URL repeat nothing
+    assert isinstance(
+        found[0], RedisConnectionError
+    )  # pools that are built from a URL do not retry
     stock.client.get_client().connection_pool.disconnect()
 
 

@@ -28,7 +28,7 @@ def wire(own_redis: RedisServer) -> Iterator[Wire]:
 
 
 class Calls:
-    """Calls in threads of their own, and what each returned or raised."""
+    """Calls in separate threads, and what each returned or raised."""
 
     def __init__(self, *works: Callable[[], Any]) -> None:
         self._outcomes: list[Any] = [None] * len(works)
@@ -53,7 +53,7 @@ class Calls:
 
 
 class Held:
-    """Leases of other callers on keys, computing until the test lets them."""
+    """Leases of other callers on keys, which compute until the test releases them."""
 
     def __init__(self, cache: RedisCache, *keys: str) -> None:
         self._go_on = threading.Event()
@@ -84,7 +84,7 @@ def waiting(cache: RedisCache, *keys: str) -> Calls:
 
 
 def subscribed(server: RedisServer, count: int = 1) -> None:
-    """Wait until so many channels are listened to."""
+    """Wait until this many channels have subscribers."""
     with raw(server) as client:
         until(lambda: len(client.pubsub_channels()) == count, f"{count} subscriptions")
 
@@ -93,7 +93,7 @@ def subscribed(server: RedisServer, count: int = 1) -> None:
 
 
 @pytest.mark.parametrize("end", ["fill", "failure", "delete", "add", "delete_many"])
-def test_what_ends_a_lease_wakes_who_waits(own_redis: RedisServer, end: str) -> None:
+def test_the_end_of_a_lease_wakes_the_waiters(own_redis: RedisServer, end: str) -> None:
     cache = ours(own_redis.url)
     store = cache._store  # noqa: SLF001
     key = cache.make_key("key")
@@ -117,7 +117,7 @@ def test_what_ends_a_lease_wakes_who_waits(own_redis: RedisServer, end: str) -> 
 
 
 def test_a_waiter_looks_once_and_is_then_woken(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url, lease_time=1000.0)  # nothing is renewed meanwhile
+    cache = ours(own_redis.url, lease_time=1000.0)  # no renewal during the test
     cache.get_or_set("other", lambda: "makes Redis know the scripts")
     held = Held(cache, "key")
     waiters: list[Calls] = []
@@ -131,8 +131,8 @@ def test_a_waiter_looks_once_and_is_then_woken(own_redis: RedisServer) -> None:
     names = [name for name in sent(own_redis, work) if name not in {"PUBSUB", "UNSUBSCRIBE"}]
     assert names.count("SUBSCRIBE") == 1
     assert waiters[0].outcomes() == ["value of key"]
-    # Asks for the value, the lease, looks, and asks again: more only where the machine is slow.
-    assert names.count("EVALSHA") == 3  # his lease twice, and the holder's fill
+    # It reads the value, requests the lease, reads, and requests again; more only on a slow machine.
+    assert names.count("EVALSHA") == 3  # the waiter's lease twice, and the holder's fill
     assert cache.get("key") == "value of key"
 
 
@@ -152,11 +152,13 @@ def test_waiting_costs_redis_next_to_nothing_and_takes_no_connection_of_the_pool
         began, before = clock.monotonic_s(), gets()
         until(lambda: clock.monotonic_s() - began > 1, "a second to pass")
         rate = (gets() - before) / (clock.monotonic_s() - began)
-        assert rate < 20 * 6  # each looks four times a second; a poll would look 25 times
+        assert (
+            rate < 20 * 6
+        )  # each polls four times a second; without messages it would be 25 times
         clients = client.client_list()
         clients = client.client_list()
         assert [int(each["sub"]) for each in clients if int(each["sub"])] == [20]
-        assert len(clients) <= 3  # that one, the pool's only one, and this test's
+        assert len(clients) <= 3  # the listener's, the pool's only one, and this test's
     cache.set("others", "work on")
     assert cache.get("others") == "work on"
     assert held.release() == [f"value of {key}" for key in keys]
@@ -174,7 +176,7 @@ def test_a_plain_write_is_found_by_looking(own_redis: RedisServer) -> None:
     assert cache.get("key") == "written"
 
 
-def test_who_may_not_subscribe_nor_publish_looks_instead(own_redis: RedisServer) -> None:
+def test_without_permission_to_subscribe_or_publish_a_waiter_polls(own_redis: RedisServer) -> None:
     with raw(own_redis) as client:
         rights = ("on", ">secret", "~*", "+@all", "resetchannels")
         client.execute_command("ACL", "SETUSER", "limited", *rights)
@@ -236,7 +238,7 @@ def test_a_forked_child_waits_with_a_connection_of_its_own(own_redis: RedisServe
     assert calls.outcomes() == ["value of key"]
 
 
-# -- Redis fails meanwhile -----------------------------------------------------------------------
+# -- Redis fails during a wait -------------------------------------------------------------------
 
 
 def test_a_restart_in_mid_factory_voids_the_lease_and_a_waiter_computes(
@@ -250,7 +252,7 @@ def test_a_restart_in_mid_factory_voids_the_lease_and_a_waiter_computes(
     before = cache.stats()["voided_fills"]
     own_redis.kill()
     own_redis.start()
-    # In between he may have met the server down: then he says so, and nothing was computed twice.
+    # The waiter may have found the server down: then it raises, and nothing was computed twice.
     [found] = calls.outcomes()
     assert found == "own" or isinstance(found, DOWN)
     until(lambda: answers(cache), "the cache to work again", DEADLINE_S)
@@ -270,9 +272,7 @@ def answers(cache: RedisCache) -> bool:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "miss"])
-def test_who_waits_while_redis_goes_down_does_not_wait_on(
-    own_redis: RedisServer, on_error: str
-) -> None:
+def test_a_waiter_stops_waiting_when_redis_goes_down(own_redis: RedisServer, on_error: str) -> None:
     cache = ours(own_redis.url, on_error=on_error, lease_wait=1000.0)
     held = Held(cache, "key")
     calls = waiting(cache, "key")
@@ -312,7 +312,7 @@ def test_a_factory_whose_own_store_fails_runs_once(own_redis: RedisServer) -> No
 
 
 @pytest.mark.parametrize("what", ["lease", "fill"])
-def test_a_lease_and_a_fill_whose_answer_was_lost_are_asked_again(
+def test_a_lease_and_a_fill_whose_reply_was_lost_are_repeated(
     own_redis: RedisServer, wire: Wire, what: str
 ) -> None:
     store = ours(wire.url, SOCKET_TIMEOUT=5)._store  # noqa: SLF001
@@ -438,7 +438,7 @@ def test_no_clear_nor_pattern_reaches_a_lock(own_redis: RedisServer, prefix: str
     lock.release()
 
 
-def test_a_lock_whose_answer_was_lost_is_asked_for_once_and_is_nobody_elses(
+def test_a_lock_whose_reply_was_lost_is_requested_once_and_given_to_no_other_caller(
     own_redis: RedisServer, wire: Wire
 ) -> None:
     cache = ours(wire.url, SOCKET_TIMEOUT=5)
@@ -453,5 +453,5 @@ def test_a_lock_whose_answer_was_lost_is_asked_for_once_and_is_nobody_elses(
 
     assert len(sent(own_redis, lose)) == 1
     assert lock.token is None
-    assert not cache.lock("lock").acquire(blocking=False)  # until its time is over
+    assert not cache.lock("lock").acquire(blocking=False)  # until its TTL has passed
     assert wire.lost == 1

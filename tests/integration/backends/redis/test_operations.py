@@ -20,7 +20,7 @@ from tests.integration.backends.redis.parts import ours, raw, sent
 
 @pytest.fixture
 def own_redis(redis_server: RedisServer) -> RedisServer:
-    """The Redis of the whole run, emptied: these tests do it no harm."""
+    """The Redis of the whole test run, emptied."""
     with raw(redis_server) as client:
         client.flushall()
     return redis_server
@@ -67,7 +67,7 @@ def test_an_operation_is_one_round_trip_and_two_where_it_must_be(
     own_redis: RedisServer, cache: RedisCache, work: Callable[[Any], Any], commands: list[str]
 ) -> None:
     cache.set_many({"key": "value", "count": 1, "huge": 2**70})
-    work(cache)  # makes Redis know the scripts
+    work(cache)  # loads the scripts
     cache.set_many({"key": "value", "count": 1, "huge": 2**70})
     assert sent(own_redis, lambda: work(cache)) == commands
 
@@ -220,7 +220,7 @@ def test_a_move_keeps_the_deadline(cache: RedisCache, timeout: float | None) -> 
 
 
 @pytest.mark.parametrize("timeout", [1e-9, 0.0001, 0.001, 0.0019])
-def test_a_tiny_timeout_is_rounded_up_to_what_redis_can_keep(
+def test_a_tiny_timeout_is_rounded_up_to_the_shortest_of_redis(
     own_redis: RedisServer, cache: RedisCache, timeout: float
 ) -> None:
     assert sent(own_redis, lambda: cache.set("key", "value", timeout)) == ["SET"]
@@ -235,7 +235,7 @@ def test_a_huge_timeout_is_kept_as_long_as_redis_can(cache: RedisCache, timeout:
 
 
 @pytest.mark.parametrize("foreign", [b"", b"007", b"+1", b"1_0", b" 1", b"-", b"-0", b"1" * 5000])
-def test_what_only_looks_like_a_number_is_no_value_of_ours(
+def test_a_value_that_only_looks_like_a_number_is_rejected(
     own_redis: RedisServer, cache: RedisCache, foreign: bytes
 ) -> None:
     with raw(own_redis) as client:
@@ -259,7 +259,7 @@ def test_a_value_larger_than_redis_takes_is_refused_before_anything_is_sent() ->
         encoding.encode_payload(bytes(512 * 2**20 + 1))
 
 
-def test_a_key_that_holds_another_type_is_an_error_that_says_so(
+def test_a_key_that_holds_another_type_is_an_error_that_names_it(
     own_redis: RedisServer, cache: RedisCache
 ) -> None:
     with raw(own_redis) as client:
@@ -282,7 +282,7 @@ def test_every_text_can_be_a_key(cache: RedisCache) -> None:
 
 def test_thousands_of_keys_go_in_parts(own_redis: RedisServer, cache: RedisCache) -> None:
     data = {f"key-{n}": n for n in range(2500)}
-    cache.delete("key")  # makes Redis know the script
+    cache.delete("key")  # loads the scripts
     assert sent(own_redis, lambda: cache.set_many(data)).count("EVALSHA") == 3
     large = {f"large-{n}": os.urandom(6 * 2**20) for n in range(5)}
     with raw(own_redis) as client:

@@ -1,4 +1,4 @@
-"""Our globs beside Redis's own, on whatever pattern comes to mind."""
+"""Our globs match what Redis's globs match."""
 
 import redis
 from hypothesis import HealthCheck, given, settings

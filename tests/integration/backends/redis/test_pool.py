@@ -36,7 +36,7 @@ def test_aliases_with_one_url_and_other_options_have_pools_of_their_own(
         for seconds in (1, 9)
     ]
     first, second = (cache.client.get_client().connection_pool for cache in stock)
-    assert first is second  # keyed by URL alone: the second alias got the first one's options
+    assert first is second  # keyed only by URL: the second alias got the options of the first
 
 
 def test_no_timeout_is_left_to_chance(redis_server: RedisServer) -> None:
@@ -66,7 +66,7 @@ def test_more_threads_than_connections_wait_instead_of_failing(redis_server: Red
     assert len(pool_of(cache)._available_connections) <= 2  # noqa: SLF001
 
 
-def test_nobody_who_waits_for_a_connection_is_overtaken_for_ever(
+def test_no_waiting_call_is_overtaken_for_ever(
     redis_server: RedisServer,
 ) -> None:
     cache = ours(redis_server.url, "fair", max_connections=1, pool_timeout=30)
@@ -150,7 +150,7 @@ def test_waiting_for_a_connection_ends_with_an_error_that_names_the_options(
     pool.release(held)
     cache.set("key", "value")
     assert cache.get("key") == "value"
-    assert cache._store.executor.breaker.closed  # noqa: SLF001 (Redis did nothing wrong)
+    assert cache._store.executor.breaker.closed  # noqa: SLF001 (Redis did not fail)
 
 
 def test_no_connection_is_lost_by_failures(own_redis: RedisServer) -> None:

@@ -24,7 +24,7 @@ class Watched:
     sentinel: SentinelServer
 
     def cache(self, **options: Any) -> RedisCache:
-        """Return a cache that asks the sentinel where the primary is."""
+        """Return a cache that gets the primary from the sentinel."""
         return RedisCache(
             "redis://cached/0",
             {
@@ -34,12 +34,12 @@ class Watched:
         )
 
     def fail_over(self) -> bool:
-        """Ask the sentinel to promote the replica; return whether it will."""
+        """Request the promotion of the replica; return True if the sentinel accepts."""
         with redis.Redis(port=self.sentinel.port) as client:
             try:
                 client.execute_command("SENTINEL", "FAILOVER", "cached")
             except redis.ResponseError:
-                return False  # it has not seen enough of the replica yet
+                return False  # it does not know the replica well enough yet
             return True
 
 
@@ -85,7 +85,7 @@ def test_the_primary_that_sentinel_names_is_used(watched: Watched, options: dict
         assert client.get("ours:1:count") == b"2"
 
 
-def test_after_the_death_of_the_primary_the_cache_goes_on_with_the_promoted_replica(
+def test_after_the_death_of_the_primary_the_cache_uses_the_promoted_replica(
     watched: Watched,
 ) -> None:
     cache = watched.cache()
@@ -99,7 +99,7 @@ def test_after_the_death_of_the_primary_the_cache_goes_on_with_the_promoted_repl
 
 
 def test_a_primary_that_became_a_replica_is_left_for_the_new_one(watched: Watched) -> None:
-    """Its connections stay up, and would answer reads with yesterday's values."""
+    """Its connections stay open, and reads over them would return old values."""
     cache = watched.cache()
     cache.set("count", 1)
     cache.incr("count")
@@ -114,7 +114,7 @@ def test_a_primary_that_became_a_replica_is_left_for_the_new_one(watched: Watche
 
 
 def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watched) -> None:
-    """redis-py itself leaves these connected, with the answer still to come."""
+    """redis-py itself leaves these connected, with an unread reply."""
     cache = watched.cache(SOCKET_TIMEOUT=20, max_connections=1)
     cache.set_many({"mine": "mine", "other": "other"})
 
@@ -125,7 +125,7 @@ def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watc
         raise Interrupted
 
     before = signal.signal(signal.SIGUSR1, interrupt)
-    watched.sentinel.send(signal.SIGSTOP)  # lest it takes the pause for a death
+    watched.sentinel.send(signal.SIGSTOP)  # so that it does not take the pause for a failure
     found: list[Any] = []
     reader = threading.Thread(target=lambda: found.append(cache.get("other")))
     pool = cache.client.get_client(write=True).connection_pool
@@ -133,7 +133,7 @@ def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watc
         watched.primary.send(signal.SIGSTOP)
         with pytest.raises(Interrupted), interrupted_in("read_response"):
             cache.get("mine")
-        reader.start()  # while the interrupted answer has yet to come
+        reader.start()  # before the interrupted reply arrives
         until(lambda: pool._in_use_connections, "the reader to have a connection")  # noqa: SLF001
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -51,7 +51,7 @@ def forgeries(server: RedisServer, cache: RedisCache, target: Path) -> dict[str,
     assert genuine is not None
     return {
         "an unsigned raw pickle": bomb,
-        "a header that asks for no signature": b"\xa0" + bomb,
+        "a header without the signature flag": b"\xa0" + bomb,
         "a header of another format": b"\xb4" + bomb,
         "a signature of something else": genuine[:17] + bomb,
         "an empty signature": b"\xa4" + bytes(16) + bomb,
@@ -92,7 +92,7 @@ def test_a_forged_pickle_runs_on_stock_and_where_signing_is_turned_off(
     assert target.exists()
 
 
-def test_a_rejected_value_is_only_removed_if_nobody_has_replaced_it(
+def test_a_rejected_value_is_removed_only_if_it_was_not_replaced(
     own_redis: RedisServer, cache: RedisCache
 ) -> None:
     store = cache._store  # noqa: SLF001
@@ -115,7 +115,7 @@ def test_a_moved_value_is_signed_for_its_new_version(
     assert after is not None
     assert before != after
     assert cache.get("key", version=2) == "value"
-    store_raw(own_redis, "ours:2:key", before)  # what a mere RENAME would have left
+    store_raw(own_redis, "ours:2:key", before)  # as after a plain RENAME
     assert cache.get("key", version=2) is None
 
 

@@ -1,6 +1,6 @@
-"""What DiskCache relies on in diskcache beyond its documentation; docs/why.md gives the reasons.
+"""The private names of diskcache that DiskCache relies on; docs/why.md gives the reasons.
 
-When this fails after an update, read the new diskcache before anything else: the pinned version is
+If this fails after an update, read the new diskcache first: the pinned version is
 the one that the code was written against.
 """
 
@@ -77,7 +77,7 @@ def test_the_schema_is_the_one_that_our_sql_is_written_for(tmp_path: Path) -> No
     assert (core.MODE_RAW, core.MODE_BINARY) == (1, 2)
 
 
-def test_the_policies_that_note_each_use_are_two() -> None:
+def test_the_policies_that_record_each_use_are_two() -> None:
     assert {name for name, policy in core.EVICTION_POLICY.items() if policy["get"]} == {
         "least-recently-used",
         "least-frequently-used",

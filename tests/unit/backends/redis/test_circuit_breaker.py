@@ -9,7 +9,7 @@ from cacheapp.errors import StoreUnavailable
 
 
 class Clock:
-    """A clock that only moves when told."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,7 +35,7 @@ def open_it(breaker: CircuitBreaker) -> None:
 
 
 def state(breaker: CircuitBreaker) -> BreakerState:
-    """Asked through a function, lest the type checker believes that it never changes."""
+    """Read the state; without a function the type checker would assume that it never changes."""
     return breaker.state
 
 
@@ -120,11 +120,13 @@ def test_a_late_failure_from_before_does_not_delay_the_next_probe(
     assert breaker.admit() is True
 
 
-def test_opening_and_closing_are_logged_and_told_once_each(
+def test_opening_and_closing_are_logged_and_reported_once_each(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[bool] = []
-    breaker = CircuitBreaker("Redis at nowhere", lambda *, opened: told.append(opened), now_s=clock)
+    reported: list[bool] = []
+    breaker = CircuitBreaker(
+        "Redis at nowhere", lambda *, opened: reported.append(opened), now_s=clock
+    )
     with caplog.at_level(logging.WARNING):
         open_it(breaker)
         for _ in range(3):
@@ -139,10 +141,10 @@ def test_opening_and_closing_are_logged_and_told_once_each(
         "cache_breaker_opened",
         "cache_breaker_closed",
     ]
-    assert told == [True, False]
+    assert reported == [True, False]
 
 
-def test_a_line_is_due_once_a_minute_and_says_how_many_were_withheld(clock: Clock) -> None:
+def test_a_message_is_due_once_a_minute_and_counts_those_withheld(clock: Clock) -> None:
     quiet = LogThrottle(now_s=clock)
     assert [quiet.due() for _ in range(4)] == [0, None, None, None]
     clock.now += 59.9

@@ -9,7 +9,7 @@ from cacheapp.errors import StoreUnavailable
 
 
 class DownPool:
-    """A pool of connections to a server that refuses them; counts how often it is asked."""
+    """A pool whose server refuses connections; counts the attempts."""
 
     def __init__(self) -> None:
         self.asked = 0

@@ -50,7 +50,7 @@ def refused(location: Any = URL, **options: Any) -> str:
     ],
     ids=repr,
 )
-def test_what_cannot_be_is_refused_with_what_to_write_instead(
+def test_an_invalid_option_is_refused_with_the_alternative(
     options: dict[str, Any], message: str
 ) -> None:
     assert message in refused(**options)
@@ -111,7 +111,7 @@ def test_no_refusal_shows_a_password(location: Any, options: dict[str, Any]) -> 
         ("rediss://[::1]:6379/0", "rediss://[::1]:6379/0"),
     ],
 )
-def test_a_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
@@ -160,6 +160,6 @@ def test_equal_options_share_a_store_and_different_ones_do_not() -> None:
     assert len(stores) == 10
 
 
-def test_redis_values_are_signed_unless_asked_otherwise() -> None:
+def test_redis_values_are_signed_by_default() -> None:
     assert RedisCache(URL, {}).options["signed"] is True
     assert RedisCache(URL, {"OPTIONS": {"signed": False}}).options["signed"] is False

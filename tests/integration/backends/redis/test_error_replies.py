@@ -11,10 +11,10 @@ from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.parts import OPERATIONS, open_the_breaker, ours, raw
 
-# -- the server answers, but no ------------------------------------------------------------------
+# -- error replies of the server -----------------------------------------------------------------
 
 
-def test_without_memory_writes_raise_store_full_and_reads_go_on(
+def test_without_memory_writes_raise_store_full_and_reads_succeed(
     own_redis: RedisServer, own_cache: RedisCache
 ) -> None:
     own_cache.set_many({"key": "value", "count": 1})
@@ -31,7 +31,7 @@ def test_without_memory_writes_raise_store_full_and_reads_go_on(
     assert own_cache.incr("count") == 2
 
 
-def test_a_replica_takes_no_write_and_says_so(
+def test_a_write_to_a_replica_raises_and_names_the_reason(
     own_redis: RedisServer, own_cache: RedisCache
 ) -> None:
     own_cache.set_many({"key": "value", "count": 1})
@@ -90,7 +90,7 @@ def look(cache: RedisCache, seen: set[type]) -> set[type]:
     return seen
 
 
-# -- what the caller may ask for -----------------------------------------------------------------
+# -- options of the caller ----------------------------------------------------------------------
 
 
 def test_failing_reads_may_be_misses_while_writes_raise(own_redis: RedisServer) -> None:
@@ -136,7 +136,7 @@ def test_writes_may_be_ignored_by_kind_but_add_and_incr_never_lie(own_redis: Red
             OPERATIONS[name](cache)
 
 
-def test_stock_returns_none_from_add_and_still_raises_elsewhere_when_told_to_ignore(
+def test_stock_returns_none_from_add_and_still_raises_elsewhere_when_configured_to_ignore(
     own_redis: RedisServer,
 ) -> None:
     stock = django_redis.cache.RedisCache(own_redis.url, {"OPTIONS": {"IGNORE_EXCEPTIONS": True}})
