@@ -164,7 +164,7 @@ class ThreadPool(Generic[T]):
         cancels the reservation.
         """
         with self._changed:
-            free = sum(job.queue.active for job in self._jobs) < self.threads
+            free = self._active() < self.threads
             held, self._reserved = self._reserved, wanted and not free
             if held and not self._reserved:
                 self._changed.notify_all()
@@ -177,7 +177,7 @@ class ThreadPool(Generic[T]):
         the job might wait here while a process with threads could run it.
         """
         with self._changed:
-            free = sum(job.queue.active for job in self._jobs) < self.threads
+            free = self._active() < self.threads
             alive = self._alive
         if not free or alive or self._thread_limit is None:
             return free
@@ -191,7 +191,10 @@ class ThreadPool(Generic[T]):
     def active_threads(self) -> int:
         """Return how many threads are working on a file."""
         with self._changed:
-            return sum(job.queue.active for job in self._jobs)
+            return self._active()
+
+    def _active(self) -> int:
+        return sum(job.queue.active for job in self._jobs)
 
     def _start(self, left: int) -> bool:
         """Start one of `left` threads that are already counted; on failure, uncount them all."""
@@ -256,7 +259,7 @@ class ThreadPool(Generic[T]):
             try:
                 outcome = job.work(file, buffer)
             finally:
-                self._give_back(job, host, file, began_s, outcome)
+                self._finish_attempt(job, host, file, began_s, outcome)
                 job.on_attempt_end()
         except BaseException:
             logger.exception("an attempt of %r failed unexpectedly; its thread continues", job)
@@ -268,18 +271,22 @@ class ThreadPool(Generic[T]):
             if needed and self._alive > 1:
                 self._alive -= 1
                 return None
-            give_up_s = clock.monotonic_s() + _IDLE_S
+            idle_until_s = clock.monotonic_s() + _IDLE_S
             while True:
                 now_s = clock.monotonic_s()
                 found = None if self._reserved else self._pick(now_s)
                 if found is not None:
                     return *found, self._needs_another_thread()
-                if now_s >= give_up_s and (self._idle or not any(len(j.queue) for j in self._jobs)):
+                if now_s >= idle_until_s and (
+                    self._idle or not any(len(j.queue) for j in self._jobs)
+                ):
                     self._alive -= 1
                     return None
-                give_up_s = max(give_up_s, now_s + 0.1)  # the last thread stays while files wait
+                idle_until_s = max(
+                    idle_until_s, now_s + 0.1
+                )  # the last thread stays while files wait
                 self._idle += 1
-                self._changed.wait(self._wait_s(now_s, give_up_s))
+                self._changed.wait(self._wait_s(now_s, idle_until_s))
                 self._idle -= 1
 
     def _needs_another_thread(self) -> bool:
@@ -294,7 +301,7 @@ class ThreadPool(Generic[T]):
         self._alive += 1
         return True
 
-    def _give_back(
+    def _finish_attempt(
         self, job: PoolJob[T], name: str, file: T, began_s: float, outcome: AttemptResult | None
     ) -> None:
         with self._changed:
@@ -326,7 +333,7 @@ class ThreadPool(Generic[T]):
                 return by_queue[id(queue)], *taken
         return None
 
-    def _wait_s(self, now_s: float, give_up_s: float) -> float:
+    def _wait_s(self, now_s: float, idle_until_s: float) -> float:
         dues = (job.queue.due_s(self._hosts, now_s) for job in self._jobs)
-        soonest_s = min((due_s for due_s in dues if due_s is not None), default=give_up_s)
-        return max(0.001, min(soonest_s, give_up_s) - now_s)
+        soonest_s = min((due_s for due_s in dues if due_s is not None), default=idle_until_s)
+        return max(0.001, min(soonest_s, idle_until_s) - now_s)

@@ -180,9 +180,8 @@ class Transfer:
         self._check()
         if self._leftover is not None and self._part is None:
             self._adopt_leftover(self._leftover, client, buffer)
-        if self._part is None or not (
-            self._part.resume_point and is_complete(self._part.resume_point)
-        ):
+        part = self._part
+        if part is None or part.resume_point is None or not is_complete(part.resume_point):
             response, part = self._open_response(client)
             whole = False
             try:
@@ -191,8 +190,6 @@ class Transfer:
             finally:
                 self.bytes_done = part.size
                 response.release() if whole else response.close()
-        else:
-            part = self._part
         return self._finish(part)
 
     def _open_response(self, client: HTTPClient) -> tuple[Response, PartialFile]:
@@ -207,10 +204,8 @@ class Transfer:
                     response.close()
             if part is not None:
                 return response, part
-        raise TransferFailed(
-            "the object keeps changing; expected the same object in one of several responses",
-            retryable=True,
-        )
+        message = f"the object keeps changing; gave up after {_MAX_REQUESTS} requests"
+        raise TransferFailed(message, retryable=True)
 
     def _headers(self) -> dict[str, str]:
         if self._part is not None and self._part.resume_point is not None:
