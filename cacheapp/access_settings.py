@@ -75,7 +75,7 @@ def _token(name: Any, entry: Any) -> ApiToken:
     if not listed or not all(
         isinstance(it, str) and _PERMISSION.fullmatch(it) for it in permissions
     ):
-        raise ValueError(f"for {name!r} permissions such as ['cacheapp.view_downloadjob']")
+        raise ValueError(f"permissions such as ['cacheapp.view_downloadjob'] for {name!r}")
     return ApiToken(name, digest.lower(), frozenset(permissions))
 
 

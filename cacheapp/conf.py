@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from cacheapp.access_settings import AllowedBucket, ApiToken, read_buckets, read_origin, read_tokens
+from cacheapp.typed_values import (
+    Reader,
+    boolean,
+    none_or,
+    one_of,
+    read_values,
+    seconds,
+    show,
+    whole_number,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,37 +103,9 @@ class Conf:
     """Seconds after which finished jobs are forgotten. `None`: never. Their files stay."""
 
 
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("True or False")
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError("an int of at least 1")
-    return value
-
-
-def _count_or_none(value: Any) -> int | None:
-    return None if value is None else _count(value)
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError("a number of seconds above 0")
-    return float(value)
-
-
-def _seconds_or_none(value: Any) -> float | None:
-    return None if value is None else _seconds(value)
-
-
-def _directory(value: Any) -> Path | None:
-    if value is None:
-        return None
+def _directory(value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not Path(value).is_absolute():
-        raise ValueError("None or an absolute path")
+        raise ValueError("an absolute path")
     return Path(value)
 
 
@@ -143,60 +124,43 @@ def _networks(value: Any) -> tuple[str, ...]:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
 
 
-def _runner(value: Any) -> str:
-    if value not in ("worker", "celery"):
-        raise ValueError("'worker' or 'celery'")
-    return str(value)
-
-
-_SECRET = frozenset(["api_tokens"])
+_SECRET = frozenset(["API_TOKENS"])
 """Settings whose values no message shows."""
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "demo": _boolean,
-    "workers": _count_or_none,
-    "threads": _count_or_none,
-    "state_dir": _directory,
-    "api_tokens": read_tokens,
-    "download_root": _directory,
-    "download_origins": _origins,
-    "download_networks": _networks,
-    "download_buckets": read_buckets,
-    "download_max_threads": _count,
-    "download_max_machine_threads": _count,
-    "download_max_per_host": _count,
-    "download_tries": _count,
-    "download_max_job_bytes": _count,
-    "download_max_job_s": _seconds,
-    "download_min_free_bytes": _count,
-    "download_max_files": _count,
-    "download_max_bytes": _count,
-    "download_runner": _runner,
-    "download_streams": _count,
-    "download_stream_s": _seconds,
-    "download_heartbeat_s": _seconds,
-    "download_retention_s": _seconds_or_none,
+_READERS: dict[str, Reader] = {
+    "DEMO": boolean,
+    "WORKERS": none_or(whole_number(1)),
+    "THREADS": none_or(whole_number(1)),
+    "STATE_DIR": none_or(_directory),
+    "API_TOKENS": read_tokens,
+    "DOWNLOAD_ROOT": none_or(_directory),
+    "DOWNLOAD_ORIGINS": _origins,
+    "DOWNLOAD_NETWORKS": _networks,
+    "DOWNLOAD_BUCKETS": read_buckets,
+    "DOWNLOAD_MAX_THREADS": whole_number(1),
+    "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),
+    "DOWNLOAD_MAX_PER_HOST": whole_number(1),
+    "DOWNLOAD_TRIES": whole_number(1),
+    "DOWNLOAD_MAX_JOB_BYTES": whole_number(1),
+    "DOWNLOAD_MAX_JOB_S": seconds,
+    "DOWNLOAD_MIN_FREE_BYTES": whole_number(1),
+    "DOWNLOAD_MAX_FILES": whole_number(1),
+    "DOWNLOAD_MAX_BYTES": whole_number(1),
+    "DOWNLOAD_RUNNER": one_of("worker", "celery"),
+    "DOWNLOAD_STREAMS": whole_number(1),
+    "DOWNLOAD_STREAM_S": seconds,
+    "DOWNLOAD_HEARTBEAT_S": seconds,
+    "DOWNLOAD_RETENTION_S": none_or(seconds),
 }
 
 
 def read(raw: Any) -> tuple[Conf, list[str]]:
-    """Return what `raw` (the `CACHEAPP` dict) says, and a sentence for each mistake in it."""
+    """Return the settings in `raw`, the `CACHEAPP` dict, and a sentence for each mistake in it."""
     if not isinstance(raw, dict):
-        return Conf(), [f"CACHEAPP is {raw!r}; expected a dict"]
-    mistakes: list[str] = []
-    values: dict[str, Any] = {}
-    for name, value in raw.items():
-        field = name.lower() if isinstance(name, str) and name.isupper() else None
-        if field not in _READERS:
-            known = ", ".join(sorted(key.upper() for key in _READERS))
-            mistakes.append(f"CACHEAPP[{name!r}] is not a setting; expected one of {known}")
-            continue
-        try:
-            values[field] = _READERS[field](value)
-        except ValueError as exc:
-            shown = "wrong" if field in _SECRET else repr(value)
-            mistakes.append(f"CACHEAPP[{name!r}] is {shown}; expected {exc}")
-    return Conf(**values), mistakes
+        return Conf(), [f"CACHEAPP is {show(raw)}; expected a dict"]
+    values, mistakes = read_values(raw, _READERS, "a setting", secret=_SECRET)
+    found = Conf(**{name.lower(): value for name, value in values.items()})
+    return found, [f"CACHEAPP[{it.name!r}] {it.error}" for it in mistakes]
 
 
 @functools.cache

@@ -6,9 +6,10 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from cacheapp.typed_values import anything
 from cacheapp.views.access import permission_required
 from cacheapp.views.cache_entry import CacheEntry, with_cache_entry
-from cacheapp.views.fields import anything, read_fields, timeout, whole_number
+from cacheapp.views.fields import exact_int, read_fields, timeout
 from cacheapp.views.responses import allow_methods
 
 
@@ -32,9 +33,7 @@ def key(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
 @with_cache_entry
 def incr(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     """Add to a number. With `initial`, first add that where the key is missing: Django's idiom."""
-    body = read_fields(
-        request, {}, {"delta": whole_number, "initial": whole_number, "timeout": timeout}
-    )
+    body = read_fields(request, {}, {"delta": exact_int, "initial": exact_int, "timeout": timeout})
     hit = True
     if "initial" in body:
         kept = body.get("timeout", DEFAULT_TIMEOUT)

@@ -23,19 +23,15 @@ from cacheapp.downloads.sources.request import (
     RequestRefused,
     parse_request,
 )
-from cacheapp.downloads.states import FileState, JobState
 from cacheapp.views import job_actions
 from cacheapp.views.access import caller, permission_required
 from cacheapp.views.job_actions import get_job
 from cacheapp.views.local_access import is_local
-from cacheapp.views.paging import files_page, jobs_page, query_choice, query_int
+from cacheapp.views.paging import files_page, jobs_page
 from cacheapp.views.responses import ApiError, allow_methods, json_response, read_json
 from cacheapp.views.serializers import serialize_file, serialize_job, serialize_job_detail
 
 BODY_LIMIT_BYTES = 2 * 2**20
-DEFAULT_LIMIT = 20
-MAX_JOBS_LIMIT = 100
-MAX_FILES_LIMIT = 1000
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -59,16 +55,12 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
 @allow_methods("GET")
 def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """List a job's files in their order; `?state=` those in one state."""
-    limit = query_int(request, "limit", MAX_JOBS_LIMIT, 1, MAX_FILES_LIMIT)
-    state = query_choice(request, "state", FileState)
-    found, after = files_page(request, get_job(job_id), limit, state)
+    found, after = files_page(request, get_job(job_id))
     return json_response(HTTPStatus.OK, files=[serialize_file(file) for file in found], next=after)
 
 
 def _list(request: HttpRequest) -> HttpResponseBase:
-    limit = query_int(request, "limit", DEFAULT_LIMIT, 1, MAX_JOBS_LIMIT)
-    state = query_choice(request, "state", JobState)
-    found, after = jobs_page(request, limit, state)
+    found, after = jobs_page(request)
     shown = [serialize_job(job) for job in found]
     return json_response(HTTPStatus.OK, jobs=shown, next=after)
 

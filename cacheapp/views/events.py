@@ -8,9 +8,10 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.typed_values import digits
 from cacheapp.views.access import permission_required
+from cacheapp.views.fields import read_query
 from cacheapp.views.job_actions import get_job
-from cacheapp.views.paging import query_int
 from cacheapp.views.responses import allow_methods
 from cacheapp.views.serializers import serialize_file, serialize_job
 from cacheapp.views.streams import event_stream_response, format_event
@@ -22,7 +23,7 @@ _BATCH = 100
 @allow_methods("GET")
 def events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """Tell what becomes of a job as it happens; `?files=1`: of its files as well."""
-    with_files = query_int(request, "files", 0, 0, 1)
+    with_files = read_query(request, {"files": digits(0, 1)}).get("files")
     poll = reverse("cacheapp:download", args=[job_id])
     tell = _job_and_file_events if with_files else _job_event
     return event_stream_response(request, get_job(job_id), tell, poll)

@@ -13,8 +13,9 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import commands
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
+from cacheapp.typed_values import one_of
 from cacheapp.views.access import check_permission, permission_required
-from cacheapp.views.paging import query_choice
+from cacheapp.views.fields import read_query
 from cacheapp.views.responses import ApiError, allow_methods, json_response
 from cacheapp.views.serializers import serialize_job
 
@@ -49,7 +50,7 @@ retry = _action_view(commands.retry)
 
 def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """Cancel a job, or, where `?files=` says what becomes of its files, remove it."""
-    files = query_choice(request, "files", [KEEP, REMOVE])
+    files = read_query(request, {"files": one_of(KEEP, REMOVE)}).get("files")
     if files is None:
         check_permission(request, _CHANGE)
         return _run_action(commands.cancel, get_job(job_id))

@@ -11,18 +11,11 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func, g
 
 from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.counters import SETS
-from cacheapp.backends.core.options import (
-    COMMON,
-    Option,
-    boolean,
-    count,
-    one_of,
-    read_options,
-    seconds,
-)
+from cacheapp.backends.core.options import COMMON, Option, read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.disk.store import DiskStore
+from cacheapp.typed_values import boolean, one_of, seconds, whole_number
 
 _SHARD_MIN_BYTES = 512 * 1024
 _MAX_PREFIX_CHARS = 100  # in a file name, which has at most 255 bytes
@@ -40,21 +33,21 @@ class DiskCache(SharedCache):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         **COMMON,
-        "shards": Option(count(1), 8),
+        "shards": Option(whole_number(1), 8),
         "database_timeout": Option(seconds, 5.0),
-        "size_limit": Option(count(_SHARD_MIN_BYTES), 2**30),
-        "cull_limit": Option(count(1), 10),
+        "size_limit": Option(whole_number(_SHARD_MIN_BYTES), 2**30),
+        "cull_limit": Option(whole_number(1), 10),
         "eviction_policy": Option(
             one_of("none", "least-recently-stored", "least-recently-used", "least-frequently-used"),
             "least-recently-stored",
         ),
-        "disk_min_file_size": Option(count(0), 2**15),
+        "disk_min_file_size": Option(whole_number(0), 2**15),
         "tag_index": Option(boolean, default=False),
         # diskcache's 8192 pages would be 32 MiB for each thread and shard.
-        "sqlite_cache_size": Option(count(1), 512),
+        "sqlite_cache_size": Option(whole_number(1), 512),
         # diskcache maps 64 MiB: truncating a mapped file kills the process (SIGBUS).
-        "sqlite_mmap_size": Option(count(0), 0),
-        "sqlite_synchronous": Option(count(0), 1),
+        "sqlite_mmap_size": Option(whole_number(0), 0),
+        "sqlite_synchronous": Option(whole_number(0), 1),
     }
 
     _store: DiskStore

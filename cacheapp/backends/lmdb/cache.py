@@ -10,13 +10,14 @@ from django.core.cache.backends.base import default_key_func
 from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.async_methods import T, in_thread
-from cacheapp.backends.core.options import COMMON, Option, count, count_or_none, read_options
+from cacheapp.backends.core.options import COMMON, Option, read_options
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.fast_path import FastPath
 from cacheapp.backends.lmdb.key_encoding import KeyEncoder
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, SizeLimits
 from cacheapp.backends.lmdb.location import shared_location
 from cacheapp.backends.lmdb.store import LMDBStore
+from cacheapp.typed_values import none_or, whole_number
 
 _DIRECTORY_OPTIONS = ("size_limit", "MAX_ENTRIES")
 
@@ -37,8 +38,8 @@ class LMDBCache(FastPath):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         **COMMON,
-        "size_limit": Option(count(MIN_SIZE_LIMIT), 256 * 2**20),
-        "MAX_ENTRIES": Option(count_or_none(1), None),
+        "size_limit": Option(whole_number(MIN_SIZE_LIMIT), 256 * 2**20),
+        "MAX_ENTRIES": Option(none_or(whole_number(1)), None),
     }
 
     @classmethod

@@ -9,8 +9,9 @@ from django_redis.client import DefaultClient, HerdClient, ShardClient
 from django_redis.pool import ConnectionFactory
 from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
 
-from cacheapp.backends.core.options import COMMON, Option, Reader, boolean, count, seconds
+from cacheapp.backends.core.options import COMMON, Option
 from cacheapp.backends.redis.on_error import read_error_policy
+from cacheapp.typed_values import Reader, boolean, seconds, text, whole_number
 
 _CACHED_BY_CLIENT = (
     "nothing: redis-py's client-side caching mixes up replies between threads and ignores deadlines"
@@ -25,12 +26,6 @@ _RESERVED_ARGUMENTS = {  # keyword arguments for redis-py that this backend sets
     "max_connections": "OPTIONS['max_connections'] instead",
     "timeout": "OPTIONS['pool_timeout'] instead",
 }
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a str")
-    return value
 
 
 def _dotted_name(check: Callable[[Any], bool], expected: str) -> Reader:
@@ -120,8 +115,8 @@ DJANGO_REDIS: Mapping[str, Option] = {
     "REDIS_CLIENT_CLASS": Option(_dotted_name(callable, "redis.Redis or a subclass"), None),
     "REDIS_CLIENT_KWARGS": Option(_keyword_arguments, {}, secret=True),
     "PARSER_CLASS": Option(_dotted_name(callable, "a parser of redis-py"), None),
-    "USERNAME": Option(_text, None, secret=True),
-    "PASSWORD": Option(_text, None, secret=True),
+    "USERNAME": Option(text, None, secret=True),
+    "PASSWORD": Option(text, None, secret=True),
     "SOCKET_TIMEOUT": Option(seconds, 2.0),
     "SOCKET_CONNECT_TIMEOUT": Option(seconds, 1.0),
     "SENTINELS": Option(_sentinels, None),
@@ -132,7 +127,7 @@ _OURS: Mapping[str, Option] = {
     "signed": Option(
         boolean, default=True
     ),  # unsigned, anyone who can write to the server could run code here
-    "max_connections": Option(count(1), 64),  # per process; opened on demand
+    "max_connections": Option(whole_number(1), 64),  # per process; opened on demand
     "pool_timeout": Option(seconds, 2.0),
     "on_error": Option(read_error_policy, read_error_policy("raise")),
     "owns_database": Option(boolean, default=False),

@@ -11,6 +11,7 @@ from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused, read_line
 from cacheapp.downloads.storage.filenames import folder_conflicts, number_duplicates
 from cacheapp.errors import CacheappError
+from cacheapp.typed_values import anything, read_values, show, whole_number
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100
@@ -57,17 +58,10 @@ class RequestLimits:
 
 def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRequest:
     """Return the request in a JSON body; raise `RequestRefused` with all its problems."""
-    known = ", ".join([*_KINDS, "threads"])
-    problems: list[dict[str, Any]] = [
-        {"field": name, "error": f"unknown field; expected {known}"}
-        for name in body
-        if name not in {*_KINDS, "threads"}
-    ]
-    highest = allowed.max_threads
-    threads = body.get("threads", min(DEFAULT_THREADS, highest))
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= highest:
-        expected = f"expected a whole number from 1 to {highest}"
-        problems.append({"field": "threads", "error": f"is {threads!r:.100}; {expected}"})
+    readers = {**dict.fromkeys(_KINDS, anything), "threads": whole_number(1, allowed.max_threads)}
+    values, mistakes = read_values(body, readers, "a field")
+    problems: list[dict[str, Any]] = [{"field": it.name, "error": it.error} for it in mistakes]
+    threads = values.get("threads", min(DEFAULT_THREADS, allowed.max_threads))
     named = [kind for kind in _KINDS if kind in body]
     request = DownloadRequest((), 1)
     if len(named) > 1:
@@ -88,7 +82,7 @@ Problems = list[dict[str, Any]]
 
 def _urls(urls: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
     if not isinstance(urls, list) or not 1 <= len(urls) <= allowed.max_files:
-        found = f"has {len(urls)}" if isinstance(urls, list) else f"is {urls!r:.100}"
+        found = f"has {len(urls)}" if isinstance(urls, list) else f"is {show(urls)}"
         expected = f"expected a list of 1 to {allowed.max_files} URLs"
         return DownloadRequest((), 1), [{"field": "urls", "error": f"{found}; {expected}"}]
     problems = _wrong_urls(urls, UrlPolicy(allowed.origins | allowed.extra_origins))
@@ -99,7 +93,7 @@ def _manifest(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Probl
     if not isinstance(text, str):
         expected = "expected lines: url [sha256] [name]"
         return DownloadRequest((), 1), [
-            {"field": "manifest", "error": f"is {text!r:.100}; {expected}"}
+            {"field": "manifest", "error": f"is {show(text)}; {expected}"}
         ]
     entries, problems = _entries(text, UrlPolicy(allowed.origins | allowed.extra_origins))
     count = len(entries) + len(problems)
@@ -157,7 +151,7 @@ def find_allowed_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedB
     found = _BUCKET.fullmatch(text) if isinstance(text, str) else None
     if found is None or set(text) & set("?#"):
         expected = "s3://bucket/prefix, with all but visible ASCII percent-encoded"
-        raise SourceRefused(f"is {text!r:.200}; expected {expected}")
+        raise SourceRefused(f"is {show(text)}; expected {expected}")
     name, prefix = found[1], unquote(found[2] or "")
     for bucket in buckets:
         if name == bucket.name and prefix.startswith(bucket.prefix):
@@ -173,7 +167,7 @@ def _wrong_urls(urls: list[Any], policy: UrlPolicy) -> list[dict[str, Any]]:
     for position, url in enumerate(urls):
         try:
             if not isinstance(url, str):
-                raise UrlRefused(f"is {url!r:.100}; expected a string")  # noqa: TRY301
+                raise UrlRefused(f"is {show(url)}; expected a string")  # noqa: TRY301
             policy.check_url(url)
             if url in first:
                 raise UrlRefused(f"repeats urls[{first[url]}]; expected each URL once")  # noqa: TRY301

@@ -230,14 +230,22 @@ def test_a_project_without_users_has_tokens_all_the_same(settings: Settings) -> 
         ({"a": "hunter2"}, "'sha256' and 'permissions' for 'a', and nothing else"),
         ({"a": {**_entry("x"), "secret": "hunter2"}}, "and nothing else"),
         ({"a": {"sha256": "hunter2", "permissions": []}}, "the SHA-256 of the secret of 'a'"),
-        ({"a": _entry("x", "everything")}, "for 'a' permissions such as"),
-        ({"a": {**_entry("x"), "permissions": MAY}}, "for 'a' permissions such as"),
+        (
+            {"a": _entry("x", "everything")},
+            "permissions such as ['cacheapp.view_downloadjob'] for 'a'",
+        ),
+        (
+            {"a": {**_entry("x"), "permissions": MAY}},
+            "permissions such as ['cacheapp.view_downloadjob'] for 'a'",
+        ),
         ({"a": _entry("x"), "b": _entry("x")}, "each secret under one name"),
     ],
 )
 def test_a_wrong_setting_is_named_and_never_shown(tokens: Any, expected: str) -> None:
     (mistake,) = read({"API_TOKENS": tokens})[1]
-    assert mistake.startswith("CACHEAPP['API_TOKENS'] is wrong; expected ")
+    assert mistake.startswith(
+        f"CACHEAPP['API_TOKENS'] is of type {type(tokens).__name__}; expected "
+    )
     assert expected in mistake
     assert "hunter2" not in mistake
 

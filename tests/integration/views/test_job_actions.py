@@ -247,7 +247,7 @@ def test_files_among_others_are_never_removed(client: Client, tmp_path: Path) ->
 def test_another_word_for_files_is_refused(client: Client) -> None:
     found = client.delete(f"/api/downloads/{job_in('failed').id}?files=all")
     assert (found.status_code, found.json()["error"]) == (
-        *(400, "files is 'all'; expected one of keep, delete"),
+        *(400, "files is 'all'; expected one of 'keep', 'delete'"),
     )
 
 
@@ -384,7 +384,7 @@ def test_files_come_page_by_page_in_their_order(client: Client) -> None:
 def test_a_place_that_no_page_named_is_refused(query: str, client: Client) -> None:
     found = client.get(f"/api/downloads?{query}")
     assert found.status_code == 400
-    assert "expected what `next` of a page says" in found.json()["error"]
+    assert "expected the value in `next` of a page" in found.json()["error"]
 
 
 def test_what_is_left_is_said_where_the_sizes_are_known(client: Client) -> None:

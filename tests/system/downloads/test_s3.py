@@ -82,7 +82,7 @@ def test_nobody_but_the_settings_says_where_a_bucket_is(site: Site) -> None:
     assert answer["status"] == 400
     assert answer["problems"][0] == {
         "field": "endpoint",
-        "error": "unknown field; expected urls, manifest, s3, threads",
+        "error": "is not a field; expected one of manifest, s3, threads, urls",
     }
 
 

@@ -71,7 +71,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         }
     )
     assert [problem["field"] for problem in problems] == [
-        *("dir", "threads", "urls[1]", "urls[2]", "urls[3]", "urls[4]"),
+        *("threads", "dir", "urls[1]", "urls[2]", "urls[3]", "urls[4]"),
     ]
     assert problems[4]["error"] == "repeats urls[0]; expected each URL once"
 

@@ -1,0 +1,142 @@
+"""Read typed values from settings, options, request bodies and queries, and collect all mistakes. Pure.
+
+A reader takes a raw value and returns the typed one; it raises `ValueError` with what it expects, such
+as "a whole number of at least 1". Each message has one form: what was found, then what was expected.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+Reader = Callable[[Any], Any]
+
+_MAX_SHOWN = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One name that is unknown, or whose value is not what its reader expects."""
+
+    name: str
+    error: str
+    """Follows the name in a sentence: `is 0; expected a whole number of at least 1`."""
+
+
+def read_values(
+    found: Mapping[Any, Any],
+    readers: Mapping[str, Reader],
+    what: str,
+    *,
+    secret: Container[str] = (),
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """Return the values that could be read, and the mistakes in the others.
+
+    `what` completes the message about an unknown name: `a setting`, `a field`. The values of
+    `secret` names never appear in a message, only their types.
+    """
+    values: dict[str, Any] = {}
+    mistakes = []
+    for name, value in found.items():
+        if name not in readers:
+            known = ", ".join(sorted(readers))
+            mistakes.append(Mistake(str(name), f"is not {what}; expected one of {known}"))
+            continue
+        try:
+            values[name] = readers[name](value)
+        except ValueError as exc:
+            shown = f"of type {type(value).__name__}" if name in secret else show(value)
+            mistakes.append(Mistake(name, f"is {shown}; expected {exc}"))
+    return values, mistakes
+
+
+def show(value: Any) -> str:
+    """Return a value as messages show it: its `repr`, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def anything(value: Any) -> Any:
+    """Accept any value."""
+    return value
+
+
+def boolean(value: Any) -> bool:
+    """Read a `bool`; 0 and 1 are refused."""
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def whole_number(lowest: int | None = None, highest: int | None = None) -> Reader:
+    """Return a reader of an `int` in a range that includes both ends; a `bool` is refused."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(expected)
+        if (lowest is not None and value < lowest) or (highest is not None and value > highest):
+            raise ValueError(expected)
+        return value
+
+    expected = "a whole number"
+    if lowest is not None:
+        expected += f" of at least {lowest}" if highest is None else f" from {lowest} to {highest}"
+    return read
+
+
+def digits(lowest: int, highest: int) -> Reader:
+    """Return a reader of the digits of a whole number from `lowest`, 0 or more, to `highest`."""
+    read_number = whole_number(lowest, highest)
+
+    def read(value: str) -> int:
+        # The digits are counted first, because int() of a megabyte of them takes long.
+        if value.isascii() and value.isdigit() and len(value) <= len(str(highest)):
+            return int(read_number(int(value)))
+        return int(read_number(None))
+
+    return read
+
+
+def number(value: Any) -> float:
+    """Read an `int` or a `float`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number")
+    return value
+
+
+def seconds(value: Any) -> float:
+    """Read a finite number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError("a number of seconds above 0")
+    return float(value)
+
+
+def text(value: Any) -> str:
+    """Read a `str`."""
+    if not isinstance(value, str):
+        raise ValueError("a str")
+    return value
+
+
+def one_of(*choices: str) -> Reader:
+    """Return a reader of one of the choices."""
+    known = [str(choice) for choice in choices]
+
+    def read(value: Any) -> str:
+        if value not in known:
+            raise ValueError("one of " + ", ".join(map(repr, known)))
+        return str(value)
+
+    return read
+
+
+def none_or(read_value: Reader) -> Reader:
+    """Return a reader of `None` or what the other reader accepts."""
+
+    def read(value: Any) -> Any:
+        try:
+            return None if value is None else read_value(value)
+        except ValueError as exc:
+            raise ValueError(f"None or {exc}") from None
+
+    return read

@@ -1,0 +1,78 @@
+"""Readers of typed values: what each accepts, and the one form of all their messages."""
+
+import math
+from typing import Any
+
+import pytest
+
+from cacheapp import typed_values as tv
+from cacheapp.typed_values import Mistake, Reader, read_values
+
+
+@pytest.mark.parametrize(
+    ("reader", "value", "expected"),
+    [
+        (tv.boolean, 1, "True or False"),
+        (tv.whole_number(), True, "a whole number"),
+        (tv.whole_number(), 1.0, "a whole number"),
+        (tv.whole_number(1), 0, "a whole number of at least 1"),
+        (tv.whole_number(1, 5), 6, "a whole number from 1 to 5"),
+        (tv.digits(1, 5), "0", "a whole number from 1 to 5"),
+        (tv.digits(0, 5), "-1", "a whole number from 0 to 5"),
+        (tv.digits(0, 5), "\u0661", "a whole number from 0 to 5"),
+        (tv.digits(0, 5), "9" * 5000, "a whole number from 0 to 5"),
+        (tv.number, True, "a number"),
+        (tv.number, "1", "a number"),
+        (tv.seconds, 0, "a number of seconds above 0"),
+        (tv.seconds, math.inf, "a number of seconds above 0"),
+        (tv.seconds, math.nan, "a number of seconds above 0"),
+        (tv.text, b"x", "a str"),
+        (tv.one_of("a", "b"), "c", "one of 'a', 'b'"),
+        (tv.one_of("a", "b"), ["a"], "one of 'a', 'b'"),
+        (tv.none_or(tv.boolean), 0, "None or True or False"),
+    ],
+    ids=repr,
+)
+def test_a_reader_says_what_it_expects(reader: Reader, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=r"^") as caught:
+        reader(value)
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("reader", "value", "found"),
+    [
+        (tv.boolean, False, False),
+        (tv.whole_number(1, 5), 5, 5),
+        (tv.digits(0, 10), "10", 10),
+        (tv.number, 0.5, 0.5),
+        (tv.seconds, 2, 2.0),
+        (tv.one_of("a", "b"), "b", "b"),
+        (tv.none_or(tv.seconds), None, None),
+        (tv.anything, [1], [1]),
+    ],
+    ids=repr,
+)
+def test_a_reader_returns_the_typed_value(reader: Reader, value: Any, found: Any) -> None:
+    assert (reader(value), type(reader(value))) == (found, type(found))
+
+
+def test_all_mistakes_are_collected_beside_what_could_be_read() -> None:
+    readers = {"size": tv.whole_number(1), "on": tv.boolean, "name": tv.text}
+    values, mistakes = read_values({"size": 0, "on": True, "title": "x"}, readers, "an option")
+    assert values == {"on": True}
+    assert mistakes == [
+        Mistake("size", "is 0; expected a whole number of at least 1"),
+        Mistake("title", "is not an option; expected one of name, on, size"),
+    ]
+
+
+def test_a_secret_is_never_shown() -> None:
+    _values, (mistake,) = read_values({"key": 5}, {"key": tv.text}, "a field", secret={"key"})
+    assert mistake.error == "is of type int; expected a str"
+
+
+def test_a_long_value_is_cut_off() -> None:
+    _values, (mistake,) = read_values({"n": "x" * 5000}, {"n": tv.boolean}, "a field")
+    assert mistake.error.startswith("is 'xxx")
+    assert len(mistake.error) < 300
