@@ -16,7 +16,7 @@ BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
     "lmdb": lambda directory, _redis: {
         "BACKEND": "cacheapp.backends.LMDBCache",
         "LOCATION": str(directory / "cache"),
-        "OPTIONS": {"size_limit": 32 * 2**20},  # reserved on the disk, for each test anew
+        "OPTIONS": {"size_limit": 32 * 2**20},  # reserved on the disk for every test
     },
     "redis": lambda _directory, redis: {
         "BACKEND": "cacheapp.backends.RedisCache",

@@ -31,7 +31,7 @@ def _client(
     pipe: Connection, barrier: Any, setup: dict[str, Any], threads: int, work: Work
 ) -> None:
     try:
-        # Asked for by `Running.stacks`; the file stays open for as long as the process lives.
+        # For `Running.stacks`; the file stays open until the process ends.
         stacks = _stacks_file(os.getpid()).open("w")
         faulthandler.register(signal.SIGUSR2, file=stacks)
         if not settings.configured:  # a spawned process has nothing; a forked one, all of it
@@ -172,7 +172,7 @@ _running: weakref.WeakSet[Running] = weakref.WeakSet()
 
 
 def stacks_of_all() -> list[tuple[str, str]]:
-    """Return where every client of the test stands, for a test that has failed."""
+    """Return the stacks of all clients of the test, for a test that has failed."""
     return [found for running in list(_running) for found in running.stacks()]
 
 

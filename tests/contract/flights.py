@@ -1,7 +1,7 @@
 """What clients do with `get_or_set` in their own processes.
 
 Their factories leave a line in the file `runs` of a directory (one write with O_APPEND, so none is
-lost), and go on when there is a file `go`.
+lost), and continue when the file `go` exists.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def _await_file(path: Path) -> None:
 
 
 def fill(cache: Cache, directory: Path, value: str, stale: float = 0) -> Any:
-    """Get the value, or compute it once told to."""
+    """Get the value, or compute it when the file `go` exists."""
 
     def factory() -> str:
         _note_a_run(directory)
@@ -58,7 +58,7 @@ def fill_at_once(cache: Cache, directory: Path, value: str) -> Any:
 
 
 def fail(cache: Cache, directory: Path) -> str:
-    """Have a factory that raises once told to; return what reached its caller."""
+    """Run a factory that raises when the file `go` exists; return what its caller receives."""
 
     def factory() -> str:
         _note_a_run(directory)

@@ -23,7 +23,7 @@ def count_under_lock(cache: Cache, name: str, path: str, times: int) -> int:
 
 
 def hold_for_ever(cache: Cache, name: str) -> None:
-    """Take a lock, say so under the key `held` with its token, and hold it until killed."""
+    """Acquire a lock, store its token under the key `held`, and hold the lock until killed."""
     lock = cache.lock(name)
     assert lock.acquire()
     cache.set("held", lock.token)

@@ -30,7 +30,7 @@ def _fresh() -> None:
 
 
 def _compute(*args: Any) -> Any:
-    """Do what the test says: return a value, raise an error, or call a function."""
+    """Return a value, raise an error, or call a function, as the test chooses."""
     _calls.append(args)
     answer = _answers.get(args, f"computed {args}")
     if isinstance(answer, Exception):
@@ -140,7 +140,7 @@ def test_a_refresh_that_raises_leaves_the_old_result(cache: SharedCache) -> None
     assert price(7) == "computed (7, 1)"
 
 
-def test_refresh_is_a_write_that_voids_the_lease_of_who_is_computing(cache: SharedCache) -> None:
+def test_refresh_is_a_write_that_voids_the_lease_of_a_computing_caller(cache: SharedCache) -> None:
     def slow() -> str:
         _answers[7, 1] = "refreshed"
         assert price.refresh(7) == "refreshed"

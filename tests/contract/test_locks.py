@@ -21,7 +21,7 @@ from tests.contract.conftest import Build
 DEADLINE_S = 30
 LEASE_S = 3.0
 short_lease = pytest.mark.parametrize("lease_s", [LEASE_S], ids=["short lease"])
-"""For what waits for the time of a lock without a timeout: of a dead holder's on Redis, say."""
+"""For tests that wait for the end of a lock without a timeout, as of a dead holder on Redis."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def _token(cache: SharedCache) -> int:
         return lock.token
 
 
-def test_tokens_grow_whatever_happens_to_the_cache(cache: SharedCache, build: Build) -> None:
+def test_tokens_grow_despite_clear_and_restart(cache: SharedCache, build: Build) -> None:
     tokens = [_token(cache), _token(cache)]
     cache.clear()
     tokens.append(_token(cache))
@@ -168,7 +168,7 @@ def test_a_forked_child_cannot_release_its_parents_lock(cache: SharedCache) -> N
         assert not cache.lock("lock").acquire(blocking=False)
 
 
-def test_a_late_holder_changes_nothing_and_is_told(cache: SharedCache) -> None:
+def test_a_late_holder_changes_nothing_and_gets_an_error(cache: SharedCache) -> None:
     late = cache.lock("lock", timeout=0.1)
     assert late.acquire()
     successor = cache.lock("lock", timeout=1000, blocking_timeout=DEADLINE_S)
@@ -185,7 +185,7 @@ def test_a_late_holder_changes_nothing_and_is_told(cache: SharedCache) -> None:
     successor.release()
 
 
-def test_a_late_holder_is_told_though_nobody_came(cache: SharedCache) -> None:
+def test_a_late_holder_gets_an_error_though_the_lock_is_free(cache: SharedCache) -> None:
     late = cache.lock("lock", timeout=0.05)
     assert late.acquire()
     until(lambda: not late.owned(), "the lock's time to end")
@@ -196,7 +196,7 @@ def test_a_late_holder_is_told_though_nobody_came(cache: SharedCache) -> None:
     assert _token(cache)
 
 
-def test_extending_lets_the_time_begin_anew(cache: SharedCache) -> None:
+def test_extending_restarts_the_timeout(cache: SharedCache) -> None:
     lock = cache.lock("lock", timeout=4)
     assert lock.acquire()
     passed = threading.Event()
@@ -216,7 +216,7 @@ def test_without_a_timeout_a_lock_is_held_for_as_long_as_it_takes(cache: SharedC
         assert not cache.lock("lock").acquire(blocking=False)
 
 
-def test_a_lock_that_is_not_to_be_had_in_time_raises(cache: SharedCache) -> None:
+def test_a_lock_that_cannot_be_acquired_in_time_raises(cache: SharedCache) -> None:
     with cache.lock("lock"):
         assert not cache.lock("lock", blocking_timeout=0.05).acquire()
         with (
@@ -249,7 +249,7 @@ def test_a_lock_whose_time_ended_raises_at_the_end_of_its_block(cache: SharedCac
 ODD = ["", " ", "a b", "a:b", "a\0b", "line\nbreak", "*?[a-z]", "naïve ☃", "%d {x}", "x" * 2000]
 
 
-def test_each_name_is_a_lock_of_its_own(cache: SharedCache, build: Build) -> None:
+def test_each_name_is_a_separate_lock(cache: SharedCache, build: Build) -> None:
     locks = [cache.lock(name) for name in ODD]
     locks += [cache.lock("a b", version=2), build("other", KEY_PREFIX="other").lock("a b")]
     for lock in locks:

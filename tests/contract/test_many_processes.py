@@ -28,7 +28,7 @@ def test_every_process_sees_a_set_a_delete_a_touch_and_a_clear(
 
 
 @pytest.mark.parametrize("delta", [1, 2**40, 0.5], ids=["one", "beyond 64 bits soon", "float"])
-def test_no_increment_is_lost_and_no_two_answers_are_equal(
+def test_no_increment_is_lost_and_no_two_results_are_equal(
     cache: SharedCache, clients: Clients, delta: float
 ) -> None:
     start = 2**63 - 2**42 if delta == 2**40 else 0
@@ -96,7 +96,9 @@ def test_eight_processes_may_use_the_cache_first(cache: SharedCache, clients: Cl
     assert clients.run(work.first_use, "key", processes=8, threads=2) == [True] * 16
 
 
-def test_a_process_killed_at_any_instant_harms_nobody(cache: SharedCache, clients: Clients) -> None:
+def test_a_process_killed_at_any_instant_harms_no_other(
+    cache: SharedCache, clients: Clients
+) -> None:
     keys = [f"key-{n}" for n in range(4)]
     cache.set_many({key: work.checked(100, 1) for key in keys})
     cache.set("kill-counter", 0)

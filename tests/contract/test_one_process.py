@@ -41,14 +41,14 @@ VALUES = {
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_a_value_comes_back_as_it_was(cache: SharedCache, value: Any) -> None:
+def test_a_value_is_returned_unchanged(cache: SharedCache, value: Any) -> None:
     cache.set("key", value)
     found = cache.get("key", "default")
     assert found == value
     assert type(found) is type(value)
 
 
-def test_nan_comes_back_as_nan(cache: SharedCache) -> None:
+def test_nan_is_returned_as_nan(cache: SharedCache) -> None:
     cache.set("key", math.nan)
     assert math.isnan(cache.get("key"))
 
@@ -95,7 +95,7 @@ def test_a_value_that_cannot_be_stored_is_refused_and_changes_nothing(cache: Sha
 # -- timeouts --------------------------------------------------------------------------------
 
 
-def test_a_key_is_gone_after_its_timeout(cache: SharedCache) -> None:
+def test_a_key_is_missing_after_its_timeout(cache: SharedCache) -> None:
     cache.set("key", 1, timeout=100)
     assert cache.get("key") == 1
     cache.set("key", 1, timeout=1)
@@ -117,7 +117,7 @@ def test_a_timeout_may_be_a_fraction(cache: SharedCache) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -0.5])
-def test_a_timeout_of_zero_or_less_does_not_keep(cache: SharedCache, timeout: float) -> None:
+def test_a_timeout_of_zero_or_less_stores_nothing(cache: SharedCache, timeout: float) -> None:
     cache.set("key", "old")
     cache.set("key", "new", timeout=timeout)
     assert cache.get("key") is None
@@ -172,13 +172,13 @@ def test_touch_replaces_the_deadline(cache: SharedCache) -> None:
 # -- add, delete, counters --------------------------------------------------------------------
 
 
-def test_add_stores_only_where_nothing_is(cache: SharedCache) -> None:
+def test_add_stores_only_if_the_key_is_missing(cache: SharedCache) -> None:
     assert cache.add("key", 1) is True
     assert cache.add("key", 2) is False
     assert cache.get("key") == 1
 
 
-def test_delete_says_whether_the_key_was_there(cache: SharedCache) -> None:
+def test_delete_returns_whether_the_key_existed(cache: SharedCache) -> None:
     cache.set("key", 1)
     assert cache.delete("key") is True
     assert cache.delete("key") is False
@@ -227,7 +227,7 @@ def test_incr_of_a_missing_key_raises_and_creates_nothing(cache: SharedCache) ->
 
 
 @pytest.mark.parametrize("value", ["5", b"5", [5], None], ids=repr)
-def test_incr_of_something_else_than_a_number_raises(cache: SharedCache, value: Any) -> None:
+def test_incr_of_a_value_that_is_not_a_number_raises(cache: SharedCache, value: Any) -> None:
     cache.set("key", value)
     with pytest.raises(TypeError, match="only numbers can be incremented"):
         cache.incr("key")
@@ -237,7 +237,7 @@ def test_incr_of_something_else_than_a_number_raises(cache: SharedCache, value: 
 # -- versions ---------------------------------------------------------------------------------
 
 
-def test_versions_are_apart(cache: SharedCache) -> None:
+def test_versions_are_separate(cache: SharedCache) -> None:
     cache.set("key", 1)
     cache.set("key", 2, version=2)
     assert (cache.get("key"), cache.get("key", version=2)) == (1, 2)
@@ -415,7 +415,7 @@ def test_keys_are_listed_and_removed_by_pattern(
 
 
 @pytest.mark.parametrize("itersize", [0, -1, 1])
-def test_listing_ends_whatever_the_size_of_its_steps(cache: SharedCache, itersize: int) -> None:
+def test_listing_ends_for_every_size_of_its_steps(cache: SharedCache, itersize: int) -> None:
     cache.set_many({"a": 1, "b": 1, "c": 1})
     assert sorted(cache.iter_keys("*", itersize=itersize)) == ["a", "b", "c"]
     assert cache.delete_pattern("*", itersize=itersize) == 3

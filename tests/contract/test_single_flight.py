@@ -15,7 +15,7 @@ DEADLINE_S = 30
 
 
 class Factory:
-    """A factory that computes when it is told to, and counts."""
+    """A factory that computes when the test allows it, and counts its calls."""
 
     def __init__(self, *results: Any) -> None:
         self._results = list(results)
@@ -142,14 +142,14 @@ def test_a_write_in_mid_factory_voids_the_lease(
     written = cache.get("key", "absent")
     factory.go_on.set()
     assert holder.outcome() == "stale"  # its own caller gets it
-    assert cache.get("key", "absent") == written  # and nobody else
+    assert cache.get("key", "absent") == written  # and no other caller
     assert cache.stats()["voided_fills"] - before == 1
     if written == "absent":
         assert answer in (None, False, 0)
-        assert cache.get_or_set("key", lambda: "anew") == "anew"
+        assert cache.get_or_set("key", lambda: "new") == "new"
 
 
-def test_who_comes_after_a_void_does_not_wait_for_the_old_value(cache: SharedCache) -> None:
+def test_a_caller_after_a_void_does_not_wait_for_the_old_value(cache: SharedCache) -> None:
     factory = Factory("old")
     holder = Calling(lambda: cache.get_or_set("key", factory, 100))
     assert factory.running.wait(DEADLINE_S)
@@ -171,7 +171,7 @@ def test_an_exception_goes_to_its_caller_and_one_waiter_tries_next(cache: Shared
     assert factory.runs == 2
 
 
-def test_a_value_that_cannot_be_stored_gives_the_lease_back(cache: SharedCache) -> None:
+def test_a_value_that_cannot_be_stored_releases_the_lease(cache: SharedCache) -> None:
     with pytest.raises(TypeError, match="cannot store"):
         cache.get_or_set("key", threading.Lock)
     assert cache.get_or_set("key", lambda: "value") == "value"
@@ -196,7 +196,7 @@ def test_nesting_in_opposite_orders_does_not_deadlock(cache: SharedCache) -> Non
     assert second.outcome() == "b of a for b"
 
 
-def test_a_factory_that_hangs_holds_nobody_up_for_longer_than_the_wait(build: Build) -> None:
+def test_a_factory_that_hangs_delays_no_caller_longer_than_the_wait(build: Build) -> None:
     cache = build("hasty", OPTIONS={"lease_wait": 0.2})
     hangs = Factory("late")
     holder = Calling(lambda: cache.get_or_set("key", hangs, 100))
@@ -214,7 +214,7 @@ def test_a_lease_is_renewed_while_its_factory_runs(build: Build) -> None:
     threads = [Calling(lambda: cache.get_or_set("key", factory, 100)) for _ in range(2)]
     assert factory.running.wait(DEADLINE_S)
     elapsed = threading.Event()
-    assert not elapsed.wait(5)  # more than a lease time: nothing is to happen in it
+    assert not elapsed.wait(5)  # longer than a lease: nothing must happen
     factory.go_on.set()
     assert [thread.outcome() for thread in threads] == ["value", "value"]
     assert factory.runs == 1
@@ -282,7 +282,7 @@ def test_before_its_soft_deadline_a_key_is_like_any_other(cache: SharedCache) ->
     assert cache.delete("key", version=2) is True
 
 
-def test_without_stale_a_caller_computes_anew(cache: SharedCache) -> None:
+def test_without_stale_a_caller_computes_again(cache: SharedCache) -> None:
     _past_its_deadline(cache)
     assert cache.get_or_set("key", lambda: "new", 100) == "new"
     assert cache.get("key") == "new"
@@ -359,7 +359,7 @@ async def test_all_tasks_get_the_value_of_one_call(cache: SharedCache) -> None:
     assert await cache.aget_or_set("plain", lambda: "sync") == "sync"
 
 
-async def test_a_cancelled_factory_gives_the_lease_back(cache: SharedCache) -> None:
+async def test_a_cancelled_factory_releases_the_lease(cache: SharedCache) -> None:
     running = asyncio.Event()
 
     async def factory() -> str:
@@ -394,7 +394,7 @@ async def test_a_task_cancelled_at_any_moment_leaves_no_lease(build: Build) -> N
                 await task
             waits = _waits(cache)
             assert await cache.aget_or_set(key, lambda: "value") == "value"
-            assert _waits(cache) == waits, "nobody holds the lease"
+            assert _waits(cache) == waits, "the lease is not held"
 
 
 async def test_a_stale_value_is_refreshed_by_one_task(cache: SharedCache) -> None:

@@ -1,4 +1,4 @@
-"""`get_or_set` across real processes: one computation, whoever dies, freezes, raises or writes."""
+"""`get_or_set` across real processes: one computation, also if a process dies, freezes, raises or writes."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def lease_s() -> float:
 
 @pytest.fixture
 def entry(entry: Entry, lease_s: float) -> Entry:
-    """The entry of CACHES with a wait that no test comes to, and the lease time that it asks for."""
+    """The entry of CACHES with a wait that no test reaches, and the lease time of the test."""
     if lease_s == UNTIL_DEATH_S:
         lease_s = SHORT_S if "Redis" in entry["BACKEND"] else LONG_S
     return {**entry, "OPTIONS": {"lease_time": lease_s, "lease_wait": LONG_S}}
@@ -58,7 +58,7 @@ class Since:
 
 
 def _holder(clients: Clients, directory: Path) -> Running:
-    """Start a process that holds the lease and computes "first" once told to."""
+    """Start a process that holds the lease, and computes "first" when the test allows it."""
     running = clients.start([calls(flights.fill, directory, "first")])
     until(lambda: flights.runs(directory) == 1, "the holder to compute", DEADLINE_S)
     return running
@@ -69,7 +69,7 @@ def _signal(running: Running, number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
-def test_of_32_callers_one_computes_and_all_have_the_value(
+def test_one_of_32_callers_computes_and_all_get_the_value(
     cache: SharedCache, clients: Clients, directory: Path
 ) -> None:
     since = Since(cache)
@@ -111,15 +111,15 @@ def test_a_holder_that_is_killed_is_replaced_by_a_waiter_of_another_process(
 
 @forked
 @pytest.mark.parametrize("lease_s", [SHORT_S], ids=["short lease"])
-@pytest.mark.parametrize("who", ["somebody", "nobody"])
+@pytest.mark.parametrize("next_caller", ["one", "none"])
 def test_a_frozen_holder_that_wakes_up_stores_nothing(
-    cache: SharedCache, clients: Clients, directory: Path, who: str
+    cache: SharedCache, clients: Clients, directory: Path, next_caller: str
 ) -> None:
     holder = _holder(clients, directory)
     since = Since(cache)
     _signal(holder, signal.SIGSTOP)
     try:
-        if who == "somebody":
+        if next_caller == "one":
             waiter = clients.start([calls(flights.fill_at_once, directory, "second")])
             assert waiter.results() == ["second"]
         else:
@@ -129,7 +129,7 @@ def test_a_frozen_holder_that_wakes_up_stores_nothing(
     finally:
         _signal(holder, signal.SIGCONT)
     assert holder.results() == ["first"]  # its own caller gets it
-    assert cache.get("key") == ("second" if who == "somebody" else None)
+    assert cache.get("key") == ("second" if next_caller == "one" else None)
     assert since.of("voided_fills") == 1
 
 

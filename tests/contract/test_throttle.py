@@ -48,7 +48,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Now:
 # -- limit() -------------------------------------------------------------------------------------
 
 
-def test_exactly_the_rate_is_allowed_over_all_processes_and_threads(
+def test_exactly_the_rate_is_allowed_across_all_processes_and_threads(
     cache: SharedCache, clients: Clients
 ) -> None:
     answers = clients.run(decorated.attempt, "name", 500, LONG_S, [1], 50, processes=4, threads=4)
@@ -67,7 +67,7 @@ def test_costs_never_add_up_to_more_than_the_rate(cache: SharedCache, clients: C
     answers = clients.run(
         decorated.attempt, "name", 1000, LONG_S, [7, 1, 3], 30, processes=4, threads=4
     )
-    # Each answer has the costs in turn, so that a place in it says what an attempt cost.
+    # Each result has the costs in order, so that its index gives the cost of an attempt.
     spent = sum(
         [7, 1, 3][place % 3]
         for answer in answers
@@ -102,7 +102,7 @@ def test_other_names_other_times_and_other_aliases_count_apart(
     build("limits", KEY_PREFIX="limits")
     assert limit("name", 5, 60).used == 1
     assert limit("name", 5, 60.0).used == 2
-    assert limit("name", 9, 60).used == 3  # a new rate goes on from what was counted
+    assert limit("name", 9, 60).used == 3  # a new rate continues from the count
     assert limit("other", 5, 60).used == 1
     assert limit("name", 5, 30).used == 1
     assert limit("name", 5, 60, alias="limits").used == 1
@@ -175,7 +175,7 @@ class _Late:
         return found
 
 
-def test_who_is_overtaken_is_refused_and_its_cost_is_given_back(
+def test_an_overtaken_attempt_is_refused_and_its_cost_is_subtracted(
     cache: SharedCache, now: Now
 ) -> None:
     late = _variant(cache, _Late)
@@ -184,7 +184,7 @@ def test_who_is_overtaken_is_refused_and_its_cost_is_given_back(
     assert limit("name", 10, 60, cost=2) == Limit(True, 10, 0, 0.0, 60.0)  # noqa: FBT003
 
 
-def test_a_cost_that_cannot_be_given_back_admits_nobody_too_many(
+def test_a_cost_that_cannot_be_subtracted_allows_no_attempt_too_many(
     cache: SharedCache, now: Now
 ) -> None:
     late = _variant(cache, _Late)
@@ -306,7 +306,7 @@ def _statuses(view: Any, requests: list[HttpRequest]) -> list[int]:
     return [view(request).status_code for request in requests]
 
 
-def test_a_view_answers_429_and_when_to_come_again(cache: SharedCache, now: Now) -> None:
+def test_a_view_responds_with_429_and_retry_after(cache: SharedCache, now: Now) -> None:
     assert view(FACTORY.get("/"), book=7).content == b"book 7"
     now.wall_s += 17.2
     assert view(FACTORY.get("/")).status_code == HTTPStatus.OK
@@ -320,7 +320,9 @@ def test_a_view_answers_429_and_when_to_come_again(cache: SharedCache, now: Now)
     assert view(FACTORY.get("/")).status_code == HTTPStatus.OK
 
 
-def test_at_the_end_of_a_window_it_says_one_second_not_none(cache: SharedCache, now: Now) -> None:
+def test_at_the_end_of_a_window_retry_after_is_one_second_not_zero(
+    cache: SharedCache, now: Now
+) -> None:
     now.wall_s += 59.999
     assert [view(FACTORY.get("/")).get("Retry-After") for _ in range(3)] == [None, None, "1"]
 
@@ -336,7 +338,7 @@ def test_at_the_end_of_a_window_it_says_one_second_not_none(cache: SharedCache, 
         ("image/png", "text/plain"),
     ],
 )
-def test_the_refusal_is_json_where_the_request_asks_for_it(
+def test_the_refusal_is_json_if_the_request_prefers_it(
     cache: SharedCache, now: Now, accept: str, content_type: str
 ) -> None:
     for _ in range(3):
@@ -361,7 +363,7 @@ def test_clients_and_views_count_apart(cache: SharedCache, now: Now) -> None:
     assert _statuses(other_view, [_from("192.0.2.1")] * 3) == [200, 200, 429]
 
 
-def test_what_a_client_says_about_its_address_is_not_believed(cache: SharedCache, now: Now) -> None:
+def test_headers_about_the_client_address_are_ignored(cache: SharedCache, now: Now) -> None:
     requests = [
         _from("192.0.2.1", HTTP_X_FORWARDED_FOR=f"198.51.100.{n}", HTTP_X_REAL_IP=f"198.51.100.{n}")
         for n in range(3)
@@ -379,7 +381,7 @@ def test_an_ipv6_client_is_its_network(cache: SharedCache, now: Now) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "unix:"])
-def test_without_an_address_clients_are_not_thrown_together(
+def test_without_an_address_clients_do_not_share_a_counter(
     cache: SharedCache, address: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=f"REMOTE_ADDR is '{address}'.* pass key="):
@@ -455,7 +457,7 @@ class _Down:
     """Mix-in: the store cannot be reached."""
 
     def add(self, *_args: Any, **_kwargs: Any) -> bool:
-        raise StoreUnavailable("nobody answers")
+        raise StoreUnavailable("no server")
 
 
 def _answer_while_down(cache: SharedCache, **options: Any) -> HttpResponse:
@@ -468,8 +470,8 @@ def _answer_while_down(cache: SharedCache, **options: Any) -> HttpResponse:
     return served(FACTORY.get("/"))
 
 
-def test_while_the_store_is_down_a_view_raises_unless_told_otherwise(cache: SharedCache) -> None:
-    with pytest.raises(StoreUnavailable, match="nobody answers"):
+def test_while_the_store_is_down_a_view_raises_by_default(cache: SharedCache) -> None:
+    with pytest.raises(StoreUnavailable, match="no server"):
         _answer_while_down(cache)
     assert _answer_while_down(cache, on_error="allow").content == b"served"
     refused = _answer_while_down(cache, on_error="refuse")
@@ -478,7 +480,7 @@ def test_while_the_store_is_down_a_view_raises_unless_told_otherwise(cache: Shar
     assert "Retry-After" not in refused
 
 
-async def test_an_async_view_may_go_on_without_its_store(
+async def test_an_async_view_may_be_allowed_without_its_store(
     cache: SharedCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     _variant(cache, _Down)

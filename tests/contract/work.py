@@ -23,12 +23,12 @@ def get(cache: Cache, key: str) -> Any:
 
 
 def incr(cache: Cache, key: str, times: int, delta: Any = 1) -> list[float]:
-    """Increment many times; return every answer."""
+    """Increment many times; return every result."""
     return [cache.incr(key, delta) for _ in range(times)]
 
 
 def aincr(cache: Cache, key: str, times: int) -> list[float]:
-    """Increment many times from four tasks of one event loop; return every answer."""
+    """Increment many times from four tasks of one event loop; return every result."""
 
     async def task() -> list[float]:
         return [await cache.aincr(key) for _ in range(times // 4)]
@@ -81,7 +81,7 @@ def watch_moves(cache: Cache, keys: list[str]) -> list[str]:
 
 
 def checked(size: int, salt: int) -> bytes:
-    """Return a value of `size` bytes or more whose checksum stands in front."""
+    """Return a value of at least `size` bytes that begins with its checksum."""
     body = random.Random(salt).randbytes(size)
     return hashlib.sha256(body).digest() + body
 
@@ -127,7 +127,7 @@ def watch_expiry(cache: Cache, key: str, turns: int) -> list[float]:
     """Set with short timeouts and read on; return by how many seconds an answer came too late.
 
     The deadline lies between the timeout after the call of `set` and that after its return, so an
-    answer to a `get` called later than the second is late, whoever's clock is right.
+    answer to a `get` called later than the second is late, independent of clocks.
     """
     late = []
     for turn in range(turns):
@@ -144,7 +144,7 @@ def watch_expiry(cache: Cache, key: str, turns: int) -> list[float]:
 
 
 def first_use(cache: Cache, key: str) -> bool:
-    """Be among the first who ever use this cache."""
+    """Be one of the first users of this cache."""
     cache.set(f"{key}-{os.getpid()}", os.getpid())
     return bool(cache.get(f"{key}-{os.getpid()}") == os.getpid())
 

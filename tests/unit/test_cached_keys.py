@@ -88,7 +88,7 @@ def saved(instance: Any) -> Any:
 
 # -- the encoding ------------------------------------------------------------------------------
 
-# The machine may be busy: how long an example takes says nothing.
+# The machine may be busy, so the time of an example means nothing.
 many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 some = settings(many, max_examples=40)
 
@@ -130,7 +130,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether no function could tell the values apart (but by identity, or a set's order)."""
+    """Return True if no function can distinguish the values (but by identity, or a set's order)."""
     return type(one) is type(other) and same_of_a_type(one, other)
 
 
@@ -198,7 +198,7 @@ def test_the_order_of_a_dict_does_not_matter(value: dict[Any, Any]) -> None:
 
 @some
 @given(VALUES, st.text(max_size=300))
-def test_a_key_is_one_that_memcached_takes_and_no_glob_minds(value: Any, text: str) -> None:
+def test_a_key_is_valid_for_memcached_and_plain_in_globs(value: Any, text: str) -> None:
     for key in (total.key_for(value), total.key_for(text), total.key_for(text, **{text: value})):
         assert list(memcache_key_warnings(f"some-prefix:1:{key}")) == []
         assert len(key) < 160
@@ -255,7 +255,7 @@ def test_arguments_that_the_function_does_not_take_are_refused_as_python_does() 
         total.key_for(count=1)
 
 
-def test_values_that_are_equal_to_python_but_not_alike_have_keys_of_their_own() -> None:
+def test_values_that_are_equal_but_distinguishable_have_different_keys() -> None:
     values = [1, 1.0, True, "1", b"1", Decimal(1), Decimal("1.0"), Level.ONE, (1,), [1], {1}]
     assert len({total.key_for(value) for value in values}) == len(values)
 
@@ -380,7 +380,7 @@ def test_a_method_has_its_instance_in_the_key() -> None:
     assert class_key != Shop.tax.key_for(1)
 
 
-def test_functions_with_equal_answers_of_key_do_not_share() -> None:
+def test_functions_whose_keys_are_equal_do_not_share() -> None:
     decorate = cached(60, key=lambda: "same")
     one, two = decorate(_generatorless), decorate(_endless)
     assert one.key_for() != two.key_for()
@@ -399,7 +399,7 @@ def test_key_must_return_a_str() -> None:
 def _in_main() -> None: ...
 
 
-def test_a_function_whose_name_others_may_have_needs_key() -> None:
+def test_a_function_whose_name_is_not_unique_needs_key() -> None:
     def local() -> int:
         return 1
 
@@ -435,7 +435,7 @@ def test_the_key_depends_on_which_parameter_a_value_is_for() -> None:
     assert len(keys) == 2
 
 
-def test_a_function_of_any_name_has_a_key_that_memcached_takes() -> None:
+def test_a_function_of_any_name_has_a_valid_memcached_key() -> None:
     namespace: dict[str, Any] = {"__name__": "m" * 300}
     exec("def größe(): pass", namespace)  # noqa: S102
     key = cached(60)(namespace["größe"]).key_for()

@@ -496,5 +496,5 @@ class SharedCache(AsyncMethods, abc.ABC):
         return self._counters.own()
 
     def close(self, **kwargs: Any) -> None:  # noqa: ARG002 (Django passes what its signal has)
-        """Tell the store that a request ended. Django calls this after each one; nothing is closed."""
+        """Notify the store that a request ended. Django calls this after each one; nothing is closed."""
         self._store.end_request()

@@ -21,7 +21,7 @@ def pauses(within_s: float) -> Iterator[float]:
 
 
 class Watches:
-    """The watched keys. `_lock` guards `_events`; only tasks, one at a time, use `_futures`."""
+    """The watched keys. `_lock` guards `_events`; each event loop uses only its own `_futures`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class Watches:
         with self._lock:
             event = self._events.get(key)
             if event is None:
-                mine = self._events[key] = threading.Event()
+                own = self._events[key] = threading.Event()
         if event is not None:
             event.wait(within_s)
             return
@@ -42,7 +42,7 @@ class Watches:
         finally:
             with self._lock:
                 del self._events[key]
-            mine.set()
+            own.set()
 
     async def await_(self, key: str, within_s: float, watch: Callable[[], Awaitable[None]]) -> None:
         """Await `watch`, or wait for the task of this event loop that watches this key."""
@@ -53,10 +53,10 @@ class Watches:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(future), within_s)
             return
-        mine = self._futures[name] = loop.create_future()
+        own = self._futures[name] = loop.create_future()
         try:
             await watch()
         finally:
             del self._futures[name]
-            if not mine.done():
-                mine.set_result(None)
+            if not own.done():
+                own.set_result(None)

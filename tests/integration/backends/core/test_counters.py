@@ -122,7 +122,7 @@ def _count_in_child(path: Path, times: int) -> None:
     os._exit(0)
 
 
-def test_a_forked_child_counts_in_a_row_of_its_own(tmp_path: Path) -> None:
+def test_a_forked_child_counts_in_its_own_row(tmp_path: Path) -> None:
     path = tmp_path / "counters"
     here = counters(path)
     context = multiprocessing.get_context("fork")
@@ -136,7 +136,7 @@ def test_a_forked_child_counts_in_a_row_of_its_own(tmp_path: Path) -> None:
     assert here.totals()["hits"] == 25_000
 
 
-def test_a_gauge_of_this_process_is_put_not_added(tmp_path: Path) -> None:
+def test_a_gauge_of_this_process_is_set_not_added(tmp_path: Path) -> None:
     here = counters(tmp_path / "counters")
     here.set_gauge(BREAKER_OPEN_NOW, 1)
     here.set_gauge(BREAKER_OPEN_NOW, 1)
@@ -145,7 +145,7 @@ def test_a_gauge_of_this_process_is_put_not_added(tmp_path: Path) -> None:
     assert here.totals()["breaker_open_now"] == 0
 
 
-def test_a_directory_that_cannot_be_used_is_said_and_breaks_nothing(
+def test_an_unusable_directory_is_logged_and_breaks_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()

@@ -126,7 +126,7 @@ for _ in range(100_000):
         pytest.param("pickle", (n for n in range(3)), id="pickle generator"),
     ],
 )
-def test_what_would_not_come_back_exactly_is_refused(serializer: str, value: Any) -> None:
+def test_a_value_that_would_change_is_refused(serializer: str, value: Any) -> None:
     with pytest.raises(ValueRefused, match=serializer):
         codec(serializer).encode(KEY, value)
 
@@ -239,7 +239,7 @@ def test_the_keys_are_those_of_the_moment_when_the_codec_was_built(settings: Set
         codec().decode(KEY, payload)
 
 
-def test_a_value_whose_class_fails_to_come_back_is_rejected() -> None:
+def test_a_value_whose_class_fails_to_unpickle_is_rejected() -> None:
     payload = encoded(signed=False)[:1] + b"cno_such_module\nname\n."
     with pytest.raises(Rejected, match="ModuleNotFoundError"):
         codec(signed=False).decode(KEY, payload)

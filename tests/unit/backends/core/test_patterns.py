@@ -1,4 +1,4 @@
-"""Redis-style globs; tests/integration/backends/redis/test_patterns.py asks Redis itself."""
+"""Redis-style globs; tests/integration/backends/redis/test_patterns.py compares with Redis itself."""
 
 import time
 
@@ -46,7 +46,7 @@ from cacheapp.backends.core.patterns import glob_to_regex
         ("ä*", "äöü", True),
     ],
 )
-def test_a_glob_matches_what_redis_says(pattern: str, text: str, matches: bool) -> None:  # noqa: FBT001
+def test_a_glob_matches_as_in_redis(pattern: str, text: str, matches: bool) -> None:  # noqa: FBT001
     assert (glob_to_regex(pattern).fullmatch(text) is not None) is matches
 
 

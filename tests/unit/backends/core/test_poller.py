@@ -13,7 +13,7 @@ DEADLINE_S = 30
 
 
 class _Store:
-    """What stands at keys; `changed` is what a poller calls."""
+    """A store's payloads; a poller calls `changed`."""
 
     def __init__(self) -> None:
         self.found: dict[str, Payload] = {}
@@ -29,7 +29,7 @@ class _Store:
         return [key for key, payload in seen.items() if self.found.get(key) != payload]
 
 
-def test_who_waits_is_woken_when_the_key_changes_and_not_before() -> None:
+def test_a_caller_is_woken_when_the_key_changes_and_not_before() -> None:
     store = _Store()
     store.found = {"a": b"lease", "b": b"lease"}
     poller = Poller(store.changed)
@@ -54,7 +54,7 @@ def test_one_thread_looks_at_all_keys_together() -> None:
     assert len(store.threads) == 1
 
 
-def test_who_does_not_wait_any_more_is_not_looked_for() -> None:
+def test_a_cancelled_watch_is_not_polled() -> None:
     store = _Store()
     store.found = {"a": b"lease", "b": b"lease"}
     poller = Poller(store.changed)
@@ -64,7 +64,7 @@ def test_who_does_not_wait_any_more_is_not_looked_for() -> None:
     until(lambda: store.looks[-3:] == [{"b"}] * 3, "looks at the other key", DEADLINE_S)
 
 
-def test_a_store_that_fails_wakes_all_so_that_each_sees_it() -> None:
+def test_a_failing_store_wakes_all_callers() -> None:
     store = _Store()
     store.found = {"a": b"lease"}
     poller = Poller(store.changed)
@@ -73,7 +73,7 @@ def test_a_store_that_fails_wakes_all_so_that_each_sees_it() -> None:
     store.fails = False
     store.found = {}
     poller.wait("a", b"lease", DEADLINE_S)
-    assert len(store.threads) == 1, "the thread goes on"
+    assert len(store.threads) == 1, "the thread continues"
 
 
 async def test_tasks_wait_without_a_thread_each() -> None:
@@ -90,7 +90,7 @@ async def test_tasks_wait_without_a_thread_each() -> None:
     assert len(store.threads) == 1
 
 
-def test_a_wait_ends_with_its_time() -> None:
+def test_a_wait_ends_after_its_time() -> None:
     store = _Store()
     store.found = {"a": b"lease"}
     Poller(store.changed).wait("a", b"lease", 0.05)
