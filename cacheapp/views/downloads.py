@@ -13,10 +13,9 @@ from django.urls import reverse
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import repository
-from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit_new
 from cacheapp.downloads.sources.request import (
     DownloadRequest,
     RequestLimits,
@@ -86,28 +85,18 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
         if job is None:
             order = _parse_body(request, body)
             job, made = repository.create_once(order, initial_owner(), wanted)
+        if made:  # at once, unless requests are wrapped in transactions
+            transaction.on_commit(functools.partial(submit_new, job.id))
     except KeyReused as exc:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
-    if made:
-        transaction.on_commit(
-            functools.partial(_dispatch, job)
-        )  # at once, unless requests are wrapped
+    except BrokerUnavailable as exc:
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(exc)) from exc
     return job, made
 
 
 def _downloads_disabled() -> ApiError:
     message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message)
-
-
-def _dispatch(job: DownloadJob) -> None:
-    try:
-        submit(job.id)
-    except BrokerUnavailable as exc:
-        # A task may come all the same: then the job has an owner, or there is nothing to do.
-        if delete_record(DownloadJob.objects.filter(id=job.id, owner=None)):
-            message = f"{exc}; nothing was started"
-            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
 
 def _job_response(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:

@@ -312,11 +312,10 @@ class Coordinator:
 
     def _start(self, job: DownloadJob) -> bool:
         """Start a queued job, or end it if it cannot run; return False if it must wait."""
-        root = conf().download_root
+        root, source = conf().download_root, None
         if root is None:
             self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
             return True
-        source = None
         if is_listed(job):
             try:
                 source = self._bucket_opener.take(job)
@@ -334,10 +333,22 @@ class Coordinator:
             logger.exception("job %s: not started", job.id)
             self._end(job, _reason(exc))
             return True
-        self._start_run(job, run, source)
+        try:
+            run.start()
+            if source is not None:
+                Feeder(job, self.owner, run, source).start()
+        except Exception as exc:  # noqa: BLE001 (of any kind: it ends this job alone)
+            self._stop_failed(run, exc)
+        if self._closed:  # since just now; `close` may not have seen this run
+            run_control.release(run)
+        logger.info(
+            *("job %s: %d files with %d threads", job.id, job.files_total, plan.threads),
+            extra={"event": "job_started", "job": str(job.id)},
+        )
         return True
 
     def _new_run(self, plan: Plan, source: LimitedBucket | None) -> JobRun:
+        """Return a run that is not started yet; it is in `_runs`, so that `close` stops it."""
         settings = conf()
         if source is not None:
             origins = source.trusted | {source.origin}
@@ -347,32 +358,23 @@ class Coordinator:
         )
         is_still_owner = functools.partial(ownership.has_token, plan.job, self.owner, plan.token)
         sign = None if source is None else source.sign
-        return JobRun(
-            plan, limits, self._wakeup.set, self._pool, sign, is_still_owner=is_still_owner
+        run = JobRun(
+            *(plan, limits, self._wakeup.set, self._pool, sign), is_still_owner=is_still_owner
         )
-
-    def _start_run(self, job: DownloadJob, run: JobRun, source: LimitedBucket | None) -> None:
-        """Start a run whose job is running in the database; whatever prevents that ends the job."""
-        with self._lock:  # before the start, so that `close` stops it
-            self._runs[job.id] = run
+        with self._lock:
+            self._runs[plan.job] = run
         self._metrics.count(metrics.JOBS_STARTED)
-        try:
-            run.start()
-            if source is not None:
-                Feeder(job, self.owner, run, source).start()
-        except DatabaseError:  # whether the job is still ours is unknown; no file was queued
+        return run
+
+    def _stop_failed(self, run: JobRun, exc: Exception) -> None:
+        """Stop a run that could not start; its job is running in the database, and ends."""
+        if isinstance(exc, DatabaseError):  # it is unknown whether the job is still this owner's
             run_control.release(run)
-        except Exception as exc:
-            if not isinstance(exc, OSError | RuntimeError):
-                logger.exception("job %s: not started", job.id)
-            run.stop(_reason(exc))
-            self._wakeup.set()
-        if self._closed:  # since just now; `close` may not have seen this run
-            run_control.release(run)
-        logger.info(
-            *("job %s: %d files with %d threads", job.id, job.files_total, run.plan.threads),
-            extra={"event": "job_started", "job": str(job.id)},
-        )
+            return
+        if not isinstance(exc, OSError | RuntimeError):
+            logger.error("job %s: not started", run.plan.job, exc_info=exc)
+        run.stop(_reason(exc))
+        self._wakeup.set()
 
 
 def _reason(exc: Exception) -> str:

@@ -8,6 +8,8 @@ client sees and may retry.
 from uuid import UUID
 
 from cacheapp.conf import conf
+from cacheapp.downloads.jobs.deletion import delete_record
+from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners.coordinator import coordinator
 from cacheapp.errors import CacheappError
@@ -22,6 +24,19 @@ class BrokerUnavailable(CacheappError):
 def initial_owner() -> JobOwner | None:
     """Return the owner of a job created now: this process, or `None` with Celery."""
     return None if conf().download_runner == "celery" else coordinator().owner
+
+
+def submit_new(job_id: UUID) -> None:
+    """Have a job that was just created started soon.
+
+    If the broker does not accept it, remove it and raise `BrokerUnavailable`.
+    """
+    try:
+        submit(job_id)
+    except BrokerUnavailable as exc:
+        # The task may have been delivered all the same. Then the job has an owner, and stays.
+        if delete_record(DownloadJob.objects.filter(id=job_id, owner=None)):
+            raise BrokerUnavailable(f"{exc}; nothing was started") from exc
 
 
 def submit(job_id: UUID) -> None:
