@@ -27,7 +27,7 @@ def post_worker_init(worker: Any) -> None:
     end_streams_when(lambda: not worker.alive)
     start_downloads()
     with contextlib.suppress(StoreUnavailable):
-        worker_agent.attend()
+        worker_agent.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -41,4 +41,4 @@ def worker_exit(server: Any, worker: Any) -> None:
     release_downloads(os.getpid())
     # A worker that failed to boot never loaded the agent.
     if (agent := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
-        agent.leave()
+        agent.stop()

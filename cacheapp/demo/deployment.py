@@ -13,7 +13,8 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
 from cacheapp.backends import RedisCache
-from cacheapp.demo.probe import SharingFinding, SharingVerdict
+from cacheapp.consistency.sharing import SharingVerdict
+from cacheapp.demo.probe import SharingFinding
 from cacheapp.processes.servers import GunicornServer, RedisServer, find_redis_server
 
 

@@ -1,12 +1,9 @@
-"""What every worker sees of every alias right now, and what may be said of it.
+"""What every worker reads of every alias right now, and the verdict that follows, for the front page.
 
-The demo page shows this, whichever worker serves it. What was written and counted last stands in a
-file (`page_record`), not in a cache: it is what the caches are held against.
-
-Invariant: nobody looks while the page's keys are being changed, in any worker: a look holds the
-record's lock shared, a change holds it alone. What can still come in between is an entry that
-expires, is evicted, or is cleared through the API: so workers that disagree are looked at once
-more before anything is called broken.
+The last changes are in a file (`page_record`), not in a cache, because the caches are compared with
+them. Invariant: no worker reads while the page's keys are being changed: a read holds the lock of
+the record shared, a change holds it exclusively. An entry may still expire, be evicted or be cleared
+through the API between two reads, so workers that disagree are read once more before the verdict.
 """
 
 import itertools
@@ -20,23 +17,24 @@ from django.conf import settings
 
 from cacheapp import clock
 from cacheapp.conf import conf
+from cacheapp.consistency.sharing import SharingJudgement
 from cacheapp.demo import worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.demo.page_record import Record, record
-from cacheapp.demo.verdict import Asked, Counted, Judged, SharingVerdict, Sighting, Written, judge
-from cacheapp.demo.worker_rpc import Question, Reply, Worker
+from cacheapp.demo.verdict import Counted, LastChanges, WorkerView, Written, is_broken, judge
+from cacheapp.demo.worker_rpc import Reply, Request, Worker
 
 VALUE_KEY = "_page-value"
 INCREMENTS = 100
 _FRESH_S = 1.0
-_LOOK_S = 3.0
+_READ_S = 3.0
 _CHANGE_S = 8.0
-_LINES = 2  # questions to each worker at the same time, when it counts
+_CALLS_PER_WORKER = 2  # concurrent calls to each worker that increment
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A worker: who it is, what it served, and since when; `None` where it did not answer."""
+    """A worker: its pid, its requests and its uptime; `None` if it did not answer."""
 
     pid: int
     requests: int | None
@@ -44,38 +42,38 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
-    """An alias: what was asked of it, what each worker sees of it, and what follows."""
+class AliasRow:
+    """An alias: its last changes, what each worker reads, and the verdict."""
 
     alias: str
     backend: str
-    asked: Asked
-    sightings: list[Sighting]
-    judged: Judged
+    changes: LastChanges
+    views: list[WorkerView]
+    judged: SharingJudgement
 
 
 @dataclass(frozen=True)
-class Panorama:
-    """Everything that the page shows. `missing`: workers that ought to be there and are not."""
+class Overview:
+    """Everything that the page shows. `missing`: configured workers that do not listen."""
 
     tiles: list[Tile]
-    rows: list[Row]
+    rows: list[AliasRow]
     missing: int
     at_s: float
 
 
 class _Latest:
-    """The last look of this worker. `_lock` guards it: one thread looks, others wait for that."""
+    """The last overview of this worker. `_lock` guards it: one thread reads, the others wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: Panorama | None = None
+        self._last: Overview | None = None
 
-    def look(self) -> Panorama:
+    def read(self) -> Overview:
         with self._lock:
             if self._last is None or clock.monotonic_s() - self._last.at_s > _FRESH_S:
-                with record() as kept:
-                    self._last = _look(kept)
+                with record() as found:
+                    self._last = _read(found)
             return self._last
 
     def forget(self) -> None:
@@ -84,133 +82,133 @@ class _Latest:
 
 
 _latest = _Latest()
-look = _latest.look
-"""Return what all workers see, at most a second old: however many watch, a worker asks once."""
+read = _latest.read
+"""Return what all workers read, at most a second old: a worker calls the others once a second."""
 
 
 def write() -> None:
-    """Have this worker write a new value into every alias."""
+    """Write a new value into every alias, from this worker."""
     value = secrets.token_hex(3)
-    me = [worker for worker in worker_rpc.workers() if worker.pid == os.getpid()]
+    own = [worker for worker in worker_rpc.workers() if worker.pid == os.getpid()]
 
-    def question(_alias: str, _number: int) -> Question:
+    def request(_alias: str, _number: int) -> Request:
         return {"do": "write", "key": VALUE_KEY, "value": value}
 
-    with record(changing=True) as kept:
-        for alias, replies in _ask_about(aliases(), me, question, _CHANGE_S).items():
-            kept.put(alias, written=Written(value, os.getpid(), _first_error(replies)))
+    with record(changing=True) as found:
+        for alias, replies in _call_for_each(aliases(), own, request, _CHANGE_S).items():
+            found.put(alias, written=Written(value, os.getpid(), _first_error(replies)))
     _latest.forget()
 
 
 def increment() -> None:
-    """Have all workers together increment a new counter in every alias, `INCREMENTS` times."""
+    """Increment a new counter in every alias `INCREMENTS` times, from all workers together."""
     key = f"_page-count-{secrets.token_hex(4)}"
-    there = worker_rpc.workers() * _LINES
+    callees = worker_rpc.workers() * _CALLS_PER_WORKER
 
-    def question(_alias: str, number: int) -> Question:
-        times = len(range(number, INCREMENTS, len(there)))
+    def request(_alias: str, number: int) -> Request:
+        times = len(range(number, INCREMENTS, len(callees)))
         return {"do": "count", "key": key, "times": times, "within_s": _CHANGE_S - 2}
 
-    with record(changing=True) as kept:
-        for alias, replies in _ask_about(aliases(), there, question, _CHANGE_S).items():
-            kept.put(alias, counted=_counted(key, replies))
+    with record(changing=True) as found:
+        for alias, replies in _call_for_each(aliases(), callees, request, _CHANGE_S).items():
+            found.put(alias, counted=_counted(key, replies))
     _latest.forget()
 
 
 def clear() -> None:
     """Remove the demo's keys, and no others, from every alias, in every worker."""
-    with record(changing=True) as kept:
+    with record(changing=True) as found:
 
-        def question(alias: str, _number: int) -> Question:
-            return {"do": "clear", "keys": _keys(kept.of(alias))}
+        def request(alias: str, _number: int) -> Request:
+            return {"do": "clear", "keys": _keys(found.of(alias))}
 
-        _ask_about(aliases(), worker_rpc.workers(), question, _CHANGE_S)
+        _call_for_each(aliases(), worker_rpc.workers(), request, _CHANGE_S)
         for alias in aliases():
-            kept.put(alias, written=None, counted=None)
+            found.put(alias, written=None, counted=None)
     _latest.forget()
 
 
-def _look(kept: Record) -> Panorama:
-    there = worker_rpc.workers()
-    calls: list[tuple[Worker, Question]] = [(worker, {"do": "present"}) for worker in there]
-    present = [reply for reply in worker_rpc.ask(calls, _LOOK_S) if not reply.gone]
+def _read(found: Record) -> Overview:
+    listening = worker_rpc.workers()
+    calls: list[tuple[Worker, Request]] = [(worker, {"do": "present"}) for worker in listening]
+    present = [reply for reply in worker_rpc.call(calls, _READ_S) if not reply.gone]
     tiles = [_tile(reply) for reply in present]
     missing = max(0, (conf().workers or 0) - len(tiles))
-    seen = _sights(kept, aliases(), [reply.worker for reply in present])
-    # What comes in between two answers is an expiry or a clear: seen a second time, it is over.
-    again = [
-        alias
-        for alias, sightings in seen.items()
-        if judge(kept.of(alias), sightings).verdict is SharingVerdict.BROKEN
-    ]
-    seen |= _sights(kept, again, [reply.worker for reply in present])
-    rows = [_row(alias, kept.of(alias), sightings, missing) for alias, sightings in seen.items()]
-    return Panorama(tiles, rows, missing, clock.monotonic_s())
+    callees = [reply.worker for reply in present]
+    views = _views(found, aliases(), callees)
+    # An expiry or a clear between two replies is over by the second read.
+    again = [alias for alias, seen in views.items() if is_broken(found.of(alias), seen)]
+    views |= _views(found, again, callees)
+    rows = [_row(alias, found.of(alias), seen, missing) for alias, seen in views.items()]
+    return Overview(tiles, rows, missing, clock.monotonic_s())
 
 
-def _sights(kept: Record, about: list[str], there: list[Worker]) -> dict[str, list[Sighting]]:
-    def question(alias: str, _number: int) -> Question:
-        return {"do": "look", "keys": _keys(kept.of(alias))}
+def _views(found: Record, about: list[str], callees: list[Worker]) -> dict[str, list[WorkerView]]:
+    def request(alias: str, _number: int) -> Request:
+        return {"do": "read", "keys": _keys(found.of(alias))}
 
     return {
-        alias: [_sighting(reply, kept.of(alias)) for reply in replies]
-        for alias, replies in _ask_about(about, there, question, _LOOK_S).items()
+        alias: [_view(reply, found.of(alias)) for reply in replies]
+        for alias, replies in _call_for_each(about, callees, request, _READ_S).items()
     }
 
 
-def _ask_about(
-    about: list[str], there: list[Worker], question: Callable[[str, int], Question], within_s: float
+def _call_for_each(
+    about: list[str],
+    callees: list[Worker],
+    request: Callable[[str, int], Request],
+    within_s: float,
 ) -> dict[str, list[Reply]]:
-    """Ask the workers about all aliases at once: a store that hangs makes no other one late."""
+    """Call the workers for all aliases at once: a store that hangs does not delay the others."""
     calls = [
-        (worker, {**question(alias, number), "alias": alias})
+        (worker, {**request(alias, number), "alias": alias})
         for alias in about
-        for number, worker in enumerate(there)
+        for number, worker in enumerate(callees)
     ]
-    replies = iter(worker_rpc.ask(calls, within_s))
-    return {alias: list(itertools.islice(replies, len(there))) for alias in about}
+    replies = iter(worker_rpc.call(calls, within_s))
+    return {alias: list(itertools.islice(replies, len(callees))) for alias in about}
 
 
-def _keys(asked: Asked) -> list[str]:
-    return [VALUE_KEY, *([asked.counted.key] if asked.counted else [])]
+def _keys(changes: LastChanges) -> list[str]:
+    return [VALUE_KEY, *([changes.counted.key] if changes.counted else [])]
 
 
 def _tile(reply: Reply) -> Tile:
-    said = reply.body or {}
-    return Tile(reply.worker.pid, said.get("requests"), said.get("uptime_s"))
+    body = reply.body or {}
+    return Tile(reply.worker.pid, body.get("requests"), body.get("uptime_s"))
 
 
-def _sighting(reply: Reply, asked: Asked) -> Sighting:
+def _view(reply: Reply, changes: LastChanges) -> WorkerView:
     pid = reply.worker.pid
     if reply.body is None:
-        return Sighting(pid, silent=True)
+        return WorkerView(pid, silent=True)
     if error := reply.body.get("error"):
-        return Sighting(pid, error=error)
+        return WorkerView(pid, error=error)
     values = reply.body["values"]
-    count = values.get(asked.counted.key) if asked.counted else None
-    return Sighting(pid, values[VALUE_KEY], count)
+    count = values.get(changes.counted.key) if changes.counted else None
+    return WorkerView(pid, values[VALUE_KEY], count)
 
 
-def _row(alias: str, asked: Asked, sightings: list[Sighting], missing: int) -> Row:
+def _row(alias: str, changes: LastChanges, views: list[WorkerView], missing: int) -> AliasRow:
     backend = str(settings.CACHES[alias]["BACKEND"])
-    return Row(alias, backend, asked, sightings, judge(asked, sightings, missing))
+    return AliasRow(alias, backend, changes, views, judge(changes, views, missing))
 
 
 def _counted(key: str, replies: list[Reply]) -> Counted:
-    """Sum up what the lines were told; one that said nothing may have done all of its share."""
-    told = [number for reply in replies for number in (reply.body or {}).get("told", [])]
+    """Add up the replies; a call without one may have made all increments of its share."""
+    sums = [number for reply in replies for number in (reply.body or {}).get("sums", [])]
     lost = [number for number, reply in enumerate(replies) if reply.body is None]
     shares = [len(range(number, INCREMENTS, len(replies))) for number in lost]
     unknown = sum((reply.body or {}).get("unknown", 0) for reply in replies) + sum(shares)
-    repeated = len(told) - len(set(told))
-    return Counted(key, INCREMENTS, len(told), unknown, repeated, _first_error(replies))
+    repeated = len(sums) - len(set(sums))
+    return Counted(key, INCREMENTS, len(sums), unknown, repeated, _first_error(replies))
 
 
 def _first_error(replies: list[Reply]) -> str:
-    """Return what went wrong first, if anything did."""
+    """Return the first error, or an empty text."""
     for reply in replies:
         if reply.body is None:
-            return f"worker {reply.worker.pid} gave no answer in time"
+            return f"worker {reply.worker.pid} did not answer in time"
         if error := reply.body.get("error") or reply.body.get("why"):
             return str(error)
     return ""

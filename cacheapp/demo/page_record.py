@@ -1,7 +1,7 @@
-"""What the demo page last asked for, by alias: a small file in `STATE_DIR`, and the lock around it.
+"""The last changes that the front page made to each alias: a small file in `STATE_DIR`, with a lock.
 
-A file and not a cache: the caches are held against it. It is replaced whole, so that a kill leaves
-the old record or the new one; the lock goes with the process that holds it.
+It is a file and not a cache because the caches are compared with it. The file is replaced whole, so
+a kill leaves the old record or the new one; the kernel releases the lock of a dead process.
 """
 
 import contextlib
@@ -15,27 +15,27 @@ from typing import Any
 
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
-from cacheapp.demo.verdict import Asked, Counted, Written
+from cacheapp.demo.verdict import Counted, LastChanges, Written
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 
-_PATIENCE_S = 15.0
+_LOCK_TIMEOUT_S = 15.0
 
 
 class Record:
-    """What was asked, as read; `put` changes it, and is for whoever holds the lock alone."""
+    """The record as it was read; `put` requires the exclusive lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known = _read(path)
 
-    def of(self, alias: str) -> Asked:
-        """Return what was last asked of an alias."""
-        return self._known.get(alias, Asked())
+    def of(self, alias: str) -> LastChanges:
+        """Return the last changes to an alias."""
+        return self._known.get(alias, LastChanges())
 
-    def put(self, alias: str, **asked: Any) -> None:
-        """Replace what was written, or what was counted, or both by `None`."""
-        self._known[alias] = dataclasses.replace(self.of(alias), **asked)
+    def put(self, alias: str, **changes: Any) -> None:
+        """Replace `written` or `counted` of an alias, or both."""
+        self._known[alias] = dataclasses.replace(self.of(alias), **changes)
         new = self._path.with_suffix(f".{os.getpid()}")
         known = {name: dataclasses.asdict(one) for name, one in self._known.items()}
         new.write_text(json.dumps(known))
@@ -44,18 +44,18 @@ class Record:
 
 @contextlib.contextmanager
 def record(*, changing: bool = False) -> Iterator[Record]:
-    """Yield the record under its lock: shared with others who look, or alone.
+    """Yield the record under its lock: shared for reading, exclusive for changing.
 
-    Raises `StoreUnavailable` if somebody else holds it for too long.
+    Raises `StoreUnavailable` if the lock cannot be acquired in time.
     """
     directory = private_directory(state_dir())
     number = os.open(directory / "page.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         wanted = fcntl.LOCK_EX if changing else fcntl.LOCK_SH
         try:
-            until(lambda: _take(number, wanted), "the demo page's lock", _PATIENCE_S)
+            until(lambda: _take(number, wanted), "the lock of the front page", _LOCK_TIMEOUT_S)
         except TimeoutError as exc:
-            raise StoreUnavailable(f"{exc}: another worker is writing, or hangs") from exc
+            raise StoreUnavailable(f"{exc}: another worker holds it, or hangs") from exc
         yield Record(directory / "page.json")
     finally:
         os.close(number)
@@ -69,12 +69,12 @@ def _take(number: int, wanted: int) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Asked]:
-    """Return what the file says; nothing where there is none, or another version wrote it."""
+def _read(path: Path) -> dict[str, LastChanges]:
+    """Return the content of the file; empty if there is none, or another version wrote it."""
     try:
         found = json.loads(path.read_text())
         return {
-            alias: Asked(
+            alias: LastChanges(
                 written=Written(**own["written"]) if own["written"] else None,
                 counted=Counted(**own["counted"]) if own["counted"] else None,
             )

@@ -1,35 +1,36 @@
-"""Asks every worker what it sees of an alias, and judges by that alone, never by the alias's name.
+"""Probe over HTTP whether all workers share an alias; its name and backend play no part.
 
-Three questions. After one worker wrote: what does each worker read? After 200 concurrent
-increments: what does each read? When all add the same key at once: how many are told that they
-did? A cache that is shared gives what was written to all, 200 to all, and 1.
+Three tests: one worker writes, and each worker reads; all workers make 200 concurrent increments,
+and each worker reads the sum; all connections add the same key at once. In a shared cache each
+worker reads the value, each reads 200, and one add wins.
 """
 
-import enum
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from cacheapp.consistency.sharing import (
+    CounterReads,
+    SharingJudgement,
+    SharingVerdict,
+    WriteReads,
+    counter_confirmations,
+    counter_contradictions,
+    write_confirmations,
+    write_contradictions,
+)
+from cacheapp.consistency.sharing import judge as judge_sharing
 from cacheapp.processes.workers import Answer, AnswerLost, Connection, Moved, NotReached, Workers
 
 INCREMENTS = 200
 ADD_ROUNDS = 5
-_TIMEOUT_S = 300  # what a demo that was killed leaves behind goes by itself
-
-
-class SharingVerdict(enum.StrEnum):
-    """What the answers show."""
-
-    SHARED = "SHARED"
-    BROKEN = "BROKEN"
-    DOWN = "DOWN"
-    """Something was not answered, so nothing can be said."""
+_TIMEOUT_S = 300  # removes the keys of a killed demo
 
 
 class Unanswered(Exception):
-    """A worker could not do what it was asked to; the message is the server's."""
+    """A worker answered with an error; the message is the server's."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,27 @@ class Sight:
     seen: dict[int, Any]
 
     @property
+    def reads(self) -> WriteReads:
+        """The observation as the judgement takes it."""
+        return WriteReads(self.writer, self.written, self.seen)
+
+    @property
     def seen_by(self) -> list[int]:
-        """The workers that read what was written."""
-        return [pid for pid, value in self.seen.items() if value == self.written]
+        """The workers that read the value."""
+        return self.reads.seen_by
 
 
 @dataclass(frozen=True)
 class Count:
-    """What each worker reads after concurrent increments, and what these were told."""
+    """What each worker reads after concurrent increments, and what these returned."""
 
     asked: int
     sums: list[int]
-    """The sum that each acknowledged increment was told."""
+    """The sum that each acknowledged increment returned."""
     unknown: int
-    """Increments whose answer was lost, or whose outcome the store does not know."""
+    """Increments whose answer was lost, or whose outcome is unknown to the store."""
     failed: list[str]
-    """Why others did not happen."""
+    """The errors of increments that did not happen."""
     counted: dict[int, Any]
     by_worker: dict[int, int]
     """How many increments each worker acknowledged."""
@@ -73,7 +79,7 @@ class Race:
 
 @dataclass(frozen=True)
 class SharingFinding:
-    """What was seen of one alias, the verdict, and the sentences that prove it."""
+    """The verdict on one alias, the sentences that prove it, and the observations."""
 
     alias: str
     backend: str
@@ -85,16 +91,16 @@ class SharingFinding:
 
 
 def backends_of(workers: Workers) -> dict[str, str]:
-    """Return the aliases of the server and the backend that each names."""
+    """Return the aliases of the server, each with its backend."""
     answer = workers.ask(workers.find()[0], "GET", "/api/")
     if answer.status != HTTPStatus.OK:
-        raise NotReached(f"GET /api/: {_said(answer)}")
+        raise NotReached(f"GET /api/: {_error(answer)}")
     found: dict[str, str] = answer.body["aliases"]
     return found
 
 
 def examine(workers: Workers, alias: str, backend: str) -> SharingFinding:
-    """Ask the workers about one alias."""
+    """Probe one alias."""
     run = _ProbeRun(workers, alias)
     try:
         sight, count, race = run.sight(), run.count(), run.race()
@@ -102,13 +108,13 @@ def examine(workers: Workers, alias: str, backend: str) -> SharingFinding:
         return SharingFinding(alias, backend, SharingVerdict.DOWN, [str(exc)])
     finally:
         run.remove_keys()
-    verdict, why = judge(sight, count, race)
-    return SharingFinding(alias, backend, verdict, why, sight, count, race)
+    found = judge(sight, count, race)
+    return SharingFinding(alias, backend, found.verdict, found.why, sight, count, race)
 
 
 @dataclass
 class _ProbeRun:
-    """The questions about one alias, on keys that no other run uses."""
+    """One probe of one alias, on keys that no other run uses."""
 
     workers: Workers
     alias: str
@@ -118,14 +124,14 @@ class _ProbeRun:
         return f"/api/cache/{self.alias}/demo-{self.token}-{key}"
 
     def sight(self) -> Sight:
-        """Have one worker write, then all of them read."""
+        """Write from one worker, then read from all."""
         writer = self.workers.find()[0]
         body = {"value": self.token, "timeout": _TIMEOUT_S}
         _answered(self.workers.ask(writer, "PUT", self._path("value"), body))
         return Sight(writer, self.token, self._read_all("value"))
 
     def count(self) -> Count:
-        """Increment from all workers at once, on every connection one after the other."""
+        """Increment from all connections at once; each sends its share one after the other."""
         path = f"{self._path('counter')}/incr"
         body = {"delta": 1, "initial": 0, "timeout": _TIMEOUT_S}
         lines = self.workers.count * self.workers.per_worker
@@ -137,7 +143,7 @@ class _ProbeRun:
         answers = [answer for part in self.workers.together(add_up) for answer in part]
         done = [answer for answer in answers if answer and answer.status == HTTPStatus.OK]
         other = [answer for answer in answers if answer and answer.status != HTTPStatus.OK]
-        failed = [_said(answer) for answer in other if answer.body.get("outcome") != "info"]
+        failed = [_error(answer) for answer in other if answer.body.get("outcome") != "info"]
         return Count(
             asked=INCREMENTS,
             sums=sorted(answer.body["value"] for answer in done),
@@ -148,7 +154,7 @@ class _ProbeRun:
         )
 
     def race(self) -> Race:
-        """Have all connections add the same key at once, a new one in each round."""
+        """Add the same key from all connections at once, a new key in each round."""
         rounds = [self._add_at_once(f"add{number}") for number in range(ADD_ROUNDS)]
         answers = [answer for part in rounds for answer in part]
         return Race(
@@ -169,17 +175,17 @@ class _ProbeRun:
         return {pid: _answered(answer).body["value"] for pid, answer in answers.items()}
 
     def remove_keys(self) -> None:
-        """Remove what was written, in every worker's own cache too."""
+        """Remove the keys from every worker, which may have a cache of its own."""
         for key in ["value", "counter", *(f"add{number}" for number in range(ADD_ROUNDS))]:
             try:
                 for answer in self.workers.each("DELETE", self._path(key)).values():
                     _answered(answer)
             except (Unanswered, AnswerLost, Moved, NotReached):
-                return  # their timeout removes them; a store that hangs is not asked again
+                return  # a store that hangs is not called again; the timeout removes the keys
 
 
 def _try(connection: Connection, path: str, body: dict[str, Any]) -> Answer | None:
-    """Send a change once; `None` when its answer was lost."""
+    """Send a change once; return `None` if its answer was lost."""
     try:
         return connection.ask("POST", path, body)
     except (AnswerLost, NotReached):
@@ -188,65 +194,52 @@ def _try(connection: Connection, path: str, body: dict[str, Any]) -> Answer | No
 
 def _answered(answer: Answer) -> Answer:
     if answer.status != HTTPStatus.OK:
-        raise Unanswered(_said(answer))
+        raise Unanswered(_error(answer))
     return answer
 
 
-def _said(answer: Answer) -> str:
+def _error(answer: Answer) -> str:
     return str(answer.body.get("error", f"HTTP {answer.status}"))
 
 
-def judge(sight: Sight, count: Count, race: Race) -> tuple[SharingVerdict, list[str]]:
+def judge(sight: Sight, count: Count, race: Race) -> SharingJudgement:
     """Return the verdict and the sentences that prove it. Pure.
 
-    An increment whose outcome is unknown may have counted or not, so it excuses a sum that is
-    larger by one; but with anything unanswered nothing is called shared.
+    Nothing is called shared while the outcome of a request is unknown.
     """
-    wrong = [*_wrong_sight(sight), *_wrong_count(count), *_wrong_race(race)]
-    if wrong:
-        return SharingVerdict.BROKEN, wrong
-    unanswered = [
-        *([f"{count.unknown} increments have an unknown outcome"] if count.unknown else []),
-        *([f"{len(count.failed)} increments failed: {count.failed[0]}"] if count.failed else []),
-        *([f"{race.unanswered} adds were not answered"] if race.unanswered else []),
-    ]
-    if unanswered:
-        return SharingVerdict.DOWN, unanswered
-    return SharingVerdict.SHARED, [
-        f"all {len(sight.seen)} workers read what worker {sight.writer} wrote",
-        f"after {count.asked} concurrent increments all of them read {count.asked}",
-        f"of {race.contenders} concurrent adds 1 won, in each of {len(race.winners)} rounds",
-    ]
+    write = sight.reads
+    repeated = len(count.sums) - len(set(count.sums))
+    counter = CounterReads(len(count.sums), count.unknown, repeated, count.counted)
+    return judge_sharing(
+        [
+            *write_contradictions(write),
+            *counter_contradictions(counter),
+            *_race_contradictions(race),
+        ],
+        down=_unanswered(count, race),
+        confirmations=[
+            *write_confirmations(write),
+            *counter_confirmations(counter),
+            f"of {race.contenders} concurrent adds 1 won, in each of {len(race.winners)} rounds",
+        ],
+    )
 
 
-def _wrong_sight(sight: Sight) -> list[str]:
-    others = [str(pid) for pid in sight.seen if pid not in sight.seen_by]
-    if not others:
-        return []
-    return [f"worker {sight.writer} wrote a value; not seen by worker {', '.join(others)}"]
+def _unanswered(count: Count, race: Race) -> list[str]:
+    found = []
+    if count.unknown:
+        found.append(f"{count.unknown} increments have an unknown outcome")
+    if count.failed:
+        found.append(f"{len(count.failed)} increments failed: {count.failed[0]}")
+    if race.unanswered:
+        found.append(f"{race.unanswered} adds were not answered")
+    return found
 
 
-def _wrong_count(count: Count) -> list[str]:
-    wrong = []
-    least, most = len(count.sums), len(count.sums) + count.unknown
-    values = list(count.counted.values())
-    equal = len(set(values)) == 1
-    if not equal or not isinstance(values[0], int) or not least <= values[0] <= most:
-        read = ", ".join(str(value) for value in values)
-        wrong.append(
-            f"after {least} acknowledged increments of {count.asked} the workers read {read}; "
-            f"expected {least if least == most else f'{least} to {most}'} from each"
-        )
-    again = len(count.sums) - len(set(count.sums))
-    if again:
-        wrong.append(f"{again} increments were told a sum that another one was told too")
-    return wrong
-
-
-def _wrong_race(race: Race) -> list[str]:
-    # Without all answers the one winner may be among the lost ones; two winners never excuse.
+def _race_contradictions(race: Race) -> list[str]:
+    # The winner may be among the lost answers; two winners are wrong in any case.
     fewest = 0 if race.unanswered else 1
     if all(fewest <= winners <= 1 for winners in race.winners):
         return []
-    told = ", ".join(map(str, race.winners))
-    return [f"of {race.contenders} concurrent adds, {told} won; expected 1 in each round"]
+    winners = ", ".join(map(str, race.winners))
+    return [f"of {race.contenders} concurrent adds, {winners} won; expected 1 in each round"]

@@ -1,4 +1,4 @@
-"""What `manage.py demo` found, as a table for people or JSON for programs."""
+"""The findings of `manage.py demo`, as a table or as JSON."""
 
 import dataclasses
 import json
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cacheapp.demo.probe import SharingFinding, SharingVerdict
+from cacheapp.consistency.sharing import SharingVerdict
+from cacheapp.demo.probe import SharingFinding
 
 _COLOURS = {
     SharingVerdict.SHARED: "bold green",
@@ -50,7 +51,7 @@ def _numbers(finding: SharingFinding) -> tuple[str, str, str]:
 
 
 def as_json(findings: Sequence[SharingFinding], pids: Sequence[int], url: str) -> str:
-    """Return everything that was seen."""
+    """Return all findings with their observations."""
     report: dict[str, Any] = {
         "url": url,
         "workers": list(pids),

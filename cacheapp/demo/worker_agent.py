@@ -1,7 +1,7 @@
-"""What one worker does when the roll is called: it looks, writes, counts or clears, for itself.
+"""Handle RPC requests in one worker: read, write, count or clear the demo's keys.
 
-Only the demo's keys are touched, through `DemoCache`. The page's own begin with `_`, which no key
-of the HTTP API does: nobody changes one while all workers are being asked about it.
+Only the demo's keys are touched, through `DemoCache`. The keys of the page begin with `_`, which no
+key of the HTTP API does, so the API cannot change one while the page reads all workers.
 """
 
 import contextlib
@@ -17,36 +17,36 @@ from django.core.signals import request_started
 from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.demo.namespace import DemoCache
-from cacheapp.demo.worker_rpc import Attendance, Question
+from cacheapp.demo.worker_rpc import Request, RpcServer
 from cacheapp.errors import CacheappError, OutcomeUnknown
 
-KEPT_S = 600
-"""What the page writes goes by itself after this time."""
+TIMEOUT_S = 600
+"""The timeout of the keys that the page writes."""
 
 
-class _Duty:
-    """Whether this process attends, and how many requests it began. `_lock` guards all of it."""
+class _Agent:
+    """The RPC server of this process and its count of HTTP requests. `_lock` guards both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._attendance: Attendance | None = None
+        self._server: RpcServer | None = None
         self._requests = 0
         os.register_at_fork(after_in_child=self._after_fork)
 
-    def attend(self) -> None:
+    def start(self) -> None:
         with self._lock:
-            if self._attendance is not None and not self._attendance.can_be_found:
-                self._attendance.close()
-                self._attendance = None
-            if self._attendance is None:
-                self._attendance = Attendance(answer)
-                request_started.connect(self._count, dispatch_uid="cacheapp.witness")
+            if self._server is not None and not self._server.is_reachable:
+                self._server.close()
+                self._server = None
+            if self._server is None:
+                self._server = RpcServer(handle)
+                request_started.connect(self._count, dispatch_uid="cacheapp.worker_agent")
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         with self._lock:
-            if self._attendance is not None:
-                self._attendance.close()
-                self._attendance = None
+            if self._server is not None:
+                self._server.close()
+                self._server = None
 
     @property
     def requests(self) -> int:
@@ -60,72 +60,73 @@ class _Duty:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._requests = 0
-        if self._attendance is not None:
-            self._attendance.leave_to_parent()
-            self._attendance = None
+        if self._server is not None:
+            self._server.close_in_child()
+            self._server = None
 
 
-_duty = _Duty()
-attend = _duty.attend
-"""Have this worker answer when the roll is called: in Gunicorn's `post_worker_init`, or at the
-first page that it serves. Raises `StoreUnavailable` where `STATE_DIR` is not ours alone."""
-leave = _duty.leave
+_agent = _Agent()
+start = _agent.start
+"""Start to answer other workers: in Gunicorn's `post_worker_init`, or at the first page.
+
+Safe to call again. Raises `StoreUnavailable` if `STATE_DIR` is not private to this user."""
+stop = _agent.stop
 """Stop answering."""
 
 
-def answer(question: Question) -> dict[str, Any]:
-    """Do what is asked; an error of the store is an answer, with what may be concluded."""
+def handle(request: Request) -> dict[str, Any]:
+    """Execute a request; an error of the store is a reply that says whether it may have happened."""
     try:
-        return _DEEDS[question["do"]](question)
+        return _HANDLERS[request["do"]](request)
     except OutcomeUnknown as exc:
         return {"error": str(exc), "unknown": True}
     except CacheappError as exc:
         return {"error": str(exc), "unknown": False}
 
 
-def _present(_question: Question) -> dict[str, Any]:
-    return {"requests": _duty.requests, "uptime_s": clock.uptime_s()}
+def _present(_request: Request) -> dict[str, Any]:
+    return {"requests": _agent.requests, "uptime_s": clock.uptime_s()}
 
 
-def _look(question: Question) -> dict[str, Any]:
-    cache = DemoCache(question["alias"])
-    return {"values": {key: cache.get(key)[0] for key in question["keys"]}}
+def _read(request: Request) -> dict[str, Any]:
+    cache = DemoCache(request["alias"])
+    return {"values": {key: cache.get(key)[0] for key in request["keys"]}}
 
 
-def _write(question: Question) -> dict[str, Any]:
-    DemoCache(question["alias"]).set(question["key"], question["value"], KEPT_S)
+def _write(request: Request) -> dict[str, Any]:
+    DemoCache(request["alias"]).set(request["key"], request["value"], TIMEOUT_S)
     return {}
 
 
-def _count_up(question: Question) -> dict[str, Any]:
+def _count_up(request: Request) -> dict[str, Any]:
     """Increment as Django documents it: add 0 where the key is missing, then `incr`."""
-    cache, key = DemoCache(question["alias"]), question["key"]
-    deadline_s = clock.monotonic_s() + question["within_s"]
-    told: list[int] = []
+    cache, key = DemoCache(request["alias"]), request["key"]
+    deadline_s = clock.monotonic_s() + request["within_s"]
+    sums: list[int] = []
     unknown = 0
     error = ""
-    for _ in range(question["times"]):
+    for _ in range(request["times"]):
         if clock.monotonic_s() > deadline_s:
             error = error or "the store was too slow for all increments"
             break
         try:
-            cache.add(key, 0, KEPT_S)
-            told.append(cache.incr(key, 1))
+            cache.add(key, 0, TIMEOUT_S)
+            sums.append(cache.incr(key, 1))
         except OutcomeUnknown as exc:
             unknown, error = unknown + 1, str(exc)
         except (CacheappError, ValueError, TypeError) as exc:
             error = str(exc)
-    return {"told": told, "unknown": unknown, **({"why": error} if error else {})}
+    return {"sums": sums, "unknown": unknown, **({"why": error} if error else {})}
 
 
-def _clear(question: Question) -> dict[str, Any]:
-    cache = DemoCache(question["alias"])
-    with contextlib.suppress(CacheappError):  # one that cannot list its keys can delete by name
+def _clear(request: Request) -> dict[str, Any]:
+    cache = DemoCache(request["alias"])
+    with contextlib.suppress(CacheappError):  # a cache that cannot list its keys deletes by name
         return {"removed": cache.clear()}
-    return {"removed": sum(cache.delete(key) for key in question["keys"])}
+    return {"removed": sum(cache.delete(key) for key in request["keys"])}
 
 
-def _stats(_question: Question) -> dict[str, Any]:
+def _stats(_request: Request) -> dict[str, Any]:
     found = {alias: caches[alias] for alias in settings.CACHES}
     return {
         "counts": {
@@ -136,9 +137,9 @@ def _stats(_question: Question) -> dict[str, Any]:
     }
 
 
-_DEEDS: dict[str, Callable[[Question], dict[str, Any]]] = {
+_HANDLERS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "present": _present,
-    "look": _look,
+    "read": _read,
     "write": _write,
     "count": _count_up,
     "clear": _clear,

@@ -1,12 +1,12 @@
-"""Asks every worker of this Gunicorn, from inside one of them, without a request to itself.
+"""Call every worker of this Gunicorn from inside one of them, without HTTP requests.
 
-Each worker listens at a Unix socket of its own, `STATE_DIR/workers/<master>-<pid>-<token>.sock`,
-with threads that serve nothing else. So the directory tells who there is, a page that asks all of
-them holds no thread of any worker but its own, and however busy the requests' threads are, they
-are not waited for: over HTTP, pages that wait for each other's workers could hold all of them.
+Each worker listens on a Unix socket of its own, `STATE_DIR/workers/<master>-<pid>-<token>.sock`,
+with threads that serve nothing else. The directory lists the workers. A page that calls all of
+them occupies no request thread but its own; over HTTP, pages that wait for each other's workers
+could occupy all request threads and deadlock.
 
-Invariants: a socket's name is used once (the token), so that whoever finds it dead may remove it;
-a child of a worker keeps no listening socket, or a dead worker would look as if it listened.
+Invariants: the name of a socket is used once (the token), so a caller that finds it dead may remove
+it; a child of a worker keeps no listening socket, or a dead worker would seem to listen.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ from cacheapp.conf import state_dir
 
 logger = logging.getLogger(__name__)
 
-Question = dict[str, Any]
-Answering = Callable[[Question], dict[str, Any]]
+Request = dict[str, Any]
+Handler = Callable[[Request], dict[str, Any]]
 
 _MAX_BYTES = 256 * 1024
-_AT_ONCE = 16  # questions that one worker answers at the same time; further ones wait
-_LINE_S = 5.0  # for the few bytes of a question to come, or of an answer to go
+_MAX_CONCURRENT = 16  # requests that one worker handles at a time; further ones wait
+_IO_TIMEOUT_S = 5.0  # for the few bytes of a request or of a reply
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that can be asked: where its socket is, and whose child it is."""
+    """The address of a worker: its socket, its pid and its master's pid."""
 
     master: int
     pid: int
@@ -49,129 +49,129 @@ class Worker:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: `body` is `None` when nothing did in time, `gone` when nobody listens."""
+    """The reply of a worker: `body` is `None` if none came in time, `gone` if it does not listen."""
 
     worker: Worker
     body: dict[str, Any] | None
     gone: bool = False
 
 
-class Attendance:
-    """The socket of this process and the threads behind it; `close` ends it, a fork leaves it behind."""
+class RpcServer:
+    """The listening socket of this process and its threads. A fork leaves them to the parent."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, handler: Handler) -> None:
         self.pid = os.getpid()
         directory = private_directory(_directory())
         name = f"{os.getppid()}-{self.pid}-{secrets.token_hex(4)}.sock"
         self._path = directory / name
-        self._answering = answering
-        self._room = threading.BoundedSemaphore(_AT_ONCE)
+        self._handler = handler
+        self._slots = threading.BoundedSemaphore(_MAX_CONCURRENT)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short(self._path) as address:
             self._listener.bind(address)
         self._listener.listen(64)
-        threading.Thread(target=self._listen, name="roll-call", daemon=True).start()
+        threading.Thread(target=self._listen, name="worker-rpc", daemon=True).start()
 
     @property
-    def can_be_found(self) -> bool:
-        """Whether the socket still has its name: somebody may have removed the directory."""
+    def is_reachable(self) -> bool:
+        """Whether the socket still has its name; its directory may have been removed."""
         return self._path.exists()
 
     def close(self) -> None:
-        """Be asked no more; a worker that is killed instead is found dead by who asks next."""
+        """Stop listening. The socket of a killed worker is removed by the next caller."""
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
         self._listener.close()
 
-    def leave_to_parent(self) -> None:
-        """Let go of the socket in a forked child, which has none of the threads."""
+    def close_in_child(self) -> None:
+        """Close the socket in a forked child, which has none of the threads."""
         self._listener.close()
 
     def _listen(self) -> None:
         while True:
             try:
-                line, _ = self._listener.accept()
+                connection, _ = self._listener.accept()
             except OSError:  # closed
                 return
-            self._room.acquire()
+            self._slots.acquire()
             threading.Thread(
-                target=self._answer, args=(line,), name="roll-call-answer", daemon=True
+                target=self._serve, args=(connection,), name="worker-rpc-request", daemon=True
             ).start()
 
-    def _answer(self, line: socket.socket) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         try:
-            with line:
-                line.settimeout(_LINE_S)
-                question = json.loads(_read_line(line, _LINE_S))
-                line.sendall(json.dumps(self._answering(question)).encode() + b"\n")
-        except (OSError, ValueError) as exc:  # who asked went, or waited no longer
-            logger.debug("roll call: a question was not answered: %s", exc)
+            with connection:
+                connection.settimeout(_IO_TIMEOUT_S)
+                request = json.loads(_read_line(connection, _IO_TIMEOUT_S))
+                connection.sendall(json.dumps(self._handler(request)).encode() + b"\n")
+        except (OSError, ValueError) as exc:  # the caller left or timed out
+            logger.debug("worker RPC: a request was not answered: %s", exc)
         except Exception:
-            logger.exception("roll call: a question was not answered")
+            logger.exception("worker RPC: a request was not answered")
         finally:
-            self._room.release()
-            close_caches()  # as after a request: this thread ends
+            self._slots.release()
+            close_caches()  # as after an HTTP request: this thread ends
             connections.close_all()
 
 
 def workers() -> list[Worker]:
-    """Return the workers of this process's Gunicorn that listen, or did when they were last heard."""
+    """Return the workers of this process's Gunicorn that have a socket, by pid."""
     found = [_worker(path) for path in _directory().glob("*.sock")]
     return sorted(
         (one for one in found if one and one.master == os.getppid()), key=lambda one: one.pid
     )
 
 
-def ask(calls: Sequence[tuple[Worker, Question]], within_s: float) -> list[Reply]:
-    """Ask all at the same time; return what each said, in that order, after `within_s` at most.
+def call(calls: Sequence[tuple[Worker, Request]], within_s: float) -> list[Reply]:
+    """Send all requests at the same time; return the replies in that order.
 
-    A question is sent once. Without an answer, what was asked for may have been done.
+    Takes `within_s` at most. A request is sent once; one without a reply may have been executed.
     """
     deadline_s = clock.monotonic_s() + within_s
     with contextlib.ExitStack() as stack:
-        lines = [_call(stack, worker, question) for worker, question in calls]
+        sent = [_send(stack, worker, request) for worker, request in calls]
         return [
-            Reply(worker, _hear(line, deadline_s), gone=line is None)
-            for line, (worker, _) in zip(lines, calls, strict=True)
+            Reply(worker, _receive(connection, deadline_s), gone=connection is None)
+            for connection, (worker, _) in zip(sent, calls, strict=True)
         ]
 
 
-def _call(stack: contextlib.ExitStack, worker: Worker, question: Question) -> socket.socket | None:
-    """Send the question; return the open line, or `None` and forget the worker if it is gone."""
-    line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    line.settimeout(_LINE_S)
+def _send(stack: contextlib.ExitStack, worker: Worker, request: Request) -> socket.socket | None:
+    """Send a request; return the connection, or `None` after removing the socket of a dead worker."""
+    connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    connection.settimeout(_IO_TIMEOUT_S)
     try:
         with _short(worker.path) as address:
-            line.connect(address)
-        line.sendall(json.dumps(question).encode() + b"\n")
+            connection.connect(address)
+        connection.sendall(json.dumps(request).encode() + b"\n")
     except (ConnectionError, FileNotFoundError):
         worker.path.unlink(missing_ok=True)
         return None
     except OSError as exc:
-        logger.warning("roll call: worker %d: %s", worker.pid, exc)
-    return line
+        logger.warning("worker RPC: worker %d: %s", worker.pid, exc)
+    return connection
 
 
-def _hear(line: socket.socket | None, deadline_s: float) -> dict[str, Any] | None:
-    if line is None:
+def _receive(connection: socket.socket | None, deadline_s: float) -> dict[str, Any] | None:
+    if connection is None:
         return None
     try:
-        found = json.loads(_read_line(line, deadline_s - clock.monotonic_s()))
+        found = json.loads(_read_line(connection, deadline_s - clock.monotonic_s()))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _read_line(line: socket.socket, within_s: float) -> bytes:
+def _read_line(connection: socket.socket, within_s: float) -> bytes:
     deadline_s = clock.monotonic_s() + within_s
     data = b""
     while not data.endswith(b"\n"):
-        line.settimeout(max(0.001, deadline_s - clock.monotonic_s()))
-        part = line.recv(65536)
+        connection.settimeout(max(0.001, deadline_s - clock.monotonic_s()))
+        part = connection.recv(65536)
         data += part
         if not part or len(data) > _MAX_BYTES:
-            raise ValueError(f"{len(data)} bytes and no end of the line")
+            raise ValueError(f"{len(data)} bytes without an end of line")
     return data
 
 
@@ -189,7 +189,7 @@ def _worker(path: Path) -> Worker | None:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """Yield an address for the socket file: the kernel takes 107 bytes, and a path may be longer."""
+    """Yield an address for the socket; the kernel accepts 107 bytes, and a path may be longer."""
     if not Path("/proc/self/fd").is_dir():
         yield str(path)
         return

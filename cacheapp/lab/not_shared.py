@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cacheapp.consistency.sharing import is_shared
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.gunicorn import WORKERS, Site, site
@@ -77,8 +78,16 @@ def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
     """Say whether the workers' own caches differed, and the others did not."""
     own = [one for one in sights if one.alias == "locmem"]
     shared = [one for one in sights if one.alias != "locmem"]
-    apart = all(min(one.truths) > 1 and max(one.seen_by) < WORKERS for one in own)
-    one_truth = all(max(one.truths) == 1 and min(one.seen_by) == WORKERS for one in shared)
+    apart = not any(
+        is_shared(seen_by, WORKERS) or is_shared(WORKERS, WORKERS, values)
+        for one in own
+        for seen_by, values in zip(one.seen_by, one.truths, strict=True)
+    )
+    one_truth = all(
+        is_shared(seen_by, WORKERS, values)
+        for one in shared
+        for seen_by, values in zip(one.seen_by, one.truths, strict=True)
+    )
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     return (
         ClaimFinding(CLAIM, verdicts[apart], "; ".join(map(_said, own))),

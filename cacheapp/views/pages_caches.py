@@ -15,9 +15,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django_redis.cache import RedisCache as DjangoRedisCache
 
 from cacheapp.backends import RedisCache as OurRedisCache
+from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo import overview, worker_agent
-from cacheapp.demo.overview import Panorama, Row
-from cacheapp.demo.verdict import SharingVerdict, Sighting
+from cacheapp.demo.overview import AliasRow, Overview
+from cacheapp.demo.verdict import WorkerView
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
 from cacheapp.views.pages import error_page, page, render_page
@@ -49,7 +50,7 @@ def front_page(request: HttpRequest) -> HttpResponseBase:
 def caches(request: HttpRequest) -> HttpResponse:
     """Show all rows; POST: do one thing to all aliases first."""
     try:
-        worker_agent.attend()
+        worker_agent.start()
         if request.method == "POST":
             action = _ACTIONS.get(request.POST.get("do", ""))
             if action is None:
@@ -58,13 +59,13 @@ def caches(request: HttpRequest) -> HttpResponse:
             action()
             if request.headers.get("HX-Request") != "true":
                 return HttpResponseRedirect(reverse("cacheapp:index"))
-        seen = overview.look()
+        seen = overview.read()
     except StoreUnavailable as exc:
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
-    return render_page(request, "caches.html", part="parts/panorama.html", **_page_context(seen))
+    return render_page(request, "caches.html", part="parts/overview.html", **_page_context(seen))
 
 
-def _page_context(seen: Panorama) -> dict[str, Any]:
+def _page_context(seen: Overview) -> dict[str, Any]:
     rows = [_row_context(row) for row in seen.rows]
     announcement = ", ".join(f"{row['alias']} {row['verdict']}" for row in rows)
     return {
@@ -75,7 +76,7 @@ def _page_context(seen: Panorama) -> dict[str, Any]:
     }
 
 
-def _row_context(row: Row) -> dict[str, Any]:
+def _row_context(row: AliasRow) -> dict[str, Any]:
     look, sign = _LOOKS[row.judged.verdict]
     label = "NOTHING YET" if row.judged.verdict is SharingVerdict.OPEN else row.judged.verdict.value
     return {
@@ -85,15 +86,14 @@ def _row_context(row: Row) -> dict[str, Any]:
         "look": look,
         "sign": sign,
         "why": row.judged.why,
-        "asked": row.asked,
-        "cells": [_cell_context(row, one) for one in row.sightings],
+        "cells": [_cell_context(row, one) for one in row.views],
         "advice": _advice(row) if row.judged.verdict is SharingVerdict.DOWN else "",
     }
 
 
-def _cell_context(row: Row, one: Sighting) -> dict[str, Any]:
+def _cell_context(row: AliasRow, one: WorkerView) -> dict[str, Any]:
     """Return what a worker reads; `right` and `counts` are `None` where nothing was asked for."""
-    written, counted = row.asked.written, row.asked.counted
+    written, counted = row.changes.written, row.changes.counted
     return {
         "one": one,
         "right": one.value == written.value if written else None,
@@ -101,7 +101,7 @@ def _cell_context(row: Row, one: Sighting) -> dict[str, Any]:
     }
 
 
-def _advice(row: Row) -> str:
+def _advice(row: AliasRow) -> str:
     backend: Any = import_string(str(settings.CACHES[row.alias]["BACKEND"]))
     if issubclass(backend, OurRedisCache | DjangoRedisCache | RedisCache):
         return (

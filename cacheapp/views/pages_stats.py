@@ -29,10 +29,10 @@ def stats(request: HttpRequest) -> HttpResponse:
 def _counts_by_worker() -> dict[int, dict[str, dict[str, int]]]:
     """Return what each worker counted itself, by alias; without those that do not answer."""
     try:
-        worker_agent.attend()
+        worker_agent.start()
     except CacheappError:  # no directory for the sockets: the sums are there all the same
         return {}
-    replies = worker_rpc.ask(
+    replies = worker_rpc.call(
         [(worker, {"do": "stats"}) for worker in worker_rpc.workers()], _REPLY_TIMEOUT_S
     )
     return {reply.worker.pid: reply.body["counts"] for reply in replies if reply.body}

@@ -52,7 +52,7 @@ def test_the_page_goes_on_looking_by_itself(watched: Watched) -> None:
     page.goto("/")
     with page.expect_response(lambda found: "hx-request" in found.request.headers, timeout=10_000):
         pass
-    expect(page.locator("#panorama")).to_have_count(1)
+    expect(page.locator("#overview")).to_have_count(1)
 
 
 def test_the_buttons_work_without_javascript(new_context: Any, site: GunicornServer) -> None:

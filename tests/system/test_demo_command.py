@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cacheapp.demo.probe import SharingVerdict, examine
+from cacheapp.consistency.sharing import SharingVerdict
+from cacheapp.demo.probe import examine
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers

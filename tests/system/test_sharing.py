@@ -9,7 +9,8 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.utils.module_loading import import_string
 
-from cacheapp.demo.probe import SharingVerdict, examine
+from cacheapp.consistency.sharing import SharingVerdict
+from cacheapp.demo.probe import examine
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers

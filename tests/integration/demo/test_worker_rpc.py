@@ -17,26 +17,26 @@ from pytest_django.fixtures import Settings
 from cacheapp.conf import state_dir
 from cacheapp.demo import page_record, worker_agent, worker_rpc
 from cacheapp.demo.page_record import record
-from cacheapp.demo.verdict import Asked, Written
-from cacheapp.demo.worker_rpc import Attendance, Question, Reply, Worker
+from cacheapp.demo.verdict import LastChanges, Written
+from cacheapp.demo.worker_rpc import Reply, Request, RpcServer, Worker
 from cacheapp.errors import StoreUnavailable
 
 WRITTEN = Written("abc", 7)
 
 
-def _echo(question: Question) -> dict[str, Any]:
-    return {"heard": question}
+def _echo(request: Request) -> dict[str, Any]:
+    return {"received": request}
 
 
 @pytest.fixture
-def attendance() -> Iterator[Attendance]:
-    found = Attendance(_echo)
+def server() -> Iterator[RpcServer]:
+    found = RpcServer(_echo)
     yield found
     found.close()
 
 
 def _ask_all(within_s: float = 30.0) -> list[Reply]:
-    return worker_rpc.ask([(worker, {"n": 1}) for worker in worker_rpc.workers()], within_s)
+    return worker_rpc.call([(worker, {"n": 1}) for worker in worker_rpc.workers()], within_s)
 
 
 def _name(token: str) -> Path:
@@ -44,17 +44,21 @@ def _name(token: str) -> Path:
     return state_dir() / "workers" / f"{os.getppid()}-1-{token}.sock"
 
 
-def test_a_worker_that_attends_answers(attendance: Attendance) -> None:
+def test_a_worker_that_listens_answers(server: RpcServer) -> None:
     (reply,) = _ask_all()
-    assert (reply.worker.pid, reply.body, reply.gone) == (os.getpid(), {"heard": {"n": 1}}, False)
+    assert (reply.worker.pid, reply.body, reply.gone) == (
+        os.getpid(),
+        {"received": {"n": 1}},
+        False,
+    )
 
 
-def test_a_worker_that_left_is_not_asked(attendance: Attendance) -> None:
-    attendance.close()
+def test_a_worker_that_left_is_not_asked(server: RpcServer) -> None:
+    server.close()
     assert worker_rpc.workers() == []
 
 
-def test_a_worker_that_was_killed_is_gone_and_forgotten(attendance: Attendance) -> None:
+def test_a_worker_that_was_killed_is_gone_and_forgotten(server: RpcServer) -> None:
     with socket.socket(socket.AF_UNIX) as dead, worker_rpc._short(_name("dead")) as address:  # noqa: SLF001
         dead.bind(address)  # and the kernel closes it when its process dies; the name stays
     assert sorted((reply.worker.pid, reply.gone) for reply in _ask_all()) == [
@@ -65,7 +69,7 @@ def test_a_worker_that_was_killed_is_gone_and_forgotten(attendance: Attendance) 
 
 
 def test_a_worker_that_hangs_makes_nobody_wait_longer_than_was_said(
-    attendance: Attendance,
+    server: RpcServer,
 ) -> None:
     with socket.socket(socket.AF_UNIX) as hanging:
         with worker_rpc._short(_name("hanging")) as address:  # noqa: SLF001
@@ -73,53 +77,53 @@ def test_a_worker_that_hangs_makes_nobody_wait_longer_than_was_said(
         hanging.listen(8)
         found = {reply.worker.pid: reply for reply in _ask_all(within_s=2.0)}
     assert (found[1].body, found[1].gone) == (None, False)
-    assert found[os.getpid()].body == {"heard": {"n": 1}}
+    assert found[os.getpid()].body == {"received": {"n": 1}}
 
 
-def test_workers_of_another_gunicorn_are_not_asked(attendance: Attendance) -> None:
+def test_workers_of_another_gunicorn_are_not_asked(server: RpcServer) -> None:
     other = _name("x").with_name(f"{os.getppid() + 1}-1-x.sock")
     other.touch()
     assert [worker.pid for worker in worker_rpc.workers()] == [os.getpid()]
 
 
-def test_a_question_that_crashes_is_no_answer_and_the_next_one_is_answered() -> None:
-    def answering(question: Question) -> dict[str, Any]:
-        return {"half": 10 / question["n"]}
+def test_a_request_that_crashes_is_no_answer_and_the_next_one_is_answered() -> None:
+    def handler(request: Request) -> dict[str, Any]:
+        return {"half": 10 / request["n"]}
 
-    attendance = Attendance(answering)
+    server = RpcServer(handler)
     try:
         (worker,) = worker_rpc.workers()
-        crashed, fine = worker_rpc.ask([(worker, {"n": 0}), (worker, {"n": 5})], 30)
+        crashed, fine = worker_rpc.call([(worker, {"n": 0}), (worker, {"n": 5})], 30)
     finally:
-        attendance.close()
+        server.close()
     assert (crashed.body, fine.body) == (None, {"half": 2.0})
 
 
 def test_a_long_path_is_no_obstacle(settings: Settings, tmp_path: Path) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / ("d" * 200)}
-    attendance = Attendance(_echo)
+    server = RpcServer(_echo)
     try:
-        assert [reply.body for reply in _ask_all()] == [{"heard": {"n": 1}}]
+        assert [reply.body for reply in _ask_all()] == [{"received": {"n": 1}}]
     finally:
-        attendance.close()
+        server.close()
 
 
 def test_a_worker_whose_directory_was_removed_can_be_found_again_from_its_next_page_on() -> None:
-    worker_agent.attend()
+    worker_agent.start()
     try:
         shutil.rmtree(state_dir() / "workers")
         assert worker_rpc.workers() == []
-        worker_agent.attend()
+        worker_agent.start()
         assert [worker.pid for worker in worker_rpc.workers()] == [os.getpid()]
     finally:
-        worker_agent.leave()
+        worker_agent.stop()
 
 
 _WITH_A_CHILD = """
 import os, signal, django
 django.setup()
 from cacheapp.demo import worker_agent, worker_rpc
-worker_agent.attend()
+worker_agent.start()
 (found,) = [one for one in worker_rpc.workers() if one.pid == os.getpid()]
 if not os.fork():
     os.read(0, 1)  # until the test closes its end
@@ -140,7 +144,7 @@ def test_the_child_of_a_dead_worker_does_not_listen_in_its_place() -> None:
         assert process.wait(60) == -signal.SIGKILL
         path = Path(os.read(process.stdout.fileno(), 4096).decode())
         worker = Worker(os.getpid(), process.pid, path)
-        (reply,) = worker_rpc.ask([(worker, {"do": "present"})], 30)  # its child lives on
+        (reply,) = worker_rpc.call([(worker, {"do": "present"})], 30)  # its child lives on
         process.stdin.close()
     assert reply.gone
     assert not path.exists()
@@ -150,8 +154,8 @@ def test_what_was_asked_is_there_for_the_next_one_and_only_for_its_alias() -> No
     with record(changing=True) as kept:
         kept.put("lmdb", written=WRITTEN)
     with record() as kept:
-        assert kept.of("lmdb") == Asked(WRITTEN)
-        assert kept.of("disk") == Asked()
+        assert kept.of("lmdb") == LastChanges(WRITTEN)
+        assert kept.of("disk") == LastChanges()
 
 
 def test_a_record_of_another_version_counts_as_none() -> None:
@@ -159,13 +163,13 @@ def test_a_record_of_another_version_counts_as_none() -> None:
         kept.put("lmdb", written=WRITTEN)
     (state_dir() / "page.json").write_text('{"lmdb": {"written": {"value": 1}}}')
     with record() as kept:
-        assert kept.of("lmdb") == Asked()
+        assert kept.of("lmdb") == LastChanges()
 
 
 def test_nobody_looks_while_somebody_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_record, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(page_record, "_LOCK_TIMEOUT_S", 0.2)
     with record(changing=True):
-        with pytest.raises(StoreUnavailable, match="another worker is writing, or hangs"), record():
+        with pytest.raises(StoreUnavailable, match="another worker holds it, or hangs"), record():
             pass
         with pytest.raises(StoreUnavailable), record(changing=True):
             pass

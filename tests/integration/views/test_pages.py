@@ -45,7 +45,7 @@ def _served(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     yield
-    worker_agent.leave()
+    worker_agent.stop()
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@ import io
 
 import pytest
 
+from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo.deployment import unwelcome
-from cacheapp.demo.probe import Count, Race, SharingFinding, SharingVerdict, Sight, judge
+from cacheapp.demo.probe import Count, Race, SharingFinding, Sight, judge
 from cacheapp.demo.report import print_table
 
 PIDS = (11, 12, 13, 14)
@@ -38,7 +39,8 @@ def race(*winners: int, unanswered: int = 0) -> Race:
 
 
 def test_what_every_worker_agrees_on_is_shared() -> None:
-    verdict, why = judge(sight(), count(), race())
+    found = judge(sight(), count(), race())
+    verdict, why = found.verdict, found.why
     assert verdict is SharingVerdict.SHARED
     assert why == [
         "all 4 workers read what worker 11 wrote",
@@ -50,16 +52,16 @@ def test_what_every_worker_agrees_on_is_shared() -> None:
 @pytest.mark.parametrize(
     ("seen", "counted", "raced", "proof"),
     [
-        (sight("token", None, None, None), count(), race(), "not seen by worker 12, 13, 14"),
+        (sight("token", None, None, None), count(), race(), "not seen by worker 12, 13 and 14"),
         (sight("token", "token", "old", "token"), count(), race(), "not seen by worker 13"),
-        (sight(None, None, None, None), count(), race(), "not seen by worker 11, 12, 13, 14"),
-        (sight(), count(50, 50, 50, 50), race(), "read 50, 50, 50, 50; expected 200 from each"),
-        (sight(), count(200, 200, 200, 199), race(), "read 200, 200, 200, 199; expected 200"),
+        (sight(None, None, None, None), count(), race(), "not seen by worker 11, 12, 13 and 14"),
+        (sight(), count(50, 50, 50, 50), race(), "read 50, 50, 50 and 50; expected 200 from each"),
+        (sight(), count(200, 200, 200, 199), race(), "read 200, 200, 200 and 199; expected 200"),
         (sight(), count(199, 199, 199, 199), race(), "expected 200 from each"),
         (sight(), count(201, 201, 201, 201), race(), "expected 200 from each"),
-        (sight(), count(None, None, None, None), race(), "read None"),
-        (sight(), count(200, None, None, None), race(), "read 200, None"),
-        (sight(), count(sums=[*range(1, 200), 7]), race(), "1 increments were told a sum that"),
+        (sight(), count(None, None, None, None), race(), "read nothing, nothing"),
+        (sight(), count(200, None, None, None), race(), "read 200, nothing"),
+        (sight(), count(sums=[*range(1, 200), 7]), race(), "1 increments returned the same sum"),
         (sight(), count(), race(1, 1, 2, 1, 1), "1, 1, 2, 1, 1 won; expected 1"),
         (sight(), count(), race(1, 1, 0, 1, 1), "1, 1, 0, 1, 1 won; expected 1"),
         (sight(), count(), race(4, 4, 4, 4, 4, unanswered=1), "4, 4, 4, 4, 4 won"),
@@ -72,7 +74,8 @@ def test_what_every_worker_agrees_on_is_shared() -> None:
     ],
 )
 def test_one_disagreement_breaks_it(seen: Sight, counted: Count, raced: Race, proof: str) -> None:
-    verdict, why = judge(seen, counted, raced)
+    found = judge(seen, counted, raced)
+    verdict, why = found.verdict, found.why
     assert verdict is SharingVerdict.BROKEN
     assert any(proof in sentence for sentence in why), why
 
@@ -89,7 +92,8 @@ def test_one_disagreement_breaks_it(seen: Sight, counted: Count, raced: Race, pr
 def test_with_anything_unanswered_nothing_is_called_shared(
     counted: Count, raced: Race, said: str
 ) -> None:
-    verdict, why = judge(sight(), counted, raced)
+    found = judge(sight(), counted, raced)
+    verdict, why = found.verdict, found.why
     assert verdict is SharingVerdict.DOWN
     assert any(said in sentence for sentence in why), why
 
@@ -123,7 +127,8 @@ def test_what_ought_to_be_shared_and_is_not_is_unwelcome(
 
 def test_the_table_fits_80_columns_and_has_no_colours_in_a_pipe() -> None:
     seen, counted, raced = sight("token", None, None, None), count(52, 48, 50, 50), race(4)
-    verdict, why = judge(seen, counted, raced)
+    found = judge(seen, counted, raced)
+    verdict, why = found.verdict, found.why
     out = io.StringIO()
     findings = [
         SharingFinding("locmem", LOCMEM, verdict, why, seen, counted, raced),

@@ -2,51 +2,62 @@
 
 import pytest
 
-from cacheapp.demo.verdict import Asked, Counted, SharingVerdict, Sighting, Written, judge
+from cacheapp.consistency.sharing import SharingVerdict
+from cacheapp.demo.verdict import Counted, LastChanges, WorkerView, Written, judge
 
 WRITTEN = Written("abc", 1)
 COUNTED = Counted("k", asked=100, done=100, unknown=0, repeated=0)
 
 
-def _all(*values: object, counts: tuple[object, ...] = ()) -> list[Sighting]:
+def _all(*values: object, counts: tuple[object, ...] = ()) -> list[WorkerView]:
     counts = counts or (None,) * len(values)
-    return [Sighting(n + 1, value, counts[n]) for n, value in enumerate(values)]
+    return [WorkerView(n + 1, value, counts[n]) for n, value in enumerate(values)]
 
 
 @pytest.mark.parametrize(
     ("asked", "seen", "verdict", "word"),
     [
         (
-            Asked(WRITTEN),
+            LastChanges(WRITTEN),
             _all("abc", "abc"),
             SharingVerdict.SHARED,
             "all 2 workers read what worker 1",
         ),
-        (Asked(WRITTEN), _all("abc", None), SharingVerdict.BROKEN, "not seen by 2"),
-        (Asked(WRITTEN), _all("abc", "old", "old"), SharingVerdict.BROKEN, "not seen by 2 and 3"),
-        (Asked(WRITTEN), _all(None, None), SharingVerdict.OPEN, "no worker has it any more"),
-        (Asked(), _all(None, None), SharingVerdict.OPEN, "nothing was written yet"),
-        (Asked(WRITTEN), _all("abc"), SharingVerdict.OPEN, "sharing takes two"),
+        (LastChanges(WRITTEN), _all("abc", None), SharingVerdict.BROKEN, "not seen by worker 2"),
         (
-            Asked(None, COUNTED),
-            _all(None, None, counts=(100, 100)),
-            SharingVerdict.SHARED,
-            "after 100 increments",
+            LastChanges(WRITTEN),
+            _all("abc", "old", "old"),
+            SharingVerdict.BROKEN,
+            "not seen by worker 2 and 3",
         ),
         (
-            Asked(None, COUNTED),
+            LastChanges(WRITTEN),
+            _all(None, None),
+            SharingVerdict.OPEN,
+            "no worker has the key any more",
+        ),
+        (LastChanges(), _all(None, None), SharingVerdict.OPEN, "nothing was written yet"),
+        (LastChanges(WRITTEN), _all("abc"), SharingVerdict.OPEN, "sharing requires two"),
+        (
+            LastChanges(None, COUNTED),
+            _all(None, None, counts=(100, 100)),
+            SharingVerdict.SHARED,
+            "after 100 concurrent increments",
+        ),
+        (
+            LastChanges(None, COUNTED),
             _all(None, None, counts=(50, 50)),
             SharingVerdict.BROKEN,
             "read 50 and 50",
         ),
         (
-            Asked(None, COUNTED),
+            LastChanges(None, COUNTED),
             _all(None, None, counts=(100, None)),
             SharingVerdict.BROKEN,
             "and nothing",
         ),
         (
-            Asked(WRITTEN, COUNTED),
+            LastChanges(WRITTEN, COUNTED),
             _all("abc", "abc", counts=(None, None)),
             SharingVerdict.SHARED,
             "all 2",
@@ -58,7 +69,7 @@ def _all(*values: object, counts: tuple[object, ...] = ()) -> list[Sighting]:
     ],
 )
 def test_the_verdict_follows_from_what_is_seen(
-    asked: Asked, seen: list[Sighting], verdict: SharingVerdict, word: str
+    asked: LastChanges, seen: list[WorkerView], verdict: SharingVerdict, word: str
 ) -> None:
     found = judge(asked, seen)
     assert found.verdict is verdict
@@ -66,26 +77,26 @@ def test_the_verdict_follows_from_what_is_seen(
 
 
 def test_a_worker_that_does_not_answer_keeps_a_cache_from_being_called_shared() -> None:
-    seen = [*_all("abc", "abc"), Sighting(3, silent=True)]
-    assert judge(Asked(WRITTEN), seen).verdict is SharingVerdict.OPEN
-    assert judge(Asked(WRITTEN), _all("abc", "abc"), missing=1).verdict is SharingVerdict.OPEN
+    seen = [*_all("abc", "abc"), WorkerView(3, silent=True)]
+    assert judge(LastChanges(WRITTEN), seen).verdict is SharingVerdict.OPEN
+    assert judge(LastChanges(WRITTEN), _all("abc", "abc"), missing=1).verdict is SharingVerdict.OPEN
 
 
 def test_two_that_disagree_are_enough_whoever_is_silent() -> None:
-    seen = [*_all("abc", None), Sighting(3, silent=True)]
-    assert judge(Asked(WRITTEN), seen).verdict is SharingVerdict.BROKEN
+    seen = [*_all("abc", None), WorkerView(3, silent=True)]
+    assert judge(LastChanges(WRITTEN), seen).verdict is SharingVerdict.BROKEN
 
 
 def test_a_store_that_refuses_is_down_and_says_why() -> None:
-    seen = [Sighting(1, error="no route"), Sighting(2, error="no route")]
-    found = judge(Asked(WRITTEN), seen)
+    seen = [WorkerView(1, error="no route"), WorkerView(2, error="no route")]
+    found = judge(LastChanges(WRITTEN), seen)
     assert (found.verdict, found.why) == (SharingVerdict.DOWN, ["no route"])
 
 
 def test_an_increment_whose_outcome_is_unknown_excuses_a_larger_sum_and_no_smaller_one() -> None:
     counted = Counted("k", asked=100, done=98, unknown=2, repeated=0)
     seen = {
-        sum_: judge(Asked(None, counted), _all(None, None, counts=(sum_, sum_)))
+        sum_: judge(LastChanges(None, counted), _all(None, None, counts=(sum_, sum_)))
         for sum_ in (97, 99, 101)
     }
     assert [seen[97].verdict, seen[101].verdict] == [SharingVerdict.BROKEN, SharingVerdict.BROKEN]
@@ -94,6 +105,6 @@ def test_an_increment_whose_outcome_is_unknown_excuses_a_larger_sum_and_no_small
 
 def test_a_sum_that_two_were_told_is_broken_even_where_all_read_the_same() -> None:
     counted = Counted("k", asked=100, done=100, unknown=0, repeated=3)
-    found = judge(Asked(None, counted), _all(None, None, counts=(100, 100)))
+    found = judge(LastChanges(None, counted), _all(None, None, counts=(100, 100)))
     assert found.verdict is SharingVerdict.BROKEN
-    assert "3 of them were told a sum that another one was told too" in found.why
+    assert "3 increments returned the same sum as another one" in found.why
