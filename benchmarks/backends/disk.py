@@ -68,7 +68,7 @@ def main() -> int:
     results = summaries(samples)
     print(*table("microseconds", results, _STOCK, _LIMITS), sep="\n")
     figures = {"microseconds": results, "samples": samples}
-    write_report(asked.json, "disk_cache", ["Django", "diskcache"], figures)
+    write_report(asked.json, "backends.disk", ["Django", "diskcache"], figures)
     return 0
 
 

@@ -43,7 +43,7 @@ def main() -> int:
             print(_line(row), flush=True)
     packages = ["Django", "lmdb"]
     figures = {"requests": _requests(asked), "keys": asked.keys, "seed": asked.seed, "rows": rows}
-    write_report(asked.json, "hit_ratio", packages, figures)
+    write_report(asked.json, "backends.hit_ratio", packages, figures)
     return 0
 
 

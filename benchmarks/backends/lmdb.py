@@ -52,7 +52,7 @@ def main() -> int:
     print(*(f"{name} was not measured: {why}" for name, why in found["missing"].items()), sep="\n")
     judged = [goals.as_json(finding) for finding in findings]
     report = {**found, "goals": judged, "summaries": results}
-    write_report(asked.json, "lmdb_cache", _PACKAGES, report)
+    write_report(asked.json, "backends.lmdb", _PACKAGES, report)
     return 0
 
 

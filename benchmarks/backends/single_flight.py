@@ -203,7 +203,7 @@ def main() -> int:
         "waiting_share": {"one key": one, "one key each": each},
     }
     packages = ["Django", "diskcache", "django-redis", "redis"]
-    write_report(asked.json, "single_flight", packages, figures)
+    write_report(asked.json, "backends.single_flight", packages, figures)
     return 0 if set(calls) == {1} else 1
 
 

@@ -292,7 +292,7 @@ def main() -> int:
     }
     write_report(
         options.json,
-        "download_engine",
+        "downloads.engine",
         ("urllib3", "botocore", "requests", "boto3", "Django"),
         figures,
     )

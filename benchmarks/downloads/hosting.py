@@ -200,7 +200,7 @@ def main() -> int:
         word = "met" if goal["met"] else "MISSED"
         print(f"{goal['measure']}: {goal['ours']:,.2f}, goal {goal['goal']:,.2f}: {word}")
     figures = {"milliseconds": results, "goals": goals, "samples": found}
-    write_report(asked.json, "hosting", ["Django", "gunicorn", "urllib3"], figures)
+    write_report(asked.json, "downloads.hosting", ["Django", "gunicorn", "urllib3"], figures)
     return 0
 
 

@@ -12,17 +12,21 @@ from benchmarks.__main__ import NAMES
 from tests.system.conftest import ROOT
 
 SMALL = {
-    "consistency": "--rounds 1 --operations 500 --keys 5",
-    "disk_cache": "--rounds 1 --calls 2",
-    "download_engine": "--runs 1 --smaller 50 --only 50",
-    "downloads": "--runs 1 --files 4 --delay-ms 1 --workers 2",
-    "hosting": "--runs 1 --smaller 50",
-    "hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
-    "lmdb_cache": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
+    "consistency.search": "--rounds 1 --operations 500 --keys 5",
+    "backends.disk": "--rounds 1 --calls 2",
+    "downloads.engine": "--runs 1 --smaller 50 --only 50",
+    "downloads.waiting": "--runs 1 --files 4 --delay-ms 1 --workers 2",
+    "downloads.hosting": "--runs 1 --smaller 50",
+    "backends.hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
+    "backends.lmdb": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
     "--seconds 0.02 --processes 2 --connections 3 --entries 300 --sizes 50 500",
-    "redis_cache": "--rounds 1 --calls 2",
-    "single_flight": "--processes 2 --threads 2 --rounds 1 --factory-ms 5 --waiters 2 --window 0.05",
+    "backends.redis": "--rounds 1 --calls 2",
+    "backends.single_flight": "--processes 2 --threads 2 --rounds 1 --factory-ms 5 --waiters 2 --window 0.05",
 }
+
+
+def test_every_benchmark_is_found() -> None:
+    assert set(NAMES) == set(SMALL)
 
 
 @pytest.mark.parametrize("name", NAMES)

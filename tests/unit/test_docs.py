@@ -14,6 +14,7 @@ import pytest
 from django.core.management import load_command_class
 from django.utils.module_loading import import_string
 
+from benchmarks.__main__ import NAMES
 from cacheapp import conf
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.conf import Conf
@@ -216,6 +217,11 @@ def test_the_example_of_the_checker_is_illegal(capsys: pytest.CaptureFixture[str
     verdict, *lanes = capsys.readouterr().out.splitlines()
     assert verdict == "illegal"
     assert any("get -> 1" in lane for lane in lanes)
+
+
+def test_the_page_of_measurements_lists_every_benchmark() -> None:
+    page = (DOCS / "performance.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+\.\w+)` \|", page, re.MULTILINE)) == sorted(NAMES)
 
 
 def test_the_reference_lists_every_system_check() -> None:
