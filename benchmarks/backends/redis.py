@@ -60,7 +60,9 @@ def main() -> int:
     limits = {operation: {_OURS: limit} for operation, limit in _LIMITS.items()}
     print(*table("microseconds", results, _STOCK, limits), sep="\n")
     figures = {"microseconds": results, "samples": samples}
-    write_report(asked.json, "backends.redis", ["Django", "django-redis", "redis", "hiredis"], figures)
+    write_report(
+        asked.json, "backends.redis", ["Django", "django-redis", "redis", "hiredis"], figures
+    )
     return 0
 
 
