@@ -15,6 +15,13 @@ class OutcomeUnknown(CacheappError):
     """The request was sent and its answer lost: it may have happened, or may yet. Read before retrying."""
 
 
+class ReentrantCall(CacheappError):
+    """A signal handler, finaliser or callback used a cache inside an operation of the same thread.
+
+    The call did nothing; the interrupted operation goes on. Use the cache after it, or in a thread.
+    """
+
+
 class StoreFull(CacheappError):
     """The store has no room; the write did not happen, and reads go on."""
 

@@ -1,0 +1,99 @@
+"""Hooks of forks by Python and by C code, in real processes."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from cacheapp.backends.local.forks import ForkLock, _Forks, wiped_page
+
+_fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork  # no hook of Python runs
+
+
+def _child_says(work: Callable[[], bool]) -> bool:
+    """Fork in C; return what `work` returned in the child."""
+    pid = _fork_in_c()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_child_of_c_code_finds_no_mark() -> None:
+    page = wiped_page()
+    page[0] = 1.0
+    assert _child_says(lambda: page[0] == 0.0)
+    assert page[0] == 1.0
+
+
+def test_recovery_runs_the_hooks_for_the_child_once() -> None:
+    forks = _Forks()
+    ran: list[str] = []
+    forks.register(before=lambda: ran.append("before"), in_child=lambda: ran.append("child"))
+
+    def work() -> bool:
+        forks.recover()
+        forks.recover()
+        return ran == ["child"] and forks.mark[0] == 1.0
+
+    assert _child_says(work)
+    assert ran == []
+
+
+def test_every_hook_runs_and_the_last_exception_is_raised_then() -> None:
+    forks = _Forks()
+    ran: list[str] = []
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    forks.register(before=lambda: ran.append("first"))
+    forks.register(before=fail)
+    forks.register(before=lambda: ran.append("last"))
+    with pytest.raises(KeyboardInterrupt):
+        forks.before()
+    assert ran == ["last", "first"], "hooks before a fork run in reverse order"
+
+
+def test_a_lock_that_another_thread_holds_is_new_in_the_child() -> None:
+    fork_lock = ForkLock()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with fork_lock.lock:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+
+    def work() -> bool:
+        fork_lock.in_child()
+        return fork_lock.lock.acquire(timeout=1)
+
+    assert _child_says(work)
+    done.set()
+    thread.join()
+
+
+def test_a_fork_inside_a_fork_releases_the_lock_as_often_as_it_was_acquired() -> None:
+    fork_lock = ForkLock()
+    fork_lock.before()
+    fork_lock.before()
+    fork_lock.in_parent()
+    fork_lock.in_parent()
+    free: list[bool] = []
+    thread = threading.Thread(target=lambda: free.append(fork_lock.lock.acquire(timeout=1)))
+    thread.start()
+    thread.join()
+    assert free == [True]
+
+
+def test_a_hook_for_the_parent_alone_does_nothing() -> None:
+    ForkLock().in_parent()
