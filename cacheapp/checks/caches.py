@@ -20,13 +20,13 @@ from cacheapp.backends.local.shared_directory import location_problem
 
 Messages = list[checks.CheckMessage]
 
-# Where other packages say which alias counts their attempts.
+# Settings of other packages that name the alias for their counters.
 _LIMITERS = {"RATELIMIT_USE_CACHE": "django-ratelimit", "AXES_CACHE": "django-axes"}
 
 
 @dataclasses.dataclass(frozen=True)
 class _AliasConfig:
-    """An entry of CACHES that can be imported; looking at it opens no store."""
+    """An entry of CACHES whose backend can be imported. Reading it opens no store."""
 
     alias: str
     backend: type
@@ -34,7 +34,7 @@ class _AliasConfig:
     params: dict[str, Any]
 
     def mistakes(self) -> list[str]:
-        """Return the mistakes in an entry of one of our backends."""
+        """Return the mistakes in an entry of a cacheapp backend."""
         backend: Any = self.backend
         found: list[str] = backend.mistakes(self.location, self.params)
         return found
@@ -45,20 +45,20 @@ class _AliasConfig:
 
 
 def _alias_configs(kind: type = object) -> Iterator[_AliasConfig]:
-    """Yield the entries whose class is of a kind."""
+    """Yield the entries whose backend is a subclass of `kind`."""
     for alias, config in settings.CACHES.items():
         params = dict(config)
         location = params.pop("LOCATION", "")
         try:
             backend = import_string(params.pop("BACKEND"))
         except (ImportError, KeyError):
-            continue  # Django itself says so
+            continue  # Django's own check reports it
         if issubclass(backend, kind):
             yield _AliasConfig(alias, backend, location, params)
 
 
 def _redis_configs() -> Iterator[tuple[_AliasConfig, dict[str, Any]]]:
-    """Yield each RedisCache in which there is no mistake, with its options."""
+    """Yield each valid RedisCache entry with its options."""
     for config in _alias_configs(RedisCache):
         if not config.mistakes():
             yield config, read_options(config.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
@@ -66,11 +66,11 @@ def _redis_configs() -> Iterator[tuple[_AliasConfig, dict[str, Any]]]:
 
 @checks.register(checks.Tags.caches)
 def check_entries(**_: Any) -> Messages:
-    """E002: report each unknown or ill-typed argument and option of our backends."""
+    """E002: report each unknown or ill-typed argument and option of cacheapp's backends."""
     return [
         checks.Error(
             f"CACHES[{config.alias!r}]: {mistake}",
-            hint="docs/reference/backends.md lists them.",
+            hint="docs/reference/backends.md lists the arguments and options.",
             id="cacheapp.E002",
         )
         for config in _alias_configs(SharedCache)
@@ -80,7 +80,7 @@ def check_entries(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_directories(**_: Any) -> Messages:
-    """E003 and E004: report directories that cannot be trusted with a cache."""
+    """E003, E004: report directories that are unsafe for a cache."""
     return [
         message
         for kind in (DiskCache, LMDBCache)
@@ -96,7 +96,7 @@ def _directory_errors(config: _AliasConfig) -> Messages:
         found.append(
             checks.Error(
                 f"CACHES[{config.alias!r}] keeps its files on a network filesystem "
-                f"({filesystem_type(config.location)}), whose locks cannot be relied on.",
+                f"({filesystem_type(config.location)}), whose locks are unreliable.",
                 hint="Use a directory on this machine's own disk, or RedisCache for several machines.",
                 id="cacheapp.E003",
             )
@@ -104,8 +104,8 @@ def _directory_errors(config: _AliasConfig) -> Messages:
     if reason := location_problem(Path(config.location)):
         found.append(
             checks.Error(
-                f"CACHES[{config.alias!r}]: {reason}. What is in it may be unpickled.",
-                hint="Use a directory that only this user can write to.",
+                f"CACHES[{config.alias!r}]: {reason}. Its content may be unpickled, which can run code.",
+                hint="Use a directory that only the user of the workers can write to.",
                 id="cacheapp.E004",
             )
         )
@@ -116,7 +116,7 @@ def _directory_errors(config: _AliasConfig) -> Messages:
 
 
 def _local_backend_name(alias: str) -> str | None:
-    """Return the class name if the alias's entries live in one process, or nowhere."""
+    """Return the class name if the alias does not share its entries between processes."""
     for kind in (LocMemCache, DummyCache):
         for config in _alias_configs(kind):
             if config.alias == alias:
@@ -125,8 +125,8 @@ def _local_backend_name(alias: str) -> str | None:
 
 
 def _critical_uses() -> Iterator[tuple[str, str, str]]:
-    """Yield check id, alias and what uses it, where a wrong answer does harm."""
-    yield "cacheapp.W001", "default", "whatever uses Django's default cache"
+    """Yield check id, alias and its user, for each use that a per-process cache breaks."""
+    yield "cacheapp.W001", "default", "everything that uses Django's default cache"
     if settings.SESSION_ENGINE.endswith((".cache", ".cached_db")):
         yield "cacheapp.W002", settings.SESSION_CACHE_ALIAS, "sessions"
     for name, package in _LIMITERS.items():
@@ -143,10 +143,10 @@ def _local_cache_warnings() -> Messages:
         if name := _local_backend_name(alias):
             found.append(
                 checks.Warning(
-                    f"CACHES[{alias!r}] is {name}, which lives in one process, and several worker "
+                    f"CACHES[{alias!r}] is {name}, which processes do not share, and several worker "
                     f"processes serve this project: {user} will differ from worker to worker.",
-                    hint="Use a backend that the workers share, such as "
-                    "cacheapp.backends.LMDBCache; or set CACHEAPP['WORKERS'] to 1 if there is one.",
+                    hint="Use a shared backend such as "
+                    "cacheapp.backends.LMDBCache; or set CACHEAPP['WORKERS'] to 1 if there is only one worker.",
                     id=number,
                 )
             )
@@ -160,13 +160,13 @@ def _worker_count() -> int | None:
 
 @checks.register(checks.Tags.caches)
 def check_local_caches(**_: Any) -> Messages:
-    """W001 to W003, where more than one worker is known to run."""
+    """W001 to W003, if more than one worker is configured."""
     return _local_cache_warnings() if (_worker_count() or 1) > 1 else []
 
 
 @checks.register(checks.Tags.caches, deploy=True)
 def check_local_caches_deployed(**_: Any) -> Messages:
-    """W001 to W003 for a deployment of an unknown number of workers: taken for several."""
+    """W001 to W003 with `--deploy`, if the number of workers is unknown."""
     return _local_cache_warnings() if _worker_count() is None else []
 
 
@@ -175,7 +175,7 @@ def check_local_caches_deployed(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_servers(**_: Any) -> Messages:
-    """W004 to W007, for each alias on a server."""
+    """W004 to W007 for each Redis alias."""
     return [
         message
         for config, options in _redis_configs()
@@ -189,9 +189,9 @@ def _unsigned_pickle(config: _AliasConfig, options: dict[str, Any]) -> Messages:
         return []
     return [
         checks.Warning(
-            f"CACHES[{config.alias!r}] unpickles what it finds on a server, unsigned: whoever can write "
-            "there can run code here.",
-            hint="Leave out OPTIONS['signed'], or use the serializer 'json' or 'msgpack'.",
+            f"CACHES[{config.alias!r}] unpickles unsigned values from a server: anyone who can write to "
+            "the server can run code in this project.",
+            hint="Remove OPTIONS['signed'] (the default is True), or set OPTIONS['serializer'] to 'json' or 'msgpack'.",
             id="cacheapp.W004",
         )
     ]
@@ -205,7 +205,7 @@ def _small_pool(config: _AliasConfig, options: dict[str, Any]) -> Messages:
     return [
         checks.Warning(
             f"CACHES[{config.alias!r}] has at most {size} connections for {found.threads} threads of a "
-            "worker: threads will wait for each other.",
+            "worker: threads will wait for connections.",
             hint=f"Set OPTIONS['max_connections'] to at least {found.threads}.",
             id="cacheapp.W005",
         )
@@ -215,8 +215,8 @@ def _small_pool(config: _AliasConfig, options: dict[str, Any]) -> Messages:
 def _client_side_caching() -> Messages:
     return [
         checks.Warning(
-            f"CACHES[{config.alias!r}] switches on redis-py's client-side caching, which is not safe under "
-            "threads or after a fork and ignores deadlines.",
+            f"CACHES[{config.alias!r}] enables redis-py's client-side caching, which is not thread-safe or "
+            "fork-safe and ignores deadlines.",
             hint="Remove 'cache' and 'cache_config' from OPTIONS['CONNECTION_POOL_KWARGS'].",
             id="cacheapp.W006",
         )
@@ -237,8 +237,8 @@ def _empty_prefix(config: _AliasConfig, options: dict[str, Any]) -> Messages:
     return [
         checks.Warning(
             f"CACHES[{config.alias!r}] has no KEY_PREFIX: clear() removes every key of the form "
-            "':<version>:…' on that server, whoever wrote it.",
-            hint="Give the alias a KEY_PREFIX of its own, or set OPTIONS['owns_database'].",
+            "':<version>:…' in that database, including keys of other applications.",
+            hint="Give the alias a KEY_PREFIX of its own, or set OPTIONS['owns_database'] to True if the database has no other user.",
             id="cacheapp.W007",
         )
     ]
@@ -246,13 +246,13 @@ def _empty_prefix(config: _AliasConfig, options: dict[str, Any]) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_prefixes(**_: Any) -> Messages:
-    """W008: report a KEY_PREFIX whose keys take in those of another alias on the same store."""
+    """W008: report a KEY_PREFIX that covers the keys of another alias on the same store."""
     found = [config for config, options in _redis_configs() if config.prefix]
     return [
         checks.Warning(
-            f"CACHES[{config.alias!r}] has the KEY_PREFIX {config.prefix!r}, which takes in the keys of "
-            f"CACHES[{other.alias!r}] ({other.prefix!r}) on the same store: clear() removes both's.",
-            hint="Give both prefixes of which neither begins the other.",
+            f"CACHES[{config.alias!r}] has the KEY_PREFIX {config.prefix!r}, which also covers the keys of "
+            f"CACHES[{other.alias!r}] ({other.prefix!r}) on the same store: clear() removes the keys of both.",
+            hint="Choose prefixes so that neither starts with the other.",
             id="cacheapp.W008",
         )
         for config in found
@@ -263,5 +263,5 @@ def check_prefixes(**_: Any) -> Messages:
 
 def _prefixes_overlap(config: _AliasConfig, other: _AliasConfig) -> bool:
     if config.location != other.location or config.params == other.params:
-        return False  # elsewhere, or one cache by two names
+        return False  # another store, or one cache under two aliases
     return other.prefix == config.prefix or other.prefix.startswith(config.prefix + ":")

@@ -1,4 +1,4 @@
-"""Checks of the CACHEAPP setting: its own mistakes, and what does not go together."""
+"""System checks of the CACHEAPP setting and of how it fits the rest of the project."""
 
 import importlib.util
 from typing import Any
@@ -24,7 +24,7 @@ def check_setting(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.security)
 def check_tokens(**_: Any) -> Messages:
-    """E005: report permissions of tokens that no view asks for."""
+    """E005: report permissions of tokens that do not exist."""
     found = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
     codenames = [
         get_permission_codename(it, meta) for meta in found for it in meta.default_permissions
@@ -35,7 +35,7 @@ def check_tokens(**_: Any) -> Messages:
         checks.Error(
             f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "
             "not exist.",
-            hint=f"There are {', '.join(sorted(known))}.",
+            hint=f"Expected one of {', '.join(sorted(known))}.",
             id="cacheapp.E005",
         )
         for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
@@ -45,13 +45,13 @@ def check_tokens(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_runner(**_: Any) -> Messages:
-    """E006: report that jobs are to be run by a Celery that is not there."""
+    """E006: report that `DOWNLOAD_RUNNER` requires Celery, which is not installed."""
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     if found.download_runner != "celery" or importlib.util.find_spec("celery") is not None:
         return []
     return [
         checks.Error(
-            "CACHEAPP['DOWNLOAD_RUNNER'] is 'celery', which is not installed.",
+            "CACHEAPP['DOWNLOAD_RUNNER'] is 'celery', but the package celery is not installed.",
             hint="pip install cacheapp[celery]",
             id="cacheapp.E006",
         )
@@ -60,15 +60,15 @@ def check_runner(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_streams(**_: Any) -> Messages:
-    """W009: report more streams of events than a worker has threads for."""
+    """W009: report more event streams than the threads of a worker allow."""
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     if found.threads is None or found.download_streams < found.threads:
         return []
     return [
         checks.Warning(
-            f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, and a worker has "
-            f"{found.threads} threads: it has at most {found.threads - 1}, so that one is left.",
-            hint=f"Set it below {found.threads}.",
+            f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, but a worker has "
+            f"{found.threads} threads: it serves at most {found.threads - 1} streams, to keep one thread free.",
+            hint=f"Set DOWNLOAD_STREAMS below {found.threads}.",
             id="cacheapp.W009",
         )
     ]
@@ -76,18 +76,18 @@ def check_streams(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.urls)
 def check_pages(**_: Any) -> Messages:
-    """W010: report pages that are served without the script that keeps them moving."""
+    """W010: report that the pages lack the script that updates them."""
     try:
         reverse("cacheapp:index")
-    except NoReverseMatch:  # the caches alone are used
+    except NoReverseMatch:  # the project uses only the caches
         return []
     if apps.is_installed("django_htmx"):
         return []
     return [
         checks.Warning(
-            "The pages of cacheapp are served, and 'django_htmx' is not in INSTALLED_APPS: their "
-            "script is missing, so they show what was so when they were loaded.",
-            hint="Add 'django_htmx' to INSTALLED_APPS; it comes with cacheapp.",
+            "The pages of cacheapp are served, but 'django_htmx' is not in INSTALLED_APPS: their "
+            "script is missing, so they do not update after they are loaded.",
+            hint="Add 'django_htmx' to INSTALLED_APPS; it is installed with cacheapp.",
             id="cacheapp.W010",
         )
     ]

@@ -1,15 +1,16 @@
-"""Who may: every view of the API and every page names the permission that it needs.
+"""Access control: every API view and every page names the permission that it requires.
 
-Three ways to have it, tried in this order:
+Credentials are tried in this order:
 
-1. The API only: `Authorization: Bearer <secret>`, where `CACHEAPP["API_TOKENS"]` has the secret's
-   digest and the permission. A bearer's request is judged by its token alone, so that a wrong one is
-   never overlooked; it needs no CSRF token, because no browser sends this header by itself.
-2. A session of Django whose user has the permission; every change shows its CSRF token.
-3. With the demo on, a program on this machine (`local_access.check_local`). Pages ask it for a CSRF token too.
+1. API only: `Authorization: Bearer <secret>`. `CACHEAPP["API_TOKENS"]` has the digest of the secret
+   and its permissions. If the header is present, only the token counts, so a wrong token is always
+   an error. No CSRF token is required, because browsers do not send this header on their own.
+2. A Django session whose user has the permission. Unsafe methods require a CSRF token.
+3. With the demo on, any program on this machine (`local_access.check_local`). Pages require a CSRF
+   token here too.
 
-Whoever has none is told 401 by the API, and is sent to the login by a page; whoever is known but
-may not is told 403.
+Without valid credentials, the API responds with 401 and a page redirects to the login; without the
+permission, both respond with 403.
 """
 
 import dataclasses
@@ -37,28 +38,30 @@ from cacheapp.views.responses import ApiError, P, View, json_errors
 
 logger = logging.getLogger(__name__)
 
-_CALLER_KEY = "cacheapp.caller"  # in META, where no header can put it: theirs begin with HTTP_
+_CALLER_KEY = (
+    "cacheapp.caller"  # in META; a header cannot set it, because header names start with HTTP_
+)
 _REALM = 'Bearer realm="cacheapp"'
 
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who asks."""
+    """The authenticated user, API token or local program."""
 
     name: str
-    """Differs from caller to caller, and is the same in all workers: `user 7 (ann)`, `token nightly`."""
+    """Unique per caller, and the same in all workers: `user 7 (ann)`, `token nightly`."""
     has_permission: Callable[[str], bool] = dataclasses.field(repr=False)
-    """Whether a permission is the caller's."""
+    """Return True if the caller has the permission."""
 
 
 def permission_required(
     permission: str | None = None, /, *, page: bool = False, **by_method: str
 ) -> Callable[[View[P]], View[P]]:
-    """Let only those use a view who have a permission; `None`: whoever is known.
+    """Require a permission for a view; `None` requires only valid credentials.
 
-    `by_method` names another for a method: `POST="cacheapp.add_downloadjob"`. The view may ask
-    `caller(request)` who it is. For the API, refusals, the view's `ApiError` and a database that
-    does not answer become problems in JSON. `page`: for a view that people look at.
+    `by_method` overrides the permission for a method: `POST="cacheapp.add_downloadjob"`. In the view,
+    `caller(request)` returns the caller. For the API, refusals, the view's `ApiError` and database
+    errors become problem responses in JSON. `page` selects the rules for HTML pages.
     """
 
     def decorate(view: View[P]) -> View[P]:
@@ -75,69 +78,69 @@ def permission_required(
             return view(request, *args, **kwargs)
 
         form = guarded if page else json_errors(_database_errors_as_503(guarded))
-        # Exempt, because `_csrf_error` asks where it has to be asked.
+        # Exempt from the middleware: `_csrf_error` checks the token where it is required.
         return csrf_exempt(vary_on_headers("Cookie", "Authorization")(form))
 
     return decorate
 
 
 def caller(request: HttpRequest) -> Caller:
-    """Return who asks, as `permission_required` has found out."""
+    """Return the caller that `permission_required` authenticated."""
     found = request.META[_CALLER_KEY]
     assert isinstance(found, Caller)  # noqa: S101 (only `permission_required` writes it)
     return found
 
 
 def check_permission(request: HttpRequest, permission: str) -> None:
-    """Raise `ApiError` unless the caller has this permission too."""
+    """Raise `ApiError` unless the caller also has this permission."""
     who = caller(request)
     if not who.has_permission(permission):
-        message = f"{who.name} may not: the permission {permission} is missing"
+        message = f"{who.name} does not have the permission {permission}"
         raise ApiError(HTTPStatus.FORBIDDEN, message)
 
 
 def _database_errors_as_503(view: View[P]) -> View[P]:
-    """Answer 503 where the database cannot be reached or stays locked."""
+    """Respond with 503 if the database is unreachable or stays locked."""
 
     @functools.wraps(view)
     def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
         except OperationalError as exc:
-            # What it says may name hosts and users, and who asks may not be known yet.
-            logger.warning("the database does not answer: %s", exc, extra={"event": "no_database"})
-            message = "the database does not answer; try again later"
+            # The error may name hosts and users, and the caller may not be authenticated.
+            logger.warning("the database is unavailable: %s", exc, extra={"event": "no_database"})
+            message = "the database is unavailable; try again later"
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from exc
 
     return answering
 
 
 def _authorize_api(request: HttpRequest, permission: str | None) -> Caller:
-    """Return who asks; raise `ApiError` unless they may."""
+    """Return the caller; raise `ApiError` without credentials or permission."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return _token_caller(secret.strip(), permission)
     user = _session_user(request)
     if user is not None and _allows(user.has_perm, permission):
         if mistake := _csrf_error(request):
-            raise ApiError(HTTPStatus.FORBIDDEN, f"CSRF: {mistake} Send it as X-CSRFToken.")
+            raise ApiError(HTTPStatus.FORBIDDEN, f"CSRF: {mistake} Send the token as X-CSRFToken.")
         return _user_caller(user)
     if conf().demo:
         check_local(request)
         return _local_caller()
     if user is not None:
-        message = f"{user.get_username()} may not: the permission {permission} is missing"
+        message = f"user {user.get_username()} does not have the permission {permission}"
         raise ApiError(HTTPStatus.FORBIDDEN, message)
     raise ApiError(
         HTTPStatus.UNAUTHORIZED,
-        "who asks is not known; expected a session, or Authorization: Bearer with a secret of "
-        "CACHEAPP['API_TOKENS'] (the demo is off; on, it would let this machine in)",
+        "no valid credentials; expected a session, or Authorization: Bearer with a secret of "
+        "CACHEAPP['API_TOKENS'] (while the demo is on, programs on this machine need none)",
         headers={"WWW-Authenticate": _REALM},
     )
 
 
 def _authorize_page(request: HttpRequest, permission: str | None) -> Caller | HttpResponse:
-    """Return who asks, or what leads to the login; raise `PermissionDenied` unless they may."""
+    """Return the caller, or a redirect to the login; raise `PermissionDenied` without permission."""
     user = _session_user(request)
     if user is not None and _allows(user.has_perm, permission):
         found = _user_caller(user)
@@ -152,23 +155,25 @@ def _authorize_page(request: HttpRequest, permission: str | None) -> Caller | Ht
     elif user is None:
         return _redirect_to_login(request)
     else:
-        raise PermissionDenied(f"the permission {permission} is missing")
+        raise PermissionDenied(f"this page requires the permission {permission}")
     if mistake := _csrf_error(request):
         raise PermissionDenied(f"CSRF: {mistake}")
     return found
 
 
 def _redirect_to_login(request: HttpRequest) -> HttpResponse:
-    """Return what leads to the login; a project may do without users, and then there is none."""
+    """Redirect to the login; raise `PermissionDenied` in a project without users."""
     if not apps.is_installed("django.contrib.auth"):
-        raise PermissionDenied("this project has no users; the demo would let this machine in")
+        raise PermissionDenied(
+            "this project has no users; only the demo grants access, to programs on this machine"
+        )
     from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 (loads its models)
 
     return redirect_to_login(request.get_full_path())
 
 
 def _session_user(request: HttpRequest) -> Any:
-    """Return the user who is signed in, or `None`; a project may do without users."""
+    """Return the authenticated user, or `None`, also in a project without users."""
     user = getattr(request, "user", None)
     return user if user is not None and user.is_authenticated else None
 
@@ -190,20 +195,20 @@ def _token_caller(secret: str, permission: str | None) -> Caller:
     if token is None:
         raise ApiError(
             HTTPStatus.UNAUTHORIZED,
-            "the bearer token is none of CACHEAPP['API_TOKENS']",
+            "the bearer token is not in CACHEAPP['API_TOKENS']",
             headers={"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
         )
     if not _allows(token.permissions.__contains__, permission):
         raise ApiError(
             HTTPStatus.FORBIDDEN,
-            f"token {token.name} may not: the permission {permission} is missing",
+            f"token {token.name} does not have the permission {permission}",
             headers={"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'},
         )
     return Caller(f"token {token.name}", token.permissions.__contains__)
 
 
 def _find_token(secret: str) -> ApiToken | None:
-    """Return the token that the secret opens. Compares with all, so that time tells nothing."""
+    """Return the token with this secret. Compares with all tokens, so that timing reveals nothing."""
     digest = hashlib.sha256(secret.encode("latin-1", "replace")).hexdigest()
     found = None
     for token in conf().api_tokens:
@@ -213,14 +218,14 @@ def _find_token(secret: str) -> ApiToken | None:
 
 
 class _Csrf(CsrfViewMiddleware):
-    """Django's own check, which returns the reason instead of a page."""
+    """Django's CSRF check, returning the reason instead of an error page."""
 
     def _reject(self, _request: HttpRequest, reason: str) -> Any:
         return reason
 
 
 def _csrf_error(request: HttpRequest) -> str | None:
-    """Return what Django has against the CSRF token of a change, or `None`."""
+    """Return the reason why the CSRF check fails, or `None`."""
 
     def view(_request: HttpRequest) -> HttpResponse:
         return HttpResponse()

@@ -1,4 +1,4 @@
-"""One key of one alias over HTTP: each call is one call of Django's cache, by this worker."""
+"""Access one key of one alias over HTTP: each request is one call of Django's cache API."""
 
 from http import HTTPStatus
 
@@ -32,7 +32,7 @@ def key(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
 @allow_methods("POST")
 @with_cache_entry
 def incr(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
-    """Add to a number. With `initial`, first add that where the key is missing: Django's idiom."""
+    """Increment a number. With `initial`, first add that value if the key is missing."""
     body = read_fields(request, {}, {"delta": exact_int, "initial": exact_int, "timeout": timeout})
     hit = True
     if "initial" in body:
@@ -43,12 +43,14 @@ def incr(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
     except ValueError as exc:
         raise entry.error(
             HTTPStatus.NOT_FOUND,
-            'no such key: incr never creates one; {"initial": 0} adds it first',
+            'no such key; incr never creates one, {"initial": 0} adds it first',
             hit=False,
         ) from exc
     except TypeError as exc:
         raise entry.error(
-            HTTPStatus.CONFLICT, f"the key holds no number that can be added to: {exc}", hit=True
+            HTTPStatus.CONFLICT,
+            f"the value is not a number that can be incremented: {exc}",
+            hit=True,
         ) from exc
     return entry.response(value, hit=hit)
 
@@ -57,7 +59,7 @@ def incr(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
 @allow_methods("POST")
 @with_cache_entry
 def add(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
-    """Store a value if the key is absent; `added` says whether this call did."""
+    """Store a value if the key is absent; `added` is True if this call stored it."""
     body = read_fields(request, {"value": anything}, {"timeout": timeout})
     added = entry.cache.add(entry.key, body["value"], body.get("timeout", DEFAULT_TIMEOUT))
     return entry.response(body["value"] if added else None, hit=not added, added=added)
@@ -77,5 +79,5 @@ def touch(request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
 @allow_methods("DELETE")
 @with_cache_entry
 def alias(_request: HttpRequest, entry: CacheEntry) -> HttpResponseBase:
-    """Remove the demo's keys of an alias; `removed` counts them."""
+    """Remove the demo's keys of an alias; `removed` is their number."""
     return entry.response(None, hit=None, removed=entry.cache.clear())

@@ -1,4 +1,4 @@
-"""An alias and a key from an address: found or refused, and every answer about them of one shape."""
+"""Look up the alias and key in a URL, and build all responses about them in one format."""
 
 import dataclasses
 import functools
@@ -22,10 +22,10 @@ from cacheapp.errors import (
 )
 from cacheapp.views.responses import ApiError, json_response
 
-# Short enough for memcached's 250 bytes after prefix and version; nothing that needs quoting.
+# With prefix and version within memcached's 250 bytes; no character that needs quoting.
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,99}")
 
-# What the caller may conclude: "fail", it did not happen; "info", it may have, or may yet.
+# What the caller may conclude: "fail", it did not happen; "info", it may have happened or may still.
 _ERRORS: dict[type[CacheappError], tuple[HTTPStatus, str]] = {
     StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "fail"),
     OutcomeUnknown: (HTTPStatus.SERVICE_UNAVAILABLE, "info"),
@@ -37,34 +37,34 @@ _ERRORS: dict[type[CacheappError], tuple[HTTPStatus, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """What a request is about: a key of an alias, or all of the demo's where `key` is empty."""
+    """The subject of a request: a key of an alias, or all of the demo's keys if `key` is empty."""
 
     cache: DemoCache
     key: str = ""
 
     def response(self, value: Any, *, hit: bool | None, **extra: Any) -> JsonResponse:
-        """Return the answer of this worker.
+        """Return a success response.
 
-        `hit`: whether the key was there when the call came, `None` where the call does not tell.
+        `hit` is True if the key existed before the call, `None` if the call does not reveal it.
         """
         return json_response(
             HTTPStatus.OK, alias=self.cache.alias, key=self.key, value=value, hit=hit, **extra
         )
 
     def error(self, status: HTTPStatus, message: str, **extra: Any) -> ApiError:
-        """Return the error of this entry, to be raised."""
+        """Return an error about this entry, to be raised."""
         fields = {"alias": self.cache.alias, "key": self.key, "value": None, "hit": None, **extra}
         return ApiError(status, message, **fields)
 
     def error_from(self, exc: CacheappError) -> ApiError:
-        """Return the answer to an error of the cache, which names the alias and what to do."""
-        status, outcome = next(said for kind, said in _ERRORS.items() if isinstance(exc, kind))
+        """Return the error response for an error of the cache, with the alias and what to do."""
+        status, outcome = next(entry for kind, entry in _ERRORS.items() if isinstance(exc, kind))
         message = str(exc)
         if status is HTTPStatus.SERVICE_UNAVAILABLE:
             alias = self.cache.alias
             message = (
-                f"the store of alias {alias!r} is down ({message.rstrip('.')}); see that what "
-                f"CACHES[{alias!r}]['LOCATION'] names runs and can be reached, then ask again"
+                f"the store of alias {alias!r} is down ({message.rstrip('.')}); check that "
+                f"CACHES[{alias!r}]['LOCATION'] is running and reachable, then try again"
             )
         return self.error(status, message, outcome=outcome)
 
@@ -72,7 +72,7 @@ class CacheEntry:
 def with_cache_entry(
     view: Callable[[HttpRequest, CacheEntry], HttpResponseBase],
 ) -> Callable[..., HttpResponseBase]:
-    """Give a view the `CacheEntry` instead of the alias and key of its address."""
+    """Pass a view the `CacheEntry` instead of the alias and key of its URL."""
 
     @functools.wraps(view)
     def finding(request: HttpRequest, /, alias: str, key: str = "") -> HttpResponseBase:
@@ -80,8 +80,8 @@ def with_cache_entry(
         if key and not _KEY.fullmatch(key):
             raise entry.error(
                 HTTPStatus.BAD_REQUEST,
-                "the key is none that the demo takes; expected 1 to 100 letters, digits "
-                "and . _ : ~ -, a letter or digit first",
+                "invalid key; expected 1 to 100 letters, digits and . _ : ~ -, "
+                "starting with a letter or digit",
             )
         try:
             return view(request, entry)
@@ -98,5 +98,5 @@ def _demo_cache(alias: str) -> DemoCache:
         known = aliases()
         raise ApiError(
             HTTPStatus.NOT_FOUND,
-            f"no alias {alias[:40]!r} in CACHES; there are {', '.join(known)}",
+            f"no alias {alias[:40]!r} in CACHES; expected one of {', '.join(known)}",
         ) from exc

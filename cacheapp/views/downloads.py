@@ -1,4 +1,4 @@
-"""Downloads over HTTP: order one, look at it and its files; any worker answers."""
+"""The downloads API: create a job, and read jobs and their files, from any worker."""
 
 import functools
 import re
@@ -44,7 +44,7 @@ def downloads(request: HttpRequest) -> HttpResponseBase:
 @permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET", "DELETE")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """GET: where a job is; DELETE: cancel it, or with `?files=` remove it."""
+    """GET: the state of a job; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
         return job_actions.delete(request, job_id)
     return json_response(HTTPStatus.OK, **serialize_job_detail(get_job(job_id)))
@@ -53,7 +53,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
 @permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET")
 def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """List a job's files in their order; `?state=` those in one state."""
+    """List a job's files in order; `?state=` filters by state."""
     found, after = files_page(request, get_job(job_id))
     return json_response(HTTPStatus.OK, files=[serialize_file(file) for file in found], next=after)
 
@@ -72,9 +72,9 @@ def _create(request: HttpRequest) -> HttpResponseBase:
 
 
 def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
-    """Make the job that a body orders, and have it begin; return it, and whether it is new.
+    """Create the job that a body describes and start it; return it, and whether it is new.
 
-    Raise `ApiError` with everything that is wrong; nothing was started then.
+    Raises `ApiError` with all problems; nothing was started then.
     """
     if conf().download_root is None:
         raise _downloads_disabled()
@@ -85,7 +85,7 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
         if job is None:
             order = _parse_body(request, body)
             job, made = repository.create_once(order, initial_owner(), wanted)
-        if made:  # at once, unless requests are wrapped in transactions
+        if made:  # immediately, unless ATOMIC_REQUESTS is set
             transaction.on_commit(functools.partial(submit_new, job.id))
     except KeyReused as exc:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
@@ -95,7 +95,7 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
 
 
 def _downloads_disabled() -> ApiError:
-    message = "downloads are off: CACHEAPP['DOWNLOAD_ROOT'] says where they would arrive"
+    message = "downloads are disabled: CACHEAPP['DOWNLOAD_ROOT'] is not set"
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
@@ -133,13 +133,13 @@ def _parse_body(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
 
 
 def own_origins(request: HttpRequest) -> frozenset[str]:
-    """Return this server's own origin while the demo is on, so that one curl is enough to try it.
+    """Return this server's own origins while the demo is on, so that one curl command can try it.
 
-    Only to who may use the demo without more ado: what this server asks itself comes from this
-    machine, and whoever is elsewhere would get what the demo tells nobody there.
+    Only for local callers: a request of this server to itself comes from this machine, so a remote
+    caller could use it to read what the demo shows only to local programs.
 
-    The port is the one that this server listens on, never the one in the Host header: whoever
-    asks could name any port of this machine there.
+    The port is the one that this server listens on. The Host header could name any port of this
+    machine.
     """
     if not conf().demo or request.scheme != "http" or not is_local(request):
         return frozenset()

@@ -1,4 +1,4 @@
-"""A job's events in JSON: the job at each change, and the files that changed where that was asked."""
+"""Server-sent events of a job: its JSON after each change and, on request, its changed files."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -22,11 +22,11 @@ _BATCH = 100
 @permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET")
 def events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """Tell what becomes of a job as it happens; `?files=1`: of its files as well."""
+    """Stream the changes of a job; `?files=1` includes its files."""
     with_files = read_query(request, {"files": digits(0, 1)}).get("files")
     poll = reverse("cacheapp:download", args=[job_id])
-    tell = _job_and_file_events if with_files else _job_event
-    return event_stream_response(request, get_job(job_id), tell, poll)
+    events_since = _job_and_file_events if with_files else _job_event
+    return event_stream_response(request, get_job(job_id), events_since, poll)
 
 
 def _job_event(job: DownloadJob, _seen: int) -> Iterator[str]:
@@ -34,7 +34,7 @@ def _job_event(job: DownloadJob, _seen: int) -> Iterator[str]:
 
 
 def _job_and_file_events(job: DownloadJob, seen: int) -> Iterator[str]:
-    """Tell of the files first: only with the number that stands at the job's are they all told."""
+    """Send the files first: the event id, which is sent with the job, acknowledges all of them."""
     changed = job.files.filter(generation__gt=seen, generation__lte=job.generation)
     rows = list(changed.order_by("position"))
     for first in range(0, len(rows), _BATCH):

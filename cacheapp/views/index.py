@@ -1,4 +1,4 @@
-"""What can be asked: the front door for whoever has only curl."""
+"""The index of the HTTP API: every endpoint in one line, for use with curl."""
 
 from http import HTTPStatus
 
@@ -12,20 +12,20 @@ from cacheapp.views.responses import ApiError, allow_methods, json_response
 
 ENDPOINTS = {
     "GET /api/": "this list",
-    "GET /api/worker": "which worker answers: its pid, threads alive, uptime_s",
-    "GET /api/stats": "hits, misses, writes, errors of each alias: the sum over all workers",
-    "GET /api/cache/<alias>/<key>": "what this worker sees of a key",
-    "PUT /api/cache/<alias>/<key>": 'store {"value": ..., "timeout": ...}; seconds, or null for ever',
+    "GET /api/worker": "the worker that responds: pid, live threads, uptime_s",
+    "GET /api/stats": "hits, misses, writes and errors of each alias, summed over all workers",
+    "GET /api/cache/<alias>/<key>": "the value of a key, as this worker reads it",
+    "PUT /api/cache/<alias>/<key>": 'store {"value": ..., "timeout": ...}; seconds, or null for no expiry',
     "DELETE /api/cache/<alias>/<key>": "remove a key",
-    "POST /api/cache/<alias>/<key>/incr": 'add {"delta": 1}; {"initial": 0} where it is missing',
+    "POST /api/cache/<alias>/<key>/incr": 'add {"delta": 1}; {"initial": 0} creates a missing key',
     "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
-    "POST /api/cache/<alias>/<key>/touch": 'give a key a new {"timeout": ...}',
-    "DELETE /api/cache/<alias>": "remove the demo's keys, and no others",
+    "POST /api/cache/<alias>/<key>/touch": 'set a new {"timeout": ...} for a key',
+    "DELETE /api/cache/<alias>": "remove the demo's keys only",
     "POST /api/downloads": 'fetch {"urls": [...], "threads": 32}, or {"manifest": "..."}, {"s3": "..."}',
     "GET /api/downloads": "the newest downloads: ?limit=... (to 100) &state=...",
-    "GET /api/downloads/<id>": "where a download is, from any worker",
+    "GET /api/downloads/<id>": "the state of a download, from any worker",
     "GET /api/downloads/<id>/files": "its files: ?limit=... (to 1000) &state=...",
-    "GET /api/downloads/<id>/events": "server-sent events about it: ?files=1 about its files too",
+    "GET /api/downloads/<id>/events": "server-sent events: ?files=1 includes its files",
     "POST /api/downloads/<id>/pause": "pause it, from any worker; also /resume, /cancel, /retry",
     "DELETE /api/downloads/<id>": "cancel it; with ?files=keep or ?files=delete remove it",
     "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
@@ -35,15 +35,15 @@ ENDPOINTS = {
 @permission_required()
 @allow_methods("GET")
 def index(_request: HttpRequest) -> HttpResponseBase:
-    """Answer with one line for each thing that can be asked, and the aliases to ask about."""
+    """Return all endpoints and all aliases."""
     backends = {alias: settings.CACHES[alias]["BACKEND"] for alias in aliases()}
     return json_response(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
 
 
 @permission_required()
 def not_found(request: HttpRequest, rest: str) -> HttpResponseBase:
-    """Refuse an address under `/api/` that is none, as JSON."""
+    """Respond with 404 in JSON to unknown URLs under `/api/`."""
     del rest
     raise ApiError(
-        HTTPStatus.NOT_FOUND, f"nothing is at {request.path}; GET /api/ lists what can be asked"
+        HTTPStatus.NOT_FOUND, f"no endpoint at {request.path}; GET /api/ lists all endpoints"
     )

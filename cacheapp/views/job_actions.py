@@ -1,4 +1,4 @@
-"""What may be done with a job from any worker: pause, resume, cancel, try again, remove."""
+"""API views that change a job, from any worker: pause, resume, cancel, retry, remove."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -24,22 +24,22 @@ _CHANGE = "cacheapp.change_downloadjob"
 
 
 def get_job(job_id: UUID) -> DownloadJob:
-    """Return the job; raise `ApiError` where there is none."""
+    """Return the job; raise `ApiError` (404) if there is none."""
     job = DownloadJob.objects.filter(id=job_id).first()
     if job is None:
         raise ApiError(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
     return job
 
 
-def _action_view(ask: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
-    """Return the view that asks this of a job."""
+def _action_view(action: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
+    """Return the view that runs an action on a job."""
 
     @permission_required(_CHANGE)
     @allow_methods("POST")
-    def move(_request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
-        return _run_action(ask, get_job(job_id))
+    def view(_request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
+        return _run_action(action, get_job(job_id))
 
-    return move
+    return view
 
 
 pause = _action_view(commands.pause)
@@ -49,7 +49,7 @@ retry = _action_view(commands.retry)
 
 
 def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """Cancel a job, or, where `?files=` says what becomes of its files, remove it."""
+    """Cancel a job; with `?files=keep` or `?files=delete`, remove it."""
     files = read_query(request, {"files": one_of(KEEP, REMOVE)}).get("files")
     if files is None:
         check_permission(request, _CHANGE)
@@ -63,12 +63,12 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     return json_response(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
 
 
-def _run_action(ask: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponseBase:
-    """Answer 202, or 200 where it was so already: whoever has lost an answer may ask again."""
+def _run_action(action: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponseBase:
+    """Respond with 202, or 200 if nothing changed, so that a client may repeat a lost request."""
     try:
-        news = ask(job)
+        changed = action(job)
     except InvalidTransition as exc:
         raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
     except BrokerUnavailable as exc:
-        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; ask again") from exc
-    return json_response(HTTPStatus.ACCEPTED if news else HTTPStatus.OK, **serialize_job(job))
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; try again") from exc
+    return json_response(HTTPStatus.ACCEPTED if changed else HTTPStatus.OK, **serialize_job(job))

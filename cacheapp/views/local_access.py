@@ -1,4 +1,4 @@
-"""Who may use the demo: programs on this machine that talk to it directly, and nobody else."""
+"""Restrict the demo to programs on this machine that connect directly, without a proxy."""
 
 import functools
 import ipaddress
@@ -15,7 +15,7 @@ from cacheapp.views.responses import ApiError, P, View, has_body, json_errors
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])
 
-# What proxies add. One of them means that whoever asks is not who connected.
+# Headers that proxies add. If one is present, the peer of the connection is not the client.
 _PROXY_HEADERS = frozenset(
     [
         "HTTP_CDN_LOOP",
@@ -41,10 +41,10 @@ _PROXY_HEADERS = frozenset(
 
 
 def demo_only(view: View[P]) -> View[P]:
-    """Guard a view that is part of the demo alone; refusals, and its `ApiError`, are JSON.
+    """Restrict a view to the demo; errors are JSON.
 
-    404 while `CACHEAPP["DEMO"]` is off; else as `check_local` says. Exempt from Django's CSRF token, for
-    which the rules of `check_local` stand in.
+    Responds with 404 while `CACHEAPP["DEMO"]` is off, and otherwise applies `check_local`, whose rules
+    replace Django's CSRF token.
     """
 
     @json_errors
@@ -52,7 +52,7 @@ def demo_only(view: View[P]) -> View[P]:
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not conf().demo:
             raise ApiError(
-                HTTPStatus.NOT_FOUND, "the demo is off; CACHEAPP['DEMO'] = True turns it on"
+                HTTPStatus.NOT_FOUND, "the demo is off; CACHEAPP['DEMO'] = True enables it"
             )
         check_local(request)
         return view(request, *args, **kwargs)
@@ -61,26 +61,23 @@ def demo_only(view: View[P]) -> View[P]:
 
 
 def check_local(request: HttpRequest, *, has_token: bool = False) -> None:
-    """Raise `ApiError` unless a program on this machine asks, and no other site through it.
+    """Raise `ApiError` (403) unless the request comes from a program on this machine.
 
-    What cannot be told is a proxy on this machine that speaks HTTP/1.1, hides the name it was asked
-    by and adds no header: the demo is not for machines that forward requests from elsewhere.
+    Refused are remote peers, proxies, other names for this machine (DNS rebinding) and cross-site
+    changes. Not detected is a proxy on this machine that speaks HTTP/1.1, rewrites the Host header
+    and adds no header: do not enable the demo on a machine that forwards remote requests.
 
-    403 for whoever is not on this machine, came through a proxy, used another name for it (DNS
-    rebinding), or would change something from another site.
-
-    Made for curl, which has no CSRF token. These rules stand in for it: browsers send
-    `Sec-Fetch-Site` and `Origin` with every cross-site change and let no page forge them, and the
-    only body that is read is `application/json`, which another site cannot send without asking (a
-    CORS preflight, an OPTIONS that is never granted). `has_token`: the request had to show one, and
-    so may have the body of a form.
+    These rules replace the CSRF token, which curl does not have. Browsers send `Sec-Fetch-Site` and
+    `Origin` with every cross-site change and do not let a page forge them. The only accepted body is
+    `application/json`, which another site can send only after a CORS preflight, and that is never
+    granted. `has_token`: the request also requires a CSRF token, so the body may be a form.
     """
     if mistake := _not_local_reason(request):
-        raise ApiError(HTTPStatus.FORBIDDEN, f"the demo is for this machine alone: {mistake}")
+        raise ApiError(HTTPStatus.FORBIDDEN, f"the demo is restricted to this machine: {mistake}")
     if request.method in SAFE_METHODS:
         return
     if mistake := _cross_site_reason(request):
-        raise ApiError(HTTPStatus.FORBIDDEN, f"other sites may not change anything: {mistake}")
+        raise ApiError(HTTPStatus.FORBIDDEN, f"cross-site changes are not allowed: {mistake}")
     if not has_token and has_body(request) and request.content_type != "application/json":
         raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -89,13 +86,13 @@ def check_local(request: HttpRequest, *, has_token: bool = False) -> None:
 
 
 def is_local(request: HttpRequest) -> bool:
-    """Return whether a program on this machine asks, without a proxy."""
+    """Return True if the request comes from a program on this machine, without a proxy."""
     return _not_local_reason(request) is None
 
 
 def _not_local_reason(request: HttpRequest) -> str | None:
-    """Return what shows that the request is not from a program on this machine."""
-    # The header itself, not get_host(): that may believe X-Forwarded-Host.
+    """Return why the request is not from a program on this machine, or `None`."""
+    # The header itself: get_host() may use X-Forwarded-Host.
     host = request.META.get("HTTP_HOST", "")
     if not _LOOPBACK_HOST.fullmatch(host):
         return f"Host is {host!r}; expected localhost, 127.0.0.1 or [::1]"
@@ -103,26 +100,26 @@ def _not_local_reason(request: HttpRequest) -> str | None:
     if not _is_loopback(peer):
         return f"the connection comes from {peer!r}; expected a loopback address"
     if request.META.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        # nginx forwards so unless told otherwise, with a loopback Host and no header of its own.
-        return "it came by HTTP/1.0, as through a proxy; expected HTTP/1.1"
+        # nginx's default: HTTP/1.0, a loopback Host and no header of its own.
+        return "the protocol is HTTP/1.0, as from a proxy; expected HTTP/1.1"
     for name in request.META:
         if name in _PROXY_HEADERS or name.startswith("HTTP_X_FORWARDED"):
             header = name.removeprefix("HTTP_").replace("_", "-").title()
-            return f"the header {header} says that it came through a proxy"
+            return f"the header {header} shows that a proxy forwarded it"
     return None
 
 
 def _is_loopback(peer: str) -> bool:
     try:
         address = ipaddress.ip_address(peer)
-    except ValueError:  # a unix socket has no address, and usually a proxy at its other end
+    except ValueError:  # a Unix socket has no address, and usually a proxy as its peer
         return False
     mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1, on a dual-stack socket
     return (mapped or address).is_loopback
 
 
 def _cross_site_reason(request: HttpRequest) -> str | None:
-    """Return what shows that a page of another site sent the request."""
+    """Return why the request is from a page of another site, or `None`."""
     site = request.META.get("HTTP_SEC_FETCH_SITE")
     if site not in {None, "same-origin", "none"}:
         return f"Sec-Fetch-Site is {site!r}; expected same-origin"

@@ -1,4 +1,4 @@
-"""A small origin: files that the downloads can be tried with, without leaving this machine."""
+"""A small origin server: generated files for trying downloads without a network."""
 
 from http import HTTPStatus
 
@@ -20,9 +20,11 @@ MAX_NUMBER = 10**9
 @demo_only
 @allow_methods("GET")
 def file(request: HttpRequest, number: int) -> HttpResponseBase:
-    """Send file `number` with `?bytes=` bytes, `?delay_ms=` after it was asked for."""
+    """Send file `number` with `?bytes=` bytes, after `?delay_ms=` milliseconds."""
     if number > MAX_NUMBER:
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"the number is above {MAX_NUMBER}")
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST, f"the file number is {number}; expected at most {MAX_NUMBER}"
+        )
     query = read_query(
         request, {"bytes": digits(0, MAX_BYTES), "delay_ms": digits(0, MAX_DELAY_MS)}
     )

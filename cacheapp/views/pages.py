@@ -1,7 +1,7 @@
-"""What all pages share: who may see them, what a browser may load for them, where they lead.
+"""Shared code of all HTML pages: permissions, security headers, navigation and error pages.
 
-A page is an ordinary view: it answers a form with a redirect, and works without JavaScript. htmx asks
-for the same address again with `HX-Request`, and gets the part of the page that changes.
+A page is an ordinary view: it responds to a form with a redirect, and works without JavaScript. htmx
+requests the same URL with the header `HX-Request`, and gets only the part of the page that changes.
 """
 
 import functools
@@ -39,10 +39,10 @@ _NAVIGATION = (
 
 
 def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
-    """Make a view a page: only for those who have the permission, under the strict policy.
+    """Make a view a page that requires a permission and has the security headers.
 
-    `by_method` names another permission for a method, as `permission_required` does. A refusal, what is not
-    there and a database that does not answer are pages too.
+    `by_method` overrides the permission for a method, as in `permission_required`. Errors 403, 404 and
+    503 (database unavailable) are HTML pages too.
     """
 
     def decorate(view: View[P]) -> View[P]:
@@ -57,9 +57,11 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
             except Http404 as exc:
                 response = error_page(request, HTTPStatus.NOT_FOUND, str(exc))
             except OperationalError as exc:
-                # What it says may name hosts and users, and who asks may not be known yet.
-                logger.warning("no page, no database: %s", exc, extra={"event": "no_database"})
-                message = "The database does not answer; try again later."
+                # The error may name hosts and users, and the caller may not be authenticated.
+                logger.warning(
+                    "no page: the database is unavailable: %s", exc, extra={"event": "no_database"}
+                )
+                message = "The database is unavailable; try again later."
                 response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
             return set_security_headers(response)
 
@@ -69,7 +71,7 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
 
 
 def set_security_headers(response: HttpResponseBase) -> HttpResponseBase:
-    """Put the policy on a response, unless it has a stricter one; never to be cached."""
+    """Add the content security policy, unless the view set its own, and forbid caching."""
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers.setdefault("Cache-Control", "no-store")
     patch_vary_headers(response, ["HX-Request"])
@@ -84,7 +86,7 @@ def render_page(
     part: str | None = None,
     **context: Any,
 ) -> HttpResponse:
-    """Render a page, or only its `part` where htmx asks for it."""
+    """Render a page, or only its `part` if htmx requests it."""
     if part and request.headers.get("HX-Request") == "true":
         return render(request, f"cacheapp/{part}", {**context, "answered_by": os.getpid()})
     return render(
@@ -93,12 +95,12 @@ def render_page(
 
 
 def error_page(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
-    """Return the page that says why there is no page."""
+    """Return an error page with the reason."""
     return render_page(request, "error.html", status=status, heading=status.phrase, why=why)
 
 
 def _base_context(request: HttpRequest) -> dict[str, Any]:
-    """Return what every page has around it."""
+    """Return the context that every page needs."""
     user = getattr(request, "user", None)
     home = reverse("cacheapp:index")
     navigation = []
@@ -117,7 +119,7 @@ def _base_context(request: HttpRequest) -> dict[str, Any]:
 def refresh_when_done(
     request: HttpRequest, response: HttpResponse, *, is_over: bool
 ) -> HttpResponse:
-    """Have htmx load the whole page once what it watches is over: then there is more to show."""
+    """Have htmx reload the whole page once the run that it watches has ended."""
     if is_over and request.GET.get("watching") == "1":
         response["HX-Refresh"] = "true"
     return response

@@ -1,4 +1,4 @@
-"""The front page: what every worker sees of every cache, now; JSON for whoever did not ask for HTML."""
+"""The front page: what every worker sees of every cache; JSON for clients that do not accept HTML."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
 from cacheapp.views.pages import error_page, page, render_page
 
-_LOOKS = {  # a class of the stylesheet, and a sign for those who do not see its colour
+_LOOKS = {  # CSS class, and a sign that does not depend on colour
     SharingVerdict.SHARED: ("good", "✓"),
     SharingVerdict.BROKEN: ("bad", "✕"),
     SharingVerdict.DOWN: ("warn", "!"),
@@ -36,19 +36,19 @@ _ACTIONS: dict[str, Callable[[], None]] = {
 }
 
 
-@csrf_exempt  # `caches` asks for the token, `index` for what stands in for it
+@csrf_exempt  # `caches` checks the token itself; `index` needs none
 def front_page(request: HttpRequest) -> HttpResponseBase:
-    """Answer with the page for browsers, and with the index of the API for `curl`."""
-    # A browser asks for text/html; htmx, like curl, for anything.
-    asked = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
-    response = caches(request) if asked or request.method == "POST" else index(request)
+    """Return the page for browsers, and the index of the API for curl."""
+    # Browsers accept text/html; htmx and curl accept anything.
+    wants_html = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
+    response = caches(request) if wants_html or request.method == "POST" else index(request)
     patch_vary_headers(response, ["Accept", "HX-Request"])
     return response
 
 
 @page("cacheapp.use_demo")
 def caches(request: HttpRequest) -> HttpResponse:
-    """Show all rows; POST: do one thing to all aliases first."""
+    """Show all rows; POST: first run one action on all aliases."""
     try:
         worker_agent.start()
         if request.method == "POST":
@@ -92,7 +92,7 @@ def _row_context(row: AliasRow) -> dict[str, Any]:
 
 
 def _cell_context(row: AliasRow, one: WorkerView) -> dict[str, Any]:
-    """Return what a worker reads; `right` and `counts` are `None` where nothing was asked for."""
+    """Return what a worker reads; `right` and `counts` are `None` if there is nothing to compare."""
     written, counted = row.changes.written, row.changes.counted
     return {
         "one": one,
@@ -105,8 +105,8 @@ def _advice(row: AliasRow) -> str:
     backend: Any = import_string(str(settings.CACHES[row.alias]["BACKEND"]))
     if issubclass(backend, OurRedisCache | DjangoRedisCache | RedisCache):
         return (
-            "Start a Redis server and name it in REDIS_URL, or leave REDIS_URL unset: "
-            "`make run` then starts a private one where redis-server is installed "
+            "Start a Redis server and set REDIS_URL, or leave REDIS_URL unset: "
+            "`make run` then starts a private server if redis-server is installed "
             "(Debian: apt install redis-server)."
         )
-    return f"See that what CACHES[{row.alias!r}]['LOCATION'] names is there and can be reached."
+    return f"Check that CACHES[{row.alias!r}]['LOCATION'] exists and is reachable."

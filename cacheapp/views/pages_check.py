@@ -1,4 +1,4 @@
-"""`cachecheck` as a page: chosen aliases, how far it is, the table, and what a counterexample looks like."""
+"""`cachecheck` as a page: the form, the progress, the table of results, and the counterexamples."""
 
 from http import HTTPStatus
 from typing import Any
@@ -24,13 +24,13 @@ LOOKS = {
     PropertyVerdict.UNKNOWN: ("warn", "?"),
     PropertyVerdict.NOT_APPLICABLE: ("", "·"),
 }
-# A drawing brings its own style; as an image it can do nothing else, and alone neither.
+# A drawing has inline styles. It cannot load or run anything, neither as an image nor on its own.
 DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 
 
 @page("cacheapp.run_check")
 def check(request: HttpRequest) -> HttpResponse:
-    """Show what the last check found; htmx asks only for how far the one is that runs."""
+    """Show the results of the last check; htmx requests only the progress of the current one."""
     running = _running()
     if request.headers.get("HX-Request") == "true":
         response = render_page(request, "check.html", part="parts/running.html", running=running)
@@ -51,11 +51,11 @@ def check(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.run_check")
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """Start a check in a process of its own; one at a time on a machine, experiments included."""
+    """Start a check in its own process; one check or experiment runs at a time on a machine."""
     chosen = request.POST.getlist("alias")
     wrong = [f"no alias {alias[:40]!r}" for alias in chosen if alias not in settings.CACHES]
     if not chosen:
-        wrong.append("no alias was chosen")
+        wrong.append("no alias selected")
     seconds = {f"{one:g}": one for one in SECONDS}.get(request.POST.get("seconds", ""))
     if seconds is None:
         wrong.append(f"seconds: expected one of {', '.join(f'{one:g}' for one in SECONDS)}")
@@ -76,7 +76,7 @@ def start(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.run_check")
 @require_POST
 def stop(request: HttpRequest) -> HttpResponse:
-    """Ask the check that runs to stop; what it found until then stays."""
+    """Stop the current check; its results so far are kept."""
     del request
     background.stop()
     return HttpResponseRedirect(reverse("cacheapp:check_page"))
@@ -84,7 +84,7 @@ def stop(request: HttpRequest) -> HttpResponse:
 
 @page("cacheapp.run_check")
 def drawing(request: HttpRequest, number: int) -> HttpResponse:
-    """Answer with the timeline of a counterexample of the last check."""
+    """Return the timeline of a counterexample of the last check, as SVG."""
     del request
     drawn = (run_record.report() or {}).get("drawings", [])
     if number >= len(drawn):
@@ -97,7 +97,7 @@ def drawing(request: HttpRequest, number: int) -> HttpResponse:
 
 
 def _running() -> dict[str, Any] | None:
-    """Return what runs on this machine and has the turn, an experiment too, or `None`."""
+    """Return the check or experiment that runs on this machine, or `None`."""
     holder = exclusive_run.holder()
     if holder is None:
         return None
@@ -115,7 +115,7 @@ def _running() -> dict[str, Any] | None:
 
 
 def _results_context(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the table: a row for each property, a cell for each alias; and the proofs."""
+    """Return the table (a row per property, a cell per alias) and the proofs."""
     reports = report.get("aliases", [])
     cells = {
         (own["alias"], one["property"]): {**one, "look": LOOKS[PropertyVerdict(one["verdict"])]}

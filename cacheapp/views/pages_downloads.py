@@ -1,4 +1,4 @@
-"""Downloads as pages: order some, see all, watch one with a bar for each file, and steer it."""
+"""Downloads as pages: create a job, list all, and watch and control one with a bar per file."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -39,7 +39,7 @@ _RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 @page("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
 def downloads(request: HttpRequest) -> HttpResponse:
-    """Show the newest jobs and a form for a new one; POST: order it."""
+    """Show the newest jobs and a form for a new one; POST: create it."""
     form = {"urls": _example_urls(request) if "example" in request.GET else "", "threads": "8"}
     problems: list[str] = []
     if request.method == "POST":
@@ -67,7 +67,7 @@ def downloads(request: HttpRequest) -> HttpResponse:
 
 @page("cacheapp.view_downloadjob")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """Show one job: its numbers, and its files page by page."""
+    """Show one job: its figures, and its files in pages."""
     job = _get_job_or_404(job_id)
     state_filter = request.GET.get("files", "")
     found = job.files.order_by("position")
@@ -91,7 +91,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @page("cacheapp.change_downloadjob")
 def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """POST: pause, resume, cancel or retry a job; then show it."""
+    """POST: pause, resume, cancel or retry a job, then redirect to it."""
     job = _get_job_or_404(job_id)
     action = _ACTIONS.get(request.POST.get("do", "")) if request.method == "POST" else None
     if action is None:
@@ -107,7 +107,7 @@ def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 def _create_job(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
-    """Place the order in the form; raise `ApiError` with all that is wrong."""
+    """Create the job in the form; raise `ApiError` with all problems."""
     digits = form["threads"].strip()
     body = {
         "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
@@ -140,7 +140,7 @@ def _page(found: Any, request: HttpRequest, size: int) -> Page[Any]:
 
 
 def _example_urls(request: HttpRequest) -> str:
-    """Return addresses of this server's own files, a little slow, so that there is something to see."""
+    """Return URLs of this server's demo files, slow enough to watch the progress."""
     origin = min(own_origins(request), default="")
     lines = [
         f"{origin}/api/demo/file/{number}?bytes={2**17 * (1 + number % 5)}&delay_ms=1500"
@@ -155,7 +155,7 @@ def _problem_text(problem: dict[str, Any]) -> str:
 
 
 def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a job as the templates show it. Time left is known once sizes and a rate are."""
+    """Return a job for the templates. The time left requires the sizes and a rate."""
     if progress is None and job.state == JobState.RUNNING:
         progress = live_progress.read(job.id)
     rate = (progress or {}).get("rate_bps")
@@ -179,7 +179,7 @@ def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> di
 
 
 def _remaining_s_by_files(job: DownloadJob) -> float | None:
-    """Return how long the rest takes if its files are like those that are done."""
+    """Estimate the time left from the files that are done."""
     ended = job.files_done + job.files_failed
     if job.state != JobState.RUNNING or job.started_at is None or not ended:
         return None
@@ -195,7 +195,7 @@ def _active_files(progress: dict[str, Any] | None) -> dict[str, tuple[int, int |
 
 
 def _file_context(row: DownloadFile, active: dict[str, tuple[int, int | None]]) -> dict[str, Any]:
-    """Return a file's bar: what the cache knows of it now, else what the database does."""
+    """Return a file's bar: its progress from the cache, or else from the database."""
     done, total = row.bytes_done, row.expected_size
     state = FileState(row.state)
     if state in {FileState.QUEUED, FileState.RUNNING} and row.name in active:

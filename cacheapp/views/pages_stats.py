@@ -1,4 +1,4 @@
-"""What was counted: hit rates, evictions, breakers, for each alias and for each worker."""
+"""The statistics page: counters of each alias, summed and per worker."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _REPLY_TIMEOUT_S = 2.0
 
 @page("cacheapp.view_stats")
 def stats(request: HttpRequest) -> HttpResponse:
-    """Show a card for each alias: the machine's sums, and below them each worker's own."""
+    """Show a card per alias: the sums of this machine, and the counters of each worker."""
     by_worker = _counts_by_worker()
     cards = [_card_context(alias, by_worker) for alias in aliases()]
     announcement = f"{len(by_worker)} workers"
@@ -27,10 +27,10 @@ def stats(request: HttpRequest) -> HttpResponse:
 
 
 def _counts_by_worker() -> dict[int, dict[str, dict[str, int]]]:
-    """Return what each worker counted itself, by alias; without those that do not answer."""
+    """Return the counters of each worker by alias, without workers that do not respond."""
     try:
         worker_agent.start()
-    except CacheappError:  # no directory for the sockets: the sums are there all the same
+    except CacheappError:  # no directory for the sockets: the sums are still available
         return {}
     replies = worker_rpc.call(
         [(worker, {"do": "stats"}) for worker in worker_rpc.workers()], _REPLY_TIMEOUT_S
@@ -42,7 +42,7 @@ def _card_context(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -
     cache = caches[alias]
     card: dict[str, Any] = {"alias": alias, "backend": settings.CACHES[alias]["BACKEND"]}
     if not isinstance(cache, SharedCache):
-        return {**card, "silent": "This backend counts nothing."}
+        return {**card, "silent": "This backend has no counters."}
     try:
         total = cache.stats()
     except CacheappError as exc:
@@ -52,7 +52,7 @@ def _card_context(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -
 
 
 def _line_context(who: str, counts: dict[str, int]) -> dict[str, Any]:
-    """Return the figures of a worker, or of all; rates only where something was asked."""
+    """Return the figures of one worker, or of all; the rate is `None` without reads."""
     asked = counts.get("hits", 0) + counts.get("misses", 0)
     runs = counts.get("factory_runs", 0)
     return {

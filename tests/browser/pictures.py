@@ -83,7 +83,7 @@ def _download(page: Page, origin: str) -> bytes:
         f"{origin}/file/part-{n:02}.bin?n={n}&bytes={700_000 + n * 60_000}&delay_ms=900"
         for n in range(24)
     ]
-    page.get_by_label("Addresses").fill("\n".join(urls))
+    page.get_by_label("URLs, one per line").fill("\n".join(urls))
     page.get_by_label("Threads").fill("4")
     page.get_by_role("button", name="Start").click()
     expect(page.locator(".files li", has_text="succeeded")).to_have_count(8, timeout=60_000)

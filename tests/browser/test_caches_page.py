@@ -88,7 +88,7 @@ def test_the_stats_tell_each_worker_apart(watched: Watched) -> None:
     page.goto("/")
     _press(page, "Increment 100 times at once")
     page.goto("/stats/")
-    rows = page.get_by_role("region", name="counts for lmdb").get_by_role("row")
+    rows = page.get_by_role("region", name="worker for lmdb").get_by_role("row")
     expect(rows).to_have_count(1 + WORKERS, timeout=PATIENCE_MS)
     hits = [int(row.get_by_role("cell").nth(1).inner_text()) for row in rows.all()[1:]]
     assert all(hit > 0 for hit in hits), hits  # all of them looked

@@ -18,7 +18,7 @@ PATIENCE_MS = 60_000
 def _order(page: Page, urls: list[str], threads: int = 4) -> None:
     page.goto("/downloads/")
     page.get_by_text("New download").click()
-    page.get_by_label("Addresses").fill("\n".join(urls))
+    page.get_by_label("URLs, one per line").fill("\n".join(urls))
     page.get_by_label("Threads").fill(str(threads))
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("heading", name="Download")).to_be_visible()
@@ -71,11 +71,11 @@ def test_what_is_wrong_with_an_order_is_said_beside_the_form(
     page: Page = new_context(base_url=site.url).new_page()
     page.goto("/downloads/")
     page.get_by_text("New download").click()
-    page.get_by_label("Addresses").fill("https://elsewhere.example/a\nnot an address")
+    page.get_by_label("URLs, one per line").fill("https://elsewhere.example/a\nnot an address")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("Nothing was started")
     expect(page.get_by_role("alert").get_by_role("listitem")).to_have_count(2)
-    expect(page.get_by_label("Addresses")).to_have_value(
+    expect(page.get_by_label("URLs, one per line")).to_have_value(
         "https://elsewhere.example/a\nnot an address"
     )
 
@@ -107,7 +107,7 @@ def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_kil
     owner = int(page.locator("[data-owner]").inner_text())
     os.kill(owner, signal.SIGKILL)
     adopted = page.locator("[data-adopted]")
-    expect(adopted).to_contain_text("The worker that began it ended", timeout=PATIENCE_MS)
+    expect(adopted).to_contain_text("The first worker ended", timeout=PATIENCE_MS)
     assert page.locator("[data-owner]").inner_text() != str(owner)
     _state(page).to_have_text("succeeded", timeout=PATIENCE_MS)
     expect(page.locator("#job")).to_contain_text("20 of 20")

@@ -17,9 +17,9 @@ def test_a_check_finds_locmem_broken_and_draws_why(watched: Watched) -> None:
     page.goto("/check/")
     for alias in ("lmdb", "disk", "redis"):
         page.get_by_role("checkbox", name=alias).uncheck()
-    page.get_by_label("Seconds for each").select_option("0.5")
+    page.get_by_label("Seconds per workload").select_option("0.5")
     page.get_by_role("button", name="Check").click()
-    region = page.get_by_role("region", name="What runs")
+    region = page.get_by_role("region", name="Current run")
     expect(region).to_be_visible(timeout=PATIENCE_MS)
     expect(region).to_have_count(0, timeout=PATIENCE_MS)
     order = page.get_by_role("row", name="one order")
@@ -38,7 +38,7 @@ def test_an_experiment_is_started_seen_running_and_stopped(watched: Watched) -> 
     page = watched.page
     page.goto("/lab/")
     page.get_by_role("button", name="Run Waiting").click()
-    region = page.get_by_role("region", name="What runs")
+    region = page.get_by_role("region", name="Current run")
     expect(region).to_contain_text("waiting", timeout=PATIENCE_MS)
     expect(region).not_to_contain_text("starting", timeout=PATIENCE_MS)
     expect(page.get_by_role("button", name="Run Waiting")).to_be_disabled()

@@ -83,7 +83,10 @@ def test_w003_a_rate_limiter_in_one_process(settings: Settings, name: str, value
 
 def test_w004_unsigned_pickles_on_a_server(settings: Settings) -> None:
     settings.CACHES = {"default": _redis(signed=False)}
-    assert "whoever can write there can run code here" in _found()["cacheapp.W004"]
+    assert (
+        "anyone who can write to the server can run code in this project"
+        in _found()["cacheapp.W004"]
+    )
     settings.CACHES = {"default": _redis(signed=False, serializer="json")}
     assert _found() == {}
 
@@ -115,7 +118,7 @@ def test_w007_no_prefix_on_a_server(settings: Settings) -> None:
 
 def test_w009_more_streams_than_threads(settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 8}
-    assert "it has at most 7, so that one is left" in _found()["cacheapp.W009"]
+    assert "it serves at most 7 streams, to keep one thread free" in _found()["cacheapp.W009"]
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 7}
     assert _found() == {}
 

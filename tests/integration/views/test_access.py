@@ -93,7 +93,7 @@ def test_a_bearer_without_the_permission_is_told_which() -> None:
     assert found.status_code == 403
     assert found["Content-Type"] == "application/problem+json"
     assert found.json()["detail"] == (
-        "token reader may not: the permission cacheapp.add_downloadjob is missing"
+        "token reader does not have the permission cacheapp.add_downloadjob"
     )
     assert 'error="insufficient_scope"' in found["WWW-Authenticate"]
 
@@ -146,7 +146,7 @@ def test_a_user_without_it_is_told_403() -> None:
     other = User.objects.create_user("other")
     found = signed_in(other).get("/api")
     assert found.status_code == 403
-    assert found.json()["error"] == f"other may not: the permission {MAY} is missing"
+    assert found.json()["error"] == f"user other does not have the permission {MAY}"
     assert signed_in(other).get("/page").status_code == 403
 
 
@@ -211,7 +211,7 @@ def test_whoever_is_known_passes_where_no_permission_is_named() -> None:
     assert bearing("x" * 40).get("/whoever").status_code == 200
     refused = bearing(SECRET).get("/whoever")
     assert (refused.status_code, refused.json()["error"]) == (
-        *(403, "token reader may not: the permission cacheapp.use_demo is missing"),
+        *(403, "token reader does not have the permission cacheapp.use_demo"),
     )
 
 

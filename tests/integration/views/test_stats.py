@@ -50,5 +50,5 @@ def test_what_the_database_says_is_not_told(
     monkeypatch.setattr(QuerySet, "_fetch_all", refuse)
     answer = client.get(path)
     assert answer.status_code == 503
-    assert "database does not answer; try again later" in answer.content.decode()
+    assert "database is unavailable; try again later" in answer.content.decode()
     assert "10.1.2.3" not in answer.content.decode()

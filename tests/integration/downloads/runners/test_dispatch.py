@@ -90,7 +90,7 @@ def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Cli
     for _ in range(2):
         answer = client.post(f"/api/downloads/{job.id}/resume", content_type="application/json")
         assert answer.status_code == 503
-        assert answer.json()["error"].endswith("ask again")
+        assert answer.json()["error"].endswith("try again")
     job.refresh_from_db()
     assert (job.state, job.owner) == ("queued", None)
 
