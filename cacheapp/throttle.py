@@ -107,8 +107,7 @@ class _Rule:
             raise error
         if (withheld := _failures.due()) is not None:
             logger.warning(
-                "@throttle cannot count: on_error is %r (%s; %d similar lines withheld since the "
-                "last one)",
+                "@throttle cannot count: on_error is %r (%s; %d more since the last such line)",
                 self.on_error,
                 error,
                 withheld,

@@ -138,8 +138,8 @@ class SharedCache(AsyncMethods, abc.ABC):
                 and (withheld := self.rejections.due()) is not None
             ):
                 logger.warning(
-                    "%s: removed a value that this cache did not write (%s; %d similar lines "
-                    "withheld since the last one)",
+                    "%s: removed a value that this cache did not write (%s; %d more since the last "
+                    "such line)",
                     type(self).__name__,
                     exc,
                     withheld,
