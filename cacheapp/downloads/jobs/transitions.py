@@ -272,7 +272,7 @@ def end_without_run(
     if state is None:
         return False
     logger.warning(
-        *("job %s: %s: %s", job.id, state, error or "cancelled without a run"),
+        *("job %s: %s: %s", job.id, state, error or "without a run"),
         extra={"event": "job_ended", "job": str(job.id), "state": state},
     )
     return True

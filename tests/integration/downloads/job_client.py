@@ -1,4 +1,4 @@
-"""A process that does with jobs what it is told, one line of JSON each: `[name, arguments…]`."""
+"""A process that executes commands on jobs, one line of JSON each: `[name, arguments…]`."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def remove(job_id: str) -> bool:
 
 
 def take_back(job_id: str) -> bool:
-    """Remove the record of a job that was not handed over, unless somebody has it all the same."""
+    """Remove the record of a job that no broker accepted, unless it has an owner all the same."""
     return deletion.delete_record(DownloadJob.objects.filter(id=job_id, owner=None))
 
 

@@ -1,4 +1,4 @@
-"""`manage.py download`: what it fetches, what it says, and how it goes on after Ctrl-C and a kill."""
+"""`manage.py download`: what it fetches and prints, and how it resumes after Ctrl-C and a kill."""
 
 import hashlib
 import json
@@ -141,7 +141,7 @@ def test_without_digests_none_is_made(origin: Origin, download: Download) -> Non
         (["http://a/", "--to", "/dev/null/x"], "/dev/null/x: Not a directory"),
     ],
 )
-def test_what_cannot_be_started_is_said_and_exits_with_2(args: list[str], message: str) -> None:
+def test_a_job_that_cannot_start_exits_with_2_and_a_reason(args: list[str], message: str) -> None:
     with pytest.raises(CommandError, match=message) as caught:
         call_command("download", *args)
     assert caught.value.returncode == 2
@@ -209,7 +209,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"]
 )
-def test_the_same_command_goes_on_after(
+def test_the_same_command_resumes_after(
     number: signal.Signals, status: int, site: Site, origin: Origin
 ) -> None:
     half = 1_500_000

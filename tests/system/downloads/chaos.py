@@ -1,4 +1,4 @@
-"""Faults of all kinds, seeded, against one job of a real Gunicorn; and what must hold meanwhile.
+"""Seeded faults of all kinds against one job of a real Gunicorn, and what must hold throughout.
 
 What is on disk is looked at after each fault: what was there stays there, and a request that comes
 later and asks for it again is one without need.
@@ -82,7 +82,7 @@ class Chaos:
         return found
 
     def owner_pid(self) -> int | None:
-        """Return who runs the job, as the database says."""
+        """Return the owner of the job according to the database."""
         found: int | None = self._row("owner_pid")[0]
         return found
 
@@ -98,7 +98,7 @@ class Chaos:
         return self.workers()
 
     def every_worker_answers(self) -> None:
-        """Ask each of the four workers for the job, until all have said 200."""
+        """Request the job from each of the four workers until all have responded with 200."""
 
         def asked() -> bool:
             if len(self.workers()) < 4:
@@ -106,7 +106,7 @@ class Chaos:
             try:
                 pids = self.site.workers.find()
                 answers = self.site.workers.each("GET", f"/api/downloads/{self.job['id']}")
-            except (Moved, AnswerLost, NotReached):  # replaced as we asked: by a fault before
+            except (Moved, AnswerLost, NotReached):  # replaced in between by an earlier fault
                 return False
             bad = [it.body for it in answers.values() if it.status != 200]
             assert not bad, bad
@@ -174,7 +174,7 @@ class Chaos:
         return len(self.versions[name]) > 1 and self._on_disk[name] < WHOLE
 
     def _found(self, *, own: bool) -> dict[str, float]:
-        """Return how many bytes of each file are on disk; `WHOLE` for one that has its name."""
+        """Return how many bytes of each file are on disk; `WHOLE` for one that is published."""
         directory = self.site.downloads / self.job["id"]
         job = self.job["id"].replace("-", "")[:12]
         found: dict[str, float] = {}
@@ -185,7 +185,7 @@ class Chaos:
         return found | {name: WHOLE for name in self.names if (directory / name).exists()}
 
     def assert_nothing_was_fetched_without_need(self, late: int) -> None:
-        """Compare what was on disk with what was asked for afterwards.
+        """Compare what was on disk with the requests that followed.
 
         `late`: requests that late owners may have sent. One that was suspended, or starved, between its
         look whether the job is its own and its request sends it all the same; what comes of it
@@ -250,7 +250,7 @@ def suspend(chaos: Chaos, rng: random.Random) -> str:
     """Let a worker sleep, often for longer than it may; then it wakes."""
     victim = _victim(chaos, rng)
     seconds = rng.uniform(0.2, 4.0)
-    with contextlib.suppress(psutil.NoSuchProcess):  # it was replaced, or ends meanwhile
+    with contextlib.suppress(psutil.NoSuchProcess):  # it was replaced, or has just ended
         victim.suspend()
         pause(seconds)
         chaos.look_at_disk()
@@ -267,7 +267,7 @@ def reload(chaos: Chaos, _rng: random.Random) -> str:
 def recycle(chaos: Chaos, rng: random.Random) -> str:
     """Ask one worker for so much that it is replaced."""
     pid = _victim(chaos, rng).pid
-    for _ in range(MAX_REQUESTS * 2):  # the limit is drawn anew for each worker
+    for _ in range(MAX_REQUESTS * 2):  # each worker has a random limit of its own
         try:
             chaos.site.workers.ask(pid, "GET", "/api/worker")
         except (Moved, AnswerLost, NotReached, KeyError):

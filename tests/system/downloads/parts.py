@@ -23,7 +23,7 @@ def migrate(env: Mapping[str, str]) -> None:
 
 
 class Site:
-    """A Gunicorn of four workers, each of which can be asked by its pid."""
+    """A Gunicorn of four workers; a request can choose the worker by pid."""
 
     def __init__(self, server: GunicornServer, env: Mapping[str, str], origin: Origin) -> None:
         self.server = server
@@ -41,7 +41,7 @@ class Site:
         return answer.body
 
     def look(self, job: Mapping[str, Any], pid: int | None = None) -> dict[str, Any]:
-        """Return what a worker says about the job."""
+        """Return the job as a worker shows it."""
         pid = self.workers.find()[-1] if pid is None else pid
         answer = self.workers.ask(pid, "GET", f"/api/downloads/{job['id']}")
         assert answer.status == 200, answer.body
@@ -53,7 +53,7 @@ class Site:
         def there() -> dict[str, Any]:
             try:
                 found = self.look(job)
-            except Moved:  # the worker that was asked is one of those that end
+            except Moved:  # the chosen worker is ending
                 return {}
             assert found["state"] in {state, "queued", "running"}, found
             return found if found["state"] == state else {}

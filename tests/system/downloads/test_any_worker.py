@@ -67,7 +67,7 @@ def test_every_worker_shows_the_job_that_one_of_them_runs(any_site: Site) -> Non
     assert site.files(job) == expected(20, 50_000)
 
 
-def test_a_job_succeeds_with_every_file_whole(site: Site) -> None:
+def test_a_job_succeeds_with_every_file_complete(site: Site) -> None:
     job = site.order(paths(200, 10_000), threads=32)
     found = site.wait_for_state(job, "succeeded")
     assert (found["files_done"], found["files_failed"], found["errors"]) == (200, 0, [])
@@ -76,7 +76,7 @@ def test_a_job_succeeds_with_every_file_whole(site: Site) -> None:
     assert site.files(job) == expected(200, 10_000)
 
 
-def test_what_failed_is_told_by_file_and_the_rest_is_kept(site: Site) -> None:
+def test_each_failed_file_has_its_error_and_the_rest_is_kept(site: Site) -> None:
     job = site.order([*paths(2, 1000), "/status/gone.bin?say=410+Gone", "/cut/half.bin"])
     found = site.wait_for_state(job, "failed")
     assert (found["files_done"], found["files_failed"]) == (2, 2)

@@ -1,4 +1,4 @@
-"""What the API promises over several workers: one order made once, and moves by whoever is asked."""
+"""The API over several workers: an order creates one job, and any worker accepts commands."""
 
 import hashlib
 import http.client
@@ -61,7 +61,7 @@ def send(
         connection.close()
 
 
-def test_of_many_orders_with_one_key_one_makes_a_job(site: Site) -> None:
+def test_exactly_one_of_many_orders_with_one_key_creates_a_job(site: Site) -> None:
     workers: set[int] = set()
 
     def all_workers_raced() -> bool:
@@ -81,7 +81,7 @@ def test_of_many_orders_with_one_key_one_makes_a_job(site: Site) -> None:
     until(all_workers_raced, "several workers to have had the same order", 60)
 
 
-def test_any_worker_pauses_a_job_and_another_goes_on_with_it(site: Site) -> None:
+def test_any_worker_pauses_a_job_and_another_resumes_it(site: Site) -> None:
     first, second, third = site.workers.find()[:3]
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
     site.origin.things["paused"] = thing
@@ -97,10 +97,10 @@ def test_any_worker_pauses_a_job_and_another_goes_on_with_it(site: Site) -> None
     found = site.wait_for_state(job, "succeeded")
     assert (found["files_done"], found["paused"]) == (6, False)
     assert site.files(job) == {**expected(5, 1000), "paused": b"x" * 900_000}
-    assert thing.asked[-1]["range"].startswith("bytes=")  # from what was there
+    assert thing.asked[-1]["range"].startswith("bytes=")  # from the bytes on disk
 
 
-def test_what_failed_is_tried_again_by_any_worker_and_what_is_whole_is_not(site: Site) -> None:
+def test_any_worker_retries_the_failed_files_and_keeps_the_complete_ones(site: Site) -> None:
     first, second = site.workers.find()[:2]
     site.origin.things["late"] = Thing([Version(b"late")], refusals=["404 Not Found"])
     job = site.order([*paths(3, 1000), "/thing/late"], pid=first)
@@ -113,7 +113,7 @@ def test_what_failed_is_tried_again_by_any_worker_and_what_is_whole_is_not(site:
     assert len(site.origin.asked) == before + 1
 
 
-def test_a_manifest_is_fetched_under_its_names_and_a_wrong_sum_is_told(site: Site) -> None:
+def test_a_manifest_is_fetched_under_its_names_and_a_wrong_checksum_is_reported(site: Site) -> None:
     (path,) = paths(1, 1000)
     good = hashlib.sha256(expected(1, 1000)["0.bin"]).hexdigest()
     url = site.origin.url + path

@@ -1,4 +1,4 @@
-"""Jobs that real Celery workers run, with a real Redis as broker: adopted once, and gone on with."""
+"""Jobs that real Celery workers run, with a real Redis as broker: adopted once, and resumed."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ class CeleryWorker:
     """A real worker with two processes of its own."""
 
     def __init__(self, env: dict[str, str], log: Path, visible_again_s: float = 0.0) -> None:
-        """`visible_again_s`: after it the broker gives out anew what nobody has acknowledged."""
+        """`visible_again_s`: after that the broker delivers an unacknowledged task again."""
         self._env, self._log, self._visible_again_s = env, log, visible_again_s
         self.start()
 
@@ -87,7 +87,7 @@ def origin() -> Iterator[Origin]:
 def env(
     new_env: NewEnv, origin: Origin, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    with RedisServer() as broker:  # its own: what is in it is nobody else's
+    with RedisServer() as broker:  # its own, so that it holds no other tasks
         found = {
             **new_env(),
             **QUICK_START,
@@ -132,7 +132,7 @@ def test_a_celery_process_runs_the_job_and_every_worker_shows_it(
     assert site.files(job) == expected(20, 1000)
 
 
-def test_a_task_that_comes_twice_changes_nothing(
+def test_a_task_that_is_delivered_twice_changes_nothing(
     site: Site, celery: CeleryWorker, env: dict[str, str]
 ) -> None:
     job = order(site, [*paths(3, 1000), "/hang/x"])
@@ -163,10 +163,10 @@ def test_a_job_outlives_the_process_that_ran_it(site: Site, celery: CeleryWorker
     assert found["adoptions"] == before["adoptions"] + 1
     assert site.files(job) == {**expected(5, 1000), "killed": b"x" * 900_000}
     assert len(thing.asked) == 2
-    assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+    assert thing.asked[1]["range"].startswith("bytes=")  # from the bytes on disk
 
 
-def test_a_worker_that_ends_hands_its_job_to_the_next(
+def test_a_worker_that_ends_releases_its_job_to_the_next(
     site: Site, celery: CeleryWorker, env: dict[str, str], tmp_path: Path
 ) -> None:
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
@@ -178,7 +178,7 @@ def test_a_worker_that_ends_hands_its_job_to_the_next(
         celery.stop()  # SIGTERM: it does not wait for the file that hangs
         found = site.wait_for_state(job, "succeeded")
         assert found["owner_pid"] in second.pids
-        assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+        assert thing.asked[1]["range"].startswith("bytes=")  # from the bytes on disk
     finally:
         second.stop()
         celery.start()
@@ -209,7 +209,7 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
         assert found["owner_pid"] in began[0].pids
         assert found["adoptions"] == before["adoptions"] + 1
         assert site.files(job) == {**expected(5, 1000), "given-out-again": b"x" * 900_000}
-        assert thing.asked[1]["range"].startswith("bytes=")  # from what was there
+        assert thing.asked[1]["range"].startswith("bytes=")  # from the bytes on disk
     finally:
         for worker in began:
             worker.stop()
@@ -217,7 +217,7 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
 
 
 def wait_for_the_broker() -> None:
-    """Wait until what nobody has acknowledged so far may be given out again."""
+    """Wait until unacknowledged tasks may be delivered again."""
     due_s = clock.monotonic_s() + VISIBLE_AGAIN_S
     until(lambda: clock.monotonic_s() > due_s, "the broker's patience to end")
 

@@ -1,4 +1,4 @@
-"""Events under the real Gunicorn: told by any worker, from where another has stopped, within bounds."""
+"""Events under the real Gunicorn: sent by any worker, continued on another, within limits."""
 
 import http.client
 import json
@@ -91,7 +91,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iter
 
 
 def workers_of(site: Site) -> tuple[int, int, int]:
-    """Return one for each use: who has left is seen within seconds, and has a place until then."""
+    """Return one for each use: a client that left is noticed within seconds, and keeps its slot until then."""
     first, second, third, _ = sorted(site.workers.find())
     return first, second, third
 
@@ -104,7 +104,7 @@ def test_a_client_follows_a_job_from_worker_to_worker_and_misses_nothing(site: S
     generations = []
 
     def listen(pid: int, seen: str, state: str) -> str:
-        """Hear of a job by one worker until so many files are whole, or the job is in a state."""
+        """Read a job's events from one worker until so many files are complete, or it is in a state."""
         with Listener(connect(site.server, pid), path, seen) as listener:
             assert listener.status == 200, listener.body()
             for name, data in listener.events():
@@ -165,7 +165,7 @@ def short(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Ite
     found.workers.close()
 
 
-def test_a_stream_ends_after_its_time_and_the_client_goes_on_elsewhere(short: Site) -> None:
+def test_a_stream_ends_after_its_time_and_the_client_continues_elsewhere(short: Site) -> None:
     job = short.order(["/hang/x"])
     path = f"/api/downloads/{job['id']}/events"
     seen = ""

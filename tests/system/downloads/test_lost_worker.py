@@ -1,4 +1,4 @@
-"""What becomes of a job whose worker ends: another goes on with it, from the bytes on disk."""
+"""A job whose worker ends is resumed by another one from the bytes on disk."""
 
 import contextlib
 import itertools
@@ -55,7 +55,7 @@ def site(env: dict[str, str], origin: Origin) -> Iterator[Site]:
 
 
 class Half:
-    """A job of 10 small files that are whole and 3 large ones that hang in the middle, once."""
+    """A job of 10 small files that complete and 3 large ones whose first transfer hangs in the middle."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -78,8 +78,8 @@ class Half:
     def owner(self) -> psutil.Process:
         return psutil.Process(self.job["owner_pid"])
 
-    def assert_gone_on_with(self, site: Site) -> dict[str, Any]:
-        """Wait for its end; every file is whole, and nothing was fetched again without need."""
+    def assert_resumed(self, site: Site) -> dict[str, Any]:
+        """Wait for its end; check that every file is complete and nothing was fetched twice without need."""
         found = site.wait_for_state(self.job, "succeeded")
         assert (found["files_done"], found["files_failed"], found["error"]) == (13, 0, "")
         assert found["bytes_done"] == found["bytes_total"] == 10 * 5000 + 3 * SIZE
@@ -95,10 +95,10 @@ class Half:
         return found
 
 
-def test_another_worker_goes_on_with_the_job_of_one_that_was_killed(site: Site) -> None:
+def test_another_worker_resumes_the_job_of_a_killed_one(site: Site) -> None:
     half = Half(site)
     half.owner.kill()
-    found = half.assert_gone_on_with(site)
+    found = half.assert_resumed(site)
     assert found["owner_pid"] != half.job["owner_pid"]
     for answer in site.workers.each("GET", f"/api/downloads/{half.job['id']}").values():
         assert answer.body["state"] == "succeeded"
@@ -116,27 +116,27 @@ def test_a_locked_database_does_not_hold_up_a_worker_that_ends(
         worker.terminate()
         worker.wait(18)  # it would wait 20 s for the lock
         database.execute("ROLLBACK")
-    half.assert_gone_on_with(site)
+    half.assert_resumed(site)
 
 
 def test_a_reload_releases_jobs_and_another_worker_adopts_them_at_once(site: Site) -> None:
     half = Half(site)
     old = site.workers.find()
     site.server.send(signal.SIGHUP)  # each old worker gets a SIGTERM
-    half.assert_gone_on_with(site)
-    # Not after a heartbeat that did not come: the worker said it itself.
+    half.assert_resumed(site)
+    # Released by the worker itself, not found by its missing heartbeat.
     printed = site.server.output()
-    assert f"job {half.job['id']}: released, 10 of 13 files whole" in printed
+    assert f"job {half.job['id']}: released, 10 of 13 files done" in printed
     assert f"job {half.job['id']}: adopted; it was released" in printed
     until(lambda: not set(old) & set(site.workers.find()), "the old workers to go", 30)
     site.wait_for_state(site.order(paths(5, 100)), "succeeded")
 
 
-def test_a_job_that_is_to_be_cancelled_is_cancelled_though_its_worker_was_killed(
+def test_a_cancel_request_survives_the_kill_of_its_worker(
     site: Site,
 ) -> None:
     half = Half(site)
-    half.owner.suspend()  # so that it does not hear of it
+    half.owner.suspend()  # so that it cannot apply the request
     others = [pid for pid in site.workers.find() if pid != half.job["owner_pid"]]
     answer = site.workers.ask(others[0], "DELETE", f"/api/downloads/{half.job['id']}")
     assert answer.status == 202
@@ -146,7 +146,7 @@ def test_a_job_that_is_to_be_cancelled_is_cancelled_though_its_worker_was_killed
     until(lambda: site.files(half.job) == expected(10, 5000), "partial files to go")
 
 
-def test_jobs_go_on_by_themselves_when_all_workers_were_killed_and_start_again(
+def test_jobs_resume_after_all_workers_were_killed_and_started_again(
     new_env: NewEnv, origin: Origin
 ) -> None:
     env = {**new_env(), **QUICK_START, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
@@ -161,10 +161,10 @@ def test_jobs_go_on_by_themselves_when_all_workers_were_killed_and_start_again(
             process.kill()
         psutil.wait_procs(family, timeout=10)
     with _site(env, origin) as again:
-        half.assert_gone_on_with(again)
+        half.assert_resumed(again)
 
 
-def test_jobs_go_on_by_themselves_after_a_stop_and_a_start(new_env: NewEnv, origin: Origin) -> None:
+def test_jobs_resume_after_a_stop_and_a_start(new_env: NewEnv, origin: Origin) -> None:
     env = {
         **new_env(),
         **QUICK_START,
@@ -179,7 +179,7 @@ def test_jobs_go_on_by_themselves_after_a_stop_and_a_start(new_env: NewEnv, orig
         assert stopped.server.process is not None
         assert stopped.server.process.wait(30) == 0
     with _site(env, origin) as again:
-        half.assert_gone_on_with(again)  # at once: nobody waits for a heartbeat
+        half.assert_resumed(again)  # at once, without waiting for a heartbeat
 
 
 def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: Site) -> None:
@@ -199,13 +199,13 @@ def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: S
         written = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     finally:
         owner.resume()
-    assert half.assert_gone_on_with(site)["adoptions"] == 1
-    until(lambda: "lost, 10 whole" in site.server.output(), "the late owner to notice", 30)
+    assert half.assert_resumed(site)["adoptions"] == 1
+    until(lambda: "lost, 10 files done" in site.server.output(), "the late owner to notice", 30)
     assert site.look(half.job, owner.pid) == {**found, "pid": owner.pid}
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == written
 
 
-def test_an_unmigrated_database_is_said_once_by_each_worker_and_stops_none(
+def test_each_worker_logs_an_unmigrated_database_once_and_keeps_running(
     new_env: NewEnv, origin: Origin
 ) -> None:
     env = {
@@ -215,11 +215,13 @@ def test_an_unmigrated_database_is_said_once_by_each_worker_and_stops_none(
         "DOWNLOAD_HEARTBEAT_S": "0.3",
     }
     with _site(env, origin) as site:
-        said = "no look for jobs; was it migrated?"
+        said = "jobs not read; was `migrate` run?"
         until(lambda: site.server.output().count(said) == 4, "each worker to say it", 30)
         for _ in range(20):
             assert len(site.workers.find()) == 4
         assert site.server.output().count(said) == 4
         migrate(env)
-        until(lambda: site.server.output().count("the database answers") == 4, "them to see it", 30)
+        until(
+            lambda: site.server.output().count("the database responds") == 4, "them to see it", 30
+        )
         site.wait_for_state(site.order(paths(5, 100)), "succeeded")

@@ -70,14 +70,14 @@ def test_all_objects_below_a_prefix_arrive_in_their_folders(site: Site, store: S
     assert all("Credential=id-of-key" in headers["authorization"] for headers in gets)
 
 
-def test_what_the_settings_do_not_let_in_is_not_ordered(site: Site) -> None:
+def test_a_bucket_that_the_settings_do_not_allow_is_refused(site: Site) -> None:
     for text in ("s3://files/private/", "s3://files/", "s3://files/open", "s3://other/open/"):
         answer = order(site, text)
         assert answer["status"] == 400
         assert "is not allowed; allowed: s3://files/open/" in answer["problems"][0]["error"]
 
 
-def test_nobody_but_the_settings_says_where_a_bucket_is(site: Site) -> None:
+def test_an_order_cannot_choose_a_buckets_endpoint(site: Site) -> None:
     answer = order(site, "s3://files/open/", endpoint="http://169.254.169.254")
     assert answer["status"] == 400
     assert answer["problems"][0] == {
@@ -86,7 +86,7 @@ def test_nobody_but_the_settings_says_where_a_bucket_is(site: Site) -> None:
     }
 
 
-def test_a_bucket_that_is_not_there_fails_its_job_and_says_why(site: Site) -> None:
+def test_a_missing_bucket_fails_its_job_with_the_reason(site: Site) -> None:
     found = site.wait_for_state(order(site, "s3://absent/x/"), "failed")
     assert "NoSuchBucket" in found["error"]
 

@@ -103,7 +103,7 @@ def test_jobs_are_run_outside_gunicorn_and_released_on_sigterm(
     assert "'releases': 1" in totals
 
 
-def test_without_a_database_it_says_so_and_exits_with_2(new_env: NewEnv) -> None:
+def test_without_a_database_it_exits_with_2_and_a_message(new_env: NewEnv) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "downloads", "--work"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What has changed since somebody looked: told by the database, whichever process is asked."""
+"""Generations: a client that reads only newer changes misses none, from any process."""
 
 import uuid
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a job changes hands: to whom, when, and what the former owner can still do about it."""
+"""Ownership of jobs: release, adoption, and what a former owner can still do."""
 
 import uuid
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_job_whose_heartbeat_does_not_change_for_a_time_is_lost(job: DownloadJ
     assert [found.id for found in detector.orphans([_fresh(job)], 103.0, 3.0)] == [job.id]
 
 
-def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
+def test_a_heartbeat_restarts_the_wait(job: DownloadJob) -> None:
     detector = OrphanDetector()
     detector.orphans([_fresh(job)], 100.0, 3.0)
     repository.record(ME, {})
@@ -66,12 +66,12 @@ def test_a_heartbeat_in_between_starts_the_wait_anew(job: DownloadJob) -> None:
     assert len(detector.orphans([_fresh(job)], 106.0, 3.0)) == 1
 
 
-def test_a_released_job_is_anybodys_at_once(job: DownloadJob, plan: Plan) -> None:
+def test_a_released_job_is_an_orphan_at_once(job: DownloadJob, plan: Plan) -> None:
     assert transitions.release(job.id, ME, plan.token, [], JobProgress())
     assert len(OrphanDetector().orphans([_fresh(job)], 100.0, 3.0)) == 1
 
 
-def test_the_step_of_a_wall_clock_orphans_nobody(job: DownloadJob) -> None:
+def test_a_step_of_the_wall_clock_orphans_no_job(job: DownloadJob) -> None:
     detector = OrphanDetector()
     DownloadJob.objects.update(heartbeat_at=rows.now().replace(year=1999))
     assert detector.orphans([_fresh(job)], 100.0, 3.0) == []
@@ -98,7 +98,7 @@ def test_an_owner_that_comes_back_in_time_keeps_its_job(job: DownloadJob, plan: 
     assert _fresh(job).state == "running"
 
 
-def test_a_job_that_went_through_other_hands_is_lost_to_its_earlier_run(
+def test_an_earlier_run_loses_a_job_that_had_another_owner_in_between(
     job: DownloadJob, plan: Plan
 ) -> None:
     assert transitions.adopt(_fresh(job), OTHER)
@@ -131,7 +131,7 @@ def test_all_that_a_process_has_is_released(job: DownloadJob, plan: Plan) -> Non
     assert {found.state for found in DownloadJob.objects.all()} == {"queued"}
 
 
-def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
+def test_a_lost_job_with_a_cancel_request_ends_and_keeps_its_complete_files(
     job: DownloadJob, plan: Plan
 ) -> None:
     assert transitions.request_cancel(job.id)
@@ -144,7 +144,7 @@ def test_a_lost_job_that_was_to_be_cancelled_ends_with_what_is_whole(
     assert not transitions.end_without_run(found, OTHER, [], "")
 
 
-def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
+def test_a_queued_job_is_cancelled_even_if_all_its_files_are_complete(
     job: DownloadJob, plan: Plan
 ) -> None:
     """No job succeeds without a run; and to say so must not break its coordinator's look."""
@@ -156,7 +156,7 @@ def test_a_waiting_job_whose_files_are_all_whole_is_cancelled_all_the_same(
 
 
 def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
-    """Return a job whose process was killed after it had named one of two files."""
+    """Return a job whose process was killed after it had published one of two files."""
     listed = listing_rows.create_job("s3://files/x", "f" * 64, directory, 9, ME)
     plan = repository.start(listed, ME, None, stream=True)
     assert plan is not None
@@ -167,7 +167,7 @@ def _of_a_terminal(directory: Path) -> tuple[DownloadJob, Plan]:
     return _fresh(listed), plan
 
 
-def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> None:
+def test_a_lost_job_of_a_terminal_is_paused_not_adopted(tmp_path: Path) -> None:
     listed, plan = _of_a_terminal(tmp_path / "to")
     seen = [_fresh(listed) for _ in range(2)]
     assert [transitions.pause_lost(found, "process 1111 ended") for found in seen] == [True, False]
@@ -176,7 +176,7 @@ def test_a_lost_job_of_a_terminal_is_put_down_not_adopted(tmp_path: Path) -> Non
     assert found.token > plan.token
 
 
-def test_a_lost_job_of_a_terminal_that_is_to_be_cancelled_ends_with_what_is_whole(
+def test_a_lost_job_of_a_terminal_with_a_cancel_request_keeps_its_complete_files(
     tmp_path: Path,
 ) -> None:
     listed, plan = _of_a_terminal(tmp_path / "to")

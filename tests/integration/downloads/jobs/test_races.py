@@ -19,7 +19,7 @@ ROUNDS = 15
 
 
 class Racer:
-    """A process that does as it is told."""
+    """A process that executes the commands it is sent."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Racer:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL; without one, skip loudly on somebody's own machine, and fail in CI."""
+    """A real PostgreSQL; without one, skip loudly on a developer's machine, and fail in CI."""
     if find_postgres() is None and not required():
         pytest.skip(MISSING)
     with PostgresServer() as server:
@@ -86,7 +86,7 @@ def _at_once(racers: list[Racer], *order: Any) -> list[Any]:
     return [racer.hear() for racer in racers]
 
 
-def test_of_many_who_adopt_a_lost_job_exactly_one_gets_it(racers: list[Racer]) -> None:
+def test_exactly_one_of_many_processes_adopts_a_lost_job(racers: list[Racer]) -> None:
     for _ in range(ROUNDS):
         job = racers[0].do("create")
         _at_once(racers, "see", job)
@@ -96,7 +96,7 @@ def test_of_many_who_adopt_a_lost_job_exactly_one_gets_it(racers: list[Racer]) -
         assert {it["adoptions"] for it in shown} == {1}
 
 
-def test_of_an_owner_that_ends_its_job_and_one_who_adopts_it_one_wins(racers: list[Racer]) -> None:
+def test_either_the_owner_ends_its_job_or_another_process_adopts_it(racers: list[Racer]) -> None:
     ended = 0
     for turn in range(ROUNDS):
         owner, other = racers[0], racers[1]
@@ -127,7 +127,7 @@ def test_a_heartbeat_and_an_adoption_exclude_each_other(racers: list[Racer]) -> 
         assert other.do("show", job)["mine"] == adopted
 
 
-def test_of_many_who_take_up_a_paused_job_exactly_one_gets_it(racers: list[Racer]) -> None:
+def test_exactly_one_of_many_processes_resumes_a_paused_job(racers: list[Racer]) -> None:
     for _ in range(ROUNDS):
         job = racers[0].do("create")
         assert racers[0].do("pause", job)
@@ -150,14 +150,14 @@ def test_no_change_is_lost_when_many_change_a_job(racers: list[Racer]) -> None:
     assert before < shown["newest_file"] <= shown["generation"]
 
 
-def test_of_many_orders_with_one_key_one_makes_a_job(racers: list[Racer]) -> None:
+def test_exactly_one_of_many_orders_with_one_key_creates_a_job(racers: list[Racer]) -> None:
     for number in range(ROUNDS):
         answers = _at_once(racers, "place", f"key-{number}", "https://a/1")
         assert len({job for job, _made in answers}) == 1
         assert sorted(made for _job, made in answers) == [False, False, False, True]
 
 
-def test_of_two_orders_with_one_key_one_is_told_that_it_was_used(racers: list[Racer]) -> None:
+def test_one_of_two_different_orders_with_one_key_is_refused(racers: list[Racer]) -> None:
     for number in range(ROUNDS):
         for letter, racer in zip("abab", racers, strict=True):
             racer.tell("place", f"other-{number}", f"https://a/{letter}")
@@ -166,7 +166,7 @@ def test_of_two_orders_with_one_key_one_is_told_that_it_was_used(racers: list[Ra
         assert [job for job, _made in answers].count("used") == 2
 
 
-def test_a_job_is_removed_or_taken_up_and_never_both(racers: list[Racer]) -> None:
+def test_a_job_is_removed_or_resumed_and_never_both(racers: list[Racer]) -> None:
     for _ in range(ROUNDS):
         job = racers[0].do("create")
         assert racers[0].do("pause", job)
@@ -191,7 +191,7 @@ def test_a_cancellation_that_was_accepted_is_kept_whatever_its_owner_does(
         assert other.do("show", job)["state"] == "cancelled"
 
 
-def test_a_job_is_forgotten_or_tried_again_and_never_both(racers: list[Racer]) -> None:
+def test_a_job_is_pruned_or_retried_and_never_both(racers: list[Racer]) -> None:
     for _ in range(ROUNDS):
         job = racers[0].do("create")
         assert racers[0].do("finish", job) == "failed"
@@ -202,7 +202,7 @@ def test_a_job_is_forgotten_or_tried_again_and_never_both(racers: list[Racer]) -
         assert racers[0].do("exists", job) == taken
 
 
-def test_an_order_is_taken_back_or_adopted_and_never_both(racers: list[Racer]) -> None:
+def test_a_new_job_is_withdrawn_or_adopted_and_never_both(racers: list[Racer]) -> None:
     for _ in range(ROUNDS):
         job = racers[0].do("create_for_anybody")
         _at_once(racers, "see", job)

@@ -1,4 +1,4 @@
-"""Who may write what about a job, in the database."""
+"""Jobs in the database: creation, start, progress, and the checks of ownership."""
 
 import datetime as dt
 import uuid
@@ -93,7 +93,9 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
     assert not ownership.is_orphan(job)
 
 
-def test_a_late_owner_writes_nothing_and_is_told(job: DownloadJob, plan: Plan) -> None:
+def test_a_late_owner_writes_nothing_and_learns_that_it_lost_the_job(
+    job: DownloadJob, plan: Plan
+) -> None:
     assert transitions.adopt(DownloadJob.objects.get(id=job.id), OTHER)
     told = repository.record(ME, {job.id: ([_done(plan.items[0])], JobProgress(1, 0, 10))})
     assert told.lost == {job.id}
@@ -169,7 +171,7 @@ def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path)
         return added.refused
 
     assert refused("", "a", "b/c") == 0
-    many = [f"x{n}/y" for n in range(600)]  # more than are asked for at once
+    many = [f"x{n}/y" for n in range(600)]  # more than one query asks for
     assert refused("a", "A/1", "b/d", "b/c/e/f", *many) == 2
     errors = listed.files.filter(state="failed").values_list("error", flat=True)
     assert set(errors) == {"one of its folders is another file of the job"}

@@ -32,7 +32,7 @@ def root(settings: Settings, tmp_path: Path) -> Path:
 
 
 def _job(root: Path, state: str, *, days_old: float) -> DownloadJob:
-    """Make a job with one whole file and a partial one, of that age."""
+    """Create a job with one complete file and a partial one, of that age."""
     job = repository.create(DownloadRequest(("https://a/1", "https://a/2"), threads=1), ME)
     run_directory = RunDirectory(root / str(job.id), job.id.hex[:12], 1)
     run_directory.take_over()
@@ -54,7 +54,7 @@ def _left(root: Path, job: DownloadJob) -> list[str]:
     return sorted(path.name for path in directory.rglob("*") if path.is_file())
 
 
-def test_old_finished_jobs_are_forgotten_and_their_whole_files_stay(root: Path) -> None:
+def test_old_finished_jobs_are_removed_and_their_complete_files_stay(root: Path) -> None:
     old, young = (_job(root, "failed", days_old=days) for days in (3, 1))
     assert retention.prune(2 * DAY_S) == Pruned(jobs=1, partials=1)
     assert list(DownloadJob.objects.values_list("id", flat=True)) == [young.id]
@@ -90,9 +90,7 @@ def test_what_a_pruning_that_was_killed_has_left_goes_with_the_next(
     assert _left(root, job) == ["1"]
 
 
-def test_of_two_who_prune_neither_trips_over_the_other(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_can_prune_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = _job(root, "failed", days_old=3)
     (root / str(job.id) / "1").unlink()
     ask = retention._is_unfinished  # noqa: SLF001 (between it and what follows, the other is done)
@@ -128,7 +126,7 @@ def test_the_command_prunes_what_the_setting_or_the_option_calls_old(
         call_command("downloads", "--prune")
 
 
-def test_the_command_lists_jobs_and_who_has_them(root: Path) -> None:
+def test_the_command_lists_jobs_and_their_owners(root: Path) -> None:
     running = _job(root, "running", days_old=0)
     failed = _job(root, "failed", days_old=1)
     out = StringIO()

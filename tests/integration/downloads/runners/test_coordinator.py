@@ -77,17 +77,17 @@ def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository, "unfinished_items", unfinished)
 
 
-def test_a_job_that_runs_in_the_database_alone_is_gone_on_with(
+def test_a_job_that_is_running_only_in_the_database_is_resumed(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _break_once(monkeypatch)
     job = _job(origin, coordinator.owner)
     coordinator.wake()
     assert _left(job) == ("succeeded", "")
-    assert job.adoptions == 1  # by whoever was first; here, it was us again
+    assert job.adoptions == 1  # by the only coordinator, which had it before
 
 
-def test_a_job_that_runs_in_the_database_alone_can_be_cancelled(
+def test_a_job_that_is_running_only_in_the_database_can_be_cancelled(
     coordinator: Coordinator, origin: Origin
 ) -> None:
     job = _job(origin, coordinator.owner)
@@ -96,7 +96,7 @@ def test_a_job_that_runs_in_the_database_alone_can_be_cancelled(
     assert _left(job)[0] == "cancelled"
 
 
-def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
+def test_a_job_whose_directory_cannot_be_written_does_not_delay_others(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = _job(origin, coordinator.owner)
@@ -114,7 +114,7 @@ def test_a_job_whose_directory_cannot_be_written_holds_up_no_other(
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\0 10 5 -\n", b"\xff\xfe\n1 2 3", b"x 1 2 -\n"])
-def test_a_journal_that_a_power_cut_has_spoilt_hinders_nobody(
+def test_a_job_succeeds_although_a_power_cut_damaged_its_journal(
     coordinator: Coordinator, origin: Origin, content: bytes
 ) -> None:
     job = _job(origin, JobOwner(coordinator.owner.token, os.getpid()))
@@ -125,14 +125,14 @@ def test_a_journal_that_a_power_cut_has_spoilt_hinders_nobody(
     assert _left(job) == ("succeeded", "")
 
 
-def test_a_terminal_s_job_is_cancelled_beside_the_coordinator_however_late_its_disk_answers(
+def test_a_slow_disk_of_a_terminals_job_does_not_delay_the_coordinator(
     coordinator: Coordinator, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = JobOwner(uuid.uuid4(), 1)
     gone = listing_rows.create_job("list.txt", "f" * 64, tmp_path / "to", 1, terminal)
     assert repository.start(gone, terminal, None, stream=True) is not None
     assert transitions.request_cancel(gone.id)
-    DownloadJob.objects.update(owner=None)  # so that nobody has to detector it for seconds
+    DownloadJob.objects.update(owner=None)  # so that it is an orphan at once
     asked, answers, stock = threading.Event(), threading.Event(), transitions.end_queued
 
     def end(job: DownloadJob, owner: JobOwner, error: str) -> None:
@@ -176,7 +176,7 @@ def test_a_run_that_cannot_be_started_ends_its_job_whatever_the_reason(
     assert ownership.unfinished_jobs() == []
 
 
-def test_a_run_that_cannot_be_made_ends_its_job(
+def test_a_run_that_cannot_be_created_ends_its_job(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cacheapp.downloads.engine.run.connections.pool_manager", _fail)
@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_made_ends_its_job(
     assert _left(job)[1] == "could not be started: internal error: ValueError"
 
 
-def test_a_run_that_cannot_be_started_leaves_what_its_taker_is_to_take_over(
+def test_a_run_that_cannot_start_leaves_the_directory_to_the_next_owner(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = _job(origin, coordinator.owner)

@@ -1,4 +1,4 @@
-"""Handing jobs to a Celery whose broker cannot be reached; the rest is shown with real workers."""
+"""Dispatch to Celery without a reachable broker; tests/system has real workers."""
 
 import json
 import uuid
@@ -57,7 +57,7 @@ def test_without_a_broker_nothing_is_started(client: Client) -> None:
         assert DownloadJob.objects.count() == 0
 
 
-def test_a_job_whose_task_came_all_the_same_stays(
+def test_a_job_whose_task_was_delivered_despite_an_error_stays(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker took it and did not say so; the task adopts it before it is removed."""
@@ -74,7 +74,7 @@ def test_a_job_whose_task_came_all_the_same_stays(
 
 
 @pytest.mark.parametrize("looks", [1, 3])
-def test_a_task_that_finds_the_job_anothers_comes_again(
+def test_a_task_whose_job_another_process_runs_is_retried(
     looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its message may be the only one that is left: the owner's was acknowledged with it."""
@@ -84,7 +84,7 @@ def test_a_task_that_finds_the_job_anothers_comes_again(
     assert list(outcomes) == []
 
 
-def test_what_is_resumed_waits_for_the_broker_and_may_be_asked_again(client: Client) -> None:
+def test_a_resumed_job_waits_for_the_broker_and_the_command_can_be_repeated(client: Client) -> None:
     job = repository.create(DownloadRequest((URL,), threads=1), None)
     DownloadJob.objects.update(state="paused")
     for _ in range(2):

@@ -72,10 +72,10 @@ def _losing(ask: Callable[..., Any]) -> Callable[..., Any]:
         (listing_rows, "add_files", 5),
         (listing_rows, "mark_listed_all", 5),
         (repository, "unfinished_items", 5),
-        (QuerySet, "exists", 1),  # asked once, at the end: of several, for their names too
+        (QuerySet, "exists", 1),  # once at the end; for several files also for their names
     ],
 )
-def test_what_the_database_did_not_answer_is_asked_again(
+def test_a_query_is_repeated_while_the_database_is_away(
     place: Any,
     name: str,
     files: int,

@@ -1,4 +1,4 @@
-"""Jobs that pause, go on, and are tried again: what the database allows, and to whom."""
+"""Pausing, resuming and retrying jobs in the database."""
 
 import datetime as dt
 import uuid
@@ -50,7 +50,7 @@ def _states(job: DownloadJob) -> list[str]:
 
 
 def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
-    """Pause the job with one file whole, one on its way, one failed, one not begun."""
+    """Pause the job with one file complete, one in transfer, one failed, one not started."""
     states = (FileState.SUCCEEDED, FileState.RUNNING, FileState.FAILED)
     reports = [
         FileReport(item, state, bytes_done=5, error="x" if state is FileState.FAILED else "")
@@ -60,12 +60,12 @@ def _paused(job: DownloadJob, plan: Plan) -> DownloadJob:
     return DownloadJob.objects.get(id=job.id)
 
 
-def test_a_pause_is_asked_for_and_the_owner_is_told(job: DownloadJob, plan: Plan) -> None:
+def test_the_owner_receives_a_pause_request(job: DownloadJob, plan: Plan) -> None:
     assert transitions.request_pause(job.id)
     assert repository.record(ME, {}).paused == {job.id}
 
 
-def test_a_paused_job_needs_nobody_alive_and_has_no_file_running(
+def test_a_paused_job_needs_no_live_owner_and_has_no_running_file(
     job: DownloadJob, plan: Plan
 ) -> None:
     found = _paused(job, plan)
@@ -120,7 +120,7 @@ def test_a_cancellation_while_a_run_stops_to_pause_is_kept(job: DownloadJob, pla
     assert _states(job) == ["succeeded", "cancelled", "cancelled", "cancelled"]
 
 
-def test_a_queued_job_that_is_to_be_cancelled_is_not_paused(job: DownloadJob) -> None:
+def test_a_queued_job_with_a_cancel_request_is_not_paused(job: DownloadJob) -> None:
     """It is ended where earlier runs can be shut out: at its owner's next look."""
     assert transitions.request_pause(job.id)
     assert transitions.request_cancel(job.id)
@@ -157,7 +157,7 @@ def test_no_transaction_waits_for_the_disk_as_a_paused_job_is_cancelled(
     meanwhile: str,
     state: str,
 ) -> None:
-    """So others may come between; what was asked for holds all the same."""
+    """Other processes may act in between; the cancellation holds all the same."""
     _paused(job, plan)
     named(job, "1.bin", b"whole")
     take_over, others = RunDirectory.take_over, [meanwhile]
@@ -229,7 +229,7 @@ def test_the_failed_files_of_a_job_are_tried_again(
     assert [item.position for item in again.items] == [3]
 
 
-def test_a_job_that_succeeded_or_is_alive_is_nobodys_to_take(job: DownloadJob, plan: Plan) -> None:
+def test_a_succeeded_or_live_job_cannot_be_queued_again(job: DownloadJob, plan: Plan) -> None:
     job.refresh_from_db()
     assert not transitions.requeue(job, OTHER)
     done = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]
