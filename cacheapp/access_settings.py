@@ -1,6 +1,6 @@
-"""What the settings grant to others: to programs, permissions; to orders, places to fetch from.
+"""Read the settings that grant access: API tokens, and the origins and buckets of downloads.
 
-The readers return what a part of the setting says; they raise `ValueError` with what is expected.
+The readers return typed values; they raise `ValueError` with what they expect.
 """
 
 import dataclasses
@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 
 @dataclasses.dataclass(frozen=True)
 class ApiToken:
-    """A program that may use the API; who has the secret is it."""
+    """A program that may use the API, identified by its secret."""
 
     name: str
     sha256: str
-    """Of the secret, hexadecimal: the settings do not know the secret itself."""
+    """Digest of the secret, in hexadecimal. The settings do not contain the secret."""
     permissions: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class AllowedBucket:
-    """What of an object store may be downloaded over HTTP, and where it is."""
+    """A bucket, or a prefix in it, that the API may download, and its location."""
 
     name: str
     prefix: str
-    """Empty, or ending in `/`: `public` would let in `public-keys` too."""
+    """Empty, or ends in `/`: `public` would also match `public-keys`."""
     endpoint: str | None = None
     region: str | None = None
     anonymous: bool = False
@@ -33,7 +33,7 @@ class AllowedBucket:
 
 def read_origin(value: Any) -> str:
     """Return `scheme://host:port`."""
-    expected = f"origins such as 'https://files.example.com', without a path; not {value!r}"
+    expected = f"origins such as 'https://files.example.com', without a path, not {value!r}"
     if not isinstance(value, str):
         raise ValueError(expected)
     try:
@@ -53,7 +53,7 @@ _PERMISSION = re.compile(r"\w+\.\w+")
 
 
 def read_tokens(value: Any) -> tuple[ApiToken, ...]:
-    """Return the programs of `{name: {"sha256": …, "permissions": […]}}`."""
+    """Read `{name: {"sha256": …, "permissions": […]}}`."""
     if not isinstance(value, dict):
         raise ValueError("a dict: {name: {'sha256': …, 'permissions': […]}}")
     found = tuple(_token(name, entry) for name, entry in value.items())
@@ -63,7 +63,7 @@ def read_tokens(value: Any) -> tuple[ApiToken, ...]:
 
 
 def _token(name: Any, entry: Any) -> ApiToken:
-    """Read an entry; a message never shows what may be a secret that was put in the wrong place."""
+    """Read an entry. No message shows its values, which may be a misplaced secret."""
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,40}", name):
         raise ValueError("names of 1 to 40 letters, digits and . _ -")
     if not isinstance(entry, dict) or entry.keys() != {"sha256", "permissions"}:
@@ -84,22 +84,22 @@ _PLACE = {"endpoint": (str, type(None)), "region": (str, type(None)), "anonymous
 
 
 def read_buckets(value: Any) -> tuple[AllowedBucket, ...]:
-    """Return what may be fetched, of `{"s3://bucket/prefix/": place}` or a list without places."""
+    """Read `{"s3://bucket/prefix/": location}`, or a list of URLs without locations."""
     if isinstance(value, list | tuple | set | frozenset):
         value = dict.fromkeys(value)
     if not isinstance(value, dict):
-        raise ValueError("a list of 's3://bucket/prefix/', or a dict of them with their places")
+        raise ValueError("a list of 's3://bucket/prefix/', or a dict of them with their locations")
     return tuple(_bucket(text, place or {}) for text, place in value.items())
 
 
 def _bucket(text: Any, place: Any) -> AllowedBucket:
     found = _BUCKET.fullmatch(text) if isinstance(text, str) else None
     if found is None or (found[2] and not found[2].endswith("/")):
-        raise ValueError(f"'s3://bucket' or 's3://bucket/prefix/', which ends in /; not {text!r}")
+        raise ValueError(f"'s3://bucket' or 's3://bucket/prefix/', ending in /, not {text!r}")
     known = isinstance(place, dict) and place.keys() <= _PLACE.keys()
     if not known or not all(isinstance(place[name], _PLACE[name]) for name in place):
         raise ValueError(
-            f"for {text!r} a dict of 'endpoint' and 'region' (text) and 'anonymous' (True or False)"
+            f"a dict of 'endpoint' and 'region' (str) and 'anonymous' (bool) for {text!r}"
         )
     if place.get("endpoint"):
         read_origin(place["endpoint"])

@@ -9,35 +9,35 @@ _BOOT: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def wall_s() -> float:
-    """Return seconds since 1970, for deadlines that outlive a process, people and HTTP."""
+    """Return seconds since 1970, for HTTP, display, and deadlines that outlive a process."""
     return time.time()
 
 
 def monotonic_s() -> float:
-    """Return seconds of `CLOCK_MONOTONIC`: for durations; it never steps."""
+    """Return seconds of `CLOCK_MONOTONIC`: for durations; it is never adjusted backwards."""
     return time.monotonic()
 
 
 boot_s: Callable[[], float] = functools.partial(time.clock_gettime, _BOOT)
 """Return seconds since this machine booted, sleep included: for deadlines that end with it.
 
-No process can step this clock. (On macOS, `CLOCK_MONOTONIC` counts what `CLOCK_BOOTTIME` does.) Every
-call of a cache asks it: without a frame of Python around it, it takes two thirds.
+No process can set this clock. (On macOS, `CLOCK_MONOTONIC` includes sleep too.) Every call of a cache
+reads it; as a `partial`, without a Python frame, it takes two thirds of the time.
 """
 
 
 def monotonic_ns() -> int:
-    """Return nanoseconds of `CLOCK_MONOTONIC`: for histories; one clock for all processes."""
+    """Return nanoseconds of `CLOCK_MONOTONIC`: for histories; all processes share this clock."""
     return time.monotonic_ns()
 
 
 def uptime_s() -> float:
-    """Return for how long this process has had cacheapp loaded; a fork begins anew."""
+    """Return the seconds since this process loaded cacheapp, or since its fork."""
     return monotonic_s() - _life.began_s
 
 
 class _Life:
-    """When this process began: written as the module loads, and in a child before its first line."""
+    """The start of this process: set when the module loads, and again in a child after a fork."""
 
     def __init__(self) -> None:
         self._begin()

@@ -1,4 +1,4 @@
-"""The one reader of the `CACHEAPP` setting: a dict whose every mistake is reported at once."""
+"""Read the `CACHEAPP` setting and report all its mistakes at once. Nothing else reads it."""
 
 import dataclasses
 import functools
@@ -28,79 +28,78 @@ from cacheapp.typed_values import (
 
 @dataclasses.dataclass(frozen=True)
 class Conf:
-    """What the `CACHEAPP` setting says, or its default where it says nothing."""
+    """The values of the `CACHEAPP` setting, or their defaults."""
 
     demo: bool = False
-    """Let programs on this machine do everything without a permission (`views/local_access.py`)."""
+    """Allow programs on this machine everything without a permission (`views/local_access.py`)."""
 
     workers: int | None = None
-    """Worker processes that serve this project, for the system checks. `None`: unknown."""
+    """Number of worker processes of this project, for the system checks. `None`: unknown."""
 
     threads: int | None = None
-    """Threads of one worker process, for the system checks. `None`: unknown."""
+    """Number of threads of one worker process, for the system checks. `None`: unknown."""
 
     state_dir: Path | None = None
-    """Directory of small files that the workers of this machine share (counters). `None`: one
-    under the system's temporary directory, named after the user and the project."""
+    """Directory of small files that the workers of this machine share, such as counters. `None`: a
+    directory in the system's temporary directory, named after the user and the project."""
 
     api_tokens: tuple[ApiToken, ...] = ()
-    """Programs that may use the API without a session; for each the digest of its secret and its
-    permissions."""
+    """Programs that use the API without a session: the digest of each secret, and its permissions."""
 
     download_root: Path | None = None
-    """Directory under which downloads arrive. `None`: downloads are refused."""
+    """Directory for downloaded files. `None`: downloads are disabled."""
 
     download_origins: tuple[str, ...] = ()
-    """Origins (`scheme://host[:port]`) that may be fetched from. Empty: none."""
+    """Allowed origins (`scheme://host[:port]`) of downloads. Empty: none."""
 
     download_networks: tuple[str, ...] = ()
-    """Networks (`10.1.0.0/16`) that may be connected to although they are not public."""
+    """Private networks (`10.1.0.0/16`) that downloads may connect to."""
 
     download_buckets: tuple[AllowedBucket, ...] = ()
-    """Buckets, or prefixes of them, that may be downloaded over HTTP with this server's
-    credentials. Empty: none."""
+    """Buckets, or prefixes in them, that the API may download with this server's credentials.
+    Empty: none."""
 
     download_max_threads: int = 200
-    """Threads of one process for all its jobs, and those that one job may ask for."""
+    """Maximum threads of one process for all its jobs, and of one job."""
 
     download_max_machine_threads: int = 400
-    """Threads of all processes of this machine together."""
+    """Maximum threads of all processes of this machine together."""
 
     download_max_per_host: int = 200
-    """Requests that one process has under way to one host at most."""
+    """Maximum concurrent requests of one process to one host."""
 
     download_tries: int = 5
-    """How often a file is tried, where trying again may help."""
+    """Maximum attempts per file, if the error is temporary."""
 
     download_max_job_bytes: int = 2**40
-    """Bytes that all files of a job may have together."""
+    """Maximum bytes of all files of a job together."""
 
     download_max_job_s: float = 86_400.0
-    """Seconds that a job may take."""
+    """Maximum duration of a job, in seconds."""
 
     download_min_free_bytes: int = 100 * 2**20
-    """Bytes that downloads leave free on the disk."""
+    """Bytes of the disk that downloads leave free."""
 
     download_max_files: int = 10_000
-    """Files that one job may ask for."""
+    """Maximum files of a job."""
 
     download_max_bytes: int = 10 * 2**30
-    """Bytes that one file may have."""
+    """Maximum bytes of a file."""
 
     download_runner: str = "worker"
-    """Who runs jobs that come over HTTP: the "worker" that took the order, or "celery"."""
+    """What runs the jobs created over HTTP: the "worker" that received the request, or "celery"."""
 
     download_streams: int = 4
-    """Clients to whom one process tells a job's events at the same time: each takes a thread."""
+    """Maximum concurrent event streams of one process. Each occupies a thread."""
 
     download_stream_s: float = 60.0
-    """Seconds after which such a stream ends, and its client comes back."""
+    """Seconds after which an event stream ends and its client reconnects."""
 
     download_heartbeat_s: float = 5.0
-    """Seconds within which another process goes on with a job whose owner was lost."""
+    """Seconds within which another process resumes a job whose owner was lost."""
 
     download_retention_s: float | None = 30 * 86_400.0
-    """Seconds after which finished jobs are forgotten. `None`: never. Their files stay."""
+    """Seconds after which finished jobs are deleted. `None`: never. Their files are kept."""
 
 
 def _directory(value: Any) -> Path:
@@ -125,7 +124,7 @@ def _networks(value: Any) -> tuple[str, ...]:
 
 
 _SECRET = frozenset(["API_TOKENS"])
-"""Settings whose values no message shows."""
+"""Settings whose values are not shown in messages."""
 
 _READERS: dict[str, Reader] = {
     "DEMO": boolean,
@@ -165,7 +164,7 @@ def read(raw: Any) -> tuple[Conf, list[str]]:
 
 @functools.cache
 def conf() -> Conf:
-    """Return the setting as read once; raise `ImproperlyConfigured` with all its mistakes."""
+    """Return the settings, read once; raise `ImproperlyConfigured` with all mistakes."""
     found, mistakes = read(getattr(settings, "CACHEAPP", {}))
     if mistakes:
         raise ImproperlyConfigured("; ".join(mistakes))
@@ -173,7 +172,7 @@ def conf() -> Conf:
 
 
 def state_dir() -> Path:
-    """Return the directory for small shared files; whoever uses it makes it, with mode 0700."""
+    """Return the directory for small shared files. The caller creates it, with mode 0700."""
     if found := conf().state_dir:
         return found
     project = f"{settings.SETTINGS_MODULE}:{getattr(settings, 'BASE_DIR', '')}"

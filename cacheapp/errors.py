@@ -1,4 +1,4 @@
-"""What cacheapp raises: few classes, split by what the caller should do next."""
+"""The exceptions of cacheapp: few classes, split by what the caller should do next."""
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -8,11 +8,11 @@ class CacheappError(Exception):
 
 
 class StoreUnavailable(CacheappError):
-    """The store cannot be reached or did not let us in; the operation did not happen. Try later."""
+    """The store is unreachable or refused access. The operation did not happen; try later."""
 
 
 class OutcomeUnknown(CacheappError):
-    """The request was sent and its answer lost: it may have happened, or may yet. Read before retrying."""
+    """The request was sent and the reply lost: it may have happened, or may still. Read before a retry."""
 
 
 class ReentrantCall(CacheappError):
@@ -23,20 +23,20 @@ class ReentrantCall(CacheappError):
 
 
 class StoreFull(CacheappError):
-    """The store has no room; the write did not happen, and reads go on."""
+    """The store is full. The write did not happen; reads still work."""
 
 
 class ValueRefused(CacheappError, TypeError):
-    """The serializer cannot bring this value back exactly as it was; nothing was stored."""
+    """The serializer cannot restore this value exactly. Nothing was stored."""
 
 
 class ClearRefused(CacheappError):
-    """The alias's own keys cannot be told from others'; nothing was removed."""
+    """The keys of the alias cannot be distinguished from other keys. Nothing was removed."""
 
 
 class LockLost(CacheappError):
-    """A lock is not held any more by who would release or extend it; another may have had it."""
+    """The lock expired before its release or extension; another owner may have held it since."""
 
 
 class OptionsRefused(CacheappError, ImproperlyConfigured):
-    """A cache's options are wrong; the message names each, what was found and what is expected."""
+    """A cache has invalid options. The message names each, what was found and what was expected."""

@@ -1,4 +1,4 @@
-"""The lab as a page: start an experiment, watch it, stop it; what each found last."""
+"""The lab as a page: start, watch and stop an experiment; show the latest results."""
 
 from http import HTTPStatus
 from typing import Any
@@ -28,7 +28,7 @@ LOOKS = {
 
 @page("cacheapp.run_lab")
 def lab(request: HttpRequest) -> HttpResponse:
-    """Show all experiments; htmx asks only for how far the one is that runs."""
+    """Show all experiments; htmx requests only the progress of the current one."""
     running = _running()
     if request.headers.get("HX-Request") == "true":
         response = render_page(request, "lab.html", part="parts/running.html", running=running)
@@ -40,7 +40,7 @@ def lab(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.run_lab")
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """Start an experiment in a process of its own; one at a time on a machine."""
+    """Start an experiment in its own process; one runs at a time on a machine."""
     try:
         run_record.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
     except UnknownExperiment as exc:
@@ -53,14 +53,14 @@ def start(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.run_lab")
 @require_POST
 def stop(request: HttpRequest) -> HttpResponse:
-    """Ask the experiment that runs to stop."""
+    """Stop the current experiment."""
     del request
     background.stop()
     return HttpResponseRedirect(reverse("cacheapp:lab_page"))
 
 
 def _running() -> dict[str, Any] | None:
-    """Return what runs on this machine and has the turn, a check too, or `None`."""
+    """Return the experiment or check that runs on this machine, or `None`."""
     holder = exclusive_run.holder()
     if holder is None:
         return None
@@ -79,14 +79,14 @@ def _running() -> dict[str, Any] | None:
 
 
 def _ended() -> dict[str, str] | None:
-    """Return how the last run ended, if not well."""
+    """Return how the last run ended, unless it completed."""
     status = run_record.status()
     if status is None or status.state in {RunState.RUNNING, RunState.DONE}:
         return None
     words = {
         RunState.STOPPED: "was stopped",
         RunState.FAILED: "failed",
-        RunState.LOST: "was killed, and left no word",
+        RunState.LOST: "was killed without a report",
     }
     return {"names": ", ".join(status.names), "how": words[status.state], "error": status.error}
 
@@ -99,6 +99,6 @@ def _card(one: Experiment) -> dict[str, Any]:
         "result": result,
         "look": LOOKS[result.verdict] if result else ("", ""),
         "findings": [(found, LOOKS[found.verdict]) for found in result.findings] if result else [],
-        # Made by the lab's own process from figures and from texts of ours: no script, no style.
+        # Made by the lab's process from figures and fixed texts: no script, no style.
         "drawing": mark_safe(drawing) if drawing else "",  # noqa: S308
     }

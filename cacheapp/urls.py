@@ -1,4 +1,4 @@
-"""cacheapp's URLs; a project includes them where it wants them."""
+"""The URLs of cacheapp, for `include("cacheapp.urls")`."""
 
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
@@ -21,7 +21,7 @@ from cacheapp.views import (
 
 
 class AnyText(StringConverter):
-    """Whatever is left, slashes and line breaks too, so that its refusal is ours and is JSON."""
+    """Match the rest of a URL, with slashes and line breaks, so that the 404 is in JSON."""
 
     regex = "(?s:.+)"
 

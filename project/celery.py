@@ -15,4 +15,4 @@ app.autodiscover_tasks(["cacheapp"])
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _logs_as_django_does(**_: Any) -> None:
-    """Do nothing: with a receiver here, Celery leaves the loggers as the settings have them."""
+    """Do nothing: because this receiver exists, Celery keeps the logging of the settings."""

@@ -1,4 +1,4 @@
-"""The key of a checkout that runs with DEBUG: made once, kept outside git, one for all workers."""
+"""Create the SECRET_KEY of a checkout with DEBUG: once, outside git, one key for all workers."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def checkout_key(path: Path) -> str:
-    """Return the key in `path`; make it first where there is none.
+    """Return the key in `path`; create it if the file is missing.
 
-    Several workers may come here at once. Each writes its own temporary file and links it to
-    `path`; `link` succeeds for exactly one of them, and all return what that one wrote.
+    Several workers may call this concurrently. Each writes a temporary file and links it to `path`;
+    `link` succeeds for exactly one of them, and all return its key.
     """
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def checkout_key(path: Path) -> str:
                 file.write(secrets.token_urlsafe(64))
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # another was first: its key counts
+            with contextlib.suppress(FileExistsError):  # another worker was first; its key is used
                 path.hardlink_to(name)
         finally:
             Path(name).unlink()

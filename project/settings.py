@@ -1,6 +1,6 @@
-"""Settings of this deployment: read from the environment alone, each variable typed.
+"""Settings of this deployment, read from typed environment variables only.
 
-Everything wrong in the environment is reported at once and by name, before Django starts.
+All mistakes in the environment are reported at once, by name, before Django starts.
 docs/reference/settings.md lists the variables.
 """
 
@@ -52,8 +52,8 @@ _download_machine_threads = env.int(
     "DOWNLOAD_MAX_MACHINE_THREADS", 400, validate=validate.Range(min=1)
 )
 
-# Safe unless DEBUG says that this is somebody's own machine. HSTS is asked for, not assumed:
-# browsers remember it for as long as it says, on every host of the domain.
+# Secure unless DEBUG is set. HSTS is off by default, because browsers remember it for its whole
+# duration, for every host of the domain.
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0, validate=validate.Range(min=0))
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", False)
@@ -73,7 +73,7 @@ except OSError as exc:
 if not _secret_key and not DEBUG:
     raise ImproperlyConfigured(
         "environment: SECRET_KEY is not set. Set it to a long random string, the same for all "
-        "workers and machines; or set DEBUG=1 on your own machine, which makes one."
+        "workers and machines; or set DEBUG=1 on your own machine, which creates one."
     )
 SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 
@@ -127,8 +127,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "db.sqlite3",
         "OPTIONS": {
-            # WAL: readers do not wait for the writer. IMMEDIATE: a transaction takes the write
-            # lock when it begins, where it can wait for it; upgrading later cannot.
+            # WAL: readers do not wait for the writer. IMMEDIATE: a transaction acquires the write
+            # lock when it begins, and can wait for it; a later upgrade cannot wait.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,  # seconds
@@ -141,11 +141,11 @@ _lmdb = {
     "BACKEND": "cacheapp.backends.LMDBCache",
     "LOCATION": DATA_DIR / "cache",
     "KEY_PREFIX": "cacheapp",
-    "OPTIONS": {"size_limit": 64 * 2**20},  # reserved on the disk when it is first used
+    "OPTIONS": {"size_limit": 64 * 2**20},  # reserved on the disk at the first use
 }
 CACHES: dict[str, dict[str, Any]] = {
     "default": _lmdb,
-    "lmdb": _lmdb,  # the same store by the name that the demo shows
+    "lmdb": _lmdb,  # the same store, under the name that the demo shows
     "disk": {
         "BACKEND": "cacheapp.backends.DiskCache",
         "LOCATION": DATA_DIR / "cache",
@@ -182,7 +182,7 @@ CACHEAPP = {
 
 # Redis, unless something else is named; Celery spells a socket's URL in its own way.
 CELERY_BROKER_URL = _celery_broker_url or _redis_url.replace("unix://", "redis+socket://", 1)
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a job takes long: none waits behind it in the same worker
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # jobs take long: a worker must not reserve the next one
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
@@ -194,7 +194,7 @@ STORAGES = {
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
-WHITENOISE_USE_FINDERS = DEBUG  # without collectstatic on somebody's own machine
+WHITENOISE_USE_FINDERS = DEBUG  # with DEBUG, collectstatic is not required
 
 LANGUAGE_CODE = "en"
 USE_I18N = False
@@ -212,6 +212,6 @@ LOGGING = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": _log_level},
-    # Django's own handlers would write each line a second time.
+    # With Django's own handlers, each line would be written twice.
     "loggers": {"django": {"handlers": [], "level": _log_level, "propagate": True}},
 }

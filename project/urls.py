@@ -1,4 +1,4 @@
-"""URLs of this deployment: cacheapp's, Django's admin, and where people sign in."""
+"""URLs of this deployment: cacheapp, Django's admin, and the sign-in page."""
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView

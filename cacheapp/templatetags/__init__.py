@@ -1,1 +1,1 @@
-"""What templates of the pages may use."""
+"""Template filters of the pages."""

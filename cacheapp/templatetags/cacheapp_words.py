@@ -1,4 +1,4 @@
-"""Numbers as people read them. Pure."""
+"""Template filters that format durations and sizes. Pure."""
 
 from django import template
 

@@ -1,1 +1,1 @@
-"""What URLs lead to."""
+"""The views: the HTTP API in JSON, and the HTML pages (`pages*.py`)."""

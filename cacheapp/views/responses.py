@@ -1,7 +1,7 @@
-"""JSON in and JSON out: how the API reads a body, answers, and says what was wrong.
+"""Read JSON bodies, and build the JSON responses and errors of the API.
 
-What was wrong is said as RFC 9457 has it (`application/problem+json`): `status`, `title` and `detail`;
-beside them `error`, the same sentence as `detail`, and what else the view knows of it.
+Errors follow RFC 9457 (`application/problem+json`): `status`, `title` and `detail`; also `error`, the
+same sentence as `detail`, and further fields of the view.
 """
 
 import functools
@@ -22,11 +22,11 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 PROBLEM_TYPE = "application/problem+json"
 BODY_LIMIT_BYTES = 64 * 1024
 MAX_DIGITS = 1000
-_MAX_NESTING = 100  # far below where writing the value back would exhaust the stack
+_MAX_NESTING = 100  # far below the depth at which serializing would exhaust the stack
 
 
 class ApiError(Exception):
-    """What is wrong with a request; `json_errors` answers it. Raise it before anything is changed."""
+    """An error response, which `json_errors` sends. Raise it before anything is changed."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class ApiError(Exception):
 def json_response(
     status: HTTPStatus, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> JsonResponse:
-    """Return a JSON object with the fields and the worker's `pid`, never to be cached."""
+    """Return a JSON object with the fields and the worker's `pid`, not to be cached."""
     return _no_store_json(status, headers, fields)
 
 
 def problem_response(
     status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> JsonResponse:
-    """Return what is wrong with a request, with the extra fields."""
-    said = {"title": status.phrase, "status": status.value, "detail": message, "error": message}
-    response = _no_store_json(status, headers, {**said, **extra})
+    """Return an error response with the extra fields."""
+    fields = {"title": status.phrase, "status": status.value, "detail": message, "error": message}
+    response = _no_store_json(status, headers, {**fields, **extra})
     response["Content-Type"] = PROBLEM_TYPE
     return response
 
@@ -63,12 +63,12 @@ def _no_store_json(
 ) -> JsonResponse:
     response = JsonResponse({"pid": os.getpid(), **fields}, status=status, headers=headers)
     response["Cache-Control"] = "no-store"
-    response.content += b"\n"  # made for curl: the prompt goes on its own line
+    response.content += b"\n"  # for curl: the shell prompt starts on its own line
     return response
 
 
 def json_errors(view: View[P]) -> View[P]:
-    """Let a view raise `ApiError` and answer it as a problem in JSON."""
+    """Convert an `ApiError` that the view raises into a JSON response."""
 
     @functools.wraps(view)
     def answering(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -81,7 +81,7 @@ def json_errors(view: View[P]) -> View[P]:
 
 
 def allow_methods(*allowed: str) -> Callable[[View[P]], View[P]]:
-    """Refuse other methods with 405 and `Allow`; HEAD comes with GET. Goes inside `json_errors`."""
+    """Respond to other methods with 405 and `Allow`. GET includes HEAD. Use inside `json_errors`."""
     known = [*allowed, "HEAD"] if "GET" in allowed else list(allowed)
 
     def decorate(view: View[P]) -> View[P]:
@@ -90,7 +90,7 @@ def allow_methods(*allowed: str) -> Callable[[View[P]], View[P]]:
             if request.method not in known:
                 raise ApiError(
                     HTTPStatus.METHOD_NOT_ALLOWED,
-                    f"method {request.method} is not for this address; it takes {', '.join(known)}",
+                    f"method {request.method} is not allowed here; expected one of {', '.join(known)}",
                     headers={"Allow": ", ".join(known)},
                 )
             return view(request, *args, **kwargs)
@@ -101,16 +101,16 @@ def allow_methods(*allowed: str) -> Callable[[View[P]], View[P]]:
 
 
 def has_body(request: HttpRequest) -> bool:
-    """Return whether the client announced a body."""
+    """Return True if the headers announce a body."""
     return "HTTP_TRANSFER_ENCODING" in request.META or _content_length(request) != 0
 
 
 def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, Any]:
     """Return the body's JSON object; raise `ApiError` for anything else.
 
-    The length is judged by `Content-Length` before a byte is read. Refused besides bad JSON: a
-    name twice in one object, `NaN` and infinities, integers that no answer could show, text that is
-    not UTF-8, nesting beyond reason.
+    `Content-Length` is checked before a byte is read. Besides invalid JSON, these are errors: duplicate
+    names in an object, `NaN` and infinities, integers too long to convert back, text that is not
+    UTF-8, and deep nesting.
     """
     if request.content_type != "application/json":
         raise ApiError(
@@ -128,7 +128,7 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
         )
         _check_nesting(found)
     except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body is not good JSON: {exc}") from exc
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {exc}") from exc
     if not isinstance(found, dict):
         raise ApiError(
             HTTPStatus.BAD_REQUEST,
@@ -138,7 +138,7 @@ def read_json(request: HttpRequest, limit: int = BODY_LIMIT_BYTES) -> dict[str, 
 
 
 def _parse_int(digits: str) -> int:
-    """Return an integer; Python turns none of more than 4,300 digits into text again."""
+    """Return an integer. Python refuses to convert more than 4,300 digits back to text."""
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits; expected at most {MAX_DIGITS}")
     return int(digits)
@@ -153,10 +153,10 @@ def _content_length(request: HttpRequest) -> int:
 
 def _read(request: HttpRequest, limit: int) -> bytes:
     if "HTTP_TRANSFER_ENCODING" in request.META:
-        # Django reads as far as Content-Length says: a chunked body would look empty.
+        # Django reads Content-Length bytes: a chunked body would appear empty.
         raise ApiError(
             HTTPStatus.LENGTH_REQUIRED,
-            "the body has no Content-Length; chunked bodies are not read",
+            "the body has no Content-Length; chunked bodies are not supported",
         )
     length = _content_length(request)
     if length < 0:
@@ -168,11 +168,11 @@ def _read(request: HttpRequest, limit: int) -> bytes:
     except RequestDataTooBig as exc:  # the project's DATA_UPLOAD_MAX_MEMORY_SIZE is smaller
         raise _too_large(length, limit) from exc
     except UnreadablePostError as exc:
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body broke off: {exc}") from exc
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"the body is incomplete: {exc}") from exc
     if len(body) != length:
         raise ApiError(
             HTTPStatus.BAD_REQUEST,
-            f"the body broke off: {len(body)} bytes of {length} came",
+            f"the body is incomplete: received {len(body)} of {length} bytes",
         )
     return body
 
@@ -189,14 +189,14 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object")
+        raise ValueError(f"duplicate name {twice!r} in an object")
     return found
 
 
 def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is not a number that JSON can hold")
+        raise ValueError(f"{text} is not a valid JSON number")
     return number
 
 
@@ -211,4 +211,4 @@ def _check_nesting(root: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"it is nested more than {_MAX_NESTING} levels deep")
+    raise ValueError(f"nested more than {_MAX_NESTING} levels deep")

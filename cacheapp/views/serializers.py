@@ -1,4 +1,4 @@
-"""How a job and its files look in JSON."""
+"""Convert a job and its files to JSON fields."""
 
 import datetime as dt
 from typing import Any
@@ -12,12 +12,12 @@ MAX_ERRORS = 100
 
 
 def serialize_job(job: DownloadJob) -> dict[str, Any]:
-    """Return a job, as the database has it."""
+    """Return the fields of a job."""
     return _job_fields(job, _live_progress(job))
 
 
 def serialize_job_detail(job: DownloadJob) -> dict[str, Any]:
-    """Return a job with what moves at the moment, and with the errors of its files."""
+    """Return the fields of a job with its live progress and the errors of its files."""
     now = _live_progress(job)
     return {**_job_fields(job, now), "live": now, **_error_fields(job)}
 
@@ -39,7 +39,7 @@ def serialize_file(file: DownloadFile) -> dict[str, Any]:
 
 
 def owner_is_lost(job: DownloadJob) -> bool:
-    """Return whether who runs the job gives no sign of life; not so where nobody does yet."""
+    """Return True if the job has an owner whose heartbeat is missing."""
     return job.owner is not None and ownership.is_orphan(job)
 
 
@@ -77,7 +77,7 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _eta_s(job: DownloadJob, rate_bps: int | None) -> int | None:
-    """Return the seconds that are left at this rate; `None` where nobody can say."""
+    """Return the seconds left at this rate; `None` if unknown."""
     if not rate_bps or job.bytes_total is None:
         return None
     return round(max(0, job.bytes_total - job.bytes_done) / rate_bps)

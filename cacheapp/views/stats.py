@@ -1,4 +1,4 @@
-"""What was counted for each alias, and of downloads, over all processes of this machine."""
+"""The counters of each alias and of downloads, summed over all processes of this machine."""
 
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +18,7 @@ from cacheapp.views.responses import allow_methods, json_response
 @permission_required("cacheapp.view_stats")
 @allow_methods("GET")
 def stats(_request: HttpRequest) -> HttpResponseBase:
-    """Answer with the counters of downloads, and of each alias that has some: the machine's sums."""
+    """Return the counters of downloads and of each alias that has any."""
     found = {alias: caches[alias] for alias in aliases()}
     return json_response(
         HTTPStatus.OK,
@@ -30,7 +30,7 @@ def stats(_request: HttpRequest) -> HttpResponseBase:
 
 
 def _stats(cache: SharedCache) -> dict[str, Any]:
-    """Return the counters of an alias, or why they cannot be had: the others are told all the same."""
+    """Return the counters of an alias, or its error, which does not affect other aliases."""
     try:
         return dict(cache.stats())
     except CacheappError as exc:

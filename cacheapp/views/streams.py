@@ -1,9 +1,9 @@
-"""Server-sent events about a job: what any worker can tell, from where another has stopped.
+"""Server-sent events about a job, which any worker can resume where another one stopped.
 
-The id of an event is the job's generation in the database, so a client that comes back with
-`Last-Event-ID` misses nothing, whichever worker answers. A stream holds one of the worker's threads,
-so a worker has a few at most (`DOWNLOAD_STREAMS`), each ends after a while (`DOWNLOAD_STREAM_S`) and
-the client comes back; who finds none free is told 503 and asks for the job itself instead.
+The id of an event is the job's generation in the database, so a client that reconnects with
+`Last-Event-ID` misses nothing, whichever worker responds. A stream occupies a thread, so a worker has
+at most `DOWNLOAD_STREAMS`; each ends after `DOWNLOAD_STREAM_S` seconds, and the client reconnects. If
+no stream is free, the response is 503 with the URL to poll instead.
 """
 
 import asyncio
@@ -33,25 +33,25 @@ from cacheapp.views.serializers import owner_is_lost
 logger = logging.getLogger(__name__)
 
 EventsSince = Callable[[DownloadJob, int], Iterable[str]]
-"""Returns the events that lead from a generation that the client has seen to the job as it is."""
+"""Returns the events from the generation that the client has seen to the current one."""
 
 _POLL_S = 0.5
 _KEEPALIVE_S = 5.0
-"""After which a comment is sent: only in writing does one learn that nobody reads."""
+"""After this time a comment is sent: only a write detects that the client is gone."""
 _RECONNECT_MS = 1000
 _RETRY_AFTER_S = 5
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter for nginx
 
 
 def format_event(name: str, data: Mapping[str, Any], number: int | None = None) -> str:
-    """Return an event as it is sent, with this worker's `pid`; one without a number is told anew to who breaks off after it."""
+    """Return an event as it is sent, with this worker's `pid`; one without a number is repeated after a reconnect."""
     first = "" if number is None else f"id: {number}\n"
-    told = json.dumps({"pid": os.getpid(), **data})
-    return f"{first}event: {name}\ndata: {told}\n\n"
+    payload = json.dumps({"pid": os.getpid(), **data})
+    return f"{first}event: {name}\ndata: {payload}\n\n"
 
 
 class _StreamSlots:
-    """How many streams this process may have and has; `_lock` guards `_taken`."""
+    """The streams of this process, limited in number; `_lock` guards `_taken`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class _StreamSlots:
         self.is_ending: Callable[[], bool] = lambda: False
 
     def acquire(self) -> bool:
-        """Return whether there was a place."""
+        """Return True if a stream was free."""
         with self._lock:
             if self._taken >= max_streams():
                 return False
@@ -75,19 +75,19 @@ _slots = _StreamSlots()
 
 
 def max_streams() -> int:
-    """Return how many streams a worker tells at once: where its threads are known, one is left."""
+    """Return the maximum streams of a worker; if its threads are known, one is kept free."""
     settings = conf()
     left = settings.download_streams if settings.threads is None else settings.threads - 1
     return min(settings.download_streams, left)
 
 
 def end_streams_when(is_ending: Callable[[], bool]) -> None:
-    """Have streams end when the worker does: else it would wait for them before it can."""
+    """End streams when `is_ending` returns True, so that the worker does not wait for them."""
     _slots.is_ending = is_ending
 
 
 class EventStream:
-    """The events of one client; an iterator for WSGI and ASGI. `close` gives its place back, once."""
+    """The events for one client, as an iterator for WSGI and ASGI. `close` frees its slot, once."""
 
     def __init__(self, job_id: UUID, seen: int, events_since: EventsSince) -> None:
         self._job_id = job_id
@@ -97,7 +97,7 @@ class EventStream:
         self._ends_at_s = clock.monotonic_s() + conf().download_stream_s
         self._last_sent_s = clock.monotonic_s()
         self._is_finished = False
-        self._closed = threading.Lock()  # held from the first `close` on
+        self._closed = threading.Lock()  # acquired by the first `close`
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._preamble()
@@ -116,7 +116,7 @@ class EventStream:
                 await asyncio.sleep(_POLL_S)
 
     def close(self) -> None:
-        """Give the place back. Django calls it however the answer ended, also before it began."""
+        """Free the slot. Django calls it however the response ends, also before it began."""
         if self._closed.acquire(blocking=False):
             _slots.release()
 
@@ -124,14 +124,14 @@ class EventStream:
         return f"retry: {_RECONNECT_MS}\n\n".encode()
 
     def _next_chunk(self) -> bytes:
-        """Return what is new, or what shows that we are there, or nothing."""
+        """Return new events, a keepalive comment, or nothing."""
         now_s = clock.monotonic_s()
         try:
             text = "".join(self._new_events())
-        except DatabaseError as exc:  # the client comes back, and may find another worker
-            logger.warning("events of job %s broke off: %s", self._job_id, exc)
+        except DatabaseError as exc:  # the client reconnects, perhaps to another worker
+            logger.warning("events of job %s ended early: %s", self._job_id, exc)
             self._is_finished = True
-            return b": the database does not answer\n\n"
+            return b": the database is unavailable\n\n"
         if now_s > self._ends_at_s or _slots.is_ending():
             self._is_finished = True
         if not text and now_s - self._last_sent_s >= _KEEPALIVE_S:
@@ -146,7 +146,7 @@ class EventStream:
             self._is_finished = True
             yield format_event("gone", {"id": str(self._job_id)})
             return
-        owner_lost = owner_is_lost(job)  # no change of the job: its owner cannot write any more
+        owner_lost = owner_is_lost(job)  # not a change in the database: a lost owner cannot write
         if job.generation > self._seen or owner_lost != self._owner_lost:
             yield from self._events_since(job, self._seen)
             self._seen, self._owner_lost = job.generation, owner_lost
@@ -158,17 +158,17 @@ class EventStream:
 def event_stream_response(
     request: HttpRequest, job: DownloadJob, events_since: EventsSince, poll: str
 ) -> HttpResponseBase:
-    """Return the stream of a job's events; 204 to who has seen the last one. `poll`: instead."""
+    """Return the event stream of a job; 204 if the client has the latest event. `poll`: URL for a 503."""
     seen = _last_event_id(request)
     if job.state in FINISHED_JOB and seen >= job.generation:
-        return HttpResponse(status=HTTPStatus.NO_CONTENT)  # on which browsers do not come back
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)  # browsers do not reconnect after it
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream", headers=_HEADERS)
     if not _slots.acquire():
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"this worker tells events to {max_streams()} clients at most; ask again, or "
-            f"GET {poll} now and then",
+            f"all {max_streams()} event streams of this worker are in use; try again, or "
+            f"poll GET {poll}",
             headers={"Retry-After": str(_RETRY_AFTER_S)},
             poll=poll,
         )
@@ -182,14 +182,14 @@ def event_stream_response(
 
 
 class _EventStreamResponse(StreamingHttpResponse):
-    """Closes the stream also where nothing was read from it: a generator that never began cannot."""
+    """Closes the stream even if nothing was read: a generator that never started would not."""
 
     def __init__(self, body: Any, stream: EventStream) -> None:
         super().__init__(body, content_type="text/event-stream", headers=_HEADERS)
         self._stream = stream
 
     def close(self) -> None:
-        """End the answer."""
+        """Close the response and the stream."""
         try:
             super().close()
         finally:

@@ -1,4 +1,4 @@
-"""Which worker answers, and since when it does."""
+"""The API endpoint that identifies the worker."""
 
 import threading
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from cacheapp.views.responses import allow_methods, json_response
 @permission_required("cacheapp.use_demo")
 @allow_methods("GET")
 def worker(_request: HttpRequest) -> HttpResponseBase:
-    """Answer with the worker's `pid`, the `threads` alive in it now, and its `uptime_s`."""
+    """Return the worker's `pid`, its number of live `threads`, and its `uptime_s`."""
     return json_response(
         HTTPStatus.OK,
         threads=threading.active_count(),

@@ -154,7 +154,7 @@ def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door(
     refused = client.post("/login/", {**wrong, "password": "long enough to be one"})
     assert refused.status_code == 429
     assert 0 < int(refused["Retry-After"]) <= PER_S
-    assert "Too many attempts to sign in by this name" in refused.content.decode()
+    assert "Too many attempts to sign in with this name" in refused.content.decode()
     assert "default-src 'none'" in refused["Content-Security-Policy"]
     assert client.get("/login/").status_code == 200
     elsewhere = Client(SERVER_NAME="testserver", REMOTE_ADDR="192.0.2.7")

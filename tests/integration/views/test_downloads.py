@@ -84,7 +84,7 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
-        (b"{", 400, "the body is not good JSON"),
+        (b"{", 400, "the body is not valid JSON"),
         (b"[]", 400, "the body is a JSON list; expected an object"),
         (b" " * (2 * 2**20 + 1), 413, "the body has 2097153 bytes; expected at most 2097152"),
         ({"urls": [f"{URL}{n}" for n in range(6)]}, 400, "1 invalid value; nothing was started"),

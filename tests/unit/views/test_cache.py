@@ -45,20 +45,20 @@ def stored(key: str = "k") -> Any:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (b"{", "not good JSON"),
+        (b"{", "not valid JSON"),
         (b"[]", "a JSON list; expected an object"),
         (b"null", "a JSON NoneType"),
-        (b'{"value": 1, "value": 2}', "'value' stands twice"),
-        (b'{"value": {"a": 1, "a": 1}}', "'a' stands twice"),
-        (b'{"value": NaN}', "NaN is not a number"),
-        (b'{"value": -Infinity}', "-Infinity is not a number"),
-        (b'{"value": 1e999}', "1e999 is not a number"),
+        (b'{"value": 1, "value": 2}', "duplicate name 'value'"),
+        (b'{"value": {"a": 1, "a": 1}}', "duplicate name 'a'"),
+        (b'{"value": NaN}', "NaN is not a valid JSON number"),
+        (b'{"value": -Infinity}', "-Infinity is not a valid JSON number"),
+        (b'{"value": 1e999}', "1e999 is not a valid JSON number"),
         (b'{"value": "\xff"}', "can't decode byte 0xff"),
-        ('{"value": 1}'.encode("utf-16"), "not good JSON"),
-        (b'{"value": 1} x', "not good JSON"),
+        ('{"value": 1}'.encode("utf-16"), "not valid JSON"),
+        (b'{"value": 1} x', "not valid JSON"),
         (b'{"value": ' + b"[" * 101 + b"]" * 101 + b"}", "nested more than 100"),
-        (b'{"value": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not good JSON"),
-        (b'{"value": ' + b"9" * 5000 + b"}", "not good JSON"),
+        (b'{"value": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not valid JSON"),
+        (b'{"value": ' + b"9" * 5000 + b"}", "not valid JSON"),
         (b'{"value": ' + b"9" * 1001 + b"}", "a number of 1001 digits; expected at most 1000"),
         (b'{"timeout": 5}', "'value' is missing"),
         (b'{"value": 1, "ttl": 5}', "'ttl' is not a field; expected one of timeout, value"),
@@ -147,7 +147,7 @@ def test_a_good_key_is_taken(key: str) -> None:
 def test_a_wrong_method_is_refused(method: str, path: str, allowed: str) -> None:
     response = send(method, path, b'{"value": 1}')
     assert (response.status_code, response["Allow"]) == (405, allowed)
-    assert f"method {method} is not for this address" in json.loads(response.content)["error"]
+    assert f"method {method} is not allowed here" in json.loads(response.content)["error"]
     assert stored() is None
 
 
