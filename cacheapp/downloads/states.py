@@ -10,7 +10,7 @@ request, or when the program that ran it was interrupted: its bytes stay on disk
 owns it. A file that waits for its next attempt is queued again. Only a request for a retry leaves a
 finished state, so a late writer cannot revive a job that another process has ended. A file moves
 from queued directly to succeeded only if the complete file is found on disk after its worker was
-lost (`repository.whole`).
+lost (`repository.published_files`).
 """
 
 from collections.abc import Mapping

@@ -22,20 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 class LimitedBucket:
-    """A bucket from which a job takes at most `room` files."""
+    """A bucket from which a job takes at most `max_files` files."""
 
-    def __init__(self, bucket: S3Source, room: int) -> None:
+    def __init__(self, bucket: S3Source, max_files: int) -> None:
         """Find the only origin of its objects, `origin`; raise `SourceRefused`."""
         self.origin = bucket.resolve_origin()
         self._bucket = bucket
-        self._room = room
+        self._max_files = max_files
         self.identity = bucket.identity
         self.sign = bucket.sign
         self.trusted = bucket.trusted
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield what the bucket yields; raise `SourceRefused` at the first file too many."""
-        left = self._room
+        left = self._max_files
         for found in self._bucket.entries(after):
             if isinstance(found, SourceEntry):
                 left -= 1

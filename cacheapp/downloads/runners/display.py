@@ -76,12 +76,12 @@ class Display:
             self._all, completed=ended, total=total, note=f"{failed}{again}{listing}".strip()
         )
         self._bytes.update(self._sum, completed=progress.bytes_done)
-        self._show_moving(snapshot.moving[:MAX_FILES_SHOWN])
+        self._show_active(snapshot.active_files[:MAX_FILES_SHOWN])
 
-    def _show_moving(self, moving: list[tuple[str, int, int | None]]) -> None:
-        for name in self._bars.keys() - {name for name, *_ in moving}:
+    def _show_active(self, active_files: list[tuple[str, int, int | None]]) -> None:
+        for name in self._bars.keys() - {name for name, *_ in active_files}:
             self._bytes.remove_task(self._bars.pop(name))
-        for name, done, total in moving:
+        for name, done, total in active_files:
             if name not in self._bars:
                 self._bars[name] = self._bytes.add_task(name, total=total)
             self._bytes.update(self._bars[name], completed=done, total=total)

@@ -61,8 +61,7 @@ class Snapshot:
     progress: JobProgress
     files_total: int
     listed_all: bool
-    waiting: int
-    moving: list[tuple[str, int, int | None]]
+    active_files: list[tuple[str, int, int | None]]
     retries: int
 
 
@@ -174,8 +173,7 @@ class ForegroundRunner:
             progress=run.changes()[1],
             files_total=self._total[0],
             listed_all=self._total[1],
-            waiting=len(run.queue),
-            moving=run.active_files(),
+            active_files=run.active_files(),
             retries=run.retries_made,
         )
 

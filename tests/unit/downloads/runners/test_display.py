@@ -8,9 +8,9 @@ from cacheapp.downloads.runners.foreground import Snapshot
 
 
 def _snapshot(*names: str) -> Snapshot:
-    moving: list[tuple[str, int, int | None]] = [(name, 512, 1024) for name in names]
+    active_files: list[tuple[str, int, int | None]] = [(name, 512, 1024) for name in names]
     return Snapshot(
-        JobProgress(3, 1, 4096), 10, listed_all=False, waiting=0, moving=moving, retries=2
+        JobProgress(3, 1, 4096), 10, listed_all=False, active_files=active_files, retries=2
     )
 
 
