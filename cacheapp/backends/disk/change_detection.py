@@ -38,9 +38,9 @@ class ChangeDetector:
                 versions[number] = self._run(number, _version, writing=False)
             current[key] = (versions[number], turn, payload)
         last = self._last
-        unchanged = {key: seen[key] for key, look in current.items() if last.get(key) == look}
+        unchanged = {key: seen[key] for key, state in current.items() if last.get(key) == state}
         # Some keys are polled more often than others: forget only those of earlier turns.
-        self._last = {key: look for key, look in last.items() if look[1] == turn} | current
+        self._last = {key: state for key, state in last.items() if state[1] == turn} | current
         return unchanged
 
 

@@ -258,9 +258,7 @@ class DiskStore(LocalStore):
         for number in range(self._shards):
             try:
                 self._run(number, entries.clear)
-            except (
-                StoreFull
-            ):  # a DELETE needs space for its log; removing the whole shard needs none
+            except StoreFull:  # a DELETE needs space for the WAL; removing the shard needs none
                 self._database.remove(number)
 
     def evict(self, tag: str) -> int:

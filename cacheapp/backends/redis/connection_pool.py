@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
 from redis.backoff import NoBackoff
@@ -147,9 +148,7 @@ def _bounded_class(pool_class: Any) -> Any:
         pool_class = ConnectionPool  # `BoundedConnectionPool` replaces its blocking
     if issubclass(pool_class, BoundedConnectionPool):
         return pool_class
-    return type(
-        f"BoundedConnectionPool{pool_class.__name__}", (BoundedConnectionPool, pool_class), {}
-    )
+    return type(f"Bounded{pool_class.__name__}", (BoundedConnectionPool, pool_class), {})
 
 
 class _PrivatePoolFactory(ConnectionFactory):  # type: ignore[misc]  # no types
@@ -184,6 +183,11 @@ def connection_factory(options: dict[str, Any]) -> Any:
     )
     if name:
         factory = import_string(name)
+        if not issubclass(factory, ConnectionFactory):
+            raise ImproperlyConfigured(
+                f"DJANGO_REDIS_CONNECTION_FACTORY is {name!r}; expected the dotted name of "
+                "django_redis.pool.ConnectionFactory or a subclass"
+            )
     else:
         factory = SentinelConnectionFactory if options.get("SENTINELS") else ConnectionFactory
     options = dict(options)  # Sentinel's factory changes it
