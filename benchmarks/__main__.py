@@ -1,4 +1,4 @@
-"""Run benchmarks, one after the other: all of them, or those named."""
+"""Run benchmarks one after another: all of them, or the named ones."""
 
 import argparse
 import pkgutil
@@ -7,7 +7,7 @@ import sys
 
 import benchmarks
 
-# Public modules of these packages are benchmarks; packages in them, and settings, are their parts.
+# The public modules of these packages are benchmarks; their sub-packages and settings are not.
 PACKAGES = ("backends", "consistency", "downloads")
 NAMES = [
     f"{package}.{found.name}"
@@ -18,7 +18,7 @@ NAMES = [
 
 
 def main() -> int:
-    """Run each in a process of its own; return how many failed."""
+    """Run each in its own process; return the number of failures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
     names = parser.parse_args().names

@@ -1,4 +1,4 @@
-"""What all tests share: a real Redis, and state of their own."""
+"""Fixtures of all tests: a real Redis, and a private state directory."""
 
 import resource
 from collections.abc import Generator, Iterator
@@ -14,10 +14,10 @@ FILES = 10_000
 
 
 def pytest_configure() -> None:
-    """Let this process have many files open.
+    """Raise the limit of open files, usually 1,024.
 
-    Caches keep what they open until their process ends, and here one process has more than a thousand
-    of them; the usual limit is 1,024 files, and may be raised.
+    Caches keep files open until their process ends, and the test process has more than a thousand
+    caches.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A real Redis for the whole run; not having one is a failure, never a skip."""
+    """A real Redis for the whole run; if there is none, tests fail and are not skipped."""
     with RedisServer() as server:
         yield server.start()
 
@@ -46,7 +46,7 @@ def _no_client_left() -> Iterator[None]:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say of a test that failed where each of its client processes stood."""
+    """Add the stacks of all client processes to the report of a failed test."""
     report = yield
     if call.when == "call" and report.failed:
         report.sections += stacks_of_all()

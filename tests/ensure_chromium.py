@@ -1,4 +1,4 @@
-"""Make sure that the browser tests have a Chromium: install Debian's where that is possible."""
+"""Ensure that the browser tests have a Chromium; install Debian's if possible."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ def find_chromium() -> str | None:
 
 
 def main() -> int:
-    """Install one where there is none; say loudly that there is none, and fail where one must be."""
+    """Install Chromium if it is missing; print an error if that fails, and fail if it is required."""
     if find_chromium() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "--yes", "--no-install-recommends"]
         subprocess.run(["apt-get", "update"], env=env, check=False, stdout=subprocess.DEVNULL)
-        # Fonts, because a page without any has no widths to look at.
+        # Fonts, because without any the widths of a page cannot be tested.
         wanted = ["chromium", "fonts-dejavu-core"]
         subprocess.run([*install, *wanted], env=env, check=False, stdout=subprocess.DEVNULL)
     if find_chromium() is None:

@@ -1,4 +1,4 @@
-"""Make sure that the tests have a real PostgreSQL server: install Debian's where that is possible."""
+"""Ensure that the tests have a real PostgreSQL server; install Debian's if possible."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from tests.required import required
 
 
 def main() -> int:
-    """Install one where there is none; say loudly that there is none, and fail where one must be."""
+    """Install PostgreSQL if it is missing; print an error if that fails, and fail if it is required."""
     if find_postgres() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]

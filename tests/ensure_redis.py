@@ -1,4 +1,4 @@
-"""Make sure that the tests have a real Redis server: install Debian's where that is possible."""
+"""Ensure that the tests have a real Redis server; install Debian's if possible."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from cacheapp.processes.servers import find_redis_server
 
 
 def main() -> int:
-    """Return 0 when there is a server; else say what was tried."""
+    """Return 0 if there is a server; otherwise print what was tried."""
     if find_redis_server() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "--yes", "--no-install-recommends", "redis-server"]

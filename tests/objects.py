@@ -1,4 +1,4 @@
-"""Objects that an origin serves and that change while they are fetched, with ranges, well or badly."""
+"""Objects of the test origin: they change during a download, and support ranges well or badly."""
 
 import dataclasses
 import threading
@@ -10,7 +10,7 @@ from cacheapp import clock
 
 @dataclasses.dataclass
 class Version:
-    """What an object is at one time."""
+    """The content of an object at one time."""
 
     body: bytes
     etag: str | None = None
@@ -29,35 +29,35 @@ class Version:
 
 @dataclasses.dataclass
 class Thing:
-    """An object: each request meets the next of `versions`, and the last one from then on.
+    """An object: each request gets the next of `versions`; later requests get the last one.
 
-    `cuts`: after how many bytes of the body each request's connection breaks; `None`: it does not.
+    `cuts`: the bytes of the body after which each request's connection breaks; `None`: never.
     """
 
     versions: list[Version]
     cuts: list[int | None] = dataclasses.field(default_factory=list)
     hang: bool = False
-    """Instead of breaking a connection at its cut, say nothing more on it."""
+    """Keep the connection open and silent at its cut, instead of breaking it."""
     ranges: bool = True
     if_range: bool = True
-    """Whether it heeds `If-Range`; if not, it sends ranges of whatever is there."""
+    """Whether it respects `If-Range`; if not, it sends ranges of the current content."""
     lies: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Headers of a 206 that are sent instead of the right ones."""
+    """Headers of a 206 that replace the correct ones."""
     refusals: list[str] = dataclasses.field(default_factory=list)
-    """Heads sent instead of an answer, one for each request, first."""
+    """Response heads that the first requests get, one each."""
     asked: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The headers of each request."""
     asked_at_s: list[float] = dataclasses.field(default_factory=list)
-    """When each came."""
+    """The time of each request."""
     sent: list[int] = dataclasses.field(default_factory=list)
-    """How many bytes of each body were sent, where that takes a while."""
+    """The bytes sent of each slow body."""
     takes_s: float = 0.0
-    """How long its body takes, sent in pieces; none, if 0."""
+    """The duration of sending the body in pieces; 0 sends it at once."""
     gate: threading.Event | None = None
     """Until it is set, only the first half of a body is sent."""
 
     def answer(self, fields: Mapping[str, str]) -> tuple[bytes, bytes, bool]:
-        """Return head, body, and whether to break the connection then."""
+        """Return head, body, and whether to break the connection afterwards."""
         number = len(self.asked)
         self.asked_at_s.append(clock.monotonic_s())
         self.asked.append(dict(fields))

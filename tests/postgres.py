@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: in a temporary directory, reached by a socket file, ended with the tests."""
+"""A private PostgreSQL in a temporary directory, on a Unix socket, which stops with the tests."""
 
 import os
 import pwd
@@ -22,7 +22,7 @@ MISSING = (
 
 
 def find_postgres() -> Path | None:
-    """Return the directory of `initdb` and `postgres`: of PATH, or where Debian puts them."""
+    """Return the directory of `initdb` and `postgres`: from PATH, or Debian's directory."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -30,7 +30,7 @@ def find_postgres() -> Path | None:
 
 
 class PostgresServer(Server):
-    """Use it as a context manager. It refuses to run as root, so then it runs as somebody else."""
+    """A server, as a context manager. PostgreSQL refuses to run as root; then another user runs it."""
 
     def __init__(self) -> None:
         binaries = find_postgres()
@@ -44,11 +44,11 @@ class PostgresServer(Server):
             user = _somebody()
             os.chown(self.directory, user.pw_uid, user.pw_gid)
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-            # Said again behind the change of user, which forgets it.
+            # Set again after the change of user, which resets it.
             self._as = ["setpriv", *ids, "--pdeathsig", "TERM", "--"]
 
     def start(self) -> Self:
-        """Make a cluster and start it; return when it answers."""
+        """Create a cluster and start it; return when it accepts connections."""
         options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(
             [*self._as, self._binaries / "initdb", "--no-sync", *options, self._data],

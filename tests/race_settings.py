@@ -1,4 +1,4 @@
-"""The tests' settings with a database that several processes share: SQLite's, or a PostgreSQL's."""
+"""The tests' settings with a database that several processes share: SQLite or PostgreSQL."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Whether what a test needs, and cannot be fetched without root, has to be there."""
+"""Decide whether a missing system package fails the tests or skips them."""
 
 import os
 
 
 def required() -> bool:
-    """Return whether lacking it is a failure: in CI, and not on somebody's own machine."""
+    """Return True in CI, where a missing package is a failure."""
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}

@@ -1,4 +1,4 @@
-"""The project's settings as the tests and the type checker load them: nothing from outside."""
+"""The project's settings for the tests and the type checker, independent of the environment."""
 
 import atexit
 import os
@@ -19,16 +19,18 @@ for name in (
     "LOG_LEVEL",
 ):
     os.environ.pop(name, None)
-if "CACHEAPP_TESTS" not in os.environ:  # child processes use, and leave, their parent's directory
+if (
+    "CACHEAPP_TESTS" not in os.environ
+):  # child processes use their parent's directory and do not remove it
     os.environ["CACHEAPP_TESTS"] = os.environ["DATA_DIR"] = tempfile.mkdtemp(
         prefix="cacheapp-tests-"
     )
     atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 own, lane = Path(os.environ["CACHEAPP_TESTS"]), os.environ.get("PYTEST_XDIST_WORKER")
-if lane is not None and own.name != lane:  # of the runs side by side, each has its own
+if lane is not None and own.name != lane:  # each of the parallel runs has its own directory
     os.environ["CACHEAPP_TESTS"] = os.environ["DATA_DIR"] = str(own / lane)
 
 from project.settings import *  # noqa: E402, F403
 
-# A file, as everywhere else: in memory, SQLite's threads lock each other out instead of waiting.
+# A file, as in production: in memory, SQLite's threads fail on a lock instead of waiting.
 DATABASES["default"]["TEST"] = {"NAME": DATA_DIR / "tests.sqlite3"}  # noqa: F405

@@ -93,9 +93,9 @@ def caller(request: HttpRequest) -> Caller:
 
 def check_permission(request: HttpRequest, permission: str) -> None:
     """Raise `ApiError` unless the caller also has this permission."""
-    who = caller(request)
-    if not who.has_permission(permission):
-        message = f"{who.name} does not have the permission {permission}"
+    found = caller(request)
+    if not found.has_permission(permission):
+        message = f"{found.name} does not have the permission {permission}"
         raise ApiError(HTTPStatus.FORBIDDEN, message)
 
 

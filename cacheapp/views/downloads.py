@@ -78,13 +78,12 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
     """
     if conf().download_root is None:
         raise _downloads_disabled()
-    who = caller(request)
-    wanted = IdempotentOrder(who.name, _idempotency_key(request), body)
+    idempotent = IdempotentOrder(caller(request).name, _idempotency_key(request), body)
     try:
-        job, made = wanted.existing_job(), False
+        job, made = idempotent.existing_job(), False
         if job is None:
             order = _parse_body(request, body)
-            job, made = repository.create_once(order, initial_owner(), wanted)
+            job, made = repository.create_once(order, initial_owner(), idempotent)
         if made:  # immediately, unless ATOMIC_REQUESTS is set
             transaction.on_commit(functools.partial(submit_new, job.id))
     except KeyReused as exc:

@@ -21,14 +21,14 @@ from tests.system.conftest import ROOT
 
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    # It talks to the site under test and to nobody else.
+    # It connects only to the site under test.
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 SiteEnv = Callable[..., dict[str, str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a browser, skip loudly on somebody's own machine; in CI the fixture fails."""
+    """Without a browser, skip with a warning; in CI the fixture fails instead."""
     if find_chromium() is None and not required():
         for item in items:
             if "tests/browser" in str(item.path):
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser's path; not having one where it is required is a failure."""
+    """The path of the browser; fails if it is missing and required."""
     found = find_chromium()
     assert found, MISSING
     return found
@@ -71,7 +71,7 @@ def browser_context_args() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> SiteEnv:
-    """Return a function that makes a deployment as on a server: its static files, its database."""
+    """Return a function that prepares a deployment as on a server: static files and database."""
 
     def make(**more: str) -> dict[str, str]:
         wanted = {"redis_url": redis_server.url, **more}
@@ -82,7 +82,7 @@ def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def origin() -> Iterator[Origin]:
-    """Where downloads come from."""
+    """The origin of the downloads."""
     with Origin() as server:
         yield server
 
@@ -102,7 +102,7 @@ def site(shared_env: dict[str, str]) -> Iterator[GunicornServer]:
 
 @pytest.fixture
 def watched(new_context: Any, site: GunicornServer) -> Iterator[Watched]:
-    """A tab at the site; whatever its browser complains of fails the test."""
+    """A tab at the site; any error that the browser reports fails the test."""
     tab = Watched(new_context(base_url=site.url).new_page())
     yield tab
     tab.assert_content()

@@ -1,4 +1,4 @@
-"""A deployment as on a server: its database migrated, its static files collected."""
+"""Prepare a deployment as on a server: migrated database and collected static files."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from tests.system.conftest import ROOT, WORKERS
 
 
 def deployed(directory: Path, redis_url: str, **more: str) -> dict[str, str]:
-    """Return the environment of a deployment with its data in this directory, made ready."""
+    """Prepare a deployment with its data in this directory; return its environment."""
     env = {
         "DJANGO_SETTINGS_MODULE": "project.settings",
         "DATA_DIR": str(directory),

@@ -1,4 +1,4 @@
-"""Makes the pictures in docs/pictures from a real run: `make pictures`.
+"""Take the pictures in docs/pictures from a real run: `make pictures`.
 
 Two pages of a site with four workers, as a browser shows them, and two charts: what breaks (the
 lab's experiment, conducted now) and speed (from the figures in benchmarks/results).
@@ -26,13 +26,13 @@ from tests.system.conftest import ROOT
 PICTURES = ROOT / "docs" / "pictures"
 FIGURES = ROOT / "benchmarks" / "results" / "lmdb_cache.json"
 MOST_BYTES = 300_000
-_PANELS = 2  # of the lab's eight: README is no place for all
-_COLOURS = 128  # of a page of few colours nobody sees the difference
+_PANELS = 2  # of the lab's eight: README does not show all
+_COLOURS = 128  # the pages have few colours, so the difference is invisible
 _SHOWN = ("locmem", "our-lmdb", "our-disk", "our-redis", "filebased", "database", "django-redis")
 
 
 def main() -> int:
-    """Make all pictures; return 0, or say what is missing."""
+    """Take all pictures; return 0, or print what is missing."""
     chromium = find_chromium()
     if chromium is None:
         print(MISSING, file=sys.stderr)
@@ -91,7 +91,7 @@ def _download(page: Page, origin: str) -> bytes:
 
 
 def _lab(directory: Path, name: str) -> str:
-    """Conduct an experiment of the lab; return its results."""
+    """Run an experiment of the lab; return its results."""
     results = directory / "lab.json"
     command = [sys.executable, "manage.py", "lab", name, "--json", str(results)]
     env = {"DEBUG": "1", "DATA_DIR": str(directory / "lab"), "PATH": "/usr/bin:/bin"}
@@ -138,7 +138,7 @@ def _speed() -> dict[str, Any]:
 
 
 def _write(name: str, raw: dict[str, Any]) -> None:
-    """Draw a result in a process of its own: the library that draws is large."""
+    """Draw a result in a separate process, because the drawing library is large."""
     code = (
         "import sys\n"
         "from cacheapp.lab.charts import alone, svg\n"

@@ -1,4 +1,4 @@
-"""The front page in a browser: one cache turns out broken and the others shared, by what is seen."""
+"""The front page in a browser: it finds one cache broken and the others shared."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_locmem_turns_broken_and_the_others_shared(watched: Watched) -> None:
         for cell in counts.all():
             expect(cell).to_contain_text("count 100")
     _verdict(page, "locmem").to_contain_text("BROKEN", timeout=PATIENCE_MS)
-    expect(_row(page, "locmem")).to_contain_text("100 increments were acknowledged")
+    expect(_row(page, "locmem")).to_contain_text("100 acknowledged increments")
     expect(_row(page, "locmem").locator("li", has_text="nothing")).to_have_count(WORKERS - 1)
 
 
@@ -91,4 +91,4 @@ def test_the_stats_tell_each_worker_apart(watched: Watched) -> None:
     rows = page.get_by_role("region", name="worker for lmdb").get_by_role("row")
     expect(rows).to_have_count(1 + WORKERS, timeout=PATIENCE_MS)
     hits = [int(row.get_by_role("cell").nth(1).inner_text()) for row in rows.all()[1:]]
-    assert all(hit > 0 for hit in hits), hits  # all of them looked
+    assert all(hit > 0 for hit in hits), hits  # every worker read

@@ -1,4 +1,4 @@
-"""A download in a browser: ordered, watched to its end, steered, and gone on with by another worker."""
+"""A download in a browser: created, watched, paused and cancelled, and adopted by another worker."""
 
 import os
 import signal
@@ -99,7 +99,7 @@ def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_kil
     watched: Watched, origin: Origin
 ) -> None:
     page = watched.page
-    # One waits for that worker's end: the job does not end before it.
+    # A request holds until that worker ends, so the job does not finish before.
     origin.things["waits"] = Thing([Version(b"x" * 900, '"v"')], cuts=[500], hang=True)
     files = [f"{origin.url}/file/{n}.bin?n={n}&bytes=900&delay_ms=500" for n in range(19)]
     _order(page, [f"{origin.url}/thing/waits", *files], threads=2)
@@ -111,4 +111,4 @@ def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_kil
     assert page.locator("[data-owner]").inner_text() != str(owner)
     _state(page).to_have_text("succeeded", timeout=PATIENCE_MS)
     expect(page.locator("#job")).to_contain_text("20 of 20")
-    watched.forgive("net::ERR_", "[object Event]")  # what the killed worker was answering
+    watched.forgive("net::ERR_", "[object Event]")  # responses that the killed worker was sending

@@ -1,4 +1,4 @@
-"""What holds for every page: it fits a phone, is quiet, and can be used by everybody."""
+"""Every page: it fits a phone, causes no browser errors, and is accessible."""
 
 import re
 import urllib.request
@@ -25,7 +25,7 @@ NARROW = 360  # px: a small phone
 
 @pytest.fixture(scope="session")
 def a_download(site: GunicornServer) -> str:
-    """The address of a job that has files which are whole and one that failed."""
+    """The URL of a job with completed files and a failed one."""
     urls = [f"{site.url}/api/demo/file/{number}" for number in range(30)]
     order = {"urls": [*urls, f"{site.url}/api/nothing/here"], "threads": 4}
     with Workers(site.url, count=4) as workers:
@@ -38,7 +38,7 @@ def a_download(site: GunicornServer) -> str:
 def test_a_page_is_quiet_fits_a_phone_and_can_be_used_by_everybody(
     watched: Watched, path: str, a_download: str
 ) -> None:
-    """What the browser complains of is looked at by `watched` itself, at the end."""
+    """`watched` itself checks for browser errors at the end."""
     page = watched.page
     page.set_viewport_size({"width": NARROW, "height": 740})
     page.goto(a_download if path == "a download" else path)
@@ -47,7 +47,7 @@ def test_a_page_is_quiet_fits_a_phone_and_can_be_used_by_everybody(
     assert width <= NARROW, f"{path} is {width} px wide"
     _assert_the_keyboard_reaches_the_content_first(page)
     for scheme in ("light", "dark"):
-        # Without motion: a colour on its way from one to the other has any contrast.
+        # Without motion: during a transition, colours can have any contrast.
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert grave(page) == [], scheme
 
@@ -63,7 +63,7 @@ def _assert_the_keyboard_reaches_the_content_first(page: Page) -> None:
 def test_no_page_has_script_or_style_of_its_own(
     site: GunicornServer, path: str, a_download: str
 ) -> None:
-    """The policy forbids both, so whatever there were would be dead; and it is on every page."""
+    """The policy, which every page has, forbids both, so they would not work."""
     address = site.url + (a_download if path == "a download" else path)
     asked = urllib.request.Request(address, headers={"Accept": "text/html"})  # noqa: S310 (http)
     with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 (the same)

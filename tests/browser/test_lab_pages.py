@@ -1,4 +1,4 @@
-"""The lab and the check in a browser: started, watched, stopped; what was found stays."""
+"""The lab and the check in a browser: start, watch and stop a run; results are kept."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def test_an_experiment_is_started_seen_running_and_stopped(watched: Watched) -> 
 def test_a_result_from_a_terminal_is_shown_with_its_chart_to_everybody(
     watched: Watched, shared_env: dict[str, str]
 ) -> None:
-    """The chart stands inside the page, whose policy would complain of any style of its own."""
+    """The chart is inline in the page, whose policy would block styles in it."""
     command = [sys.executable, "manage.py", "lab", "starting", "--small"]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **shared_env}, check=False)
     page = watched.page

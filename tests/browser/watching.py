@@ -1,16 +1,16 @@
-"""A tab whose complaints are kept: what its console said, what did not load, what broke."""
+"""A browser tab that records errors: console messages, failed requests, exceptions."""
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Request, Response
 
 GRAVE = {"serious", "critical"}
 BAD = 400
-# A page that is left ends what it was loading.
+# Leaving a page aborts its requests.
 _LEFT = "net::ERR_ABORTED"
 
 
 class Watched:
-    """A page and what its browser complained of."""
+    """A page and the errors that its browser reported."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -33,16 +33,16 @@ class Watched:
             self.complaints.append(f"{response.url}: {response.status}")
 
     def forgive(self, *signs: str) -> None:
-        """Drop the complaints that have one of these in them: what the test itself has broken."""
+        """Ignore errors that contain one of these texts, which the test caused on purpose."""
         self.complaints = [one for one in self.complaints if not any(sign in one for sign in signs)]
 
     def assert_content(self) -> None:
-        """Fail if there was anything to complain of."""
+        """Fail if the browser reported an error."""
         assert not self.complaints, self.complaints
 
 
 def grave(page: Page) -> list[str]:
-    """Return what axe-core calls serious or critical."""
+    """Return the violations that axe-core rates serious or critical."""
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
         for one in Axe().run(page).response["violations"]

@@ -1,4 +1,4 @@
-"""The least that a project has: no users, no sessions, no admin; caches, and one database."""
+"""A minimal project: caches and one database, without users, sessions and admin."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Parts of their own for the tests of one backend."""
+"""Fixtures for tests of a single backend."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.integration.backends.redis.parts import ours
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A Redis that the test may stop, pause, kill and start again."""
+    """A Redis that the test may stop, pause, kill and restart."""
     with RedisServer() as server:
         yield server.start()
 

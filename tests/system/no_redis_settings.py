@@ -1,4 +1,4 @@
-"""The project where nobody listens at the address of the Redis that is looked for by default."""
+"""The project with no Redis at the default address."""
 
 from project.settings import *  # noqa: F403
 from project.settings import CACHES

@@ -1,4 +1,4 @@
-"""A small site such as people have, all of whose cached things use the alias `SITE_ALIAS`."""
+"""A small example site whose sessions, pages and limits all use the alias `SITE_ALIAS`."""
 
 import os
 

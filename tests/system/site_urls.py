@@ -1,4 +1,4 @@
-"""The pages of the small site: a session, a cached page, a cached fragment, a limited login."""
+"""The pages of the example site: a session, a cached page, a cached fragment, a limited login."""
 
 import os
 import uuid
@@ -20,7 +20,7 @@ _FRAGMENT = Engine(libraries={"cache": "django.templatetags.cache"}).from_string
 
 
 def say_who(answer: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Tell which worker answers, cached or not."""
+    """Return the pid of the worker."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = answer(request)
@@ -38,7 +38,7 @@ def visit(request: HttpRequest) -> HttpResponse:
 
 @cache_page(600, cache=SITE_ALIAS)
 def page(_request: HttpRequest) -> HttpResponse:
-    """Be expensive: the content tells which rendering this is."""
+    """Render an expensive page; its content identifies the rendering."""
     return HttpResponse(uuid.uuid4().hex)
 
 

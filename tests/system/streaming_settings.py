@@ -1,4 +1,4 @@
-"""The project with streams of events that end soon, where the environment says so."""
+"""The project with short event streams, as set by the environment."""
 
 import os
 
