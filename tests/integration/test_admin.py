@@ -1,4 +1,4 @@
-"""Django's admin: it shows jobs and files, saves nothing, and asks the ledger to cancel and retry."""
+"""Django's admin: it shows jobs and files, saves nothing, and can cancel and retry jobs."""
 
 import uuid
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ URL = "https://files.example.com/<script>"
 def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.ALLOWED_HOSTS = ["testserver"]
     settings.SECURE_SSL_REDIRECT = False
-    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
     settings.STORAGES = {
         **settings.STORAGES,  # no collectstatic here
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path / "downloads"}
-    hosting.coordinator().close(0)  # what is ordered stays queued
+    hosting.coordinator().close(0)  # new jobs stay queued
     yield
     hosting._forget()  # noqa: SLF001 (as a fork does)
 
@@ -144,7 +144,7 @@ def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = clock.wall_s()
-    monkeypatch.setattr(clock, "wall_s", lambda: now_s)  # or a minute might end in between
+    monkeypatch.setattr(clock, "wall_s", lambda: now_s)  # otherwise, a minute might end in between
     User.objects.create_user("bert", password="long enough to be one", is_staff=True)  # noqa: S106
     client = Client(SERVER_NAME="testserver")
     wrong = {"username": "bert", "password": "a guess"}

@@ -1,4 +1,4 @@
-"""A project that has nothing but cacheapp: no users, no sessions, no admin."""
+"""A project with cacheapp only: no users, no sessions, no admin."""
 
 import os
 import subprocess

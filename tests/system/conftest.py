@@ -1,4 +1,4 @@
-"""Real servers for the system tests: the Gunicorn that `gunicorn.conf.py` describes."""
+"""Real servers for the system tests: Gunicorn with `gunicorn.conf.py`."""
 
 import contextlib
 import signal
@@ -27,7 +27,7 @@ NewEnv = Callable[[], dict[str, str]]
 def new_env(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], dict[str, str]]:
-    """Return a function that makes the environment of a deployment with data of its own."""
+    """Return a function that creates the environment of a deployment with its own data."""
 
     def make() -> dict[str, str]:
         return {
@@ -59,7 +59,7 @@ def start_gunicorn() -> Iterator[StartGunicorn]:
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["fork", "preload"])
 def gunicorn_env(request: pytest.FixtureRequest, new_env: NewEnv) -> dict[str, str]:
-    """A deployment once with each worker loading the project, and once with preload."""
+    """A deployment, once without and once with preload."""
     return {**new_env(), "PRELOAD": request.param}
 
 
@@ -81,7 +81,7 @@ def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 def assert_stops_cleanly(server: GunicornServer) -> None:
     """Stop with SIGTERM; fail unless it ends with 0, no process stays and none crashed before."""
-    if server.process is None:  # the test stopped it itself
+    if server.process is None:  # the test stopped it
         return
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.send(signal.SIGTERM)
@@ -97,7 +97,7 @@ def assert_stops_cleanly(server: GunicornServer) -> None:
 def pytest_runtest_makereport(
     item: pytest.Function, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what each server printed below a test that failed with it."""
+    """Add the output of each server to the report of a failed test."""
     report = yield
     if report.failed:
         for name, value in item.funcargs.items():

@@ -19,7 +19,7 @@ WORKERS = 2
 
 
 class Run:
-    """`make run`, as make runs it, on a free port."""
+    """`make run` on a free port."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -32,7 +32,7 @@ class Run:
         self.lines: list[str] = []
 
     def address(self) -> str:
-        """Return the address that it prints."""
+        """Return the URL that it prints."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append(line)
@@ -41,7 +41,7 @@ class Run:
         raise AssertionError(self.lines)
 
     def family(self) -> list[psutil.Process]:
-        """Return all that it started, once it is complete: Redis, Gunicorn, its workers."""
+        """Wait for Redis, Gunicorn and its workers; return these processes."""
         me = psutil.Process(self.process.pid)
         return until(
             lambda: (it := me.children(recursive=True))[1 + WORKERS :] and it, "its servers", 60
@@ -50,7 +50,9 @@ class Run:
 
 @pytest.fixture
 def tmp() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="run-") as name:  # short, for the socket's name
+    with tempfile.TemporaryDirectory(
+        prefix="run-"
+    ) as name:  # short, because socket paths are limited
         yield Path(name)
 
 
@@ -99,7 +101,7 @@ def test_make_run_serves_and_ctrl_c_stops_all_of_it(make_run: Run, tmp: Path) ->
     first.suspend()
     make_run.process.send_signal(signal.SIGINT)
     until(lambda: not still_running([second]), "the other worker to stop", 30)
-    make_run.process.send_signal(signal.SIGINT)  # somebody is impatient
+    make_run.process.send_signal(signal.SIGINT)  # a second Ctrl-C
     assert make_run.process.wait(60) == 0
     assert still_running(family) == []
     assert list(tmp.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What the demo refuses, over real HTTP; tests/unit has the tables, this the wire."""
+"""Requests that the demo refuses, over real HTTP; tests/unit has the full tables."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ def server(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
 
 @pytest.fixture
 def workers(server: GunicornServer) -> Iterator[Workers]:
-    """All workers; a key holds `old` before, and must after."""
+    """All workers; a key has the value `old` before and after the test."""
     with Workers(server.url, WORKERS) as found:
         found.find()
         assert found.ask(found.pids[0], "PUT", PATH, {"value": "old"}).status == 200
@@ -82,14 +82,14 @@ def test_a_refusal_is_json_and_changes_nothing(
     "host", ["Host: example.com", "Host: 127.0.0.1.example.com", "Host: 127.0.0.2", "Host: a b"]
 )
 def test_another_host_is_refused(server: GunicornServer, workers: Workers, host: str) -> None:
-    # By Django's ALLOWED_HOSTS, before any view: its page is HTML.
+    # Refused by Django's ALLOWED_HOSTS before any view, with an HTML page.
     assert send(server, [PUT, host, JSON, LENGTH], GOOD)[0] == 400
 
 
 def test_forwarding_headers_in_other_spellings_do_not_pass(
     server: GunicornServer, workers: Workers
 ) -> None:
-    # Gunicorn drops names with underscores, which would else look the same to Django.
+    # Gunicorn drops names with underscores, which Django could not distinguish.
     status, _ = send(server, [f"GET {PATH} HTTP/1.1", HOST, "x-forwarded-for: 1.2.3.4"])
     assert status == 403
 

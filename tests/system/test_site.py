@@ -1,4 +1,4 @@
-"""What people use a cache for, under 4 workers: sessions, pages, fragments, a login limiter.
+"""Common uses of a cache under 4 workers: sessions, pages, fragments, a login limiter.
 
 LocMemCache must fail at each of them here; where it did not, the tests would prove nothing.
 """
@@ -36,7 +36,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn) -> Site:
 
 
 def _get(server: GunicornServer, path: str, cookie: str = "") -> http.client.HTTPResponse:
-    """Ask over a connection of its own, so that any worker may get it; the body is read."""
+    """Send a request on its own connection, so that any worker may get it; read the body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         connection.request("GET", path, headers={"Cookie": cookie, "Connection": "close"})
@@ -53,7 +53,7 @@ def _body(response: http.client.HTTPResponse) -> str:
 
 
 def _bodies_of_all_workers(server: GunicornServer, path: str) -> set[str]:
-    """Ask until every worker has answered; return the different answers."""
+    """Send requests until every worker has responded; return the different responses."""
     workers: set[str | None] = set()
     bodies: set[str] = set()
 
@@ -70,7 +70,7 @@ def _bodies_of_all_workers(server: GunicornServer, path: str) -> set[str]:
 
 
 def _visits(server: GunicornServer) -> list[int]:
-    """Visit with one session cookie until several workers have answered; return what each said."""
+    """Visit with one session cookie until several workers have responded; return all responses."""
     cookie, counts, workers = "", [], set()
 
     def several_answered() -> bool:
@@ -88,7 +88,7 @@ def _visits(server: GunicornServer) -> list[int]:
 
 
 def _allowed(server: GunicornServer) -> int:
-    """Attempt to log in from many at once until all workers would refuse; return how many may."""
+    """Log in concurrently until all workers refuse; return the number of accepted attempts."""
     outcomes: list[tuple[str | None, int]] = []
 
     def all_asked() -> bool:

@@ -25,7 +25,7 @@ def workers(server: GunicornServer) -> Iterator[Workers]:
 def test_replaced_workers_are_found_again(server: GunicornServer, workers: Workers) -> None:
     before = set(workers.pids)
     assert len(before) == WORKERS
-    server.send(signal.SIGHUP)  # all workers are replaced, gracefully
+    server.send(signal.SIGHUP)  # replaces all workers gracefully
     until(lambda: not any(map(psutil.pid_exists, before)), "the old workers to end", 30)
     after = workers.find()
     assert len(after) == WORKERS
@@ -37,7 +37,7 @@ def test_a_worker_that_is_gone_is_not_mistaken_for_another(
     server: GunicornServer, workers: Workers
 ) -> None:
     gone = workers.pids[0]
-    psutil.Process(gone).terminate()  # gracefully, as when it is recycled
+    psutil.Process(gone).terminate()  # gracefully, as by max_requests
     until(lambda: not psutil.pid_exists(gone), "the worker to end", 30)
     with pytest.raises((AnswerLost, Moved)):
         workers.ask(gone, "PUT", "/api/cache/disk/moved", {"value": 1})

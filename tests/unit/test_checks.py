@@ -7,7 +7,7 @@ import pytest
 from django.core.checks import run_checks
 from pytest_django.fixtures import Settings
 
-pytestmark = pytest.mark.django_db  # Django 6.1 looks at the database in its own checks
+pytestmark = pytest.mark.django_db  # Django 6.1's own checks use the database
 
 
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
@@ -126,7 +126,7 @@ def test_w009_more_streams_than_threads(settings: Settings) -> None:
 def test_w010_pages_without_their_script(settings: Settings) -> None:
     settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_htmx"]
     assert "'django_htmx' is not in INSTALLED_APPS" in _found()["cacheapp.W010"]
-    settings.ROOT_URLCONF = __name__  # a project that has only the caches
+    settings.ROOT_URLCONF = __name__  # a project that uses only the caches
     assert _found() == {}
 
 

@@ -1,4 +1,4 @@
-"""The CACHEAPP setting: typed, and every mistake named at once."""
+"""The CACHEAPP setting: typed values, and all mistakes reported at once."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ def test_defaults_are_safe() -> None:
     assert found.download_root is None
 
 
-@pytest.mark.django_db  # Django 6.1 looks at the database in its own checks
+@pytest.mark.django_db  # Django 6.1's own checks use the database
 def test_every_mistake_is_named_at_once(settings: Settings) -> None:
-    settings.CACHES = dict(settings.CACHES)  # no cache that is built under this setting is kept
+    settings.CACHES = dict(settings.CACHES)  # drops the caches that are created under this setting
     settings.CACHEAPP = {"DEMO": 1, "DOWNLOAD_MAX_THREADS": 0, "TYPO": True, "STATE_DIR": "var"}
     with pytest.raises(ImproperlyConfigured) as caught:
         conf()

@@ -1,4 +1,4 @@
-"""What becomes of tests that need a program which is not there."""
+"""Tests that require a missing program: skipped, or failed in CI."""
 
 import os
 from types import ModuleType
@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_and_fails_where_it_is_required(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(ensure, find, lambda: None)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # so that nothing is installed
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # without root, nothing is installed
     monkeypatch.setenv("CI", ci)
     assert ensure.main() == status
     assert said in capsys.readouterr().err

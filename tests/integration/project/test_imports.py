@@ -1,4 +1,4 @@
-"""What `gunicorn.conf.py` may import, which the import linter cannot read: its name has a dot."""
+"""The imports of `gunicorn.conf.py`, which the import linter cannot read: its name has a dot."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The project's settings, as processes with other environments load them."""
+"""The project's settings, loaded by processes with various environments."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Who may use a view: by session, by bearer token, or on this machine with the demo on."""
+"""Access to views: by session, by bearer token, or from this machine with the demo on."""
 
 import hashlib
 from http import HTTPStatus
@@ -56,7 +56,7 @@ def _site(settings: Settings, tmp_path: Path) -> None:
     settings.ALLOWED_HOSTS = ["*"]
     settings.SECURE_SSL_REDIRECT = False
     settings.CSRF_COOKIE_SECURE = settings.SESSION_COOKIE_SECURE = False
-    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
     tokens = {"reader": _entry(SECRET, MAY), "other": _entry("x" * 40, "cacheapp.use_demo")}
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False, "API_TOKENS": tokens}
 

@@ -1,4 +1,4 @@
-"""Events of jobs that do not move; what moves is told under Gunicorn (tests/system)."""
+"""Event streams of jobs that no thread runs; tests/system has those of running jobs."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 
-pytestmark = pytest.mark.django_db(transaction=True)  # to end an answer closes the connection
+pytestmark = pytest.mark.django_db(transaction=True)  # the end of a response closes the connection
 
 URL = "https://files.example.com/a"
 OWNER = JobOwner(uuid.uuid4(), 4711)
@@ -28,7 +28,7 @@ OWNER = JobOwner(uuid.uuid4(), 4711)
 def _site(settings: Settings, tmp_path: Path) -> None:
     settings.ALLOWED_HOSTS = ["localhost"]
     settings.SECURE_SSL_REDIRECT = False
-    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
     changed = {"DEMO": True, "DOWNLOAD_STREAMS": 2, "DOWNLOAD_STREAM_S": 0.001}
     settings.CACHEAPP = {**settings.CACHEAPP, **changed}
 
@@ -124,7 +124,7 @@ def test_an_owner_that_is_lost_is_told_though_the_job_has_not_changed(client: Cl
     DownloadJob.objects.update(heartbeat_at="2026-01-01T00:00:00Z")
     (told_now,) = read(told(client, job, **{"Last-Event-ID": "7"}))
     assert (told_now[0], told_now[2]["owner_lost"]) == ("7", True)
-    DownloadJob.objects.update(owner=None)  # released: nobody is lost
+    DownloadJob.objects.update(owner=None)  # released, so there is no owner to lose
     assert read(told(client, job, **{"Last-Event-ID": "7"})) == []
 
 
@@ -151,7 +151,7 @@ def test_a_job_that_is_removed_meanwhile_is_gone(client: Client) -> None:
 
 @pytest.fixture
 def full(client: Client) -> Iterator[tuple[str, Any]]:
-    """Take all places; nothing of the streams is read."""
+    """Use all streams; nothing is read from them."""
     path = f"/api/downloads/{job_of(1, 'running').id}/events"
     taken = [client.get(path) for _ in range(2)]
     yield path, taken

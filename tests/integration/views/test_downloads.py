@@ -1,4 +1,4 @@
-"""What the download endpoints refuse, and how they say it; what they do is shown under Gunicorn."""
+"""Errors of the download endpoints; tests/system has their successes, under Gunicorn."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def _demo(settings: Settings, tmp_path: Path, tmp_path_factory: pytest.TempPathF
     static = tmp_path_factory.mktemp("static")
     settings.ALLOWED_HOSTS = ["localhost"]
     settings.SECURE_SSL_REDIRECT = False
-    settings.STATIC_ROOT = static  # WhiteNoise warns of a directory that is not there
+    settings.STATIC_ROOT = static  # WhiteNoise warns about a missing directory
     settings.CACHEAPP = {
         **settings.CACHEAPP,
         "DEMO": True,
@@ -50,7 +50,7 @@ def client() -> Client:
 
 @pytest.fixture
 def refused(client: Client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Return a function that posts what must be refused, and returns the answer."""
+    """Return a function that posts an invalid body and returns the error."""
 
     def post(body: Any, status: int = 400) -> dict[str, Any]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

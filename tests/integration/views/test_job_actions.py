@@ -1,4 +1,4 @@
-"""What the API does with a job that no thread runs: its moves, its removal, its pages, its one order."""
+"""API actions on a job that no thread runs: transitions, removal, paging, idempotent creation."""
 
 import json
 import uuid
@@ -54,7 +54,7 @@ Post = Callable[..., Any]
 
 @pytest.fixture
 def post(client: Client) -> Post:
-    """Return a function that posts JSON and returns the answer."""
+    """Return a function that posts JSON and returns the response."""
 
     def send(path: str, body: Any = None, **headers: str) -> Any:
         data = "" if body is None else json.dumps(body)

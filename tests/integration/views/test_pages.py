@@ -1,4 +1,4 @@
-"""Who may see the pages, what they say to whom, and what they never say."""
+"""Access to the pages, their content for each user, and what they must not reveal."""
 
 import json
 import os
@@ -37,7 +37,7 @@ PASSWORD = "a-long-enough-one"  # noqa: S105 (of nobody)
 
 @pytest.fixture(autouse=True)
 def _served(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    """Static files as with DEBUG: nothing was collected. The socket goes with the test."""
+    """Static files as with DEBUG, without collectstatic. The socket is removed after the test."""
     settings.STATIC_ROOT = str(tmp_path)
     settings.SECURE_SSL_REDIRECT = False
     settings.STORAGES = {
@@ -55,7 +55,7 @@ def demo(settings: Settings) -> None:
 
 @pytest.fixture
 def visitor() -> Client:
-    """A browser on this machine, which needs its CSRF tokens."""
+    """A browser on this machine, which sends CSRF tokens."""
     return Client(enforce_csrf_checks=True, headers={"Host": "localhost", **HTML})
 
 

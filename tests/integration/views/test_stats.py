@@ -1,4 +1,4 @@
-"""`GET /api/stats` where something cannot be had: the rest is told all the same."""
+"""`GET /api/stats` if some counters are unavailable: the response has the others."""
 
 from pathlib import Path
 

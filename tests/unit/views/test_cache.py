@@ -114,7 +114,7 @@ def test_a_body_beyond_the_projects_own_limit_is_refused(settings: Settings) -> 
     ["a" * 101, "a/b", "%20", ".", "-a", "_a", "a%20b", "a%00", "%C3%A9", "a*", "a%0A", "a?b%3F"],
 )
 def test_a_bad_key_is_refused(key: str) -> None:
-    if key == "a?b%3F":  # the query is no part of the key
+    if key == "a?b%3F":  # the query is not part of the key
         assert ask("PUT", f"/api/cache/locmem/{key}", {"value": 1})[1]["key"] == "a"
         return
     status, body = ask("PUT", f"/api/cache/locmem/{key}", {"value": 1})
@@ -244,7 +244,7 @@ def test_default_is_shown_only_where_no_other_alias_is_the_same(settings: Settin
 
 
 class DownCache(BaseCache):
-    """A backend of somebody else's, whose store is down in the way that `error` says."""
+    """A third-party backend whose store fails with `error`."""
 
     error: Exception = OSError()
 

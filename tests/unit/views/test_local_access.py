@@ -23,9 +23,9 @@ KEY = "/api/cache/locmem/k"
 @pytest.fixture(autouse=True)
 def _demo_on(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": True}
-    settings.ALLOWED_HOSTS = ["*"]  # the guard must hold without Django's own
+    settings.ALLOWED_HOSTS = ["*"]  # the check must not depend on Django's
     settings.SECURE_SSL_REDIRECT = False
-    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns of a directory that is not there
+    settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
     yield
     caches["locmem"].clear()
 
@@ -78,7 +78,7 @@ def test_loopback_names_are_let_in(host: str) -> None:
     ],
 )
 def test_other_hosts_are_refused(rf: RequestFactory, host: str) -> None:
-    # Not through Django's client: its middleware would refuse some of these before the guard.
+    # Not through Django's client: its middleware would refuse some of these first.
     request = rf.post("/", b'{"value": 1}', content_type="application/json", HTTP_HOST=host)
     response = echo(request)
     assert response.status_code == 403
@@ -204,7 +204,7 @@ _SAMPLES = {
 
 
 def _addresses(*, api: bool) -> list[str]:
-    """Return an address for each route; a route that this cannot read fails the tests below."""
+    """Return a URL for each route; an unknown kind of route fails the tests below."""
     routes = [str(pattern.pattern) for pattern in urlpatterns]
     found = ["/" + re.sub(r"<(\w+):\w+>", lambda it: _SAMPLES[it[1]], route) for route in routes]
     return [path for path in found if path.startswith("/api/") is api]
@@ -230,12 +230,12 @@ def test_no_page_is_shown_through_a_proxy_to_whoever_is_not_known(
     path: str, settings: Settings
 ) -> None:
     settings.STORAGES = {
-        **settings.STORAGES,  # nothing was collected
+        **settings.STORAGES,  # no collectstatic here
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     assert _page("GET", path, HTTP_VIA="1.1 proxy")[1].startswith("/login/")
     assert _page("POST", path, HTTP_VIA="1.1 proxy")[0] == 403
-    assert _page("POST", path)[0] == 403  # and none takes a form without its token
+    assert _page("POST", path)[0] == 403  # no page accepts a form without its token
 
 
 @pytest.mark.parametrize("path", _addresses(api=True))
