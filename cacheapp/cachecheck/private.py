@@ -75,7 +75,7 @@ def _entry(
     if any(_is(entry, kind) for kind in (LocMemCache, DummyCache, DatabaseCache)):
         return dict(entry)
     raise NotPrivate(
-        f"CACHES[{alias!r}]: no private store can be made for LOCATION {location!r}; expected a "
+        f"CACHES[{alias!r}]: cannot make a private store for LOCATION {location!r}; expected a "
         "directory, the URL of one Redis, a DatabaseCache or a LocMemCache"
     )
 

@@ -121,7 +121,7 @@ def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]
     for alias, own in verdicts(reports).items():
         wanted = expected.get(alias)
         if wanted is None:
-            wrong.append(f"{alias} is not among the expected")
+            wrong.append(f"{alias} is not in the expected verdicts")
             continue
         wrong += [
             f"{alias}: {name} is {own.get(name, 'missing')}, expected {wanted.get(name, 'nothing')}"

@@ -59,7 +59,7 @@ def shrink(
     if found.blocked is None:
         raise ValueError(f"the history is {found.verdict}; expected an illegal one")
     if invented := _invented(operations):
-        why = "nothing ever wrote this value"
+        why = "no operation wrote this value"
         return Counterexample((invented,), (), len(operations) - 1, why)
     cut = _until(operations, found.blocked)
     part = _latest_beginning(cut, model, _BUDGET)
@@ -71,7 +71,7 @@ def shrink(
 
 def _why(count: int) -> str:
     if count == 1:
-        return "no state of the key allows this answer"
+        return "no state of the key allows this result"
     return f"no order of these {count} calls explains their answers, whatever other calls did"
 
 

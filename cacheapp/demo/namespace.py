@@ -102,7 +102,7 @@ class DemoCache:
         if not isinstance(self._cache, LocMemCache) or self._cache.key_func is not default_key_func:
             raise ClearRefused(
                 f"alias {self.alias!r}: {type(self._cache).__name__} cannot list its keys, so the "
-                "demo's cannot be told from others'; nothing was removed"
+                "demo's keys cannot be distinguished from others; nothing was removed"
             )
         prefix = self._cache.make_key(_PREFIX, version=VERSION)
         inside: Any = self._cache  # LocMemCache has no public way to list its keys

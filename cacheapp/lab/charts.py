@@ -40,8 +40,8 @@ def svg(result: Result) -> str:
         import vl_convert  # noqa: PLC0415 (only who draws needs it)
     except ImportError as exc:
         raise ChartsMissing(
-            "no charts can be drawn: vl-convert-python is not installed; "
-            "`pip install vl-convert-python` brings it"
+            "cannot draw charts: vl-convert-python is not installed; "
+            "install it with `pip install vl-convert-python`"
         ) from exc
     return str(vl_convert.vegalite_to_svg(spec(result)))
 
@@ -134,7 +134,7 @@ def _panel(panel: Panel, width: int) -> dict[str, Any]:
 def _subtitle(panel: Panel) -> dict[str, Any]:
     if panel.expected is None:
         return {}
-    return {"subtitle": f"dashed: {panel.expected:g}, as a right program gives"}
+    return {"subtitle": f"dashed: {panel.expected:g}, as a correct program gives"}
 
 
 def _bars(panel: Panel) -> dict[str, Any]:

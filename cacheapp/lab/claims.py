@@ -7,7 +7,7 @@ from cacheapp.lab.results import Panel, Result
 
 _IMPRECISE = (
     (
-        "It speaks of 5 downloads, and its listings start 5 threads in one place and 10 in another; the "
+        "It describes 5 downloads, and its listings start 5 threads in one place and 10 in another; the "
         "lab measures 5 downloads, and the creation of both 5 and 10 threads."
     ),
     "It writes GIC where it means the GIL, the global interpreter lock.",
@@ -16,8 +16,8 @@ _IMPRECISE = (
         "connecting adds grows with the number of files."
     ),
     (
-        "“Racing conditions will not happen in multiprocessing” is right of variables in memory, of which "
-        "each process has its own. It is wrong of all that processes share: files, databases, caches."
+        "“Racing conditions will not happen in multiprocessing” is right for variables in memory, because "
+        "each process has its own. It is wrong for everything that processes share: files, databases, caches."
     ),
     (
         "That only one thread executes at a time does not make a statement atomic: see *races between "
@@ -39,9 +39,9 @@ def claims_page(results: Sequence[Result], command: str) -> str:
         *_rows(results),
         "",
         (
-            "**Here** is said of this run on this machine. `UNKNOWN`: it could not be measured, or the "
-            "figures say neither. All samples are in "
-            "[lab/results.json](lab/results.json). [lab](reference/lab.md) tells how it is measured, and how to run it "
+            "**Here** holds for this run on this machine. `UNKNOWN`: it could not be measured, or the "
+            "figures decide neither way. All samples are in "
+            "[lab/results.json](lab/results.json). [lab](reference/lab.md) explains how it is measured and how to run it "
             "yourself."
         ),
         "",
@@ -73,9 +73,9 @@ def _load(results: Sequence[Result]) -> str:
     loads = [result.about.load for result in results]
     return (
         f"The machine was shared with other programs: before the first experiment the load "
-        f"(processes that want a core) was {loads[0]:.1f}, before the later ones, with what "
-        f"those before them did, up to {max(loads):.1f}. On a quieter one, times are shorter "
-        "and spread less."
+        f"(runnable processes) was {loads[0]:.1f}; before the later ones, which includes the load "
+        f"of the earlier experiments, up to {max(loads):.1f}. On a quieter machine, times are "
+        "shorter and spread less."
     )
 
 

@@ -130,7 +130,7 @@ def judge_processes(
         short = f"expected at least {enough:g} with {cores}"
         return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.DOES_NOT_HOLD, f"{why}; {short}")
     if most > speeds[cores] * GAIN:
-        more = "more processes than cores were faster still"
+        more = "more processes than cores were even faster"
         return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.DOES_NOT_HOLD, f"{why}; {more}")
     return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.HOLDS, why)
 

@@ -54,7 +54,7 @@ def conduct(bench: Bench) -> ExperimentOutcome:
         ),
         (
             (
-                f"A private Gunicorn with {WORKERS} workers for each alias; every worker is asked by name. "
+                f"A private Gunicorn with {WORKERS} workers for each alias; every worker is called by its pid. "
                 "The master loads the site once and forks them (--preload)."
             ),
             *notes,

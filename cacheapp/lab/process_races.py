@@ -64,7 +64,7 @@ def conduct(bench: Bench) -> ExperimentOutcome:
         (
             (
                 "“A variable” is lost as a whole: each process counts in its own memory, which ends "
-                "with it. That is no race, and no sharing either: the sentence is right of memory only."
+                "with it. That is neither a race nor sharing: the claim is right only for memory."
             ),
             *stores.notes,
         ),

@@ -58,7 +58,7 @@ def conduct(
         outcome = experiment.conduct(bench)
     except _COULD_NOT as exc:
         outcome = ExperimentOutcome(
-            (ClaimFinding(experiment.claim, ClaimVerdict.UNKNOWN, f"could not be run: {exc}"),)
+            (ClaimFinding(experiment.claim, ClaimVerdict.UNKNOWN, f"could not run: {exc}"),)
         )
     return Result(
         name=experiment.name,

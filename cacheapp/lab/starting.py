@@ -62,7 +62,7 @@ def conduct(bench: Bench) -> ExperimentOutcome:
             judge_zero({size: statistics.median(samples) for size, samples in crews.items()}),
         ),
         (one, many),
-        ("A process that was spawned has loaded nothing but this module; Django takes longer.",),
+        ("A spawned process has loaded only this module; with Django it takes longer.",),
     )
 
 

@@ -49,7 +49,7 @@ class Stores:
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-"))
         )
         if find_redis_server() is None:
-            self.notes = ("No Redis server can be had here, so `redis` was not measured.",)
+            self.notes = ("No Redis server is available, so `redis` was not measured.",)
         else:
             self._redis = self._stack.enter_context(RedisServer()).start()
         return self

@@ -67,9 +67,9 @@ def conduct(bench: Bench) -> ExperimentOutcome:
         ),
         (
             (
-                "Why it happens: the statement is several steps, and the interpreter may turn to "
-                "another thread between reading and writing. It asks whether to at calls and at the "
-                "ends of loops; since Python 3.10 no longer between the steps of `counter += 1`, which "
+                "The cause: the statement has several steps, and the interpreter may switch to another "
+                "thread between reading and writing. It checks for a switch at calls and at the ends "
+                "of loops; since Python 3.10 no longer between the steps of `counter += 1`, which "
                 f"are {steps}."
             ),
             "Nothing was slowed down or tuned: sys.getswitchinterval() is its default, 5 ms.",

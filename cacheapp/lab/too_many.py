@@ -159,7 +159,7 @@ def _notes(processes: int) -> tuple[str, ...]:
     fewer = f"Processes only up to {processes}: 1,000 are for --full, and for 10 GiB of memory."
     return (
         (
-            f"Called severely degraded: a half of the best throughput, or {SLOWER} times the time that "
+            f"Severely degraded means: half of the best throughput, or {SLOWER} times the time that "
             "one alone takes."
         ),
         "Memory is PSS: what several processes share is divided among them.",

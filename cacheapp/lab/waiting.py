@@ -17,8 +17,8 @@ ARTICLE_FILES, ARTICLE_FILE_S = 200, 5
 TOLERANCE = 1.25
 """How much longer than the one longest download all of them may take together."""
 NO_S3 = (
-    "no S3 API can be had here: moto is not installed; "
-    "`pip install -r requirements-dev.txt` brings it"
+    "no S3 API is available: moto is not installed; "
+    "install it with `pip install -r requirements-dev.txt`"
 )
 
 
@@ -128,7 +128,7 @@ def judge(claim: str, times: list[Times], files: int, file_s: float) -> ClaimFin
         return ClaimFinding(
             claim,
             ClaimVerdict.UNKNOWN,
-            f"{why}; one by one is less than {files * file_s:g} s: the origin was not slow",
+            f"{why}; one by one is less than {files * file_s:g} s: the origin was too fast",
         )
     if threads > TOLERANCE * file_s:
         over = threads / file_s
@@ -156,7 +156,7 @@ def _notes(plan: WaitingParameters, from_s3: list[Times]) -> tuple[str, ...]:
     if (plan.files, plan.file_s) != (5, 5.0):
         found.append(
             f"Scaled down: {plan.files} files of {plan.file_s:g} s and {plan.s3_files} objects of "
-            f"{plan.s3_file_s:g} s; --full takes the article's 5 of 5 s and 200 of 5 s."
+            f"{plan.s3_file_s:g} s; --full uses the article's 5 of 5 s and 200 of 5 s."
         )
     computed = [one for one in from_s3 if one.computed]
     if computed:
@@ -168,8 +168,8 @@ def _notes(plan: WaitingParameters, from_s3: list[Times]) -> tuple[str, ...]:
             f"{ARTICLE_FILES} objects of {ARTICLE_FILE_S} s take {minutes:.1f} minutes."
         )
     found.append(
-        "The S3 API is moto's server on loopback, behind a line that holds back each answer: what "
-        "it costs to sign, ask and parse is real, the network is not."
+        "The S3 API is moto's server on loopback, behind a proxy that delays each response: signing, "
+        "requesting and parsing are real, the network is not."
         if from_s3
         else NO_S3
     )

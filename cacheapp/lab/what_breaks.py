@@ -147,12 +147,12 @@ def conduct(bench: Bench) -> ExperimentOutcome:
 
 _NOTES = (
     (
-        f"{WORKERS} workers with {PER_WORKER} connections to each. A password takes some 10 ms here, with "
+        f"{WORKERS} workers with {PER_WORKER} connections to each. A password takes about 10 ms here, with "
         "fewer rounds than Django's default."
     ),
     (
-        "The report uses cache.get_or_set: Django's own computes in every caller that finds nothing, "
-        "cacheapp's in one of them."
+        "The report uses cache.get_or_set: Django's own computes the value in every caller that "
+        "misses, cacheapp's in one of them."
     ),
 )
 
@@ -187,20 +187,21 @@ def judge(counts: list[Count]) -> tuple[ClaimFinding, ...]:
             CLAIM_SHARED,
             verdicts[not wrong],
             "; ".join(map(_said, wrong))
-            or f"all {len(shared)} were: {', '.join(dict.fromkeys(one.alias for one in shared))}",
+            or f"all {len(shared)} were right: {', '.join(dict.fromkeys(one.alias for one in shared))}",
         ),
         ClaimFinding(
             CLAIM_GET_SET,
             # That all went well this time does not show that it always does.
             ClaimVerdict.UNKNOWN if all(one.right for one in get_set) else ClaimVerdict.HOLDS,
-            "; ".join(_said(one) for one in get_set if not one.right) or "none was, this time",
+            "; ".join(_said(one) for one in get_set if not one.right)
+            or "none was wrong in this run",
         ),
     )
 
 
 def _said(one: Count) -> str:
     counted = ", ".join(f"{it:g}" for it in one.counted)
-    return f"{one.alias}, {one.use.title}: {counted} (right: {one.use.right:g})"
+    return f"{one.alias}, {one.use.title}: {counted} (correct: {one.use.right:g})"
 
 
 def _panel(use: Use, counts: list[Count]) -> Panel:

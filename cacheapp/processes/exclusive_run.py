@@ -35,9 +35,10 @@ class Busy(Exception):
     """An experiment runs on this machine already."""
 
     def __init__(self, holder: Holder | None) -> None:
-        who = f"{holder.name!r} runs in process {holder.pid}" if holder else "one is just starting"
+        who = f"{holder.name!r} runs in process {holder.pid}" if holder else "one is starting"
         super().__init__(
-            f"only one experiment at a time runs on a machine, and {who}; wait for it, or stop it"
+            f"only one experiment or check runs on a machine at a time, and {who}; "
+            "wait for it to end, or stop it"
         )
         self.holder = holder
 

@@ -149,14 +149,14 @@ class RedisServer(Server):
             ]
         )
         try:
-            until(self._answers, "redis-server to answer", within_s)
+            until(self._answers, "redis-server to respond", within_s)
         except TimeoutError as exc:
             raise self._failed(str(exc)) from None
         return self
 
     def _answers(self) -> bool:
         if self.process is None or self.process.poll() is not None:
-            raise self._failed("redis-server ended as it started")
+            raise self._failed("redis-server ended while starting")
         with self.client() as client:
             try:
                 return bool(client.ping())

@@ -17,7 +17,7 @@ def until(condition: Callable[[], T], what: str, within_s: float = 10.0) -> T:
         if value := condition():
             return value
         if clock.monotonic_s() > deadline:
-            raise TimeoutError(f"waited {within_s:g} s in vain for {what}")
+            raise TimeoutError(f"timed out after {within_s:g} s waiting for {what}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
 

@@ -60,7 +60,7 @@ class Connection:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise NotReached(f"{url!r} is no address of a server; expected http://host:port")
+            raise NotReached(f"{url!r} is not the address of a server; expected http://host:port")
         self._base = parts.path.rstrip("/")
         self._http = http.client.HTTPConnection(
             parts.hostname, parts.port or 80, timeout=ANSWER_WITHIN_S
@@ -88,7 +88,7 @@ class Connection:
         if cookie:
             headers["Cookie"] = cookie
         if self._aborted:
-            raise NotReached("given up")
+            raise NotReached("aborted")
         if not self.open:
             try:
                 self._http.connect()
@@ -115,7 +115,7 @@ class Connection:
             return 0
         if answer.status != http.HTTPStatus.OK or not answer.pid:
             said = answer.body.get("error", f"HTTP {answer.status}")
-            raise NotReached(f"GET /api/worker is not answered by the demo: {said}")
+            raise NotReached(f"GET /api/worker: the demo does not answer: {said}")
         self.pid = answer.pid
         return answer.pid
 
@@ -183,8 +183,8 @@ class Workers:
             if clock.monotonic_s() > deadline:
                 raise NotReached(
                     f"{len(self._held)} workers answered within {self.within_s:g} s "
-                    f"({self.per_worker} connections to each wanted), expected {self.count}; "
-                    "--workers says how many there are"
+                    f"(with {self.per_worker} connections to each), expected {self.count}; "
+                    "set --workers to the number of workers"
                 )
             batch = [Connection(self.url) for _ in range(4 * self.count * self.per_worker)]
             try:
@@ -227,7 +227,7 @@ class Workers:
         if pid not in self._held or not self._held[pid][0].fresh:
             self.find()
         if pid not in self._held:
-            raise Moved(f"worker {pid} is gone; there are {self.pids}")
+            raise Moved(f"worker {pid} has ended; the workers are {self.pids}")
         connection = self._held[pid][0]
         answer = connection.ask(method, path, body, cookie)
         if answer.pid != pid:

@@ -48,7 +48,7 @@ def test_one_alias_as_json() -> None:
 
 
 def test_an_alias_that_counts_nothing_is_refused() -> None:
-    with pytest.raises(CommandError, match="local is a LocMemCache, which counts nothing"):
+    with pytest.raises(CommandError, match="local is a LocMemCache, which has no counters"):
         said("local")
     with pytest.raises(CommandError, match="other: CACHES has default, disk, local"):
         said("other")

@@ -114,7 +114,7 @@ def test_ctrl_c_shows_what_is_known_and_leaves_nothing(new_env: NewEnv, short_tm
             said, complained = check.communicate(timeout=60)
             assert check.returncode == 128 + signal.SIGINT
             assert client.keys() == []
-    assert "stopped by SIGINT; this is what was known until then" in complained
+    assert "stopped by SIGINT; the findings above are incomplete" in complained
     assert "Traceback" not in complained
     assert said
     assert still_running(family) == []

@@ -80,7 +80,7 @@ def test_the_verdict_is_by_what_was_seen_not_by_name(new_env: NewEnv, short_tmp:
     assert verdicts(report) == {"disk": "BROKEN", "locmem": "SHARED"}
     assert len(report["workers"]) == 2
     assert done.returncode == 1
-    assert "disk is BROKEN, and should be SHARED" in done.stderr
+    assert "disk is BROKEN, expected SHARED" in done.stderr
 
 
 def test_a_store_that_is_down_says_so_and_comes_back(
@@ -98,7 +98,7 @@ def test_a_store_that_is_down_says_so_and_comes_back(
             assert found["redis"] == ["DOWN", "-", "-", "-"]
             assert found["disk"][0] == "SHARED"
             assert "the store of alias 'redis' is down" in done.stdout.replace("\n", " ")
-            assert "redis is DOWN, and should be SHARED" in done.stderr
+            assert "redis is DOWN, expected SHARED" in done.stderr
             store.start()
             until(
                 lambda: examine(workers, "redis", "").verdict is SharingVerdict.SHARED,
@@ -122,7 +122,7 @@ def test_redis_may_be_missing_where_none_can_be_had(new_env: NewEnv, tmp_path: P
     del env["REDIS_URL"]
     done = run(env, "--workers", "2", "--alias", "redis")
     assert rows(done.stdout)["redis"][0] == "DOWN"
-    assert "no Redis server can be had here" in done.stdout
+    assert "no Redis server is available" in done.stdout
     assert done.returncode == 0
 
 

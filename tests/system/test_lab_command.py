@@ -87,9 +87,9 @@ def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missin
     (tmp_path / "vl_convert.py").write_text("raise ImportError('not installed')")
     done = lab({**env, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}, "waiting", "--small")
     assert done.returncode == 2
-    assert "unknown: waiting" in done.stderr
-    assert "no charts can be drawn: vl-convert-python is not installed" in done.stderr
-    assert "no S3 API can be had here: moto is not installed" in done.stdout
+    assert "could not be measured: waiting" in done.stderr
+    assert "cannot draw charts: vl-convert-python is not installed" in done.stderr
+    assert "no S3 API is available: moto is not installed" in done.stdout
     assert "3 downloads of 0.1 s" in done.stdout
     found = run_record.result("waiting")
     assert found is not None
@@ -106,7 +106,7 @@ def test_the_list_names_all(env: dict[str, str]) -> None:
 def test_an_unknown_name_is_an_error(env: dict[str, str]) -> None:
     done = lab(env, "nothing")
     assert done.returncode == 2
-    assert "no experiment nothing; there are waiting, computing" in done.stderr
+    assert "no experiment nothing; expected some of waiting, computing" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_ctrl_c_stops_all_that_was_started_and_says_so(
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     assert refused.returncode == 2
-    assert f"{name!r} runs in process {running.pid}; wait for it, or stop it" in refused.stderr
+    assert f"{name!r} runs in process {running.pid}; wait for it to end, or stop it" in refused.stderr
     assert running.returncode == 128 + signal.SIGINT
-    assert "stopped by SIGINT; 0 of 1 experiments were done" in said
+    assert "stopped by SIGINT; 0 of 1 experiments had completed" in said
     assert "Traceback" not in said
     assert still_running(family) == []
     assert exclusive_run.holder() is None

@@ -69,11 +69,11 @@ def _wrong_sums(
     wrong = []
     refused = sum(one.result is ABSENT for one in done)
     if refused:
-        wrong.append(f"{refused} increments were told that the key is missing")
+        wrong.append(f"{refused} increments failed because the key was missing")
     sums = Counter(one.result for one in done if one.result is not ABSENT)
     again = sum(sums.values()) - len(sums)
     if again:
-        wrong.append(f"{again} increments were told a sum that another one was told too")
+        wrong.append(f"{again} increments returned the same sum as another one")
     told = len(done) - refused
     read = [
         one.result for one in history if one.kind is OperationKind.GET and one.outcome is Outcome.OK

@@ -103,7 +103,7 @@ def _judge(name: str, own: Sequence[Seen], mishap: str) -> PropertyFinding:
         if mishap:
             return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap)
         return PropertyFinding(
-            name, PropertyVerdict.BROKEN, "", "touch said that the key is missing"
+            name, PropertyVerdict.BROKEN, "", "touch returned False for an existing key"
         )
     if not hits:
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap or "no read found the key")
@@ -111,7 +111,7 @@ def _judge(name: str, own: Sequence[Seen], mishap: str) -> PropertyFinding:
     wrong = []
     if late_ms > TOLERANCE_MS:
         still = " and still at the end" if any(_at_the_end(one) for one in own) else ""
-        wrong.append(f"it was read {late_ms:.0f} ms after its deadline{still}")
+        wrong.append(f"the key was read {late_ms:.0f} ms after its deadline{still}")
     return plain(name, wrong, f"{late_ms:.0f} ms late at worst")
 
 
@@ -124,5 +124,5 @@ def _stayed(touched: PropertyFinding, lengthened: Sequence[Seen]) -> PropertyFin
     gone = any(one.first_miss for one in lengthened)
     if not gone and any(one.promised for one in lengthened):
         return touched
-    why = "it was gone long before the deadline that touch had given it"
+    why = "the key was missing long before the deadline that touch had set"
     return PropertyFinding(touched.property, PropertyVerdict.BROKEN, touched.figure, why)

@@ -102,7 +102,7 @@ def killed(run: CheckRun) -> list[PropertyFinding]:
     history = run.history()
     slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
     if (mishap := run.mishap()) and not _failed_before(history, killed_ns):
-        why = f"after a client was killed, calls of the others failed: {mishap}"
+        why = f"after a client was killed, calls of other clients failed: {mishap}"
         return [PropertyFinding(KILLED, PropertyVerdict.BROKEN, slowest, why)]
     found = one_order(KILLED, history, run)
     return [replace(found, figure=f"{found.figure}, {slowest}")]
@@ -238,7 +238,7 @@ def clear(session: ClientSession) -> str:
 def cleared(run: CheckRun) -> list[PropertyFinding]:
     """Write, clear, and read from every session. Only on a store that is private to the check."""
     if not run.private:
-        why = "only with --private: clear() might remove what others stored"
+        why = "only with --private: clear() might remove entries of other programs"
         return [PropertyFinding(CLEARED, PropertyVerdict.NOT_APPLICABLE, "", why)]
     keys = run.keys("cleared", 4)
     run.work(write_own, keys)
@@ -247,6 +247,6 @@ def cleared(run: CheckRun) -> list[PropertyFinding]:
     run.work(_read_all, keys)
     reads = run.history()
     left = sum(isinstance(one.result, int) for one in reads)
-    wrong = [f"{left} of {len(reads)} reads found what was there before"] if left else []
+    wrong = [f"{left} of {len(reads)} reads found a value from before clear()"] if left else []
     figure = f"{left} of {len(reads)} reads"
     return [plain(CLEARED, [] if raised else wrong, figure, unanswered=raised or run.mishap())]

@@ -106,8 +106,8 @@ def stale_fills(run: CheckRun) -> list[PropertyFinding]:
     wrong = []
     if stale:
         wrong.append(
-            f"in {stale} of {FILLS} rounds a value computed before the key was deleted or set was "
-            "found in the cache afterwards"
+            f"in {stale} of {FILLS} rounds the cache kept a value that was computed before the key "
+            "was deleted or set"
         )
     return [plain(FRESH, wrong, f"{stale} of {FILLS} stale", unanswered=odd)]
 

@@ -68,7 +68,7 @@ def locks(run: CheckRun) -> list[PropertyFinding]:
     """Have all sessions take turns."""
     name = NAME
     if not all(run.work(has_lock, name)):
-        return not_applicable(ALONE, FENCED, why="the backend has no such lock()")
+        return not_applicable(ALONE, FENCED, why="the backend has no lock() with acquire()")
     parts = run.work(take_turns, name, run.seconds)
     run.history()
     held = sorted((one for part, _ in parts for one in part), key=lambda one: one.since)
@@ -76,7 +76,7 @@ def locks(run: CheckRun) -> list[PropertyFinding]:
     alone = _alone(held, failed)
     tokens = [one.token for one in held]
     if held and all(token is None for token in tokens):
-        return [alone, *not_applicable(FENCED, why="its locks have no numbers")]
+        return [alone, *not_applicable(FENCED, why="its locks have no fencing tokens")]
     return [alone, _fenced(held, failed)]
 
 
@@ -88,7 +88,9 @@ def _alone(held: Sequence[Held], failed: str) -> PropertyFinding:
             together += 1
         if last is None or one.until > last.until:
             last = one
-    wrong = [f"{together} of {len(held)} times two held it together"] if together else []
+    wrong = (
+        [f"{together} of {len(held)} times two sessions held the lock together"] if together else []
+    )
     figure = f"{together} of {len(held)} together"
     return plain(ALONE, wrong, figure, unanswered=failed or ("" if held else "never held"))
 

@@ -88,14 +88,14 @@ def _say(
         return PropertyFinding(name, PropertyVerdict.BROKEN, figure)
     answered = sum(one.outcome == "ok" for one in history)
     if not answered or answered < len(history) / 2:
-        why = run.mishap() or "no calls were answered"
+        why = run.mishap() or "no call was answered"
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
     if answered < _ENOUGH:
         return PropertyFinding(
             name, PropertyVerdict.UNKNOWN, figure, f"only {answered} calls were answered"
         )
     if judged.verdict is Said.UNKNOWN:
-        why = f"the search's budget was spent on {len(judged.unknown)} keys"
+        why = f"the budget of the search ran out on {len(judged.unknown)} keys"
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
     return PropertyFinding(name, PropertyVerdict.HOLDS, figure, run.mishap())
 

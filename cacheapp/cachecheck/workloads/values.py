@@ -72,10 +72,10 @@ def values(run: CheckRun) -> list[PropertyFinding]:
     reads = seen["missing"] + seen["whole"] + seen["torn"]
     wrong = []
     if seen["torn"]:
-        wrong.append(f"{seen['torn']} of {reads} reads returned a value that nobody wrote")
+        wrong.append(f"{seen['torn']} of {reads} reads returned a value that no client wrote")
     if seen["missing"] and not run.evicts:
         wrong.append(
-            f"{seen['missing']} of {reads} reads found nothing under keys that were only overwritten"
+            f"{seen['missing']} of {reads} reads missed a key that was only ever overwritten"
         )
     errors = [text for text in seen if text.startswith("! ")]
     unanswered = f"{seen['failed']} calls failed {' '.join(errors[:1])}" if errors else ""

@@ -1,4 +1,4 @@
-"""`manage.py cachecheck`: prove any cache of `CACHES` right or wrong across processes."""
+"""`manage.py cachecheck`: check the consistency of caches across processes."""
 
 import contextlib
 import itertools
@@ -45,45 +45,74 @@ HOLDS, BROKEN, COULD_NOT_RUN = 0, 1, 2
 
 
 class Command(BaseCommand):
-    """Run clients against aliases, judge what they saw, and print the proof."""
+    """Run clients against aliases, judge their histories, and print the findings."""
 
     help = (
         "Run real processes against cache aliases, record what each saw, and give a verdict for "
-        "each property, with a counterexample for what is broken. Touches only keys of its own, "
-        "which it removes. Exit status: 0 all hold; 1 something is broken (or differs from "
-        "--expect); 2 it could not run, or something stays unknown."
+        "each property, with a counterexample for each that is broken. Touches only keys of its "
+        "own, which it removes. Exit status: 0 if all hold; 1 if one is broken, or differs from "
+        "--expect; 2 if the check could not run, or one remains unknown."
     )
-    requires_system_checks = ()  # the caches are not ours to open in this process
+    requires_system_checks = ()  # this process must not open the caches
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         add = parser.add_argument
         add("aliases", nargs="*", metavar="ALIAS", help="default: all of CACHES")
         add("--processes", type=_at_least(2), default=4, help="client processes (default 4)")
-        add("--threads", type=_at_least(1), default=2, help="threads of each (default 2)")
-        add("--fork", action="store_true", help="fork the clients from one that used the cache")
-        add("--gunicorn", action="store_true", help="over HTTP: a private Gunicorn, its workers")
-        add("--seconds", type=_seconds, default=5.0, help="for each workload (default 5)")
-        add("--seed", type=int, default=0, help="what is called in which order (default 0)")
+        add("--threads", type=_at_least(1), default=2, help="threads of each process (default 2)")
         add(
-            "--max-bytes", type=_at_least(64 * 1024), default=8 * 1024 * 1024, help="stored at once"
+            "--fork",
+            action="store_true",
+            help="fork the clients from a process that used the cache",
         )
-        add("--may-evict", action="store_true", help="a miss is never held against the cache")
-        add("--private", action="store_true", help="on stores of its own: directory, Redis")
+        add(
+            "--gunicorn",
+            action="store_true",
+            help="check the workers of a private Gunicorn, over HTTP",
+        )
+        add("--seconds", type=_seconds, default=5.0, help="duration of each workload (default 5)")
+        add("--seed", type=int, default=0, help="seed of the random calls (default 0)")
+        add(
+            "--max-bytes",
+            type=_at_least(64 * 1024),
+            default=8 * 1024 * 1024,
+            help="limit of the data stored at a time (default 8 MiB)",
+        )
+        add(
+            "--may-evict",
+            action="store_true",
+            help="accept every miss, because the cache may evict",
+        )
+        add(
+            "--private",
+            action="store_true",
+            help="use private stores: a temporary directory, a Redis",
+        )
         add("--only", action="append", choices=NAMES, metavar="WORKLOAD", help=", ".join(NAMES))
-        add("--json", type=Path, metavar="FILE", help="write all findings to this file")
-        add("--svg", type=Path, metavar="DIR", help="draw each counterexample into this directory")
-        add("--expect", type=Path, metavar="FILE", help="compare with stored verdicts, for CI")
+        add("--json", type=Path, metavar="FILE", help="write all findings to this file, as JSON")
+        add(
+            "--svg",
+            type=Path,
+            metavar="DIR",
+            help="write an SVG of each counterexample to this directory",
+        )
+        add(
+            "--expect",
+            type=Path,
+            metavar="FILE",
+            help="compare the verdicts with those of this file, for CI",
+        )
         add("--lock-fd", type=int, help=SUPPRESS)
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Examine the aliases, print what was found, and exit with a status that says it."""
+        """Examine the aliases, print the findings, and exit with the status that follows."""
         chosen = options["aliases"] or all_aliases()
         if unknown := [alias for alias in chosen if alias not in settings.CACHES]:
             raise _cannot(f"no alias {', '.join(unknown)}; CACHES has {', '.join(settings.CACHES)}")
         if options["gunicorn"] and (options["private"] or options["fork"]):
             raise _cannot(
-                "--gunicorn asks the workers of a server: --private and --fork do not apply"
+                "--gunicorn checks the workers of a server; it excludes --private and --fork"
             )
         expected = _expected(options["expect"])
         if options["lock_fd"] is None:
@@ -115,7 +144,7 @@ class Command(BaseCommand):
             recorder.record(reports)
         self._show(reports, options)
         if stopped:
-            said = f"stopped by {stopped}; this is what was known until then"
+            said = f"stopped by {stopped}; the findings above are incomplete"
             raise CommandError(said, returncode=128 + stopped.number)
         if recorder is not None:
             recorder.end(RunState.DONE)
@@ -161,7 +190,7 @@ class Command(BaseCommand):
 
 @contextlib.contextmanager
 def _told(recorder: RunRecorder) -> Iterator[None]:
-    """Note how a check ends that was not brought to its end."""
+    """Record the end of a check that did not complete."""
     try:
         yield
     except CommandError as exc:
@@ -209,7 +238,7 @@ def _expected(path: Path | None) -> Expected | None:
 
 @contextlib.contextmanager
 def _stores(chosen: list[str], options: dict[str, Any]) -> Iterator[Callable[[str], Examination]]:
-    """Yield what makes an examination of an alias: on its own store, a private one, or by HTTP."""
+    """Yield the factory of examinations: on the project's store, a private one, or over HTTP."""
     plan = _plan(options)
     if options["gunicorn"]:
         with private_deployment(options["processes"]) as server:
@@ -247,7 +276,7 @@ def _backend(alias: str) -> str:
 
 
 def _progress() -> Progress:
-    """Return a display on stderr, where it is a terminal; what is found goes to stdout."""
+    """Return a display on stderr, if that is a terminal; findings go to stdout."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -261,7 +290,7 @@ def _progress() -> Progress:
 
 
 def _about(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what somebody needs to repeat it."""
+    """Return what is needed to repeat the check."""
     named = ("processes", "threads", "fork", "gunicorn", "seconds", "seed", "may_evict", "private")
     return {
         "date": datetime.fromtimestamp(clock.wall_s(), UTC).isoformat(timespec="seconds"),
@@ -281,7 +310,7 @@ def _versions() -> dict[str, str]:
 
 
 def _judge(reports: list[AliasReport], expected: Expected | None) -> None:
-    """Raise `CommandError` with the exit status unless all is well."""
+    """Raise `CommandError` with the exit status unless all properties hold."""
     if expected is not None:
         if wrong := differences(reports, expected):
             raise CommandError("\n".join(wrong), returncode=BROKEN)
@@ -296,4 +325,4 @@ def _judge(reports: list[AliasReport], expected: Expected | None) -> None:
         f"{alias}: {one.property}" for alias, one in found if one.verdict is PropertyVerdict.UNKNOWN
     ]
     if unknown or not found:
-        raise _cannot(f"unknown: {'; '.join(unknown) or 'nothing was examined'}")
+        raise _cannot(f"unknown: {'; '.join(unknown) or 'no workload ran'}")

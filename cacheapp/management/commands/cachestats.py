@@ -1,4 +1,4 @@
-"""`manage.py cachestats`: what was counted for each shared cache of this host, and what it holds."""
+"""`manage.py cachestats`: the counters and the size of each shared cache on this machine."""
 
 import json
 from typing import Any
@@ -12,20 +12,22 @@ from cacheapp.errors import CacheappError
 
 
 class Command(BaseCommand):
-    """Print the figures of one alias, or of all whose backend is one of cacheapp's."""
+    """Print the figures of one alias, or of all with a backend of cacheapp."""
 
     help = (
-        "Print what the processes of this host counted for an alias, or for all: hits, misses, "
-        "evictions …; for an LMDBCache also entries, bytes and readers of its directory."
+        "Print the counters of an alias, or of all: hits, misses, evictions and more, added up over "
+        "the processes of this machine; for an LMDBCache also its entries, bytes and readers."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument("alias", nargs="?", help="a name in CACHES; default: all that count")
+        parser.add_argument(
+            "alias", nargs="?", help="a name in CACHES (default: all with counters)"
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Print a block for each alias."""
+        """Print the figures of each alias."""
         chosen = [options["alias"]] if options["alias"] else list(settings.CACHES)
         found = {alias: self._stats(alias, chosen) for alias in chosen}
         shown = {alias: stats for alias, stats in found.items() if stats is not None}
@@ -45,7 +47,7 @@ class Command(BaseCommand):
         if not isinstance(cache, SharedCache):
             if len(chosen) == 1:
                 raise CommandError(
-                    f"{alias} is a {type(cache).__qualname__}, which counts nothing; expected a "
+                    f"{alias} is a {type(cache).__qualname__}, which has no counters; expected a "
                     "backend of cacheapp.backends"
                 )
             return None

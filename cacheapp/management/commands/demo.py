@@ -1,4 +1,4 @@
-"""`manage.py demo`: see which caches all workers share, by what the workers themselves say."""
+"""`manage.py demo`: show which caches all workers share, by what each of them reads."""
 
 import contextlib
 import os
@@ -24,36 +24,38 @@ PER_WORKER = 4  # connections: 16 requests at once with 4 workers
 
 
 class Command(BaseCommand):
-    """Drive a Gunicorn over HTTP and print, per alias, what its workers say."""
+    """Probe the workers of a Gunicorn over HTTP and print the verdict on each alias."""
 
     help = (
-        "Ask every worker of a running Gunicorn, or of a private one, what it sees of each cache "
-        "alias. Prints SHARED, BROKEN or DOWN with the numbers that prove it. Exit status: 0 when "
-        "every alias is SHARED that should be; 1 when one is not; 2 when the server could not be "
-        "asked. LocMemCache and DummyCache are expected to be BROKEN; a RedisCache that is DOWN "
-        "is excused where REDIS_URL is unset and no redis-server can be had."
+        "Compare what all workers of a running Gunicorn, or of a private one, read from each cache "
+        "alias. Prints SHARED, BROKEN or DOWN with the figures that prove it. Exit status: 0 if "
+        "every alias that should be SHARED is; 1 if one is not; 2 if the server could not be "
+        "reached. LocMemCache and DummyCache are expected to be BROKEN; a RedisCache that is DOWN "
+        "is excused if REDIS_URL is unset and no redis-server is installed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument(
-            "--url", help="a running server with the demo on; default: a private one, just for this"
+            "--url", help="a running server with DEMO on (default: start a private one)"
         )
         parser.add_argument(
             "--workers",
             type=int,
             default=os.environ.get("WEB_CONCURRENCY", "4"),
-            help="how many workers it has, at least 2 (default: WEB_CONCURRENCY, or 4)",
+            help="its number of workers, at least 2 (default: WEB_CONCURRENCY, or 4)",
         )
         parser.add_argument(
-            "--alias", action="append", help="ask only about this alias; may be repeated"
+            "--alias", action="append", help="probe only this alias; may be repeated"
         )
-        parser.add_argument("--json", action="store_true", help="print everything seen, as JSON")
+        parser.add_argument("--json", action="store_true", help="print all observations, as JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Examine the aliases, print what was found, and exit with a status that says it."""
+        """Examine the aliases, print the findings, and exit with the status that follows."""
         if options["workers"] < 2:  # noqa: PLR2004 (one worker shares with nobody)
-            raise CommandError("--workers: expected at least 2; one shares nothing", returncode=2)
+            raise CommandError(
+                "--workers: expected at least 2, because one worker shares with none", returncode=2
+            )
         try:
             with (
                 stopping(),

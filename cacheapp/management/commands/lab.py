@@ -1,4 +1,4 @@
-"""`manage.py lab`: every claim of the article as an experiment, with figures and a verdict."""
+"""`manage.py lab`: run the claims of the article as experiments, with figures and verdicts."""
 
 import contextlib
 import sys
@@ -28,38 +28,40 @@ COULD_NOT_RUN = 2
 
 
 class Command(BaseCommand):
-    """Conduct experiments one after the other; print, keep and draw what they found."""
+    """Run experiments one after the other; print, record and draw the results."""
 
     help = (
         "Measure what the article behind this project claims about threads, processes and caches. "
         "Prints, for each experiment, the claim, the figures and whether it holds here. Exit "
-        "status: 0 everything could be measured, whatever came of it; 2 something could not."
+        "status: 0 if everything was measured, whatever the verdicts; 2 if something was not."
     )
-    requires_system_checks = ()  # it opens stores of its own only
+    requires_system_checks = ()  # it opens only stores of its own
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         add = parser.add_argument
         add("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
-        add("--list", action="store_true", help="only say which experiments there are")
-        add("--code", action="store_true", help="print the code that is timed, too")
+        add("--list", action="store_true", help="list the experiments and exit")
+        add("--code", action="store_true", help="also print the code that is timed")
         size = parser.add_mutually_exclusive_group()
-        size.add_argument("--full", action="store_true", help="at the article's length: an hour")
+        size.add_argument("--full", action="store_true", help="as long as in the article: an hour")
         size.add_argument(
-            "--small", action="store_true", help="just to see that all runs; figures mean little"
+            "--small",
+            action="store_true",
+            help="test that everything runs; the figures mean little",
         )
         add("--json", type=Path, metavar="FILE", help="write all results to this file")
-        add("--svg", type=Path, metavar="DIR", help="draw each result into this directory")
+        add("--svg", type=Path, metavar="DIR", help="write an SVG of each result to this directory")
         add(
             "--claims",
             type=Path,
             metavar="FILE",
-            help="write a page in Markdown with a table of all claims; drawings and samples into lab/",
+            help="write a Markdown page with a table of all claims; drawings and samples go to lab/",
         )
         add("--lock-fd", type=int, help=SUPPRESS)  # from a page that acquired it
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Conduct what was asked for, and exit with a status that says whether it could be."""
+        """Run the experiments; exit with 0 if all could be measured."""
         if options["list"]:
             print_list(sys.stdout)
             return
@@ -71,13 +73,15 @@ class Command(BaseCommand):
         except Busy as exc:
             raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
         except Stopped as exc:
-            said = f"stopped by {exc}; {len(results)} of {len(names)} experiments were done"
+            said = f"stopped by {exc}; {len(results)} of {len(names)} experiments had completed"
             raise CommandError(said, returncode=128 + exc.number) from None
         print_summary(results, sys.stdout)
         self._write(results, options)
         unknown = [one.name for one in results if ClaimVerdict.UNKNOWN in one.verdicts]
         if unknown:
-            raise CommandError(f"unknown: {', '.join(unknown)}", returncode=COULD_NOT_RUN)
+            raise CommandError(
+                f"could not be measured: {', '.join(unknown)}", returncode=COULD_NOT_RUN
+            )
 
     def _conduct(
         self,
@@ -101,7 +105,7 @@ class Command(BaseCommand):
                 results.append(result)
                 recorder.record(result, self._draw(result))
                 print_result(result, sys.stdout, code=options["code"])
-                sys.stdout.flush()  # where it is no terminal, too: the next may take minutes
+                sys.stdout.flush()  # a pipe is buffered, and the next experiment may take minutes
         except BaseException as exc:
             recorder.end(
                 RunState.STOPPED if isinstance(exc, Stopped) else RunState.FAILED, str(exc)
@@ -111,7 +115,7 @@ class Command(BaseCommand):
 
     @contextlib.contextmanager
     def _shown(self, name: str) -> Iterator[Callable[[ExperimentProgress], None]]:
-        """Show progress on stderr, where it is a terminal; results go to stdout."""
+        """Show progress on stderr, if that is a terminal; results go to stdout."""
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         doing = TextColumn("{task.fields[doing]}")
@@ -154,7 +158,7 @@ def _chosen(names: list[str]) -> list[str]:
     unknown = [name for name in names if name not in EXPERIMENTS]
     if unknown:
         raise CommandError(
-            f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}",
+            f"no experiment {', '.join(unknown)}; expected some of {', '.join(EXPERIMENTS)}",
             returncode=COULD_NOT_RUN,
         )
     return list(dict.fromkeys(names)) or list(EXPERIMENTS)

@@ -102,7 +102,7 @@ def test_a_lost_update_is_shown_by_two_increments_with_one_sum(examine: Examine)
         if len(found.operations) == 2:
             break
     assert len(found.operations) == 2
-    assert "were told a sum that another one was told too" in found.why
+    assert "returned the same sum as another one" in found.why
     assert int(found.figure.split()[0]) > 0
 
 

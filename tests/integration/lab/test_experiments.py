@@ -34,7 +34,7 @@ def medians(panel: Panel) -> dict[str, float]:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_on_real_processes_and_says_what_it_measured(name: str) -> None:
     result = small(name)
-    assert not [it for it in result.findings if "could not be run" in it.why], result.findings
+    assert not [it for it in result.findings if "could not run" in it.why], result.findings
     assert result.panels
     assert all(measure.samples for panel in result.panels for measure in panel.measures)
     assert Result.from_json(result.to_json()) == result
@@ -122,5 +122,5 @@ def test_what_cannot_be_run_is_unknown_and_says_why(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(EXPERIMENTS, "broken", Experiment("broken", "", "a claim", "", conduct))
     result = run("broken", scale=Scale.SMALL)
     assert result.verdict is ClaimVerdict.UNKNOWN
-    assert "could not be run" in result.findings[0].why
+    assert "could not run" in result.findings[0].why
     assert "cannot find context for 'no such method'" in result.findings[0].why

@@ -233,7 +233,7 @@ def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> 
     finally:
         os.close(descriptor)
     assert response.status_code == 409
-    assert "only one experiment at a time runs on a machine" in response.content.decode()
+    assert "only one experiment or check runs on a machine at a time" in response.content.decode()
 
 
 def test_a_drawing_is_an_image_that_can_do_nothing(demo: None, visitor: Client) -> None:

@@ -47,7 +47,7 @@ def test_what_json_holds_can_be_expected(tmp_path: Path) -> None:
             {"bad": {"one order": "BROKEN", "locks": "HOLDS", "more": "HOLDS"}},
             "bad: more is missing, expected HOLDS",
         ),
-        ({}, "bad is not among the expected"),
+        ({}, "bad is not in the expected verdicts"),
     ],
 )
 def test_every_difference_from_what_is_expected_is_named(

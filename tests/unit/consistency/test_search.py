@@ -184,7 +184,7 @@ def test_a_value_that_nobody_wrote_is_a_counterexample_by_itself() -> None:
     judged = judge([op("a", "set", 0, 1, 1), op("a", "set", 2, 3, 2), lie])
     assert judged.counterexample is not None
     assert judged.counterexample.operations == (lie,)
-    assert judged.counterexample.why == "nothing ever wrote this value"
+    assert judged.counterexample.why == "no operation wrote this value"
 
 
 def test_a_miss_is_excused_where_entries_may_be_evicted() -> None:

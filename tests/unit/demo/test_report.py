@@ -121,7 +121,7 @@ def test_what_ought_to_be_shared_and_is_not_is_unwelcome(
     excused: bool,
 ) -> None:
     finding = SharingFinding("some", backend, verdict, ["because"])
-    expected = [] if excused else [f"some is {verdict}, and should be SHARED"]
+    expected = [] if excused else [f"some is {verdict}, expected SHARED"]
     assert unwelcome([finding], redis_to_be_had=redis_to_be_had) == expected
 
 

@@ -197,5 +197,5 @@ def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_waiting_in_vain_names_what_was_waited_for() -> None:
-    with pytest.raises(TimeoutError, match=r"waited 0\.01 s in vain for the moon"):
+    with pytest.raises(TimeoutError, match=r"timed out after 0\.01 s waiting for the moon"):
         until(lambda: False, "the moon", within_s=0.01)
