@@ -1,8 +1,7 @@
-"""Client processes: spawned, or forked from one that has used the cache already, as preload does.
+"""Client processes: spawned, or forked from one that has used the cache, as Gunicorn does with preload.
 
-Each has a pipe to the check and does what it is told, in as many threads as it has; between two
-orders it does nothing. A client whose pipe closes ends, so none outlives the check for longer than
-one order takes. Ctrl-C reaches the check alone.
+Each receives orders through a pipe and executes them in its threads. A client whose pipe closes ends,
+so none outlives the check for longer than one order takes. Clients ignore Ctrl-C.
 """
 
 import contextlib
@@ -24,21 +23,21 @@ from django.core.cache import caches
 from django.db import connections
 
 from cacheapp import clock
-from cacheapp.cachecheck.session import AsyncFace, ClientSession, Place
+from cacheapp.cachecheck.session import AsyncAdapter, ClientSession, Place
 
 Work = Callable[..., Any]
 START_WITHIN_S = 60.0
-_LEAD_NS = 30_000_000  # so that all have their orders before the first begins
+_LEAD_NS = 30_000_000  # all clients receive their orders before the first begins
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 class ClientFailed(Exception):
-    """A client raised what no call of a cache may raise, ended, or did not answer in time."""
+    """A client raised an unexpected error, ended, or did not respond in time."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every client process must know."""
+    """The parameters of every client process."""
 
     alias: str
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -46,12 +45,12 @@ class Setup:
     threads: int = 1
     seed: int = 0
     directory: Path = Path()
-    """For journals and signs."""
+    """Of journals and events."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a client is to do, and from when on."""
+    """The work of a client, and when it begins."""
 
     work: Work
     args: tuple[Any, ...]
@@ -64,7 +63,7 @@ class Order:
 
 
 def serve(pipe: Connection, setup: Setup, number: int) -> None:
-    """Do what the check says, until it says no more."""
+    """Execute the orders of the check until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(os.getpid())
@@ -78,7 +77,7 @@ def _in_threads(setup: Setup, number: int, order: Order) -> list[tuple[bool, Any
     def run(index: int) -> None:
         try:
             results[index] = (True, _run(setup, number, index, order))
-        except BaseException:  # noqa: BLE001 (the check says what any thread met)
+        except BaseException:  # noqa: BLE001 (the check reports it)
             results[index] = (False, traceback.format_exc())
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(1, len(results))]
@@ -92,7 +91,7 @@ def _in_threads(setup: Setup, number: int, order: Order) -> list[tuple[bool, Any
 
 def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
     cache: Any = caches[order.alias]
-    face = AsyncFace(cache) if order.twins else cache
+    face = AsyncAdapter(cache) if order.twins else cache
     process = f"p{number}" if len(order.places) == 1 else f"p{number}.{index + 1}"
     session = ClientSession(face, process, order.places[index], setup.seed, setup.directory)
     try:
@@ -107,7 +106,7 @@ def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
 
 
 def adopt(setup: Setup) -> None:
-    """Make this process one of the project's, with the settings that are overridden."""
+    """Set Django up in this process, with the overridden settings."""
     for name, value in setup.overrides.items():
         setattr(settings, name, value)
     django.setup()
@@ -119,10 +118,10 @@ def _spawned(pipe: Connection, setup: Setup, number: int) -> None:
 
 
 def _parent_of_forks(pipes: Sequence[Connection], setup: Setup, numbers: Sequence[int]) -> None:
-    """Use the cache, then fork the clients, which have inherited whatever it has open."""
+    """Use the cache, then fork the clients, which inherit all that it has open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt(setup)
-    with contextlib.suppress(Exception):  # the clients will say what is wrong
+    with contextlib.suppress(Exception):  # the clients report the error
         caches[setup.alias].get("cachecheck-warm")
     for pipe, number in zip(pipes, numbers, strict=True):
         if os.fork() == 0:
@@ -132,7 +131,7 @@ def _parent_of_forks(pipes: Sequence[Connection], setup: Setup, numbers: Sequenc
             try:
                 serve(pipe, setup, number)
             finally:
-                os._exit(0)  # whatever happened, nothing of the parent's may run here
+                os._exit(0)  # in any case: no cleanup of the parent may run here
     for pipe in pipes:
         pipe.close()
     with contextlib.suppress(ChildProcessError):
@@ -141,7 +140,7 @@ def _parent_of_forks(pipes: Sequence[Connection], setup: Setup, numbers: Sequenc
 
 
 class Client:
-    """One client process, as the check sees it."""
+    """One client process, from the side of the check."""
 
     def __init__(self, number: int, pipe: Connection) -> None:
         self.number = number
@@ -151,12 +150,12 @@ class Client:
         self.alive = True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
+        """Send a signal to the process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         if self.alive and self.pid:
             self.signal(signal.SIGKILL)
         self.alive = False
@@ -188,7 +187,7 @@ class Clients:
         self.stop()
 
     def start(self, count: int) -> list[Client]:
-        """Start more processes; return them once they are ready for orders."""
+        """Start more processes; return them when they are ready for orders."""
         pairs = [_SPAWN.Pipe() for _ in range(count)]
         numbers = range(self._numbered + 1, self._numbered + count + 1)
         self._numbered += count
@@ -213,7 +212,7 @@ class Clients:
 
     @property
     def living(self) -> list[Client]:
-        """The clients that can be given orders."""
+        """The clients that can receive orders."""
         return [client for client in self.members if client.alive]
 
     def order(
@@ -224,7 +223,7 @@ class Clients:
         twins: bool = False,
         threads: int | None = None,
     ) -> list[Client]:
-        """Have `work(session, *args)` done by every thread of the clients, all at one moment."""
+        """Order `work(session, *args)` from every thread of the clients, all at the same moment."""
         chosen = list(self.living if to is None else to)
         threads = threads or self.setup.threads
         count = len(chosen) * threads
@@ -237,15 +236,15 @@ class Clients:
             )
             try:
                 client.pipe.send(Order(work, args, places, start_ns, self.alias, twins))
-            except OSError:  # it has just died: its answer will be missing
+            except OSError:  # it has just died: its result will be missing
                 continue
             client.busy = True
         return chosen
 
     def results(self, chosen: Sequence[Client], within_s: float) -> list[Any]:
-        """Wait for what the clients return; those that were killed meanwhile return nothing.
+        """Wait for the results of the clients; killed ones have none.
 
-        Raise `ClientFailed` when all have answered: an answer that is not read would be taken for
+        Raise `ClientFailed` only after all have responded: an unread response would be taken for
         that to the next order.
         """
         deadline = clock.monotonic_s() + within_s
@@ -273,7 +272,7 @@ class Clients:
         return found
 
     def run(self, work: Work, *args: Any, within_s: float = 60.0, **how: Any) -> list[Any]:
-        """Give an order, and wait for its results."""
+        """Give an order and wait for its results."""
         return self.results(self.order(work, *args, **how), within_s)
 
     def _receive(self, client: Client, deadline: float) -> Any:
@@ -286,12 +285,12 @@ class Clients:
             raise EOFError from None
 
     def dismiss(self, client: Client) -> None:
-        """Let an idle client end by itself."""
+        """Close the pipe of an idle client, which then ends."""
         client.alive = False
         client.pipe.close()
 
     def stop(self) -> None:
-        """End all processes: idle ones by themselves, busy ones at once."""
+        """End all processes: close the pipes of idle ones, kill busy ones."""
         for client in self.living:
             if client.busy or not client.pid:
                 client.kill()

@@ -1,4 +1,4 @@
-"""Examines one alias: all workloads, one after the other; leaves nothing behind, however it ends."""
+"""Examine one alias: run all workloads, one after the other, and remove their keys in any case."""
 
 import logging
 import tempfile
@@ -75,7 +75,7 @@ NAMES = (*SYNC, *(f"a{name}" for name in SYNC), *PROCESSES, *OUTAGES)
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What is to be examined, and how much of it."""
+    """The workloads to run, and their size."""
 
     processes: int = 4
     threads: int = 2
@@ -89,7 +89,7 @@ class CheckPlan:
 
 
 class Examination:
-    """One alias under examination; `findings` grows, so that an interrupted one can be shown."""
+    """One alias under examination; `findings` grows, so that an interrupted one can be reported."""
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ class Examination:
 
     @property
     def report(self) -> AliasReport:
-        """What is known so far."""
+        """The findings so far."""
         spent_s = clock.monotonic_s() - self._began_s
         return AliasReport(self.alias, self.backend, tuple(self.findings), spent_s)
 
     def workloads(self) -> Iterator[tuple[str, Workload, bool]]:
-        """Yield what is to be done: a name, the workload, and whether with the async twins."""
+        """Yield each workload: its name, its function, and whether it uses the async methods."""
         for name, workload in SYNC.items():
             yield name, workload, False
         for name, workload in SYNC.items():
@@ -127,11 +127,11 @@ class Examination:
             yield "restart", lambda run: outages.restarted(run, server), False
 
     def chosen(self) -> list[tuple[str, Workload, bool]]:
-        """Return those that the plan names."""
+        """Return the workloads in the plan."""
         return [one for one in self.workloads() if one[0] in self.plan.only]
 
     def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
-        """Run everything; `began(name)` is called before each workload."""
+        """Run the workloads; `began(name)` is called before each."""
         self._began_s = clock.monotonic_s()
         with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
             setup = Setup(
@@ -164,7 +164,7 @@ class Examination:
     def _one(
         self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, twins: bool
     ) -> list[PropertyFinding]:
-        """Run one workload; a client that fails in it makes it UNKNOWN, and is replaced."""
+        """Run one workload; if a client fails, the verdict is UNKNOWN and the clients are replaced."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
         run.twins = twins
@@ -181,7 +181,7 @@ class Examination:
             found = [PropertyFinding(each, PropertyVerdict.UNKNOWN, "", why) for each in names]
             self._stop(run)
             run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
-        run.history()  # of what failed, and of the removing
+        run.history()  # discard the calls of a failure and of the removal
         if not twins:
             return found
         return [replace(one, property=one.property + TWIN_SUFFIX) for one in found]
@@ -191,7 +191,7 @@ class Examination:
             run.crew.stop()
 
     def _remove_late(self, setup: Setup, keys: set[str]) -> None:
-        """Remove what an interrupted or failed workload wrote, by a new client."""
+        """Remove the keys of an interrupted or failed workload, with a new client."""
         try:
             with Clients(replace(setup, threads=1), 1) as clients:
                 wrong = "; ".join(filter(None, clients.run(remove, sorted(keys), within_s=30.0)))

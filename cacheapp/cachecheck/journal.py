@@ -1,8 +1,8 @@
-"""What each client wrote down as it went, so that nothing is lost with a client that is killed.
+"""The journals of the clients, which survive a client that is killed.
 
-A line before each call and one after it, each one `write` to a file of the thread's own: a call
-without a return was under way when its process died, and its outcome is unknown. What the kernel
-has taken survives the process.
+Each thread has a file, with a line before each call and one after it, written by one `write` each:
+what the kernel has accepted survives the process. A call without a return was in progress when its
+process died; its outcome is unknown.
 """
 
 import json
@@ -32,26 +32,26 @@ class Journal:
         os.write(self._file, json.dumps(fields).encode() + b"\n")
 
     def call(self, kind: OperationKind, key: str, argument: Any, call_ns: int) -> None:
-        """Write down a call that is about to be made."""
+        """Write a call that is about to be made."""
         self.write("call", self.process, kind, key, argument, call_ns)
 
     def answer(self, result: Any, outcome: Outcome, return_ns: int, error: str = "") -> None:
-        """Write down what the latest call returned."""
+        """Write the result of the latest call."""
         said = None if result is ABSENT else result
         self.write("return", said, outcome, return_ns, error)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)
 
 
 class Journals:
-    """The directory of all clients' files."""
+    """The journals of all clients, in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.errors: list[str] = []
-        """What calls raised since the last `collect`."""
+        """The errors of calls since the last `collect`."""
 
     def lines(self, number: int) -> int:
         """Return how many lines the threads of one client have written since the last `collect`."""
@@ -59,7 +59,7 @@ class Journals:
         return sum(path.read_bytes().count(b"\n") for path in paths)
 
     def collect(self) -> list[Operation]:
-        """Return all operations since the last time, and forget them."""
+        """Return all operations since the last call, and remove their files."""
         self.errors = []
         found: list[Operation] = []
         for path in sorted(self.directory.glob("*.journal")):

@@ -1,7 +1,7 @@
-"""The same clients over HTTP: threads that talk to known workers of a Gunicorn, through the demo.
+"""Clients over HTTP: threads with connections to known workers of a Gunicorn, through the demo.
 
-What is judged is then the cache as the workers have it: each connection stays with one worker, so a
-session is one thread of one worker. Only what the demo's endpoints offer can be asked.
+This judges the cache of the workers: each connection stays with one worker, so a session is one
+thread of one worker. Only the operations of the demo's endpoints are available.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ _LEAD_NS = 30_000_000
 
 
 class HttpCache:
-    """As much of Django's cache API as the demo's endpoints offer, by one worker."""
+    """The part of Django's cache API that the demo's endpoints support, in one worker."""
 
     def __init__(self, connection: Connection, alias: str) -> None:
         self._connection = connection
@@ -87,14 +87,14 @@ class HttpCrew:
         self._turns = 0
 
     def run(self, work: Callable[..., Any], *args: Any, within_s: float, **_how: Any) -> list[Any]:
-        """Have `work(session, *args)` done by all at one moment; return what each returned."""
-        del within_s  # a worker that hangs is given up by its connection
+        """Run `work(session, *args)` in all clients at the same moment; return the results."""
+        del within_s  # the connection has a timeout of its own
         count = self._workers.count * self._workers.per_worker
         start_ns = clock.monotonic_ns() + _LEAD_NS
         self._turns += 1
 
         def one(number: int, connection: Connection) -> Any:
-            # Neighbours are connections of one worker: spread them.
+            # Neighbouring numbers belong to one worker: spread them.
             worker, turn = divmod(number, self._workers.per_worker)
             place = (turn * self._workers.count + worker, count, self._turns)
             name = f"w{worker + 1}.{turn + 1}"
@@ -111,18 +111,18 @@ class HttpCrew:
 
 
 class HttpExamination(Examination):
-    """An alias as the workers of a running Gunicorn have it."""
+    """An examination of an alias in the workers of a running Gunicorn."""
 
     def __init__(self, alias: str, backend: str, plan: CheckPlan, url: str) -> None:
         super().__init__(alias, backend, plan)
         self._url = url
 
     def chosen(self) -> list[tuple[str, Workload, bool]]:
-        """Return those that the plan names and the demo's endpoints offer."""
+        """Return the workloads in the plan that the demo's endpoints support."""
         return [one for one in super().chosen() if one[0] in OVER_HTTP]
 
     def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
-        """Run everything; `began(name)` is called before each workload."""
+        """Run the workloads; `began(name)` is called before each."""
         plan = self.plan
         self._began_s = clock.monotonic_s()
         with (
@@ -148,7 +148,7 @@ class HttpExamination(Examination):
 
 
 def _remove(workers: Workers, alias: str, keys: list[str]) -> None:
-    """Remove the keys in every worker: each may have a cache of its own."""
+    """Remove the keys from every worker, which may have a cache of its own."""
     for key in keys:
         try:
             workers.each("DELETE", f"/api/cache/{alias}/{key}")

@@ -1,4 +1,4 @@
-"""Private stores for a check: the same entries of `CACHES`, in a directory and a Redis of our own."""
+"""Private stores for a check: the entries of `CACHES`, moved to a temporary directory and Redis."""
 
 import contextlib
 import tempfile
@@ -22,12 +22,12 @@ _REDIS = ("redis://", "rediss://", "unix://")
 
 
 class NotPrivate(Exception):
-    """An alias whose store cannot be replaced by a private one; the message says why."""
+    """The store of an alias cannot be replaced by a private one; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Stores:
-    """What the clients' settings must say instead of the project's, and the Redis if one runs."""
+    """The settings that differ from the project's, and the private Redis, if one runs."""
 
     overrides: dict[str, Any]
     server: RedisServer | None
@@ -36,7 +36,7 @@ class Stores:
 
 @contextlib.contextmanager
 def private_stores(aliases: list[str]) -> Iterator[Stores]:
-    """Give each alias a store that nobody else uses; remove all of it at the end."""
+    """Give each alias a private store; remove all of them at the end."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
         on_redis = frozenset(alias for alias in aliases if _is_redis(settings.CACHES[alias]))
@@ -81,7 +81,7 @@ def _entry(
 
 
 def _database(directory: Path) -> dict[str, Any]:
-    """Return a SQLite database as fit for many processes as Django can make it."""
+    """Return the settings of a SQLite database that suits many processes."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(directory / "database.sqlite3"),
@@ -94,7 +94,7 @@ def _database(directory: Path) -> dict[str, Any]:
 
 
 def _create_tables(alias: str, overrides: dict[str, Any]) -> None:
-    """Create the tables of the DatabaseCaches, in a process that has these settings."""
+    """Create the tables of the DatabaseCaches, in a process with these settings."""
     with (
         tempfile.TemporaryDirectory(prefix="cachecheck-") as directory,
         Clients(Setup(alias, overrides, directory=Path(directory)), 1) as clients,

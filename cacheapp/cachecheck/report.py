@@ -1,4 +1,4 @@
-"""What `manage.py cachecheck` found: a table and timelines for people, JSON and SVG for programs."""
+"""The findings of `manage.py cachecheck`, as a table with timelines, JSON or SVG."""
 
 import json
 import textwrap
@@ -26,14 +26,14 @@ Expected = Mapping[str, Mapping[str, str]]
 
 
 def properties(reports: Sequence[AliasReport]) -> list[str]:
-    """Return all properties, in the order in which they were found."""
+    """Return all properties, in the order of the findings."""
     return list(dict.fromkeys(one.property for report in reports for one in report.findings))
 
 
 def print_report(reports: Sequence[AliasReport], out: TextIO) -> None:
-    """Print the table, and below it why, where there is more to say: the counterexamples."""
+    """Print the table and, below it, the reasons and counterexamples."""
     console = Console(file=out, highlight=False)
-    if not console.is_terminal:  # a file is as wide as need be
+    if not console.is_terminal:  # a file has no width limit
         console = Console(file=out, highlight=False, width=max(80, 32 + 24 * len(reports)))
     console.print(_table(reports))
     for report in reports:
@@ -68,12 +68,12 @@ def _proof(alias: str, finding: PropertyFinding) -> Text:
 
 
 def _shown(finding: PropertyFinding) -> list[Operation]:
-    """Return the counterexample, and before it what wrote the values that are read in it."""
+    """Return the counterexample, after the operations that wrote the values read in it."""
     return [*finding.origins, *finding.operations]
 
 
 def as_json(reports: Sequence[AliasReport], about: Mapping[str, Any]) -> str:
-    """Return everything that was found. `verdicts` is what `--expect` reads."""
+    """Return all findings. `--expect` reads `verdicts`."""
     found = {
         **about,
         "verdicts": verdicts(reports),
@@ -91,7 +91,7 @@ def as_json(reports: Sequence[AliasReport], about: Mapping[str, Any]) -> str:
 
 
 def verdicts(reports: Sequence[AliasReport]) -> dict[str, dict[str, str]]:
-    """Return the bare verdicts, by alias and property."""
+    """Return the verdicts by alias and property."""
     return {
         report.alias: {one.property: one.verdict.value for one in report.findings}
         for report in reports
@@ -99,7 +99,7 @@ def verdicts(reports: Sequence[AliasReport]) -> dict[str, dict[str, str]]:
 
 
 def read_expected(path: Path) -> Expected:
-    """Return stored verdicts: those of a `--json` file, or its `verdicts` alone.
+    """Return the verdicts of a `--json` file, or of a file with its `verdicts` alone.
 
     Raise `ValueError` for anything else.
     """
@@ -116,7 +116,7 @@ def read_expected(path: Path) -> Expected:
 
 
 def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]:
-    """Return a sentence for each verdict that is not the expected one, or is missing on one side."""
+    """Return a sentence for each verdict that differs from the expected one or is missing."""
     wrong = []
     for alias, own in verdicts(reports).items():
         wanted = expected.get(alias)

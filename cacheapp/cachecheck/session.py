@@ -1,7 +1,7 @@
-"""One client: it calls the cache, one call at a time, and writes down what it saw.
+"""One client: it calls the cache, one call at a time, and records each call and its result.
 
-A session is used by one thread. It knows nothing of the backend beyond Django's `BaseCache`; the
-`cache` inside may be one over HTTP, or the `a…` methods in disguise.
+A session is used by one thread. It uses only the API of Django's `BaseCache`; its `cache` may also be
+an adapter over HTTP, or one that runs the `a…` methods.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from cacheapp.errors import ClearRefused, StoreFull, StoreUnavailable, ValueRefu
 from cacheapp.processes.waiting import pause
 
 TIMEOUT_S = 300
-"""What a check that was killed leaves behind goes by itself."""
+"""Removes the keys of a check that was killed."""
 _MISSING = object()
 _PER_TURN = 10_000
 _AFTER_FAILURE_S = 0.02
 Place = tuple[int, int, int]
-"""The number of a session, of how many, and which turn of them it is."""
+"""The number of a session, the number of sessions, and the number of the order."""
 _DID_NOTHING = (StoreUnavailable, StoreFull, ValueRefused, ClearRefused)
 
 
-class AsyncFace:
-    """A cache whose methods are the asynchronous twins of another's, each run to its end."""
+class AsyncAdapter:
+    """A synchronous adapter of a cache's `a…` methods."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -45,16 +45,16 @@ class AsyncFace:
         return call
 
     def lock(self, *args: Any, **kwargs: Any) -> "AsyncLock":
-        """Return a lock whose methods are the asynchronous twins."""
+        """Return an adapter of the asynchronous methods of a lock."""
         return AsyncLock(self._cache.lock(*args, **kwargs), self._runner)
 
     def finish(self) -> None:
-        """End the event loop."""
+        """Close the event loop."""
         self._runner.close()
 
 
 class AsyncLock:
-    """A lock whose `acquire` and `release` are `aacquire` and `arelease`, run to their end."""
+    """A synchronous adapter of a lock's `aacquire` and `arelease`."""
 
     def __init__(self, lock: Any, runner: asyncio.Runner) -> None:
         self._lock = lock
@@ -62,17 +62,17 @@ class AsyncLock:
 
     @property
     def token(self) -> Any:
-        """The fencing token, where it has one."""
+        """The fencing token, if the lock has one."""
         return getattr(self._lock, "token", None)
 
     @property
     def acquire(self) -> Callable[..., Any]:
-        """Take the lock; missing where it has no twin."""
+        """Acquire the lock; raise `AttributeError` if it has no `aacquire`."""
         twin = self._lock.aacquire
         return lambda **how: self._runner.run(twin(**how))
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._runner.run(self._lock.arelease())
 
 
@@ -93,22 +93,22 @@ class ClientSession:
         self._journal.close()
 
     def become(self, journal: Journal) -> None:
-        """Go on as another process: what follows a fork is written down apart."""
+        """Continue as another process after a fork, with a journal of its own."""
         self._journal = journal
         self.process = journal.process
-        self._written += _PER_TURN // 2  # so that its numbers are not the parent's
+        self._written += _PER_TURN // 2  # numbers that the parent does not use
 
     def unique(self) -> int:
-        """Return a number that no other session uses, with room to count from it."""
+        """Return a number that no other session uses, with room to increment it."""
         self._written += 1
         return (self._written * self.count + self.number + 1) * 1_000
 
-    # -- what is written down ------------------------------------------------------------------
+    # -- recorded calls ------------------------------------------------------------------
 
     def record(
         self, kind: OperationKind, key: str, call: Callable[[], Any], argument: Any = None
     ) -> Any:
-        """Make a call and write down what came of it; return the result, or `None`."""
+        """Make a call and record its outcome; return the result, or `None`."""
         began = clock.monotonic_ns()
         self._journal.call(kind, key, argument, began)
         try:
@@ -121,7 +121,7 @@ class ClientSession:
             return self._failed(kind, exc)
         ended = clock.monotonic_ns()
         if kind is OperationKind.SET:
-            # Some backends answer a write that did not come about with False.
+            # Some backends return False for a write that failed.
             outcome = Outcome.INFO if result is False else Outcome.OK
             result = None
         else:
@@ -137,7 +137,7 @@ class ClientSession:
         outcome = Outcome.FAIL if nothing_done else Outcome.INFO
         text = f"{kind}: {type(exc).__name__}: {exc}"[:300]
         self._journal.answer(None, outcome, clock.monotonic_ns(), text)
-        # A store that is down refuses thousands of writes a second, and each may have happened.
+        # A store that is down refuses thousands of writes a second; each may have happened.
         pause(_AFTER_FAILURE_S)
 
     def get(self, key: str) -> Any:
@@ -174,11 +174,11 @@ class ClientSession:
         return self.record(OperationKind.INCR, key, lambda: self.cache.incr(key, delta), delta)
 
     def decr(self, key: str, delta: int = 1) -> Any:
-        """Subtract from the number; return the rest, or `ABSENT` where there is none."""
+        """Subtract from the number; return the difference, or `ABSENT` where there is none."""
         return self.record(OperationKind.DECR, key, lambda: self.cache.decr(key, delta), delta)
 
     def set_many(self, values: Mapping[str, int]) -> None:
-        """Store several numbers; each is written down as a call of its own on its key."""
+        """Store several numbers; each is recorded as a call of its own on its key."""
         began = clock.monotonic_ns()
         try:
             refused = set(self.cache.set_many(dict(values), TIMEOUT_S) or [])
@@ -190,7 +190,7 @@ class ClientSession:
         self._many(OperationKind.SET, values, began, {}, outcome)
 
     def get_many(self, keys: Sequence[str]) -> None:
-        """Read several numbers; each is written down as a call of its own on its key."""
+        """Read several numbers; each is recorded as a call of its own on its key."""
         began = clock.monotonic_ns()
         try:
             found = self.cache.get_many(list(keys))
@@ -214,19 +214,19 @@ class ClientSession:
             self._journal.call(kind, key, argument, began)
             self._journal.answer(results.get(key), outcome, ended, error)
 
-    # -- meeting others ------------------------------------------------------------------------
+    # -- synchronisation ------------------------------------------------------------------------
 
     def until_ns(self, moment_ns: int) -> None:
-        """Wait for a moment: all sessions have the same clock."""
+        """Wait for a moment; all sessions have the same clock."""
         if (left := moment_ns - clock.monotonic_ns()) > 0:
             pause(left / 1e9)
 
     def give_sign(self, name: str) -> None:
-        """Let the others know that something has come about."""
+        """Signal an event to the other sessions."""
         (self.signs / f"{name}.sign").touch()
 
     def await_sign(self, name: str, within_s: float) -> bool:
-        """Wait until another session gave the sign; return whether it did in time."""
+        """Wait for an event of another session; return whether it came in time."""
         deadline = clock.monotonic_ns() + int(within_s * 1e9)
         while not (self.signs / f"{name}.sign").exists():
             if clock.monotonic_ns() > deadline:

@@ -1,4 +1,4 @@
-"""What is said of an alias: a verdict for each property, with the figure and the proof behind it."""
+"""The findings on an alias: a verdict for each property, with its figure and its proof."""
 
 import enum
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from cacheapp.consistency.history import Operation
 
 
 class PropertyVerdict(enum.StrEnum):
-    """What the run showed. Only BROKEN is a proof: HOLDS says that nothing was found."""
+    """What the run showed. Only BROKEN is a proof; HOLDS means that no violation was found."""
 
     HOLDS = "HOLDS"
     BROKEN = "BROKEN"
     UNKNOWN = "UNKNOWN"
-    """Not enough was answered, or the search's budget was spent."""
+    """Too few calls succeeded, or the budget of the search ran out."""
     NOT_APPLICABLE = "NOT APPLICABLE"
-    """The backend does not have what this is about."""
+    """The backend does not have this feature."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PropertyFinding:
     operations: tuple[Operation, ...] = ()
     """The counterexample."""
     origins: tuple[Operation, ...] = ()
-    """Earlier operations that wrote what is read in the counterexample."""
+    """Earlier operations that wrote the values read in the counterexample."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `json` can write."""
@@ -47,7 +47,7 @@ class PropertyFinding:
 
 @dataclass(frozen=True)
 class AliasReport:
-    """What was found of one alias, so far."""
+    """The findings on one alias so far."""
 
     alias: str
     backend: str
@@ -56,7 +56,7 @@ class AliasReport:
 
 
 def plain(name: str, wrong: Sequence[str], figure: str, *, unanswered: str = "") -> PropertyFinding:
-    """Return BROKEN where something is wrong, else UNKNOWN where something is unanswered."""
+    """Return BROKEN if something is wrong, else UNKNOWN if something was unanswered, else HOLDS."""
     if wrong:
         return PropertyFinding(name, PropertyVerdict.BROKEN, figure, "; ".join(wrong))
     if unanswered:

@@ -1,1 +1,1 @@
-"""What was seen, and whether it can be explained: pure, without clock, disk or threads."""
+"""Histories of cache operations and their judgement. Pure: no clock, disk or threads."""

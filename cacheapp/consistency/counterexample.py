@@ -1,13 +1,15 @@
-"""The few operations of a long illegal history that cannot be explained, whatever the others did.
+"""Shrink an illegal history to the few operations that no order explains, whatever the others did.
 
-Each step of shrinking only weakens what the history claims, so what is left is illegal for a reason
-that the whole has too, never because something was left out:
+Each step only weakens what the history claims. So the rest is illegal for a reason that the whole
+history has too, never because something was left out:
 
-- the end is cut off where it first became illegal; what was under way there may still happen;
-- the beginning is cut off, and the state there is then any (`model.unsure`); what was under way may
-  have happened before or may still;
+- the end is cut off where the history first became illegal; operations in progress there may still
+  take effect;
+- the beginning is cut off; the state there may be any (`model.unsure`), and operations in progress
+  may have taken effect before or may still;
 - an operation that changes nothing is left out;
-- one that may change something stays, as one that may happen at any time or never, and is not shown.
+- one that may change something remains as an operation that may take effect at any time or never,
+  and is not shown.
 
 Both cuts are monotone, so the latest beginning is found by bisection.
 """
@@ -24,8 +26,8 @@ from cacheapp.consistency.search import Found, Verdict, search
 class Counterexample:
     """Operations of one key that no order explains.
 
-    `origins`: earlier operations that wrote what is read here. `omitted`: how many of the history
-    are not shown; none of them helps. `why`: a sentence for people.
+    `origins`: earlier operations that wrote the values read here. `omitted`: how many operations of
+    the history are not shown; none of them helps to explain it. `why`: a sentence.
     """
 
     operations: tuple[Operation, ...]
@@ -36,14 +38,14 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is shown, what may also have happened, and where it begins."""
+    """A part of a history: the operations shown, those that may also take effect, the initial state."""
 
     shown: tuple[Operation, ...]
     unsure: tuple[Operation, ...]
     initial: State
 
 
-_BUDGET = 100_000  # of each of the searches that shrinking takes
+_BUDGET = 100_000  # of each search during shrinking
 
 
 def shrink(
@@ -51,9 +53,8 @@ def shrink(
 ) -> Counterexample:
     """Return the minimal counterexample in one key's illegal history.
 
-    `found`: what a search of it said, if there was one. Raise `ValueError` for a history that is not
-    known to be illegal. Where a search's budget is spent, what could not be shown to be superfluous
-    stays.
+    `found`: the result of a search of it, if known. Raise `ValueError` for a history that is not known
+    to be illegal. Where the budget of a search runs out, operations that may be superfluous remain.
     """
     found = found or search(operations, model)
     if found.blocked is None:
@@ -93,7 +94,7 @@ def _until(operations: Sequence[Operation], blocked: Operation) -> list[Operatio
 
 
 def _from(operations: Sequence[Operation], moment: int, model: Model) -> _Part:
-    """Return what is left when nothing is known of the time before the moment."""
+    """Return the part from a moment on, with an unknown state at its beginning."""
     shown = [one for one in operations if one.call_ns >= moment]
     unsure = [
         one.unsure()
@@ -119,8 +120,8 @@ def _latest_beginning(operations: Sequence[Operation], model: Model, budget: int
 
 
 def _fewest(part: _Part, model: Model, budget: int) -> _Part:
-    """Leave out one operation after the other, until each that is left is needed."""
-    # Late ones first: they are least likely to be what the contradiction is made of.
+    """Leave out one operation after the other, until each remaining one is needed."""
+    # Late ones first: they are the least likely to be part of the contradiction.
     for operation in sorted(part.shown, key=lambda one: -one.call_ns):
         fewer = _without(part, operation)
         if _illegal(fewer, model, budget):

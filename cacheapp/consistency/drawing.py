@@ -1,4 +1,4 @@
-"""A counterexample drawn as SVG: the same picture as the text timeline, for pages and reports."""
+"""Draw a counterexample as SVG, with the same layout as the text timeline."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape

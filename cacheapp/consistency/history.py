@@ -1,4 +1,4 @@
-"""Operations on a cache as their callers saw them: closed intervals, arguments, results, outcomes."""
+"""Operations on a cache, as recorded by their callers: intervals, arguments, results, outcomes."""
 
 import dataclasses
 import enum
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Absence(enum.Enum):
-    """What `get` finds and `incr` meets where there is no entry."""
+    """The result of `get` and `incr` without an entry."""
 
     ABSENT = "absent"
 
@@ -34,7 +34,7 @@ class OperationKind(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """What the caller may conclude."""
+    """What the caller may conclude about an operation."""
 
     OK = "ok"
     """It happened, between call and return."""
@@ -59,11 +59,11 @@ _WRITES = frozenset(
 class Operation:
     """One call on one key by one process.
 
-    `process`: a client that does one thing at a time, so a thread counts as one. `call_ns` and
-    `return_ns` are of one clock that never steps; `return_ns` is `None` where nothing returned.
+    `process`: a client that makes one call at a time, for example a thread. `call_ns` and `return_ns`
+    are of one monotonic clock; `return_ns` is `None` for a call that did not return.
     `argument`: the value of `set` and `add`, the delta of `incr` and `decr`. `result`: of `get` the
     value or `ABSENT`; of `incr` and `decr` the sum or `ABSENT` (the key was missing); of the others a
-    bool; of `set` nothing. With the outcome info it is what the call answered if it happened, or `None`.
+    bool; of `set` nothing. With the outcome info, it is the result if the call took effect, or `None`.
     """
 
     process: str
@@ -84,14 +84,14 @@ class Operation:
 
     @property
     def end(self) -> float:
-        """When it had taken effect at the latest: never, where that is unknown."""
+        """The latest moment at which it took effect; infinity if the outcome is unknown."""
         if self.return_ns is None or self.outcome is Outcome.INFO:
             return math.inf
         return self.return_ns
 
     @property
     def may_write(self) -> bool:
-        """Whether it may have changed the entry, going by what it answered."""
+        """Whether it may have changed the entry, according to its result."""
         if self.kind not in _WRITES:
             return False
         if self.outcome is Outcome.INFO:
@@ -99,16 +99,16 @@ class Operation:
         return self.result is not False and self.result is not ABSENT
 
     def precedes(self, other: "Operation") -> bool:
-        """Return whether it was over before the other began. Intervals that touch are concurrent."""
+        """Return whether it ended before the other began. Intervals that touch are concurrent."""
         return self.end < other.call_ns
 
     def unsure(self) -> "Operation":
-        """Return the same call as one that may have happened, or may yet, with this very answer."""
+        """Return the same call with an unknown outcome: if it takes effect, it has this result."""
         return dataclasses.replace(self, outcome=Outcome.INFO)
 
     @property
     def label(self) -> str:
-        """What it asked and what it was told, for people."""
+        """The call and its result, as text."""
         asked = self.kind.value if self.argument is None else f"{self.kind} {self.argument}"
         if self.outcome is not Outcome.OK:
             return f"{asked} ?"
@@ -119,15 +119,15 @@ class Operation:
         return f"{asked} -> {'yes' if self.result else 'no'}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `json` can write; a miss is the text `"absent"`."""
+        """Return an object for JSON; a miss is the text `"absent"`."""
         said = dataclasses.asdict(self)
         return {**said, "result": "absent" if self.result is ABSENT else self.result}
 
 
 def by_key(operations: Iterable[Operation]) -> Mapping[str, list[Operation]]:
-    """Return each key's operations, by call, without those that cannot matter.
+    """Return each key's operations, ordered by call, without those that cannot matter.
 
-    What failed did not happen. A call that changes nothing and was not answered says nothing.
+    A failed operation did not happen; an unanswered one that changes nothing has no effect.
     """
     found: dict[str, list[Operation]] = {}
     for operation in operations:

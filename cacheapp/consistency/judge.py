@@ -1,6 +1,6 @@
-"""A whole history, judged key by key: it is linearizable if and only if each key's part is.
+"""Judge a whole history key by key: it is linearizable if and only if each key's part is.
 
-That is the locality of Herlihy & Wing (1990).
+This is the locality of Herlihy & Wing (1990).
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Judgement:
     illegal: tuple[str, ...]
     unknown: tuple[str, ...]
     counterexample: Counterexample | None
-    """The one of those of the first illegal keys that is easiest to read."""
+    """The easiest to read among those of the first illegal keys."""
 
 
 _SHRUNK = 6  # keys whose counterexamples are compared
@@ -29,7 +29,7 @@ _PLAIN = {OperationKind.GET, OperationKind.SET}
 
 
 def _effort(one: Counterexample) -> tuple[int, int]:
-    """Return how hard a counterexample is to read: many calls, unusual ones."""
+    """Return how hard a counterexample is to read: the number of calls, then of unusual ones."""
     unusual = sum(operation.kind not in _PLAIN for operation in one.operations)
     return len(one.operations), unusual
 
@@ -37,7 +37,7 @@ def _effort(one: Counterexample) -> tuple[int, int]:
 def judge(
     operations: Iterable[Operation], *, evicts: bool = False, budget: int = BUDGET
 ) -> Judgement:
-    """Judge a history of any number of keys. `evicts`: entries may go at any moment.
+    """Judge a history of any number of keys. `evicts`: entries may be evicted at any moment.
 
     `budget`: steps of the search for each key.
     """

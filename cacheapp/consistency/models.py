@@ -1,10 +1,10 @@
-"""What one cache key does when it is used by one caller at a time: the sequential specification.
+"""The sequential specification of one cache key: what it does with one caller at a time.
 
-A state is `ABSENT` or the value. Two more states stand for ignorance, and occur only where a
-history is cut out of a longer one: `PRESENT`, some value, and `ANY`, a value or none. An operation's
-answer resolves them.
+A state is `ABSENT` or the value. Two more states represent partial knowledge; they occur only at the
+beginning of a part of a history: `PRESENT` (some value) and `ANY` (a value or none). The result of
+an operation resolves them.
 
-Timeouts are no part of it: in histories that are judged by a model no entry reaches its deadline.
+Timeouts are not modelled: in the histories that are judged, no entry reaches its deadline.
 """
 
 import enum
@@ -17,14 +17,14 @@ State = Hashable
 
 
 class Unsure(enum.Enum):
-    """States of which less is known than the value."""
+    """States with an unknown value."""
 
     PRESENT = "present"
     ANY = "any"
 
 
 class _Impossible(enum.Enum):
-    """What a step returns for an answer that the state does not allow."""
+    """What a step returns for a result that the state does not allow."""
 
     IMPOSSIBLE = "impossible"
 
@@ -34,41 +34,41 @@ IMPOSSIBLE = _Impossible.IMPOSSIBLE
 
 
 class Model(Protocol):
-    """What a search needs to know of the thing that the operations are about."""
+    """A sequential specification, as the search uses it."""
 
     @property
     def initial(self) -> State:
-        """Where a history begins."""
+        """The state at the beginning of a history."""
 
     @property
     def unsure(self) -> State:
-        """Where a history begins that was cut out of another."""
+        """The state at the beginning of a part of a history."""
 
     def step(self, state: State, operation: Operation) -> State:
-        """Return the state after the operation, or `IMPOSSIBLE` for its answer in this state."""
+        """Return the state after the operation; `IMPOSSIBLE` if this state does not allow its result."""
 
 
 class Key:
-    """A key whose entry goes only by a call."""
+    """A key whose entry is removed only by a call."""
 
     initial: State = ABSENT
     unsure: State = ANY
 
     def step(self, state: State, operation: Operation) -> State:
-        """Return the state after the operation, or `IMPOSSIBLE` for its answer in this state."""
+        """Return the state after the operation; `IMPOSSIBLE` if this state does not allow its result."""
         if operation.outcome is Outcome.INFO and operation.result is None:
             return _forgotten(state, operation)
         return _STEPS[operation.kind](state, operation)
 
 
 class EvictingKey:
-    """A key whose entry may also be evicted at any moment; states are sets of what may be there."""
+    """A key whose entry may also be evicted at any moment; a state is the set of possible ones."""
 
     initial: State = frozenset({ABSENT})
     unsure: State = frozenset({ANY})
 
     def step(self, state: State, operation: Operation) -> State:
-        """Return what may be there afterwards, or `IMPOSSIBLE` for its answer in all these states."""
+        """Return the possible states; `IMPOSSIBLE` if none of the old ones allows the result."""
         assert isinstance(state, frozenset)  # noqa: S101 (for the type checker)
         key = Key()
         after = {key.step(one, operation) for one in state | {ABSENT}} - {IMPOSSIBLE}
@@ -76,14 +76,14 @@ class EvictingKey:
 
 
 def _seen(state: State) -> State:
-    """Return the state after an answer that says that there is an entry."""
+    """Return the state after a result that requires an entry."""
     if state is ABSENT:
         return IMPOSSIBLE
     return PRESENT if state is ANY else state
 
 
 def _missed(state: State) -> State:
-    """Return the state after an answer that says that there is none."""
+    """Return the state after a result that requires that there is none."""
     return ABSENT if state is ABSENT or state is ANY else IMPOSSIBLE
 
 
@@ -124,7 +124,7 @@ def _count(state: State, operation: Operation) -> State:
 
 
 def _sum(state: State, operation: Operation) -> int | None:
-    """Return the sum, or `None` where there is nothing to add to."""
+    """Return the sum, or `None` without a number to add to."""
     delta = operation.argument
     if not isinstance(state, int) or not isinstance(delta, int):
         return None
@@ -132,7 +132,7 @@ def _sum(state: State, operation: Operation) -> int | None:
 
 
 def _forgotten(state: State, operation: Operation) -> State:
-    """Return the state after a call whose answer is unknown. It may be less sure than need be."""
+    """Return the state after a call with an unknown result. It may be less exact than possible."""
     if operation.kind is OperationKind.SET:
         return operation.argument
     if operation.kind is OperationKind.DELETE:

@@ -1,13 +1,13 @@
-"""Is there one order of the calls that explains every answer? The search that decides it.
+"""Search for one order of the calls that explains every result.
 
-Algorithm: Wing & Gong, "Testing and verifying concurrent objects" (1993), with the memory of Lowe,
-"Testing for linearizability" (2017): a set of operations that was placed before, with the same state
-after it, is not tried again. Events stand in a linked list, from which a placed operation is
-lifted, as in Horn & Kroening (2015) and porcupine. Worst case exponential in the number of
-operations that are under way at the same time, hence the budget.
+Algorithm: Wing & Gong, "Testing and verifying concurrent objects" (1993), with the memoisation of Lowe,
+"Testing for linearizability" (2017): a set of placed operations with the same state after it is not
+tried again. Events are in a linked list, from which a placed operation is lifted, as in Horn &
+Kroening (2015) and porcupine. The worst case is exponential in the number of concurrent operations,
+hence the budget.
 
-Invariant: the list holds, by time, the calls and returns of what is not placed yet. The first
-return in it bounds the choice: an operation that begins later cannot come before it.
+Invariant: the list holds, ordered by time, the calls and returns of the operations that are not
+placed yet. Its first return bounds the choice: an operation that begins later cannot come before it.
 """
 
 import enum
@@ -23,20 +23,20 @@ BUDGET = 1_000_000
 
 
 class Verdict(enum.StrEnum):
-    """What is known of a history."""
+    """The verdict on a history."""
 
     LINEARIZABLE = "linearizable"
     ILLEGAL = "illegal"
     UNKNOWN = "unknown"
-    """The budget was spent. Never to be taken for success."""
+    """The budget ran out. This is never success."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A verdict, what it cost, and where it went wrong.
+    """A verdict, its cost, and the operation that made the history illegal.
 
-    `blocked`: of an illegal history the operation at whose return it became so: without it and what
-    was called later, there is an order.
+    `blocked`: the history became illegal at the return of this operation: without it and all later
+    calls, there is an order.
     """
 
     verdict: Verdict
@@ -45,7 +45,7 @@ class Found:
 
 
 class _Events:
-    """Calls and returns in a doubly linked list, as arrays; 0 is the head, and the end."""
+    """Calls and returns in a doubly linked list of arrays; 0 is both head and end."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         times: list[tuple[float, int, int]] = []
@@ -69,7 +69,7 @@ class _Events:
                 calls[number] = event
 
     def lift(self, event: int) -> None:
-        """Take a call and its return out of the list."""
+        """Remove a call and its return from the list."""
         after, before = self.after, self.before
         for one in (event, self.match[event]):
             after[before[one]] = after[one]
@@ -84,19 +84,19 @@ class _Events:
 
 
 class _Memory:
-    """What was placed before, with the state after it.
+    """The sets of operations that were placed before, with the state after them.
 
-    Of two ways to the same state that placed the same answered operations, the one that used fewer
-    unanswered ones can do all that the other can: so only the least sets of those are kept.
+    Of two ways to the same state with the same answered operations, the one that used fewer unanswered
+    ones can continue in every way the other can, so only the minimal sets are stored.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, State], list[int]] = {}
         self.compared = 0
-        """What it has cost so far: with many unanswered operations it is most of the work."""
+        """Comparisons so far: with many unanswered operations they are most of the work."""
 
     def is_new(self, placed: int, used: int, state: State) -> bool:
-        """Remember it; return whether nothing as good was known."""
+        """Store the way; return False if one at least as good is known."""
         ways = self._known.setdefault((placed, state), [])
         self.compared += len(ways)
         if any(way & used == way for way in ways):
@@ -111,10 +111,10 @@ def search(
     budget: int = BUDGET,
     initial: State = None,
 ) -> Found:
-    """Look for an order of one key's operations that explains each answer.
+    """Search for an order of one key's operations that explains each result.
 
-    Those with the outcome info may be left out, or come at any time after their call. `initial`:
-    the state at the beginning if it is not the model's own.
+    Operations with the outcome info may be left out, or take effect at any time after their call.
+    `initial`: the state at the beginning, if it is not that of the model.
     """
     sure = [one for one in operations if one.end != math.inf]
     unsure = [one for one in operations if one.end == math.inf]
@@ -123,7 +123,7 @@ def search(
 
 
 class _Search:
-    """The search's variables: `placed` and `used` have a bit for each operation of their kind."""
+    """The variables of a search: `placed` and `used` have a bit for each answered or unanswered operation."""
 
     def __init__(
         self, sure: Sequence[Operation], unsure: Sequence[Operation], model: Model, state: State
@@ -137,7 +137,7 @@ class _Search:
         self._path: list[tuple[int, int, State]] = []  # (event, which unsure one or -1, state)
 
     def run(self, budget: int) -> Found:
-        """Place one operation after the other, and take the last one back where none fits."""
+        """Place one operation after the other; undo the last one if none fits."""
         events, operations = self._events, self._sure
         after, is_return = events.after, events.is_return
         blocked_at = steps = resume = 0
@@ -184,7 +184,7 @@ class _Search:
         return False
 
     def _take_back(self) -> tuple[int, int]:
-        """Undo the last choice; return the event to go on with, and the next unanswered one."""
+        """Undo the last choice; return the event to continue with, and the next unanswered operation."""
         event, unsure, self._state = self._path.pop()
         if unsure >= 0:
             self._used ^= 1 << unsure

@@ -1,9 +1,9 @@
-"""What is promised to each process by itself, and how many reads were stale: weaker than one order.
+"""Session guarantees, which are weaker than one order for all, and the number of stale reads.
 
-A near cache or a replica may keep these where it does not keep linearizability: *read your writes*
-(after its own write a process never reads something older) and *monotonic reads* (what it reads
-never goes back). "Older" means: over before the other began, for every operation that may have
-written what was read. So a history that has one order keeps both (Terry et al., "Session Guarantees
+A near cache or a replica may keep these without being linearizable: *read your writes* (after its
+own write, a process never reads an older value) and *monotonic reads* (its reads never go back).
+A value is older if every operation that may have written it ended before the newer one began. So a
+history that has one order keeps both (Terry et al., "Session Guarantees
 for Weakly Consistent Replicated Data", 1994).
 """
 
@@ -19,32 +19,32 @@ _Writers = dict[Hashable, list[Operation]]
 
 @dataclass(frozen=True)
 class Broken:
-    """A read that went back, and the operation of the same process that it went back behind."""
+    """A read that returned an older value than an earlier operation of the same process."""
 
     before: Operation
     read: Operation
     writers: tuple[Operation, ...]
-    """What may have written what was read."""
+    """The operations that may have written the value read."""
 
 
 def read_your_writes(operations: Iterable[Operation], *, evicts: bool = False) -> list[Broken]:
-    """Return the reads that are older than what their own process wrote before.
+    """Return the reads of values older than an earlier write of the same process.
 
-    `evicts`: a miss is never held against the cache.
+    `evicts`: accept every miss.
     """
     return list(_broken(operations, evicts=evicts, writes=True))
 
 
 def monotonic_reads(operations: Iterable[Operation], *, evicts: bool = False) -> list[Broken]:
-    """Return the reads that are older than what their own process read before."""
+    """Return the reads of values older than an earlier read of the same process."""
     return list(_broken(operations, evicts=evicts, writes=False))
 
 
 def stale_reads(operations: Iterable[Operation], *, evicts: bool = False) -> tuple[int, int]:
-    """Return how many reads were certainly stale, and how many there were.
+    """Return how many reads were certainly stale, and how many reads there were.
 
-    Certainly stale: all that may have written what was read was over before another write began,
-    which was over before the read began.
+    Certainly stale: every operation that may have written the value ended before another write began,
+    and that write ended before the read began.
     """
     stale = reads = 0
     for own in by_key(operations).values():
@@ -73,7 +73,7 @@ def _is_stale(read: Operation, writers: _Writers, newest: list[tuple[float, int]
 
 
 def _writers(operations: Sequence[Operation]) -> _Writers:
-    """Return, for each value and for absence, the operations that may have left it there."""
+    """Return, for each value and for absence, the operations that may have produced it."""
     found: _Writers = defaultdict(list)
     for one in operations:
         if not one.may_write:
@@ -85,7 +85,7 @@ def _writers(operations: Sequence[Operation]) -> _Writers:
         elif one.outcome is Outcome.OK:
             found[one.result].append(one)
         else:
-            found[None].append(one)  # a sum that nobody was told: any
+            found[None].append(one)  # an unknown sum
     return found
 
 
@@ -114,7 +114,7 @@ def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> I
 
 
 def _went_back(earlier: Operation, written: Sequence[Operation], writers: _Writers) -> bool:
-    """Return whether all that may have been read was over before `earlier`'s version began."""
+    """Return whether every possible writer of the value ended before the version of `earlier` began."""
     if earlier.kind is not OperationKind.GET:
         return all(one.precedes(earlier) for one in written)
     versions = _possible(earlier, writers)

@@ -1,7 +1,7 @@
-"""A counterexample drawn as text: a lane for each process, time from left to right.
+"""Draw a counterexample as text: a lane for each process, time from left to right.
 
-Time is not to scale, but in order: what overlaps on the page overlapped. An operation that was
-never answered has no right end.
+Time is in order, not to scale: operations that overlap in the drawing overlapped. An unanswered
+operation has no right end.
 """
 
 import math
@@ -13,7 +13,7 @@ from cacheapp.consistency.history import Operation
 
 @dataclass(frozen=True)
 class Bar:
-    """An operation's place: columns of its call and, if it had one, its return."""
+    """The columns of an operation's call and, if it has one, its return."""
 
     operation: Operation
     left: int
@@ -49,7 +49,7 @@ def _bar_text(bar: Bar) -> str:
 
 
 def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None) -> str:
-    """Return one line for each process. `names`: what to call them, if not by their own names."""
+    """Return one line for each process. `names`: other names of the processes."""
     if not operations:
         return ""
     lanes = place(operations)
@@ -65,7 +65,7 @@ def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None
 
 
 def moments(operations: Sequence[Operation]) -> list[str]:
-    """Return a sentence for each operation: when, since the first call, and what it was told."""
+    """Return a line for each operation: its interval since the first call, and its result."""
     first = min((one.call_ns for one in operations), default=0)
     return [
         f"{(one.call_ns - first) / 1e6:9.3f} to {_end_ms(one, first)} ms  {one.process}  {one.label}"

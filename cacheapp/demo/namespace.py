@@ -1,7 +1,7 @@
-"""The demo's own keys in any alias: what reaches them, and nothing beside them.
+"""Access to the demo's own keys in any alias, and to no others.
 
 A demo key `x` is stored as `cacheapp.demo:x` under a version that nothing else uses, so no caller
-of the demo can name a key of the application. Errors of foreign backends become cacheapp's here.
+of the demo can reach a key of the application. Errors of other backends become cacheapp's here.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from django_redis.exceptions import ConnectionInterrupted
 
 from cacheapp.errors import ClearRefused, OutcomeUnknown, StoreUnavailable
 
-VERSION = 7_703_366  # no application counts its versions up to here
+VERSION = 7_703_366  # higher than the versions of any application
 _PREFIX = "cacheapp.demo:"
 _MISSING = object()
 
-# What backends that are not ours raise when their store does not answer.
+# What other backends raise when their store does not respond.
 _FOREIGN_ERRORS = (
     OSError,
     redis.RedisError,
@@ -36,7 +36,7 @@ _FOREIGN_ERRORS = (
 
 
 def aliases() -> list[str]:
-    """Return the aliases of `CACHES`, but `default` only where no other alias is the same entry."""
+    """Return the aliases of `CACHES`, without `default` if another alias has the same entry."""
     default = settings.CACHES.get("default")
     named = [alias for alias in settings.CACHES if alias != "default"]
     twin = any(settings.CACHES[alias] == default for alias in named)
@@ -44,7 +44,7 @@ def aliases() -> list[str]:
 
 
 class DemoCache:
-    """An alias, as far as the demo may see it. Made for one request; shares nothing itself.
+    """The demo's keys in an alias. Created for one request.
 
     Raises `StoreUnavailable`, `OutcomeUnknown` and `StoreFull` as cacheapp's backends do.
     """
@@ -85,7 +85,7 @@ class DemoCache:
         with _changing():
             try:
                 return self._cache.incr(_PREFIX + key, delta, version=VERSION)
-            except redis.ResponseError as exc:  # Django's own RedisCache leaves it to the server
+            except redis.ResponseError as exc:  # Django's RedisCache leaves the check to the server
                 raise TypeError(str(exc)) from exc
 
     def clear(self) -> int:
@@ -98,7 +98,7 @@ class DemoCache:
             )
 
     def _local_keys(self) -> list[str]:
-        """Return the demo's keys in this worker's own memory, if that is where the alias keeps them."""
+        """Return the demo's keys of a LocMemCache, in this worker's memory; else raise `ClearRefused`."""
         if not isinstance(self._cache, LocMemCache) or self._cache.key_func is not default_key_func:
             raise ClearRefused(
                 f"alias {self.alias!r}: {type(self._cache).__name__} cannot list its keys, so the "
@@ -121,7 +121,7 @@ def _reading() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _changing() -> Iterator[None]:
-    """Translate errors around a change: a foreign one does not say whether it happened."""
+    """Translate errors of a change: other backends do not report whether it happened."""
     try:
         yield
     except _FOREIGN_ERRORS as exc:

@@ -1,4 +1,4 @@
-"""Files to try downloads with: their bytes follow from their number, so that anyone can check them."""
+"""Test files for downloads: their bytes follow from their number, so anyone can check them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ CHUNK_BYTES = 64 * 1024
 def content(number: int, size: int) -> Iterator[bytes]:
     """Yield the first `size` bytes of file `number`, in chunks.
 
-    No two chunks are alike, so that one lost, doubled or out of place shows.
+    No two chunks are equal, so a lost, repeated or misplaced one is detected.
     """
     for start in range(0, size, CHUNK_BYTES):
         seed = b"%d:%d" % (number, start)

@@ -1,7 +1,7 @@
-"""What an experiment works with: steps that are seen, and processes of their own for what is timed.
+"""The tools of an experiment: steps with progress, and fresh processes for the timed code.
 
-Everything that is timed runs in a fresh process and a session of its own, so that nothing of an
-earlier step is left in it, and that all it started can be ended at once.
+All timed code runs in a new process with a session of its own: nothing of an earlier step remains in
+it, and everything that it starts can be ended at once.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ LOOK_EVERY_S = 0.1
 
 
 class Scale(enum.StrEnum):
-    """How long an experiment may take, and so how near it comes to what the article did."""
+    """How long an experiment may take: `FULL` is as long as in the article."""
 
     SMALL = "small"
     USUAL = "usual"
@@ -31,15 +31,15 @@ class Scale(enum.StrEnum):
 
 
 class ExperimentFailed(Exception):
-    """What was to be timed could not be run; the message says what it printed."""
+    """The timed code did not run; the message has its output."""
 
 
 class RunStopped(Exception):
-    """The one who started the experiment asked it to stop; nothing of it is left."""
+    """The experiment was stopped on request; all its processes have ended."""
 
 
 class Stop(Protocol):
-    """A `threading.Event` or what looks like one."""
+    """A `threading.Event`, or anything with its `is_set`."""
 
     def is_set(self) -> bool:
         """Whether to stop."""
@@ -47,7 +47,7 @@ class Stop(Protocol):
 
 @dataclass(frozen=True)
 class ExperimentProgress:
-    """How far an experiment is: `done` steps of about `total`, and now `step`, since `step_s`."""
+    """Progress: `done` steps of about `total`, and the current `step`, since `step_s` seconds."""
 
     name: str
     step: str
@@ -57,7 +57,7 @@ class ExperimentProgress:
 
 
 class Bench:
-    """Hands out steps and processes to one experiment. Used by the thread that runs it."""
+    """The steps and processes of one experiment. Used by the thread that runs it."""
 
     def __init__(
         self,
@@ -76,19 +76,19 @@ class Bench:
         self._began_s = clock.monotonic_s()
 
     def expect(self, steps: int) -> None:
-        """Say how many steps there will be."""
+        """Set the number of steps."""
         self._total = steps
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Name what is done now; count it when it is over."""
+        """Name the current step; count it at its end."""
         self._step, self._began_s = what, clock.monotonic_s()
         self.look()
         yield
         self._done += 1
 
     def look(self) -> None:
-        """Tell how far it is; raise `RunStopped` if it should not go on."""
+        """Report the progress; raise `RunStopped` if the experiment was stopped."""
         if self._stop is not None and self._stop.is_set():
             raise RunStopped(f"{self._name}: stopped during {self._step!r}")
         step_s = clock.monotonic_s() - self._began_s
@@ -101,9 +101,9 @@ class Bench:
         python: str = sys.executable,
         within_s: float = 120.0,
     ) -> Any:
-        """Call a function of `timed` in a process of its own; return what it returned.
+        """Call a function of `timed` in a process of its own; return its result.
 
-        Arguments and result pass as JSON. All that the process started ends with it.
+        Arguments and result are passed as JSON. Everything the process starts ends with it.
         """
         target = f"{function.__module__}:{function.__qualname__}"
         process = _spawn([python, "-m", "cacheapp.lab.child", target])
@@ -123,7 +123,7 @@ class Bench:
         self, process: subprocess.Popen[bytes], given: bytes, within_s: float
     ) -> tuple[bytes, bytes]:
         deadline = clock.monotonic_s() + within_s
-        left: bytes | None = given  # it remembers what it did not yet send
+        left: bytes | None = given  # communicate() keeps what it has not sent yet
         while True:
             try:
                 return process.communicate(left, timeout=LOOK_EVERY_S)
@@ -146,13 +146,13 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def close_pipes(process: subprocess.Popen[bytes]) -> None:
-    """Close what was not read to its end."""
+    """Close the pipes of a process that has ended."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not yet written to a dead process
+            with contextlib.suppress(OSError):  # unsent input of a dead process
                 pipe.close()
 
 
 def listing(*functions: Callable[..., Any]) -> str:
-    """Return the source of what is timed, as it stands."""
+    """Return the source of the timed functions."""
     return "\n\n\n".join(inspect.getsource(function).strip() for function in functions) + "\n"

@@ -1,8 +1,8 @@
-"""A result as a drawing: Vega-Lite says what, vl-convert makes the SVG of it, on the server.
+"""Draw a result: Vega-Lite describes it, vl-convert makes the SVG, on the server.
 
-The SVG has no script and no style sheet, so it can stand inside a page with a strict policy. Its
-text is text, in `currentColor`: it takes the colour of the page, light or dark. It is 360 pixels
-wide, so that nothing shrinks on a telephone. `alone` gives it colours of its own, for a file.
+The SVG has no script and no style sheet, so a page with a strict policy can contain it. Its text is in
+`currentColor` and takes the colour of the page, light or dark. It is 360 pixels wide, to fit on a
+phone. `alone` gives it colours of its own, for a file.
 """
 
 import math
@@ -14,13 +14,13 @@ from typing import Any
 from cacheapp.lab.results import FigureKind, Measure, Panel, Result
 from cacheapp.processes.servers import child_env
 
-WIDTH = 330  # and the margins of what Vega draws around it
-_AXIS = 50  # what the numbers at a vertical axis take
+WIDTH = 330  # without the margins that Vega adds
+_AXIS = 50  # the width of the numbers at a vertical axis
 _COLOURS = ("#3a86c8", "#d1722a", "#2c9a6c", "#b3569f", "#8a8f98", "#c2a021")  # on white and black
 _INK = "currentColor"
 _GREY = "#8a8f98"
-_WIDE = 100  # a range of so many times needs only powers of ten
-_K = 10_000  # from here on an axis says 10k
+_WIDE = 100  # a range of this factor needs only powers of ten
+_K = 10_000  # from here on, an axis shows 10k
 _STYLE = (
     "<style>svg{color:#1b1f24;background:#fff}"
     "@media(prefers-color-scheme:dark){svg{color:#e8eaed;background:#16181c}}</style>"
@@ -28,13 +28,13 @@ _STYLE = (
 
 
 class ChartsMissing(Exception):
-    """The library that draws is not installed; the message says how to get it."""
+    """The drawing library is not installed; the message has the command to install it."""
 
 
 def svg(result: Result) -> str:
-    """Draw the panels of a result below each other, to stand inside a page.
+    """Draw the panels of a result below each other, for use inside a page.
 
-    Loads a JavaScript engine (80 MB, a second): in a process that serves, use `drawn_apart`.
+    Loads a JavaScript engine (80 MB, one second): in a server process, use `drawn_apart`.
     """
     try:
         import vl_convert  # noqa: PLC0415 (only who draws needs it)
@@ -47,13 +47,13 @@ def svg(result: Result) -> str:
 
 
 def alone(drawing: str) -> str:
-    """Give a drawing colours of its own, light or dark as the reader's screen is: for a file."""
+    """Give a drawing colours of its own, light or dark like the reader's screen, for a file."""
     head, _, rest = drawing.partition(">")
     return f"{head}>{_STYLE}{rest}\n"
 
 
 def drawn_apart(result: Result) -> str:
-    """Draw in a process of its own; raise `ChartsMissing` with what it said if it cannot."""
+    """Draw in a process of its own; raise `ChartsMissing` with its message if it fails."""
     done = subprocess.run(  # noqa: S603 (the command is ours)
         [sys.executable, "-m", __name__],
         input=result.to_json(),
@@ -69,7 +69,7 @@ def drawn_apart(result: Result) -> str:
 
 
 def spec(result: Result) -> dict[str, Any]:
-    """Return the drawing as Vega-Lite has it. Pure."""
+    """Return the Vega-Lite specification. Pure."""
     lines = any(panel.kind is FigureKind.LINES for panel in result.panels)
     width = WIDTH - _AXIS if lines else WIDTH
     return {
@@ -138,7 +138,7 @@ def _subtitle(panel: Panel) -> dict[str, Any]:
 
 
 def _bars(panel: Panel) -> dict[str, Any]:
-    """Draw a bar from zero for each measure, its name above it and its median behind it."""
+    """Draw a bar from zero for each measure, with its name above and its median behind."""
     rows = [
         {
             "label": _name(one),
@@ -188,14 +188,14 @@ def _name(measure: Measure) -> str:
 
 
 def _colour(panel: Panel) -> dict[str, Any]:
-    """Colour by group, where there is more than one; the names are above the bars already."""
+    """Colour by group, if there are several; the names are above the bars."""
     if len({one.group for one in panel.measures}) == 1:
         return {"value": _COLOURS[0]}
     return {"field": "group", "type": "nominal", "sort": None, "legend": None}
 
 
 def _lines(panel: Panel) -> dict[str, Any]:
-    """Draw a line for each group, over numbers that grow by factors, with the spread of each."""
+    """Draw a line for each group on a logarithmic axis, with the spread of each point."""
     points = [
         {
             "group": one.group,
@@ -240,12 +240,12 @@ def _lines(panel: Panel) -> dict[str, Any]:
 
 
 def _digits(most: float) -> str:
-    """Return how the numbers at an axis are written that goes up to `most`."""
+    """Return the number format of an axis up to `most`."""
     return "~s" if most >= _K else ",~f"
 
 
 def _round_numbers(panel: Panel) -> list[float]:
-    """Return what stands at a logarithmic axis: a few round numbers, not each of them."""
+    """Return the labels of a logarithmic axis: a few round numbers."""
     low = min(one.spread[0] for one in panel.measures)
     high = max(one.spread[1] for one in panel.measures)
     steps = (1, 2, 5) if high < _WIDE * low else (1,)
@@ -254,12 +254,12 @@ def _round_numbers(panel: Panel) -> list[float]:
 
 
 def said(measure: Measure, unit: str) -> str:
-    """Return the median as people write it, with three digits that mean something."""
+    """Return the median with its unit, in three significant digits."""
     return f"{number(measure.median)} {unit}" if len(unit) <= 3 else number(measure.median)  # noqa: PLR2004 (s, ms, MiB)
 
 
 def number(value: float) -> str:
-    """Return a number with three digits that mean something; whole ones whole."""
+    """Return a number in three significant digits; whole numbers in full."""
     if value == int(value) and abs(value) < 1e6:  # noqa: PLR2004
         return f"{int(value):,}"
     if abs(value) >= 100:  # noqa: PLR2004 (no digits behind the point)

@@ -12,20 +12,20 @@ from types import FrameType
 
 
 def _end_all(_number: int, _frame: "FrameType | None") -> None:
-    """End this process and all that it started: they are one process group."""
+    """Kill this process and all that it started: they are one process group."""
     os.killpg(0, signal.SIGKILL)
 
 
 def _end_alone() -> None:
-    """Have SIGTERM end a forked process alone, and at once: a pool ends its own so."""
+    """Restore SIGTERM in a forked process: a pool ends its processes with it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main() -> None:
-    """Call what is named with what stands on stdin; print what it returned."""
-    signal.signal(signal.SIGTERM, _end_all)  # the kernel's, when the one who started us is gone
+    """Call the named function with the arguments on stdin; print its result."""
+    signal.signal(signal.SIGTERM, _end_all)  # from the kernel, when the parent has ended
     os.register_at_fork(after_in_child=_end_alone)
-    # The result goes where stdout went; what the function prints must not mix with it.
+    # The result goes to the real stdout; output of the function must not mix with it.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         module, _, name = sys.argv[1].partition(":")

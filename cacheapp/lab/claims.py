@@ -1,4 +1,4 @@
-"""`docs/claims.md`: all claims in one table, with what was measured, from a real run."""
+"""Write `docs/claims.md`: all claims in one table, with the measurements of a real run."""
 
 from collections.abc import Iterator, Sequence
 
@@ -69,7 +69,7 @@ def _about(results: Sequence[Result], command: str) -> list[str]:
 
 
 def _load(results: Sequence[Result]) -> str:
-    """Say how busy the machine was, with what the experiments themselves left of load."""
+    """Return how busy the machine was, including the load of the earlier experiments."""
     loads = [result.about.load for result in results]
     return (
         f"The machine was shared with other programs: before the first experiment the load "

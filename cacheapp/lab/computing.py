@@ -1,4 +1,4 @@
-"""Computing: threads do not help the processor along, processes do."""
+"""Computing: threads do not speed up CPU-bound work, processes do."""
 
 import statistics
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ CLAIM_THREADS = (
 )
 CLAIM_PROCESSES = "processes make CPU-bound work faster, up to the number of cores"
 GAIN = 1.2
-"""From this many times the speed on, something helped."""
+"""A speed-up from this factor on counts."""
 
 
 @dataclass(frozen=True)
 class ComputingParameters:
-    """How many tasks, how large each, how often."""
+    """Tasks, the size of each, and repeats."""
 
     tasks: int
     below: int
@@ -45,14 +45,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """How it is called."""
+        """Its label."""
         name = self.way if self.way == "one by one" else f"{self.workers} {self.way}"
         name = name.removesuffix("es") if name == "1 processes" else name
         return f"{name}, Python {self.other.version}" if self.other else name
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Do the same tasks in all ways, in turn."""
+    """Run the same tasks in all ways, in turn."""
     plan, here = PLANS[bench.scale], cores()
     free = [one for one in others() if not one.gil]
     rows = _rows(plan, here, free)
@@ -100,7 +100,7 @@ def _once(bench: Bench, plan: ComputingParameters, row: Row) -> dict[str, Any]:
 
 
 def judge_threads(alone_s: float, threads_s: float, threads: int) -> ClaimFinding:
-    """Say whether threads were of no use."""
+    """Return whether threads gave no speed-up."""
     speed = alone_s / threads_s
     why = (
         f"{threads} threads took {threads_s:.2f} s for what took {alone_s:.2f} s one by one: "
@@ -115,7 +115,7 @@ def judge_threads(alone_s: float, threads_s: float, threads: int) -> ClaimFindin
 def judge_processes(
     alone_s: float, processes: dict[int, float], cores: int, load: float
 ) -> ClaimFinding:
-    """Say whether as many processes as cores helped, and more of them no further."""
+    """Return whether processes gave a speed-up up to the number of cores, and no more beyond it."""
     if cores == 1:
         return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.UNKNOWN, "this machine has one core")
     speeds = {count: alone_s / took_s for count, took_s in processes.items()}

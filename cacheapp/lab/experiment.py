@@ -1,4 +1,4 @@
-"""What an experiment is: a claim, the code that is timed, and a function that conducts it."""
+"""An experiment: a claim, the timed code, and a function that runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Experiment:
     name: str
     title: str
     claim: str
-    """What the article says, in its words where they are few."""
+    """The claim of the article, in its words if they are few."""
     code: str
-    """The source of what is timed."""
+    """The source of the timed code."""
     conduct: Callable[[Bench], ExperimentOutcome] = field(repr=False)

@@ -1,4 +1,4 @@
-"""The lab's site under a private Gunicorn with several workers, with one alias as its cache."""
+"""The lab's site on a private Gunicorn with several workers, with one alias as its cache."""
 
 import contextlib
 import secrets
@@ -18,21 +18,21 @@ _ARGUMENTS = (
 
 
 class Site:
-    """The workers of a site that runs: has one of them, or all, call a function of `shop`."""
+    """The workers of a running site: calls functions of `shop` in one of them, or in all."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
 
     def by_one(self, name: str, *arguments: Any) -> Any:
-        """Have the first worker call a function."""
+        """Call a function in the first worker."""
         return self.by(name, self.workers.find()[0], *arguments)
 
     def by(self, name: str, pid: int, *arguments: Any) -> Any:
-        """Have one worker call a function."""
+        """Call a function in one worker."""
         return self.workers.ask(pid, "POST", f"/do/{name}", {"arguments": arguments}).body["value"]
 
     def by_each(self, name: str, *arguments: Any) -> list[Any]:
-        """Have every worker call it, one after the other."""
+        """Call a function in every worker, one after the other."""
         answers = self.workers.each("POST", f"/do/{name}", {"arguments": arguments})
         return [answer.body["value"] for answer in answers.values()]
 
@@ -46,7 +46,7 @@ class Site:
         return [answer.body["value"] == "somebody" for answer in asked]
 
     def by_all(self, name: str, *arguments: Any, times: int = 1) -> list[Any]:
-        """Call it on all connections at the same time, `times` on each; return all answers."""
+        """Call a function on all connections at once, `times` on each; return all results."""
 
         def work(_number: int, connection: Connection) -> list[Any]:
             asked = (
@@ -60,7 +60,7 @@ class Site:
 
 @contextlib.contextmanager
 def site(stores: Stores, alias: str) -> Iterator[Site]:
-    """Serve the site; when it is yielded, every worker has answered."""
+    """Serve the site; it is yielded after every worker has responded."""
     directory = stores.new_directory("site")
     env = {
         **child_env(),

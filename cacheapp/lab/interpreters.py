@@ -36,7 +36,7 @@ def others() -> tuple[Interpreter, ...]:
 
 
 def _ask(path: str) -> Interpreter | None:
-    """Return what it says of itself; `None` for what stands there and does not run."""
+    """Return the interpreter at a path; `None` if it does not run."""
     try:
         done = subprocess.run(  # noqa: S603 (a Python of this user's PATH)
             [path, "-c", _ASK], capture_output=True, timeout=20, check=True

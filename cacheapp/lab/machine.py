@@ -1,4 +1,4 @@
-"""Where an experiment runs, as far as a reader needs it to compare; never the host's name."""
+"""The machine of an experiment, as far as a reader needs it; never the name of the machine."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ def free_threaded() -> bool:
 
 
 def available_mib() -> float:
-    """Return how much memory new processes can have without others being swapped out."""
+    """Return how much memory new processes can use without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Memory is not shared: four workers with a cache each have four truths."""
+"""Memory is not shared: four workers with a cache each hold four values of one key."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ ROUNDS = {Scale.SMALL: 1, Scale.USUAL: 5, Scale.FULL: 50}
 
 @dataclass(frozen=True)
 class Sight:
-    """Of each round: how many workers saw what one wrote, how many values the last writes left."""
+    """Of each round: how many workers read what one wrote; how many values remain after each wrote."""
 
     alias: str
     seen_by: tuple[int, ...]
@@ -28,7 +28,7 @@ class Sight:
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Start the site on each alias, write by one worker and by each, and read by all."""
+    """Start the site on each alias, write from one worker and from each, and read from all."""
     with Stores() as stores:
         bench.expect(len(stores.aliases))
         sights = []
@@ -75,7 +75,7 @@ def _look(bench: Bench, served: Site, alias: str) -> Sight:
 
 
 def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
-    """Say whether the workers' own caches differed, and the others did not."""
+    """Return whether the workers' own caches differed, and the shared ones did not."""
     own = [one for one in sights if one.alias == "locmem"]
     shared = [one for one in sights if one.alias != "locmem"]
     apart = not any(

@@ -1,4 +1,4 @@
-"""Races between processes: none while nothing is shared, and all of them as soon as something is."""
+"""Races between processes: none as long as nothing is shared, and the usual ones otherwise."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ VARIABLE, FILE, LOCKED, GET_SET, INCR = process_races.CODES
 
 @dataclass(frozen=True)
 class ProcessRaceParameters:
-    """Processes, additions of each, how often."""
+    """Processes, additions of each, and repeats."""
 
     processes: int
     times: int
@@ -31,7 +31,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Loss:
-    """What was missing after each run of one code, in one alias where it uses a cache."""
+    """The additions lost in each run of one code, with one alias if it uses a cache."""
 
     code: str
     alias: str
@@ -40,7 +40,7 @@ class Loss:
 
     @property
     def label(self) -> str:
-        """How it is called."""
+        """Its label."""
         return f"{self.alias}: {self.code.removeprefix('cache ')}" if self.alias else self.code
 
 
@@ -84,13 +84,13 @@ def _loss(
 
 
 def judge(losses: list[Loss]) -> tuple[ClaimFinding, ClaimFinding]:
-    """Say whether what is shared without protection lost additions, and the protected none."""
+    """Return whether unprotected shared counters lost additions, and protected ones none."""
     unprotected = [one for one in losses if one.code in (FILE, GET_SET)]
     protected = [one for one in losses if one.code in (LOCKED, INCR)]
     raced = any(sum(one.lost) for one in unprotected)
     exact = not any(sum(one.lost) for one in protected)
     return (
-        # That none was lost this time does not show that none can be.
+        # One run without a loss does not prove that there is none.
         ClaimFinding(
             CLAIM, ClaimVerdict.DOES_NOT_HOLD if raced else ClaimVerdict.UNKNOWN, _said(unprotected)
         ),

@@ -1,4 +1,4 @@
-"""Results as text for people, and as JSON for programs."""
+"""Results as text and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def print_list(out: TextIO) -> None:
 
 
 def print_result(result: Result, out: TextIO, *, code: bool = False) -> None:
-    """Print what an experiment found: the verdicts with their reasons, then the figures."""
+    """Print the result of an experiment: the verdicts with their reasons, then the figures."""
     console = Console(file=out, highlight=False)
     console.print(Text(f"\n{result.title}", style="bold"), Text(f"({result.name})"))
     if code:

@@ -1,4 +1,4 @@
-"""What an experiment found: frozen data that goes to JSON and comes back as it was."""
+"""The result of an experiment: frozen data that converts to JSON and back."""
 
 import dataclasses
 import enum
@@ -13,12 +13,12 @@ R = TypeVar("R", bound="Result")
 
 
 class ClaimVerdict(enum.StrEnum):
-    """Whether a claim held, here and in this run; nothing is said of other machines."""
+    """Whether a claim held on this machine in this run."""
 
     HOLDS = "HOLDS"
     DOES_NOT_HOLD = "DOES NOT HOLD"
     UNKNOWN = "UNKNOWN"
-    """It could not be measured, or the measurement says neither."""
+    """It was not measured, or the measurement does not decide it."""
 
 
 class FigureKind(enum.StrEnum):
@@ -30,14 +30,14 @@ class FigureKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing that was measured, a few times."""
+    """The samples of one measurement."""
 
     label: str
     samples: tuple[float, ...]
     group: str = ""
-    """Of bars: what they stand together under. Of lines: which line the point is on."""
+    """Of bars: their common heading. Of lines: the line of the point."""
     at: float | None = None
-    """Of lines: where on the horizontal axis."""
+    """Of lines: the position on the horizontal axis."""
 
     @property
     def median(self) -> float:
@@ -46,7 +46,7 @@ class Measure:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """From the lowest to the highest of a few samples; of 10 and more, the middle 80 %."""
+        """The lowest and highest of fewer than 10 samples; of more, the middle 80 %."""
         if len(self.samples) < MANY:
             return min(self.samples), max(self.samples)
         tenths = statistics.quantiles(self.samples, n=10, method="inclusive")
@@ -55,7 +55,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Panel:
-    """Measures of one unit that are drawn and printed together; `log` axes only for lines."""
+    """Measures with one unit that are drawn and printed together; `log_y` only for lines."""
 
     title: str
     unit: str
@@ -64,12 +64,12 @@ class Panel:
     x_title: str = ""
     log_y: bool = False
     expected: float | None = None
-    """Where a line is drawn across: what a right program gives."""
+    """The result of a correct program, drawn as a line."""
 
 
 @dataclass(frozen=True)
 class ClaimFinding:
-    """One claim, whether it held here, and the sentence with the figures that say so."""
+    """One claim, its verdict, and a sentence with the figures."""
 
     claim: str
     verdict: ClaimVerdict
@@ -78,24 +78,24 @@ class ClaimFinding:
 
 @dataclass(frozen=True)
 class ExperimentOutcome:
-    """What an experiment hands back; the runner adds the rest of a `Result`."""
+    """What an experiment returns; the runner adds the rest of a `Result`."""
 
     findings: tuple[ClaimFinding, ...]
     panels: tuple[Panel, ...] = ()
     notes: tuple[str, ...] = ()
-    """What else the reader must know: what was scaled down, what could not be measured."""
+    """Remarks for the reader: what was scaled down or not measured."""
 
 
 @dataclass(frozen=True)
 class About:
-    """Where and when it ran; without the host's name."""
+    """Where and when it ran; without the name of the machine."""
 
     date: str
     machine: str
     python: str
     kernel: str
     load: float
-    """Processes that wanted a core in the minute before it began (`os.getloadavg`)."""
+    """Runnable processes in the minute before it began (`os.getloadavg`)."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -116,7 +116,7 @@ class Result:
 
     @property
     def verdicts(self) -> set[ClaimVerdict]:
-        """What is said of the parts of the claim."""
+        """The verdicts on the parts of the claim."""
         return {finding.verdict for finding in self.findings}
 
     @property
@@ -128,12 +128,12 @@ class Result:
         return ClaimVerdict.HOLDS if self.verdicts else ClaimVerdict.UNKNOWN
 
     def to_json(self) -> str:
-        """Return everything; medians and the verdict are in it too, for other programs."""
+        """Return all data, with the medians and the verdict for other programs."""
         return json.dumps(_with_derived(dataclasses.asdict(self), self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return what `to_json` wrote; raise `ValueError` for anything else."""
+        """Return the result that `to_json` wrote; raise `ValueError` for anything else."""
         try:
             return _result(cls, json.loads(text))
         except (KeyError, TypeError, AttributeError) as exc:

@@ -17,7 +17,7 @@ _COULD_NOT = (ExperimentFailed, ServerFailed, NotReached, AnswerLost, Moved)
 
 
 class UnknownExperiment(Exception):
-    """There is no experiment of this name; the message has those that there are."""
+    """There is no experiment of this name; the message lists all names."""
 
 
 def find(name: str) -> Experiment:
@@ -37,8 +37,8 @@ def run(
 ) -> Result:
     """Run an experiment while no other runs; raise `Busy`, or `RunStopped`.
 
-    What could not be measured is `UNKNOWN` in the result, with the reason. Start it from a thread
-    that lives until it ends: what it starts dies with that thread.
+    A claim that could not be measured is `UNKNOWN` in the result, with the reason. Call it from a
+    thread that lives until the end: child processes die with the thread that started them.
     """
     experiment = find(name)
     with exclusive_run(name):

@@ -13,12 +13,12 @@ class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_request(self, *_: Any) -> None:
-        """Say nothing: a line a request is too much."""
+        """Log nothing."""
 
 
 def main(descriptor: int) -> None:
-    """Serve until the process is ended."""
-    # Past moto's dispatcher, which looks for its services on disk for every request.
+    """Serve until the process ends."""
+    # Without moto's dispatcher, which searches its services on disk for every request.
     make_server(
         "127.0.0.1",
         0,

@@ -1,9 +1,8 @@
-"""An origin that takes its time, and a line that does: each an asyncio process of its own.
+"""A slow origin and a slow proxy, each an asyncio process of its own.
 
-`python -m cacheapp.lab.slow_server FD` answers `GET /SECONDS/…` with a file that takes
-that long to arrive, on the listening socket that it inherits. With `PORT SECONDS` behind `FD`, it
-passes everything on to that port, and holds each answer back for so long. Only the standard
-library.
+`python -m cacheapp.lab.slow_server FD` responds to `GET /SECONDS/…` with a file that takes that long
+to arrive, on the listening socket that it inherits. With `PORT SECONDS` after `FD`, it forwards all
+data to that port and delays each response by so many seconds. Uses only the standard library.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ _GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the requests of one connection."""
+    """Respond to the requests of one connection."""
     with contextlib.suppress(*_GONE), contextlib.closing(writer):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -33,14 +32,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class Line:
-    """A line to another server, on which every answer takes `seconds` longer."""
+    """A proxy of another server that delays every response by `seconds`."""
 
     def __init__(self, port: int, seconds: float) -> None:
         self._port = port
         self._seconds = seconds
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on one connection, in both directions."""
+        """Forward one connection, in both directions."""
         with contextlib.suppress(*_GONE), contextlib.closing(writer):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
             with contextlib.closing(far_writer):
@@ -65,7 +64,7 @@ class Line:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
     ) -> None:
         while data := await reader.read(65_536):
-            if asked.is_set():  # the first bytes of an answer
+            if asked.is_set():  # the first bytes of a response
                 asked.clear()
                 await asyncio.sleep(self._seconds)
             writer.write(data)
@@ -73,7 +72,7 @@ class Line:
 
 
 async def main(descriptor: int, port: int | None, seconds: float) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20_000)), hard))
     answer = serve if port is None else Line(port, seconds).serve

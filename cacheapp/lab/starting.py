@@ -1,4 +1,4 @@
-"""Starting: what a thread costs, and what a process."""
+"""Starting: the cost of a thread and of a process."""
 
 import statistics
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from cacheapp.lab.timed import starting
 CLAIM_LONGER = "a process takes longer to initialize than a thread"
 CLAIM_ZERO = "Done creating threads: 0.00 s"
 CREW = (5, 10)
-"""As many threads as the article's listings say, in one place and in another."""
+"""The numbers of threads in the two listings of the article."""
 METHODS = ("fork", "forkserver", "spawn")
 
 
 @dataclass(frozen=True)
 class StartingParameters:
-    """How often each is started."""
+    """How often a thread and a process are started."""
 
     threads: int
     processes: int
@@ -31,7 +31,7 @@ PLANS = {
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Start threads and processes one after the other, then a crew of threads at once."""
+    """Start threads and processes one after the other, then groups of threads at once."""
     plan = PLANS[bench.scale]
     bench.expect(1 + len(METHODS) + len(CREW))
     found = {}
@@ -75,7 +75,7 @@ _NAMES = {
 
 
 def judge_longer(medians_ms: dict[str, float]) -> ClaimFinding:
-    """Say whether every kind of process took longer than a thread."""
+    """Return whether every kind of process took longer than a thread."""
     thread = medians_ms["thread"]
     others = {what: took for what, took in medians_ms.items() if what != "thread"}
     said = ", ".join(
@@ -89,7 +89,7 @@ def judge_longer(medians_ms: dict[str, float]) -> ClaimFinding:
 
 
 def judge_zero(medians_ms: dict[int, float]) -> ClaimFinding:
-    """Say whether two digits of a second show nothing."""
+    """Return whether the times are 0.00 s in two digits."""
     said = ", ".join(f"{size} threads {took / 1000:.4f} s" for size, took in medians_ms.items())
     held = all(f"{took / 1000:.2f}" == "0.00" for took in medians_ms.values())
     return ClaimFinding(

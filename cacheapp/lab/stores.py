@@ -1,4 +1,4 @@
-"""The caches that experiments compare, in stores of their own: a directory, and a private Redis."""
+"""The caches that experiments compare, in private stores: a directory and a Redis."""
 
 import contextlib
 import tempfile
@@ -17,7 +17,7 @@ BACKENDS = {
 
 
 class Stores:
-    """A context in which a Redis runs, where one can be had; `notes` says so if not."""
+    """A context with private stores; without a redis-server, `notes` has a remark."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -41,7 +41,7 @@ class Stores:
         return str(self.new_directory(alias))
 
     def new_directory(self, name: str) -> Path:
-        """Return a new directory, which goes with the rest."""
+        """Return a new directory, which is removed at the end."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._directory))
 
     def __enter__(self) -> Self:

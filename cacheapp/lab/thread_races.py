@@ -1,4 +1,4 @@
-"""Races between threads: a counter that loses, though only one thread executes at a time."""
+"""Races between threads: a counter that loses updates, though one thread executes at a time."""
 
 import sys
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ CLAIM_EXACT = "a lock, or an atomic incr, loses none"
 BARE, CALL, LOCK = thread_races.CODES
 INCR = "cache.incr (LocMemCache)"
 MOST_RUNS = 12
-"""Of a code that lost nothing so far, though it can: about one short run in thirty has no race."""
+"""Runs of code that can lose updates, until one does: one short run in thirty has no race."""
 
 
 @dataclass(frozen=True)
 class ThreadRaceParameters:
-    """Threads, additions of each, and of each to the cache, which is slower; how often."""
+    """Threads, additions of each, additions of each to the slower cache, and repeats."""
 
     threads: int
     times: int
@@ -38,7 +38,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Loss:
-    """What was missing after each run of one code, by one interpreter."""
+    """The additions lost in each run of one code, with one interpreter."""
 
     code: str
     python: str
@@ -47,7 +47,7 @@ class Loss:
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Count with each code, then the unprotected ones with whatever other Python is here."""
+    """Count with each code, then with the unprotected ones in every other Python on PATH."""
     plan, elsewhere = PLANS[bench.scale], others() if bench.scale is not Scale.SMALL else ()
     bench.expect(plan.repeats * 4 + 2 * len(elsewhere) + 1)
     with bench.step("what the interpreter executes"):
@@ -86,7 +86,7 @@ def _loss(
     python: str = sys.executable,
     at_most: int = 0,
 ) -> Loss:
-    """Run it so often, and go on up to `at_most` runs until one loses something."""
+    """Run it `repeats` times, and then up to `at_most` times until a run loses updates."""
     found: list[dict[str, Any]] = []
     while len(found) < repeats or (len(found) < at_most and not any(one["lost"] for one in found)):
         with bench.step(code):
@@ -106,14 +106,14 @@ def _loss_with_incr(bench: Bench, plan: ThreadRaceParameters) -> Loss:
 
 
 def judge(here: list[Loss]) -> tuple[ClaimFinding, ...]:
-    """Say which codes lost additions, by the interpreter that runs this."""
+    """Return which codes lost additions in this interpreter."""
     by_code = {one.code: one for one in here}
     unprotected = [by_code[BARE], by_code[CALL]]
     lossy = any(sum(one.lost) for one in unprotected)
     bare = sum(by_code[BARE].lost)
     exact = not any(sum(by_code[code].lost) for code in (LOCK, INCR))
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
-    # That none was lost this time does not show that none can be.
+    # One run without a loss does not prove that there is none.
     raced = ClaimVerdict.HOLDS if lossy else ClaimVerdict.UNKNOWN
     return (
         ClaimFinding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),

@@ -1,4 +1,4 @@
-"""Too many: from what number on more threads, or processes, do not pay, and where they hurt."""
+"""Too many: the number of threads or processes from which more do not help, or do harm."""
 
 import statistics
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ CLAIM = "too many concurrent {kind} can result in severely degraded performance"
 KINDS = ("threads", "processes")
 ANSWER_S = 0.05
 SLOWER = 5
-"""From so many times the time of one alone on, we call it severely degraded."""
+"""Severely degraded: this many times the duration of one alone."""
 PROCESS_MIB = 5
-"""What a forked process needs of its own, about; half of what is available may be taken."""
+"""The approximate memory of a forked process; half of the available memory may be used."""
 PAYS = 0.8
-"""What part of the best throughput counts as being as good as it."""
+"""The share of the best throughput that counts as equally good."""
 
 
 @dataclass(frozen=True)
 class TooManyParameters:
-    """How many threads and processes, for how long at each number, how often."""
+    """Numbers of threads and processes, the duration at each number, and repeats."""
 
     threads: tuple[int, ...]
     processes: tuple[int, ...]
@@ -39,7 +39,7 @@ class TooManyParameters:
     repeats: int
 
     def levels(self, kind: str) -> tuple[int, ...]:
-        """Return the numbers of threads, or of processes, as far as memory goes."""
+        """Return the numbers of threads, or of processes that fit into memory."""
         if kind == "threads":
             return self.threads
         most = available_mib() / 2 / PROCESS_MIB
@@ -57,7 +57,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Level:
-    """What so many did; a sample of each for each time it was measured."""
+    """The measurements with one number of members; one sample per repeat."""
 
     kind: str
     work: str
@@ -69,7 +69,7 @@ class Level:
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Let crowds of growing size wait for a server, then compute."""
+    """Let groups of growing size wait for a server, then compute."""
     plan = PLANS[bench.scale]
     numbers = {kind: plan.levels(kind) for kind in KINDS}
     bench.expect(len(crowds.WORK) * plan.repeats * sum(map(len, numbers.values())))
@@ -98,7 +98,7 @@ def _level(
 
 
 def judge(kind: str, levels: list[Level]) -> ClaimFinding:
-    """Say whether the largest number was much slower than one, in either kind of work."""
+    """Return whether the largest number was much slower than one, in either kind of work."""
     said, hurt = [], False
     for work in dict.fromkeys(one.work for one in levels):
         its = [one for one in levels if one.work == work]
@@ -121,7 +121,7 @@ def judge(kind: str, levels: list[Level]) -> ClaimFinding:
 
 
 def number_of(rate: float) -> str:
-    """Return a rate without digits that mean nothing."""
+    """Return a rate in its significant digits."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004 (two digits)
 
 

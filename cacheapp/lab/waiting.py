@@ -24,7 +24,7 @@ NO_S3 = (
 
 @dataclass(frozen=True)
 class WaitingParameters:
-    """How many files, of how many seconds each, how often; `share` of the S3 files go one by one."""
+    """Files, seconds of each, and repeats; one by one, only `share` of the S3 files are fetched."""
 
     files: int
     file_s: float
@@ -43,7 +43,7 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Times:
-    """How long one way took each time, for all files; `computed` from a share of them if so."""
+    """The times of one way for all files; `computed` from a share of them if true."""
 
     way: str
     samples: tuple[float, ...]
@@ -99,7 +99,7 @@ def _from_s3(bench: Bench, plan: WaitingParameters) -> list[Times]:
 def _interleaved(
     bench: Bench, plan: WaitingParameters, what: str, once: Callable[[str], float]
 ) -> dict[str, tuple[float, ...]]:
-    """Measure all ways in turn, again and again, so that a busy moment does not hit one of them."""
+    """Measure all ways in turn, so that a busy moment does not affect only one of them."""
     found: dict[str, list[float]] = {way: [] for way in waiting.WAYS}
     for number in range(plan.repeats):
         for way, times in found.items():
@@ -110,13 +110,13 @@ def _interleaved(
 
 
 def _repeats(bench: Bench, plan: WaitingParameters, what: str, way: str) -> int:
-    """Return how often a way is measured: what takes a quarter of an hour, once."""
+    """Return how often a way is measured; once if it takes a quarter of an hour."""
     once = what == "S3" and way == "one by one" and bench.scale is Scale.FULL
     return 1 if once else plan.repeats
 
 
 def judge(claim: str, times: list[Times], files: int, file_s: float) -> ClaimFinding:
-    """Say whether one by one took the sum, and threads hardly more than one download."""
+    """Return whether one by one took the sum, and threads little more than one download."""
     medians = {one.way: statistics.median(one.samples) for one in times}
     alone, threads = medians["one by one"], medians["threads"]
     computed = " (computed)" if any(one.computed for one in times) else ""

@@ -1,4 +1,4 @@
-"""What it breaks: what Django projects use a cache for, under four workers, on each alias."""
+"""What breaks: common uses of a cache in Django projects, on four workers, with each alias."""
 
 import statistics
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from cacheapp.lab.stores import Stores
 
 LINES = WORKERS * PER_WORKER
 HITS = 12
-"""Of each connection."""
+"""Per connection."""
 ROUNDS = {Scale.SMALL: 1, Scale.USUAL: 3, Scale.FULL: 20}
 CLAIM_SHARED = (
     "with a cache that all workers share, and its atomic operations, each of them is right"
@@ -22,17 +22,17 @@ CLAIM_GET_SET = "written with get + set, some are wrong on a shared cache too"
 
 
 def _attempts(served: Site, name: str, key: str) -> float:
-    """Try passwords on all connections, more often than any worker alone would allow."""
+    """Try passwords on all connections, more often than the limit allows."""
     return float(sum(served.by_all(name, key, times=3)))
 
 
 def _once(served: Site, name: str, key: str) -> float:
-    """Ask once on each connection, all at the same time."""
+    """Call once on each connection, all at the same time."""
     return float(sum(served.by_all(name, key)))
 
 
 def _count(served: Site, name: str, key: str) -> float:
-    """Visit a page; return what a worker says of it, the median of them."""
+    """Visit a page; return the hits that a worker counts, the median of all workers."""
     served.by_all(name, key, times=HITS)
     return float(statistics.median(served.by_each("hits", key)))
 
@@ -43,14 +43,14 @@ def _known(served: Site, _name: str, _key: str) -> float:
 
 
 def _still_on(served: Site, name: str, key: str) -> float:
-    """Switch off at one worker; return how many go on serving it."""
+    """Switch a feature off at one worker; return how many workers still serve it."""
     served.by_one(name, key)
     return float(sum(served.by_each("is_on", key)))
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a cache is used for, what a right one gives, and how it is asked."""
+    """One use of a cache, its correct result, and the function that measures it."""
 
     title: str
     claim: str
@@ -113,7 +113,7 @@ USES = (
 
 @dataclass(frozen=True)
 class Count:
-    """What came of one use on one alias, in each round."""
+    """The result of one use on one alias, in each round."""
 
     use: Use
     alias: str
@@ -122,12 +122,12 @@ class Count:
 
     @property
     def right(self) -> bool:
-        """Whether every round gave what it should."""
+        """Whether every round had the correct result."""
         return all(it == self.use.right for it in self.counted)
 
 
 def conduct(bench: Bench) -> ExperimentOutcome:
-    """Serve the site on each alias and use it in all ways, several times."""
+    """Serve the site on each alias and measure all uses, several times."""
     with Stores() as stores:
         bench.expect(len(stores.aliases) * (len(USES) + sum(bool(use.get_set) for use in USES)))
         counts = []
@@ -168,7 +168,7 @@ def _one_count(bench: Bench, served: Site, alias: str, use: Use, *, atomic: bool
 
 
 def judge(counts: list[Count]) -> tuple[ClaimFinding, ...]:
-    """Say of each use whether workers with caches of their own got it wrong; then of the others."""
+    """Return, for each use, whether workers with their own caches are wrong; then for shared caches."""
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     own = [one for one in counts if one.alias == "locmem" and one.atomic]
     shared = [one for one in counts if one.alias != "locmem" and one.atomic]
@@ -191,7 +191,7 @@ def judge(counts: list[Count]) -> tuple[ClaimFinding, ...]:
         ),
         ClaimFinding(
             CLAIM_GET_SET,
-            # That all went well this time does not show that it always does.
+            # One run without an error does not prove that there is none.
             ClaimVerdict.UNKNOWN if all(one.right for one in get_set) else ClaimVerdict.HOLDS,
             "; ".join(_said(one) for one in get_set if not one.right)
             or "none was wrong in this run",

@@ -1,7 +1,7 @@
-"""Start long commands in a process of their own, for pages: any worker may watch and stop them.
+"""Start a long command in a process of its own, for pages: any worker may watch and stop it.
 
-The exclusive run is acquired here and its descriptor handed to the process, so of two starts at the
-same moment one is refused at once. The process outlives the worker that started it.
+The lock is acquired here and its descriptor passed to the process, so of two starts at the same
+moment one is refused at once. The process outlives the worker that started it.
 """
 
 import os

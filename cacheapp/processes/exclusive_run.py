@@ -44,7 +44,7 @@ class Busy(Exception):
 
 
 def directory() -> Path:
-    """Return the lab's directory of small shared files, made if need be."""
+    """Return `STATE_DIR/lab`, the directory of the lock and the records; create it if needed."""
     found = state_dir() / "lab"
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
     return found

@@ -1,8 +1,8 @@
-"""Private servers on loopback: a Redis and a Gunicorn that end with whoever started them.
+"""Private servers on loopback, a Redis and a Gunicorn, that end with the program that started them.
 
-Each is its own session, so that Ctrl-C reaches only the program that started it, which then stops
-them in order. Should that program be killed, the kernel stops them (`PR_SET_PDEATHSIG`): start
-them from a thread that lives as long as they should, which is what the kernel watches.
+Each runs in its own session, so Ctrl-C reaches only the program, which then stops its servers in
+order. If the program is killed, the kernel stops them (`PR_SET_PDEATHSIG`). The kernel watches the
+thread that started a server, so start it from one that lives as long as the server should.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from cacheapp.processes.waiting import until
 
 
 class ServerFailed(RuntimeError):
-    """A server did not start; the message has the end of what it printed."""
+    """A server did not start; the message has the end of its output."""
 
 
 def dies_with_us(command: Sequence[str]) -> list[str]:
@@ -36,7 +36,7 @@ def dies_with_us(command: Sequence[str]) -> list[str]:
 
 
 class Server:
-    """One child process in a directory of its own, which goes when it is stopped."""
+    """One child process with a directory of its own, which is removed when it stops."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="cacheapp-"))
@@ -81,7 +81,7 @@ class Server:
         os.kill(self.pid, number)
 
     def _end(self, number: signal.Signals, within_s: float) -> None:
-        """Signal the server, wait for its end, and kill what is left of its session."""
+        """Signal the server, wait for its end, and kill the rest of its session."""
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -123,7 +123,7 @@ def find_redis_server() -> str | None:
 
 
 class RedisServer(Server):
-    """A Redis of our own: nothing on disk, reached by a socket file that only this user can open."""
+    """A private Redis: nothing on disk, with a Unix socket that only this user can open."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         binary = find_redis_server()
@@ -139,7 +139,7 @@ class RedisServer(Server):
         self.url = f"unix://{self.socket}?db=0"
 
     def start(self, within_s: float = 10.0) -> Self:
-        """Start the server, or start it again; return when it answers."""
+        """Start the server, or start it again; return when it responds."""
         self._spawn(
             [
                 *(self._binary, "--port", "0", "--unixsocket", str(self.socket)),
@@ -168,16 +168,16 @@ class RedisServer(Server):
         return redis.Redis(unix_socket_path=str(self.socket))
 
     def kill(self) -> None:
-        """End the server at once (SIGKILL) and keep its directory; `start` brings it back, empty."""
+        """Kill the server and keep its directory; `start` starts it again, empty."""
         self._end(signal.SIGKILL, within_s=5)
         self.socket.unlink(missing_ok=True)
 
 
 class GunicornServer(Server):
-    """A Gunicorn of our own on a free port of 127.0.0.1, with the configuration of a project.
+    """A private Gunicorn on a free port of 127.0.0.1, with the configuration of a project.
 
-    The listening socket is made here and inherited, so no port is raced for, and the first
-    request waits in the listen queue instead of being refused.
+    The listening socket is created here and inherited, so there is no race for the port, and the
+    first request waits in the listen queue instead of being refused.
     """
 
     def __init__(self, wsgi_app: str, root: Path, env: Mapping[str, str]) -> None:
@@ -212,7 +212,7 @@ class GunicornServer(Server):
 
 
 def child_env() -> dict[str, str]:
-    """Return the environment of what is started: cacheapp can be imported, loopback is direct."""
+    """Return this environment, with cacheapp on PYTHONPATH and no proxy for the loopback."""
     root = str(Path(cacheapp.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

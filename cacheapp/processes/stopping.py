@@ -1,4 +1,4 @@
-"""Stopping in order: the first signal unwinds the program, the others wait until that is done."""
+"""Stop a program in order: the first signal unwinds it, later signals are ignored."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):  # like KeyboardInterrupt, no `except Exception` may swallow it
-    """A signal asked us to stop."""
+    """A signal stopped the program; the message is its name."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -17,7 +17,7 @@ class Stopped(BaseException):  # like KeyboardInterrupt, no `except Exception` m
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    # Once is enough: a second Ctrl-C must not interrupt the cleaning up.
+    # A second Ctrl-C must not interrupt the cleanup.
     for again in _SIGNALS:
         signal.signal(again, signal.SIG_IGN)
     raise Stopped(number)
@@ -25,9 +25,9 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Raise `Stopped` at the first signal, in the main thread; put the handlers back at the end.
+    """Raise `Stopped` at the first signal, in the main thread; restore the handlers at the end.
 
-    What must be stopped is opened inside, so that its closing is not interrupted either.
+    Open inside the block what must be stopped, so that its closing is not interrupted either.
     """
     before = {number: signal.signal(number, _stop) for number in _SIGNALS}
     try:

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline: the one place that sleeps."""
+"""Wait for a condition, with a deadline. The only module that sleeps."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str, within_s: float = 10.0) -> T:
-    """Return the condition's first true value; raise `TimeoutError` naming `what` when it is late."""
+    """Return the first true value of the condition; raise `TimeoutError` with `what` at the deadline."""
     deadline = clock.monotonic_s() + within_s
     pause_s = 0.001
     while True:
@@ -23,5 +23,5 @@ def until(condition: Callable[[], T], what: str, within_s: float = 10.0) -> T:
 
 
 def pause(seconds: float) -> None:
-    """Wait for a time that somebody asked for; for a condition use `until`."""
+    """Sleep for a fixed time; for a condition use `until`."""
     time.sleep(seconds)

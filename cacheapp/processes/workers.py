@@ -1,8 +1,8 @@
-"""A client that knows which worker it talks to: connections kept open, each to a known worker.
+"""An HTTP client with open connections to every worker of a server, each to a known worker.
 
-Which worker gets a new connection is the kernel's choice. A connection stays with its worker as
-long as it lives, so each is asked once for its `pid`, and "ask every worker" is then certain.
-Changes are sent once and never repeated: an answer that is lost leaves the outcome unknown.
+The kernel chooses which worker accepts a new connection. A connection then stays with its worker, so
+one request for the `pid` identifies it, and a request can be sent to every worker. Changes are sent
+once and never repeated: a lost response leaves the outcome unknown.
 """
 
 import contextlib
@@ -27,34 +27,34 @@ _HTTP_ERRORS = (OSError, http.client.HTTPException)
 
 
 class NotReached(Exception):
-    """No connection, or not the workers that were expected; nothing was sent."""
+    """No connection, or fewer workers than expected; no request was sent."""
 
 
 class AnswerLost(Exception):
-    """The request was sent and no answer came: a change may have happened, or may yet."""
+    """The request was sent, but no response came: a change may have happened, or may still happen."""
 
 
 class Moved(Exception):
-    """Another worker answered than the connection was known for: workers were replaced."""
+    """Another worker answered than expected: workers were replaced."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one worker said."""
+    """The response of one worker."""
 
     status: int
     body: dict[str, Any]
 
     @property
     def pid(self) -> int:
-        """The worker that said it."""
+        """The worker that responded."""
         return int(self.body.get("pid", 0))
 
 
 class Connection:
     """One keep-alive connection; used by one thread at a time. `pid` is the worker at its end.
 
-    Only `abort` is for other threads; `_aborted`, once true, stays so.
+    Only `abort` may be called by other threads; `_aborted` never becomes false again.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,12 +71,12 @@ class Connection:
 
     @property
     def open(self) -> bool:
-        """Whether the server has not announced to close it (it may have closed it silently)."""
+        """Whether the connection is open, as far as known: the server may have closed it silently."""
         return self._http.sock is not None
 
     @property
     def fresh(self) -> bool:
-        """Whether it was used so lately that the server cannot have closed it for being idle."""
+        """Whether it was used so recently that the server cannot have closed it as idle."""
         return self.open and clock.monotonic_s() - self._used_s < FRESH_S
 
     def ask(
@@ -98,7 +98,7 @@ class Connection:
             self._http.request(method, self._base + path, body=data, headers=headers)
             with self._http.getresponse() as response:
                 if response.length is None and not response.chunked:
-                    # http.client takes a connection that ends amid the headers for their end.
+                    # http.client takes a connection that ends amid the headers for the end of them.
                     raise http.client.IncompleteRead(b"")
                 answer = Answer(response.status, _object(response.read()))
         except _HTTP_ERRORS as exc:
@@ -108,10 +108,10 @@ class Connection:
         return answer
 
     def identify(self) -> int:
-        """Return the worker at the other end, after asking it; 0 if it did not answer."""
+        """Request the pid of the worker at the other end and return it; 0 without a response."""
         try:
             answer = self.ask("GET", "/api/worker")
-        except AnswerLost:  # closed for being idle: nothing was lost but a question
+        except AnswerLost:  # closed as idle: only this read was lost
             return 0
         if answer.status != http.HTTPStatus.OK or not answer.pid:
             said = answer.body.get("error", f"HTTP {answer.status}")
@@ -120,25 +120,26 @@ class Connection:
         return answer.pid
 
     def abort(self) -> None:
-        """End the question that another thread waits for, and refuse all later ones."""
+        """Abort the request that another thread waits for, and refuse all later ones."""
         self._aborted = True
         sock = self._http.sock
         if sock is not None:
-            with contextlib.suppress(OSError):  # closed in this very moment
-                sock.shutdown(socket.SHUT_RDWR)  # wakes who reads from it; close() would not
+            with contextlib.suppress(OSError):  # closed at this moment
+                sock.shutdown(socket.SHUT_RDWR)  # wakes a reader; close() would not
 
     def close(self) -> None:
-        """Let go of the connection; the next question opens it again, to any worker."""
+        """Close the connection; the next request opens a new one, to any worker."""
         self._http.close()
 
 
 @contextlib.contextmanager
-def _given_up_on_error(
+def _abort_on_error(
     connections: Iterable[Connection], barrier: threading.Barrier | None = None
 ) -> Iterator[None]:
-    """End what threads wait for when this one is interrupted: leaving their pool waits for them.
+    """Abort the requests of the pool's threads when this thread is interrupted.
 
-    They may not all have been started yet, and those that were would wait for the others.
+    Leaving the pool waits for its threads; those that have started would wait at the barrier for
+    those that have not.
     """
     try:
         yield
@@ -153,7 +154,7 @@ def _given_up_on_error(
 class Workers:
     """Connections to all `count` workers of a server, `per_worker` to each.
 
-    Used by one thread; `together` lends each connection to a thread of its own.
+    Used by one thread; `together` gives each connection to a thread of its own.
     """
 
     def __init__(
@@ -171,11 +172,11 @@ class Workers:
         return sorted(self._held)
 
     def find(self) -> list[int]:
-        """Hold connections to every worker; return their pids. Raise `NotReached` in vain.
+        """Connect to every worker and return the pids; raise `NotReached` if some are missing in time.
 
-        Connections that stood idle are asked again who is there, as they may have been closed or
-        their worker replaced. Missing ones are looked for by opening many at the same time: only
-        a busy worker leaves the next connection to others.
+        Idle connections are identified again, because they may have been closed or their worker
+        replaced. Missing workers are found by opening many connections at the same time: only a
+        busy worker leaves the next connection to others.
         """
         deadline = clock.monotonic_s() + self.within_s
         self._drop_stale()
@@ -188,7 +189,7 @@ class Workers:
                 )
             batch = [Connection(self.url) for _ in range(4 * self.count * self.per_worker)]
             try:
-                with ThreadPoolExecutor(len(batch)) as pool, _given_up_on_error(batch):
+                with ThreadPoolExecutor(len(batch)) as pool, _abort_on_error(batch):
                     list(pool.map(Connection.identify, batch))
             finally:
                 for connection in batch:
@@ -223,7 +224,7 @@ class Workers:
         body: dict[str, Any] | None = None,
         cookie: str = "",
     ) -> Answer:
-        """Have one worker do something, once; raise `Moved` if it is gone or another did it."""
+        """Send a request to one worker, once; raise `Moved` if it has ended or another responded."""
         if pid not in self._held or not self._held[pid][0].fresh:
             self.find()
         if pid not in self._held:
@@ -235,7 +236,7 @@ class Workers:
         return answer
 
     def each(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[int, Answer]:
-        """Have every worker do something, one after the other; return what each said."""
+        """Send a request to every worker, one after the other; return the responses by pid."""
         return {pid: self.ask(pid, method, path, body) for pid in self.find()}
 
     def together(self, work: Callable[[int, Connection], T]) -> list[T]:
@@ -248,14 +249,14 @@ class Workers:
             barrier.wait(self.within_s)
             return work(number, connection)
 
-        with ThreadPoolExecutor(len(connections)) as pool, _given_up_on_error(connections, barrier):
+        with ThreadPoolExecutor(len(connections)) as pool, _abort_on_error(connections, barrier):
             return list(pool.map(run, range(len(connections)), connections))
 
     def _all(self) -> list[Connection]:
         return [connection for group in self._held.values() for connection in group]
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for connection in self._all():
             connection.close()
         self._held = {}
@@ -273,7 +274,7 @@ class Workers:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object, or an empty one for what is none, such as an HTML error page."""
+    """Return the JSON object; an empty one for anything else, such as an HTML error page."""
     with contextlib.suppress(ValueError):
         found = json.loads(data)
         if isinstance(found, dict):

@@ -125,7 +125,9 @@ def test_ctrl_c_stops_all_that_was_started_and_says_so(
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     assert refused.returncode == 2
-    assert f"{name!r} runs in process {running.pid}; wait for it to end, or stop it" in refused.stderr
+    assert (
+        f"{name!r} runs in process {running.pid}; wait for it to end, or stop it" in refused.stderr
+    )
     assert running.returncode == 128 + signal.SIGINT
     assert "stopped by SIGINT; 0 of 1 experiments had completed" in said
     assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""Increments and races for one key: nothing lost, no two equal answers, one winner."""
+"""Increments and races for one key: no update lost, no two equal sums, one winner of `add`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from cacheapp.consistency.search import Verdict as Said
 from cacheapp.consistency.search import search
 
 INCREMENTS = 400
-"""Of each session at most."""
+"""The most of each session."""
 ROUNDS = 40
 _ROUND_NS = 5_000_000
 
@@ -23,7 +23,7 @@ SUMS, WINNER = "no increment lost", "one winner of add"
 
 
 def count_up(session: ClientSession, key: str, seconds: float) -> None:
-    """Add 1, again and again."""
+    """Add 1 repeatedly."""
     deadline = until_s(seconds)
     for number in range(INCREMENTS):
         if number >= LEAST and clock.monotonic_s() > deadline:
@@ -43,7 +43,7 @@ def read(session: ClientSession, key: str) -> None:
 
 
 def counters(run: CheckRun) -> list[PropertyFinding]:
-    """Count from all sessions at once, then read the sum in each."""
+    """Increment from all sessions at once, then read the sum in each."""
     (key,) = run.keys("counter", 1)
     run.work(create, key)
     run.work(count_up, key, run.seconds)
@@ -65,7 +65,7 @@ def counters(run: CheckRun) -> list[PropertyFinding]:
 def _wrong_sums(
     history: Sequence[Operation], done: Sequence[Operation], unknown: int
 ) -> tuple[list[str], int]:
-    """Return what is wrong, and how many increments were lost by the reader who lost most."""
+    """Return the violations, and the largest number of increments that a reader misses."""
     wrong = []
     refused = sum(one.result is ABSENT for one in done)
     if refused:
@@ -93,7 +93,7 @@ def race(session: ClientSession, keys: Sequence[str], start_ns: int) -> None:
 
 
 def winners(run: CheckRun) -> list[PropertyFinding]:
-    """Have all sessions add the same key at the same moment, in rounds."""
+    """Add the same key from all sessions at the same moment, in rounds."""
     keys = run.keys("race", ROUNDS)
     run.work(race, keys, clock.monotonic_ns() + 60_000_000)
     history = by_key(run.history())

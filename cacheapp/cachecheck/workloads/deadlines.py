@@ -1,4 +1,4 @@
-"""Expiry, `touch`, and the deadline that `incr` must keep: nothing is served when its time is over."""
+"""Expiry, `touch`, and the deadline that `incr` must keep: nothing is served after its deadline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from cacheapp.consistency.history import ABSENT
 from cacheapp.processes.waiting import pause
 
 TOLERANCE_MS = 5.0
-"""Deadlines are wall time at the store, and measured by another clock: less than this says nothing."""
-# Two seconds and a little: some backends cut deadlines to whole seconds.
+"""Deadlines are wall time at the store and measured with another clock; less is not significant."""
+# Some backends truncate deadlines to whole seconds.
 _TIMEOUT_S, _SHORTENED_S, _LONG_S, _WATCH_S = 2, 1, 300, 0.4
 
 EXPIRY, TOUCH, KEPT = (
@@ -24,11 +24,10 @@ EXPIRY, TOUCH, KEPT = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What one session saw of one key: moments in ns.
+    """The reads of one key by one session: moments in ns.
 
-    `promised`: by when the entry must be gone, as far as whoever wrote it knows, else `None`.
-    `last_hit`: the call of the latest read that found it. `first_miss`: the call of the first that
-    did not any more.
+    `promised`: the deadline, if this session wrote the entry, else `None`. `last_hit`: the call of the
+    latest read that found it. `first_miss`: the call of the first read after a hit that did not.
     """
 
     key: str
@@ -38,7 +37,7 @@ class Seen:
 
 
 def live(session: ClientSession, keys: Sequence[str]) -> list[Seen]:
-    """Write (one session), and watch until well after the deadlines."""
+    """Write (one session), and read until well after the deadlines."""
     promised = _write(session, keys) if session.number == 0 else {}
     if session.number:
         pause(0.05)
@@ -50,7 +49,7 @@ def live(session: ClientSession, keys: Sequence[str]) -> list[Seen]:
             now = clock.monotonic_ns()
             found = session.get(key)
             if found is ABSENT:
-                if key in hits:  # else it never was where this session looks
+                if key in hits:  # else this session never saw the entry
                     misses.setdefault(key, now)
             elif found is not None:
                 hits[key] = now
@@ -59,7 +58,7 @@ def live(session: ClientSession, keys: Sequence[str]) -> list[Seen]:
 
 
 def _write(session: ClientSession, keys: Sequence[str]) -> dict[str, int]:
-    """Write each key in its way; return by when each must be gone, as far as one may know."""
+    """Write each key in its way; return the latest moment of each deadline."""
     expiring, counted, shortened, lengthened = keys
     promised = {}
 
@@ -81,7 +80,7 @@ def _write(session: ClientSession, keys: Sequence[str]) -> dict[str, int]:
 
 
 def deadlines(run: CheckRun) -> list[PropertyFinding]:
-    """Watch keys past their deadlines."""
+    """Read keys past their deadlines."""
     keys = run.keys("deadline", 4)
     seen = [one for part in run.work(live, keys, seconds=10.0) for one in part]
     run.history()
@@ -96,7 +95,7 @@ def deadlines(run: CheckRun) -> list[PropertyFinding]:
 
 
 def _judge(name: str, own: Sequence[Seen], mishap: str) -> PropertyFinding:
-    """Judge a key that must be gone at its deadline."""
+    """Judge a key that must be absent after its deadline."""
     promised = next((one.promised for one in own if one.promised), None)
     hits = [one.last_hit for one in own if one.last_hit]
     if promised is None:
@@ -120,7 +119,7 @@ def _at_the_end(one: Seen) -> bool:
 
 
 def _stayed(touched: PropertyFinding, lengthened: Sequence[Seen]) -> PropertyFinding:
-    """Judge a key that must still be there, since `touch` has moved its deadline."""
+    """Judge a key that must still exist, because `touch` moved its deadline."""
     gone = any(one.first_miss for one in lengthened)
     if not gone and any(one.promised for one in lengthened):
         return touched

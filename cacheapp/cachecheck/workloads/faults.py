@@ -1,4 +1,4 @@
-"""What becomes of the others, and of the history, when a client is stopped, killed, forked or new."""
+"""Faults of clients: one is stopped, killed or forked, or all are new."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def _clients(run: CheckRun) -> Clients:
 
 
 def warm(session: ClientSession, key: str) -> None:
-    """Read a key a few times, so that whoever keeps copies has one."""
+    """Read a key a few times, so that a near cache holds a copy."""
     for _ in range(5):
         session.get(key)
 
@@ -57,7 +57,7 @@ def write_one(session: ClientSession, key: str) -> None:
 
 
 def stopped(run: CheckRun) -> list[PropertyFinding]:
-    """Stop a client that has a warm copy, overwrite the key, and let it read on."""
+    """Stop a client that may hold a copy, overwrite the key, and continue the client."""
     clients = _clients(run)
     (key,) = run.keys("stopped", 1)
     sleeper, writer = clients.living[0], clients.living[-1]
@@ -75,7 +75,7 @@ def stopped(run: CheckRun) -> list[PropertyFinding]:
 
 
 def _state(pid: int) -> str:
-    """Return the letter by which the kernel names what a process does."""
+    """Return the state letter of a process in /proc."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -83,7 +83,7 @@ def _state(pid: int) -> str:
 
 
 def killed(run: CheckRun) -> list[PropertyFinding]:
-    """Kill one client in the middle of its calls; the others go on, and a new one comes."""
+    """Kill one client in the middle of its calls; the others continue, and a new one starts."""
     clients = _clients(run)
     keys = run.keys("killed", KEYS)
     seconds = min(run.seconds, 2.0)
@@ -94,7 +94,7 @@ def killed(run: CheckRun) -> list[PropertyFinding]:
         "a client to make calls",
         MARGIN_S,
     )
-    killed_ns = clock.monotonic_ns()  # before it: a call may fail of it at once
+    killed_ns = clock.monotonic_ns()  # taken first: the kill may fail a call at once
     victim.kill()
     clients.results(chosen, seconds + MARGIN_S)
     clients.start(1)
@@ -109,7 +109,7 @@ def killed(run: CheckRun) -> list[PropertyFinding]:
 
 
 def _failed_before(history: Sequence[Operation], moment_ns: int) -> bool:
-    """Return whether calls failed already: then it is not for the death of a client."""
+    """Return whether calls failed before the moment: then the kill is not the cause."""
     return any(
         one.outcome is not Outcome.OK and one.return_ns is not None and one.return_ns < moment_ns
         for one in history
@@ -129,7 +129,7 @@ def _slowest_s(history: Sequence[Operation]) -> float:
 
 
 def calls_and_forks(session: ClientSession, keys: Sequence[str], seconds: float) -> str:
-    """Make calls; one session of each process forks in the middle, and the child makes calls too."""
+    """Make calls; each session forks in the middle, and the child makes calls too."""
     deadline = until_s(seconds)
     child = 0
     for number in range(CALLS):
@@ -144,7 +144,7 @@ def calls_and_forks(session: ClientSession, keys: Sequence[str], seconds: float)
 
 
 def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
-    """Make some calls with the cache that the parent had open, and end."""
+    """Make calls with the cache that the parent had open, and exit."""
     try:
         journal = Journal(session.signs, f"{session.process}-child")
         session.become(journal)
@@ -156,7 +156,7 @@ def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
 
 
 def _end_of(child: int) -> str:
-    """Wait for the child; return what was wrong with it."""
+    """Wait for the child; return its failure, if any."""
     deadline = until_s(_FORK_WITHIN_S)
     while clock.monotonic_s() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -169,7 +169,7 @@ def _end_of(child: int) -> str:
 
 
 def forked(run: CheckRun) -> list[PropertyFinding]:
-    """Fork every client in the middle of its calls, with threads under way."""
+    """Fork every client in the middle of its calls, while its threads run."""
     keys = run.keys("forked", KEYS)
     seconds = min(run.seconds, 2.0)
     wrong = [said for said in run.work(calls_and_forks, keys, seconds) if said]
@@ -191,7 +191,7 @@ def first_calls(session: ClientSession, key: str, counter: str) -> None:
 
 
 def cold(run: CheckRun) -> list[PropertyFinding]:
-    """Start several processes whose first calls come at the same moment."""
+    """Start several processes that make their first calls at the same moment."""
     clients = _clients(run)
     key, counter = run.keys("first", 2)
     count = max(2, len(clients.living))
@@ -236,7 +236,7 @@ def clear(session: ClientSession) -> str:
 
 
 def cleared(run: CheckRun) -> list[PropertyFinding]:
-    """Write, clear, and read from every session. Only on a store that is private to the check."""
+    """Write, clear, and read from every session. Only with a private store."""
     if not run.private:
         why = "only with --private: clear() might remove entries of other programs"
         return [PropertyFinding(CLEARED, PropertyVerdict.NOT_APPLICABLE, "", why)]

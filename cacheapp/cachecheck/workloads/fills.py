@@ -1,4 +1,4 @@
-"""`get_or_set` on a cold key: how many compute it, and whether an outdated value is stored."""
+"""`get_or_set` on a cold key: one session computes it, and no outdated value is stored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ ONCE, FRESH = "one computation of a cold key", "no stale fill"
 
 
 def ask(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tuple[int, Any]]:
-    """Ask for each key at its moment; return how often this session computed it, and the value."""
+    """Get each key at its moment; return how often this session computed it, and the value."""
     seen = []
     for number, key in enumerate(keys):
         calls = [0]
@@ -40,7 +40,7 @@ def ask(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tupl
 
 
 def cold_keys(run: CheckRun) -> list[PropertyFinding]:
-    """Ask for cold keys from all sessions at the same moment."""
+    """Get cold keys from all sessions at the same moment."""
     keys = run.keys("cold", ROUNDS)
     seen = run.work(ask, keys, clock.monotonic_ns() + 60_000_000)
     calls = [sum(one[number][0] for one in seen) for number in range(len(keys))]
@@ -58,7 +58,7 @@ def cold_keys(run: CheckRun) -> list[PropertyFinding]:
 
 
 def fill(session: ClientSession, key: str, name: str, source: str, *, by_set: bool) -> str:
-    """Play one part: session 0 computes from an old source while session 1 changes it."""
+    """Session 0 computes from an old source while session 1 changes it; the others read afterwards."""
     if session.number == 0:
         session.cache.get_or_set(key, lambda: _compute(session, name, source), TIMEOUT_S)
         session.give_sign(f"{name}-filled")
@@ -87,7 +87,7 @@ def _compute(session: ClientSession, name: str, source: str) -> str:
 
 
 def stale_fills(run: CheckRun) -> list[PropertyFinding]:
-    """Change what a value is computed from, and the key, while it is computed."""
+    """Change the source of a value, and the key, while the value is computed."""
     keys = run.keys("fill", FILLS)
     stale, odd = 0, ""
     for number, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""`cache.lock()`, where there is one: one holder at a time, and fencing tokens that never go back."""
+"""`cache.lock()`, if the backend has it: one holder at a time, and fencing tokens that only grow."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ALONE, FENCED = "one holder of a lock", "fencing tokens only grow"
 
 @dataclass(frozen=True)
 class Held:
-    """A time during which a session surely held the lock, and its fencing token."""
+    """An interval in which a session certainly held the lock, and its fencing token."""
 
     process: str
     since: int
@@ -31,7 +31,7 @@ class Held:
 
 
 def has_lock(session: ClientSession, name: str) -> bool:
-    """Return whether the backend has locks, and these the methods that are asked for."""
+    """Return whether the backend has locks with `acquire`."""
     try:
         return hasattr(session.cache.lock(name, timeout=_TIMEOUT_S), "acquire")
     except AttributeError:
@@ -39,7 +39,7 @@ def has_lock(session: ClientSession, name: str) -> bool:
 
 
 def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[Held], str]:
-    """Take the lock again and again; return the times it was held, and the first failure."""
+    """Acquire and release the lock repeatedly; return the intervals, and the first error."""
     held: list[Held] = []
     deadline = until_s(seconds)
     for _ in range(ROUNDS):

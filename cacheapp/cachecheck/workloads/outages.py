@@ -1,4 +1,4 @@
-"""A Redis that the check itself started: its connections are cut, and it is restarted."""
+"""Faults of a private Redis: its connections are cut, and it is restarted."""
 
 from collections.abc import Callable
 
@@ -13,12 +13,12 @@ from cacheapp.processes.waiting import pause, until
 
 CUT, RESTARTED = "connections cut", "server restarted"
 _TIMES = 64
-"""A write that is lost shows only where the key is read before it is written again: one run with 8 cuts in
-three found a cache that hides them, with 64 nine of ten do."""
+"""A lost write is detected only if the key is read before it is written again: of runs with 8 cuts,
+one in three detects a cache that hides lost writes; with 64 cuts, nine of ten do."""
 
 
 def cut(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
-    """Close all connections again and again, in the middle of calls."""
+    """Close all connections repeatedly, in the middle of calls."""
 
     def close_all() -> None:
         with server.client() as client:
@@ -30,7 +30,7 @@ def cut(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
 
 
 def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
-    """Kill the server and start it again, empty: what is lost is lost, and nothing comes back."""
+    """Kill the server and start it again, empty: entries may be lost, but no old one may return."""
 
     def restart() -> None:
         server.kill()
@@ -41,7 +41,7 @@ def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
 
 
 def _evicting(run: CheckRun) -> CheckRun:
-    """Return the run as one in which entries may go: the server keeps nothing on disk."""
+    """Return the run as one that accepts every miss: the server keeps nothing on disk."""
     changed = CheckRun(**{**run.__dict__, "evicts": True})
     changed.written = run.written
     return changed

@@ -1,4 +1,4 @@
-"""All calls on a few keys, judged by whether one order explains every answer."""
+"""Calls of all kinds on a few keys, judged by whether one order explains every result."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ from cacheapp.consistency.sessions import (
 
 KEYS = 6
 CALLS = 1_500
-"""Of each session at most: what is judged grows with it, not what is found."""
+"""The most of each session: more calls cost more judging, and find no more."""
 LEAST = 40
-"""Of each session at least: the first use of a store may take longer than the time that there is."""
+"""The least of each session: the first use of a store may take longer than the whole duration."""
 _ENOUGH = 40
 
 _SHARES = {"get": 45, "set": 20, "add": 10, "delete": 8, "touch": 5, "incr": 8, "decr": 4}
@@ -32,7 +32,7 @@ ORDER, OWN, FORWARD = "one order", "own writes seen", "reads never go back"
 def mixed_calls(
     session: ClientSession, keys: Sequence[str], seconds: float, *, simple: bool = False
 ) -> None:
-    """Call whatever a cache has, at random; `simple`: only get, set and delete."""
+    """Make random calls of all kinds; `simple`: only get, set and delete."""
     deadline = until_s(seconds)
     for number in range(CALLS):
         if number >= LEAST and clock.monotonic_s() > deadline:
@@ -41,7 +41,7 @@ def mixed_calls(
 
 
 def simple_calls(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
-    """Get, set and delete: so that under a fault it is the fault that shows, not a race of `incr`."""
+    """Get, set and delete: under a fault, a violation is then due to the fault, not to `incr`."""
     mixed_calls(session, keys, seconds, simple=True)
 
 
@@ -71,7 +71,7 @@ def registers(run: CheckRun) -> list[PropertyFinding]:
 
 
 def one_order(name: str, history: Sequence[Operation], run: CheckRun) -> PropertyFinding:
-    """Judge a history; nearly all of it unanswered is no history."""
+    """Judge a history; UNKNOWN if too few of its calls were answered."""
     judged = judge(history, evicts=run.evicts)
     stale, reads = stale_reads(history, evicts=run.evicts)
     figure = f"{stale} of {reads} reads stale"

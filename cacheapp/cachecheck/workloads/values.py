@@ -1,4 +1,4 @@
-"""Values of mixed size, overwritten all the time, and several keys at once: never torn or missing."""
+"""Values of mixed size that are overwritten, and many keys at once: never torn, never missing."""
 
 import hashlib
 from collections import Counter
@@ -21,7 +21,7 @@ WHOLE, MANY = "values whole and there", "many keys at once"
 
 
 def checked(rng: Any, size: int) -> bytes:
-    """Return bytes that say whether they are whole."""
+    """Return random bytes with their checksum."""
     body: bytes = rng.randbytes(size)
     return hashlib.sha256(body).digest() + body
 
@@ -41,7 +41,7 @@ def write_first(session: ClientSession, keys: Sequence[str]) -> None:
 def overwrite(
     session: ClientSession, keys: Sequence[str], seconds: float, most: int
 ) -> Counter[str]:
-    """Overwrite and read in turns; count what was read."""
+    """Overwrite and read; count the reads by what they returned."""
     deadline = until_s(seconds)
     seen: Counter[str] = Counter()
     sizes = [size for size in _SIZES if size <= most] or [most]

@@ -1,4 +1,4 @@
-"""`incr_version` moves an entry: it is never under both versions or under neither, and one mover wins."""
+"""`incr_version` moves an entry: it is never in both versions or in neither, and one mover wins."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def prepare(session: ClientSession, keys: Sequence[str]) -> None:
 
 
 def move(session: ClientSession, keys: Sequence[str], start_ns: int) -> Counter[str]:
-    """Move each key at its moment (two sessions), or look at both versions meanwhile."""
+    """Move each key at its moment (two sessions), or read both versions (the others)."""
     seen: Counter[str] = Counter()
     for number, key in enumerate(keys):
         moment = start_ns + number * _ROUND_NS
@@ -47,7 +47,7 @@ def _won(session: ClientSession, key: str) -> bool:
 
 
 def _look(session: ClientSession, key: str, seen: Counter[str]) -> None:
-    """Look for the entry where it cannot have gone meanwhile, since it moves only once."""
+    """Read both versions in an order that finds the entry, since it moves only once."""
     old = session.cache.get(key, version=1) is not None
     new = session.cache.get(key, version=2) is not None
     seen["looks"] += 1
@@ -57,7 +57,7 @@ def _look(session: ClientSession, key: str, seen: Counter[str]) -> None:
 
 
 def versions(run: CheckRun) -> list[PropertyFinding]:
-    """Move keys from version 1 to version 2 while others look."""
+    """Move keys from version 1 to version 2 while other sessions read."""
     keys = run.keys("version", ROUNDS)
     run.work(prepare, keys)
     parts = run.work(move, keys, clock.monotonic_ns() + 60_000_000)

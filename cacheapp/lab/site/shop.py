@@ -1,4 +1,4 @@
-"""What a Django project does with its cache, twice: with atomic operations, and with get + set."""
+"""Common uses of a cache in a Django project, with atomic operations and with get + set."""
 
 from django.contrib.auth.hashers import PBKDF2PasswordHasher, check_password, make_password
 from django.core.cache import cache
@@ -8,7 +8,7 @@ HOUR_S = 3600
 
 
 class QuickHasher(PBKDF2PasswordHasher):
-    """Django's, with fewer rounds: a password takes some 10 ms, not 300."""
+    """Django's, with fewer rounds: a password takes about 10 ms, not 300."""
 
     iterations = 20_000
 
@@ -36,7 +36,7 @@ def log_in_get_set(user: str) -> bool:
 
 
 def reset_password(token: str) -> bool:
-    """Set a new password for who has a token, once; return whether it was done."""
+    """Set a new password with a one-time token; return whether it was accepted."""
     if not cache.add(f"spent:{token}", 1, HOUR_S):
         return False
     make_password("a new one")
@@ -104,11 +104,11 @@ def is_on(feature: str) -> bool:
 
 
 def write(key: str, value: str) -> None:
-    """Put a value into the cache."""
+    """Store a value."""
     cache.set(key, value, None)
 
 
 def read(key: str) -> str | None:
-    """Return what is there."""
+    """Return the value, or `None`."""
     found: str | None = cache.get(key)
     return found

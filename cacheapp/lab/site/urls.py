@@ -1,4 +1,4 @@
-"""The site's addresses: each function of `shop`, and a session; every answer says which worker it is."""
+"""The URLs of the site: each function of `shop`, and a session; every response has the worker's pid."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def _answer(**fields: Any) -> JsonResponse:
 
 
 def worker(_request: HttpRequest) -> JsonResponse:
-    """Say who answers, for `cacheapp.processes.workers`."""
+    """Return the pid, for `cacheapp.processes.workers`."""
     return _answer()
 
 
@@ -34,14 +34,14 @@ def act(request: HttpRequest, name: str) -> JsonResponse:
 
 
 def sign_in(request: HttpRequest) -> JsonResponse:
-    """Begin a session; the answer has what the cookie says, too."""
+    """Start a session; the response has its key."""
     request.session["user"] = "somebody"
     request.session.save()
     return _answer(value=request.session.session_key)
 
 
 def who_am_i(request: HttpRequest) -> JsonResponse:
-    """Tell who the session says the visitor is."""
+    """Return the user of the session."""
     return _answer(value=request.session.get("user"))
 
 

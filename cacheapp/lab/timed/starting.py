@@ -52,11 +52,11 @@ def create_threads(count: int) -> float:
 
 
 def times(what: str, count: int) -> "list[float]":
-    """Start one after the other, `count` times; the first does not count: it loads what they need."""
+    """Start one after the other, `count` times, after one that is not counted: it loads modules."""
     once = start_thread if what == "thread" else lambda: start_process(what)
     return [once() for _ in range(count + 1)][1:]
 
 
 def creations(threads: int, count: int) -> "list[float]":
-    """Create that many threads, `count` times."""
+    """Create so many threads, `count` times."""
     return [create_threads(threads) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""One counter, many threads: without protection, with a call in between, with a lock, with `incr`."""
+"""One counter, many threads: unprotected, with a call in between, with a lock, with `incr`."""
 
 import dis
 import sys
@@ -18,7 +18,7 @@ def bare(times: int) -> None:
 
 
 def plus(value: int) -> int:
-    """Stand for whatever a program does with the value."""
+    """Represent what a program does with the value."""
     return value + 1
 
 
@@ -30,7 +30,7 @@ def with_a_call(times: int) -> None:
 
 
 def with_a_lock(times: int) -> None:
-    """Let nobody in between reading and writing."""
+    """Hold a lock between reading and writing."""
     global counter
     for _ in range(times):
         with lock:
@@ -45,7 +45,7 @@ CODES: "dict[str, Callable[[int], None]]" = {
 
 
 def together(add: "Callable[[int], None]", threads: int, times: int) -> None:
-    """Have all threads add at the same time; return when all are done."""
+    """Add in all threads at the same time; return at the end."""
     barrier = threading.Barrier(threads)
 
     def work() -> None:
@@ -60,7 +60,7 @@ def together(add: "Callable[[int], None]", threads: int, times: int) -> None:
 
 
 def lost(code: str, threads: int, times: int) -> "dict[str, Any]":
-    """Return how many additions are missing in the end, of `threads * times`."""
+    """Return how many of `threads * times` additions are lost."""
     global counter
     counter = 0
     together(CODES[code], threads, times)
@@ -93,7 +93,7 @@ def python() -> str:
 
 
 def steps() -> str:
-    """Return what the interpreter executes for `counter += 1`, one step after the other."""
+    """Return the bytecode instructions of `counter += 1`."""
     code = compile("counter += 1", "", "exec")
     names = [one.opname for one in dis.get_instructions(code)]
     return ", ".join(names[: names.index("STORE_NAME") + 1])

@@ -19,7 +19,7 @@ def download(url: str) -> int:
 
 
 def one_by_one(download: Download, files: list[str]) -> list[int]:
-    """Wait for each file before asking for the next."""
+    """Wait for each file before requesting the next."""
     return [download(file) for file in files]
 
 
@@ -69,12 +69,12 @@ WAYS: dict[str, Callable[[Download, list[str]], list[int]]] = {
 
 
 def seconds(way: str, urls: list[str], size: int) -> float:
-    """Return how long it takes until all files are there, whole."""
+    """Return how long it takes to fetch all files completely."""
     return stopwatch(way, download, urls, size)
 
 
 def stopwatch(way: str, download: Download, files: list[str], size: int) -> float:
-    """Return how long it takes; raise `ValueError` for a file that is not whole."""
+    """Return how long it takes; raise `ValueError` for an incomplete file."""
     began_s = clock.monotonic_s()
     sizes = WAYS[way](download, files)
     took_s = clock.monotonic_s() - began_s
