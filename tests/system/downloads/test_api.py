@@ -137,5 +137,5 @@ def test_a_token_works_through_a_proxy_where_the_demo_does_not(site: Site) -> No
     assert send(site, "GET", "/api/downloads", **bearing)[0] == 200
     status, body, headers = send(site, "POST", "/api/downloads", {"urls": []}, **bearing)
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")
-    assert body["detail"].startswith("token reader may not")
+    assert body["detail"].startswith("token reader does not have the permission")
     assert "secret-of-reader" not in site.server.output()

@@ -147,7 +147,7 @@ def test_a_lost_job_with_a_cancel_request_ends_and_keeps_its_complete_files(
 def test_a_queued_job_is_cancelled_even_if_all_its_files_are_complete(
     job: DownloadJob, plan: Plan
 ) -> None:
-    """No job succeeds without a run; and to say so must not break its coordinator's look."""
+    """No job succeeds without a run; and the attempt must not break the tick of its coordinator."""
     assert transitions.request_cancel(job.id)
     assert transitions.adopt(_fresh(job), OTHER)
     whole = [FileReport(item, FileState.SUCCEEDED, bytes_done=5) for item in plan.items]

@@ -60,7 +60,7 @@ def test_without_a_broker_nothing_is_started(client: Client) -> None:
 def test_a_job_whose_task_was_delivered_despite_an_error_stays(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker took it and did not say so; the task adopts it before it is removed."""
+    """The broker accepted it without a response; the task adopts it before it is removed."""
 
     def send(_name: str, args: list[str], **_options: object) -> None:
         job = DownloadJob.objects.get(id=args[0])
