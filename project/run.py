@@ -89,7 +89,7 @@ def serve(stack: contextlib.ExitStack) -> int:
 
 
 def main() -> int:
-    """Serve; stop every process that was started, whatever ends the program."""
+    """Serve; stop every process that was started, however the program ends."""
     status = 0
     try:
         with until_stopped() as stack:

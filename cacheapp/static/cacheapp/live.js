@@ -1,5 +1,5 @@
-// Says what changed to those who listen, once: a region that is replaced every other second would
-// otherwise be read aloud every time. Everything else that moves is htmx's, by attributes.
+// Announces changes to screen readers, once each: a region that is replaced every two seconds would
+// otherwise be read aloud every time. All other updates are htmx attributes.
 "use strict";
 
 document.addEventListener("htmx:afterSwap", () => {
@@ -10,10 +10,10 @@ document.addEventListener("htmx:afterSwap", () => {
   }
 });
 
-// A worker that was just replaced, or a network that is gone, is no reason to stop asking.
+// Show the page of a 422 or 409, which htmx would discard as an error.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status === 422 || event.detail.xhr.status === 409) {
-    event.detail.shouldSwap = true; // the form again, with what was wrong
+    event.detail.shouldSwap = true; // the form with its errors
     event.detail.isError = false;
   }
 });
