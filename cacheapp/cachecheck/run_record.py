@@ -1,6 +1,5 @@
 """The records of the last consistency check, for pages: its progress, and what it found."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from cacheapp.cachecheck.report import as_json, drawings
 from cacheapp.cachecheck.verdicts import AliasReport
 from cacheapp.processes import background
 from cacheapp.processes.exclusive_run import Holder
-from cacheapp.processes.run_record import RunState, RunStatus, StatusFile, read_json, replace
+from cacheapp.processes.run_record import RunStatus, StatusFile, StatusRecorder, read_json, replace
 
 NAME = "cachecheck"
 QUICK = ("registers", "counters", "add")
@@ -50,9 +49,9 @@ def start(aliases: Sequence[str], seconds: float, *, private: bool, quick: bool)
     return background.start_command(NAME, arguments, NAME, lambda: begin(aliases))
 
 
-def begin(aliases: Sequence[str], pid: int = 0) -> CheckStatus:
-    """Record that a check begins; for the holder of the exclusive run."""
-    return _file.write(CheckStatus(aliases=tuple(aliases), pid=pid))
+def begin(aliases: Sequence[str]) -> CheckStatus:
+    """Record that a check is about to start; for the holder of the exclusive run."""
+    return _file.write(CheckStatus(aliases=tuple(aliases), pid=0))
 
 
 def report() -> dict[str, Any] | None:
@@ -60,27 +59,15 @@ def report() -> dict[str, Any] | None:
     return read_json(_REPORT)
 
 
-class RunRecorder:
-    """Records a check. Used by the process that holds the exclusive run."""
+class CheckRecorder(StatusRecorder[CheckStatus]):
+    """Records the progress and the report of the check that this process runs."""
 
     def __init__(self, aliases: Sequence[str], about: Mapping[str, Any]) -> None:
+        super().__init__(_file, CheckStatus(aliases=tuple(aliases), pid=os.getpid()))
         self._about = about
-        self._status = begin(aliases, os.getpid())
         self.record([])
 
-    def began(self, alias: str, doing: str, done: int, total: int) -> None:
-        """Record which workload runs, and how many of how many are over."""
-        self._change(alias=alias, doing=doing, done=done, total=total)
-
     def record(self, reports: Sequence[AliasReport]) -> None:
-        """Record what was found so far."""
+        """Record the findings so far."""
         found = {**json.loads(as_json(reports, self._about)), "drawings": drawings(reports)}
         replace(_REPORT, json.dumps(found))
-
-    def end(self, state: RunState, error: str = "") -> None:
-        """Record how the check ended; only the first call counts."""
-        if self._status.state is RunState.RUNNING:
-            self._change(state=state, error=error, doing="")
-
-    def _change(self, **changes: Any) -> None:
-        self._status = _file.write(dataclasses.replace(self._status, **changes))

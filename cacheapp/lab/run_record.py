@@ -1,6 +1,5 @@
 """The lab's records: the status of the last run, the last result and drawing of each experiment."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,13 @@ from cacheapp.lab.results import Result
 from cacheapp.lab.run import find
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.exclusive_run import Holder
-from cacheapp.processes.run_record import RunState, RunStatus, StatusFile, read_text, replace
+from cacheapp.processes.run_record import (
+    RunStatus,
+    StatusFile,
+    StatusRecorder,
+    read_text,
+    replace,
+)
 
 _EVERY_S = 0.3
 
@@ -47,9 +52,9 @@ def start(name: str, *, full: bool = False) -> Holder:
     return background.start_command("lab", arguments, name, lambda: begin([name], scale))
 
 
-def begin(names: list[str], scale: str, pid: int = 0) -> LabStatus:
-    """Record that a run begins; for the holder of the exclusive run."""
-    return _file.write(LabStatus(names=tuple(names), scale=scale, pid=pid))
+def begin(names: list[str], scale: str) -> LabStatus:
+    """Record that a run is about to start; for the holder of the exclusive run."""
+    return _file.write(LabStatus(names=tuple(names), scale=scale, pid=0))
 
 
 def result(name: str) -> Result | None:
@@ -66,29 +71,25 @@ def drawing(name: str) -> str | None:
     return read_text(f"{name}.svg")
 
 
-class RunRecorder:
-    """Records a run. Used by the process that holds the exclusive run."""
+class ExperimentRecorder(StatusRecorder[LabStatus]):
+    """Records progress, results and drawings of the experiments that this process runs."""
 
     def __init__(self, names: list[str], scale: str) -> None:
-        self._status = begin(names, scale, os.getpid())
+        super().__init__(_file, LabStatus(names=tuple(names), scale=scale, pid=os.getpid()))
         self._wrote_s = clock.monotonic_s()
         self._step = ""
 
     def progress(self, now: ExperimentProgress) -> None:
-        """Record the progress: each new step, and a few times a second."""
+        """Record the progress: at each new step, and a few times a second within one."""
         if now.step != self._step or clock.monotonic_s() - self._wrote_s > _EVERY_S:
             self._step = now.step
             self._wrote_s = clock.monotonic_s()
-            self._status = _file.write(dataclasses.replace(self._status, progress=now))
+            self.update(progress=now)
 
     def record(self, result: Result, drawing: str | None) -> None:
-        """Record a result and its drawing; without one, the drawing of an older result goes."""
+        """Record a result and its drawing; without one, remove the drawing of an older result."""
         replace(f"{result.name}.json", result.to_json())
         if drawing is None:
             (exclusive_run.directory() / f"{result.name}.svg").unlink(missing_ok=True)
         else:
             replace(f"{result.name}.svg", drawing)
-
-    def end(self, state: RunState, error: str = "") -> None:
-        """Record how the run ended."""
-        self._status = _file.write(dataclasses.replace(self._status, state=state, error=error))

@@ -77,6 +77,23 @@ class StatusFile(Generic[StatusT]):
         return status
 
 
+class StatusRecorder(Generic[StatusT]):
+    """Records the status of a run in progress; for the process that holds the exclusive run."""
+
+    def __init__(self, file: StatusFile[StatusT], status: StatusT) -> None:
+        self._file = file
+        self._status = file.write(status)
+
+    def update(self, **changes: Any) -> None:
+        """Record changed fields of the status."""
+        self._status = self._file.write(dataclasses.replace(self._status, **changes))
+
+    def end(self, state: RunState, error: str = "") -> None:
+        """Record how the run ended; only the first call has an effect."""
+        if self._status.state is RunState.RUNNING:
+            self.update(state=state, error=error)
+
+
 def read_json(name: str) -> dict[str, Any] | None:
     """Return the object in a file of the directory; `None` where there is none."""
     text = read_text(name)

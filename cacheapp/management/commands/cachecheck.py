@@ -31,7 +31,7 @@ from cacheapp.cachecheck.report import (
     read_expected,
     write_drawings,
 )
-from cacheapp.cachecheck.run_record import RunRecorder
+from cacheapp.cachecheck.run_record import CheckRecorder
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyVerdict
 from cacheapp.demo.deployment import private_deployment
 from cacheapp.demo.namespace import aliases as all_aliases
@@ -119,7 +119,7 @@ class Command(BaseCommand):
             self._check(chosen, options, expected, None)
             return
         with exclusive_run(run_record.NAME, options["lock_fd"]):
-            recorder = RunRecorder(chosen, _about(options))
+            recorder = CheckRecorder(chosen, _about(options))
             with _told(recorder):
                 self._check(chosen, options, expected, recorder)
 
@@ -128,7 +128,7 @@ class Command(BaseCommand):
         chosen: list[str],
         options: dict[str, Any],
         expected: Expected | None,
-        recorder: RunRecorder | None,
+        recorder: CheckRecorder | None,
     ) -> None:
         examinations: list[Examination] = []
         stopped = None
@@ -155,7 +155,7 @@ class Command(BaseCommand):
         chosen: list[str],
         make: Callable[[str], Examination],
         examinations: list[Examination],
-        recorder: RunRecorder | None,
+        recorder: CheckRecorder | None,
     ) -> None:
         with _progress() as progress:
             for number, alias in enumerate(chosen):
@@ -171,7 +171,7 @@ class Command(BaseCommand):
                     if recorder is not None:
                         recorder.record([each.report for each in examinations if each.findings])
                         total = len(chosen) * len(one.chosen())  # noqa: B023 (called in this turn)
-                        recorder.began(alias, name, next(told), total)  # noqa: B023 (the same)
+                        recorder.update(alias=alias, doing=name, done=next(told), total=total)  # noqa: B023 (the same)
 
                 one.run(began)
                 progress.update(row, completed=len(one.chosen()), doing="done")
@@ -189,7 +189,7 @@ class Command(BaseCommand):
 
 
 @contextlib.contextmanager
-def _told(recorder: RunRecorder) -> Iterator[None]:
+def _told(recorder: CheckRecorder) -> Iterator[None]:
     """Record the end of a check that did not complete."""
     try:
         yield

@@ -18,7 +18,7 @@ from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.report import as_json, print_list, print_result, print_summary
 from cacheapp.lab.results import ClaimVerdict, Result
 from cacheapp.lab.run import conduct
-from cacheapp.lab.run_record import RunRecorder
+from cacheapp.lab.run_record import ExperimentRecorder
 from cacheapp.lab.run_record import drawing as recorded_drawing
 from cacheapp.processes.exclusive_run import Busy, exclusive_run
 from cacheapp.processes.run_record import RunState
@@ -91,7 +91,7 @@ class Command(BaseCommand):
         results: list[Result],
         options: dict[str, Any],
     ) -> None:
-        recorder = RunRecorder(names, scale)
+        recorder = ExperimentRecorder(names, scale)
         try:
             for name in names:
                 named(name)
