@@ -98,6 +98,13 @@ def test_every_module_that_a_page_names_exists(document: Path) -> None:
     ] == []
 
 
+@pytest.mark.parametrize("document", CURRENT, ids=_ids)
+def test_every_test_that_a_page_names_exists(document: Path) -> None:
+    named = re.findall(r"`(test_\w+)(?:\.\.\.)?`", _prose(document))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in named if f"def {name}" not in tests] == []
+
+
 def _is_there(dotted: str) -> bool:
     try:
         pkgutil.resolve_name(dotted)
