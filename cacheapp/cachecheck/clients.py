@@ -58,7 +58,7 @@ class Order:
     """One for each thread's session."""
     start_ns: int
     alias: str
-    twins: bool = False
+    use_async: bool = False
     """Whether to use the asynchronous methods."""
 
 
@@ -91,7 +91,7 @@ def _in_threads(setup: Setup, number: int, order: Order) -> list[tuple[bool, Any
 
 def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
     cache: Any = caches[order.alias]
-    face = AsyncAdapter(cache) if order.twins else cache
+    face = AsyncAdapter(cache) if order.use_async else cache
     process = f"p{number}" if len(order.places) == 1 else f"p{number}.{index + 1}"
     session = ClientSession(face, process, order.places[index], setup.seed, setup.directory)
     try:
@@ -99,7 +99,7 @@ def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
         return order.work(session, *order.args)
     finally:
         session.close()
-        if order.twins:
+        if order.use_async:
             face.finish()
         caches.close_all()
         connections.close_all()
@@ -173,7 +173,7 @@ class Clients:
         self.members: list[Client] = []
         self._children: list[BaseProcess] = []
         self._numbered = 0
-        self._turns = 0
+        self._orders = 0
 
     def __enter__(self) -> Self:
         try:
@@ -220,7 +220,7 @@ class Clients:
         work: Work,
         *args: Any,
         to: Sequence[Client] | None = None,
-        twins: bool = False,
+        use_async: bool = False,
         threads: int | None = None,
     ) -> list[Client]:
         """Order `work(session, *args)` from every thread of the clients, all at the same moment."""
@@ -228,14 +228,14 @@ class Clients:
         threads = threads or self.setup.threads
         count = len(chosen) * threads
         start_ns = clock.monotonic_ns() + _LEAD_NS
-        self._turns += 1
+        self._orders += 1
         for index, client in enumerate(chosen):
             # Threads of one process are far apart, so that neighbours are of different processes.
             places = tuple(
-                (thread * len(chosen) + index, count, self._turns) for thread in range(threads)
+                (thread * len(chosen) + index, count, self._orders) for thread in range(threads)
             )
             try:
-                client.pipe.send(Order(work, args, places, start_ns, self.alias, twins))
+                client.pipe.send(Order(work, args, places, start_ns, self.alias, use_async))
             except OSError:  # it has just died: its result will be missing
                 continue
             client.busy = True

@@ -58,7 +58,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "many": (values.MANY,),
     "incr_version": (versions.MOVE,),
     "values": (values.WHOLE,),
-    "locks": (locking.ALONE, locking.FENCED),
+    "locks": (locking.EXCLUSIVE, locking.FENCED),
     "stop": (faults.STOPPED,),
     "cold": (faults.COLD,),
     "kill": (faults.KILLED,),
@@ -69,7 +69,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
 }
 OVER_HTTP = ("registers", "counters", "add", "expiry")
 OUTAGES = ("cut", "restart")
-TWIN_SUFFIX = " (async)"
+ASYNC_SUFFIX = " (async)"
 NAMES = (*SYNC, *(f"a{name}" for name in SYNC), *PROCESSES, *OUTAGES)
 
 
@@ -139,9 +139,9 @@ class Examination:
             )
             run = self._new_run(setup)
             try:
-                for name, workload, twins in self.chosen():
+                for name, workload, use_async in self.chosen():
                     began(name)
-                    self.findings += self._one(setup, run, name, workload, twins=twins)
+                    self.findings += self._one(setup, run, name, workload, use_async=use_async)
             finally:
                 self._stop(run)
                 if run.written:
@@ -162,12 +162,12 @@ class Examination:
         )
 
     def _one(
-        self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, twins: bool
+        self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, use_async: bool
     ) -> list[PropertyFinding]:
         """Run one workload; if a client fails, the verdict is UNKNOWN and the clients are replaced."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
-        run.twins = twins
+        run.use_async = use_async
         try:
             if len(clients.living) < self.plan.processes:
                 clients.start(self.plan.processes - len(clients.living))
@@ -177,14 +177,14 @@ class Examination:
         except (ClientFailed, TimeoutError) as exc:
             logger.debug("workload %s failed", name, exc_info=True)
             why = _last_line(str(exc))
-            names = PROPERTIES[name[1:] if twins else name]
+            names = PROPERTIES[name[1:] if use_async else name]
             found = [PropertyFinding(each, PropertyVerdict.UNKNOWN, "", why) for each in names]
             self._stop(run)
             run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
         run.history()  # discard the calls of a failure and of the removal
-        if not twins:
+        if not use_async:
             return found
-        return [replace(one, property=one.property + TWIN_SUFFIX) for one in found]
+        return [replace(one, property=one.property + ASYNC_SUFFIX) for one in found]
 
     def _stop(self, run: CheckRun) -> None:
         if isinstance(run.crew, Clients):

@@ -17,7 +17,7 @@ _MISSES = {OperationKind.GET, OperationKind.INCR, OperationKind.DECR}
 
 
 class Journal:
-    """One thread's file. `errors` counts calls that raised; `first_error` is the first one's text."""
+    """The file of one thread."""
 
     def __init__(self, directory: Path, process: str) -> None:
         self.process = process
@@ -37,8 +37,8 @@ class Journal:
 
     def answer(self, result: Any, outcome: Outcome, return_ns: int, error: str = "") -> None:
         """Write the result of the latest call."""
-        said = None if result is ABSENT else result
-        self.write("return", said, outcome, return_ns, error)
+        written = None if result is ABSENT else result
+        self.write("return", written, outcome, return_ns, error)
 
     def close(self) -> None:
         """Close the file."""

@@ -84,19 +84,19 @@ class HttpCrew:
         self._alias = alias
         self._seed = seed
         self._directory = directory
-        self._turns = 0
+        self._orders = 0
 
     def run(self, work: Callable[..., Any], *args: Any, within_s: float, **_how: Any) -> list[Any]:
         """Run `work(session, *args)` in all clients at the same moment; return the results."""
         del within_s  # the connection has a timeout of its own
         count = self._workers.count * self._workers.per_worker
         start_ns = clock.monotonic_ns() + _LEAD_NS
-        self._turns += 1
+        self._orders += 1
 
         def one(number: int, connection: Connection) -> Any:
             # Neighbouring numbers belong to one worker: spread them.
             worker, turn = divmod(number, self._workers.per_worker)
-            place = (turn * self._workers.count + worker, count, self._turns)
+            place = (turn * self._workers.count + worker, count, self._orders)
             name = f"w{worker + 1}.{turn + 1}"
             session = ClientSession(
                 HttpCache(connection, self._alias), name, place, self._seed, self._directory

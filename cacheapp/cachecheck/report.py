@@ -109,9 +109,9 @@ def read_expected(path: Path) -> Expected:
         raise ValueError('expected {"alias": {"property": "HOLDS", …}, …}')
     known = {verdict.value for verdict in PropertyVerdict}
     for alias, own in found.items():
-        for name, said in own.items():
-            if said not in known:
-                raise ValueError(f"{alias}: {name}: {said!r}; expected one of {sorted(known)}")
+        for name, verdict in own.items():
+            if verdict not in known:
+                raise ValueError(f"{alias}: {name}: {verdict!r}; expected one of {sorted(known)}")
     return found
 
 

@@ -35,13 +35,13 @@ class CheckRun:
     evicts: bool = False
     max_bytes: int = 8 * 1024 * 1024
     private: bool = False
-    twins: bool = False
+    use_async: bool = False
     written: set[str] = field(default_factory=set)
     """Keys that may have to be removed."""
 
     def keys(self, name: str, count: int) -> list[str]:
         """Return keys that no other run uses; they are removed after the workload."""
-        suffix = "a" if self.twins else ""
+        suffix = "a" if self.use_async else ""
         found = [f"{self.token}-{name}{suffix}-{number}" for number in range(count)]
         self.written.update(found)
         return found
@@ -49,13 +49,13 @@ class CheckRun:
     def work(self, work: Callable[..., Any], *args: Any, seconds: float | None = None) -> list[Any]:
         """Run `work` in all sessions at the same time; return the results."""
         within_s = (self.seconds if seconds is None else seconds) + MARGIN_S
-        return self.crew.run(work, *args, within_s=within_s, twins=self.twins)
+        return self.crew.run(work, *args, within_s=within_s, use_async=self.use_async)
 
     def history(self) -> list[Operation]:
         """Return the operations since the last call."""
         return self.journals.collect()
 
-    def mishap(self) -> str:
+    def first_error(self) -> str:
         """Return the errors of the calls in the last history; empty if there were none."""
         errors = self.journals.errors
         return f"{len(errors)} calls failed, the first with {errors[0]}" if errors else ""

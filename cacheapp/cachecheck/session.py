@@ -84,7 +84,7 @@ class ClientSession:
         self.process = process
         self.number, self.count, turn = place
         self.rng = random.Random(f"{seed}/{self.number}/{turn}")
-        self.signs = directory
+        self.directory = directory
         self._journal = Journal(directory, process)
         self._written = turn * _PER_TURN
 
@@ -92,7 +92,7 @@ class ClientSession:
         """Close the journal."""
         self._journal.close()
 
-    def become(self, journal: Journal) -> None:
+    def continue_as(self, journal: Journal) -> None:
         """Continue as another process after a fork, with a journal of its own."""
         self._journal = journal
         self.process = journal.process
@@ -221,14 +221,14 @@ class ClientSession:
         if (left := moment_ns - clock.monotonic_ns()) > 0:
             pause(left / 1e9)
 
-    def give_sign(self, name: str) -> None:
+    def signal_event(self, name: str) -> None:
         """Signal an event to the other sessions."""
-        (self.signs / f"{name}.sign").touch()
+        (self.directory / f"{name}.event").touch()
 
-    def await_sign(self, name: str, within_s: float) -> bool:
+    def await_event(self, name: str, within_s: float) -> bool:
         """Wait for an event of another session; return whether it came in time."""
         deadline = clock.monotonic_ns() + int(within_s * 1e9)
-        while not (self.signs / f"{name}.sign").exists():
+        while not (self.directory / f"{name}.event").exists():
             if clock.monotonic_ns() > deadline:
                 return False
             pause(0.001)

@@ -109,19 +109,19 @@ class Operation:
     @property
     def label(self) -> str:
         """The call and its result, as text."""
-        asked = self.kind.value if self.argument is None else f"{self.kind} {self.argument}"
+        call = self.kind.value if self.argument is None else f"{self.kind} {self.argument}"
         if self.outcome is not Outcome.OK:
-            return f"{asked} ?"
+            return f"{call} ?"
         if self.kind is OperationKind.SET:
-            return asked
+            return call
         if self.kind in {OperationKind.INCR, OperationKind.DECR, OperationKind.GET}:
-            return f"{asked} -> {'miss' if self.result is ABSENT else self.result}"
-        return f"{asked} -> {'yes' if self.result else 'no'}"
+            return f"{call} -> {'miss' if self.result is ABSENT else self.result}"
+        return f"{call} -> {'yes' if self.result else 'no'}"
 
     def as_json(self) -> dict[str, Any]:
         """Return an object for JSON; a miss is the text `"absent"`."""
-        said = dataclasses.asdict(self)
-        return {**said, "result": "absent" if self.result is ABSENT else self.result}
+        fields = dataclasses.asdict(self)
+        return {**fields, "result": "absent" if self.result is ABSENT else self.result}
 
 
 def by_key(operations: Iterable[Operation]) -> Mapping[str, list[Operation]]:

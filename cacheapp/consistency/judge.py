@@ -44,8 +44,8 @@ def judge(
     model: Model = EvictingKey() if evicts else Key()
     keys = by_key(operations)
     found = {key: search(own, model, budget) for key, own in keys.items()}
-    illegal = tuple(key for key, said in found.items() if said.verdict is Verdict.ILLEGAL)
-    unknown = tuple(key for key, said in found.items() if said.verdict is Verdict.UNKNOWN)
+    illegal = tuple(key for key, one in found.items() if one.verdict is Verdict.ILLEGAL)
+    unknown = tuple(key for key, one in found.items() if one.verdict is Verdict.UNKNOWN)
     worst = Verdict.ILLEGAL if illegal else Verdict.UNKNOWN if unknown else Verdict.LINEARIZABLE
     shrunk = [shrink(keys[key], model, found[key]) for key in illegal[:_SHRUNK]]
     easiest = min(shrunk, key=_effort, default=None)

@@ -37,7 +37,7 @@ def svg(result: Result) -> str:
     Loads a JavaScript engine (80 MB, one second): in a server process, use `drawn_apart`.
     """
     try:
-        import vl_convert  # noqa: PLC0415 (only who draws needs it)
+        import vl_convert  # noqa: PLC0415 (needed only to draw)
     except ImportError as exc:
         raise ChartsMissing(
             "cannot draw charts: vl-convert-python is not installed; "
@@ -146,7 +146,7 @@ def _bars(panel: Panel) -> dict[str, Any]:
             "median": one.median,
             "low": one.spread[0],
             "high": one.spread[1],
-            "said": said(one, panel.unit),
+            "text": median_text(one, panel.unit),
         }
         for one in panel.measures
     ]
@@ -169,7 +169,7 @@ def _bars(panel: Panel) -> dict[str, Any]:
         },
         {
             "mark": {"type": "text", "align": "left", "dy": 7, "dx": 5, "fontWeight": "bold"},
-            "encoding": {"y": y, "x": {"field": "high", **x}, "text": {"field": "said"}},
+            "encoding": {"y": y, "x": {"field": "high", **x}, "text": {"field": "text"}},
         },
     ]
     if panel.expected is not None:
@@ -253,7 +253,7 @@ def _round_numbers(panel: Panel) -> list[float]:
     return [step * 10.0**power for power in powers for step in steps]
 
 
-def said(measure: Measure, unit: str) -> str:
+def median_text(measure: Measure, unit: str) -> str:
     """Return the median with its unit, in three significant digits."""
     return f"{number(measure.median)} {unit}" if len(unit) <= 3 else number(measure.median)  # noqa: PLR2004 (s, ms, MiB)
 

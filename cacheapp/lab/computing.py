@@ -28,7 +28,7 @@ class ComputingParameters:
     repeats: int
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: ComputingParameters(4, 3_000, 1),
     Scale.USUAL: ComputingParameters(8, 30_000, 3),
     Scale.FULL: ComputingParameters(16, 100_000, 5),
@@ -53,7 +53,7 @@ class Row:
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Run the same tasks in all ways, in turn."""
-    plan, here = PLANS[bench.scale], cores()
+    plan, here = PARAMETERS[bench.scale], cores()
     free = [one for one in others() if not one.gil]
     rows = _rows(plan, here, free)
     bench.expect(len(rows) * plan.repeats)
@@ -119,8 +119,10 @@ def judge_processes(
     if cores == 1:
         return ClaimFinding(CLAIM_PROCESSES, ClaimVerdict.UNKNOWN, "this machine has one core")
     speeds = {count: alone_s / took_s for count, took_s in processes.items()}
-    said = ", ".join(f"{speed:.2f} times with {count}" for count, speed in sorted(speeds.items()))
-    why = f"the speed of one by one on {cores} cores: {said}"
+    described = ", ".join(
+        f"{speed:.2f} times with {count}" for count, speed in sorted(speeds.items())
+    )
+    why = f"the speed of one by one on {cores} cores: {described}"
     most = max(speeds.values())
     enough = 1 + (cores - 1) / 2
     if speeds[cores] < enough:

@@ -40,20 +40,20 @@ class Site:
         """Sign in at the first worker; return for each worker whether it knows the session."""
         pids = self.workers.find()
         key = self.workers.ask(pids[0], "POST", "/sign-in").body["value"]
-        asked = (
+        answers = (
             self.workers.ask(pid, "GET", "/who-am-i", cookie=f"sessionid={key}") for pid in pids
         )
-        return [answer.body["value"] == "somebody" for answer in asked]
+        return [answer.body["value"] == "somebody" for answer in answers]
 
     def by_all(self, name: str, *arguments: Any, times: int = 1) -> list[Any]:
         """Call a function on all connections at once, `times` on each; return all results."""
 
         def work(_number: int, connection: Connection) -> list[Any]:
-            asked = (
+            answers = (
                 connection.ask("POST", f"/do/{name}", {"arguments": arguments})
                 for _ in range(times)
             )
-            return [answer.body["value"] for answer in asked]
+            return [answer.body["value"] for answer in answers]
 
         return [value for part in self.workers.together(work) for value in part]
 

@@ -90,12 +90,12 @@ def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
     )
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     return (
-        ClaimFinding(CLAIM, verdicts[apart], "; ".join(map(_said, own))),
-        ClaimFinding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_said, shared))),
+        ClaimFinding(CLAIM, verdicts[apart], "; ".join(map(_describe, own))),
+        ClaimFinding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_describe, shared))),
     )
 
 
-def _said(one: Sight) -> str:
+def _describe(one: Sight) -> str:
     return (
         f"{one.alias}: what one worker wrote was seen by {_range(one.seen_by)} of {WORKERS}; after "
         f"each wrote, different values: {_range(one.truths)}"

@@ -22,7 +22,7 @@ class ProcessRaceParameters:
     repeats: int
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: ProcessRaceParameters(3, 300, 1),
     Scale.USUAL: ProcessRaceParameters(4, 1_000, 3),
     Scale.FULL: ProcessRaceParameters(8, 20_000, 5),
@@ -46,7 +46,7 @@ class Loss:
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Count in a variable, in files, and in each cache that processes share."""
-    plan = PLANS[bench.scale]
+    plan = PARAMETERS[bench.scale]
     with Stores() as stores:
         shared = [alias for alias in stores.aliases if alias != "locmem"]
         bench.expect(plan.repeats * (3 + 2 * len(shared)))
@@ -92,21 +92,23 @@ def judge(losses: list[Loss]) -> tuple[ClaimFinding, ClaimFinding]:
     return (
         # One run without a loss does not prove that there is none.
         ClaimFinding(
-            CLAIM, ClaimVerdict.DOES_NOT_HOLD if raced else ClaimVerdict.UNKNOWN, _said(unprotected)
+            CLAIM,
+            ClaimVerdict.DOES_NOT_HOLD if raced else ClaimVerdict.UNKNOWN,
+            _describe(unprotected),
         ),
         ClaimFinding(
             CLAIM_EXACT,
             ClaimVerdict.HOLDS if exact else ClaimVerdict.DOES_NOT_HOLD,
-            _said(protected),
+            _describe(protected),
         ),
     )
 
 
-def _said(losses: list[Loss]) -> str:
-    said = "; ".join(
+def _describe(losses: list[Loss]) -> str:
+    lost = "; ".join(
         f"{one.label} lost {', '.join(f'{it:,}' for it in one.lost)}" for one in losses
     )
-    return f"of {losses[0].added:,}: {said}"
+    return f"of {losses[0].added:,}: {lost}"
 
 
 EXPERIMENT = Experiment(

@@ -43,29 +43,29 @@ class Line:
         with contextlib.suppress(*_GONE), contextlib.closing(writer):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
             with contextlib.closing(far_writer):
-                asked = asyncio.Event()
-                there = asyncio.ensure_future(self._there(reader, far_writer, asked))
+                requested = asyncio.Event()
+                forward = asyncio.ensure_future(self._forward(reader, far_writer, requested))
                 try:
-                    await self._back(far_reader, writer, asked)
+                    await self._return(far_reader, writer, requested)
                 finally:
-                    there.cancel()
+                    forward.cancel()
 
-    async def _there(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requested: asyncio.Event
     ) -> None:
         with contextlib.suppress(*_GONE):
             while data := await reader.read(65_536):
-                asked.set()
+                requested.set()
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
-    async def _back(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    async def _return(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requested: asyncio.Event
     ) -> None:
         while data := await reader.read(65_536):
-            if asked.is_set():  # the first bytes of a response
-                asked.clear()
+            if requested.is_set():  # the first bytes of a response
+                requested.clear()
                 await asyncio.sleep(self._seconds)
             writer.write(data)
             await writer.drain()

@@ -23,7 +23,7 @@ class StartingParameters:
     processes: int
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: StartingParameters(5, 2),
     Scale.USUAL: StartingParameters(100, 20),
     Scale.FULL: StartingParameters(500, 100),
@@ -32,7 +32,7 @@ PLANS = {
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Start threads and processes one after the other, then groups of threads at once."""
-    plan = PLANS[bench.scale]
+    plan = PARAMETERS[bench.scale]
     bench.expect(1 + len(METHODS) + len(CREW))
     found = {}
     for what in ("thread", *METHODS):
@@ -78,11 +78,11 @@ def judge_longer(medians_ms: dict[str, float]) -> ClaimFinding:
     """Return whether every kind of process took longer than a thread."""
     thread = medians_ms["thread"]
     others = {what: took for what, took in medians_ms.items() if what != "thread"}
-    said = ", ".join(
+    described = ", ".join(
         f"{what} {took:.2f} ms ({took / thread:.0f} times)" for what, took in others.items()
     )
     held = all(took > thread for took in others.values())
-    why = f"a thread runs after {thread:.3f} ms; {said}"
+    why = f"a thread runs after {thread:.3f} ms; {described}"
     return ClaimFinding(
         CLAIM_LONGER, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, why
     )
@@ -90,10 +90,12 @@ def judge_longer(medians_ms: dict[str, float]) -> ClaimFinding:
 
 def judge_zero(medians_ms: dict[int, float]) -> ClaimFinding:
     """Return whether the times are 0.00 s in two digits."""
-    said = ", ".join(f"{size} threads {took / 1000:.4f} s" for size, took in medians_ms.items())
+    described = ", ".join(
+        f"{size} threads {took / 1000:.4f} s" for size, took in medians_ms.items()
+    )
     held = all(f"{took / 1000:.2f}" == "0.00" for took in medians_ms.values())
     return ClaimFinding(
-        CLAIM_ZERO, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, said
+        CLAIM_ZERO, ClaimVerdict.HOLDS if held else ClaimVerdict.DOES_NOT_HOLD, described
     )
 
 

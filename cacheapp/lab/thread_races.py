@@ -29,7 +29,7 @@ class ThreadRaceParameters:
     repeats: int
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: ThreadRaceParameters(4, 300_000, 500, 1),
     Scale.USUAL: ThreadRaceParameters(8, 200_000, 10_000, 3),
     Scale.FULL: ThreadRaceParameters(10, 1_000_000, 50_000, 5),
@@ -48,7 +48,7 @@ class Loss:
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Count with each code, then with the unprotected ones in every other Python on PATH."""
-    plan, elsewhere = PLANS[bench.scale], others() if bench.scale is not Scale.SMALL else ()
+    plan, elsewhere = PARAMETERS[bench.scale], others() if bench.scale is not Scale.SMALL else ()
     bench.expect(plan.repeats * 4 + 2 * len(elsewhere) + 1)
     with bench.step("what the interpreter executes"):
         steps = bench.measure(thread_races.steps)
@@ -116,15 +116,15 @@ def judge(here: list[Loss]) -> tuple[ClaimFinding, ...]:
     # One run without a loss does not prove that there is none.
     raced = ClaimVerdict.HOLDS if lossy else ClaimVerdict.UNKNOWN
     return (
-        ClaimFinding(CLAIM_RACE, raced, "; ".join(map(_said, unprotected))),
-        ClaimFinding(CLAIM_BARE, verdicts[bool(bare)], _said(by_code[BARE])),
+        ClaimFinding(CLAIM_RACE, raced, "; ".join(map(_describe, unprotected))),
+        ClaimFinding(CLAIM_BARE, verdicts[bool(bare)], _describe(by_code[BARE])),
         ClaimFinding(
-            CLAIM_EXACT, verdicts[exact], "; ".join(_said(by_code[it]) for it in (LOCK, INCR))
+            CLAIM_EXACT, verdicts[exact], "; ".join(_describe(by_code[it]) for it in (LOCK, INCR))
         ),
     )
 
 
-def _said(one: Loss) -> str:
+def _describe(one: Loss) -> str:
     lost = ", ".join(f"{it:,}" for it in one.lost)
     return f"`{one.code}` lost {lost} of {one.added:,} (Python {one.python})"
 

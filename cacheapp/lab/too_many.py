@@ -46,7 +46,7 @@ class TooManyParameters:
         return tuple(members for members in self.processes if members <= max(most, 10))
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: TooManyParameters((1, 20), (1, 5), 0.2, 1),
     Scale.USUAL: TooManyParameters((1, 10, 100, 1000), (1, 10, 100), 0.4, 2),
     Scale.FULL: TooManyParameters(
@@ -70,7 +70,7 @@ class Level:
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Let groups of growing size wait for a server, then compute."""
-    plan = PLANS[bench.scale]
+    plan = PARAMETERS[bench.scale]
     numbers = {kind: plan.levels(kind) for kind in KINDS}
     bench.expect(len(crowds.WORK) * plan.repeats * sum(map(len, numbers.values())))
     with slow_origin() as origin:
@@ -99,7 +99,7 @@ def _level(
 
 def judge(kind: str, levels: list[Level]) -> ClaimFinding:
     """Return whether the largest number was much slower than one, in either kind of work."""
-    said, hurt = [], False
+    described, hurt = [], False
     for work in dict.fromkeys(one.work for one in levels):
         its = [one for one in levels if one.work == work]
         rates = {one.members: statistics.median(one.per_second) for one in its}
@@ -111,13 +111,13 @@ def judge(kind: str, levels: list[Level]) -> ClaimFinding:
         hurt = hurt or slower >= SLOWER or rates[most] < max(rates.values()) / 2
         best = f"{number_of(rates[pays])} a second with {pays}"
         rest = f"; with {most} {number_of(rates[most])}" if most > pays else ""
-        said.append(
+        described.append(
             f"{work}: {best}, more do not pay{rest}, each {slower:.1f} times as long as one alone"
             if rest
             else f"{work}: {best}, each {slower:.1f} times as long as one alone"
         )
     verdict = ClaimVerdict.HOLDS if hurt else ClaimVerdict.DOES_NOT_HOLD
-    return ClaimFinding(CLAIM.format(kind=kind), verdict, "; ".join(said))
+    return ClaimFinding(CLAIM.format(kind=kind), verdict, "; ".join(described))
 
 
 def number_of(rate: float) -> str:
@@ -163,7 +163,7 @@ def _notes(processes: int) -> tuple[str, ...]:
             "one alone takes."
         ),
         "Memory is PSS: what several processes share is divided among them.",
-        *([fewer] if processes < max(PLANS[Scale.FULL].processes) else []),
+        *([fewer] if processes < max(PARAMETERS[Scale.FULL].processes) else []),
     )
 
 

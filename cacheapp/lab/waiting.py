@@ -34,7 +34,7 @@ class WaitingParameters:
     repeats: int
 
 
-PLANS = {
+PARAMETERS = {
     Scale.SMALL: WaitingParameters(3, 0.1, 4, 0.1, 2, 1),
     Scale.USUAL: WaitingParameters(5, 0.4, 32, 0.8, 2, 3),
     Scale.FULL: WaitingParameters(5, 5.0, 200, 5.0, 200, 3),
@@ -52,7 +52,7 @@ class Times:
 
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Download from a slow origin, then from S3 behind a slow line."""
-    plan = PLANS[bench.scale]
+    plan = PARAMETERS[bench.scale]
     s3_here = s3_can_be_had()
     sources = ("HTTP", "S3") if s3_here else ("HTTP",)
     bench.expect(

@@ -179,27 +179,27 @@ def judge(counts: list[Count]) -> tuple[ClaimFinding, ...]:
             ClaimFinding(
                 f"where each worker has its own cache, {one.use.claim}",
                 verdicts[not one.right],
-                _said(one),
+                _describe(one),
             )
             for one in own
         ),
         ClaimFinding(
             CLAIM_SHARED,
             verdicts[not wrong],
-            "; ".join(map(_said, wrong))
+            "; ".join(map(_describe, wrong))
             or f"all {len(shared)} were right: {', '.join(dict.fromkeys(one.alias for one in shared))}",
         ),
         ClaimFinding(
             CLAIM_GET_SET,
             # One run without an error does not prove that there is none.
             ClaimVerdict.UNKNOWN if all(one.right for one in get_set) else ClaimVerdict.HOLDS,
-            "; ".join(_said(one) for one in get_set if not one.right)
+            "; ".join(_describe(one) for one in get_set if not one.right)
             or "none was wrong in this run",
         ),
     )
 
 
-def _said(one: Count) -> str:
+def _describe(one: Count) -> str:
     counted = ", ".join(f"{it:g}" for it in one.counted)
     return f"{one.alias}, {one.use.title}: {counted} (correct: {one.use.right:g})"
 

@@ -1,6 +1,6 @@
 """One measuring run at a time on this machine: two that run together measure each other.
 
-Invariant: the process that runs one holds the `flock` of `STATE_DIR/lab/turn`. The kernel releases
+Invariant: the process that runs one holds the `flock` of `STATE_DIR/lab/lock`. The kernel releases
 it when the process dies, at any instant. The contents (the holder) are for people and for `stop`;
 they are written after the lock is acquired, so they may name a dead holder: hence the start time
 beside the pid, without which no process is signalled.
@@ -35,9 +35,9 @@ class Busy(Exception):
     """An experiment runs on this machine already."""
 
     def __init__(self, holder: Holder | None) -> None:
-        who = f"{holder.name!r} runs in process {holder.pid}" if holder else "one is starting"
+        detail = f"{holder.name!r} runs in process {holder.pid}" if holder else "one is starting"
         super().__init__(
-            f"only one experiment or check runs on a machine at a time, and {who}; "
+            f"only one experiment or check runs on a machine at a time, and {detail}; "
             "wait for it to end, or stop it"
         )
         self.holder = holder
@@ -55,7 +55,7 @@ def acquire() -> int:
 
     It can be passed to a child process (`pass_fds`); the lock ends when the last copy is closed.
     """
-    descriptor = os.open(directory() / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -99,7 +99,7 @@ def exclusive_run(
 def holder() -> Holder | None:
     """Return the holder; `None` if there is none, or it is not recorded yet."""
     try:
-        found = Holder(**json.loads((directory() / "turn").read_text()))
+        found = Holder(**json.loads((directory() / "lock").read_text()))
     except (OSError, ValueError, TypeError):  # empty, or just being written
         return None
     return found if found.born and found.born == _born(found.pid) else None

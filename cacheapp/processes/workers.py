@@ -114,8 +114,8 @@ class Connection:
         except AnswerLost:  # closed as idle: only this read was lost
             return 0
         if answer.status != http.HTTPStatus.OK or not answer.pid:
-            said = answer.body.get("error", f"HTTP {answer.status}")
-            raise NotReached(f"GET /api/worker: the demo does not answer: {said}")
+            error = answer.body.get("error", f"HTTP {answer.status}")
+            raise NotReached(f"GET /api/worker: the demo does not answer: {error}")
         self.pid = answer.pid
         return answer.pid
 

@@ -11,8 +11,7 @@ from cacheapp.cachecheck.workloads.registers import LEAST
 from cacheapp.consistency.counterexample import shrink
 from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome, by_key
 from cacheapp.consistency.models import EvictingKey, Key
-from cacheapp.consistency.search import Verdict as Said
-from cacheapp.consistency.search import search
+from cacheapp.consistency.search import Verdict, search
 
 INCREMENTS = 400
 """The most of each session."""
@@ -54,11 +53,13 @@ def counters(run: CheckRun) -> list[PropertyFinding]:
     unknown = sum(one.outcome is Outcome.INFO for one in counted)
     wrong, lost = _wrong_sums(history, done, unknown)
     figure = f"{lost} of {len(done)} lost"
-    finding = plain(SUMS, wrong, figure, unanswered="" if done else run.mishap() or "no answers")
+    finding = plain(
+        SUMS, wrong, figure, unanswered="" if done else run.first_error() or "no answers"
+    )
     if not wrong:
         return [finding]
     own, model = by_key(history)[key], EvictingKey() if run.evicts else Key()
-    illegal = search(own, model).verdict is Said.ILLEGAL
+    illegal = search(own, model).verdict is Verdict.ILLEGAL
     return [with_proof(finding, shrink(own, model) if illegal else None)]
 
 
@@ -74,15 +75,15 @@ def _wrong_sums(
     again = sum(sums.values()) - len(sums)
     if again:
         wrong.append(f"{again} increments returned the same sum as another one")
-    told = len(done) - refused
+    acknowledged = len(done) - refused
     read = [
         one.result for one in history if one.kind is OperationKind.GET and one.outcome is Outcome.OK
     ]
     numbers = [result if isinstance(result, int) else 0 for result in read]
-    if any(not told <= number <= told + unknown for number in numbers):
+    if any(not acknowledged <= number <= acknowledged + unknown for number in numbers):
         seen = ", ".join(map(str, sorted(set(numbers))))
-        wrong.append(f"after {told} acknowledged increments the sessions read {seen}")
-    return wrong, max([0, *(told - number for number in numbers)]) + refused
+        wrong.append(f"after {acknowledged} acknowledged increments the sessions read {seen}")
+    return wrong, max([0, *(acknowledged - number for number in numbers)]) + refused
 
 
 def race(session: ClientSession, keys: Sequence[str], start_ns: int) -> None:
@@ -98,7 +99,7 @@ def winners(run: CheckRun) -> list[PropertyFinding]:
     run.work(race, keys, clock.monotonic_ns() + 60_000_000)
     history = by_key(run.history())
     won = {key: sum(one.result is True for one in own) for key, own in history.items()}
-    asked = max((len(own) for own in history.values()), default=0)
+    contenders = max((len(own) for own in history.values()), default=0)
     double = [key for key, count in won.items() if count > 1]
     none = [
         key
@@ -108,7 +109,9 @@ def winners(run: CheckRun) -> list[PropertyFinding]:
     wrong = [f"{len(double)} of {len(won)} keys had more than one winner"] if double else []
     wrong += [f"{len(none)} of {len(won)} keys had none"] if none else []
     most = max(won.values(), default=0)
-    figure = f"{most if double else min(won.values(), default=0)} of {asked} won"
-    finding = plain(WINNER, wrong, figure, unanswered="" if any(won.values()) else run.mishap())
+    figure = f"{most if double else min(won.values(), default=0)} of {contenders} won"
+    finding = plain(
+        WINNER, wrong, figure, unanswered="" if any(won.values()) else run.first_error()
+    )
     bad = [*double, *none]
     return [with_proof(finding, shrink(history[bad[0]], Key()) if bad else None)]

@@ -84,28 +84,30 @@ def deadlines(run: CheckRun) -> list[PropertyFinding]:
     keys = run.keys("deadline", 4)
     seen = [one for part in run.work(live, keys, seconds=10.0) for one in part]
     run.history()
-    mishap = run.mishap()
+    first_error = run.first_error()
     expiring, counted, shortened, lengthened = (
         [one for one in seen if one.key == key] for key in keys
     )
-    touched = _judge(TOUCH, shortened, mishap)
+    touched = _judge(TOUCH, shortened, first_error)
     if touched.verdict is PropertyVerdict.HOLDS and not run.evicts:
         touched = _stayed(touched, lengthened)
-    return [_judge(EXPIRY, expiring, mishap), touched, _judge(KEPT, counted, mishap)]
+    return [_judge(EXPIRY, expiring, first_error), touched, _judge(KEPT, counted, first_error)]
 
 
-def _judge(name: str, own: Sequence[Seen], mishap: str) -> PropertyFinding:
+def _judge(name: str, own: Sequence[Seen], first_error: str) -> PropertyFinding:
     """Judge a key that must be absent after its deadline."""
     promised = next((one.promised for one in own if one.promised), None)
     hits = [one.last_hit for one in own if one.last_hit]
     if promised is None:
-        if mishap:
-            return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap)
+        if first_error:
+            return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", first_error)
         return PropertyFinding(
             name, PropertyVerdict.BROKEN, "", "touch returned False for an existing key"
         )
     if not hits:
-        return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", mishap or "no read found the key")
+        return PropertyFinding(
+            name, PropertyVerdict.UNKNOWN, "", first_error or "no read found the key"
+        )
     late_ms = max(0.0, (max(hits) - promised) / 1e6)
     wrong = []
     if late_ms > TOLERANCE_MS:

@@ -101,8 +101,8 @@ def killed(run: CheckRun) -> list[PropertyFinding]:
     clients.run(simple_calls, keys, _AFTERWARDS_S)
     history = run.history()
     slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
-    if (mishap := run.mishap()) and not _failed_before(history, killed_ns):
-        why = f"after a client was killed, calls of other clients failed: {mishap}"
+    if (first_error := run.first_error()) and not _failed_before(history, killed_ns):
+        why = f"after a client was killed, calls of other clients failed: {first_error}"
         return [PropertyFinding(KILLED, PropertyVerdict.BROKEN, slowest, why)]
     found = one_order(KILLED, history, run)
     return [replace(found, figure=f"{found.figure}, {slowest}")]
@@ -146,8 +146,8 @@ def calls_and_forks(session: ClientSession, keys: Sequence[str], seconds: float)
 def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
     """Make calls with the cache that the parent had open, and exit."""
     try:
-        journal = Journal(session.signs, f"{session.process}-child")
-        session.become(journal)
+        journal = Journal(session.directory, f"{session.process}-child")
+        session.continue_as(journal)
         for _ in range(30):
             one_call(session, session.rng.choice(keys))
         journal.close()
@@ -172,7 +172,7 @@ def forked(run: CheckRun) -> list[PropertyFinding]:
     """Fork every client in the middle of its calls, while its threads run."""
     keys = run.keys("forked", KEYS)
     seconds = min(run.seconds, 2.0)
-    wrong = [said for said in run.work(calls_and_forks, keys, seconds) if said]
+    wrong = [error for error in run.work(calls_and_forks, keys, seconds) if error]
     order = one_order(FORKED, run.history(), run)
     if not wrong:
         return [order]
@@ -207,9 +207,9 @@ def cold(run: CheckRun) -> list[PropertyFinding]:
         one.kind is OperationKind.ADD and one.key == key and one.result is True for one in history
     )
     wrong = [] if not judged.illegal else ["the processes do not agree"]
-    asked = sum(one.kind is OperationKind.ADD and one.key == key for one in history)
-    figure = f"{won} of {asked} won, {failed} calls failed"
-    finding = plain(COLD, wrong, figure, unanswered=run.mishap() if failed else "")
+    adds = sum(one.kind is OperationKind.ADD and one.key == key for one in history)
+    figure = f"{won} of {adds} won, {failed} calls failed"
+    finding = plain(COLD, wrong, figure, unanswered=run.first_error() if failed else "")
     return [with_proof(finding, judged.counterexample)]
 
 
@@ -242,11 +242,11 @@ def cleared(run: CheckRun) -> list[PropertyFinding]:
         return [PropertyFinding(CLEARED, PropertyVerdict.NOT_APPLICABLE, "", why)]
     keys = run.keys("cleared", 4)
     run.work(write_own, keys)
-    raised = next((said for said in run.work(clear) if said), "")
+    raised = next((error for error in run.work(clear) if error), "")
     run.history()
     run.work(_read_all, keys)
     reads = run.history()
     left = sum(isinstance(one.result, int) for one in reads)
     wrong = [f"{left} of {len(reads)} reads found a value from before clear()"] if left else []
     figure = f"{left} of {len(reads)} reads"
-    return [plain(CLEARED, [] if raised else wrong, figure, unanswered=raised or run.mishap())]
+    return [plain(CLEARED, [] if raised else wrong, figure, unanswered=raised or run.first_error())]

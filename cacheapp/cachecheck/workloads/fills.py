@@ -18,7 +18,7 @@ _SIGN_S = 5.0
 ONCE, FRESH = "one computation of a cold key", "no stale fill"
 
 
-def ask(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tuple[int, Any]]:
+def get_each(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tuple[int, Any]]:
     """Get each key at its moment; return how often this session computed it, and the value."""
     seen = []
     for number, key in enumerate(keys):
@@ -42,7 +42,7 @@ def ask(session: ClientSession, keys: Sequence[str], start_ns: int) -> list[tupl
 def cold_keys(run: CheckRun) -> list[PropertyFinding]:
     """Get cold keys from all sessions at the same moment."""
     keys = run.keys("cold", ROUNDS)
-    seen = run.work(ask, keys, clock.monotonic_ns() + 60_000_000)
+    seen = run.work(get_each, keys, clock.monotonic_ns() + 60_000_000)
     calls = [sum(one[number][0] for one in seen) for number in range(len(keys))]
     failed = [value for one in seen for _, value in one if not isinstance(value, int)]
     several = sum(count > 1 for count in calls)
@@ -61,28 +61,28 @@ def fill(session: ClientSession, key: str, name: str, source: str, *, by_set: bo
     """Session 0 computes from an old source while session 1 changes it; the others read afterwards."""
     if session.number == 0:
         session.cache.get_or_set(key, lambda: _compute(session, name, source), TIMEOUT_S)
-        session.give_sign(f"{name}-filled")
+        session.signal_event(f"{name}-filled")
         return ""
     if session.number == 1:
-        if not session.await_sign(f"{name}-computing", _SIGN_S):
-            session.give_sign(f"{name}-changed")
+        if not session.await_event(f"{name}-computing", _SIGN_S):
+            session.signal_event(f"{name}-changed")
             return "the factory was not called"
-        (session.signs / source).write_text("new")
+        (session.directory / source).write_text("new")
         if by_set:
             session.cache.set(key, "new", TIMEOUT_S)
         else:
             session.cache.delete(key)
-        session.give_sign(f"{name}-changed")
-    if not session.await_sign(f"{name}-filled", 2 * _SIGN_S):
+        session.signal_event(f"{name}-changed")
+    if not session.await_event(f"{name}-filled", 2 * _SIGN_S):
         return "the filler did not return"
     found = session.cache.get(key, "absent")
     return f"stale: {found}" if found == "old" else ""
 
 
 def _compute(session: ClientSession, name: str, source: str) -> str:
-    value = (session.signs / source).read_text()
-    session.give_sign(f"{name}-computing")
-    session.await_sign(f"{name}-changed", _SIGN_S)
+    value = (session.directory / source).read_text()
+    session.signal_event(f"{name}-computing")
+    session.await_event(f"{name}-changed", _SIGN_S)
     return value
 
 
@@ -98,10 +98,12 @@ def stale_fills(run: CheckRun) -> list[PropertyFinding]:
             _fill_by_set if number % 2 else _fill_by_delete,
             *(key, name, source.name),
             within_s=60.0,
-            twins=run.twins,
+            use_async=run.use_async,
         )
-        stale += any(said.startswith("stale") for said in seen)
-        odd = odd or next((said for said in seen if said and not said.startswith("stale")), "")
+        stale += any(outcome.startswith("stale") for outcome in seen)
+        odd = odd or next(
+            (outcome for outcome in seen if outcome and not outcome.startswith("stale")), ""
+        )
     run.history()
     wrong = []
     if stale:

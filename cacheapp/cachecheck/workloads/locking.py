@@ -17,11 +17,11 @@ ROUNDS = 60
 _HELD_S = 0.001
 _TIMEOUT_S = 20
 
-ALONE, FENCED = "one holder of a lock", "fencing tokens only grow"
+EXCLUSIVE, FENCED = "one holder of a lock", "fencing tokens only grow"
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldInterval:
     """An interval in which a session certainly held the lock, and its fencing token."""
 
     process: str
@@ -38,9 +38,9 @@ def has_lock(session: ClientSession, name: str) -> bool:
         return False
 
 
-def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[Held], str]:
+def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[HeldInterval], str]:
     """Acquire and release the lock repeatedly; return the intervals, and the first error."""
-    held: list[Held] = []
+    held: list[HeldInterval] = []
     deadline = until_s(seconds)
     for _ in range(ROUNDS):
         if clock.monotonic_s() > deadline:
@@ -56,7 +56,7 @@ def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[
             lock.release()
         except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
             return held, f"{type(exc).__name__}: {exc}"[:200]
-        held.append(Held(session.process, since, until, token if _is_int(token) else None))
+        held.append(HeldInterval(session.process, since, until, token if _is_int(token) else None))
     return held, ""
 
 
@@ -68,21 +68,21 @@ def locks(run: CheckRun) -> list[PropertyFinding]:
     """Have all sessions take turns."""
     name = NAME
     if not all(run.work(has_lock, name)):
-        return not_applicable(ALONE, FENCED, why="the backend has no lock() with acquire()")
+        return not_applicable(EXCLUSIVE, FENCED, why="the backend has no lock() with acquire()")
     parts = run.work(take_turns, name, run.seconds)
     run.history()
     held = sorted((one for part, _ in parts for one in part), key=lambda one: one.since)
-    failed = next((said for _, said in parts if said), "")
-    alone = _alone(held, failed)
+    failed = next((error for _, error in parts if error), "")
+    exclusive = _exclusive(held, failed)
     tokens = [one.token for one in held]
     if held and all(token is None for token in tokens):
-        return [alone, *not_applicable(FENCED, why="its locks have no fencing tokens")]
-    return [alone, _fenced(held, failed)]
+        return [exclusive, *not_applicable(FENCED, why="its locks have no fencing tokens")]
+    return [exclusive, _fenced(held, failed)]
 
 
-def _alone(held: Sequence[Held], failed: str) -> PropertyFinding:
+def _exclusive(held: Sequence[HeldInterval], failed: str) -> PropertyFinding:
     together = 0
-    last: Held | None = None
+    last: HeldInterval | None = None
     for one in held:
         if last and one.since < last.until:
             together += 1
@@ -92,10 +92,10 @@ def _alone(held: Sequence[Held], failed: str) -> PropertyFinding:
         [f"{together} of {len(held)} times two sessions held the lock together"] if together else []
     )
     figure = f"{together} of {len(held)} together"
-    return plain(ALONE, wrong, figure, unanswered=failed or ("" if held else "never held"))
+    return plain(EXCLUSIVE, wrong, figure, unanswered=failed or ("" if held else "never held"))
 
 
-def _fenced(held: Sequence[Held], failed: str) -> PropertyFinding:
+def _fenced(held: Sequence[HeldInterval], failed: str) -> PropertyFinding:
     back = sum(
         not (earlier.token or 0) < (later.token or 0)
         for earlier, later in itertools.pairwise(held)

@@ -8,7 +8,7 @@ from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, with_proof
 from cacheapp.consistency.history import Operation
 from cacheapp.consistency.judge import Judgement, judge
-from cacheapp.consistency.search import Verdict as Said
+from cacheapp.consistency.search import Verdict
 from cacheapp.consistency.sessions import (
     Broken,
     monotonic_reads,
@@ -65,8 +65,8 @@ def registers(run: CheckRun) -> list[PropertyFinding]:
     back = monotonic_reads(history, evicts=run.evicts)
     return [
         order,
-        _weaker(OWN, own, order, "read something older than its own write"),
-        _weaker(FORWARD, back, order, "read something older than it had read before"),
+        _session_finding(OWN, own, order, "read something older than its own write"),
+        _session_finding(FORWARD, back, order, "read something older than it had read before"),
     ]
 
 
@@ -78,29 +78,29 @@ def one_order(name: str, history: Sequence[Operation], run: CheckRun) -> Propert
     if judged.illegal:
         keys = len({one.key for one in history})
         figure = f"{len(judged.illegal)} of {keys} keys, {figure}"
-    return with_proof(_say(name, judged, figure, history, run), judged.counterexample)
+    return with_proof(_order_finding(name, judged, figure, history, run), judged.counterexample)
 
 
-def _say(
+def _order_finding(
     name: str, judged: Judgement, figure: str, history: Sequence[Operation], run: CheckRun
 ) -> PropertyFinding:
-    if judged.verdict is Said.ILLEGAL:
+    if judged.verdict is Verdict.ILLEGAL:
         return PropertyFinding(name, PropertyVerdict.BROKEN, figure)
     answered = sum(one.outcome == "ok" for one in history)
     if not answered or answered < len(history) / 2:
-        why = run.mishap() or "no call was answered"
+        why = run.first_error() or "no call was answered"
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
     if answered < _ENOUGH:
         return PropertyFinding(
             name, PropertyVerdict.UNKNOWN, figure, f"only {answered} calls were answered"
         )
-    if judged.verdict is Said.UNKNOWN:
+    if judged.verdict is Verdict.UNKNOWN:
         why = f"the budget of the search ran out on {len(judged.unknown)} keys"
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
-    return PropertyFinding(name, PropertyVerdict.HOLDS, figure, run.mishap())
+    return PropertyFinding(name, PropertyVerdict.HOLDS, figure, run.first_error())
 
 
-def _weaker(
+def _session_finding(
     name: str, broken: Sequence[Broken], order: PropertyFinding, what: str
 ) -> PropertyFinding:
     if broken:

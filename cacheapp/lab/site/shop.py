@@ -13,7 +13,7 @@ class QuickHasher(PBKDF2PasswordHasher):
     iterations = 20_000
 
 
-_PASSWORD = "pbkdf2_sha256$20000$salt$not-the-right-one"  # noqa: S105 (nobody's)
+_PASSWORD = "pbkdf2_sha256$20000$salt$not-the-right-one"  # noqa: S105 (of no user)
 
 
 def log_in(user: str) -> bool:

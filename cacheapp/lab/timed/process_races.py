@@ -28,7 +28,7 @@ def in_a_file(place: Path, times: int) -> None:
 
 
 def in_a_locked_file(place: Path, times: int) -> None:
-    """Do the same while nobody else may."""
+    """Do the same under a lock."""
     for _ in range(times):
         with place.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -39,7 +39,7 @@ CAUGHT: list[tuple[str, Workload, str]] = [
     ("ComputesTwice", fills.cold_keys, fills.ONCE),
     ("MovesInSteps", versions.versions, versions.MOVE),
     ("LocksUnfenced", locking.locks, locking.FENCED),
-    ("LocksForMany", locking.locks, locking.ALONE),
+    ("LocksForMany", locking.locks, locking.EXCLUSIVE),
     ("ClearsNothing", faults.cleared, faults.CLEARED),
     ("TripsOverTheDead", faults.killed, faults.KILLED),
     ("LocMem", faults.cold, faults.COLD),
@@ -91,7 +91,7 @@ def test_late_expiry_is_measured(examine: Examine) -> None:
 
 def test_only_the_async_twin_is_accused_where_only_it_is_wrong(examine: Examine) -> None:
     sync = examine("CountsBadlyAsync", counting.counters)
-    twin = examine("CountsBadlyAsync", counting.counters, twins=True)
+    twin = examine("CountsBadlyAsync", counting.counters, use_async=True)
     assert sync[counting.SUMS].verdict is PropertyVerdict.HOLDS
     assert twin[counting.SUMS].verdict is PropertyVerdict.BROKEN
 
@@ -129,9 +129,9 @@ def test_a_right_backend_is_not_accused(examine: Examine, workload: Workload) ->
     assert {one.verdict for one in found.values()} == {PropertyVerdict.HOLDS}, found
 
 
-@pytest.mark.parametrize("twins", [False, True], ids=["sync", "async"])
-def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, twins: bool) -> None:
-    found = examine("Right", deadlines.deadlines, twins=twins)
+@pytest.mark.parametrize("use_async", [False, True], ids=["sync", "async"])
+def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, use_async: bool) -> None:
+    found = examine("Right", deadlines.deadlines, use_async=use_async)
     assert {one.verdict for one in found.values()} == {PropertyVerdict.HOLDS}, found
 
 
@@ -152,7 +152,7 @@ def test_a_redis_that_is_disturbed_is_not_accused(
 def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None:
     for number in range(50):
         for name, workload in SYNC.items():
-            found = examine("Right", workload, twins=bool(number % 2))
+            found = examine("Right", workload, use_async=bool(number % 2))
             verdicts = {one.verdict for one in found.values()}
             assert verdicts == {PropertyVerdict.HOLDS}, (number, name, found)
 
@@ -165,7 +165,7 @@ def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None
         (counting.winners, counting.WINNER),
         (fills.cold_keys, fills.ONCE),
         (values.many, values.MANY),
-        (locking.locks, locking.ALONE),
+        (locking.locks, locking.EXCLUSIVE),
         (faults.killed, faults.KILLED),
     ],
 )
