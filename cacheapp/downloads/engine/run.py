@@ -295,18 +295,17 @@ class JobRun:
         if failed.retryable:
             random_fraction = random.random()  # noqa: S311 (jitter, no secret)
             wait_s = retries.retry_in_s(transfer.tries, random_fraction, failed.retry_after_s)
-        host_pause_s = min(failed.retry_after_s or 0.0, retries.max_retry_after_s)
         host_ok = None if failed.retryable and not failed.slow_down else not failed.slow_down
         error, tries = str(failed), transfer.tries
         if wait_s is None:
             transfer.discard()
             error += f"; tried {tries} times" if tries > 1 else ""
             self._progress.end(FileReport(file.item, FileState.FAILED, error=error, tries=tries))
-            return AttemptResult(host_ok, host_pause_s)
+            return AttemptResult(host_ok)
         self.retries_made += 1
         waits = FileReport(file.item, FileState.QUEUED, transfer.bytes_done, error, tries=tries)
         self._progress.wait(waits)
-        return AttemptResult(host_ok, host_pause_s, wait_s)
+        return AttemptResult(host_ok, failed.retry_after_s or 0.0, file.item.url, wait_s)
 
     def _after_takeover(self, file: QueuedFile, transfer: Transfer) -> FileReport | None:
         """Return the report of a file whose failure a takeover explains; `None` for a real one."""

@@ -7,6 +7,9 @@ thread, nor does a host that requested a pause.
 The limit of a host adapts to its responses, as in TCP: it is halved on an overload response or a
 timeout, and grows by one after as many successes as the limit. Requests that were already in flight
 when the limit fell do not lower it again.
+
+A host is paused only if responses for two URLs requested that: a single object may be unavailable
+while the rest of the host responds.
 """
 
 import dataclasses
@@ -19,6 +22,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class PauseRequest:
+    """A `Retry-After` in the response for a URL."""
+
+    url: str
+    until_s: float
+
+
 @dataclasses.dataclass
 class RemoteHost:
     """The load limit of one remote server."""
@@ -28,21 +39,34 @@ class RemoteHost:
     active: int = 0
     paused_until_s: float = 0.0
     reduced_at_s: float = -1.0
+    pause_request: PauseRequest | None = None
+    """A pause that the response for one URL requested; no other URL has confirmed it."""
 
     def has_capacity(self, now_s: float) -> bool:
         """Return whether another request may be sent."""
         return self.active < int(self.limit) and now_s >= self.paused_until_s
 
     def record_response(
-        self, began_s: float, now_s: float, *, ok: bool, pause_s: float = 0.0
+        self, began_s: float, now_s: float, *, ok: bool, pause: PauseRequest | None = None
     ) -> None:
         """Update the limit with the result of a request sent at `began_s`."""
-        self.paused_until_s = max(self.paused_until_s, now_s + pause_s if pause_s else 0.0)
+        if pause is not None:
+            self._record_pause(pause, now_s)
         if ok:
+            self.pause_request = None
             self.limit = min(self.ceiling, self.limit + 1 / self.limit)
         elif began_s > self.reduced_at_s:
             self.limit = max(1.0, min(self.limit, self.active + 1) / 2)
             self.reduced_at_s = now_s
+
+    def _record_pause(self, pause: PauseRequest, now_s: float) -> None:
+        """Pause the host if another URL's pause has not ended; until the earlier end of the two."""
+        earlier = self.pause_request
+        if earlier is None or earlier.url == pause.url or earlier.until_s <= now_s:
+            self.pause_request = pause
+        else:
+            self.paused_until_s = max(self.paused_until_s, min(earlier.until_s, pause.until_s))
+            self.pause_request = max(earlier, pause, key=lambda found: found.until_s)
 
 
 class RemoteHosts:

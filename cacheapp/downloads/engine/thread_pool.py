@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from cacheapp import clock
-from cacheapp.downloads.engine.scheduler import FileQueue, RemoteHosts, fairest
+from cacheapp.downloads.engine.scheduler import FileQueue, PauseRequest, RemoteHosts, fairest
 from cacheapp.downloads.engine.thread_limit import ThreadLimit
 from cacheapp.downloads.engine.transfer_options import Buffer
 
@@ -29,7 +29,8 @@ class AttemptResult:
     host_ok: bool | None = None
     """Whether the host responded well; `None` if the attempt says nothing about the host."""
     host_pause_s: float = 0.0
-    """How long to send the host no requests."""
+    """The pause that the host requested in its response for `url`."""
+    url: str = ""
     retry_in_s: float | None = None
     """When to try the file again, or `None`."""
 
@@ -308,9 +309,9 @@ class ThreadPool(Generic[T]):
             now_s = clock.monotonic_s()
             host = self._hosts[name]
             if outcome is not None and outcome.host_ok is not None:
-                host.record_response(
-                    began_s, now_s, ok=outcome.host_ok, pause_s=outcome.host_pause_s
-                )
+                pause_s = outcome.host_pause_s
+                pause = PauseRequest(outcome.url, now_s + pause_s) if pause_s else None
+                host.record_response(began_s, now_s, ok=outcome.host_ok, pause=pause)
             host.active -= 1
             job.queue.active -= 1
             if outcome is not None and outcome.retry_in_s is not None:

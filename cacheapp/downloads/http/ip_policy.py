@@ -49,6 +49,8 @@ _NOT_PUBLIC: tuple[tuple[str, Network], ...] = tuple(
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.ip_network("::/96")
+_NOT_COMPATIBLE = frozenset([ipaddress.ip_address("::"), ipaddress.ip_address("::1")])
+"""In `_COMPATIBLE`, but without an IPv4 address inside."""
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -85,7 +87,7 @@ def _kind(address: Address) -> str | None:
 def _embedded(address: Address) -> Iterator[Address]:
     """Yield the address and those that it contains."""
     yield address
-    if not isinstance(address, ipaddress.IPv6Address):
+    if not isinstance(address, ipaddress.IPv6Address) or address in _NOT_COMPATIBLE:
         return
     if address.ipv4_mapped is not None:
         yield address.ipv4_mapped

@@ -22,6 +22,8 @@ PORTS = {"http": 80, "https": 443}
 _IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _QUERY = re.compile(r"([?#]).*", re.DOTALL)
 _CREDENTIALS = re.compile(r"//[^/]*@")
+_BEFORE_PATH = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.\-]*:)?(?://[^/?#]*)?)")
+_ENCODED_IN_REDIRECTS = re.compile(r"[ |\x80-\xff]")
 _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
 
 
@@ -84,11 +86,21 @@ class UrlPolicy:
     def check_redirect(self, parsed: ParsedUrl, location: str) -> ParsedUrl:
         """Return the target of a redirect; raise `UrlRefused` if it must not be fetched."""
         try:
-            return self.check_url(urljoin(parsed.url, location))
+            return self.check_url(urljoin(parsed.url, _encode_path(location)))
         except UrlRefused as exc:
             raise UrlRefused(f"redirected to {_redacted(location)!r}: {exc}") from exc
         except ValueError as exc:  # raised by urljoin, for example for an unclosed [
             raise UrlRefused(f"redirected to {_redacted(location)!r}, which is not a URL") from exc
+
+
+def _encode_path(location: str) -> str:
+    """Percent-encode non-ASCII bytes, spaces and `|` behind the authority of a redirect target.
+
+    Servers send these characters and browsers encode them. In the authority they stay, and the URL is
+    refused: they might change the host. `location` was decoded as Latin-1, one character per byte.
+    """
+    _, before, path = _BEFORE_PATH.split(location, maxsplit=1)
+    return before + _ENCODED_IN_REDIRECTS.sub(lambda found: f"%{ord(found[0]):02X}", path)
 
 
 def _redacted(location: str) -> str:

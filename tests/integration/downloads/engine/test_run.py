@@ -203,6 +203,24 @@ def test_a_file_that_waits_for_its_next_try_holds_no_thread(origin: Origin, tmp_
     run.clean()
 
 
+def test_a_retry_after_that_is_too_long_delays_no_other_file(
+    origin: Origin, tmp_path: Path
+) -> None:
+    away = "503 Service Unavailable\r\nRetry-After: 3600"
+    origin.things["away"] = Thing([], refusals=[away] * 9)
+    items = [(f"{origin.url}/thing/away/{n}", f"away{n}") for n in range(3)]
+    items += [(f"{origin.url}/file/{n}", f"good{n}") for n in range(90)]
+    run = _run_of(items, tmp_path / "job", ThreadPool(1), threads=1)
+    run.start()
+    reports = _ended(run)
+    assert [reports[f"away{n}"].error for n in range(3)] == [
+        "responded with 503 Service Unavailable"
+    ] * 3
+    assert run.changes()[1].files_done == 90
+    assert len(origin.things["away"].asked) == 3
+    run.clean()
+
+
 def test_a_file_fails_after_its_last_try_and_the_error_counts_them(
     origin: Origin, tmp_path: Path
 ) -> None:

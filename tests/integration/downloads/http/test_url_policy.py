@@ -96,6 +96,22 @@ def test_a_name_that_has_one_forbidden_address_among_its_own_is_refused(
     assert origin.connections == before
 
 
+def test_a_name_with_the_loopback_addresses_of_both_families_is_connected_to(
+    origin: Origin,
+    fetch: QueuedFile,
+    refusal_reason: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As on Debian, whose /etc/hosts has `::1 localhost`; the origin has an IPv4 address only.
+    port = int(origin.url.rpartition(":")[2])
+    ipv6 = (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [ipv6, _resolved("127.0.0.1", port)])
+    url = f"http://both.example:{port}/file/a"
+    message = refusal_reason(url, UrlPolicy(None, read_networks(["127.0.0.0/8"])))
+    assert message.startswith("both.example: address ::1 is loopback")
+    assert fetch(url, UrlPolicy(None, LOOPBACK)).size == 1000
+
+
 def test_a_name_that_changes_between_two_lookups_gains_nothing(
     origin: Origin,
     fetch: QueuedFile,

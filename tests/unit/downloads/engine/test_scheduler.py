@@ -2,7 +2,13 @@ import datetime as dt
 
 import pytest
 
-from cacheapp.downloads.engine.scheduler import FileQueue, RemoteHost, RemoteHosts, fairest
+from cacheapp.downloads.engine.scheduler import (
+    FileQueue,
+    PauseRequest,
+    RemoteHost,
+    RemoteHosts,
+    fairest,
+)
 from cacheapp.downloads.http.retry import read_retry_after
 from cacheapp.downloads.plan import RetryPolicy
 
@@ -62,12 +68,32 @@ def test_a_file_that_waits_is_due_in_time_and_goes_first() -> None:
     assert queue.due_s(hosts, 10.0) is None
 
 
-def test_a_host_that_requests_a_pause_gets_no_requests_for_that_time() -> None:
+def test_a_host_that_requests_a_pause_for_two_urls_gets_no_requests_for_that_time() -> None:
     queue, hosts = _queue(9, a=2), RemoteHosts(9)
-    hosts["a"].record_response(0.0, 1.0, ok=False, pause_s=5.0)
+    hosts["a"].record_response(0.0, 1.0, ok=False, pause=PauseRequest("/1", 6.0))
+    hosts["a"].record_response(0.0, 1.0, ok=False, pause=PauseRequest("/2", 9.0))
     assert _take(queue, hosts, 5.9) is None
     assert queue.due_s(hosts, 5.9) == 6.0
     assert _take(queue, hosts, 6.0) == "a0"
+
+
+@pytest.mark.parametrize(
+    ("between", "second", "now_s"),
+    [
+        pytest.param(None, PauseRequest("/1", 9.0), 3.0, id="same-url"),
+        pytest.param(True, PauseRequest("/2", 9.0), 3.0, id="another-url-responded-well"),
+        pytest.param(None, PauseRequest("/2", 99.0), 7.0, id="the-first-pause-has-ended"),
+    ],
+)
+def test_a_pause_that_one_url_requests_does_not_delay_the_others(
+    *, between: bool | None, second: PauseRequest, now_s: float
+) -> None:
+    queue, hosts = _queue(9, a=2), RemoteHosts(9)
+    hosts["a"].record_response(0.0, 1.0, ok=False, pause=PauseRequest("/1", 6.0))
+    if between is not None:
+        hosts["a"].record_response(1.0, 2.0, ok=between)
+    hosts["a"].record_response(1.0, now_s, ok=False, pause=second)
+    assert _take(queue, hosts, now_s) == "a0"
 
 
 def test_a_closed_queue_takes_no_more() -> None:
@@ -106,7 +132,9 @@ def test_a_host_always_gets_one() -> None:
 def test_hosts_in_their_default_state_are_forgotten() -> None:
     hosts = RemoteHosts(4)
     hosts["at-work"].active = 1
-    hosts["resting"].record_response(0.0, 0.0, ok=True, pause_s=9.0)
+    for url in ("/1", "/2"):
+        hosts["resting"].record_response(0.0, 0.0, ok=False, pause=PauseRequest(url, 9.0))
+    hosts["resting"].limit = 4
     hosts["slow"].record_response(0.0, 0.0, ok=False)
     idle, kept = hosts["idle"], [hosts[name] for name in ("at-work", "resting", "slow")]
     hosts.forget_idle(1.0)

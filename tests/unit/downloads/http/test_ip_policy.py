@@ -62,6 +62,15 @@ def test_a_network_that_a_setting_names_is_allowed_in_every_form() -> None:
     assert refusal_reason("169.254.169.254", allowed) is not None
 
 
+def test_the_loopback_address_of_ipv6_is_an_address_of_its_own() -> None:
+    loopback, unspecified = read_networks(["::1/128"]), read_networks(["::/128"])
+    assert refusal_reason("::1", loopback) is None
+    assert refusal_reason("::", unspecified) is None
+    assert refusal_reason("::", loopback) == "address :: is unspecified"
+    assert refusal_reason("::2", loopback) == "address ::2, which leads to 0.0.0.2 is this network"
+    assert refusal_reason("::1", read_networks(["0.0.0.0/8"])) == "address ::1 is loopback"
+
+
 def test_an_origin_that_names_its_place_may_be_there_and_no_other_may() -> None:
     guard = UrlPolicy(
         frozenset(["http://127.0.0.1:80", "http://localhost:81", "http://in.example:80"])

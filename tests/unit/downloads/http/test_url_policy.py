@@ -74,6 +74,11 @@ def test_the_message_names_what_is_allowed() -> None:
         ("b?c", "https://files.example.com/dir/b?c"),
         ("//files.example.com/b", "https://files.example.com/b"),
         ("http://127.0.0.1:8000/b", "http://127.0.0.1:8000/b"),
+        ("/m\xc3\xbc|x y?q=\xc3\xa9 |", "https://files.example.com/m%C3%BC%7Cx%20y?q=%C3%A9%20%7C"),
+        ("b c", "https://files.example.com/dir/b%20c"),
+        ("?a b", "https://files.example.com/dir/a?a%20b"),
+        ("//files.example.com/%20 ", "https://files.example.com/%20%20"),
+        ("https://files.example.com/\xe9#\xe9", "https://files.example.com/%E9#%E9"),
     ],
 )
 def test_a_redirect_to_an_allowed_origin_is_followed(location: str, url: str) -> None:
@@ -84,7 +89,12 @@ def test_a_redirect_to_an_allowed_origin_is_followed(location: str, url: str) ->
 
 @pytest.mark.parametrize(
     "location",
-    ["//evil.net/", "http://files.example.com/", "file:///etc/passwd", "https://u@x/", "//[", "\\"],
+    [
+        *("//evil.net/", "http://files.example.com/", "file:///etc/passwd", "https://u@x/", "//["),
+        *("\\", "/a\\b", "/a<b", "//files.example.com /", "https://files.example.com|/"),
+        *("//files.example.com\xe9/", "https://f\xc4\xb1les.example.com/", "//evil net/"),
+        "https://files.example.com\\@evil.net/ ",
+    ],
 )
 def test_a_redirect_elsewhere_is_refused(location: str) -> None:
     with pytest.raises(UrlRefused, match="redirected to"):
