@@ -20,6 +20,7 @@ from cacheapp import clock
 from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.by_alias import shared_cache
 from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.canonical import key_part
 from cacheapp.errors import CacheappError, StoreUnavailable
 
@@ -103,7 +104,9 @@ def _count(
         return False, min(found, rate)
     try:
         total = cache.incr(key, cost)
-    except ValueError:
+    except ValueError as exc:
+        if is_interruption(exc):
+            raise
         return None
     if total <= rate:
         return True, total
@@ -112,5 +115,7 @@ def _count(
     try:
         cache.decr(key, cost)
     except (ValueError, CacheappError) as exc:
+        if is_interruption(exc):
+            raise
         logger.debug("the cost of a refused attempt remains counted: %s", exc)
     return False, min(total - cost, rate)

@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.redis.on_error import STORE_FAILED
 from cacheapp.canonical import name_of
 from cacheapp.rates import Limit, alimit, check_rate, limit
@@ -103,7 +104,7 @@ class _Rule:
 
     def failed(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Return the response while the store fails; `None` to allow the request; or raise."""
-        if self.on_error == "raise":
+        if self.on_error == "raise" or is_interruption(error):
             raise error
         if (withheld := _failures.due()) is not None:
             logger.warning(

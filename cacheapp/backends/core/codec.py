@@ -19,6 +19,8 @@ import msgpack
 from django.conf import settings
 
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.malformed import reason_to_reject
+from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.errors import ValueRefused
 
 _FORMAT = 0xA0  # high nibble of the header: format version; never an ASCII digit or sign
@@ -30,7 +32,7 @@ _SHORT = 4096  # bytes; copying fewer is faster than a memoryview
 
 
 class Rejected(Exception):
-    """A payload that this cache did not write, or not with its present options and keys."""
+    """A payload that this cache did not write, or not with its present options, keys and classes."""
 
 
 def _loads_json(body: Any) -> Any:
@@ -44,6 +46,7 @@ def _dumps_json(value: Any) -> bytes:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         return text.encode("utf-8", "surrogatepass")  # as `json.loads` decodes it
     except (ValueError, RecursionError) as exc:  # a cycle, great depth, an int of 4300 digits
+        _raise_if_interrupted(exc)
         raise ValueRefused(f"json cannot store {_type_of(value)}: {exc}") from exc
 
 
@@ -52,6 +55,7 @@ def _dumps_msgpack(value: Any) -> bytes:
     try:
         packed: bytes = msgpack.packb(value)
     except (OverflowError, ValueError, RecursionError) as exc:
+        _raise_if_interrupted(exc)
         raise ValueRefused(f"msgpack cannot store {_type_of(value)}: {exc}") from exc
     return packed
 
@@ -64,6 +68,7 @@ def _dumps_pickle(value: Any) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as exc:
+        _raise_if_interrupted(exc)
         raise ValueRefused(f"pickle cannot store {_type_of(value)}: {exc}") from exc
 
 
@@ -78,6 +83,12 @@ _LOADS: dict[str, Callable[[Any], Any]] = {
     "msgpack": _loads_msgpack,
 }
 SERIALIZERS = tuple(_DUMPS)
+
+
+def _raise_if_interrupted(error: Exception) -> None:
+    """Raise the error if a signal handler raised it: then the value is not the reason."""
+    if raised_by_handler(error) is not None:
+        raise error
 
 
 def _type_of(value: Any) -> str:
@@ -124,6 +135,7 @@ class Codec:
     """
 
     def __init__(self, serializer: str, compress_min_bytes: int | None, *, signed: bool) -> None:
+        self._serializer = serializer
         self.dumps = _DUMPS[serializer]
         """Serialise a value to a body; raise `ValueRefused`."""
         self.loads = _LOADS[serializer]
@@ -157,18 +169,32 @@ class Codec:
         return header + body
 
     def decode(self, key: str, payload: Payload) -> Any:
-        """Return the value; raise `Rejected`, before unpickling, if this cache did not write it."""
-        if type(payload) is bytes and payload[:1] == self.unsigned_head:
-            try:  # the path of most hits
-                return self.loads(payload[1:] if len(payload) < _SHORT else memoryview(payload)[1:])
-            except Exception:  # noqa: BLE001, S110 (raised below)
-                pass
-        if type(payload) is int:
+        """Return the value; raise `Rejected`, before unpickling, if this cache did not write it.
+
+        `Rejected` is also raised for a malformed body, and for a class that no longer exists. Any
+        other exception that decoding raises reaches the caller: the value is sound.
+        """
+        body: Any
+        if type(payload) is bytes and payload[:1] == self.unsigned_head:  # most hits
+            body = payload[1:] if len(payload) < _SHORT else memoryview(payload)[1:]
+        elif type(payload) is int:
             return payload
-        assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+        else:
+            assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
+            body = self._verified_body(key, payload)
+        try:
+            return self.loads(body)
+        except Exception as exc:
+            reason = self.reason_to_reject(body, exc)
+            if reason is None:
+                raise
+            raise Rejected(reason) from exc
+
+    def _verified_body(self, key: str, payload: bytes) -> Any:
+        """Return the body, decompressed, if header and signature are right; raise `Rejected`."""
         if not payload or payload[0] & ~_COMPRESSED != self._header:
             raise Rejected(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
-        body: Any = memoryview(payload)[self._body_at :]
+        body = memoryview(payload)[self._body_at :]
         if self._macs:
             found = payload[1 : self._body_at]
             header = payload[:1]
@@ -177,12 +203,16 @@ class Codec:
                     break
             else:
                 raise Rejected("signature does not match")
+        if not payload[0] & _COMPRESSED:
+            return body
         try:
-            return self.loads(zlib.decompress(body) if payload[0] & _COMPRESSED else body)
-        except (MemoryError, RecursionError):
-            raise  # this process lacks the memory or stack for a value that is sound
-        except Exception as exc:  # unpickling runs code of classes, which may raise anything
-            raise Rejected(f"{type(exc).__name__}: {exc}") from exc
+            return zlib.decompress(body)
+        except zlib.error as exc:
+            raise Rejected(f"zlib: {exc}") from exc
+
+    def reason_to_reject(self, body: Any, error: Exception) -> str | None:
+        """Return what makes a body foreign for which `loads` raised `error`; `None` if it is sound."""
+        return reason_to_reject(self._serializer, body, error)
 
 
 def _secrets() -> list[str | bytes]:

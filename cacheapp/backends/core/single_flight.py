@@ -46,6 +46,7 @@ from cacheapp.backends.core.step_runner import (
     holds_lease,
 )
 from cacheapp.backends.core.store import Store
+from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -168,8 +169,9 @@ class SingleFlight:
         returned. The lease for a refresh is stored at `lease_key`, because it must not replace the
         entry.
         """
-        held = yield CallStore(self._store.lease, (lease_key, lease, self._lease_s))
+        # Decoded first: if that raises, no lease is held.
         old = self._stale_value(fill.key, found) if fill.stale_s else _MISSING
+        held = yield CallStore(self._store.lease, (lease_key, lease, self._lease_s))
         if held is not None:
             return held, old
         refresh = self._compute(fill, lease_key, lease, found)
@@ -185,7 +187,9 @@ class SingleFlight:
             return old
         try:
             return (yield from refresh)
-        except Exception:
+        except Exception as exc:
+            if raised_by_handler(exc) is exc:
+                raise  # it interrupted the factory, which has not failed
             logger.exception(
                 "refreshing a cache entry failed; its old value was kept",
                 extra={"event": "cache_refresh_failed"},
@@ -196,8 +200,12 @@ class SingleFlight:
         """Return the value of an entry past its soft deadline, and count it."""
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
         try:
-            value = self._codec.decode(key, lease_format.unwrap(payload)[0])
-        except (Rejected, ValueError):
+            inner = lease_format.unwrap(payload)[0]
+        except ValueError:
+            return _MISSING
+        try:
+            value = self._codec.decode(key, inner)
+        except Rejected:
             return _MISSING
         self._count(STALE_HITS)
         return value

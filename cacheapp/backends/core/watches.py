@@ -1,7 +1,6 @@
 """Waits for a key to change, with one watcher per key and process; other callers wait for it."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -50,8 +49,7 @@ class Watches:
         name = (id(loop), key)
         future = self._futures.get(name)
         if future is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(future), within_s)
+            await asyncio.wait([future], timeout=within_s)
             return
         own = self._futures[name] = loop.create_future()
         try:

@@ -26,6 +26,7 @@ from cacheapp.backends.disk.value_files import (
     fits_64_bits,
     payload_from_column,
 )
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.errors import StoreFull
 
@@ -78,8 +79,9 @@ def put(
         for key, payload in entries:
             rows.append((key, shard.to_columns(payload)))
         shard.write(connection, _put, rows, ttl, tag)
-    except (sqlite3.Error, OSError, StoreFull):
-        shard.unlink([columns[2] for _, columns in rows])
+    except (sqlite3.Error, OSError, StoreFull) as exc:
+        if not is_interruption(exc):  # which may come after the commit
+            shard.unlink([columns[2] for _, columns in rows])
         raise
 
 

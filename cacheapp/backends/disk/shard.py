@@ -16,6 +16,7 @@ from diskcache.core import DEFAULT_SETTINGS, ENOVAL, EVICTION_POLICY
 from cacheapp import clock
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S, Columns, ValueFiles
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.backends.local.sqlite_errors import DatabaseDamaged
@@ -242,8 +243,9 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         """Run a transaction that may store `columns`; if it does not, remove their value file."""
         try:
             stored = self.write(connection, body, columns, *args, **kwargs)
-        except sqlite3.Error:  # not committed; other exceptions may come after the commit
-            self.unlink([columns[2]])
+        except sqlite3.Error as exc:
+            if not is_interruption(exc):  # which may come after the commit
+                self.unlink([columns[2]])
             raise
         if not stored:
             self.unlink([columns[2]])

@@ -1,6 +1,5 @@
 """Periodic maintenance of a shard after writes: bound the WAL, remove orphaned value files."""
 
-import contextlib
 import logging
 import os
 import sqlite3
@@ -8,6 +7,7 @@ import sqlite3
 from cacheapp import clock
 from cacheapp.backends.disk.shard import Shard
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S
+from cacheapp.backends.local.interruptions import suppress_failure
 from cacheapp.backends.local.sqlite_connections import Connection
 
 logger = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ class ShardMaintenance:
         con.writes += 1
         if con.writes >= _CHECK_EVERY_WRITES:
             con.writes = 0
-            with contextlib.suppress(sqlite3.Error, OSError):
+            with suppress_failure(sqlite3.Error, OSError):
                 self._bound_wal(shard, con)
         if con.checked_s >= shard.sweep_at_s:
             shard.sweep_at_s = con.checked_s + ORPHAN_AGE_S
-            with contextlib.suppress(sqlite3.Error, OSError):
+            with suppress_failure(sqlite3.Error, OSError):
                 self._sweep(shard, con)
 
     def _bound_wal(self, shard: Shard, con: Connection) -> None:

@@ -1,7 +1,6 @@
 """`Store` on diskcache: each primitive is one transaction in the shard of its key."""
 
 import atexit
-import contextlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from cacheapp.backends.disk.entries import (
 from cacheapp.backends.disk.shard_options import shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles, payload_from_column
 from cacheapp.backends.local.database_directory import DatabaseDirectory
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.lock_table import LockStore
 from cacheapp.backends.local.process_identity import HolderRegistry
 from cacheapp.backends.local.sharded_database import ShardedDatabase
@@ -93,12 +93,12 @@ class DiskStore(LocalStore):
             found = value if type(value) is not str else payload_from_column(value)
         else:
             found = None
-            with contextlib.suppress(OSError):  # raised again below, as an error of the cache
+            with suppress_failure(OSError):  # raised again below, as an error of the cache
                 found = self._value_files[number].read(filename, row[2], value)
             if found is None:
                 found = self._run(number, entries.load, key, row)
         if self._records_access and found is not None and not lease_format.is_lease(found):
-            with contextlib.suppress(StoreFull, StoreUnavailable):  # only a hint for eviction
+            with suppress_failure(StoreFull, StoreUnavailable):  # only a hint for eviction
                 self._run(number, entries.record_access, key)
         return found
 
@@ -173,6 +173,8 @@ class DiskStore(LocalStore):
             try:
                 self._run(number, entries.put, [(key, payloads[key]) for key in keys], ttl, None)
             except (StoreFull, StoreUnavailable) as exc:
+                if is_interruption(exc):
+                    raise
                 failed += keys
                 error = exc
         if error is not None and len(failed) == len(payloads):

@@ -18,6 +18,7 @@ from diskcache.core import MODE_BINARY, MODE_RAW
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.local.interruptions import suppress_failure
 
 ORPHAN_AGE_S = 600.0
 """Files without a row are kept for this long: their writer may be about to commit."""
@@ -120,7 +121,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
 
     def remove(self, file_path: str) -> None:
         """Unlink a value file; `Shard.sweep` removes later what cannot be unlinked now."""
-        with contextlib.suppress(OSError):
+        with suppress_failure(OSError):
             os.unlink(f"{self._directory}/{file_path}")
 
     def old_files(self, older_than_s: float) -> list[str]:

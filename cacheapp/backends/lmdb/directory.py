@@ -28,6 +28,7 @@ from cacheapp.backends.lmdb.reference_bits import file_bytes, retire
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.backends.local.database_directory import LOCKS
 from cacheapp.backends.local.filesystem import filesystem_type
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.errors import StoreUnavailable
 
@@ -108,6 +109,8 @@ class EnvironmentDirectory(SharedDirectory):
             _preallocate(temporary / DATA_FILE, limits.map_bytes)
         except OSError as exc:
             shutil.rmtree(temporary, ignore_errors=True)
+            if is_interruption(exc):
+                raise
             free = shutil.disk_usage(self.path).free
             raise StoreUnavailable(
                 f"{self.path} cannot hold a cache of {limits.size_limit} bytes ({exc.strerror}; "

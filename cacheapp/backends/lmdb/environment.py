@@ -20,7 +20,6 @@ writes or forks, the interrupted transaction is rolled back. The operation finds
 next step; as no commit can have run, it starts again.
 """
 
-import contextlib
 import errno
 import threading
 import time
@@ -35,6 +34,7 @@ from cacheapp.backends.lmdb.directory import EnvironmentDirectory
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.errors import StoreUnavailable
 
@@ -122,8 +122,10 @@ class Environment:
                 found = env.begin(env.entries).get(name)
                 if not env.flags[RETIRED]:
                     return found
-        except (lmdb.Error, OSError):
-            pass  # the retry below reports it
+        except (lmdb.Error, OSError) as exc:
+            if is_interruption(exc):
+                raise
+            # The retry below reports it.
         finally:
             thread.inside -= 1
         return self._run_with_recovery(_get, (name,), writing=False)
@@ -138,8 +140,9 @@ class Environment:
                 found = self._run_in_snapshot(env, work, args)
                 if not env.flags[RETIRED]:
                     return found
-        except lmdb.Error:
-            pass
+        except lmdb.Error as exc:
+            if is_interruption(exc):
+                raise
         finally:
             thread.inside -= 1
         return self._run_with_recovery(work, args, writing=False)
@@ -160,8 +163,10 @@ class Environment:
                 return self._run_in_write(env, thread.ident, work, args)
         except lmdb.MapFullError:
             raise
-        except (CheckRequired, lmdb.Error):
-            pass  # the retry below reports it
+        except (CheckRequired, lmdb.Error) as exc:
+            if is_interruption(exc):
+                raise
+            # The retry below reports it.
         finally:
             thread.inside -= 1
         return self._run_with_recovery(work, args, writing=True)
@@ -227,6 +232,8 @@ class Environment:
             except lmdb.MapFullError:
                 raise
             except (lmdb.Error, OSError) as exc:
+                if is_interruption(exc):
+                    raise
                 failures += 1
                 if failures == _ATTEMPTS or not self._recover(env, exc):
                     raise StoreUnavailable(
@@ -303,7 +310,7 @@ class Environment:
         if found is not None:
             # Without the lock: it may be held by the parent of a fork in a signal handler, which
             # may wait for this process.
-            with contextlib.suppress(OSError, lmdb.Error):  # raised again below
+            with suppress_failure(OSError, lmdb.Error):  # raised again below
                 return OpenEnvironment(*found)
         with self.directory.locked():
             path, limits = self.directory.find_or_create()

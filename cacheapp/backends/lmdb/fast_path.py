@@ -119,18 +119,24 @@ class FastPath(SharedCache):
             return default
         try:
             kind, deadline, number, first = _unpack(raw)
-            if kind == _PLAIN and first == self._plain and now < deadline:
+        except struct.error:  # too short: another program's
+            return super().get(key, default, version)
+        if kind == _PLAIN and first == self._plain and now < deadline:
+            try:
                 value = self._loads(
                     raw[_BODY_AT:] if len(raw) < _COPIED_BELOW else memoryview(raw)[_BODY_AT:]
                 )
+            except Exception as exc:
+                if self._codec.reason_to_reject(memoryview(raw)[_BODY_AT:], exc) is None:
+                    raise
+                # Foreign: the slow twin removes it.
+            else:
                 reference_bits = environment.reference_bits
                 slot = number & reference_bits.mask
                 if not reference_bits.bits[slot]:
                     reference_bits.bits[slot] = 1
                 self._counters.row[HITS] += 1
                 return value
-        except Exception:  # noqa: BLE001, S110 (the slow twin below reports it)
-            pass
         return super().get(key, default, version)
 
     def set(

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.errors import StoreUnavailable
 
 
@@ -16,6 +17,8 @@ def private_directory(path: Path) -> Path:
     try:
         found = _create(path)
     except OSError as exc:
+        if is_interruption(exc):
+            raise
         raise StoreUnavailable(
             f"cannot create the directory {path}: {exc.strerror}; nothing was done"
         ) from exc

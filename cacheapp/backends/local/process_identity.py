@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import (
     SlotFile,
     close_if_unlinked,
@@ -71,6 +72,8 @@ class HolderRegistry:
                 file = self._current_file()
                 return _own_names.by_file.get(file) or self._claim_name(file)
             except OSError as exc:
+                if is_interruption(exc):
+                    raise
                 raise StoreUnavailable(f"{self._path}: {exc.strerror}; nothing was done") from exc
 
     def own_name_or_unknown(self) -> bytes:
@@ -103,7 +106,9 @@ class HolderRegistry:
                     return _own_names.by_file.get(file) == holder
                 found = os.pread(file.descriptor, _NONCE_BYTES, slot * _NONCE_BYTES)
                 return found == nonce and file.is_locked_elsewhere(slot)
-            except (OSError, StoreUnavailable):
+            except (OSError, StoreUnavailable) as exc:
+                if is_interruption(exc):
+                    raise
                 return True  # then only its deadline ends a lease
 
     def _current_file(self) -> SlotFile:

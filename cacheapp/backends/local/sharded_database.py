@@ -6,7 +6,6 @@ has passed since the last check. So all processes notice within a request that a
 removed or replaced, and all use the one that is at the path.
 """
 
-import contextlib
 import itertools
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.database_spec import Database, DatabaseSpec
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.backends.local.sqlite_connections import (
     Connection,
@@ -82,8 +82,10 @@ class ShardedDatabase:
                 ):
                     try:
                         return con.execute(sql, (key, now)).fetchall()
-                    except (sqlite3.Error, OSError):
-                        pass  # the retry below reports it
+                    except (sqlite3.Error, OSError) as exc:
+                        if is_interruption(exc):
+                            raise
+                        # The retry below reports it.
                 rows: list[Any] = self._run_with_recovery(
                     thread, number, _select, (sql, key), writing=False
                 )
@@ -124,6 +126,8 @@ class ShardedDatabase:
                 shard = self._shard_of(con, number)
                 result = work(shard, con, *args)
             except (sqlite3.Error, OSError, DatabaseDamaged) as exc:
+                if is_interruption(exc):
+                    raise
                 # A fork or a removal by another process does not count as a failed attempt.
                 if is_closed(exc):  # by a fork, so it did not commit
                     thread.drop(number)
@@ -187,7 +191,7 @@ class ShardedDatabase:
             shard = self._shards[number]
             found = identity_of(self._databases[number])
             if shard is not None and found == shard.database_identity:
-                with contextlib.suppress(OSError):  # a link that leads elsewhere is replaced below
+                with suppress_failure(OSError):  # a link that leads elsewhere is replaced below
                     self.directory.current(number)
                     return shard
             with self.directory.locked():
@@ -252,13 +256,13 @@ class ShardedDatabase:
         if is_full(error) and con is not None and not repeated:
             # A checkpoint writes the WAL's content mostly over pages that the database already
             # has. The space of the WAL is then enough for a delete or a `clear`.
-            with contextlib.suppress(sqlite3.Error):
+            with suppress_failure(sqlite3.Error):
                 con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return True
         thread.drop(number)
         if suspects_damage(error):
             # An error that prevents the inspection also fails the next attempt, which reports it.
-            with contextlib.suppress(sqlite3.Error, OSError):
+            with suppress_failure(sqlite3.Error, OSError):
                 self._inspect(thread, number, con, error, repeated=repeated)
             return True
         if is_relocated(error):

@@ -8,6 +8,7 @@ connection that is known to be stale or may hold the reply to another caller's c
 import contextlib
 import functools
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,18 +20,23 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
 from redis.backoff import NoBackoff
-from redis.connection import BlockingConnectionPool, ConnectionPool
+from redis.connection import BlockingConnectionPool, ConnectionPool, HiredisRespSerializer
 from redis.driver_info import DriverInfo
+from redis.event import AfterConnectionReleasedEvent
 from redis.exceptions import MaxConnectionsError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from cacheapp import clock
+from cacheapp.backends.local.interruptions import raised_by_handler
 
 # Computed once. redis-py would read its package's metadata for each connection, and import what
 # that needs: after a fork during the import, the child would wait for it for ever.
 _DRIVER = DriverInfo()
 _DRIVER_ARGUMENTS = frozenset({"driver_info", "lib_name", "lib_version"})
+
+
+_AfterRelease: Any = AfterConnectionReleasedEvent  # no types
 
 
 class _Waiter:
@@ -124,20 +130,38 @@ class BoundedConnectionPool(ConnectionPool):
                 self._waiting[0].woken.put(None)
 
     def release(self, connection: Any) -> None:
-        """Return a connection to the pool."""
-        super().release(connection)
+        """Return a connection to the pool.
+
+        redis-py's own method also records metrics, by code that ignores any exception, even one
+        that a signal handler raises.
+        """
+        self._checkpid()
+        with self._lock:
+            if connection not in self._in_use_connections:
+                return
+            self._in_use_connections.remove(connection)
+            if self.owns_connection(connection):
+                if connection.should_reconnect():
+                    connection.disconnect()
+                self._available_connections.append(connection)
+                dispatcher: Any = self._event_dispatcher
+                dispatcher.dispatch(_AfterRelease(connection))
+            else:
+                connection.disconnect()
         if self._waiting:
             self._wake_next()
 
 
 def _ensure_ready(connection: Any) -> None:
     """Connect; reconnect if the server closed the connection or sent unexpected data."""
+    handled_before = sys.exception()
     if connection.is_connected:
         try:
             if not connection.can_read():
                 return
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            pass
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
+            if raised_by_handler(exc, handled_before) is not None:
+                raise
         connection.disconnect()
     connection.connect()
 
@@ -149,6 +173,20 @@ def _bounded_class(pool_class: Any) -> Any:
     if issubclass(pool_class, BoundedConnectionPool):
         return pool_class
     return type(f"Bounded{pool_class.__name__}", (BoundedConnectionPool, pool_class), {})
+
+
+class _Packer(HiredisRespSerializer):
+    """Packs commands with hiredis, which gets every number as bytes.
+
+    It converts numbers by `repr`, which runs pending signal handlers, and crashes if one raises
+    (hiredis 3.5).
+    """
+
+    def pack(self, *args: Any) -> Any:
+        converted: list[Any] = [
+            repr(arg).encode() if type(arg) in {int, float} else arg for arg in args
+        ]
+        return super().pack(*converted)
 
 
 class _PrivatePoolFactory(ConnectionFactory):  # type: ignore[misc]  # no types
@@ -164,6 +202,7 @@ class _PrivatePoolFactory(ConnectionFactory):  # type: ignore[misc]  # no types
         params["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
         if not _DRIVER_ARGUMENTS.intersection(self.options.get("CONNECTION_POOL_KWARGS") or {}):
             params["driver_info"] = _DRIVER
+        params["command_packer"] = _Packer()
         return params
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:

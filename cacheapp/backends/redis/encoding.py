@@ -4,6 +4,7 @@ import re
 
 from cacheapp import clock
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.errors import ValueRefused
 
 # Redis closes the connection of a client that sends more (the default `proto-max-bulk-len`). That
@@ -36,6 +37,8 @@ def encode_payload(payload: Payload) -> bytes:
     try:
         return str(payload).encode()
     except ValueError as exc:  # Python limits the number of digits that it converts
+        if is_interruption(exc):
+            raise
         raise ValueRefused(f"Redis stores integers in decimal: {exc}; nothing was stored") from exc
 
 
@@ -44,8 +47,10 @@ def decode_payload(stored: bytes) -> Payload:
     if stored[:1] < b":" and _integer(stored):
         try:
             return int(stored)
-        except ValueError:
-            pass  # thousands of digits: not written by `encode_payload`
+        except ValueError as exc:
+            if is_interruption(exc):
+                raise
+            # Thousands of digits: not written by `encode_payload`.
     return stored
 
 

@@ -9,6 +9,7 @@ reply is a reply: the command has not run.
 
 import enum
 import random
+import sys
 import time
 from typing import Any
 
@@ -24,6 +25,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.scripts import SCRIPT_NAMES, Script
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
@@ -99,7 +101,11 @@ class CommandExecutor:
 
         Invariant: a connection returns to the pool only after its reply was read completely. After
         any exception, including `KeyboardInterrupt` and `SystemExit`, it is disconnected first.
+
+        redis-py replaces an `OSError` by an error of its own, also one that a signal handler raised;
+        that one is raised here.
         """
+        handled_before = sys.exception()
         connection = self._connection(probing=probing)
         may_have_run = False
         try:
@@ -109,19 +115,21 @@ class CommandExecutor:
             try:
                 connection.send_packed_command(packed, check_health=False)
             except redis.TimeoutError:
-                # The cause may also be an exception of a signal handler, raised after the last
-                # byte was sent.
-                may_have_run = True
+                may_have_run = True  # if the last byte was sent just then
                 raise
             may_have_run = True
             return connection.read_response(disable_decoding=True)
         except ResponseError as exc:
+            if raised_by_handler(exc, handled_before) is not None:
+                connection.disconnect()
+                raise
             if _is_read_only(exc):
                 connection.disconnect()  # the next connection asks Sentinel for the primary
                 raise self._failed(exc, may_have_run=False) from exc
             raise
         except BaseException as exc:
             connection.disconnect()
+            _raise_interruption(exc, handled_before)
             if isinstance(exc, _CONNECTION_ERRORS):
                 raise self._failed(exc, may_have_run=may_have_run and _reply_lost(exc)) from exc
             raise
@@ -129,11 +137,13 @@ class CommandExecutor:
             self._pool.release(connection)
 
     def _connection(self, *, probing: bool) -> Any:
+        handled_before = sys.exception()
         try:
             connection = self._pool.get_connection()
         except MaxConnectionsError as exc:
             raise StoreUnavailable(f"nothing was sent to {self._name}: {exc}") from exc
         except (redis.RedisError, OSError) as exc:
+            _raise_interruption(exc, handled_before)
             raise self._failed(exc, may_have_run=False) from exc
         if not self.breaker.closed and not probing:
             self._pool.release(connection)  # the breaker opened while this call waited
@@ -200,6 +210,13 @@ class CommandExecutor:
         if isinstance(exc, NoScriptError):
             return exc
         return StoreUnavailable(f"{self._name} refused the command: {text}; nothing was changed")
+
+
+def _raise_interruption(exc: BaseException, handled_before: BaseException | None) -> None:
+    """Raise the exception of a signal handler, if `exc` is one or redis-py replaced one by it."""
+    interruption = raised_by_handler(exc, handled_before)
+    if interruption is not None:
+        raise interruption from interruption.__cause__
 
 
 def _reply_lost(exc: BaseException) -> bool:

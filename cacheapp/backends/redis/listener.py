@@ -12,7 +12,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
 
 import redis
@@ -55,9 +55,7 @@ class Subscription:
 
 def wait_until_done(future: Future[Any], within_s: float) -> bool:
     """Wait for the future; return True if it is done."""
-    with contextlib.suppress(TimeoutError):
-        future.result(max(0.0, within_s))
-    return future.done()
+    return bool(wait([future], max(0.0, within_s)).done)
 
 
 async def await_until_done(future: Future[Any], within_s: float) -> bool:

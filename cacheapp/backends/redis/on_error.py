@@ -15,6 +15,7 @@ from cacheapp.backends.core.counters import ERRORS_RAISED, ERRORS_SWALLOWED
 from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.core.run_once import RunOnce
 from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ def _swallow_or_raise(
 ) -> None:
     """Log the error if its group of operations is configured to swallow errors; else raise it."""
     policy: ErrorPolicy = cache.options["on_error"]
-    if not getattr(policy, group):
+    if not getattr(policy, group) or raised_by_handler(error) is error:
         count(ERRORS_RAISED)
         raise error
     count(ERRORS_SWALLOWED)

@@ -239,12 +239,6 @@ def test_the_keys_are_those_of_the_moment_when_the_codec_was_built(settings: Set
         codec().decode(KEY, payload)
 
 
-def test_a_value_whose_class_fails_to_unpickle_is_rejected() -> None:
-    payload = encoded(signed=False)[:1] + b"cno_such_module\nname\n."
-    with pytest.raises(Rejected, match="ModuleNotFoundError"):
-        codec(signed=False).decode(KEY, payload)
-
-
 @quick
 @given(st.floats())
 def test_msgpack_keeps_every_float_to_the_bit(value: float) -> None:

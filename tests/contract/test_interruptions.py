@@ -1,0 +1,161 @@
+"""Exceptions of signal handlers reach the caller, whatever operation they interrupt.
+
+Celery's soft time limit is such an exception: an `Exception` that a handler raises inside a task.
+"""
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.processes.waiting import until
+from tests.contract.conftest import Build
+
+# The tests need ITIMER_REAL, which pytest-timeout uses otherwise.
+pytestmark = [
+    pytest.mark.timeout(300, method="thread"),
+    # A file that a handler's exception leaves open is closed by its finaliser.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning"),
+]
+
+LARGE = {str(number): number for number in range(5000)}
+ROUNDS = 60
+IN_FINALISERS = 2  # Python ignores what is raised there, and so does redis-py in its metrics
+
+
+class SoftTimeLimit(Exception):
+    """Not a `BaseException`, as Celery's."""
+
+
+class OutOfTime(ValueError):
+    """A kind of error that malformed values cause too."""
+
+
+@contextlib.contextmanager
+def _handler(kind: type[Exception]) -> Iterator[list[int]]:
+    raised = [0]
+
+    def handle(_number: int, _frame: object) -> None:
+        raised[0] += 1
+        raise kind
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        yield raised
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def interrupted_again_and_again(work: Callable[[], Any], kind: type[Exception]) -> tuple[int, int]:
+    """Repeat the work until a handler raises, in many rounds; return how often it did, and was seen."""
+    seen = 0
+    delays = itertools.cycle([0.0007, 0.0011, 0.0017, 0.0023, 0.0031])
+    with _handler(kind) as raised:
+        for delay_s in itertools.islice(delays, ROUNDS):
+            before = raised[0]
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay_s)
+                while raised[0] == before:
+                    work()
+            except kind:
+                seen += 1
+    return raised[0], seen
+
+
+kinds = pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError, OutOfTime])
+
+
+@kinds
+@pytest.mark.parametrize("read", ["get", "get_many", "get_or_set", "slow get"])
+def test_a_handlers_exception_reaches_the_caller_of_a_read(
+    cache: SharedCache, read: str, kind: type[Exception]
+) -> None:
+    key = "large" if read != "slow get" else "large, with a character that memcached refuses"
+    cache.set(key, LARGE, None)
+    results: list[object] = []
+    works: dict[str, Callable[[], Any]] = {
+        "get": lambda: results.append(cache.get(key) == LARGE),
+        "get_many": lambda: results.append(cache.get_many([key]) == {key: LARGE}),
+        "get_or_set": lambda: results.append(cache.get_or_set(key, None) == LARGE),
+        "slow get": lambda: results.append(cache.get(key) == LARGE),
+    }
+    raised, seen = interrupted_again_and_again(works[read], kind)
+    assert raised == ROUNDS
+    assert seen >= ROUNDS - IN_FINALISERS
+    assert set(results) <= {True}
+    assert cache.get(key) == LARGE
+    assert cache.stats()["values_rejected"] == 0
+    assert cache.stats()["errors_raised"] == 0
+
+
+@kinds
+def test_a_handlers_exception_reaches_the_caller_of_a_write(
+    cache: SharedCache, kind: type[Exception]
+) -> None:
+    numbers = itertools.count(1)
+
+    def write() -> None:
+        number = next(numbers)
+        cache.set("large", LARGE, None)
+        cache.set("small", number, None)
+        cache.incr("small")
+        cache.add("small", 0)
+        cache.set_many({"many": LARGE, "more": number}, None)
+        cache.touch("small", 60)
+        cache.delete("more")
+
+    raised, seen = interrupted_again_and_again(write, kind)
+    assert raised == ROUNDS
+    assert seen >= ROUNDS - IN_FINALISERS
+    write()
+    assert cache.get("large") == LARGE
+
+
+def _stale_entry(build: Build) -> SharedCache:
+    """Return a cache whose `key` is past its soft deadline, and which refreshes in the caller."""
+    cache = build("inline", OPTIONS={"refresh": "inline"})
+    cache.set("key", "old", 0.001, stale=60)
+    until(lambda: cache.get("key") is None, "the soft deadline")
+    return cache
+
+
+@kinds
+def test_a_handlers_exception_ends_a_refresh_that_could_return_the_stale_value(
+    build: Build, kind: type[Exception]
+) -> None:
+    cache = _stale_entry(build)
+
+    def factory() -> str:
+        signal.raise_signal(signal.SIGALRM)
+        return "new"
+
+    with _handler(kind), pytest.raises(kind):
+        cache.get_or_set("key", factory, 10, stale=60)
+    assert cache.get_or_set("key", lambda: "new", 10, stale=60) == "new"
+
+
+def test_a_factory_that_times_out_has_failed_and_the_stale_value_is_returned(build: Build) -> None:
+    cache = _stale_entry(build)
+
+    def failing() -> str:
+        raise TimeoutError
+
+    assert cache.get_or_set("key", failing, 10, stale=60) == "old"
+
+
+def test_a_cache_may_be_used_while_a_handlers_exception_is_handled(cache: SharedCache) -> None:
+    with _handler(TimeoutError):
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        try:
+            signal.pause()
+        except TimeoutError:
+            cache.set("key", {"a": 1})
+            assert cache.get("key") == {"a": 1}
+            with pytest.raises(TypeError, match="holds a dict"):
+                cache.incr("key")
