@@ -410,3 +410,61 @@ async def test_a_stale_value_is_refreshed_by_one_task(cache: SharedCache) -> Non
         assert await cache.aget_or_set("key", factory, 100, stale=1000) == "old"
         await asyncio.to_thread(until, lambda: cache.get("key") == "new", "the refreshed value")
     assert runs == 1
+
+
+class _Exit(BaseException):
+    """Not an `Exception`."""
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration("x"), GeneratorExit(), _Exit(), StopAsyncIteration()]
+)
+def test_every_exception_of_a_factory_reaches_its_caller_as_it_is(
+    cache: SharedCache, error: BaseException
+) -> None:
+    def failing() -> str:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        cache.get_or_set("key", failing)
+    assert raised.value is error
+    assert cache.get_or_set("key", lambda: "value") == "value"
+    assert cache.stats()["lease_waits"] == 0
+
+
+async def test_a_coroutine_that_exits_releases_the_lease(cache: SharedCache) -> None:
+    async def failing() -> str:
+        raise GeneratorExit
+
+    with pytest.raises(GeneratorExit):
+        await cache.aget_or_set("key", failing)
+    assert await cache.aget_or_set("key", "value") == "value"
+    assert cache.stats()["lease_waits"] == 0
+
+
+async def test_a_task_that_outlives_the_factory_that_started_it_waits_for_leases(
+    cache: SharedCache,
+) -> None:
+    ended, running, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    tasks = []
+
+    async def outliving() -> Any:
+        await ended.wait()
+        return await cache.aget_or_set("inner", "a second computation")
+
+    async def factory() -> str:
+        tasks.append(asyncio.create_task(outliving()))
+        return "outer"
+
+    async def slow() -> str:
+        running.set()
+        await go_on.wait()
+        return "the value of one call"
+
+    assert await cache.aget_or_set("outer", factory) == "outer"
+    computing = asyncio.create_task(cache.aget_or_set("inner", slow))
+    await running.wait()
+    ended.set()
+    await asyncio.to_thread(until, lambda: _waits(cache), "the task to wait")
+    go_on.set()
+    assert await tasks[0] == await computing == "the value of one call"

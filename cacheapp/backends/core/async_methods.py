@@ -1,5 +1,8 @@
 """The `a…` methods: each runs its whole sync twin, and so makes the same promise.
 
+Values other than plain data are serialized where Django's own backends serialize them: in the
+thread of `sync_to_async(thread_sensitive=True)`.
+
 Django's base class builds some of them (`aincr`, `aincr_version`, the `_many` methods) from `aget`
 and `aset`, which loses updates and deadlines.
 """
@@ -12,6 +15,8 @@ from typing import Any, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
+from cacheapp.backends.core.plain_data import are_plain
+
 T = TypeVar("T")
 
 
@@ -22,6 +27,15 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     of the event loop.
     """
     return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+
+
+async def where_django_would(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a sync function in the thread that runs the sync code of this request.
+
+    There the database connections are those of the request: they see its transaction, and are
+    closed when it ends.
+    """
+    return await sync_to_async(function, thread_sensitive=True)(*args, **kwargs)
 
 
 class AsyncMethods(BaseCache, abc.ABC):
@@ -38,6 +52,17 @@ class AsyncMethods(BaseCache, abc.ABC):
         """Return the result of a method that may write."""
         return await in_thread(method, *args, **kwargs)
 
+    async def _run_storing(
+        self, values: Iterable[Any], method: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> T:
+        """Return the result of a method that stores the values.
+
+        If serializing them may run other code, the method runs where Django's own backends run it.
+        """
+        if are_plain(values):
+            return await self._run_write(method, *args, **kwargs)
+        return await where_django_would(method, *args, **kwargs)
+
     # -- Django's API ------------------------------------------------------------------------
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -53,7 +78,9 @@ class AsyncMethods(BaseCache, abc.ABC):
         stale: float = 0,
         jitter: float = 0,
     ) -> None:
-        await self._run_write(self.set, key, value, timeout, version, stale=stale, jitter=jitter)
+        await self._run_storing(
+            [value], self.set, key, value, timeout, version, stale=stale, jitter=jitter
+        )
 
     async def aadd(
         self,
@@ -62,7 +89,7 @@ class AsyncMethods(BaseCache, abc.ABC):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        return await self._run_write(self.add, key, value, timeout, version)
+        return await self._run_storing([value], self.add, key, value, timeout, version)
 
     async def atouch(
         self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
@@ -96,7 +123,7 @@ class AsyncMethods(BaseCache, abc.ABC):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
-        return await self._run_write(self.set_many, data, timeout, version)
+        return await self._run_storing(data.values(), self.set_many, data, timeout, version)
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         await self._run_write(self.delete_many, keys, version)

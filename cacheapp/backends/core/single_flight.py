@@ -16,6 +16,7 @@ the steps in its sync or async form.
 """
 
 import dataclasses
+import functools
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -140,7 +141,7 @@ class SingleFlight:
                     return value
             if not lease_format.is_lease(held):
                 continue  # it was not written by this cache and has been removed
-            if holds_lease.get():
+            if holds_lease():
                 return (yield RunFactory())  # a caller that holds a lease never waits for another
             if deadline_s is None:
                 deadline_s = clock.monotonic_s() + self._max_wait_s
@@ -233,8 +234,9 @@ class SingleFlight:
         began = clock.monotonic_s()
         self._count(FACTORY_RUNS)
         try:
-            value = yield RunFactory(lease_key, lease)
-            return value, self._codec.encode(fill.key, value)
+            return (
+                yield RunFactory(lease_key, lease, functools.partial(self._codec.encode, fill.key))
+            )
         except BaseException:
             self._count(FACTORY_ERRORS)
             raise

@@ -1,16 +1,21 @@
 """Runs the steps that `single_flight` yields: in a thread, or in a task of an event loop."""
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from cacheapp.backends.core.async_methods import in_thread
+from asgiref.sync import ThreadSensitiveContext
+from django.db import connections
+
+from cacheapp.backends.core.async_methods import in_thread, where_django_would
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.plain_data import are_plain
 from cacheapp.backends.core.refresh import refresher
 from cacheapp.backends.core.renewer import renewer
 from cacheapp.backends.core.store import Store
@@ -18,8 +23,64 @@ from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
-holds_lease = contextvars.ContextVar("cacheapp_holds_lease", default=False)
-"""True while this thread or task computes a value under a lease."""
+
+class _HeldLease:
+    """A lease of this thread or task, or of the task that started this one; ended with its factory.
+
+    A context variable alone would not do: a task inherits a copy, which nothing resets.
+    """
+
+    __slots__ = ("held", "outer")
+
+    def __init__(self, outer: "_HeldLease | None") -> None:
+        self.held = True
+        self.outer = outer
+
+
+_lease: contextvars.ContextVar[_HeldLease | None] = contextvars.ContextVar(
+    "cacheapp_lease", default=None
+)
+
+
+def holds_lease() -> bool:
+    """Return True while this thread or task computes a value under a lease."""
+    lease = _lease.get()
+    while lease is not None and not lease.held:
+        lease = lease.outer
+    return lease is not None
+
+
+@contextlib.contextmanager
+def _holding_lease() -> Iterator[None]:
+    lease = _HeldLease(_lease.get())
+    reset_token = _lease.set(lease)
+    try:
+        yield
+    finally:
+        lease.held = False
+        _lease.reset(reset_token)
+
+
+class _CarriedError(Exception):
+    """Carries a `StopIteration`, which no generator may raise."""
+
+
+class _CarriedExit(BaseException):
+    """Carries a `GeneratorExit`, which would close the generator of the steps."""
+
+
+def _resume(steps: "Steps", result: Any, error: BaseException | None) -> "Step":
+    """Send the result of the last step, or throw its error; return the next step."""
+    if error is None:
+        return steps.send(result)
+    if isinstance(error, StopIteration):
+        raise_it: BaseException = _CarriedError()
+    elif isinstance(error, GeneratorExit):
+        raise_it = _CarriedExit()
+    else:
+        return steps.throw(error)
+    raise_it.__cause__ = error
+    return steps.throw(raise_it)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +102,14 @@ class WaitForChange:
 
 @dataclasses.dataclass(frozen=True)
 class RunFactory:
-    """Call the factory; send its value. If there is a lease, renew it until the factory returns."""
+    """Call the factory; send its value. With a lease, encode it too; send the value and its payload.
+
+    The lease is renewed until both are done.
+    """
 
     lease_key: str = ""
     lease: bytes = b""
+    encode: Callable[[Any], Payload] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +137,11 @@ class StepRunner:
         error: BaseException | None = None
         while True:
             try:
-                step = steps.send(result) if error is None else steps.throw(error)
+                step = _resume(steps, result, error)
             except StopIteration as stop:
                 return stop.value
+            except (_CarriedError, _CarriedExit) as carried:
+                raise carried.__cause__ or carried from None
             result, error = None, None
             try:
                 if isinstance(step, CallStore):
@@ -89,14 +156,11 @@ class StepRunner:
                 error = exc
 
     def _run_factory(self, step: RunFactory, factory: Factory) -> Any:
-        if not step.lease:
+        if step.encode is None:
             return factory()
-        reset_token = holds_lease.set(True)
-        try:
-            with self._renewing(step):
-                return factory()
-        finally:
-            holds_lease.reset(reset_token)
+        with _holding_lease(), self._renewing(step):
+            value = factory()
+            return value, step.encode(value)
 
     def _renewing(self, step: RunFactory) -> AbstractContextManager[None]:
         args = (step.lease_key, step.lease, step.lease, self._lease_s)
@@ -112,11 +176,13 @@ class StepRunner:
         cancelled: asyncio.CancelledError | None = None
         while True:
             try:
-                step = steps.send(result) if error is None else steps.throw(error)
+                step = _resume(steps, result, error)
             except StopIteration as stop:
                 if cancelled is not None:
                     raise cancelled from None
                 return stop.value
+            except (_CarriedError, _CarriedExit) as carried:
+                raise carried.__cause__ or carried from None
             if cancelled is not None and not isinstance(step, CallStore):
                 error, cancelled = cancelled, None
                 continue
@@ -135,20 +201,31 @@ class StepRunner:
                 error = exc
 
     async def _arun_factory(self, step: RunFactory, factory: Factory) -> Any:
-        if not step.lease:
+        if step.encode is None:
             return await _await_factory(factory)
-        reset_token = holds_lease.set(True)
-        try:
-            with self._renewing(step):
-                return await _await_factory(factory)
-        finally:
-            holds_lease.reset(reset_token)
+        with _holding_lease(), self._renewing(step):
+            value = await _await_factory(factory)
+            if are_plain([value]):
+                return value, step.encode(value)
+            return value, await where_django_would(step.encode, value)
 
     def _start_task(self, steps: Steps, factory: Factory) -> bool:
-        task = asyncio.create_task(self.arun(steps, factory))
+        task = asyncio.create_task(_in_own_thread(self.arun(steps, factory)))
         _background_tasks.add(task)
         task.add_done_callback(_log_failure)
         return True
+
+
+async def _in_own_thread(work: Coroutine[Any, Any, Any]) -> None:
+    """Await the work apart from the request that started it, which may end or be rolled back first.
+
+    Its sync code runs in a thread of its own, whose database connections are closed at the end.
+    """
+    async with ThreadSensitiveContext():
+        try:
+            await work
+        finally:
+            await where_django_would(connections.close_all)
 
 
 _background_tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps only weak references

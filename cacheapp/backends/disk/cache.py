@@ -141,7 +141,9 @@ class DiskCache(SharedCache):
         jitter: float = 0,
     ) -> None:
         """Do the same as `set`."""
-        await in_thread(self.set, key, value, timeout, version, tag, stale=stale, jitter=jitter)
+        await self._run_storing(
+            [value], self.set, key, value, timeout, version, tag, stale=stale, jitter=jitter
+        )
 
     async def aadd(
         self,
@@ -152,7 +154,7 @@ class DiskCache(SharedCache):
         tag: str | None = None,
     ) -> bool:
         """Do the same as `add`."""
-        return await in_thread(self.add, key, value, timeout, version, tag)
+        return await self._run_storing([value], self.add, key, value, timeout, version, tag)
 
     async def aevict(self, tag: str) -> int:
         """Do the same as `evict`."""

@@ -33,7 +33,7 @@ class LMDBCache(FastPath):
     thread and back takes twenty times as long as a read. A write waits only while another one is in
     progress, perhaps in a process that is stopped; then it runs in a thread, and the event loop
     continues. `is_busy` is a hint: if another write begins after that check, the event loop waits
-    for it.
+    for it. Writes of other values than plain data run in the thread of the request's sync code.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
