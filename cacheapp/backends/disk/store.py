@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from django.core.cache.backends.base import InvalidCacheKey
+
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
@@ -69,9 +71,13 @@ class DiskStore(LocalStore):
     # -- shards ------------------------------------------------------------------------------
 
     def _shard_of(self, key: str) -> int:
-        if self._shards == 1:
-            return 0
-        return crc32(key[key.find(":", self._version_start) + 1 :].encode()) % self._shards
+        try:
+            return crc32(key[key.find(":", self._version_start) + 1 :].encode()) % self._shards
+        except UnicodeEncodeError as exc:
+            raise InvalidCacheKey(
+                f"the key {key!r} contains half of a surrogate pair, which SQLite cannot store; "
+                "nothing was done"
+            ) from exc
 
     def _by_shard(self, keys: Sequence[str]) -> dict[int, list[str]]:
         shards: dict[int, list[str]] = {}

@@ -167,6 +167,11 @@ class FastPath(SharedCache):
                     return
             except lmdb.MapFullError:
                 pass
+            # Serialized only once: it may be very large.
+            final = self.make_and_validate_key(key, version=version)
+            self._store.set(final, self._codec.unsigned_head + body, ttl)
+            self._counters.row[SETS] += 1
+            return
         super().set(key, value, timeout, version, stale=stale, jitter=jitter)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:

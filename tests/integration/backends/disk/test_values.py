@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from django.core.cache import caches
+from django.core.cache import InvalidCacheKey, caches
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
@@ -217,3 +217,18 @@ def test_what_is_used_stays_under_the_policies_that_depend_on_use(
         cache.set(f"key-{n}", os.urandom(10_000), timeout=None)
         assert cache.get("used") == "often"
     assert cache.get("unused") is None
+
+
+@pytest.mark.parametrize("shards", [1, 8])
+def test_a_key_that_sqlite_cannot_store_is_refused_by_name(
+    settings: Settings, tmp_path: Path, shards: int
+) -> None:
+    cache = ours(settings, tmp_path, shards=shards)
+    for call in (
+        lambda: cache.set("\ud800", 1),
+        lambda: cache.get("\ud800"),
+        lambda: cache.get_many(["a", "\ud800"]),
+        lambda: cache.delete("\ud800"),
+    ):
+        with pytest.raises(InvalidCacheKey, match="half of a surrogate pair"):
+            call()

@@ -200,3 +200,23 @@ def test_pages_that_a_dead_reader_retained_are_reused(settings: Settings, tmp_pa
     for number in range(2000):
         cache.set(f"key-{number % 10}", b"x" * 2000)
     assert environment_of(cache).current is environment
+
+
+class Counted:
+    """Counts how often it is serialized."""
+
+    times = 0
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[int]]:
+        Counted.times += 1
+        return bytes, (3,)
+
+
+def test_a_value_that_does_not_fit_is_serialized_once(settings: Settings, tmp_path: Path) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", "old")
+    Counted.times = 0
+    cache.set("key", [Counted(), bytes(cache.stats()["bytes_reserved"])])
+    assert Counted.times == 1
+    assert cache.get("key", "missing") == "missing"
+    assert cache.stats()["sets_rejected"] == 1
