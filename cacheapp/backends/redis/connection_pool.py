@@ -99,6 +99,13 @@ class BoundedConnectionPool(ConnectionPool):
             busy.add(connection)
             return connection
 
+    def make_connection(self) -> Any:
+        """Make a connection, not connected yet."""
+        connection: Any = super().make_connection()
+        if not hasattr(connection, "port"):
+            connection.port = None  # redis-py needs it to report a time-out of a unix socket
+        return connection
+
     def _wait_and_take(self) -> Any:
         """Wait for this call's turn and return a connection."""
         waiter = _Waiter(clock.monotonic_s() + self._pool_timeout_s)

@@ -140,11 +140,13 @@ class CommandExecutor:
         handled_before = sys.exception()
         try:
             connection = self._pool.get_connection()
-        except MaxConnectionsError as exc:
-            raise StoreUnavailable(f"nothing was sent to {self._name}: {exc}") from exc
-        except (redis.RedisError, OSError) as exc:
+        except Exception as exc:
             _raise_interruption(exc, handled_before)
-            raise self._failed(exc, may_have_run=False) from exc
+            if isinstance(exc, MaxConnectionsError):
+                raise StoreUnavailable(f"nothing was sent to {self._name}: {exc}") from exc
+            if isinstance(exc, redis.RedisError | OSError):
+                raise self._failed(exc, may_have_run=False) from exc
+            raise
         if not self.breaker.closed and not probing:
             self._pool.release(connection)  # the breaker opened while this call waited
             self._probe_or_raise()
