@@ -5,6 +5,7 @@ key of the HTTP API does, so the API cannot change one while the page reads all 
 """
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.demo.namespace import DemoCache
 from cacheapp.demo.worker_rpc import Request, RpcServer
 from cacheapp.errors import CacheappError, OutcomeUnknown
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 600
 """The timeout of the keys that the page writes."""
@@ -39,7 +42,13 @@ class _Agent:
                 self._server.close()
                 self._server = None
             if self._server is None:
-                self._server = RpcServer(handle)
+                try:
+                    self._server = RpcServer(handle)
+                except (
+                    RuntimeError
+                ) as exc:  # the system allows no thread now: the next call tries again
+                    logger.warning("this worker does not answer others yet: %s", exc)
+                    return
                 request_started.connect(self._count, dispatch_uid="cacheapp.worker_agent")
 
     def stop(self) -> None:

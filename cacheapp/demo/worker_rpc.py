@@ -70,7 +70,11 @@ class RpcServer:
         with _short(self._path) as address:
             self._listener.bind(address)
         self._listener.listen(64)
-        threading.Thread(target=self._listen, name="worker-rpc", daemon=True).start()
+        try:
+            threading.Thread(target=self._listen, name="worker-rpc", daemon=True).start()
+        except RuntimeError:
+            self.close()  # callers would wait for replies from a socket that no thread serves
+            raise
 
     @property
     def is_reachable(self) -> bool:
@@ -95,9 +99,14 @@ class RpcServer:
             except OSError:  # closed
                 return
             self._slots.acquire()
-            threading.Thread(
-                target=self._serve, args=(connection,), name="worker-rpc-request", daemon=True
-            ).start()
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="worker-rpc-request", daemon=True
+                ).start()
+            except RuntimeError as exc:  # this caller gets no reply; later ones may
+                logger.warning("worker RPC: a request was not answered: %s", exc)
+                connection.close()
+                self._slots.release()
 
     def _serve(self, connection: socket.socket) -> None:
         try:

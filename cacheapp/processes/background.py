@@ -4,6 +4,7 @@ The lock is acquired here and its descriptor passed to the process, so of two st
 moment one is refused at once. The process outlives the worker that started it.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,8 +40,10 @@ def start_command(
         raise
     finally:
         os.close(descriptor)
-    # A parent must wait for its child, or the child stays a zombie.
-    threading.Thread(target=process.wait, name="lab-experiment", daemon=True).start()
+    # A parent must wait for its child, or the child stays a zombie. Without a thread, the
+    # `subprocess` module waits for it when it starts the next one.
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=process.wait, name="lab-experiment", daemon=True).start()
     return holder
 
 

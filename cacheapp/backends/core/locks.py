@@ -18,7 +18,7 @@ from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.renewer import renewer
 from cacheapp.backends.core.store import Store
 from cacheapp.backends.core.watches import pauses
-from cacheapp.errors import CacheappError, LockLost
+from cacheapp.errors import CacheappError, LockLost, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 _FOR_EVER_S = 1e9
@@ -90,11 +90,17 @@ class Lock:
     def _try_acquire(self) -> bool:
         if self.token is not None:
             raise RuntimeError(f"lock {self._name!r} is already held by this object")
+        is_renewed = self._timeout is None and self._ttl() is not None
+        if is_renewed and not renewer.ensure_running():
+            raise StoreUnavailable(
+                f"lock {self._name!r} was not acquired: the system allows no thread that would "
+                "renew it; raise the limit of threads, or give the lock a timeout"
+            )
         self.token = self._store.acquire_lock(self._name, self._ttl())
         if self.token is None:
             return False
         self._pid = os.getpid()
-        if self._timeout is None and self._ttl() is not None:
+        if is_renewed:
             self._renewing.enter_context(renewer.renewing(self._renew, self._lease_s))
         return True
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 
 from cacheapp import clock
+from cacheapp.backends.core import helper_thread
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.watches import LONGEST_S, SHORTEST_S
 from cacheapp.errors import CacheappError
@@ -22,6 +23,10 @@ _IDLE_S = 10.0
 
 Wake = Callable[[], None]
 Changed = Callable[[Mapping[str, Payload]], Collection[str]]
+
+
+class NoThread(Exception):
+    """No thread can watch the key now, so the caller must not wait."""
 
 
 class _Watch:
@@ -55,16 +60,17 @@ class Poller:
     ) -> Callable[[], None]:
         """Call `wake` once when the key may have changed; return a function that cancels this.
 
-        The key is read after `pause_s`, and then at growing intervals.
+        The key is read after `pause_s`, and then at growing intervals. Raises `NoThread`, with
+        nothing added, if the system allows no thread now.
         """
         watch = _Watch(key, seen, wake, pause_s)
         with self._wake:
-            self._watches.add(watch)
             if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="cacheapp-poller", daemon=True).start()
-            else:
-                self._wake.notify()
+                self._running = helper_thread.start("cacheapp-poller", self._run)
+                if not self._running:
+                    raise NoThread
+            self._watches.add(watch)
+            self._wake.notify()
 
         def end() -> None:
             with self._wake:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from django.db import connections
 
+from cacheapp.backends.core import helper_thread
+
 logger = logging.getLogger(__name__)
 
 _THREADS = 2
@@ -15,24 +17,24 @@ _QUEUED = 64
 
 
 class Refresher:
-    """A pool of daemon threads. `_lock` guards `_threads`; the queue guards itself."""
+    """A pool of daemon threads that never end. `_lock` guards `_threads`; the queue guards itself."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._threads = 0
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(_QUEUED)
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Queue the job; return False if the queue is full."""
+        """Queue the job; return False if the queue is full, or if there is no thread."""
+        with self._lock:
+            if self._threads < min(_THREADS, self._jobs.unfinished_tasks + 1):
+                self._threads += helper_thread.start("cacheapp-refresh", self._run)
+            if not self._threads:
+                return False
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
             return False
-        with self._lock:
-            if len(self._threads) < min(_THREADS, self._jobs.unfinished_tasks):
-                thread = threading.Thread(target=self._run, name="cacheapp-refresh", daemon=True)
-                self._threads.append(thread)
-                thread.start()
         return True
 
     def _run(self) -> None:

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 from cacheapp import clock
+from cacheapp.backends.core import helper_thread
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
 
 class Renewer:
-    """Renews from one daemon thread, which starts with the first lease or lock.
+    """Renews from one daemon thread, which starts with the first lease or lock and never ends.
 
     `_wake` (a condition) guards all fields; `_held` maps a number to the function that renews, its
     interval and its next time. A stopped or dead process renews nothing, so its leases end.
@@ -24,28 +25,38 @@ class Renewer:
         self._wake = threading.Condition()
         self._held: dict[int, tuple[Callable[[], bool], float, float]] = {}
         self._last = 0
-        self._thread: threading.Thread | None = None
+        self._running = False
         self._sleeps_until = math.inf
 
     @contextlib.contextmanager
     def renewing(self, renew: Callable[[], bool], time_s: float) -> Iterator[None]:
-        """Call `renew` every `time_s / 3` seconds until the block ends or `renew` returns False."""
+        """Call `renew` every `time_s / 3` seconds until the block ends or `renew` returns False.
+
+        Without a thread, the block runs all the same, and `renew` is called once there is one.
+        """
         with self._wake:
             self._last += 1
-            number, due = self._last, clock.monotonic_s() + time_s / 3
-            self._held[number] = (renew, time_s / 3, due)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="cacheapp-renewer", daemon=True
-                )
-                self._thread.start()
-            elif due < self._sleeps_until:
-                self._wake.notify()
+            number = self._last
         try:
+            with self._wake:
+                due = clock.monotonic_s() + time_s / 3
+                self._held[number] = (renew, time_s / 3, due)
+                if self._start() and due < self._sleeps_until:
+                    self._wake.notify()
             yield
         finally:
             with self._wake:
                 self._held.pop(number, None)
+
+    def ensure_running(self) -> bool:
+        """Return True if renewals will happen; False if the system allows no thread now."""
+        with self._wake:
+            return self._start()
+
+    def _start(self) -> bool:
+        if not self._running:
+            self._running = helper_thread.start("cacheapp-renewer", self._run)
+        return self._running
 
     def _run(self) -> None:
         while True:

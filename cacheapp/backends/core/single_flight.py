@@ -36,6 +36,7 @@ from cacheapp.backends.core.counters import (
     VOIDED_FILLS,
 )
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.poller import NoThread
 from cacheapp.backends.core.step_runner import (
     CallStore,
     Factory,
@@ -115,11 +116,18 @@ class SingleFlight:
 
     def get(self, fill: Fill, factory: Factory) -> Any:
         """Return the value that another caller computes, or a stale one, or the factory's."""
-        return self._runner.run(self._miss(fill), factory)
+        return self._runner.run(self._miss_or_compute(fill), factory)
 
     async def aget(self, fill: Fill, factory: Factory) -> Any:
         """Async twin of `get`: awaits the factory's result if it is awaitable."""
-        return await self._runner.arun(self._miss(fill), factory)
+        return await self._runner.arun(self._miss_or_compute(fill), factory)
+
+    def _miss_or_compute(self, fill: Fill) -> Steps:
+        """Do `_miss`, but compute here if no thread can watch the key of the caller that computes."""
+        try:
+            return (yield from self._miss(fill))
+        except NoThread:
+            return (yield RunFactory())
 
     def _miss(self, fill: Fill) -> Steps:
         """Get the value from the caller that computes it, or the right to compute it, or a stale one."""

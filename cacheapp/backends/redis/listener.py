@@ -18,6 +18,7 @@ from typing import Any
 import redis
 
 from cacheapp import clock
+from cacheapp.backends.core import helper_thread
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 
 logger = logging.getLogger(__name__)
@@ -133,10 +134,7 @@ class Listener:
         if not self._breaker.closed or clock.monotonic_s() < self._not_before_s:
             return None
         connection = _ListenerConnection()
-        name = "cacheapp-listener"
-        try:
-            threading.Thread(target=self._run, args=(connection,), name=name, daemon=True).start()
-        except RuntimeError:  # the interpreter is shutting down
+        if not helper_thread.start("cacheapp-listener", self._run, connection):
             connection.close()
             return None
         self._connection = connection

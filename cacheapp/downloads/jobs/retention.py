@@ -59,7 +59,10 @@ def prune_beside(older_than_s: float) -> None:
         finally:
             connection.close()
 
-    threading.Thread(target=pruning, name="downloads-pruner", daemon=True).start()
+    try:
+        threading.Thread(target=pruning, name="downloads-pruner", daemon=True).start()
+    except RuntimeError as exc:  # the system allows no thread now: the next time prunes more
+        logger.warning("downloads not pruned: %s", exc)
 
 
 def _prune_jobs(before: dt.datetime) -> int:

@@ -66,10 +66,19 @@ class BucketOpener:
         if isinstance(found, str):
             raise SourceRefused(found)
         if is_new:
-            threading.Thread(
-                target=self._open, args=(job,), name="downloads-opener", daemon=True
-            ).start()
+            self._start(job)
         return found
+
+    def _start(self, job: DownloadJob) -> None:
+        thread = threading.Thread(
+            target=self._open, args=(job,), name="downloads-opener", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as exc:  # the system allows no thread now: the next call tries again
+            logger.warning("job %s: its bucket is not opened yet: %s", job.id, exc)
+            with self._lock:
+                del self._found[job.id]
 
     def retain(self, jobs: Iterable[UUID]) -> None:
         """Forget the buckets of all other jobs, which were cancelled before they started."""

@@ -93,10 +93,17 @@ class Coordinator:
         self._wakeup.set()
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._coordinate, name="downloads-coordinator", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except (
+                    RuntimeError
+                ) as exc:  # another process adopts the job, or the next call starts
+                    logger.warning("downloads: the coordinator was not started: %s", exc)
+                    return
+                self._thread = thread
 
     def close(self, within_s: float) -> None:
         """Stop all transfers and start no more; return when they have ended, or after `within_s`.
