@@ -38,6 +38,7 @@ urlpatterns = [
     path("lab/", lab_views.lab, name="lab_page"),
     path("lab/start", lab_views.start, name="lab_start"),
     path("lab/stop", lab_views.stop, name="lab_stop"),
+    path("lab/drawing/<str:name>", lab_views.drawing, name="lab_drawing"),
     path("check/", pages_check.check, name="check_page"),
     path("check/start", pages_check.start, name="check_start"),
     path("check/stop", pages_check.stop, name="check_stop"),

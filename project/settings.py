@@ -11,7 +11,9 @@ import environs
 from django.core.exceptions import ImproperlyConfigured
 from marshmallow import validate
 
-from project.secret import checkout_key
+from cacheapp.errors import StoreUnavailable
+from cacheapp.private_directory import private_directory
+from project.data_directory import checkout_key, private_database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -66,9 +68,9 @@ except environs.EnvError as exc:
     raise ImproperlyConfigured(f"environment: {exc}") from None
 
 try:
-    DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-except OSError as exc:
-    raise ImproperlyConfigured(f"environment: DATA_DIR is {DATA_DIR}: {exc.strerror}") from None
+    create_private(DATA_DIR)
+except (OSError, StoreUnavailable) as exc:
+    raise ImproperlyConfigured(f"environment: DATA_DIR is {DATA_DIR}: {exc}") from None
 
 if not _secret_key and not DEBUG:
     raise ImproperlyConfigured(
@@ -125,7 +127,7 @@ TEMPLATES = [
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DATA_DIR / "db.sqlite3",
+        "NAME": private_database(DATA_DIR / "db.sqlite3"),
         "OPTIONS": {
             # WAL: readers do not wait for the writer. IMMEDIATE: a transaction acquires the write
             # lock when it begins, and can wait for it; a later upgrade cannot wait.

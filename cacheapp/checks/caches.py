@@ -16,9 +16,14 @@ from cacheapp.backends import DiskCache, LMDBCache, RedisCache
 from cacheapp.backends.core.options import read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
-from cacheapp.backends.local.shared_directory import location_problem
+from cacheapp.directory_trust import replaceable_reason
 
 Messages = list[checks.CheckMessage]
+
+UNSAFE_DIRECTORY_HINT = (
+    "Run the checks as the user of the workers. Use a directory that only this user can write to, "
+    "below directories that only root can write to: docs/howto/deploy.md shows one."
+)
 
 # Settings of other packages that name the alias for their counters.
 _LIMITERS = {"RATELIMIT_USE_CACHE": "django-ratelimit", "AXES_CACHE": "django-axes"}
@@ -101,11 +106,11 @@ def _directory_errors(config: _AliasConfig) -> Messages:
                 id="cacheapp.E003",
             )
         )
-    if reason := location_problem(Path(config.location)):
+    if reason := replaceable_reason(Path(config.location)):
         found.append(
             checks.Error(
                 f"CACHES[{config.alias!r}]: {reason}. Its content may be unpickled, which can run code.",
-                hint="Use a directory that only the user of the workers can write to.",
+                hint=UNSAFE_DIRECTORY_HINT,
                 id="cacheapp.E004",
             )
         )

@@ -1,6 +1,8 @@
 """System checks of the CACHEAPP setting and of how it fits the rest of the project."""
 
 import importlib.util
+import stat
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
@@ -10,6 +12,8 @@ from django.core import checks
 from django.urls import NoReverseMatch, reverse
 
 from cacheapp import conf
+from cacheapp.checks.caches import UNSAFE_DIRECTORY_HINT
+from cacheapp.directory_trust import private_directory_problem, replaceable_reason
 
 Messages = list[checks.CheckMessage]
 
@@ -41,6 +45,54 @@ def check_tokens(**_: Any) -> Messages:
         for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
         for permission in sorted(token.permissions - known)
     ]
+
+
+@checks.register(checks.Tags.security)
+def check_own_directories(**_: Any) -> Messages:
+    """E007: report that another user could change `STATE_DIR` or `DOWNLOAD_ROOT`."""
+    found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if mistakes:
+        return []
+    problems = {"STATE_DIR": private_directory_problem(conf.state_dir())}
+    if found.download_root is not None:
+        problems["DOWNLOAD_ROOT"] = replaceable_reason(found.download_root)
+    return [
+        checks.Error(
+            f"CACHEAPP[{name!r}]: {reason}.", hint=UNSAFE_DIRECTORY_HINT, id="cacheapp.E007"
+        )
+        for name, reason in problems.items()
+        if reason
+    ]
+
+
+@checks.register(checks.Tags.security, deploy=True)
+def check_database_files(**_: Any) -> Messages:
+    """W011: report SQLite databases that other users can open."""
+    found: Messages = []
+    for alias, database in settings.DATABASES.items():
+        if not str(database.get("ENGINE")).endswith("sqlite3"):
+            continue
+        path = Path(str(database.get("NAME")))
+        if path.is_file() and _others_can_open(path):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            found.append(
+                checks.Warning(
+                    f"DATABASES[{alias!r}]: other users can access {path} (mode {mode:04o}), which "
+                    "has sessions and password hashes.",
+                    hint=f"Run: chmod 600 {path}*",
+                    id="cacheapp.W011",
+                )
+            )
+    return found
+
+
+def _others_can_open(path: Path) -> bool:
+    mode = path.stat().st_mode
+    way = [parent.stat().st_mode for parent in path.resolve().parents]
+    return any(
+        mode & access and all(parent & search for parent in way)
+        for access, search in ((stat.S_IRWXG, stat.S_IXGRP), (stat.S_IRWXO, stat.S_IXOTH))
+    )
 
 
 @checks.register(checks.Tags.caches)

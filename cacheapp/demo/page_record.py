@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.demo.verdict import Counted, LastChanges, Written
 from cacheapp.errors import StoreUnavailable
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.processes.waiting import until
 
 _LOCK_TIMEOUT_S = 15.0
@@ -38,7 +38,9 @@ class Record:
         self._known[alias] = dataclasses.replace(self.of(alias), **changes)
         new = self._path.with_suffix(f".{os.getpid()}")
         known = {name: dataclasses.asdict(one) for name, one in self._known.items()}
-        new.write_text(json.dumps(known))
+        new.unlink(missing_ok=True)  # left by a process of the same pid
+        with new.open("x") as file:  # never through a link
+            json.dump(known, file)
         new.replace(self._path)
 
 
@@ -49,7 +51,8 @@ def record(*, changing: bool = False) -> Iterator[Record]:
     Raises `StoreUnavailable` if the lock cannot be acquired in time.
     """
     directory = private_directory(state_dir())
-    number = os.open(directory / "page.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    number = os.open(directory / "page.lock", flags, 0o600)
     try:
         wanted = fcntl.LOCK_EX if changing else fcntl.LOCK_SH
         try:

@@ -25,8 +25,8 @@ from django.core.cache import close_caches
 from django.db import connections
 
 from cacheapp import clock
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
+from cacheapp.backends.local.private_directory import private_directory
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class RpcServer:
 
     def __init__(self, handler: Handler) -> None:
         self.pid = os.getpid()
-        directory = private_directory(_directory())
+        directory = _directory()
         name = f"{os.getppid()}-{self.pid}-{secrets.token_hex(4)}.sock"
         self._path = directory / name
         self._handler = handler
@@ -125,7 +125,10 @@ class RpcServer:
 
 
 def workers() -> list[Worker]:
-    """Return the workers of this process's Gunicorn that have a socket, by pid."""
+    """Return the workers of this process's Gunicorn that have a socket, by pid.
+
+    Raises `StoreUnavailable` if another user could add a socket.
+    """
     found = [_worker(path) for path in _directory().glob("*.sock")]
     return sorted(
         (one for one in found if one and one.master == os.getppid()), key=lambda one: one.pid
@@ -185,7 +188,7 @@ def _read_line(connection: socket.socket, within_s: float) -> bytes:
 
 
 def _directory() -> Path:
-    return state_dir() / "workers"
+    return private_directory(state_dir() / "workers")
 
 
 def _worker(path: Path) -> Worker | None:

@@ -1,8 +1,8 @@
 """Draw a result: Vega-Lite describes it, vl-convert makes the SVG, on the server.
 
-The SVG has no script and no style sheet, so a page with a strict policy can contain it. Its text is in
-`currentColor` and takes the colour of the page, light or dark. It is 360 pixels wide, to fit on a
-phone. `alone` gives it colours of its own, for a file.
+The SVG has no script and no style sheet. Its text is in `currentColor`, and `alone` gives it colours,
+light or dark like the reader's screen, for a file or an image in a page. It is 360 pixels wide, to fit
+on a phone.
 """
 
 import math
@@ -32,7 +32,7 @@ class ChartsMissing(Exception):
 
 
 def svg(result: Result) -> str:
-    """Draw the panels of a result below each other, for use inside a page.
+    """Draw the panels of a result below each other.
 
     Loads a JavaScript engine (80 MB, one second): in a server process, use `drawn_apart`.
     """
@@ -47,7 +47,7 @@ def svg(result: Result) -> str:
 
 
 def alone(drawing: str) -> str:
-    """Give a drawing colours of its own, light or dark like the reader's screen, for a file."""
+    """Give a drawing colours of its own, light or dark like the reader's screen."""
     head, _, rest = drawing.partition(">")
     return f"{head}>{_STYLE}{rest}\n"
 

@@ -67,7 +67,7 @@ def result(name: str) -> Result | None:
 
 
 def drawing(name: str) -> str | None:
-    """Return the SVG of that result, for use inside a page; `None` if there is none."""
+    """Return the SVG of that result, without colours of its own; `None` if there is none."""
     return read_text(f"{name}.svg")
 
 

@@ -53,7 +53,8 @@ def stop() -> Holder | None:
 
 
 def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
-    with (exclusive_run.directory() / "log").open("wb") as log:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(exclusive_run.directory() / "log", flags, 0o600), "wb") as log:  # noqa: PTH123 (a descriptor)
         return subprocess.Popen(  # noqa: S603 (the command is ours)
             [sys.executable, "-m", "django", *arguments],
             stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cacheapp.conf import state_dir
+from cacheapp.backends.local.private_directory import private_directory
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class Busy(Exception):
 
 
 def directory() -> Path:
-    """Return `STATE_DIR/lab`, the directory of the lock and the records; create it if needed."""
-    found = state_dir() / "lab"
-    found.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return found
+    """Return `STATE_DIR/lab`, the private directory of the lock and the records; create it if needed.
+
+    Raises `StoreUnavailable` if another user could write to it.
+    """
+    return private_directory(state_dir() / "lab")
 
 
 def acquire() -> int:
@@ -55,7 +57,8 @@ def acquire() -> int:
 
     It can be passed to a child process (`pass_fds`); the lock ends when the last copy is closed.
     """
-    descriptor = os.open(directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(directory() / "lock", flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

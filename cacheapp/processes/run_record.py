@@ -116,5 +116,7 @@ def replace(name: str, text: str) -> None:
     """Replace a file of the directory in one step: a reader finds all of it, or the old one."""
     path = exclusive_run.directory() / name
     beside = path.with_name(f".{name}.{os.getpid()}")
-    beside.write_text(text)
+    beside.unlink(missing_ok=True)  # left by a process of the same pid
+    with beside.open("x") as file:  # never through a link
+        file.write(text)
     beside.replace(path)

@@ -20,6 +20,7 @@ from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 
+from cacheapp.errors import StoreUnavailable
 from cacheapp.views.access import permission_required
 from cacheapp.views.responses import P, View
 
@@ -29,6 +30,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+# A drawing has inline styles. It cannot load or run anything, neither as an image nor on its own.
+DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 _NAVIGATION = (
     ("index", "Caches"),
     ("lab_page", "Lab"),
@@ -42,7 +45,7 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
     """Make a view a page that requires a permission and has the security headers.
 
     `by_method` overrides the permission for a method, as in `permission_required`. Errors 403, 404 and
-    503 (database unavailable) are HTML pages too.
+    503 (the database, a cache or `STATE_DIR` cannot be used) are HTML pages too.
     """
 
     def decorate(view: View[P]) -> View[P]:
@@ -56,6 +59,8 @@ def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
                 response = error_page(request, HTTPStatus.FORBIDDEN, str(exc))
             except Http404 as exc:
                 response = error_page(request, HTTPStatus.NOT_FOUND, str(exc))
+            except StoreUnavailable as exc:
+                response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
             except OperationalError as exc:
                 # The error may name hosts and users, and the caller may not be authenticated.
                 logger.warning(
@@ -91,6 +96,18 @@ def render_page(
         return render(request, f"cacheapp/{part}", {**context, "answered_by": os.getpid()})
     return render(
         request, f"cacheapp/{template}", {**_base_context(request), **context}, status=status
+    )
+
+
+def drawing_response(svg: str) -> HttpResponse:
+    """Return an SVG drawing for an `<img>`: even if it contained a script, that would not run."""
+    return HttpResponse(
+        svg,
+        content_type="image/svg+xml",
+        headers={
+            "Content-Security-Policy": DRAWING_POLICY,
+            "X-Content-Type-Options": "nosniff",
+        },
     )
 
 

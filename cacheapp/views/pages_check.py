@@ -15,7 +15,7 @@ from cacheapp.demo.namespace import aliases
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
 from cacheapp.processes.run_record import RunState
-from cacheapp.views.pages import error_page, page, refresh_when_done, render_page
+from cacheapp.views.pages import drawing_response, error_page, page, refresh_when_done, render_page
 
 SECONDS = (0.5, 2.0, 5.0)
 LOOKS = {
@@ -24,8 +24,6 @@ LOOKS = {
     PropertyVerdict.UNKNOWN: ("warn", "?"),
     PropertyVerdict.NOT_APPLICABLE: ("", "·"),
 }
-# A drawing has inline styles. It cannot load or run anything, neither as an image nor on its own.
-DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 
 
 @page("cacheapp.run_check")
@@ -89,11 +87,7 @@ def drawing(request: HttpRequest, number: int) -> HttpResponse:
     drawn = (run_record.report() or {}).get("drawings", [])
     if number >= len(drawn):
         raise Http404(f"the last check has {len(drawn)} drawings")
-    return HttpResponse(
-        drawn[number]["svg"],
-        content_type="image/svg+xml",
-        headers={"Content-Security-Policy": DRAWING_POLICY},
-    )
+    return drawing_response(drawn[number]["svg"])
 
 
 def _running() -> dict[str, Any] | None:

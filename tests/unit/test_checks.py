@@ -7,6 +7,8 @@ import pytest
 from django.core.checks import run_checks
 from pytest_django.fixtures import Settings
 
+from tests.other_user import reachable_directory
+
 pytestmark = pytest.mark.django_db  # Django 6.1's own checks use the database
 
 
@@ -165,6 +167,51 @@ def test_e004_a_directory_that_others_can_write_to(settings: Settings, tmp_path:
     assert _found() == {}
     (tmp_path / "open").chmod(0o777)
     assert "is world-writable (mode 0777)" in _found()["cacheapp.E004"]
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o775, 0o2775], ids=oct)
+def test_e004_a_parent_that_a_group_can_write_to(
+    settings: Settings, tmp_path: Path, mode: int
+) -> None:
+    settings.CACHES = {"default": _disk(tmp_path / "site" / "cache")}
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site").chmod(mode)
+    found = _found()["cacheapp.E004"]
+    assert f"{tmp_path}/site (on the way to {tmp_path}/site/cache) is group-writable" in found
+    assert f"run: chmod go-w {tmp_path}/site" in found
+
+
+@pytest.mark.parametrize("name", ["STATE_DIR", "DOWNLOAD_ROOT"])
+def test_e007_a_directory_of_ours_that_others_can_write_to(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, name: tmp_path / "open" / "own"}
+    (tmp_path / "open").mkdir()
+    assert _found() == {}
+    (tmp_path / "open").chmod(0o777)
+    found = _found()["cacheapp.E007"]
+    assert found.startswith(f"CACHEAPP['{name}']: {tmp_path}/open (on the way to")
+    assert "is world-writable (mode 0777)" in found
+
+
+def test_w011_a_database_that_others_can_open(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reachable_directory() as place:
+        _check_modes(settings, place / "data" / "db.sqlite3", monkeypatch)
+
+
+def _check_modes(settings: Settings, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o644)
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", path)
+    assert f"other users can access {path} (mode 0644)" in _found(deploy=True)["cacheapp.W011"]
+    path.chmod(0o600)
+    assert _found(deploy=True) == {}
+    path.chmod(0o644)
+    path.parent.chmod(0o700)
+    assert _found(deploy=True) == {}
 
 
 def test_e002_an_entry_with_mistakes(settings: Settings, tmp_path: Path) -> None:

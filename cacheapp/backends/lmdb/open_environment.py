@@ -1,6 +1,7 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
+import stat
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from cacheapp.backends.lmdb.directory import (
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
 from cacheapp.backends.local.slot_file import Identity
+from cacheapp.errors import StoreUnavailable
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
@@ -37,7 +39,7 @@ class OpenEnvironment:
             self.entries, self.queue, self.deadlines, self.meta = (
                 self.lmdb.open_db(name, create=False) for name in DATABASES
             )
-            found = os.stat(self.data)
+            found = self._opened_file()
         except BaseException:
             self.lmdb.close()
             raise

@@ -9,39 +9,17 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp import clock
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.errors import StoreUnavailable
+from cacheapp.backends.local.private_directory import private_directory
 
 _RETRY_S = 0.002
-
-
-def location_problem(location: Path) -> str | None:
-    """Return why a cache must not be kept below an existing LOCATION; `None` if it may be.
-
-    Any user with write access to LOCATION can replace the directory of a cache by another one.
-    """
-    try:
-        found = location.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not stat.S_ISDIR(found.st_mode):
-        return f"{location} is not a directory"
-    user = os.geteuid()
-    if found.st_uid not in {user, 0}:
-        return f"{location} belongs to user {found.st_uid}, expected {user} or root"
-    if found.st_mode & stat.S_IWOTH:
-        return (
-            f"{location} is world-writable (mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"run: chmod o-w {location}"
-        )
-    return None
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class SharedDirectory:
@@ -49,7 +27,6 @@ class SharedDirectory:
 
     def __init__(self, location: Path, name: str, timeout_s: float) -> None:
         self.path = location / name
-        self._location = location
         self._timeout_s = timeout_s
         self._lock_descriptor: int | None = None  # set while this process holds the lock
 
@@ -71,10 +48,6 @@ class SharedDirectory:
 
     def prepare(self) -> None:
         """Create the directory, or check that it is still safe to use."""
-        if not self._location.exists():
-            private_directory(self._location)
-        if reason := location_problem(self._location):
-            raise StoreUnavailable(f"cache directory refused: {reason}; nothing was done")
         private_directory(self.path)
 
     def _acquire(self) -> int:
@@ -85,7 +58,7 @@ class SharedDirectory:
         deadline = clock.monotonic_s() + self._timeout_s
         path = str(self.path / "lock")
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, _FLAGS, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found = os.fstat(descriptor)

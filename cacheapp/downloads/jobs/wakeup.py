@@ -7,10 +7,11 @@ time: a coordinator that misses it, or runs on another machine, finds the same a
 import contextlib
 import os
 import secrets
+from pathlib import Path
 
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.errors import CacheappError
+from cacheapp.backends.local.private_directory import private_directory
 
 _NAME = "downloads.wakeup"
 
@@ -32,7 +33,9 @@ class Listener:
     """Detects notifications; for use by one thread."""
 
     def __init__(self) -> None:
-        self._path = state_dir() / _NAME
+        self._path: Path | None = None
+        with contextlib.suppress(CacheappError):  # another user's: the regular look is enough
+            self._path = private_directory(state_dir()) / _NAME
         self._seen = self._read()
 
     def was_notified(self) -> bool:
@@ -41,6 +44,8 @@ class Listener:
         return self._seen != before
 
     def _read(self) -> bytes:
+        if self._path is None:
+            return b""
         try:
             return self._path.read_bytes()
         except OSError:

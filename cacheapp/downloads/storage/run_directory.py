@@ -74,7 +74,8 @@ class RunDirectory:
                     with contextlib.suppress(FileNotFoundError):
                         self._take(path)
             # Cleanup may have removed the empty parent directory.
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
         # Left by a run that was killed while unpacking.
         for _, aside in run_directories(self.path, self.job):
             self._unpack(aside)

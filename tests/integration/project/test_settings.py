@@ -66,6 +66,32 @@ def test_a_data_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "environment: DATA_DIR is" in done.stderr
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o777], ids=oct)
+def test_a_data_dir_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(mode)
+    done = _manage(tmp_path, "check", **SECURE)
+    assert done.returncode != 0
+    assert f"writable (mode {mode:04o}); run: chmod go-w {tmp_path / 'data'}" in done.stderr
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_the_database_is_for_its_owner_only_in_a_data_dir_that_all_can_read(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    (data / "db.sqlite3").touch(mode=0o644)  # of an older version
+    hold = (
+        "from django.db import connection as c; cursor = c.cursor();"
+        "cursor.execute('CREATE TABLE t (x)');"
+        "import pathlib, sys;"
+        f"print(*(oct(it.stat().st_mode & 0o777) for it in pathlib.Path({str(data)!r}).glob('db*')))"
+    )
+    done = _manage(tmp_path, "shell", "--no-imports", "-c", hold, **SECURE)
+    assert done.stdout.split() == ["0o600"] * 3, done.stderr
+
+
 def test_all_workers_of_a_debug_checkout_get_one_secret_key(tmp_path: Path) -> None:
     show = "import project.settings as s; print(s.SECRET_KEY)"
     env = {**os.environ, "DEBUG": "1", "DATA_DIR": str(tmp_path)}
@@ -79,7 +105,7 @@ def test_all_workers_of_a_debug_checkout_get_one_secret_key(tmp_path: Path) -> N
     keys = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert len(keys) == 1
     assert len(keys.pop()) > 80
-    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db.sqlite3", "secret_key"]
     assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
 
 

@@ -176,6 +176,21 @@ def test_a_location_that_others_can_write_to_is_refused(settings: Settings, tmp_
     assert cache.get("key") is None
 
 
+def test_a_data_file_that_others_can_write_to_is_closed_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", "value")
+    cache.close()
+    environment_of(cache).close()
+    (made,) = environments(tmp_path)
+    (made / "data.mdb").chmod(0o666)
+    with pytest.raises(StoreUnavailable, match="has mode 0666, expected [0-9]+ and 0600"):
+        cache.get("key")
+    (made / "data.mdb").chmod(0o600)
+    assert cache.get("key") == "value"
+
+
 def test_lock_tokens_increase_across_clear_and_loss_of_all_entries(
     settings: Settings, tmp_path: Path
 ) -> None:
