@@ -11,8 +11,8 @@ import environs
 from django.core.exceptions import ImproperlyConfigured
 from marshmallow import validate
 
+from cacheapp.directory_trust import create_private
 from cacheapp.errors import StoreUnavailable
-from cacheapp.private_directory import private_directory
 from project.data_directory import checkout_key, private_database
 
 BASE_DIR = Path(__file__).resolve().parent.parent

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.demo.verdict import Counted, LastChanges, Written
 from cacheapp.errors import StoreUnavailable
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.processes.waiting import until
 
 _LOCK_TIMEOUT_S = 15.0

@@ -25,8 +25,8 @@ from django.core.cache import close_caches
 from django.db import connections
 
 from cacheapp import clock
-from cacheapp.conf import state_dir
 from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.conf import state_dir
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cacheapp.conf import state_dir
 from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.conf import state_dir
 
 
 @dataclass(frozen=True)

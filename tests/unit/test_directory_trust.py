@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cacheapp.errors import StoreUnavailable
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.directory_trust import replaceable_reason
+from cacheapp.errors import StoreUnavailable
 from tests.other_user import UID, require_root
 
 

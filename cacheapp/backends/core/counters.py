@@ -23,9 +23,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
-from cacheapp.backends.local.private_directory import private_directory
 
 logger = logging.getLogger(__name__)
 

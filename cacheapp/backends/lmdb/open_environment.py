@@ -1,7 +1,6 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
-import stat
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,8 +15,8 @@ from cacheapp.backends.lmdb.directory import (
 )
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
+from cacheapp.backends.local.private_directory import pinned_directory
 from cacheapp.backends.local.slot_file import Identity
-from cacheapp.errors import StoreUnavailable
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
@@ -29,9 +28,11 @@ class OpenEnvironment:
         self.path = path
         self.data = str(path / DATA_FILE)
         self.limits = limits
-        self.reference_bits = ReferenceBits(path / BITS_FILE, limits.reference_bits)
-        self.flags = self.reference_bits.flags
-        self.lmdb = open_environment(path, limits, writemap=overwrites_in_place(path))
+        with pinned_directory(path) as pinned:
+            self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
+            self.flags = self.reference_bits.flags
+            found = os.stat(pinned / DATA_FILE)
+            self.lmdb = open_environment(pinned, limits, writemap=overwrites_in_place(path))
         self.begin = self.lmdb.begin
         try:
             # The binding begins a write transaction for this. So a process that opens an
@@ -39,7 +40,6 @@ class OpenEnvironment:
             self.entries, self.queue, self.deadlines, self.meta = (
                 self.lmdb.open_db(name, create=False) for name in DATABASES
             )
-            found = self._opened_file()
         except BaseException:
             self.lmdb.close()
             raise

@@ -17,8 +17,8 @@ import shutil
 from pathlib import Path
 
 from cacheapp import clock
-from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.backends.local.shared_directory import SharedDirectory
 
 logger = logging.getLogger(__name__)
 

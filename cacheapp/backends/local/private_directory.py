@@ -1,5 +1,9 @@
 """Create directories that only this user can change, and refuse those that others can replace."""
 
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.backends.local.interruptions import is_interruption
@@ -22,3 +26,23 @@ def private_directory(path: Path) -> Path:
             f"cannot create the directory {path}: {exc.strerror}; nothing was done"
         ) from exc
     return path
+
+
+@contextlib.contextmanager
+def pinned_directory(path: Path) -> Iterator[Path]:
+    """Yield a path that leads to this one directory, even if another one takes its place.
+
+    Raises `StoreUnavailable` if the directory that was opened is not this user's alone, and `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StoreUnavailable(
+                f"{path} belongs to user {found.st_uid} and has mode "
+                f"{stat.S_IMODE(found.st_mode):04o}, expected {os.geteuid()} and 0700; nothing was read"
+            )
+        pinned = Path(f"/proc/self/fd/{descriptor}")
+        yield pinned if pinned.is_dir() else path
+    finally:
+        os.close(descriptor)

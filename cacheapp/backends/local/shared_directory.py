@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp import clock
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.errors import StoreUnavailable
-from cacheapp.backends.local.private_directory import private_directory
 
 _RETRY_S = 0.002
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -15,9 +15,9 @@ import threading
 from pathlib import Path
 
 from cacheapp import clock
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
-from cacheapp.backends.local.private_directory import private_directory
 
 logger = logging.getLogger(__name__)
 

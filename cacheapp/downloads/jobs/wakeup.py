@@ -9,9 +9,9 @@ import os
 import secrets
 from pathlib import Path
 
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.errors import CacheappError
-from cacheapp.backends.local.private_directory import private_directory
 
 _NAME = "downloads.wakeup"
 

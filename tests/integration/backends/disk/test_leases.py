@@ -15,9 +15,9 @@ from pytest_django.fixtures import Settings
 from cacheapp import clock
 from cacheapp.backends import DiskCache
 from cacheapp.backends.core import lease_format
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.process_identity import UNKNOWN, HolderRegistry
 from cacheapp.errors import LockLost, StoreUnavailable
-from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.processes.waiting import until
 from tests.contract.clients import Running, calls
 from tests.integration.backends.disk.parts import LARGE, forked, in_child, ours, value_files
