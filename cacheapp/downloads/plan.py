@@ -58,7 +58,8 @@ class Item:
     url: str
     name: str
     """Relative to the job's directory; `/` separates folders."""
-    sha256: str = ""
+    checksum: str = ""
+    """In the form of `checksums.read_checksum`."""
     size: int | None = None
     etag: str = ""
     """The ETag from an object store's listing; otherwise empty."""

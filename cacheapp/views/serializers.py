@@ -8,7 +8,7 @@ from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.states import FileState, JobState
 
-MAX_ERRORS = 100
+MAX_ERRORS = MAX_RENAMED = 100
 
 
 def serialize_job(job: DownloadJob) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def serialize_job(job: DownloadJob) -> dict[str, Any]:
 def serialize_job_detail(job: DownloadJob) -> dict[str, Any]:
     """Return the fields of a job with its live progress and the errors of its files."""
     now = _live_progress(job)
-    return {**_job_fields(job, now), "live": now, **_error_fields(job)}
+    return {**_job_fields(job, now), "live": now, **_error_fields(job), **_renamed_fields(job)}
 
 
 def serialize_file(file: DownloadFile) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def serialize_file(file: DownloadFile) -> dict[str, Any]:
         "position": file.position,
         "url": file.url,
         "name": file.name,
+        "original_name": file.original_name or None,
         "state": file.state,
         "bytes_done": file.bytes_done,
         "bytes_total": file.expected_size,
@@ -58,7 +59,9 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "cancel_requested": job.cancel_requested,
         "threads": job.threads,
         "source": job.source or None,
+        "portable_names": job.portable_names,
         "files_total": job.files_total,
+        "files_renamed": job.files_renamed,
         "files_done": job.files_done,
         "files_failed": job.files_failed,
         "bytes_done": job.bytes_done,
@@ -87,6 +90,14 @@ def _error_fields(job: DownloadJob) -> dict[str, Any]:
     failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
     errors = list(failed.values("url", "name", "error"))
     return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
+
+
+def _renamed_fields(job: DownloadJob) -> dict[str, Any]:
+    renamed = []
+    if job.files_renamed:
+        changed = job.files.exclude(original_name="").order_by("position")[:MAX_RENAMED]
+        renamed = list(changed.values("url", "name", "original_name"))
+    return {"renamed": renamed, "renamed_left_out": max(0, job.files_renamed - len(renamed))}
 
 
 def _isoformat(moment: dt.datetime | None) -> str | None:

@@ -69,7 +69,8 @@ def test_jobs_and_files_are_listed_and_shown() -> None:
     assert "0 of 1" in listed
     assert str(job.id) in client.get(f"{JOBS}{job.id}/change/").content.decode()
     files = client.get(f"{FILES}?job__id__exact={job.id}").content.decode()
-    assert "_script_" in files
+    assert "&lt;script&gt;" in files
+    assert "<script>a" not in files
     shown = client.get(f"{FILES}{job.files.get().pk}/change/").content.decode()
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown.partition("files.example.com/")[2][:10]

@@ -26,7 +26,7 @@ from cacheapp.downloads.http.errors import TransferAborted, TransferFailed, tran
 from cacheapp.downloads.http.url_policy import UrlPolicy
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan
 from cacheapp.downloads.states import FileState
-from cacheapp.downloads.storage.checksums import parse_sha256
+from cacheapp.downloads.storage.checksums import parse_checksum
 from cacheapp.downloads.storage.partial import PartialName
 from cacheapp.downloads.storage.run_directory import RunDirectory
 
@@ -203,11 +203,11 @@ class JobRun:
         try:
             return self._attempt(file, buffer)
         except OSError as exc:  # from the disk, before or after a request
-            logger.warning("file %s of job %s: %s", file.item.name, self.plan.job, exc)
+            logger.warning("file %r of job %s: %s", file.item.name, self.plan.job, exc)
             self._report_unexpected(file, str(translate_error(exc)))
         except BaseException as exc:
             # The file must not stay in state running, and the thread has other files to serve.
-            logger.exception("file %s of job %s", file.item.name, self.plan.job)
+            logger.exception("file %r of job %s", file.item.name, self.plan.job)
             self._report_unexpected(file, f"internal error: {type(exc).__name__}")
         return AttemptResult()
 
@@ -276,7 +276,7 @@ class JobRun:
             url=item.url,
             target=plan.directory / item.name,
             partial_name=PartialName(self._directory.path, self._job, item.position, plan.token),
-            checksums=(parse_sha256(item.sha256),) if item.sha256 else (),
+            checksums=(parse_checksum(item.checksum),) if item.checksum else (),
             size=item.size,
             etag=item.etag,
             sign=self._sign,

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -17,17 +18,11 @@ from cacheapp.downloads.jobs.rows import bump_generation, now
 from cacheapp.downloads.plan import Item
 from cacheapp.downloads.sources.base import SourceEntry
 from cacheapp.downloads.states import FileState, JobState
-from cacheapp.downloads.storage.filenames import (
-    REFUSED,
-    first_free_name,
-    folder_conflicts,
-    folders_of,
-    name_key,
-)
+from cacheapp.downloads.storage.filenames import REFUSED, NameRules, folders_of
 
 _KEYS = 500
 """Names in one query."""
-_OF_ITEM = ("pk", "position", "url", "name", "expected_sha256", "expected_size", "etag")
+_OF_ITEM = ("pk", "position", "url", "name", "expected_checksum", "expected_size", "etag")
 """The columns of a file's row that make an `Item`, in its order."""
 
 
@@ -50,9 +45,10 @@ class AddedFiles:
     refused: int
 
 
-def fingerprint(identity: str, directory: Path) -> str:
-    """Return a digest of source and destination, by which a command finds its job again."""
-    return hashlib.sha256(f"{identity}\0{directory}".encode()).hexdigest()
+def fingerprint(identity: str, directory: Path, *, portable_names: bool = False) -> str:
+    """Return a digest by which a command finds its job again: of source, destination and names."""
+    names = "\0portable names" if portable_names else ""
+    return hashlib.sha256(f"{identity}\0{directory}{names}".encode()).hexdigest()
 
 
 def find_job(digest: str) -> DownloadJob | None:
@@ -63,9 +59,14 @@ def find_job(digest: str) -> DownloadJob | None:
 
 
 def create_job(
-    source: str, digest: str, directory: Path, threads: int, owner: JobOwner
+    source: str,
+    digest: str,
+    directory: Path,
+    threads: int,
+    owner: JobOwner,
+    **facts: Any,
 ) -> DownloadJob:
-    """Create a queued job without files."""
+    """Create a queued job without files; `facts`: further columns of the job."""
     moment = now()
     return DownloadJob.objects.create(
         threads=threads,
@@ -78,6 +79,7 @@ def create_job(
         heartbeat_at=moment,
         created_at=moment,
         files_total=0,
+        **facts,
     )
 
 
@@ -98,15 +100,25 @@ def add_files(job_id: UUID, owner: JobOwner, token: int, batch: Batch) -> AddedF
     if not before.update(files_total=F("files_total") + len(entries), listed_to=batch.mark):
         is_there = run.filter(listed_to=batch.mark).exists()
         return _last(job_id, len(entries)) if is_there else None
-    generation = bump_generation(job_id)
+    rules = NameRules(portable=run.values_list("portable_names", flat=True).get())
     last = DownloadFile.objects.filter(job=job_id).aggregate(last=Max("position"))["last"]
     first = 0 if last is None else last + 1
-    names = _unique(job_id, [entry.name for entry in entries])
-    reasons = _blocked(job_id, names)
+    names = _unique(job_id, [entry.name for entry in entries], rules)
+    reasons = _blocked(job_id, names, rules)
+    changed = [
+        entry.original or ("" if name == entry.name else entry.name)
+        for entry, name in zip(entries, names, strict=True)
+    ]
+    generation = bump_generation(job_id, files_renamed=F("files_renamed") + sum(map(bool, changed)))
     files = [
-        _file(position, _refused(entry, reason), name, generation)
-        for position, (entry, name, reason) in enumerate(
-            zip(entries, names, reasons, strict=True), first
+        _file(
+            position,
+            dataclasses.replace(_refused(entry, reason), original=original),
+            (name, rules.key(name)),
+            generation,
+        )
+        for position, (entry, name, reason, original) in enumerate(
+            zip(entries, names, reasons, changed, strict=True), first
         )
     ]
     insert_files(job_id, files)
@@ -127,14 +139,16 @@ def mark_listed_all(job_id: UUID, owner: JobOwner, token: int) -> bool:
     return bool(ours.update(listed_all=True, generation=F("generation") + 1))
 
 
-def _file(position: int, entry: SourceEntry, name: str, generation: int) -> NewFile:
+def _file(position: int, entry: SourceEntry, name: tuple[str, str], generation: int) -> NewFile:
+    """Return the columns of a file; `name` with its key."""
     refused = not entry.name
     return NewFile(
         position=position,
         url=entry.url,
-        name=f"{REFUSED}{position})" if refused else name,
-        name_key=None if refused else name_key(name),
-        expected_sha256=entry.sha256,
+        name=f"{REFUSED}{position})" if refused else name[0],
+        name_key=None if refused else name[1],
+        original_name=entry.original,
+        expected_checksum=entry.checksum,
         expected_size=entry.size,
         etag=entry.etag[:200] if len(entry.etag) <= 200 else "",  # noqa: PLR2004 (the column's)
         state=FileState.FAILED.value if refused else FileState.QUEUED.value,
@@ -147,13 +161,13 @@ def _refused(entry: SourceEntry, reason: str) -> SourceEntry:
     return dataclasses.replace(entry, name="", error=reason) if reason else entry
 
 
-def _blocked(job_id: UUID, names: Sequence[str]) -> list[str]:
+def _blocked(job_id: UUID, names: Sequence[str], rules: NameRules) -> list[str]:
     """Return for each name why it conflicts with the others of the job, or an empty string."""
-    through = [{name_key(folder) for folder in folders_of(name)} for name in names]
+    through = [{rules.key(folder) for folder in folders_of(name)} for name in names]
     files = _taken(job_id, set[str]().union(*through))
     return [
         "one of its folders is another file of the job" if keys & files else reason
-        for keys, reason in zip(through, folder_conflicts(names), strict=True)
+        for keys, reason in zip(through, rules.folder_conflicts(names), strict=True)
     ]
 
 
@@ -167,15 +181,15 @@ def _taken(job_id: UUID, wanted: Collection[str]) -> set[str | None]:
     return taken
 
 
-def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
+def _unique(job_id: UUID, names: Sequence[str], rules: NameRules) -> list[str]:
     """Return the names, numbered where they clash with each other or with files of the job."""
-    wanted = {name_key(name) for name in names if name}
+    wanted = {rules.key(name) for name in names if name}
     there = DownloadFile.objects.filter(job=job_id)
     taken = _taken(job_id, wanted)
     next_number: dict[str, int] = {}
 
     def is_taken(name: str) -> bool:
-        key = name_key(name)
+        key = rules.key(name)
         return key in taken or (key not in wanted and there.filter(name_key=key).exists())
 
     found: list[str] = []
@@ -183,8 +197,8 @@ def _unique(job_id: UUID, names: Sequence[str]) -> list[str]:
         if not name:
             found.append(name)
             continue
-        first = name_key(name)
-        unique, next_number[first] = first_free_name(name, is_taken, next_number.get(first, 2))
-        taken.add(name_key(unique))
+        first = rules.key(name)
+        unique, next_number[first] = rules.first_free(name, is_taken, next_number.get(first, 2))
+        taken.add(rules.key(unique))
         found.append(unique)
     return found

@@ -39,6 +39,8 @@ class DownloadJob(models.Model):
     """Of source and destination, by which the same command finds its job; empty: ordered over HTTP."""
     destination = models.TextField(blank=True, default="")
     """An absolute directory; empty: the job's own one under `DOWNLOAD_ROOT`."""
+    portable_names = models.BooleanField(default=False)
+    """Whether names of files are changed to be valid on all systems (`filenames.NameRules`)."""
     listed_to = models.TextField(blank=True, default="")
     """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)
@@ -62,6 +64,8 @@ class DownloadJob(models.Model):
     """Of that order: the same key with another order is an error."""
 
     files_total = models.PositiveIntegerField()
+    files_renamed = models.PositiveIntegerField(default=0)
+    """Files that have another name than in the source, because of `portable_names` or of equal names."""
     files_done = models.PositiveIntegerField(default=0)
     files_failed = models.PositiveIntegerField(default=0)
     bytes_done = models.PositiveBigIntegerField(default=0)
@@ -97,9 +101,11 @@ class DownloadFile(models.Model):
     name = models.CharField(max_length=MAX_PATH_BYTES)
     """The final name in the job's directory; `/` separates folders."""
     name_key = models.CharField(max_length=32, null=True)  # noqa: DJ001 (NULL: unique does not apply)
-    """Equal for names that some file system treats as one (`filenames.name_key`); `None`: refused."""
-    expected_sha256 = models.CharField(max_length=64, blank=True, default="")
-    """From the order."""
+    """Equal for names that must not both exist (`filenames.NameRules.key`); `None`: refused."""
+    original_name = models.TextField(blank=True, default="")
+    """The name in the source, if `name` differs from it; otherwise empty."""
+    expected_checksum = models.CharField(max_length=140, blank=True, default="")
+    """From the order, as `sha256:<hex>`, or of another algorithm."""
     expected_size = models.PositiveBigIntegerField(null=True)
     etag = models.CharField(max_length=200, blank=True, default="")
     """From the listing of an object store, as `expected_size` may be."""

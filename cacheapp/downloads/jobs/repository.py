@@ -33,7 +33,7 @@ from cacheapp.downloads.jobs.rows import (
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan, RetryPolicy
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.downloads.states import OWNED_JOB, UNFINISHED_FILE, FileState, JobState, sources
-from cacheapp.downloads.storage.filenames import name_key, number_duplicates, plan_names
+from cacheapp.downloads.storage.filenames import NameRules, original_name
 from cacheapp.downloads.storage.journal import Journal
 from cacheapp.downloads.storage.run_directory import RunDirectory
 
@@ -48,9 +48,10 @@ class NewFile(NamedTuple):
     url: str
     name: str
     name_key: str | None
-    expected_sha256: str = ""
+    expected_checksum: str = ""
     expected_size: int | None = None
     etag: str = ""
+    original_name: str = ""
     state: str = FileState.QUEUED.value
     error: str = ""
     generation: int = 1
@@ -92,6 +93,7 @@ def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> Do
     `facts`: further columns of the job.
     """
     moment = now()
+    files = _new_files(request)
     job = DownloadJob.objects.create(
         threads=request.threads,
         extra_origins=sorted(request.extra_origins),
@@ -100,17 +102,33 @@ def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> Do
         heartbeat_at=moment,
         created_at=moment,
         files_total=len(request.urls),
+        files_renamed=sum(bool(file.original_name) for file in files),
+        portable_names=request.portable_names,
         source=request.source,
         listed_all=not request.source,
         **facts,
     )
-    names = number_duplicates(request.names) if request.names else plan_names(request.urls)
-    checksums = request.checksums or ("",) * len(request.urls)
-    files = enumerate(zip(request.urls, names, checksums, strict=True))
-    insert_files(
-        job.id, [NewFile(at, url, name, name_key(name), sum_) for at, (url, name, sum_) in files]
-    )
+    insert_files(job.id, files)
     return job
+
+
+def _new_files(request: DownloadRequest) -> list[NewFile]:
+    rules = NameRules(portable=request.portable_names)
+    wished, originals = request.names, request.originals
+    if not wished:
+        wished = tuple(rules.from_url(url) for url in request.urls)
+        originals = tuple(map(original_name, request.urls, wished))
+    names = rules.number_duplicates(wished)
+    checksums = request.checksums or ("",) * len(request.urls)
+    originals = tuple(
+        original or ("" if name == wish else wish)
+        for original, name, wish in zip(originals, names, wished, strict=True)
+    )
+    files = zip(request.urls, names, originals, checksums, strict=True)
+    return [
+        NewFile(at, url, name, rules.key(name), checksum, original_name=original)
+        for at, (url, name, original, checksum) in enumerate(files)
+    ]
 
 
 def insert_files(job_id: UUID, files: Sequence[NewFile]) -> None:
@@ -196,7 +214,7 @@ def unfinished_items(job_id: UUID, after: int = -1, limit: int | None = None) ->
     rows = DownloadFile.objects.filter(
         job=job_id, state__in=UNFINISHED_FILE, position__gt=after
     ).order_by("position")
-    fields = ("id", "position", "url", "name", "expected_sha256", "expected_size", "etag")
+    fields = ("id", "position", "url", "name", "expected_checksum", "expected_size", "etag")
     return tuple(Item(*row) for row in rows.values_list(*fields)[:limit])
 
 

@@ -17,6 +17,7 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.request import find_allowed_bucket
 from cacheapp.downloads.sources.s3 import S3Source
+from cacheapp.downloads.storage.filenames import NameRules
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ def _limited(job: DownloadJob) -> LimitedBucket:
     settings = conf()
     place = find_allowed_bucket(job.source, settings.download_buckets)
     bucket = S3Source(
-        job.source, endpoint=place.endpoint, region=place.region, anonymous=place.anonymous
+        job.source,
+        endpoint=place.endpoint,
+        region=place.region,
+        anonymous=place.anonymous,
+        rules=NameRules(portable=job.portable_names),
     )
     return LimitedBucket(bucket, settings.download_max_files - job.files_total)

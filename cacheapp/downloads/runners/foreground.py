@@ -52,6 +52,7 @@ class TerminalOrder:
     threads: int
     limits: TransferLimits
     networks: tuple[Network, ...] = ()
+    portable_names: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,14 @@ def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]
     Raise `JobBusy` if another process sends heartbeats. A process that was killed sends none: wait until
     its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job.
     """
-    digest = listing_rows.fingerprint(order.source.identity, order.directory)
+    portable = order.portable_names
+    digest = listing_rows.fingerprint(
+        order.source.identity, order.directory, portable_names=portable
+    )
     job = listing_rows.find_job(digest)
     if job is None:
-        made = listing_rows.create_job(order.text, digest, order.directory, order.threads, owner)
-        return made, False
+        facts = (order.text, digest, order.directory, order.threads, owner)
+        return listing_rows.create_job(*facts, portable_names=portable), False
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ownership.is_orphan(job):
         threading.Event().wait(_LOOK_S)

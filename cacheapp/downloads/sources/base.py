@@ -1,23 +1,24 @@
-"""Sources of a job's files: a list of URLs or a manifest file; `s3` adds a prefix of a bucket.
+"""Sources of a job's files: a list of URLs here, `manifest` and `s3` for the others.
 
 A source lists its files in a stable order: a resumed job continues behind the cursor of the last
 file that has a row.
 """
 
 import dataclasses
-import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from cacheapp.downloads.http.client import Signer
 from cacheapp.downloads.http.url_policy import UrlRefused, parse_http_url
-from cacheapp.downloads.storage.filenames import KeyRefused, path_from_key, safe_name
+from cacheapp.downloads.storage.filenames import (
+    FAITHFUL,
+    NameRefused,
+    NameRules,
+    original_name,
+)
 from cacheapp.errors import CacheappError
 
 MAX_MISTAKES = 20
-_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 class SourceRefused(CacheappError):
@@ -32,11 +33,14 @@ class SourceEntry:
     """Its place in the source: `entries(after=cursor)` continues behind it."""
     url: str
     name: str
-    """A safe path, not yet unique; empty if the file is refused, with the reason in `error`."""
-    sha256: str = ""
+    """A path, not yet unique; empty if the file is refused, with the reason in `error`."""
+    checksum: str = ""
+    """In the form of `checksums.read_checksum`."""
     size: int | None = None
     etag: str = ""
     error: str = ""
+    original: str = ""
+    """The name in the source, if `name` was changed to be portable; otherwise empty."""
 
 
 class Source(Protocol):
@@ -64,86 +68,32 @@ class UrlList:
     sign: Signer | None = None
     trusted: frozenset[str] = frozenset()
 
-    def __init__(self, urls: Sequence[str]) -> None:
-        mistakes = [f"{url[:200]}: {wrong}" for url in urls if (wrong := _wrong(url))]
-        _refuse(mistakes)
+    def __init__(self, urls: Sequence[str], rules: NameRules = FAITHFUL) -> None:
+        mistakes = [f"{url[:200]}: {wrong}" for url in urls if (wrong := wrong_url(url, rules))]
+        refuse(mistakes)
         self._urls = tuple(urls)
+        self._rules = rules
         self.identity = "urls " + " ".join(urls)
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield a file for each URL, named by its last segment."""
         for number, url in enumerate(self._urls[int(after or 0) :], int(after or 0) + 1):
-            yield SourceEntry(str(number), url, safe_name(url))
+            name = self._rules.from_url(url)
+            yield SourceEntry(str(number), url, name, original=original_name(url, name))
 
 
-class Manifest:
-    """A file of lines `url [sha256] [name]`. A cursor is a line number."""
-
-    sign: Signer | None = None
-    trusted: frozenset[str] = frozenset()
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        digest = hashlib.sha256()
-        mistakes: list[str] = []
-        count = 0
-        for number, line in self._lines():
-            digest.update(line.encode() + b"\n")
-            try:
-                count += read_line(str(number), line) is not None
-            except SourceRefused as exc:
-                mistakes.append(f"line {number}: {exc}")
-        _refuse(mistakes)
-        if not count:
-            raise SourceRefused(f"{path}: no line names a URL")
-        self.identity = f"manifest {digest.hexdigest()}"
-
-    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
-        """Yield the files of the lines, reading the manifest lazily."""
-        for number, line in self._lines():
-            if number > int(after or 0) and (entry := read_line(str(number), line)) is not None:
-                yield entry
-
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        try:
-            with self._path.open(encoding="utf-8") as file:
-                for number, line in enumerate(file, 1):
-                    yield number, line.strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "is not UTF-8"
-            raise SourceRefused(f"{self._path}: {reason}") from exc
-
-
-def read_line(cursor: str, line: str) -> SourceEntry | None:
-    """Return the file of a manifest line; `None` for an empty line or a comment.
-
-    Raise `SourceRefused` for an invalid line.
-    """
-    if not line or line.startswith("#"):
-        return None
-    url, _, rest = line.partition(" ")
-    if (wrong := _wrong(url)) is not None:
-        raise SourceRefused(f"{url[:200]}: {wrong}")
-    sha256, _, name = rest.strip().partition(" ")
-    if not _SHA256.fullmatch(sha256):
-        sha256, name = "", rest
-    name = name.strip()
-    try:
-        path = path_from_key(name) if name else safe_name(url)
-    except KeyRefused as exc:
-        raise SourceRefused(f"name {name[:200]!r}: {exc}") from exc
-    return SourceEntry(cursor, url, path, sha256.lower())
-
-
-def _wrong(url: str) -> str | None:
+def wrong_url(url: str, rules: NameRules) -> str | None:
+    """Return why a URL cannot be fetched or names no file; `None` if it is valid."""
     try:
         parse_http_url(url)
-    except UrlRefused as exc:
+        rules.from_url(url)
+    except (UrlRefused, NameRefused) as exc:
         return str(exc)
     return None
 
 
-def _refuse(mistakes: Sequence[str]) -> None:
+def refuse(mistakes: Sequence[str]) -> None:
+    """Raise `SourceRefused` with the first mistakes, if there are any."""
     if not mistakes:
         return
     left_out = len(mistakes) - MAX_MISTAKES

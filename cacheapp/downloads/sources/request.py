@@ -1,6 +1,7 @@
 """Validates the JSON body of a download request and reports all its mistakes at once. Pure."""
 
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,10 +9,11 @@ from urllib.parse import unquote
 
 from cacheapp.access_settings import AllowedBucket
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
-from cacheapp.downloads.sources.base import SourceEntry, SourceRefused, read_line
-from cacheapp.downloads.storage.filenames import folder_conflicts, number_duplicates
+from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.manifest import FORMS, ManifestFormat, numbered_lines
+from cacheapp.downloads.storage.filenames import NameRefused, NameRules
 from cacheapp.errors import CacheappError
-from cacheapp.typed_values import anything, read_values, show, whole_number
+from cacheapp.typed_values import anything, boolean, read_values, show, whole_number
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100
@@ -28,9 +30,13 @@ class DownloadRequest:
     threads: int
     extra_origins: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
-    """Wanted name for each URL, safe but not unique; empty: named by the URLs' last segments."""
+    """Wanted name for each URL, not unique; empty: named by the URLs' last segments."""
+    originals: tuple[str, ...] = ()
+    """For each of `names`, the name in the request if it was changed, or ""."""
     checksums: tuple[str, ...] = ()
-    """A SHA-256 or "" for each URL; empty: none is known."""
+    """A checksum (`checksums.read_checksum`) or "" for each URL; empty: none is known."""
+    portable_names: bool = False
+    """Whether names are changed to be valid on all systems."""
     source: str = ""
     """The bucket prefix to list the files of; empty for a list of URLs."""
 
@@ -58,68 +64,99 @@ class RequestLimits:
 
 def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRequest:
     """Return the request in a JSON body; raise `RequestRefused` with all its problems."""
-    readers = {**dict.fromkeys(_KINDS, anything), "threads": whole_number(1, allowed.max_threads)}
+    readers = {
+        **dict.fromkeys([*_KINDS, "base_url"], anything),
+        "threads": whole_number(1, allowed.max_threads),
+        "portable_names": boolean,
+    }
     values, mistakes = read_values(body, readers, "a field")
     problems: list[dict[str, Any]] = [{"field": it.name, "error": it.error} for it in mistakes]
     threads = values.get("threads", min(DEFAULT_THREADS, allowed.max_threads))
+    rules = NameRules(portable=bool(values.get("portable_names")))
     named = [kind for kind in _KINDS if kind in body]
     request = DownloadRequest((), 1)
+    if "base_url" in body and named != ["manifest"]:
+        problems.append({"field": "base_url", "error": "given without manifest; expected both"})
     if len(named) > 1:
         problems.append(
             {"field": named[1], "error": f"given together with {named[0]}; expected one of them"}
         )
     else:
         kind = named[0] if named else "urls"
-        request, found_problems = _KINDS[kind](body.get(kind), allowed)
+        request, found_problems = _KINDS[kind](body, allowed, rules)
         problems += found_problems
     if problems:
         raise RequestRefused(problems)
-    return dataclasses.replace(request, threads=threads, extra_origins=allowed.extra_origins)
+    return dataclasses.replace(
+        request,
+        threads=threads,
+        extra_origins=allowed.extra_origins,
+        portable_names=rules.portable,
+    )
 
 
 Problems = list[dict[str, Any]]
+_Body = Mapping[str, Any]
 
 
-def _urls(urls: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
+def _urls(
+    body: _Body, allowed: RequestLimits, rules: NameRules
+) -> tuple[DownloadRequest, Problems]:
+    urls = body.get("urls")
     if not isinstance(urls, list) or not 1 <= len(urls) <= allowed.max_files:
         found = f"has {len(urls)}" if isinstance(urls, list) else f"is {show(urls)}"
         expected = f"expected a list of 1 to {allowed.max_files} URLs"
         return DownloadRequest((), 1), [{"field": "urls", "error": f"{found}; {expected}"}]
-    problems = _wrong_urls(urls, UrlPolicy(allowed.origins | allowed.extra_origins))
+    problems = _wrong_urls(urls, UrlPolicy(allowed.origins | allowed.extra_origins), rules)
     return DownloadRequest(() if problems else tuple(urls), 1), problems
 
 
-def _manifest(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
+def _manifest(
+    body: _Body, allowed: RequestLimits, rules: NameRules
+) -> tuple[DownloadRequest, Problems]:
+    text, base_url = body["manifest"], body.get("base_url", "")
     if not isinstance(text, str):
-        expected = "expected lines: url [sha256] [name]"
-        return DownloadRequest((), 1), [
-            {"field": "manifest", "error": f"is {show(text)}; {expected}"}
-        ]
-    entries, problems = _entries(text, UrlPolicy(allowed.origins | allowed.extra_origins))
+        error = f"is {show(text)}; expected {FORMS}"
+        return DownloadRequest((), 1), [{"field": "manifest", "error": error}]
+    if not isinstance(base_url, str):
+        error = f"is {show(base_url)}; expected a URL"
+        return DownloadRequest((), 1), [{"field": "base_url", "error": error}]
+    try:
+        form = ManifestFormat(rules, base_url)
+    except SourceRefused as exc:
+        return DownloadRequest((), 1), [{"field": "base_url", "error": str(exc)}]
+    entries, problems = _entries(text, form, UrlPolicy(allowed.origins | allowed.extra_origins))
     count = len(entries) + len(problems)
     if not 1 <= count <= allowed.max_files:
         expected = f"expected 1 to {allowed.max_files} lines with a URL"
         problems = [{"field": "manifest", "error": f"has {count}; {expected}"}]
     else:
-        reasons = folder_conflicts(number_duplicates(it.name for it in entries))
+        reasons = rules.folder_conflicts(rules.number_duplicates(it.name for it in entries))
         problems += [
             {"field": f"manifest line {entry.cursor}", "error": reason}
             for entry, reason in zip(entries, reasons, strict=True)
             if reason
         ]
-    urls, names, checksums = (
-        [getattr(it, part) for it in entries] for part in ("url", "name", "sha256")
+    request = DownloadRequest(
+        urls=tuple(it.url for it in entries),
+        threads=1,
+        names=tuple(it.name for it in entries),
+        originals=tuple(it.original for it in entries),
+        checksums=tuple(it.checksum for it in entries),
     )
-    return DownloadRequest(tuple(urls), 1, names=tuple(names), checksums=tuple(checksums)), problems
+    return request, problems
 
 
-def _entries(text: str, policy: UrlPolicy) -> tuple[list[SourceEntry], Problems]:
+def _entries(
+    text: str, form: ManifestFormat, policy: UrlPolicy
+) -> tuple[list[SourceEntry], Problems]:
     """Return the files of a manifest's lines, and the problems of its invalid lines."""
     entries: list[SourceEntry] = []
     problems: Problems = []
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = io.BytesIO(text.encode(errors="replace"))  # half of a surrogate pair becomes "?"
+    for number, line in numbered_lines(lines):
         try:
-            if (entry := read_line(str(number), line.strip())) is not None:
+            if (entry := form.read(str(number), line)) is not None:
                 policy.check_url(entry.url)
                 entries.append(entry)
         except (SourceRefused, UrlRefused) as exc:
@@ -127,7 +164,8 @@ def _entries(text: str, policy: UrlPolicy) -> tuple[list[SourceEntry], Problems]
     return entries, problems
 
 
-def _s3(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
+def _s3(body: _Body, allowed: RequestLimits, _rules: NameRules) -> tuple[DownloadRequest, Problems]:
+    text = body["s3"]
     try:
         find_allowed_bucket(text, allowed.buckets)
     except SourceRefused as exc:
@@ -135,7 +173,7 @@ def _s3(text: Any, allowed: RequestLimits) -> tuple[DownloadRequest, Problems]:
     return DownloadRequest((), 1, source=text), []
 
 
-_KINDS: dict[str, Callable[[Any, RequestLimits], tuple[DownloadRequest, Problems]]] = {
+_KINDS: dict[str, Callable[[_Body, RequestLimits, NameRules], tuple[DownloadRequest, Problems]]] = {
     "urls": _urls,
     "manifest": _manifest,
     "s3": _s3,
@@ -161,7 +199,7 @@ def find_allowed_bucket(text: Any, buckets: Iterable[AllowedBucket]) -> AllowedB
     raise SourceRefused(f"{text[:200]} is not allowed; allowed: {known}")
 
 
-def _wrong_urls(urls: list[Any], policy: UrlPolicy) -> list[dict[str, Any]]:
+def _wrong_urls(urls: list[Any], policy: UrlPolicy, rules: NameRules) -> list[dict[str, Any]]:
     problems = []
     first: dict[str, int] = {}
     for position, url in enumerate(urls):
@@ -169,9 +207,10 @@ def _wrong_urls(urls: list[Any], policy: UrlPolicy) -> list[dict[str, Any]]:
             if not isinstance(url, str):
                 raise UrlRefused(f"is {show(url)}; expected a string")  # noqa: TRY301
             policy.check_url(url)
+            rules.from_url(url)
             if url in first:
                 raise UrlRefused(f"repeats urls[{first[url]}]; expected each URL once")  # noqa: TRY301
-        except UrlRefused as exc:
+        except (UrlRefused, NameRefused) as exc:
             shown = url[:200] if isinstance(url, str) else repr(url)[:200]
             problems.append({"field": f"urls[{position}]", "url": shown, "error": str(exc)})
         else:

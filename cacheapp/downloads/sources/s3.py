@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from cacheapp.downloads.http.url_policy import parse_http_url
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
-from cacheapp.downloads.storage.filenames import KeyRefused, path_from_key
+from cacheapp.downloads.storage.filenames import FAITHFUL, NameRefused, NameRules
 
 _SCHEME = "s3://"
 _CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # otherwise S3 does not send its checksums
@@ -31,6 +31,7 @@ class S3Source:
         endpoint: str | None = None,
         region: str | None = None,
         anonymous: bool = False,
+        rules: NameRules = FAITHFUL,
     ) -> None:
         parts = urlsplit(text)
         if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
@@ -42,6 +43,7 @@ class S3Source:
         self._place = threading.Lock()  # guards changes of `_region`, `_client` and `_base`
         self._is_placed = endpoint is not None or region is not None
         self._anonymous = anonymous
+        self._rules = rules
         self.identity = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
         try:
             self._open()
@@ -139,6 +141,8 @@ class S3Source:
         below = key[self._prefix.rfind("/") + 1 :]
         etag = str(found.get("ETag", ""))
         try:
-            return SourceEntry(key, url, path_from_key(below), size=size, etag=etag)
-        except KeyRefused as exc:
+            name = self._rules.from_key(below)
+        except NameRefused as exc:
             return SourceEntry(key, url, "", size=size, error=str(exc))
+        original = "" if name == below else below
+        return SourceEntry(key, url, name, size=size, etag=etag, original=original)

@@ -16,10 +16,13 @@ from typing import Protocol
 
 Bytes = bytes | bytearray | memoryview
 
-_SHA256_HEX = re.compile("[0-9a-fA-F]{64}")
+_HEX = re.compile("[0-9a-fA-F]+")
 _PLAIN_ETAG = re.compile('"?([0-9a-fA-F]{32})"?')
 _CRC_SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8}
 _SIZES = {"sha256": 32, "sha512": 64, "sha1": 20, "md5": 16, **_CRC_SIZES}
+GIVEN = ("sha256", "sha512", "sha1", "md5")
+"""Algorithms of checksums that are given with the request."""
+_BY_DIGITS = {2 * _SIZES[name]: name for name in GIVEN}
 _SMALL_BYTES, _HELD_LOCK_BYTES = 16 * 1024, 2047
 _S3_PREFIX = "x-amz-checksum-"
 _S3_ALGORITHMS = ("sha256", "sha1", *_CRC_SIZES)
@@ -120,11 +123,31 @@ def _hasher(algorithm: str) -> Hasher:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-def parse_sha256(text: str) -> Checksum:
-    """Return the checksum given with the request; raise `ValueError` if it is invalid."""
-    if not _SHA256_HEX.fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is not a SHA-256; expected 64 hexadecimal digits")
-    return Checksum("sha256", bytes.fromhex(text), "the request")
+def read_checksum(text: str, algorithm: str = "") -> str:
+    """Return the canonical form, `sha256:<hex>`, of a given checksum.
+
+    Accepts `sha256:`, `sha512:`, `sha1:` and `md5:` before hexadecimal digits. Without a prefix, the
+    algorithm is the given one, or follows from the number of digits. Raise `ValueError`.
+    """
+    prefix, colon, digits = text.rpartition(":")
+    name = (prefix or algorithm).lower().replace("-", "") if colon or algorithm else ""
+    if not colon and not algorithm:
+        name = _BY_DIGITS.get(len(digits), "")
+    if name not in GIVEN or len(digits) != 2 * _SIZES[name] or not _HEX.fullmatch(digits):
+        raise ValueError(f"{text[:140]!r} is no checksum; expected {_expected(name)}")
+    return f"{name}:{digits.lower()}"
+
+
+def _expected(algorithm: str) -> str:
+    if algorithm in GIVEN:
+        return f"{2 * _SIZES[algorithm]} hexadecimal digits for {algorithm}"
+    return f"{', '.join(f'{name}:' for name in GIVEN)} and hexadecimal digits"
+
+
+def parse_checksum(text: str) -> Checksum:
+    """Return the checksum given with the request, in any form of `read_checksum`."""
+    algorithm, _, digits = read_checksum(text).partition(":")
+    return Checksum(algorithm, bytes.fromhex(digits), "the request")
 
 
 def checksums_from_headers(

@@ -1,12 +1,15 @@
-r"""Turns URLs and object keys into safe, distinct file names for one directory. Pure.
+r"""Turns URLs and object keys into distinct file names for one directory. Pure.
 
-Threats of a hostile name, and the defences: leaving the directory (only the last segment is used,
-after decoding, with `/` and `\` both as separators); hiding itself or posing as a partial file (no
-leading dot); naming a device (Windows' reserved names); breaking a terminal or a listing (no
-control or invisible characters); being refused by the file system (at most `MAX_BYTES`); replacing
-a sibling (names that are equal on a case-insensitive or normalising file system are numbered).
+A name is faithful: a file of a Zarr or Spark store is found only under the name of its key. What must
+not or cannot exist is refused, never repaired: a path that leaves the directory, an empty name, a name
+that is too long, and a name of a run's own directory or partial file.
+
+`PORTABLE` rules change names for other systems and programs: no leading dot, no reserved names and
+characters of Windows, no control or invisible characters, at most `MAX_PORTABLE_BYTES`; names that are
+equal on a case-insensitive or normalising file system are numbered.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -16,8 +19,12 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from cacheapp.errors import CacheappError
 
-MAX_BYTES = 200
-"""Longest name. File systems allow 255; the rest is left for suffixes of other programs."""
+MAX_BYTES = 255
+"""Longest name that common file systems accept. No other program's suffix is added to it: the names of
+partial files do not contain it."""
+
+MAX_PORTABLE_BYTES = 200
+"""Longest portable name: the rest is left for suffixes of other programs."""
 
 MAX_PATH_BYTES = 1200
 """Longest name with folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
@@ -28,6 +35,13 @@ REFUSED = "(refused "
 _MAX_SUFFIX_BYTES = 20  # a longer suffix is not an extension and may be cut
 _MAX_KEY_BYTES = 1024
 _DRIVE = re.compile("[A-Za-z]:")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_OWN = re.compile(
+    # Run directories, also while they are removed; partial files.
+    r"\.[0-9a-f]{12}(\.[0-9]+(\.[0-9a-f]{32})?|-[0-9]+\..*\.part)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_NAME = frozenset(["", ".", ".."])
 # Forbidden on Windows and its shares, and the folder separators.
 _FORBIDDEN = frozenset('<>:"|?*/\\')
 _DEVICES = frozenset(
@@ -36,80 +50,114 @@ _DEVICES = frozenset(
 )
 
 
-def safe_name(url: str) -> str:
-    """Return the file name for a URL: its last path segment, made safe."""
-    try:
-        path = urlsplit(url).path
-    except ValueError:  # for example an unclosed [: the report still needs a name
-        path = ""
-    decoded = unquote_to_bytes(path).decode("utf-8", errors="replace")
-    return _clean(decoded.replace("\\", "/").rstrip("/").rpartition("/")[2])
+class NameRefused(CacheappError):
+    """A URL or key that gives no file name; the message says why."""
 
 
-class KeyRefused(CacheappError):
-    """An object key that cannot be used as a path; the message says why."""
+@dataclasses.dataclass(frozen=True)
+class NameRules:
+    """How the files of a job are named."""
+
+    portable: bool
+
+    @property
+    def max_bytes(self) -> int:
+        """The longest name, without its folders."""
+        return MAX_PORTABLE_BYTES if self.portable else MAX_BYTES
+
+    def from_url(self, url: str) -> str:
+        """Return the file name for a URL: its last path segment, or `file` if that is no name.
+
+        Raise `NameRefused` if no file can have it; with portable names this never happens.
+        """
+        if self.portable:
+            return _clean(_last_segment(url).replace("\\", "/").rstrip("/").rpartition("/")[2])
+        name = _last_segment(url)
+        if name in _NO_NAME:
+            return "file"
+        _check(name, self.max_bytes)
+        return name
+
+    def from_key(self, key: str) -> str:
+        """Return the path below the destination for an object key or a name with folders.
+
+        Raise `NameRefused` for a key that would leave the directory or that no file can have:
+        repairing such a key would store the object at an unexpected place.
+        """
+        if not self.portable:
+            _check(key, self.max_bytes)
+            return key
+        if any(_is_unsafe(character) and character not in _FORBIDDEN for character in key):
+            raise NameRefused("the name has control or invisible characters")
+        if "\\" in key:
+            raise NameRefused("the name has a backslash, which separates folders on some systems")
+        if _DRIVE.match(key):
+            raise NameRefused("the name begins with a drive letter")
+        _check_path(key, self.max_bytes)
+        return "/".join(_clean(segment) for segment in key.split("/"))
+
+    def fold(self, name: str) -> str:
+        """Return the form that two names share if they must not both exist."""
+        return fold_name(name) if self.portable else name
+
+    def key(self, name: str) -> str:
+        """Return the same short text for names that must not both exist."""
+        return hashlib.blake2b(self.fold(name).encode(), digest_size=16).hexdigest()
+
+    def first_free(
+        self, name: str, is_taken: Callable[[str], bool], number: int = 2
+    ) -> tuple[str, int]:
+        """Return the name, with a number if it is taken, and the number to try next time."""
+        found = name
+        while is_taken(found):
+            folder, slash, last = name.rpartition("/")
+            found = folder + slash + _numbered(last, number, self.max_bytes)
+            number += 1
+        return found, number
+
+    def number_duplicates(self, wished: Iterable[str]) -> list[str]:
+        """Return the names in order; duplicates are numbered.
+
+        Deterministic, and linear even if all names are equal: the next free number of each name is
+        kept.
+        """
+        taken: set[str] = set()
+        next_number: dict[str, int] = {}
+        names = []
+        for first in wished:
+            number = next_number.get(self.fold(first), 2)
+            name, number = self.first_free(first, lambda found: self.fold(found) in taken, number)
+            next_number[self.fold(first)] = number
+            taken.add(self.fold(name))
+            names.append(name)
+        return names
+
+    def folder_conflicts(self, names: Sequence[str]) -> list[str]:
+        """Return for each name why no file can have it (it is a folder of another file), or "".
+
+        Empty names are ignored. When sorted by folders, a name is followed directly by what is
+        below it, so time and memory do not grow with the depth of the folders.
+        """
+        reasons = [""] * len(names)
+        paths = sorted(
+            ([self.fold(segment) for segment in name.split("/")], number)
+            for number, name in enumerate(names)
+            if name
+        )
+        for (path, number), (below, _) in itertools.pairwise(paths):
+            if len(below) > len(path) and below[: len(path)] == path:
+                reasons[number] = f"its name {names[number][:200]!r} is a folder of another file"
+        return reasons
 
 
-def path_from_key(key: str) -> str:
-    """Return the path of an object below the destination: its key, with each folder made safe.
-
-    Raise `KeyRefused` for a key that would leave the directory or is ambiguous: repairing such a
-    key would store the object at an unexpected place.
-    """
-    if any(_is_unsafe(character) and character not in _FORBIDDEN for character in key):
-        raise KeyRefused("the key has control or invisible characters")
-    if "\\" in key:
-        raise KeyRefused("the key has a backslash, which separates folders on some systems")
-    segments = key.split("/")
-    if key.startswith("/"):
-        raise KeyRefused("the key begins with /: an absolute path")
-    if ".." in segments or "." in segments:
-        raise KeyRefused("the key has . or .. as a folder: it would leave the directory")
-    if "" in segments:
-        raise KeyRefused("the key has an empty folder or name")
-    if _DRIVE.match(key):
-        raise KeyRefused("the key begins with a drive letter")
-    if _size(key) > _MAX_KEY_BYTES or any(_size(segment) > MAX_BYTES for segment in segments):
-        raise KeyRefused(f"a name of the key is longer than {MAX_BYTES} bytes")
-    return "/".join(_clean(segment) for segment in segments)
+FAITHFUL = NameRules(portable=False)
+PORTABLE = NameRules(portable=True)
 
 
-def name_key(name: str) -> str:
-    """Return the same short text for names that are equal on some file system."""
-    return hashlib.blake2b(fold_name(name).encode(), digest_size=16).hexdigest()
-
-
-def first_free_name(name: str, is_taken: Callable[[str], bool], number: int = 2) -> tuple[str, int]:
-    """Return the name, with a number if it is taken, and the number to try next time."""
-    found = name
-    while is_taken(found):
-        folder, slash, last = name.rpartition("/")
-        found = folder + slash + _numbered(last, number)
-        number += 1
-    return found, number
-
-
-def plan_names(urls: Iterable[str]) -> list[str]:
-    """Return a safe name for each URL, in order; duplicates are numbered."""
-    return number_duplicates(safe_name(url) for url in urls)
-
-
-def number_duplicates(wished: Iterable[str]) -> list[str]:
-    """Return the names in order; duplicates are numbered.
-
-    Deterministic, and linear even if all names are equal: the next free number of each name is
-    kept.
-    """
-    taken: set[str] = set()
-    next_number: dict[str, int] = {}
-    names = []
-    for first in wished:
-        number = next_number.get(fold_name(first), 2)
-        name, number = first_free_name(first, lambda found: fold_name(found) in taken, number)
-        next_number[fold_name(first)] = number
-        taken.add(fold_name(name))
-        names.append(name)
-    return names
+def original_name(url: str, name: str) -> str:
+    """Return the last path segment of a URL if a file with this name is renamed; else ""."""
+    segment = _last_segment(url)
+    return "" if segment in _NO_NAME or segment == name else segment.replace("\0", "\ufffd")
 
 
 def folders_of(name: str) -> Iterator[str]:
@@ -118,33 +166,48 @@ def folders_of(name: str) -> Iterator[str]:
         yield name[: found.start()]
 
 
-def folder_conflicts(names: Sequence[str]) -> list[str]:
-    """Return for each name why no file can have it (it is a folder of another file), or "".
-
-    Empty names are ignored. When sorted by folders, a name is followed directly by what is below
-    it, so time and memory do not grow with the depth of the folders.
-    """
-    reasons = [""] * len(names)
-    paths = sorted(
-        ([fold_name(segment) for segment in name.split("/")], number)
-        for number, name in enumerate(names)
-        if name
-    )
-    for (path, number), (below, _) in itertools.pairwise(paths):
-        if len(below) > len(path) and below[: len(path)] == path:
-            reasons[number] = f"its name {names[number][:200]!r} is a folder of another file"
-    return reasons
-
-
 def fold_name(name: str) -> str:
     """Return the form that two names share if they are equal on some file system."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
+def _last_segment(url: str) -> str:
+    try:
+        path = urlsplit(url).path
+    except ValueError:  # for example an unclosed [: the report still needs a name
+        path = ""
+    decoded = unquote_to_bytes(path).decode("utf-8", errors="replace")
+    return decoded.rstrip("/").rpartition("/")[2]
+
+
+def _check(name: str, max_bytes: int) -> None:
+    if "\0" in name:
+        raise NameRefused("the name has a NUL character")
+    if _SURROGATE.search(name):
+        raise NameRefused("the name has half of a surrogate pair, which is no character")
+    _check_path(name, max_bytes)
+    if any(_OWN.fullmatch(segment) for segment in name.split("/")):
+        raise NameRefused("the name has the form of a directory or partial file of a running job")
+
+
+def _check_path(name: str, max_bytes: int) -> None:
+    segments = name.split("/")
+    if name.startswith("/"):
+        raise NameRefused("the name begins with /: an absolute path")
+    if ".." in segments or "." in segments:
+        raise NameRefused("the name has . or .. as a folder: it would leave the directory")
+    if "" in segments:
+        raise NameRefused("the name has an empty folder or name")
+    if any(_size(segment) > max_bytes for segment in segments):
+        raise NameRefused(f"a part of the name is longer than {max_bytes} bytes")
+    if _size(name) > _MAX_KEY_BYTES:
+        raise NameRefused(f"the name is longer than {_MAX_KEY_BYTES} bytes")
+
+
 def _clean(name: str) -> str:
     name = unicodedata.normalize("NFC", name)
     name = "".join("_" if _is_unsafe(character) else character for character in name)
-    name = _cut(name, MAX_BYTES - 1)  # one byte is reserved for the "_" of a device name
+    name = _cut(name, MAX_PORTABLE_BYTES - 1)  # one byte is reserved for the "_" of a device name
     name = name.strip().rstrip(". ")  # Windows drops them, which may make two names equal
     if name.startswith("."):
         name = "_" + name[1:]
@@ -160,10 +223,10 @@ def _is_unsafe(character: str) -> bool:
     return character in _FORBIDDEN or category[0] == "C" or category in {"Zl", "Zp"}
 
 
-def _numbered(name: str, number: int) -> str:
+def _numbered(name: str, number: int, max_bytes: int) -> str:
     stem, suffix = _split(name)
     mark = f"-{number}"
-    return _cut(stem, MAX_BYTES - _size(mark) - _size(suffix)) + mark + suffix
+    return _cut(stem, max_bytes - _size(mark) - _size(suffix)) + mark + suffix
 
 
 def _split(name: str) -> tuple[str, str]:

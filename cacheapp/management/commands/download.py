@@ -23,13 +23,15 @@ from cacheapp.downloads.runners.foreground import (
     TerminalOrder,
     claim_job,
 )
-from cacheapp.downloads.sources.base import Manifest, Source, SourceRefused, UrlList
+from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
+from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.storage.filenames import NameRules
 from cacheapp.processes.stopping import Stopped, stopping
 
-MAX_ERRORS = 100
+MAX_ERRORS = MAX_RENAMED = 100
 _FAILED, _REFUSED = 1, 2
 
 
@@ -37,8 +39,9 @@ class Command(BaseCommand):
     """Run one job in this process and record it in the project's database."""
 
     help = (
-        "Download SOURCE: one or more http(s) URLs, a manifest file of lines `url [sha256] [name]`, "
-        "or s3://bucket/prefix. Each file is saved completely or not at all. Ctrl-C pauses the "
+        "Download SOURCE: one or more http(s) URLs, s3://bucket/prefix, or a manifest: a file, or - "
+        "for standard input, of lines `url [checksum] [name]`, or with --base-url of lines as "
+        "sha256sum and md5sum print them. Each file is saved completely or not at all. Ctrl-C pauses the "
         "job; the same command resumes it and retries the files that failed. Exit status: 0 if "
         "every file was saved, 1 if one was not, 2 if the job could not start, 128 + the signal "
         "if it was stopped."
@@ -47,7 +50,18 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument(
-            "source", nargs="+", help="URLs, a manifest file, or s3://bucket/prefix"
+            "source", nargs="+", help="URLs, a manifest file or -, or s3://bucket/prefix"
+        )
+        parser.add_argument(
+            "--base-url",
+            default="",
+            metavar="URL",
+            help="folder of the files in a manifest that has checksums and names alone",
+        )
+        parser.add_argument(
+            "--portable-names",
+            action="store_true",
+            help="change names of files that are not valid on all systems (Windows, case folding)",
         )
         parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
         parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
@@ -115,6 +129,7 @@ class Command(BaseCommand):
             threads=options["threads"],
             limits=limits,
             networks=read_networks(options["allow"]),
+            portable_names=options["portable_names"],
         )
 
     def _fetch(self, order: TerminalOrder, *, quiet: bool) -> tuple[DownloadJob, float]:
@@ -132,6 +147,8 @@ class Command(BaseCommand):
     def _print_result(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
         failed = job.files.filter(state=FileState.FAILED).order_by("position")
         errors = list(failed.values("url", "name", "error", "tries")[:MAX_ERRORS])
+        changed = job.files.exclude(original_name="").order_by("position")
+        renamed = list(changed.values("url", "name", "original_name")[:MAX_RENAMED])
         if as_json:
             found = {
                 "id": str(job.id),
@@ -144,11 +161,17 @@ class Command(BaseCommand):
                 "bytes_done": job.bytes_done,
                 "seconds": round(took_s, 3),
                 "errors": errors,
+                "files_renamed": job.files_renamed,
+                "renamed": renamed,
             }
             self.stdout.write(json.dumps(found, indent=2))
         else:
             for error in errors:
                 self.stderr.write(f"{error['url']}: {error['error']}")
+            for it in renamed:
+                self.stderr.write(f"{it['original_name']!r} is saved as {it['name']!r}")
+            if job.files_renamed > len(renamed):
+                self.stderr.write(f"and {job.files_renamed - len(renamed)} more renamed files")
             self.stdout.write(
                 f"{job.state}: {job.files_done} of {job.files_total} files, "
                 f"{job.bytes_done} bytes in {took_s:.1f} s; in {job.destination}"
@@ -159,11 +182,16 @@ class Command(BaseCommand):
 
 def _source(options: dict[str, Any]) -> Source:
     texts = options["source"]
+    rules = NameRules(portable=options["portable_names"])
+    is_manifest = len(texts) == 1 and "://" not in texts[0]
+    if options["base_url"] and not is_manifest:
+        raise SourceRefused("--base-url: expected a manifest as the source")
     if texts[0].startswith("s3://"):
         if len(texts) > 1:
             raise SourceRefused("expected a single s3://bucket/prefix")
         place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
-        return S3Source(texts[0], **place)
-    if len(texts) == 1 and "://" not in texts[0]:
-        return Manifest(Path(texts[0]))
-    return UrlList(texts)
+        return S3Source(texts[0], **place, rules=rules)
+    if is_manifest:
+        form = ManifestFormat(rules, options["base_url"])
+        return Manifest(sys.stdin.buffer.read() if texts[0] == "-" else Path(texts[0]), form)
+    return UrlList(texts, rules)

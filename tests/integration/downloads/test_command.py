@@ -1,6 +1,7 @@
 """`manage.py download`: what it fetches and prints, and how it resumes after Ctrl-C and a kill."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -81,6 +82,17 @@ def test_a_manifest_is_fetched_with_its_sums_and_names(
     assert not list((tmp_path / "to").glob(".*"))
 
 
+def test_the_output_of_sha256sum_on_standard_input_is_a_manifest(
+    origin: Origin, download: Download, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = body({})
+    text = f"{hashlib.sha256(whole).hexdigest()}  one\nMD5 (two) = {hashlib.md5(whole, usedforsecurity=False).hexdigest()}\n{'0' * 64} *bad\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    found = download("-", "--base-url", f"{origin.url}/file", fails="1 of 3 files failed")
+    assert [error["name"] for error in found["errors"]] == ["bad"]
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {"one", "two"}
+
+
 def test_the_same_command_tries_again_what_failed_and_nothing_else(
     origin: Origin, download: Download, tmp_path: Path
 ) -> None:
@@ -112,13 +124,13 @@ def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
 def test_a_file_that_would_be_a_folder_of_another_is_one_failed_file(
     origin: Origin, download: Download, tmp_path: Path
 ) -> None:
-    names = ["a/b", "A", "a/c", "d"]
+    names = ["a/b", "a", "a/c", "d"]
     lines = [f"{origin.url}/file/{n}?n={n} {name}" for n, name in enumerate(names)]
     (tmp_path / "list").write_text("\n".join(lines))
     for _ in range(2):  # also as the same command tries again what failed
         found = download(str(tmp_path / "list"), fails="1 of 4 files failed")
         assert [it["error"] for it in found["errors"]] == [
-            "its name 'A' is a folder of another file"
+            "its name 'a' is a folder of another file"
         ]
         whole = [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
         assert {str(path.relative_to(tmp_path / "to")) for path in whole} == {"a/b", "a/c", "d"}

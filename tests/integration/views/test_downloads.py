@@ -70,7 +70,11 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
     assert found["problems_total"] == 4
     assert found["problems"] == [
         {"field": "threads", "error": "is 201; expected a whole number from 1 to 200"},
-        {"field": "dir", "error": "is not a field; expected one of manifest, s3, threads, urls"},
+        {
+            "field": "dir",
+            "error": "is not a field; expected one of base_url, manifest, portable_names, s3, "
+            "threads, urls",
+        },
         {
             "field": "urls[1]",
             "url": "http://evil.net/x",

@@ -292,10 +292,31 @@ def test_a_manifest_gives_names_and_sums(post: Post) -> None:
     body = {"manifest": f"{URL} {SHA256} sub/one.bin\n{URL}2 sub/ONE.bin\n"}
     job_id = post("/api/downloads", body).json()["id"]
     rows = DownloadFile.objects.filter(job=job_id).order_by("position")
-    assert list(rows.values_list("url", "name", "expected_sha256")) == [
-        (URL, "sub/one.bin", SHA256),
-        (URL + "2", "sub/ONE-2.bin", ""),
+    assert list(rows.values_list("url", "name", "expected_checksum")) == [
+        (URL, "sub/one.bin", f"sha256:{SHA256}"),
+        (URL + "2", "sub/ONE.bin", ""),
     ]
+
+
+def test_portable_names_are_an_option_and_their_changes_are_listed(
+    post: Post, client: Client
+) -> None:
+    text = f"{URL} sub/one.bin\n{URL}2 sub/ONE.bin\n{URL}3 .zgroup\n"
+    job = post("/api/downloads", {"manifest": text, "portable_names": True}).json()
+    assert (job["portable_names"], job["files_renamed"]) == (True, 2)
+    detail = client.get(f"/api/downloads/{job['id']}").json()
+    assert detail["renamed"] == [
+        {"url": URL + "2", "name": "sub/ONE-2.bin", "original_name": "sub/ONE.bin"},
+        {"url": URL + "3", "name": "_zgroup", "original_name": ".zgroup"},
+    ]
+    assert detail["renamed_left_out"] == 0
+
+
+def test_a_checksum_list_is_a_manifest_with_its_base_url(post: Post) -> None:
+    body = {"manifest": f"{SHA256}  one.bin\n", "base_url": URL}
+    job_id = post("/api/downloads", body).json()["id"]
+    file = DownloadFile.objects.get(job=job_id)
+    assert (file.url, file.expected_checksum) == (f"{URL}/one.bin", f"sha256:{SHA256}")
 
 
 def test_a_bucket_is_listed_later(post: Post) -> None:
@@ -359,6 +380,7 @@ def test_files_come_page_by_page_in_their_order(client: Client) -> None:
         "position": 3,
         "url": URL + "3",
         "name": "a3",
+        "original_name": None,
         "state": "succeeded",
         "bytes_done": 3,
         "bytes_total": 3,

@@ -82,7 +82,8 @@ def test_an_order_cannot_choose_a_buckets_endpoint(site: Site) -> None:
     assert answer["status"] == 400
     assert answer["problems"][0] == {
         "field": "endpoint",
-        "error": "is not a field; expected one of manifest, s3, threads, urls",
+        "error": "is not a field; expected one of base_url, manifest, portable_names, s3, "
+        "threads, urls",
     }
 
 

@@ -21,7 +21,7 @@ from cacheapp.downloads.engine.transfer_options import (
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.errors import TransferAborted, TransferFailed
 from cacheapp.downloads.http.url_policy import UrlPolicy
-from cacheapp.downloads.storage.checksums import Checksum, parse_sha256
+from cacheapp.downloads.storage.checksums import Checksum, parse_checksum
 from cacheapp.downloads.storage.partial import PartialName, find_leftovers
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
@@ -224,7 +224,7 @@ def test_a_file_that_was_complete_when_its_run_was_killed_is_not_fetched_again(c
 def test_a_complete_file_with_a_given_checksum_is_not_requested(case: Case) -> None:
     case.serve(Thing([V1]))
     _left_complete(case, OLD)
-    case.fetch(case.transfer("", None, parse_sha256(hashlib.sha256(OLD).hexdigest())))
+    case.fetch(case.transfer("", None, parse_checksum(hashlib.sha256(OLD).hexdigest())))
     assert case.thing.asked == []
     case.assert_only(OLD)
 
@@ -296,7 +296,7 @@ def test_an_object_that_flips_back_is_not_mixed_with_what_was_in_between(case: C
 
 
 def test_a_given_checksum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
-    wanted = parse_sha256(hashlib.sha256(OLD).hexdigest())
+    wanted = parse_checksum(hashlib.sha256(OLD).hexdigest())
     damaged = bytearray(OLD[:CUT])
     damaged[7] ^= 1
     PartialName(case.directory, JOB, 0, 1).path(SIZE, '"v1"').write_bytes(
@@ -312,7 +312,7 @@ def test_a_given_checksum_is_of_the_bytes_that_are_renamed(case: Case) -> None:
 
 
 def test_a_wrong_checksum_fails_the_file_at_the_second_try(case: Case) -> None:
-    wanted = parse_sha256(hashlib.sha256(NEW).hexdigest())
+    wanted = parse_checksum(hashlib.sha256(NEW).hexdigest())
     case.serve(Thing([V1]))
     transfer = case.transfer("", None, wanted)
     assert "from the request" in case.fetch_badly(transfer)

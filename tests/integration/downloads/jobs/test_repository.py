@@ -162,7 +162,9 @@ def test_a_job_is_an_orphan_once_its_heartbeat_is_too_old(job: DownloadJob) -> N
 
 
 def test_a_listed_file_needs_no_folder_that_is_a_file_of_the_job(tmp_path: Path) -> None:
-    listed = listing_rows.create_job("s3://files/x", "f" * 64, tmp_path / "to", 9, ME)
+    listed = listing_rows.create_job(
+        "s3://files/x", "f" * 64, tmp_path / "to", 9, ME, portable_names=True
+    )
 
     def refused(after: str, *names: str) -> int:
         entries = [SourceEntry(it, f"https://a/{it}", it) for it in names]

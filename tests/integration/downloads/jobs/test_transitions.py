@@ -255,6 +255,7 @@ def _entry(name: str, error: str = "") -> SourceEntry:
 
 
 def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob) -> None:
+    DownloadJob.objects.update(portable_names=True)
     batch = Batch([_entry("a"), _entry("A"), _entry("", "hostile")], after="", mark="A")
     first = listing_rows.add_files(listed.id, ME, 0, batch)
     batch = Batch([_entry("a"), _entry("a-2"), _entry("b")], after="A", mark="b")
@@ -266,6 +267,11 @@ def test_files_join_a_job_with_names_that_differ_and_a_mark(listed: DownloadJob)
     assert [item.position for item in second.items] == [3, 4, 5]
     listed.refresh_from_db()
     assert (listed.files_total, listed.listed_to, listed.listed_all) == (6, "b", False)
+    assert listed.files_renamed == 3
+    renamed = listed.files.exclude(original_name="").order_by("position")
+    assert list(renamed.values_list("original_name", "name")) == [
+        *(("A", "A-2"), ("a", "a-3"), ("a-2", "a-2-2")),
+    ]
     assert DownloadFile.objects.get(state="failed").error == "hostile"
     assert listing_rows.add_files(listed.id, ME, 0, batch) == second  # again: it was there
     batch = Batch([_entry("c")], after="b", mark="c")

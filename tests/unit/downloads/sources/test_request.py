@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from cacheapp.access_settings import AllowedBucket
+from cacheapp.downloads.sources.manifest import FORMS
 from cacheapp.downloads.sources.request import (
     MAX_PROBLEMS,
     DownloadRequest,
@@ -90,7 +91,33 @@ def test_a_manifest_names_files_with_sums_and_names() -> None:
     order = _read({"manifest": f"# all\n\n{URL}a {SHA256.upper()} x/b.txt\n  {URL}c  \n{URL}a y"})
     assert order.urls == (URL + "a", URL + "c", URL + "a")
     assert order.names == ("x/b.txt", "c", "y")
-    assert order.checksums == (SHA256, "", "")
+    assert order.checksums == (f"sha256:{SHA256}", "", "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"base_url": 7}, "base_url"),
+        ({"base_url": "ftp://a/"}, "base_url"),
+        ({"portable_names": "yes"}, "portable_names"),
+    ],
+)
+def test_the_options_of_a_manifest_are_checked(extra: dict[str, Any], field: str) -> None:
+    problems = _problems({"manifest": f"{SHA256}  name", **extra})
+    assert field in [problem["field"] for problem in problems]
+
+
+def test_a_base_url_belongs_to_a_manifest() -> None:
+    assert _problems({"urls": [f"{URL}a"], "base_url": URL}) == [
+        {"field": "base_url", "error": "given without manifest; expected both"}
+    ]
+
+
+def test_a_url_whose_name_cannot_exist_is_a_problem_unless_names_are_portable() -> None:
+    url = f"{URL}{'x' * 300}"
+    (problem,) = _problems({"urls": [url]})
+    assert problem["error"] == "a part of the name is longer than 255 bytes"
+    assert _read({"urls": [url], "portable_names": True}).portable_names
 
 
 def test_every_wrong_line_of_a_manifest_is_named() -> None:
@@ -103,16 +130,16 @@ def test_every_wrong_line_of_a_manifest_is_named() -> None:
 
 
 def test_a_manifest_gives_no_file_the_name_of_a_folder() -> None:
-    problems = _problems({"manifest": f"{URL}1 a/b\n# no file\n{URL}2 A\n{URL}3 a-b\n{URL}4 c/d"})
+    problems = _problems({"manifest": f"{URL}1 a/b\n# no file\n{URL}2 a\n{URL}3 a-b\n{URL}4 c/d"})
     assert problems == [
-        {"field": "manifest line 3", "error": "its name 'A' is a folder of another file"}
+        {"field": "manifest line 3", "error": "its name 'a' is a folder of another file"}
     ]
 
 
 @pytest.mark.parametrize(
     ("manifest", "error"),
     [
-        (7, "is 7; expected lines: url [sha256] [name]"),
+        (7, "is 7; expected " + FORMS),
         ("# nothing", "has 0; expected 1 to 200 lines with a URL"),
         (f"{URL}a\n" * 201, "has 201; expected 1 to 200 lines with a URL"),
     ],

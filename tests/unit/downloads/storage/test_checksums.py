@@ -8,7 +8,7 @@ from cacheapp.downloads.storage.checksums import (
     Checksum,
     RunningChecksums,
     checksums_from_headers,
-    parse_sha256,
+    parse_checksum,
 )
 
 DATA = b"some bytes"
@@ -152,7 +152,9 @@ def test_an_etag_of_s3_is_an_md5_only_for_plain_objects(
 
 
 def test_a_given_checksum_is_hexadecimal() -> None:
-    assert parse_sha256(SHA256.hexdigest().upper()).digest == SHA256.digest()
-    for mismatch in ("", "abc", SHA256.hexdigest() + "0", "g" * 64):
-        with pytest.raises(ValueError, match="expected 64 hexadecimal digits"):
-            parse_sha256(mismatch)
+    for text in (SHA256.hexdigest().upper(), f"SHA-256:{SHA256.hexdigest()}"):
+        assert parse_checksum(text).digest == SHA256.digest()
+    assert parse_checksum(f"md5:{MD5.hexdigest()}").algorithm == "md5"
+    for mismatch in ("", "abc", SHA256.hexdigest() + "0", "g" * 64, f"md5:{'a' * 31}"):
+        with pytest.raises(ValueError, match="hexadecimal digits"):
+            parse_checksum(mismatch)
