@@ -69,7 +69,23 @@ class Conf:
     """Maximum concurrent requests of one process to one host."""
 
     download_tries: int = 5
-    """Maximum attempts per file, if the error is temporary."""
+    """Maximum attempts per file, if the error is temporary. An attempt that brought
+    `download_stall_bytes` that stay on disk does not count."""
+
+    download_connect_s: float = 10.0
+    """Seconds to connect to one address of a host."""
+
+    download_read_s: float = 60.0
+    """Longest silence on a connection, in seconds."""
+
+    download_stall_s: float = 60.0
+    """Seconds without `download_stall_bytes` of a file after which the attempt ends."""
+
+    download_stall_bytes: int = 16 * 1024
+    """Bytes that count as progress."""
+
+    download_max_retry_after_s: float = 300.0
+    """Longest `Retry-After` that is waited for, in seconds. A longer one fails the file."""
 
     download_max_job_bytes: int = 2**40
     """Maximum bytes of all files of a job together."""
@@ -123,6 +139,13 @@ def _networks(value: Any) -> tuple[str, ...]:
         raise ValueError(f"networks such as '10.1.0.0/16' or 'fd00::/8'; {exc}") from None
 
 
+def _timeout(value: Any) -> float:
+    if (found := seconds(value)) > _MAX_TIMEOUT_S:
+        raise ValueError(f"a number of seconds above 0, at most {_MAX_TIMEOUT_S}")
+    return found
+
+
+_MAX_TIMEOUT_S = 86_400
 _SECRET = frozenset(["API_TOKENS"])
 """Settings whose values are not shown in messages."""
 
@@ -140,6 +163,11 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),
     "DOWNLOAD_MAX_PER_HOST": whole_number(1),
     "DOWNLOAD_TRIES": whole_number(1),
+    "DOWNLOAD_CONNECT_S": _timeout,
+    "DOWNLOAD_READ_S": _timeout,
+    "DOWNLOAD_STALL_S": _timeout,
+    "DOWNLOAD_STALL_BYTES": whole_number(1),
+    "DOWNLOAD_MAX_RETRY_AFTER_S": _timeout,
     "DOWNLOAD_MAX_JOB_BYTES": whole_number(1),
     "DOWNLOAD_MAX_JOB_S": seconds,
     "DOWNLOAD_MIN_FREE_BYTES": whole_number(1),
@@ -169,6 +197,11 @@ def conf() -> Conf:
     if mistakes:
         raise ImproperlyConfigured("; ".join(mistakes))
     return found
+
+
+def reader_of(setting: str) -> Reader:
+    """Return the function that reads the value of a setting, or raises `ValueError`."""
+    return _READERS[setting]
 
 
 def state_dir() -> Path:

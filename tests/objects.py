@@ -38,6 +38,10 @@ class Thing:
     cuts: list[int | None] = dataclasses.field(default_factory=list)
     hang: bool = False
     """Keep the connection open and silent at its cut, instead of breaking it."""
+    cut_every: int | None = None
+    """Like `cuts`, for all requests without one of their own."""
+    reset: bool = False
+    """Reset the connection at its cut, when the client has received what was sent."""
     ranges: bool = True
     if_range: bool = True
     """Whether it respects `If-Range`; if not, it sends ranges of the current content."""
@@ -50,7 +54,7 @@ class Thing:
     asked_at_s: list[float] = dataclasses.field(default_factory=list)
     """The time of each request."""
     sent: list[int] = dataclasses.field(default_factory=list)
-    """The bytes sent of each slow body."""
+    """The bytes sent of each body."""
     takes_s: float = 0.0
     """The duration of sending the body in pieces; 0 sends it at once."""
     gate: threading.Event | None = None
@@ -68,8 +72,10 @@ class Thing:
                 False,
             )
         version = self.versions[min(number, len(self.versions) - 1)]
-        cut = self.cuts[number] if number < len(self.cuts) else None
+        cut = self.cuts[number] if number < len(self.cuts) else self.cut_every
         status, headers, body = self._respond(version, fields)
+        if cut is not None and number >= len(self.cuts) and cut >= len(body):
+            cut = None
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         sent = body if cut is None else body[:cut]
         return f"HTTP/1.1 {status}\r\n{head}\r\n".encode(), sent, cut is not None

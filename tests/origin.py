@@ -5,9 +5,14 @@ name can be requested. `python -m tests.origin` serves until its standard input 
 programs that need it in a separate process.
 """
 
+import array
 import asyncio
+import fcntl
+import socket
 import ssl
+import struct
 import sys
+import termios
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +31,13 @@ Kind = Callable[["Origin", asyncio.StreamWriter, Query], Awaitable[None]]
 def body(query: Query) -> bytes:
     """Return the bytes of a file: selected by `n`, of length `bytes`."""
     return b"".join(content(int(query.get("n", "0")), int(query.get("bytes", "1000"))))
+
+
+def _unsent(sock: socket.socket) -> int:
+    """Return the bytes that the other end has not acknowledged."""
+    found = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, found)
+    return found[0]
 
 
 class Origin:
@@ -134,12 +146,22 @@ class Origin:
         if thing.takes_s:
             await self._slowly(writer, thing, head, found)
         else:
+            thing.sent.append(len(found))
             writer.write(head + found)
             await writer.drain()
         if cut and thing.hang:
             await self._over.wait()
-        if cut:
+        if cut and thing.reset:
+            await self._reset(writer)
+        elif cut:
             writer.close()
+
+    async def _reset(self, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        while writer.transport.get_write_buffer_size() or _unsent(sock):  # noqa: ASYNC110 (the kernel's)
+            await asyncio.sleep(0.005)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
     async def _slowly(
         self, writer: asyncio.StreamWriter, thing: Thing, head: bytes, found: bytes

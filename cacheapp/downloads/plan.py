@@ -19,7 +19,7 @@ class RetryPolicy:
     """How often, and after what wait, a failed file is tried again."""
 
     tries: int = 5
-    """Attempts per file, including the first."""
+    """Attempts per file without progress, including the first."""
     first_wait_s: float = 0.5
     """Wait after the first failure, before jitter; it doubles with each further failure up to
     `max_wait_s`."""
@@ -28,11 +28,11 @@ class RetryPolicy:
     """A longer `Retry-After` fails the file instead of being waited for."""
 
     def wait_s(self, tried: int, random_fraction: float) -> float:
-        """Return the wait after `tried` attempts; `random_fraction` is from 0 to 1.
+        """Return the wait after `tried` attempts without progress; `random_fraction`: from 0 to 1.
 
         Half of the wait is random, so that files that failed together are not retried together.
         """
-        exponent = min(tried - 1, 32)
+        exponent = min(max(tried, 1) - 1, 32)
         return float(min(self.max_wait_s, self.first_wait_s * 2**exponent)) * (
             0.5 + random_fraction / 2
         )

@@ -185,6 +185,10 @@ class JobRun:
         """Drop reports that were written to the database; newer reports of the same files stay."""
         self._progress.mark_recorded(reports)
 
+    def has_partial_files(self) -> bool:
+        """Return whether a later run may resume from the bytes of a file that failed."""
+        return self._directory.has_partial_files()
+
     def clean(self, *, keep: bool = False) -> None:
         """Release resources and, unless `keep`, remove the partial files. Requires `ended`."""
         self._pool.remove(self)
@@ -294,16 +298,17 @@ class JobRun:
         wait_s = None
         if failed.retryable:
             random_fraction = random.random()  # noqa: S311 (jitter, no secret)
-            wait_s = retries.retry_in_s(transfer.tries, random_fraction, failed.retry_after_s)
+            tried = transfer.tries_without_progress
+            wait_s = retries.retry_in_s(tried, random_fraction, failed.retry_after_s)
         host_ok = None if failed.retryable and not failed.slow_down else not failed.slow_down
-        error, tries = str(failed), transfer.tries
+        error, tries, kept = str(failed), transfer.tries, transfer.bytes_done
         if wait_s is None:
-            transfer.discard()
             error += f"; tried {tries} times" if tries > 1 else ""
-            self._progress.end(FileReport(file.item, FileState.FAILED, error=error, tries=tries))
+            error += f"; {kept} bytes are kept for a retry" if kept else ""
+            self._progress.end(FileReport(file.item, FileState.FAILED, kept, error, tries=tries))
             return AttemptResult(host_ok)
         self.retries_made += 1
-        waits = FileReport(file.item, FileState.QUEUED, transfer.bytes_done, error, tries=tries)
+        waits = FileReport(file.item, FileState.QUEUED, kept, error, tries=tries)
         self._progress.wait(waits)
         return AttemptResult(host_ok, failed.retry_after_s or 0.0, file.item.url, wait_s)
 

@@ -58,6 +58,7 @@ _MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
 class Transfer:
     """One file, over all its attempts. Only one thread at a time may call `run`.
 
+    `tries_without_progress` counts the attempts since the last one that brought bytes to resume from.
     `bytes_done` and `moved_at_s` are written by the running thread and read by others, possibly a
     moment late. `_lock` guards `_aborted`, `_keep`, `_stalled` and `_handle`, and the rename
     against an abort.
@@ -66,7 +67,10 @@ class Transfer:
     def __init__(self, options: TransferOptions, policy: UrlPolicy, limits: TransferLimits) -> None:
         self.bytes_done = 0
         self.tries = 0
+        self.tries_without_progress = 0
         self.moved_at_s = math.inf  # a transfer that is not running cannot stall
+        self._moved_to = 0
+        self._progress_to = 0
         self._options = options
         self._policy = policy
         self._limits = limits
@@ -106,10 +110,13 @@ class Transfer:
         """Try to fetch the file.
 
         Raise `TransferFailed` or `TransferAborted`. If the failure is `retryable`, `run` may be
-        called again and resumes from the bytes on disk, until `discard` is called.
+        called again and resumes from the bytes on disk, until `discard` is called. Without another
+        call they stay, for a later run.
         """
         self.tries += 1
+        self.tries_without_progress += 1
         self.moved_at_s = clock.monotonic_s()
+        self._moved_to = self.bytes_done
         with self._lock:
             handle = self._handle = connections.SocketHandle()
             self._stalled = None
@@ -157,6 +164,7 @@ class Transfer:
             self._part.close()
             if self._part.resume_point is None:
                 self._remove_partial()
+        self._note_progress()
         if aborted is not None:  # the error is only a result of the shutdown of the socket
             if not keep:
                 self.discard()
@@ -170,6 +178,15 @@ class Transfer:
         if not failed.retryable:
             self.discard()
         return failed
+
+    def _note_progress(self) -> None:
+        """Reset the count of tries if there are enough new bytes to resume from.
+
+        Bytes that the next attempt fetches again are no progress: the tries would never end.
+        """
+        part = self._part
+        if part is not None and part.size - self._progress_to >= self._limits.stall_bytes:
+            self._progress_to, self.tries_without_progress = part.size, 0
 
     def _check(self) -> None:
         with self._lock:
@@ -185,7 +202,7 @@ class Transfer:
             response, part = self._open_response(client)
             whole = False
             try:
-                part.store(response.readinto, buffer.view(), self._on_chunk)
+                part.store(response.readinto, buffer.view(), self._check_chunk, self._on_stored)
                 whole = True
             finally:
                 self.bytes_done = part.size
@@ -256,6 +273,7 @@ class Transfer:
         path = self._options.partial_name.path(total, validator)
         part = self._part = PartialFile(path, checksums, digest=self._limits.digest)
         part.total, part.validator = total, validator
+        self._moved_to = 0
         return part
 
     def _continue_partial(
@@ -291,8 +309,14 @@ class Transfer:
         also = {"md5"} if options.etag else set()
         part = self._part = PartialFile(path, checksums, digest=digest, also=also)
         with leftover.path.open("rb", buffering=0) as file:
-            part.store(lambda view: file.readinto(view) or 0, buffer.view(), self._on_chunk)
+            part.store(
+                lambda view: file.readinto(view) or 0,
+                buffer.view(),
+                self._check_chunk,
+                self._on_stored,
+            )
         part.total, part.validator = leftover.resume_point.total, leftover.resume_point.validator
+        self._progress_to = part.size
         self._remove_leftover()
 
     def _fetch_checksums(
@@ -320,14 +344,18 @@ class Transfer:
             self._leftover.path.unlink(missing_ok=True)
             self._leftover = None
 
-    def _on_chunk(self, before: int, count: int) -> None:
-        """Record a chunk that is about to be written."""
+    def _check_chunk(self, before: int, count: int) -> None:
+        """Raise `TransferFailed` if a chunk must not be written."""
         self._limits.check_length(before + count, "more")
         if before // FREE_SPACE_CHECK_BYTES != (before + count) // FREE_SPACE_CHECK_BYTES:
             self._check_free_space(0)
-        self.bytes_done = before  # this chunk is counted with the next one
-        self.moved_at_s = clock.monotonic_s()
-        # Read without the lock: a late check costs one chunk.
+
+    def _on_stored(self, size: int) -> None:
+        """Record that the partial file has grown to `size`."""
+        self.bytes_done = size
+        if size - self._moved_to >= self._limits.stall_bytes:
+            self._moved_to, self.moved_at_s = size, clock.monotonic_s()
+        # After the write, which keeps the bytes; read without the lock, so one chunk late.
         if self._aborted is not None or self._stalled is not None:
             raise TransferFailed("stopped")
 

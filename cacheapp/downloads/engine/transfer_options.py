@@ -35,7 +35,9 @@ class TransferLimits:
     read_s: float = 60.0
     """Longest silence on the connection."""
     stall_s: float = 60.0
-    """Longest time without `READ_BYTES` of data: limits a trickle, which `read_s` does not."""
+    """Longest time without `stall_bytes` of data: limits a trickle, which `read_s` does not."""
+    stall_bytes: int = 16 * 1024
+    """An attempt that brings fewer bytes to resume from counts as a try without progress."""
     max_redirects: int = 5
     min_free_bytes: int = 0
     """Disk space that must stay free."""

@@ -12,12 +12,13 @@ interpreter lock.
 """
 
 import _socket
-import io
 import socket
 import struct
 
-_GATHER_S = 0.5
-"""How long the kernel collects data at most. Silence may be detected up to twice as late."""
+READ_AHEAD_BYTES = 8 * 1024
+"""Size of the buffer in front of a socket. Larger reads go past it."""
+GATHER_S = 0.5
+"""How long data is collected at most. Silence may be detected up to twice as late."""
 
 
 class BlockingSocket:
@@ -53,9 +54,9 @@ class BlockingSocket:
         the buffer is a read-ahead and returns whatever has arrived.
         """
         flags = 0
-        if len(view) > io.DEFAULT_BUFFER_SIZE:
+        if len(view) > READ_AHEAD_BYTES:
             flags = socket.MSG_WAITALL
-            self._set_wait(min(self._silence_s, _GATHER_S))
+            self._set_wait(min(self._silence_s, GATHER_S))
         silent_s = 0.0
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Parses the head and framing of a response strictly and within bounds; `http.client` reads the body.
+"""Parses the head and framing of a response strictly and within bounds, and reads its body.
 
 `http.client` limits the length of a line and the number of lines, but neither the informational
 responses before the head (a server may send `100 Continue` for ever) nor the trailer after the last
@@ -7,6 +7,9 @@ chunk. It parses fields with the e-mail parser, which took a tenth of the CPU ti
 It also accepts what only a truncation explains: a chunk size without the end of its line (`0` may
 be the start of `0005`), and a last chunk without the empty line after it. A chunked body has no
 announced length, so here it is complete only if every byte of its end has arrived.
+
+Its `readinto` fills the whole view or raises, so a broken connection costs the bytes that arrived
+before. Here every byte that arrived is returned, and the error is raised by the next call.
 """
 
 import http.client
@@ -14,6 +17,9 @@ import io
 import re
 from collections.abc import Callable
 from typing import Any
+
+from cacheapp import clock
+from cacheapp.downloads.http.blocking_socket import GATHER_S, READ_AHEAD_BYTES
 
 HEAD_BYTES = 64 * 1024
 _LINE_BYTES = 64 * 1024
@@ -80,6 +86,13 @@ class StrictHTTPResponse(http.client.HTTPResponse):
     has_surplus = False
     """Whether more than the body had been read from the socket when the body ended."""
 
+    def __init__(self, sock: Any, method: str = "GET") -> None:
+        super().__init__(sock, method=method)
+        # A buffer of our own size: what is larger than it is read without a copy.
+        self.fp = io.BufferedReader(self.fp.detach(), READ_AHEAD_BYTES)
+        self._failure: Exception | None = None
+        self._has_read_ahead = True
+
     def begin(self) -> None:
         """Read the head; informational responses before it are skipped."""
         file = self.fp
@@ -102,6 +115,56 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         """Read from the socket with this function. Call it before `begin`."""
         if isinstance(self.fp, io.BufferedReader):
             self.fp.raw.readinto = readinto  # type: ignore[method-assign]
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into the buffer until it is full, or for half a second; return 0 at the end of the body.
+
+        If the connection breaks or is silent for too long, return what arrived before; the next call
+        raises the error.
+        """
+        if self._failure is not None:
+            raise self._failure
+        view, size, until_s = memoryview(buffer), 0, clock.monotonic_s() + GATHER_S
+        try:
+            while size < len(view) and self.fp is not None:
+                count = self._read_piece(view[size:])
+                size += count
+                if not count or clock.monotonic_s() >= until_s:
+                    break
+        except (OSError, http.client.HTTPException) as exc:
+            if not size:
+                raise
+            self._failure = exc
+        return size
+
+    def _read_piece(self, view: memoryview) -> int:
+        """Read bytes of the body or of one chunk; return 0 at the end of the body."""
+        left = self._get_chunk_left() if self.chunked else self.length
+        if self.chunked and left is None:
+            return 0
+        count = self._read_once(view if left is None else view[:left])
+        if self.chunked:
+            if not count:
+                raise http.client.IncompleteRead(b"")
+            self.chunk_left = (left or 0) - count
+            return count
+        if left is not None:
+            self.length = left - count
+        if not count or self.length == 0:
+            self._close_conn()
+        return count
+
+    def _read_once(self, view: memoryview) -> int:
+        """Return what the buffer holds, else read from the socket once.
+
+        Both in one call of `readinto1` would lose the bytes of the buffer if the socket fails.
+        """
+        if self._has_read_ahead:
+            self._has_read_ahead = False
+            found = self.fp.read1(min(len(view), READ_AHEAD_BYTES))
+            view[: len(found)] = found
+            return len(found)
+        return self.fp.readinto1(view)
 
     def _frame(self, version: str, codings: list[str]) -> None:
         """Determine where the body ends, and whether the connection can be reused."""
@@ -136,6 +199,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         return left
 
     def _read_next_chunk_size(self) -> int:
+        self._has_read_ahead = True
         line = self.fp.readline(_LINE_BYTES)
         if found := _CHUNK_SIZE.fullmatch(line):
             return int(found[1], 16)

@@ -18,7 +18,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
-from cacheapp.conf import conf
+from cacheapp.conf import Conf, conf
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
@@ -202,10 +202,17 @@ def start(
         more=stream,
         resumable=True,
         own=not job.destination,
-        retries=RetryPolicy(tries=settings.download_tries),
+        retries=retry_policy(settings),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
         done=progress_of(job),
+    )
+
+
+def retry_policy(settings: Conf) -> RetryPolicy:
+    """Return the retry policy of the settings."""
+    return RetryPolicy(
+        settings.download_tries, max_retry_after_s=settings.download_max_retry_after_s
     )
 
 

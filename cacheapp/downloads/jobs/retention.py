@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from cacheapp import clock
 from cacheapp.conf import conf
@@ -69,7 +70,16 @@ def _prune_jobs(before: dt.datetime) -> int:
     """Remove the records one by one: a job may have 10,000 files, and other writers wait during that."""
     old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
     # The query runs again for each: a job may have been queued again since.
-    return sum(delete_record(old.filter(id=it)) for it in list(old.values_list("id", flat=True)))
+    return sum(_prune_job(old, job) for job in list(old.only("id", "destination")))
+
+
+def _prune_job(old: QuerySet[DownloadJob], job: DownloadJob) -> bool:
+    """Remove a job, and its partial files if they are outside `DOWNLOAD_ROOT`."""
+    is_deleted = delete_record(old.filter(id=job.id))
+    if is_deleted and job.destination:
+        for path in removable_directories(Path(job.destination), job.id.hex[:12]):
+            remove_directory(path)
+    return is_deleted
 
 
 def _prune_partials(root: Path, before_s: float) -> int:

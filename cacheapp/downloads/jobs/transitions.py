@@ -245,8 +245,8 @@ def pause_lost(job: DownloadJob, why: str) -> bool:
 def end_queued(job: DownloadJob, owner: JobOwner, error: str) -> None:
     """End a queued job of this owner: as cancelled if that was requested, else as failed.
 
-    Files that an earlier run published count as succeeded; its partial files are removed. Raise
-    `OSError` if earlier runs cannot be shut out; nothing has changed then.
+    Files that an earlier run published count as succeeded. The partial files of a cancelled job are
+    removed; those of a failed one stay for a retry. Raise `OSError` if earlier runs cannot be shut out; nothing has changed then.
     """
     run_directory = run_directory_of(job, job.token)
     if run_directory is None or not run_directory.has_directories():
@@ -256,26 +256,28 @@ def end_queued(job: DownloadJob, owner: JobOwner, error: str) -> None:
     if not has_token(job.id, owner, job.token):
         run_directory.remove_if_empty()
         return
-    if end_without_run(job, owner, published_files(job, run_directory), error):
+    state = end_without_run(job, owner, published_files(job, run_directory), error)
+    is_kept = state is JobState.FAILED and run_directory.has_partial_files()
+    if state is not None and not is_kept:
         run_directory.remove_all()
 
 
 def end_without_run(
     job: DownloadJob, owner: JobOwner, reports: list[FileReport], error: str
-) -> bool:
-    """Write the end of a job of this owner that has no run; return False if it is not this owner's.
+) -> JobState | None:
+    """Write the end of a job of this owner that has no run; return its state, `None` if not this owner's.
 
     `reports`: files that are on disk although no run has recorded them. The job never counts as
     succeeded, not even if all its files are there: only a run can decide that.
     """
     state = _close_first(owned_by(job.id, owner, job.token), reports, error)
     if state is None:
-        return False
+        return None
     logger.warning(
         *("job %s: %s: %s", job.id, state, error or "without a run"),
         extra={"event": "job_ended", "job": str(job.id), "state": state},
     )
-    return True
+    return state
 
 
 def cancel_lost(job: DownloadJob) -> bool:

@@ -21,7 +21,6 @@ from cacheapp.conf import conf, state_dir
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_limit import thread_limit
 from cacheapp.downloads.engine.thread_pool import ThreadPool
-from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.jobs import ownership, repository, retention, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
@@ -35,7 +34,7 @@ from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.runners.metrics import DownloadMetrics
 from cacheapp.downloads.runners.terminal_cleanup import TerminalCleanup
 from cacheapp.downloads.sources.base import SourceRefused
-from cacheapp.downloads.states import FINISHED_JOB, JobState
+from cacheapp.downloads.states import JobState
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -251,8 +250,7 @@ class Coordinator:
             if state is not None:
                 self._metrics.count_files(job_id, reports, run.retries_made)
         self._metrics.forget(job_id)
-        # A process that ends or resumes the job may not have taken over the partial files yet.
-        run.clean(keep=state not in FINISHED_JOB)
+        run_control.clean(run, state)
         with self._lock:
             del self._runs[job_id]
         self._rate_meters.pop(job_id, None)
@@ -356,13 +354,10 @@ class Coordinator:
 
     def _new_run(self, plan: Plan, source: LimitedBucket | None) -> JobRun:
         """Return a run that is not started yet; it is in `_runs`, so that `close` stops it."""
-        settings = conf()
         if source is not None:
             origins = source.trusted | {source.origin}
             plan = dataclasses.replace(plan, origins=origins, trusted=source.trusted)
-        limits = TransferLimits(
-            max_bytes=settings.download_max_bytes, min_free_bytes=settings.download_min_free_bytes
-        )
+        limits = run_control.transfer_limits(conf())
         is_still_owner = functools.partial(ownership.has_token, plan.job, self.owner, plan.token)
         sign = None if source is None else source.sign
         run = JobRun(

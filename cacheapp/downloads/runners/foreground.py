@@ -23,11 +23,11 @@ from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
-from cacheapp.downloads.plan import JobProgress, Network
+from cacheapp.downloads.plan import JobProgress, Network, RetryPolicy
 from cacheapp.downloads.runners import live_progress, run_control
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
-from cacheapp.downloads.states import FINISHED_JOB, OWNED_JOB, FileState
+from cacheapp.downloads.states import OWNED_JOB, FileState
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class TerminalOrder:
     directory: Path
     threads: int
     limits: TransferLimits
+    retries: RetryPolicy
     networks: tuple[Network, ...] = ()
     portable_names: bool = False
 
@@ -134,7 +135,11 @@ class ForegroundRunner:
         # A user of this terminal may fetch from anywhere, unless the setting restricts origins.
         origins = (plan.origins or frozenset()) | trusted if settings.download_origins else None
         plan = dataclasses.replace(
-            plan, origins=origins, networks=plan.networks + order.networks, trusted=trusted
+            plan,
+            origins=origins,
+            networks=plan.networks + order.networks,
+            trusted=trusted,
+            retries=order.retries,
         )
         pool: ThreadPool[QueuedFile] = ThreadPool(order.threads, settings.download_max_per_host)
         run = self._run = JobRun(
@@ -189,13 +194,11 @@ class ForegroundRunner:
         elif run.stopped == run_control.PAUSED:
             self._pause(run)
         else:
-            run_control.record_end(run, self._owner)
-            # Too large, too slow, or not listed: the same command may resume.
-            run.clean(keep=run.stopped not in {None, run_control.CANCELLED})
+            run_control.clean(run, run_control.record_end(run, self._owner))
 
     def _pause(self, run: JobRun) -> None:
         # With a locked database the job is an orphan, without its last reports; the journal has them.
         state = None
         with contextlib.suppress(DatabaseError):
             state = run_control.record_pause(run, self._owner)
-        run.clean(keep=state not in FINISHED_JOB)
+        run_control.clean(run, state)

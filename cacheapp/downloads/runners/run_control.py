@@ -1,13 +1,27 @@
 """Applies requests to a run and records how it ended, for the coordinator and the terminal alike."""
 
+from cacheapp.conf import Conf
 from cacheapp.downloads.engine.run import LOST, JobRun
+from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import transitions
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.jobs.repository import PendingRequests
-from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.states import FINISHED_JOB, FileState, JobState
 
 CANCELLED, PAUSED = "cancelled", "paused"
 RELEASED = "released: its process ends"
+
+
+def transfer_limits(settings: Conf) -> TransferLimits:
+    """Return the limits of the settings for each file."""
+    return TransferLimits(
+        max_bytes=settings.download_max_bytes,
+        connect_s=settings.download_connect_s,
+        read_s=settings.download_read_s,
+        stall_s=settings.download_stall_s,
+        stall_bytes=settings.download_stall_bytes,
+        min_free_bytes=settings.download_min_free_bytes,
+    )
 
 
 def apply_requests(run: JobRun, requests: PendingRequests) -> None:
@@ -36,6 +50,16 @@ def record_end(run: JobRun, owner: JobOwner) -> JobState | None:
     reports, progress = run.changes()
     error = "" if run.stopped in {None, CANCELLED} else run.stopped or ""
     return transitions.finish(run.plan.job, owner, reports, progress, error, run.plan.token)
+
+
+def clean(run: JobRun, state: JobState | None) -> None:
+    """Release a run's resources, and remove its directory if no later run may resume from it.
+
+    A process that ends or resumes an unfinished job (or a lost one, `None`) may not have taken over the
+    directory yet. The partial files of a failed job stay, for a retry, until they are pruned.
+    """
+    is_failed = state is JobState.FAILED
+    run.clean(keep=state not in FINISHED_JOB or (is_failed and run.has_partial_files()))
 
 
 def record_pause(run: JobRun, owner: JobOwner) -> JobState | None:

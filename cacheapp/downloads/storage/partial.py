@@ -89,9 +89,16 @@ class PartialFile:
         return ResumePoint(self.size, self.validator, self.total)
 
     def store(
-        self, read: Callable[[memoryview], int], view: memoryview, on_chunk: "ChunkCallback"
+        self,
+        read: Callable[[memoryview], int],
+        view: memoryview,
+        check: "ChunkCheck",
+        on_stored: Callable[[int], None],
     ) -> None:
-        """Append what `read` returns until it returns 0; call `on_chunk` before each write."""
+        """Append what `read` returns until it returns 0.
+
+        Call `check` before each write, and `on_stored` with the size of the file after it.
+        """
         file, self._file = self._file, None
         again = file is None
         if file is None:
@@ -101,12 +108,13 @@ class PartialFile:
                 os.ftruncate(file, self.size)  # the bytes of a failed write are not counted
                 os.lseek(file, self.size, os.SEEK_SET)
             while count := read(view):
-                on_chunk(self.size, count)
+                check(self.size, count)
                 written = os.write(file, view[:count])
                 while written < count:  # a full disk or a signal may cause a short write
                     written += os.write(file, view[written:count])
                 self.running.update(view[:count])
                 self.size += count
+                on_stored(self.size)
         finally:
             os.close(file)
 
@@ -127,8 +135,8 @@ class PartialFile:
         self.path.unlink(missing_ok=True)
 
 
-ChunkCallback = Callable[[int, int], None]
-"""Receives the offset and length of a chunk before it is written; may raise to stop."""
+ChunkCheck = Callable[[int, int], None]
+"""Receives the offset and length of a chunk; raises if it must not be written."""
 
 
 def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:

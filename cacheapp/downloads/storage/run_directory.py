@@ -37,6 +37,8 @@ import stat
 import uuid
 from pathlib import Path
 
+from cacheapp.downloads.storage.partial import find_leftovers
+
 _ANY_JOB = "[0-9a-f]{12}"
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
@@ -59,6 +61,10 @@ class RunDirectory:
     def has_directories(self) -> bool:
         """Return whether any run of the job has left a directory."""
         return bool(run_directories(self.directory, self.job))
+
+    def has_partial_files(self) -> bool:
+        """Return whether a later run may resume from a partial file of this run."""
+        return bool(find_leftovers(self.path, self.job))
 
     def take_over(self) -> None:
         """Take over the directories of all runs with smaller tokens; those runs publish no more.

@@ -1,7 +1,10 @@
 """`manage.py download`: fetch URLs, a manifest or an S3 prefix; the same command resumes."""
 
+import argparse
+import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,13 @@ from django.db import DatabaseError
 from rich.console import Console
 
 from cacheapp import clock
-from cacheapp.conf import conf
-from cacheapp.downloads.engine.transfer_options import Existing, TransferLimits
+from cacheapp.conf import conf, reader_of
+from cacheapp.downloads.engine.transfer_options import Existing
 from cacheapp.downloads.http.connections import Urllib3Replaced
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import new_owner
+from cacheapp.downloads.jobs.repository import retry_policy
 from cacheapp.downloads.runners.display import Display
 from cacheapp.downloads.runners.foreground import (
     ForegroundRunner,
@@ -23,6 +27,7 @@ from cacheapp.downloads.runners.foreground import (
     TerminalOrder,
     claim_job,
 )
+from cacheapp.downloads.runners.run_control import transfer_limits
 from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
@@ -30,9 +35,19 @@ from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.storage.filenames import NameRules
 from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.typed_values import Reader
 
 MAX_ERRORS = MAX_RENAMED = 100
 _FAILED, _REFUSED = 1, 2
+_LIMITS: tuple[tuple[str, str, type[int | float], str], ...] = (
+    ("tries", "--tries", int, "attempts per file without progress"),
+    ("connect_s", "--connect-timeout", float, "longest time to connect"),
+    ("read_s", "--read-timeout", float, "longest silence on a connection"),
+    ("stall_s", "--stall-timeout", float, "longest time without progress"),
+    ("stall_bytes", "--stall-bytes", int, "bytes that count as progress"),
+    ("max_retry_after_s", "--max-retry-after", float, "longest Retry-After that is waited for"),
+)
+"""Options that replace a setting: the setting without DOWNLOAD_, the option, its type and help."""
 
 
 class Command(BaseCommand):
@@ -91,6 +106,15 @@ class Command(BaseCommand):
         )
         parser.add_argument("--region", help="region of the bucket")
         parser.add_argument("--anonymous", action="store_true", help="do not sign requests to S3")
+        for name, flag, kind, text in _LIMITS:
+            setting = f"DOWNLOAD_{name.upper()}"
+            parser.add_argument(
+                *(flag,),
+                dest=name,
+                type=_typed(kind, reader_of(setting)),
+                metavar="N" if kind is int else "SECONDS",
+                help=f"{text} (default: {setting})",
+            )
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -115,9 +139,10 @@ class Command(BaseCommand):
         settings = conf()
         if not 1 <= options["threads"] <= settings.download_max_threads:
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
-        limits = TransferLimits(
-            max_bytes=settings.download_max_bytes,
-            min_free_bytes=settings.download_min_free_bytes,
+        given = {f"download_{name}": options[name] for name, *_ in _LIMITS if options[name]}
+        settings = dataclasses.replace(settings, **given)
+        limits = dataclasses.replace(
+            transfer_limits(settings),
             digest=not options["no_digest"],
             fsync=options["fsync"],
             existing=Existing(options["existing"]),
@@ -128,6 +153,7 @@ class Command(BaseCommand):
             directory=options["to"].absolute(),
             threads=options["threads"],
             limits=limits,
+            retries=retry_policy(settings),
             networks=read_networks(options["allow"]),
             portable_names=options["portable_names"],
         )
@@ -178,6 +204,22 @@ class Command(BaseCommand):
             )
         if job.state != JobState.SUCCEEDED:
             raise CommandError(job.error or job.state, returncode=_FAILED)
+
+
+def _typed(kind: type[int | float], read: Reader) -> Callable[[str], Any]:
+    """Return a function for `argparse` that reads a number as a setting is read."""
+
+    def parse(text: str) -> Any:
+        try:
+            value: Any = kind(text)
+        except ValueError:
+            value = text  # the setting's reader says what it expects
+        try:
+            return read(value)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(f"is {text!r}; expected {exc}") from exc
+
+    return parse
 
 
 def _source(options: dict[str, Any]) -> Source:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -253,3 +254,45 @@ def test_the_same_command_resumes_after(
     assert int(asked["range"].removeprefix("bytes=").removesuffix("-")) >= half - 2**18
     assert (site.target / name).read_bytes() == WHOLE
     assert sorted(path.name for path in site.target.iterdir()) == [*"01234", name]
+
+
+def test_the_bytes_of_a_file_that_failed_stay_for_the_same_command(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    thing = origin.things["breaks"] = Thing([Version(WHOLE, '"v"')], cuts=[1000] * 2)
+    url = f"{origin.url}/thing/breaks"
+    found = download(url, "--tries", "2", fails="1 of 1 files failed")
+    assert found["errors"][0]["error"] == (
+        "ended after 2000 of 3000000 bytes; tried 2 times; 2000 bytes are kept for a retry"
+    )
+    assert download(url)["state"] == "succeeded"
+    assert [fields.get("range") for fields in thing.asked] == [None, "bytes=1000-", "bytes=2000-"]
+    assert (tmp_path / "to" / "breaks").read_bytes() == WHOLE
+    assert not list((tmp_path / "to").glob(".*"))
+
+
+def test_limits_are_options(origin: Origin, download: Download) -> None:
+    busy = ["503 Service Unavailable\r\nRetry-After: 2"] * 2
+    origin.things["busy"] = Thing([Version(b"x", '"v"')], refusals=busy)
+    origin.things["hangs"] = Thing([Version(WHOLE, '"v"')], cuts=[99], hang=True)
+    for name, options, error in (
+        ("busy", ["--max-retry-after", "1"], "responded with 503 Service Unavailable"),
+        ("hangs", ["--read-timeout", "0.2", "--tries", "1"], "no data arrived before the timeout"),
+    ):
+        url = f"{origin.url}/thing/{name}"
+        found = download(url, *options, fails="1 of 1 files failed")
+        assert found["errors"][0]["error"].partition(";")[0] == error
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--tries", "0", "is '0'; expected a whole number of at least 1"),
+        ("--tries", "many", "is 'many'; expected a whole number of at least 1"),
+        ("--read-timeout", "nan", "is 'nan'; expected a number of seconds above 0"),
+        ("--stall-timeout", "1e9", "is '1e9'; expected a number of seconds above 0, at most 86400"),
+    ],
+)
+def test_a_limit_out_of_range_is_refused(option: str, value: str, expected: str) -> None:
+    with pytest.raises(CommandError, match=re.escape(f"{option}: {expected}")):
+        call_command("download", "http://files.example/a", option, value)

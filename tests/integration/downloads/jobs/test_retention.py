@@ -63,6 +63,18 @@ def test_old_finished_jobs_are_removed_and_their_complete_files_stay(root: Path)
     assert _left(root, young) == ["1", "partial"]
 
 
+def test_partial_files_of_a_terminal_go_with_the_record_and_its_other_files_stay(
+    root: Path, tmp_path: Path
+) -> None:
+    job = _job(root, "failed", days_old=3)
+    (root / str(job.id)).rename(tmp_path / "to")
+    DownloadJob.objects.filter(id=job.id).update(destination=str(tmp_path / "to"))
+    assert retention.prune(4 * DAY_S) == Pruned(0, 0)
+    assert len(list((tmp_path / "to").iterdir())) == 2
+    assert retention.prune(DAY_S).jobs == 1
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["1"]
+
+
 @pytest.mark.parametrize("state", ["queued", "running", "paused"])
 def test_nothing_of_an_unfinished_job_is_touched_however_old(root: Path, state: str) -> None:
     job = _job(root, state, days_old=1000)

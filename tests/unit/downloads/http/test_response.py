@@ -4,6 +4,7 @@ import array
 import fcntl
 import http.client
 import socket
+import struct
 import sys
 import termios
 import threading
@@ -290,14 +291,53 @@ def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
 
 
 @pytest.mark.parametrize("silence_s", [0.1, 0.8])
-def test_silence_in_a_long_body_is_noticed_and_what_came_before_was_read(
+def test_silence_in_a_long_body_is_noticed_and_what_came_before_is_returned(
     connected: tuple[socket.socket, socket.socket], silence_s: float
 ) -> None:
     ours, theirs = connected
     theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
-    with _begun(ours, silence_s) as response, pytest.raises(TimeoutError):
-        response.readinto(memoryview(bytearray(2**18)))
+    with _begun(ours, silence_s) as response:
+        found, error = _read_until_error(response)
+    assert len(found) == 100_000
+    assert isinstance(error, TimeoutError)
     assert _unread(ours) == 0
+
+
+@pytest.mark.parametrize("size", [100, 8000, 9000, 200_000])
+@pytest.mark.parametrize("chunk", [0, 700, 50_000], ids=["counted", "small-chunks", "large-chunks"])
+def test_all_bytes_that_arrived_before_a_reset_are_read_and_then_the_error_is_raised(
+    connected: tuple[socket.socket, socket.socket], size: int, chunk: int
+) -> None:
+    ours, theirs = connected
+    body = bytes(n % 251 for n in range(size))
+    framing = "Transfer-Encoding: chunked" if chunk else f"Content-Length: {size + 1}"
+    theirs.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+    for at in range(0, size, chunk or size):
+        piece = body[at : at + (chunk or size)]
+        theirs.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunk else piece)
+    with _begun(ours, 30) as response:
+        resetting = threading.Thread(target=_reset_once_read, args=(ours, theirs))
+        resetting.start()
+        found, error = _read_until_error(response)
+    resetting.join()
+    assert found == body
+    assert isinstance(error, ConnectionResetError)
+
+
+def _read_until_error(response: StrictHTTPResponse) -> tuple[bytes, Exception | None]:
+    found, view = b"", memoryview(bytearray(2**18))
+    try:
+        while count := response.readinto(view):
+            found += view[:count]
+    except (OSError, http.client.HTTPException) as exc:
+        return found, exc
+    return found, None
+
+
+def _reset_once_read(ours: socket.socket, theirs: socket.socket) -> None:
+    until(lambda: not _unread(ours), "all to be taken")
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
 
 
 def test_a_shutdown_wakes_the_thread_that_waits_for_a_long_body(
