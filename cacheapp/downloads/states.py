@@ -10,7 +10,8 @@ request, or when the program that ran it was interrupted: its bytes stay on disk
 owns it. A file that waits for its next attempt is queued again. Only a request for a retry leaves a
 finished state, so a late writer cannot revive a job that another process has ended. A file moves
 from queued directly to succeeded only if the complete file is found on disk after its worker was
-lost (`repository.published_files`).
+lost (`repository.published_files`), and from succeeded to queued only if it is found missing when its
+job is queued again (`missing_files`).
 """
 
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ FILE_MOVES: Mapping[FileState, frozenset[FileState]] = {
     FileState.RUNNING: frozenset(
         [FileState.QUEUED, FileState.SUCCEEDED, FileState.FAILED, FileState.CANCELLED]
     ),
-    FileState.SUCCEEDED: frozenset(),
+    FileState.SUCCEEDED: frozenset([FileState.QUEUED]),
     FileState.FAILED: frozenset([FileState.QUEUED]),
     FileState.CANCELLED: frozenset([FileState.QUEUED]),
 }

@@ -1,20 +1,22 @@
 """What earlier runs of a job left on disk: complete files, and partial files to resume from."""
 
-from cacheapp.downloads.engine.transfer_options import Existing, FetchedFile
+from cacheapp.downloads.engine.transfer_options import Existing, FetchedFile, TransferLimits
 from cacheapp.downloads.plan import FileReport, Item, Plan
 from cacheapp.downloads.states import FileState
 from cacheapp.downloads.storage.journal import Journal, JournalEntries, PublishedFile
 from cacheapp.downloads.storage.partial import LeftoverFile, find_leftovers
+from cacheapp.downloads.storage.presence import is_present
 from cacheapp.downloads.storage.run_directory import RunDirectory
 
 
 class PreviousRuns:
     """Loaded once, after the takeover of the run directory; then read by the run's threads."""
 
-    def __init__(self, plan: Plan, directory: RunDirectory, existing: Existing) -> None:
+    def __init__(self, plan: Plan, directory: RunDirectory, limits: TransferLimits) -> None:
         self._plan = plan
         self._directory = directory
-        self._skips = existing is Existing.SKIP
+        self._skips = limits.existing is Existing.SKIP
+        self._verify = limits.verify
         self._journal = Journal(directory.path, plan.token)
         self._entries = JournalEntries()
         self._leftovers: dict[int, LeftoverFile] = {}
@@ -39,12 +41,20 @@ class PreviousRuns:
         return self._leftovers.get(item.position)
 
     def completed(self, item: Item) -> FileReport | None:
-        """Return a success report if the file is already complete, or exists and is skipped."""
+        """Return a success report if the file is already complete, or exists and is skipped.
+
+        Raise `OSError` if its name is too long for the file system: before anything is fetched.
+        """
         target = self._plan.directory / item.name
-        if self._skips and target.is_file() and item.size in {None, target.stat().st_size}:
-            return FileReport(item, FileState.SUCCEEDED, error="the file already existed")
-        if (noted := self._entries.matching(item.position, target)) is not None:
-            return success_report(item, noted, 0)
+        checksum = item.checksum if self._verify else ""
+        if self._skips and is_present(target, item.size, checksum):
+            size, error = target.stat().st_size, "the file already existed"
+            return FileReport(item, FileState.SUCCEEDED, bytes_done=size, error=error)
+        noted = self._entries.matching(item.position, target)
+        if noted is not None:
+            checksum = f"sha256:{noted.sha256}" if self._verify and noted.sha256 else checksum
+            if is_present(target, noted.size, checksum):
+                return success_report(item, noted, 0)
         # A power cut removed the journal's entry but not the file.
         if self._plan.own and self._plan.token > 1:
             self._directory.unpublish(target, item.position)

@@ -73,7 +73,7 @@ class JobRun:
         self._job = plan.job.hex[:12]
         self._still_ours = is_still_owner
         self._directory = RunDirectory(plan.directory, self._job, plan.token)
-        self._previous = PreviousRuns(plan, self._directory, limits.existing)
+        self._previous = PreviousRuns(plan, self._directory, limits)
         self._began_s = clock.monotonic_s()
         self._owned_at_s = -math.inf  # without the lock: a stale value costs one more check
         self._progress = RunProgress(plan.done)

@@ -45,6 +45,8 @@ class TransferLimits:
     """Compute the SHA-256 of every file, not only of those with a known checksum."""
     fsync: bool = False
     existing: Existing = Existing.FAIL
+    verify: bool = False
+    """Read files that are already complete, and compare their digests."""
 
     def check_length(self, found: int, shown: str = "") -> None:
         """Raise `TransferFailed` if a file is larger than allowed."""

@@ -15,6 +15,7 @@ The coordinator, the terminal and the commands on a job all use these functions.
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -31,7 +32,14 @@ from cacheapp.downloads.jobs.ownership import (
     unchanged,
 )
 from cacheapp.downloads.jobs.repository import published_files, run_directory_of
-from cacheapp.downloads.jobs.rows import bump_generation, close_job, now, pause_job, write_reports
+from cacheapp.downloads.jobs.rows import (
+    bump_generation,
+    close_job,
+    now,
+    pause_job,
+    progress_of,
+    write_reports,
+)
 from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import (
     OWNED_JOB,
@@ -46,6 +54,9 @@ from cacheapp.downloads.storage.filenames import REFUSED
 from cacheapp.downloads.storage.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
+
+_KEYS = 500
+"""Keys in one statement."""
 
 
 # Requests to the owner, which applies them when it next records its progress.
@@ -188,11 +199,17 @@ def adopt(job: DownloadJob, owner: JobOwner) -> bool:
 
 
 @transaction.atomic
-def requeue(job: DownloadJob, owner: JobOwner | None, threads: int | None = None) -> bool:
+def requeue(
+    job: DownloadJob,
+    owner: JobOwner | None,
+    threads: int | None = None,
+    missing: Sequence[int] = (),
+) -> bool:
     """Queue a paused, failed, cancelled or orphaned job as `owner`'s; return True if this call did it.
 
     The job must be as it was read, so that one of several callers succeeds. Failed and cancelled files
-    are queued again. Files that succeeded stay, and so do those whose names were refused.
+    are queued again, and so are files that succeeded and are `missing` on disk now. The other files that
+    succeeded stay, and so do those whose names were refused.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
     found = DownloadJob.objects.select_for_update().filter(same).first()
@@ -213,13 +230,36 @@ def requeue(job: DownloadJob, owner: JobOwner | None, threads: int | None = None
         error="",
         files_failed=0,
     )
-    again = file_sources(FileState.QUEUED) | UNFINISHED_FILE
+    again = (file_sources(FileState.QUEUED) | UNFINISHED_FILE) - {FileState.SUCCEEDED}
     fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
     fetchable.filter(state__in=again).update(
         state=FileState.QUEUED, error="", tries=0, generation=generation
     )
+    if missing:
+        _queue_missing(found, missing, generation)
     job.refresh_from_db()
     return True
+
+
+def _queue_missing(job: DownloadJob, missing: Sequence[int], generation: int) -> None:
+    for first in range(0, len(missing), _KEYS):
+        keys = missing[first : first + _KEYS]
+        job.files.filter(pk__in=keys, state=FileState.SUCCEEDED).update(
+            state=FileState.QUEUED,
+            error="",
+            tries=0,
+            bytes_done=0,
+            sha256="",
+            generation=generation,
+        )
+    counts = progress_of(job)
+    DownloadJob.objects.filter(id=job.id).update(
+        files_done=counts.files_done, bytes_done=counts.bytes_done
+    )
+    logger.warning(
+        *("job %s: %d complete files are missing and are fetched again", job.id, len(missing)),
+        extra={"event": "files_missing", "job": str(job.id), "files": len(missing)},
+    )
 
 
 def pause_lost(job: DownloadJob, why: str) -> bool:

@@ -6,6 +6,7 @@ process that runs the task).
 """
 
 from cacheapp.downloads.jobs import transitions
+from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import dispatch
 from cacheapp.downloads.runners.coordinator import existing_coordinator
@@ -79,7 +80,11 @@ def _requeue(job: DownloadJob, states: list[JobState], expected: str) -> bool:
         raise _invalid(job, expected)
     if job.fingerprint:
         raise InvalidTransition("the job belongs to a terminal; run the same command to resume it")
-    queued = transitions.requeue(job, dispatch.initial_owner())
+    try:
+        missing = missing_files(job)
+    except OSError as exc:
+        raise InvalidTransition(f"its directory cannot be read ({exc.strerror})") from exc
+    queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing)
     _refresh(job)
     if queued:
         dispatch.submit(job.id)

@@ -21,6 +21,7 @@ from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
+from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import JobProgress, Network, RetryPolicy
@@ -85,7 +86,8 @@ def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ownership.is_orphan(job):
         threading.Event().wait(_LOOK_S)
         job.refresh_from_db()
-    if not transitions.requeue(job, owner, order.threads):
+    missing = missing_files(job, verify=order.limits.verify)
+    if not transitions.requeue(job, owner, order.threads, missing):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
     return job, True
 

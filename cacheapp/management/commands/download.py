@@ -95,6 +95,11 @@ class Command(BaseCommand):
             help="compute a SHA-256 only for files with a given one",
         )
         parser.add_argument(
+            "--verify",
+            action="store_true",
+            help="read files that are complete already, and fetch those again whose digest differs",
+        )
+        parser.add_argument(
             "--allow",
             action="append",
             default=[],
@@ -146,6 +151,7 @@ class Command(BaseCommand):
             digest=not options["no_digest"],
             fsync=options["fsync"],
             existing=Existing(options["existing"]),
+            verify=options["verify"],
         )
         return TerminalOrder(
             source=_source(options),

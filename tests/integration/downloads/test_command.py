@@ -108,6 +108,44 @@ def test_the_same_command_tries_again_what_failed_and_nothing_else(
     assert (tmp_path / "to" / "late").read_bytes() == b"there"
 
 
+def _bad_and_good(origin: Origin, tmp_path: Path) -> list[str]:
+    origin.things["bad"] = Thing([Version(b"", '"v"')], refusals=["404 Not Found"] * 9)
+    return [*(f"{origin.url}/file/{n}?n={n}" for n in "123"), f"{origin.url}/thing/bad"]
+
+
+def test_files_that_were_deleted_or_cut_since_are_not_reported_as_complete(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    urls = _bad_and_good(origin, tmp_path)
+    first = download(*urls, fails="1 of 4 files failed")
+    assert first["files_done"] == 3
+    (tmp_path / "to" / "1").unlink()
+    (tmp_path / "to" / "2").write_bytes(b"cut")
+    second = download(*urls, "--existing", "replace", fails="1 of 4 files failed")
+    assert (second["id"], second["files_done"]) == (first["id"], 3)
+    for n in "123":
+        assert (tmp_path / "to" / n).read_bytes() == body({"n": n})
+    (tmp_path / "to" / "1").unlink()
+    (tmp_path / "to" / "2").write_bytes(b"cut")  # another program's file is not replaced
+    third = download(*urls, fails="2 of 4 files failed")
+    assert "2 already exists; it was not replaced" in {it["error"] for it in third["errors"]}
+
+
+def test_a_changed_file_is_found_by_its_digest_on_request(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    urls = _bad_and_good(origin, tmp_path)
+    download(*urls, fails="1 of 4 files failed")
+    path = tmp_path / "to" / "2"
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    download(*urls, "--existing", "replace", fails="1 of 4 files failed")
+    assert path.read_bytes() != body({"n": "2"})
+    before = len(origin.asked)
+    download(*urls, "--existing", "replace", "--verify", fails="1 of 4 files failed")
+    assert path.read_bytes() == body({"n": "2"})
+    assert {path for _, path in origin.asked[before:]} == {"/file/2?n=2", "/thing/bad"}
+
+
 def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
     origin: Origin, download: Download, tmp_path: Path
 ) -> None:

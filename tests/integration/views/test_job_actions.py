@@ -12,6 +12,7 @@ from django.core.cache import cache
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from cacheapp.conf import conf
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
@@ -158,14 +159,22 @@ def test_a_paused_job_is_cancelled_at_once(post: Post) -> None:
     ("move", "state"), [("resume", "paused"), ("retry", "failed"), ("retry", "cancelled")]
 )
 def test_what_goes_on_is_queued_again_with_what_is_whole(move: str, state: str, post: Post) -> None:
-    job = job_in(state, files=3)
-    DownloadFile.objects.filter(job=job, position=0).update(state="succeeded", bytes_done=5)
+    job = job_in(state, files=4)
+    for position in (0, 3):  # of these, the last is not on disk any more
+        DownloadFile.objects.filter(job=job, position=position).update(
+            state="succeeded", bytes_done=5
+        )
+    directory = repository.destination_of(job, conf().download_root)
+    directory.mkdir(parents=True)
+    (directory / job.files.get(position=0).name).write_bytes(b"whole")
     found = post(f"/api/downloads/{job.id}/{move}")
     assert (found.status_code, found.json()["state"]) == (202, "queued")
     assert found.json()["generation"] > job.generation
     assert list(job.files.order_by("position").values_list("state", "error")) == [
-        *(("succeeded", job.files.get(position=0).error), ("queued", ""), ("queued", ""))
+        ("succeeded", job.files.get(position=0).error),
+        *[("queued", "")] * 3,
     ]
+    assert (found.json()["files_done"], found.json()["bytes_done"]) == (1, 5)
     assert DownloadJob.objects.get(id=job.id).owner == hosting.coordinator().owner.token
 
 

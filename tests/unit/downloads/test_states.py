@@ -20,10 +20,9 @@ from cacheapp.downloads.states import (
 def test_a_finished_job_or_file_can_only_be_retried() -> None:
     for job in FINISHED_JOB - {JobState.SUCCEEDED}:
         assert JOB_MOVES[job] == {JobState.QUEUED}
-    for file in set(FileState) - UNFINISHED_FILE - {FileState.SUCCEEDED}:
+    for file in set(FileState) - UNFINISHED_FILE:
         assert FILE_MOVES[file] == {FileState.QUEUED}
     assert not JOB_MOVES[JobState.SUCCEEDED]
-    assert not FILE_MOVES[FileState.SUCCEEDED]
     assert {JobState.QUEUED, JobState.RUNNING} == OWNED_JOB
     assert {JobState.QUEUED, JobState.RUNNING, JobState.PAUSED} == UNFINISHED_JOB
     assert {FileState.QUEUED, FileState.RUNNING} == UNFINISHED_FILE
