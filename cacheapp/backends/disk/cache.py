@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ from cacheapp.backends.core.options import COMMON, Option, read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.disk.store import DiskStore
+from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.typed_values import boolean, one_of, seconds, whole_number
 
 _SHARD_MIN_BYTES = 512 * 1024
@@ -76,7 +76,7 @@ class DiskCache(SharedCache):
 
     def _shared_store(self) -> DiskStore:
         routed = self.key_prefix if self.key_func is default_key_func else None
-        directory = Path(os.path.abspath(self.location))
+        directory = resolve_location(self.location)
         name = _directory_name(self.alias, self.key_prefix)
         own = {name: value for name, value in self.options.items() if name not in COMMON}
         key = ("disk", directory, name, routed, tuple(sorted(own.items())))

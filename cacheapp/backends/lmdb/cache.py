@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -17,6 +16,7 @@ from cacheapp.backends.lmdb.key_encoding import KeyEncoder
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, SizeLimits
 from cacheapp.backends.lmdb.location import shared_location
 from cacheapp.backends.lmdb.store import LMDBStore
+from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.typed_values import none_or, whole_number
 
 _DIRECTORY_OPTIONS = ("size_limit", "MAX_ENTRIES")
@@ -53,7 +53,7 @@ class LMDBCache(FastPath):
         return {**super().stats(), **self._store.figures()}
 
     def _shared_store(self) -> LMDBStore:
-        path = Path(os.path.abspath(self.location))
+        path = resolve_location(self.location)
         limits = SizeLimits(self.options["size_limit"], self.options["MAX_ENTRIES"])
         location = shared_location(path, limits)
         function = "" if self.key_func is default_key_func else _qualified_name(self.key_func)

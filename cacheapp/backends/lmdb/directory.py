@@ -9,12 +9,17 @@ Invariants:
   overwrite a block in place; elsewhere it uses `pwrite`. So a full disk is an error, never a
   SIGBUS. No file is ever truncated in place.
 - There is at most one environment: of this boot, with one pair of limits. One of another boot may
-  lack pages that the kernel had not yet written; it is removed, never opened.
+  lack pages that the kernel had not yet written; it is removed, never opened. It has no living user:
+  a process changes the directory only while it has a claim, see `pid_namespace`.
+- No environment that can be used is removed before the one that replaces it is complete, unless no
+  other process has it open.
 - Before an environment is removed or set aside it is *retired*: a byte in its file of reference
   bits makes every process that has it open check the directory at its next operation.
 """
 
 import contextlib
+import dataclasses
+import errno
 import logging
 import os
 import shutil
@@ -23,17 +28,21 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
-from cacheapp.backends.lmdb.limits import READERS, SizeLimits
+from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, READERS, SizeLimits
 from cacheapp.backends.lmdb.reference_bits import file_bytes, retire
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.backends.local.database_directory import LOCKS
 from cacheapp.backends.local.filesystem import filesystem_type
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.memory_limit import memory_available
+from cacheapp.backends.local.pid_namespace import Claim, remove_stale_claims
 from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
+_IN_MEMORY = frozenset(["tmpfs", "ramfs"])
+_FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 FORMAT = "v1"
 NAME = "lmdb"
 DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
@@ -43,6 +52,19 @@ _SET_ASIDE = "damaged-"
 # Others (btrfs, zfs, f2fs) write each page to a new block, or may do so: xfs once a copy shares the
 # block (`cp` makes such copies), and the filesystem below an overlay.
 _OVERWRITES_IN_PLACE = frozenset(["ext2", "ext3", "ext4", "tmpfs"])
+
+
+class _NoSpace(Exception):
+    """The files of an environment do not fit; the message names what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """An environment in the directory. `requested` differs from `limits` if those did not fit."""
+
+    path: Path
+    limits: SizeLimits
+    requested: SizeLimits
 
 
 class EnvironmentDirectory(SharedDirectory):
@@ -60,42 +82,113 @@ class EnvironmentDirectory(SharedDirectory):
         """
         try:
             found = self._find()
-        except OSError:
+        except FileNotFoundError:
             return None
-        if found is None or not (self._settled or found[1] == self._limits):
+        if found is None or not self._accepts(found):
             return None
-        self.prepare()
         self._settled = True
-        return found
+        return found.path, found.limits
 
-    def find_or_create(self) -> tuple[Path, SizeLimits]:
+    def find_or_create(self, claim: Claim) -> tuple[Path, SizeLimits]:
         """Return the path and limits of the environment; call it under the lock.
 
         A process that starts with other limits replaces an existing environment. A process that
         has used one with its own limits before is the older of the two, and adopts the new one.
-        """
-        found = self._find()
-        if found is not None and (self._settled or found[1] == self._limits):
-            self._settled = True
-            return found
-        path = self.path / f"{boot_id()}-{FORMAT}-{self._limits.name}"
-        self.remove_all()
-        self._create(path)
-        self._settled = True
-        return path, self._limits
 
-    def _find(self) -> tuple[Path, SizeLimits] | None:
+        The new environment is complete before the old one is removed. Where both do not fit, the
+        old one makes room if no other process has it open; otherwise it stays in use, until no
+        other process has it open. Raises `StoreUnavailable` where the new one never fits.
+        """
+        self._remove_stale()
+        found = self._find()
+        if found is None or not self._accepts(found):
+            found = self._replaced(found, claim)
+        self._settled = True
+        return found.path, found.limits
+
+    def _accepts(self, found: _Found) -> bool:
+        return self._settled or found.requested == self._limits
+
+    def _replaced(self, old: _Found | None, claim: Claim) -> _Found:
+        """Return a new environment of our limits in the place of the old one; or that one."""
+        try:
+            return self._install(self._limits)
+        except _NoSpace as exc:
+            fits_alone = old is not None and self._limits.total_bytes <= (
+                old.limits.total_bytes + _free_bytes(self.path)
+            )
+            if old is None or not fits_alone:
+                raise StoreUnavailable(
+                    f"{self.path} cannot hold a cache of {self._limits.size_limit} bytes ({exc}): "
+                    "free some space, or lower OPTIONS['size_limit']; nothing was done"
+                ) from exc
+            if claim.is_shared():
+                logger.warning(
+                    "%s: a cache of %d bytes does not fit beside the one of %d bytes that other "
+                    "processes use (%s); it stays in use until they have ended",
+                    self.path,
+                    self._limits.size_limit,
+                    old.limits.size_limit,
+                    exc,
+                    extra={"event": "cache_resize_deferred"},
+                )
+                return old
+        self.remove_all()
+        return self._replaced(None, claim)
+
+    def replace_all(self) -> None:
+        """Replace the environment by an empty one, smaller if need be; call it under the lock.
+
+        Processes that have the old one open keep its blocks until their next operation, and a
+        stopped one for as long as it lives.
+        """
+        limits = self._limits
+        while limits.size_limit >= MIN_SIZE_LIMIT:
+            try:
+                self._install(limits)
+            except _NoSpace:
+                limits = dataclasses.replace(limits, size_limit=limits.size_limit // 2)
+            else:
+                if limits != self._limits:
+                    logger.warning(
+                        "%s: %d bytes are not free; the cache has %d bytes until processes start "
+                        "that find room",
+                        self.path,
+                        self._limits.size_limit,
+                        limits.size_limit,
+                        extra={"event": "cache_reduced"},
+                    )
+                return
+        self.remove_all()
+
+    def _find(self) -> _Found | None:
         start = f"{boot_id()}-{FORMAT}-"
         for entry in self.path.iterdir():
             if entry.name.startswith(start):
-                size, _, entries = entry.name[len(start) :].partition("-")
+                size, entries, *requested = entry.name[len(start) :].split("-")
                 limits = SizeLimits(int(size), int(entries) or None)
                 if _is_complete(entry, limits):
-                    return entry, limits
+                    wanted = int(requested[0]) if requested else limits.size_limit
+                    return _Found(entry, limits, dataclasses.replace(limits, size_limit=wanted))
         return None
 
-    def _create(self, path: Path) -> None:
-        limits = self._limits
+    def _install(self, limits: SizeLimits) -> _Found:
+        """Create an environment, and put it in the place of all others; raise `_NoSpace`."""
+        reduced = "" if limits == self._limits else f"-{self._limits.size_limit}"
+        path = self.path / f"{boot_id()}-{FORMAT}-{limits.name}{reduced}"
+        created = self._create(limits)
+        if path.exists():  # retired, so that no process uses it after its next look
+            retire(path / BITS_FILE)
+            path.rename(self.path / f"{_TEMPORARY}{os.getpid()}-old")
+        for entry in self._environments():
+            if entry != created:
+                _remove(entry)
+        created.rename(path)
+        return _Found(path, limits, self._limits)
+
+    def _create(self, limits: SizeLimits) -> Path:
+        """Return a complete environment of another name."""
+        _check_space(self.path, limits)
         temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
         temporary.mkdir(mode=0o700)
         try:
@@ -111,23 +204,37 @@ class EnvironmentDirectory(SharedDirectory):
             shutil.rmtree(temporary, ignore_errors=True)
             if is_interruption(exc):
                 raise
-            free = shutil.disk_usage(self.path).free
-            raise StoreUnavailable(
-                f"{self.path} cannot hold a cache of {limits.size_limit} bytes ({exc.strerror}; "
-                f"{free} bytes are free): free some disk space, or lower OPTIONS['size_limit']; "
-                "nothing was done"
-            ) from exc
+            if exc.errno in _FULL:
+                raise _NoSpace(f"{exc.strerror}; {_free_bytes(self.path)} bytes are free") from exc
+            raise
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        temporary.rename(path)
+        return temporary
+
+    def _environments(self) -> list[Path]:
+        """Return the directories of environments, complete or not."""
+        return [
+            entry
+            for entry in self.path.iterdir()
+            if entry.is_dir() and not entry.name.startswith((_SET_ASIDE, LOCKS))
+        ]
+
+    def _remove_stale(self) -> None:
+        """Remove what no process can use; call it under the lock.
+
+        That is what an interrupted creation left, and the environments of other boots: as long as a
+        process of another boot id lives, this one has no claim.
+        """
+        for entry in self._environments():
+            if not entry.name.startswith(f"{boot_id()}-{FORMAT}-"):
+                _remove(entry)
+        remove_stale_claims(self.path)
 
     def remove_all(self) -> None:
         """Remove every environment, and what an interrupted creation left; call it under the lock."""
-        for entry in self.path.iterdir():
-            if entry.is_dir() and not entry.name.startswith((_SET_ASIDE, LOCKS)):
-                retire(entry / BITS_FILE)
-                shutil.rmtree(entry, ignore_errors=True)
+        for entry in self._environments():
+            _remove(entry)
 
     def set_aside(self, path: Path, why: str) -> None:
         """Rename a damaged environment, so that all processes use a new one; call it under the lock.
@@ -146,6 +253,29 @@ class EnvironmentDirectory(SharedDirectory):
             aside,
             extra={"event": "cache_database_set_aside"},
         )
+
+
+def _remove(environment: Path) -> None:
+    retire(environment / BITS_FILE)
+    shutil.rmtree(environment, ignore_errors=True)
+
+
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(path).free
+
+
+def _check_space(path: Path, limits: SizeLimits) -> None:
+    """Raise `_NoSpace` before a block is allocated: other files need what is free, too."""
+    needed, free = limits.total_bytes, _free_bytes(path)
+    if needed > free:
+        raise _NoSpace(f"{needed} bytes are needed, {free} are free")
+    if filesystem_type(path) in _IN_MEMORY:
+        available = memory_available()
+        if available is not None and needed > available:
+            raise _NoSpace(
+                f"{needed} bytes of memory are needed, the limit of this process's cgroup leaves "
+                f"{available}"
+            )
 
 
 def overwrites_in_place(path: Path) -> bool:

@@ -9,18 +9,25 @@ Invariants:
   parent's reader slots by closing it. `before_fork` takes `_opening`, sets `current` to `None` so
   that no thread enters, and waits until no thread is inside. Both processes open a new one when
   they next need it.
-- A thread is *inside* from before it reads `current` until its transaction has ended. It
-  increments `ThreadState.inside` before it reads `current`, and a fork reads `inside` after it has
+- A thread is *inside* from before it reads `current` until its transaction has ended. It marks
+  that in `ThreadState.inside` before it reads `current`, and a fork reads `inside` after it has
   cleared `current`: so at least one of them sees the other. A thread that is inside never waits for
   `_opening`.
 - A transaction calls nothing but LMDB, and no result points into the map: values are copied out.
 
-A signal handler runs between two bytecodes of the main thread, perhaps inside an operation. If it
-writes or forks, the interrupted transaction is rolled back. The operation finds that out at its
-next step; as no commit can have run, it starts again.
+A signal handler or a finaliser runs between two bytecodes of a thread, perhaps inside an operation of
+that thread. There it may read from an environment that is open. Whatever would have to wait for the
+interrupted operation (a write, or opening the environment) raises `ReentrantCall` at once: an
+operation marks its thread before it acquires anything, and removes the mark last. A fork in a handler
+closes the environment, which rolls back the interrupted transaction; the operation finds that out at
+its next step, and starts again.
+
+An exception that a handler raises can only leave a mark too many, at a bytecode between the mark and
+the `try` that removes it. So a mark is a hint, and the thread's stack decides: `_is_in_operation`.
 """
 
-import errno
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,13 +41,20 @@ from cacheapp.backends.lmdb.directory import EnvironmentDirectory
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
+from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
+from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.slot_file import identity_of
-from cacheapp.errors import StoreUnavailable
+from cacheapp.errors import ReentrantCall, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 _ATTEMPTS = 8
 _PAUSE_S = 0.0002
+_PAUSES_PER_LOOK = 256
+_abandoned: list[OpenEnvironment] = []
+"""What must stay open until the process ends."""
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -56,12 +70,16 @@ class CheckRequired(Exception):
 
 
 class ThreadState:
-    """How many operations a thread is inside: more than one in a signal handler."""
+    """Marks of one thread. `inside`: how many operations use the open environment, see above.
 
-    __slots__ = ("ident", "inside")
+    `working`: whether an operation checks, opens or retries, and may wait for `_opening`.
+    """
+
+    __slots__ = ("ident", "inside", "working")
 
     def __init__(self) -> None:
         self.inside = 0
+        self.working = False
         self.ident = threading.get_ident()
 
 
@@ -84,8 +102,9 @@ class _ThreadLocal(threading.local):
 class Environment:
     """The environment at one LOCATION, for all threads and aliases of this process.
 
-    `_opening` (reentrant, because of signal handlers) guards opening, closing and `_threads`;
-    `current` is replaced whole. Only the holder of LMDB's write lock writes `_writer`.
+    `_opening` guards opening, closing and `_threads`; `current` is replaced whole. `_check_at` is
+    the time of the next check of the directory: in a page that is zero in a child that C code
+    forked, which therefore checks first, and finds that it is another process.
     """
 
     reference_bits: ReferenceBits
@@ -95,11 +114,11 @@ class Environment:
         self.limits = limits
         self.directory = EnvironmentDirectory(location, limits, timeout_s)
         self.current: OpenEnvironment | None = None
-        self.check_at_s = 0.0
-        self._opening = threading.RLock()
+        self._check_at = forks.wiped_page()
+        self._opening = forks.ForkLock()
+        self._forks = 0
         self._threads: set[ThreadState] = set()
         self._local = _ThreadLocal()
-        self._writer: tuple[int, Transaction] | None = None
 
     def __repr__(self) -> str:
         state = "open" if self.current is not None else "closed"
@@ -118,7 +137,7 @@ class Environment:
         thread.inside += 1
         try:
             env = self.current
-            if env is not None and (now < self.check_at_s or self._is_at_its_path(env, now)):
+            if env is not None and (now < self._check_at[0] or self._is_at_its_path(env, now)):
                 found = env.begin(env.entries).get(name)
                 if not env.flags[RETIRED]:
                     return found
@@ -136,13 +155,14 @@ class Environment:
         thread.inside += 1
         try:
             env = self.current
-            if env is not None and clock.boot_s() < self.check_at_s:
+            if env is not None and clock.boot_s() < self._check_at[0]:
                 found = self._run_in_snapshot(env, work, args)
                 if not env.flags[RETIRED]:
                     return found
         except lmdb.Error as exc:
             if is_interruption(exc):
                 raise
+            # The retry below reports it.
         finally:
             thread.inside -= 1
         return self._run_with_recovery(work, args, writing=False)
@@ -156,11 +176,13 @@ class Environment:
             thread = self._local.thread
         except AttributeError:
             thread = self._thread()
-        thread.inside += 1
+        if thread.inside or thread.working:
+            self._refuse_reentrance(thread)
+        thread.inside = 1
         try:
             env = self.current
-            if env is not None:
-                return self._run_in_write(env, thread.ident, work, args)
+            if env is not None and self._check_at[0]:
+                return self._run_in_write(env, work, args)
         except lmdb.MapFullError:
             raise
         except (CheckRequired, lmdb.Error) as exc:
@@ -168,7 +190,7 @@ class Environment:
                 raise
             # The retry below reports it.
         finally:
-            thread.inside -= 1
+            thread.inside = 0
         return self._run_with_recovery(work, args, writing=True)
 
     @staticmethod
@@ -182,24 +204,21 @@ class Environment:
             transaction.abort()
 
     def _run_in_write(
-        self,
-        env: OpenEnvironment,
-        thread: int,
-        work: Callable[..., ResultT],
-        args: tuple[Any, ...],
+        self, env: OpenEnvironment, work: Callable[..., ResultT], args: tuple[Any, ...]
     ) -> ResultT:
-        transaction = env.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
-        self._writer = (thread, transaction)
         flags = env.flags
+        transaction = None
         try:
+            transaction = env.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
             env.now = now = clock.boot_s()  # not earlier: `begin` may have waited for the lock
-            if now >= self.check_at_s or flags[RETIRED]:
+            if now >= self._check_at[0] or flags[RETIRED]:
                 raise CheckRequired  # noqa: TRY301 (on the path of every write)
             flags[WRITER_ACTIVE] = 1
             result = work(env, transaction, *args)
             transaction.commit()
         except BaseException:
-            transaction.abort()
+            if transaction is not None:
+                transaction.abort()
             raise
         finally:
             flags[WRITER_ACTIVE] = 0
@@ -210,22 +229,38 @@ class Environment:
     ) -> ResultT:
         """Check the directory and run the work; repeat it after errors that had no effect."""
         thread = self._thread()
+        if thread.inside or thread.working:
+            self._refuse_reentrance(thread)
+        thread.working = True
+        try:
+            return self._attempts(thread, work, args, writing=writing)
+        finally:
+            thread.working = False
+
+    def _attempts(
+        self,
+        thread: ThreadState,
+        work: Callable[..., ResultT],
+        args: tuple[Any, ...],
+        *,
+        writing: bool,
+    ) -> ResultT:
         failures = 0
         while failures < _ATTEMPTS:
             env = None
             try:
-                env = self._checked()
-                thread.inside += 1
+                env = self._ensure_open()
+                thread.inside = 1
                 try:
                     if self.current is not env:
                         continue  # a fork or another thread closed it: not a failed attempt
                     if writing:
-                        return self._run_in_write(env, thread.ident, work, args)
+                        return self._run_in_write(env, work, args)
                     found = self._run_in_snapshot(env, work, args)
                     if not env.flags[RETIRED]:
                         return found
                 finally:
-                    thread.inside -= 1
+                    thread.inside = 0
                 self._close(env)
             except CheckRequired:
                 pass  # the next iteration checks
@@ -243,6 +278,15 @@ class Environment:
             f"{self.directory.path}: other processes keep replacing it; nothing was done"
         )
 
+    def _refuse_reentrance(self, thread: ThreadState) -> None:
+        """Raise `ReentrantCall` inside an operation of this thread; else clear its stale marks."""
+        if _is_in_operation(thread.ident):
+            raise ReentrantCall(
+                f"{self.directory.path}: a signal handler, finaliser or callback used the cache "
+                "inside an operation of the same thread; nothing was done"
+            )
+        thread.inside, thread.working = 0, False
+
     def is_busy(self) -> bool:
         """Return True if a write is in progress, or the environment is closed. A hint."""
         env = self.current
@@ -254,7 +298,7 @@ class Environment:
             return self._local.thread
         except AttributeError:
             thread = ThreadState()
-            with self._opening:
+            with self._opening.lock:
                 self._threads.add(thread)
             self._local.thread = thread
             self._local.exit = _ThreadExit(thread, self._threads)
@@ -264,109 +308,137 @@ class Environment:
 
     def end_request(self) -> None:
         """Make the next operation check the directory."""
-        self.check_at_s = 0.0
+        self._check_at[0] = 0.0
 
     def _is_at_its_path(self, env: OpenEnvironment, now: float) -> bool:
         """Check from inside whether the open environment is still the one at its path."""
-        if identity_of(env.data) != env.identity:
+        if not forks.mark[0] or not env.is_at_its_path():
             return False
-        self.check_at_s = now + CHECK_INTERVAL_S
+        self._check_at[0] = now + CHECK_INTERVAL_S
         return True
 
-    def _checked(self) -> OpenEnvironment:
-        """Return the environment that is in the directory now, opened.
-
-        In a signal handler, this thread may be inside already. The thread that holds `_opening`
-        must not wait for the interrupted operation: its write is rolled back, and it does not count
-        as inside for now.
-        """
-        thread = self._thread()
-        depth, thread.inside = thread.inside, 0
-        if depth:
-            self._abort_interrupted_write()
-        try:
-            return self._ensure_open()
-        finally:
-            thread.inside = depth
-
     def _ensure_open(self) -> OpenEnvironment:
-        with self._opening:
+        """Return the environment that is in the directory now, opened."""
+        if not forks.mark[0]:
+            forks.recover()
+        with self._opening.lock:
             env = self.current
             if env is not None:
-                if identity_of(env.data) == env.identity and not env.flags[RETIRED]:
-                    self.check_at_s = clock.boot_s() + CHECK_INTERVAL_S
+                if env.is_at_its_path() and not env.flags[RETIRED]:
+                    self._check_at[0] = clock.boot_s() + CHECK_INTERVAL_S
                     return env
                 self._close(env)
+            return self._reopen()
+
+    def _reopen(self) -> OpenEnvironment:
+        forks_before = self._forks
+        env = None
+        try:
             env = self._open()
             env.lmdb.reader_check()
-            self.check_at_s = clock.boot_s() + CHECK_INTERVAL_S
             self.reference_bits = env.reference_bits
             self.current = env
-            return env
+        except BaseException:
+            if env is not None and self.current is not env:
+                env.close()
+            raise
+        if self._forks != forks_before:  # a signal handler forked: both processes have it open
+            self._close(env)
+            raise CheckRequired
+        self._check_at[0] = clock.boot_s() + CHECK_INTERVAL_S
+        return env
 
     def _open(self) -> OpenEnvironment:
         """Open the environment in the directory, or a new one."""
+        self.directory.prepare()
+        claim = Claim(self.directory.path)
+        try:
+            return self._opened(claim)
+        except BaseException:
+            claim.release()
+            raise
+
+    def _opened(self, claim: Claim) -> OpenEnvironment:
         found = self.directory.find_usable()
         if found is not None:
             # Without the lock: it may be held by the parent of a fork in a signal handler, which
             # may wait for this process.
             with suppress_failure(OSError, lmdb.Error):  # raised again below
-                return OpenEnvironment(*found)
+                return OpenEnvironment(*found, claim)
         with self.directory.locked():
-            path, limits = self.directory.find_or_create()
+            path, limits = self.directory.find_or_create(claim)
             try:
-                return OpenEnvironment(path, limits)
+                return OpenEnvironment(path, limits, claim)
             except _DAMAGE as exc:
                 self.directory.set_aside(path, str(exc))
-                return OpenEnvironment(*self.directory.find_or_create())
+                return OpenEnvironment(*self.directory.find_or_create(claim), claim)
 
     def _close(self, env: OpenEnvironment | None) -> None:
         """Close an environment when no other thread is inside it, unless it is closed already."""
-        with self._opening:
+        with self._opening.lock:
             if env is not None and self.current is env:
                 self.current = None
                 self._wait_for_other_threads()
-                env.lmdb.close()
+                if env.has_its_descriptors():
+                    env.close()
+                else:
+                    self._abandon(env)
+
+    def _abandon(self, env: OpenEnvironment) -> None:
+        """Give an environment up whose descriptors this process closed, and leave it open.
+
+        Closing it would close files of others that have these numbers now, and a process cannot open
+        the same files twice. So all processes move to a new environment.
+        """
+        _abandoned.append(env)
+        with self.directory.locked():
+            if identity_of(env.data) == env.identity:
+                self.directory.remove_all()
+        logger.warning(
+            "%s: this process closed file descriptors of the open cache, as daemons do at their "
+            "start; the cache was emptied. Close them before the first use of the cache",
+            self.directory.path,
+            extra={"event": "cache_emptied"},
+        )
 
     def _wait_for_other_threads(self) -> None:
-        """Wait until no other thread is inside. This one may be, if a signal handler interrupted it."""
+        """Wait until no other thread is inside; none enters, as `current` is `None`.
+
+        The operation of this thread that a fork in a signal handler interrupted does not count.
+        """
         me = threading.get_ident()
         for thread in list(self._threads):
+            pauses = 0
             while thread.inside and thread.ident != me:
                 time.sleep(_PAUSE_S)
+                pauses += 1
+                if pauses % _PAUSES_PER_LOOK == 0 and not _is_in_operation(thread.ident):
+                    break  # the mark is stale
 
     def _recover(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt."""
         if isinstance(error, _DAMAGE) and env is not None:
-            with self._opening, self.directory.locked():
+            with self._opening.lock, self.directory.locked():
                 if identity_of(env.data) == env.identity:
                     self.directory.set_aside(env.path, str(error))
-            self._close(env)
-            return True
-        if isinstance(error, lmdb.BadRslotError) or (
-            isinstance(error, lmdb.Error) and error.code == errno.EBUSY
-        ):
-            # This is a signal handler, inside a write of this thread. Closing rolls that back.
             self._close(env)
             return True
         if isinstance(error, lmdb.ReadersFullError) and env is not None:
             return env.lmdb.reader_check() > 0
         if isinstance(error, lmdb.Error):
-            return error.code == 0  # an object that a fork, or a signal handler, closed
+            return error.code == 0  # an object that a fork in a signal handler closed
         return isinstance(error, FileNotFoundError)
 
-    def _abort_interrupted_write(self) -> None:
-        """Roll back the write transaction of this thread that a signal handler interrupted."""
-        if self._writer is not None and self._writer[0] == threading.get_ident():
-            self._writer[1].abort()
-
     def discard_all(self) -> bool:
-        """Remove all entries, for every process; return False if another process just did."""
+        """Remove all entries, for every process; return False if another process just did.
+
+        The new environment may be smaller, as other processes may hold the blocks of the old one.
+        """
         env = self.current
-        with self._opening, self.directory.locked():
+        with self._opening.lock, self.directory.locked():
             if env is None or identity_of(env.data) != env.identity:
                 return False
-            self.directory.remove_all()
+            self.directory.replace_all()
             return True
 
     # -- the process -------------------------------------------------------------------------
@@ -380,14 +452,17 @@ class Environment:
 
         Python forks even if this raises. So an exception of a signal handler is raised at the end.
         """
-        self._opening.acquire()
         interruption: BaseException | None = None
-        env, self.current = self.current, None
+        try:
+            self._opening.before()
+        except BaseException as exc:  # noqa: BLE001
+            interruption = exc
+        self._forks += 1
+        env = self.current
         while env is not None:
             try:
-                self._wait_for_other_threads()
-                env.lmdb.close()
-                env = None
+                self._close(env)
+                env = self.current
             except BaseException as exc:  # noqa: BLE001
                 interruption = exc
         if interruption is not None:
@@ -395,17 +470,60 @@ class Environment:
 
     def after_fork_in_parent(self) -> None:
         """Let threads open the environment again."""
-        self._opening.release()
+        self._opening.in_parent()
 
     def after_fork_in_child(self) -> None:
         """Forget the threads that exist only in the parent, and its lock on the directory."""
         me = threading.get_ident()
+        others = [thread for thread in self._threads if thread.ident != me]
         self._threads = {thread for thread in self._threads if thread.ident == me}
+        for thread in self._threads:  # what it was inside of starts again when it comes back to it
+            thread.inside, thread.working = 0, False
+        self._check_at[0] = 0.0
+        self._forks += 1
+        self._opening.in_child()
         self.directory.unlock()
-        self._opening.release()
+        env, self.current = self.current, None
+        if env is not None:  # C code forked: `before_fork` did not run
+            self._drop_inherited(env, used=any(thread.inside for thread in others))
+
+    def _drop_inherited(self, env: OpenEnvironment, *, used: bool) -> None:
+        """Close an environment that is the parent's too, without effect on the parent."""
+        if used or not env.detach_from_parent():
+            # Closing it waits for operations that go on only in the parent.
+            _abandoned.append(env)
+            logger.warning(
+                "%s: this process was forked by C code during a cache operation of another thread, "
+                "and cannot use the cache; fork before the first use (uWSGI: lazy-apps)",
+                self.directory.path,
+                extra={"event": "cache_fork_unusable"},
+            )
+        else:
+            env.close()
 
     def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""
+
+
+def _is_in_operation(ident: int) -> bool:
+    """Return True if an operation is on the stack of another thread; of this one, a second one."""
+    if ident == threading.get_ident():
+        frame, own = sys._getframe(), 1  # noqa: SLF001 (documented, for a look at the own stack)
+    else:
+        found = sys._current_frames().get(ident)  # noqa: SLF001 (documented)
+        if found is None:
+            return False
+        frame, own = found, 0
+    operations = 0
+    while frame is not None:
+        operations += frame.f_code in _OPERATIONS
+        frame = frame.f_back  # type: ignore[assignment]
+    return operations > own
+
+
+_OPERATIONS = frozenset(
+    each.__code__ for each in (Environment.get, Environment.read, Environment.write)
+)
 
 
 def _get(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:

@@ -41,6 +41,11 @@ class SizeLimits:
         return rest // PAGE * PAGE
 
     @property
+    def total_bytes(self) -> int:
+        """Size of all files together."""
+        return self.map_bytes + self.lock_bytes + self.reference_bits + PAGE
+
+    @property
     def usable_bytes(self) -> int:
         """The part of the map that entries may use.
 

@@ -1,6 +1,7 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,41 +11,100 @@ from cacheapp.backends.lmdb.directory import (
     BITS_FILE,
     DATA_FILE,
     DATABASES,
+    LOCK_FILE,
     open_environment,
     overwrites_in_place,
 )
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
+from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.private_directory import pinned_directory
-from cacheapp.backends.local.slot_file import Identity
+from cacheapp.backends.local.private_mapping import make_mapping_private
+from cacheapp.backends.local.slot_file import Identity, identity_of
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+_DESCRIPTORS = "/proc/self/fd"
 
 
 class OpenEnvironment:
-    """One opened environment. It is replaced, not reopened."""
+    """One opened environment. It is replaced, not reopened.
 
-    def __init__(self, path: Path, limits: SizeLimits) -> None:
+    `claim` keeps other PID namespaces out; it is released when the environment is closed.
+    """
+
+    def __init__(self, path: Path, limits: SizeLimits, claim: Claim) -> None:
         self.path = path
         self.data = str(path / DATA_FILE)
         self.limits = limits
-        with pinned_directory(path) as pinned:
-            self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
-            self.flags = self.reference_bits.flags
-            found = os.stat(pinned / DATA_FILE)
-            self.lmdb = open_environment(pinned, limits, writemap=overwrites_in_place(path))
-        self.begin = self.lmdb.begin
+        self.writemap = overwrites_in_place(path)
+        opened = None
         try:
+            with pinned_directory(path) as pinned:
+                self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
+                self.flags = self.reference_bits.flags
+                files = [_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE)]
+                self.lmdb = opened = open_environment(pinned, limits, writemap=self.writemap)
+            self.begin = opened.begin
             # The binding begins a write transaction for this. So a process that opens an
             # environment waits for a stopped writer, even if it only reads afterwards.
             self.entries, self.queue, self.deadlines, self.meta = (
-                self.lmdb.open_db(name, create=False) for name in DATABASES
+                opened.open_db(name, create=False) for name in DATABASES
             )
+            self.identity = files[0]
+            self._descriptors = _descriptors_of(files)
         except BaseException:
-            self.lmdb.close()
+            if opened is not None:
+                opened.close()
             raise
-        self.identity: Identity = (found.st_dev, found.st_ino)
+        self._claim = claim
         # Private to this process; guarded by LMDB's write lock.
         self.now = 0.0  # when the current write transaction began
         self.credit = 0  # a hint: bytes to write before the next check of the used space
         self.due_s = 0.0  # a hint: when to look for expired entries again
+
+    def is_at_its_path(self) -> bool:
+        """Return True if its files are those at the path, and its descriptors lead to them."""
+        return identity_of(self.data) == self.identity and self.has_its_descriptors()
+
+    def has_its_descriptors(self) -> bool:
+        """Return False if this process closed them: other files may have their numbers."""
+        try:
+            return self._claim.is_held() and all(
+                _identity(os.fstat(number)) == identity
+                for number, identity in self._descriptors.items()
+            )
+        except OSError:
+            return False
+
+    def detach_from_parent(self) -> bool:
+        """Make closing it in a forked child invisible to the parent; return False if it cannot be.
+
+        LMDB clears the reader slots of the process that opened the environment, which is the parent.
+        """
+        return make_mapping_private(self.path / LOCK_FILE)
+
+    def close(self) -> None:
+        """Close it; no thread is inside."""
+        self.lmdb.close()
+        self._claim.release()
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino
+
+
+def _descriptors_of(files: Collection[Identity]) -> dict[int, Identity]:
+    """Return the descriptors by which this process has the files open."""
+    try:
+        numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
+    except OSError:  # a system without /proc
+        return {}
+    found = {}
+    for number in numbers:
+        try:
+            identity = _identity(os.fstat(number))
+        except OSError:  # the descriptor of the list itself, or one closed since
+            continue
+        if identity in files:
+            found[number] = identity
+    return found

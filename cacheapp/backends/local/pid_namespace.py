@@ -10,7 +10,7 @@ and removes it.
 Invariant: while a process has an environment open, it holds a *claim*, a shared lock on the file
 `namespace-<boot id>-<inode of the PID namespace>` beside it, and no process of another namespace holds
 one. A process takes its own claim first and looks for others then, so of two that come at the same
-moment at least one sees the other; it gives its claim up and reports an error. Claims are locks of an
+moment at least one sees the other; it releases its claim and raises an error. Claims are locks of an
 open file description: they do not depend on process ids, and end with the last process that has the
 description.
 """
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.backends.local.boot import boot_id
+from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
 
 _NAME = "namespace-"
@@ -49,23 +50,48 @@ def namespace_name() -> str | None:
     return f"{boot_id()}-{inode}"
 
 
-def claim(directory: Path) -> int:
-    """Claim the directory for this process's PID namespace; return the descriptor of the claim.
+class Claim:
+    """A claim of a directory for this process's PID namespace, held until it is released.
 
-    The claim ends when the descriptor is closed. Returns -1 on systems without PID namespaces.
-    Raises `StoreUnavailable` while processes of another namespace hold claims.
+    Raises `StoreUnavailable` while processes of another namespace hold claims. On a system without
+    PID namespaces it claims nothing.
     """
-    name = namespace_name()
-    if name is None:
-        return -1
-    own = directory / f"{_NAME}{name}"
-    descriptor = _shared_lock(own)
-    try:
-        _refuse_others(directory, own)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+
+    def __init__(self, directory: Path) -> None:
+        name = namespace_name()
+        self._descriptor = -1
+        self._identity: Identity | None = None
+        if name is None:
+            return
+        own = directory / f"{_NAME}{name}"
+        self._descriptor = _shared_lock(own)
+        try:
+            found = os.fstat(self._descriptor)
+            self._identity = found.st_dev, found.st_ino
+            _refuse_others(directory, own)
+        except BaseException:
+            self.release()
+            raise
+
+    def is_held(self) -> bool:
+        """Return False if this process closed the descriptor: the claim ended with it."""
+        if self._identity is None:
+            return True
+        try:
+            found = os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def is_shared(self) -> bool:
+        """Return True if another process holds a claim too."""
+        return self._identity is not None and _has_other_locks(self._descriptor)
+
+    def release(self) -> None:
+        """End the claim."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _refuse_others(directory: Path, own: Path) -> None:
@@ -120,13 +146,18 @@ def _others(directory: Path, own: Path) -> Iterator[Path]:
 
 
 def _is_held(path: Path) -> bool:
-    """Return whether a process holds a claim in the file; change nothing."""
+    """Return True if a process holds a claim in the file; change nothing."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+        return _has_other_locks(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _has_other_locks(descriptor: int) -> bool:
+    """Return True if another open file description has a lock of the file."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
     return int(_FLOCK.unpack(answer)[0]) != fcntl.F_UNLCK

@@ -20,6 +20,22 @@ from cacheapp.errors import StoreUnavailable
 
 _RETRY_S = 0.002
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_known: list[Path] = []
+
+
+def resolve_location(location: str | os.PathLike[str]) -> Path:
+    """Return the one path by which this process names a LOCATION, however it is reached.
+
+    Two names of one directory (`/var/run` and `/run`, or a bind mount) are one cache, so they must
+    not become two stores.
+    """
+    path = Path(os.path.realpath(location))
+    for known in _known:
+        with contextlib.suppress(OSError):
+            if known == path or known.samefile(path):
+                return known
+    _known.append(path)
+    return path
 
 
 class SharedDirectory:

@@ -1,15 +1,19 @@
 """Test LMDBCache under kills, stops, forks, signals and full disks: no value is lost, torn or stale."""
 
 import contextlib
+import gc
+import itertools
 import mmap
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +22,11 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends import LMDBCache
+from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.contract.clients import Clients
+from tests.integration.backends.interrupt import interrupted_at
 from tests.integration.backends.lmdb.parts import end_of, in_child, ours, stopped_inside
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -176,35 +182,163 @@ def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> 
     assert cache.get("key") == 1
 
 
-@pytest.mark.parametrize("forks", [False, True], ids=["writes", "forks"])
-def test_a_signal_handler_may_write_and_fork_inside_a_write(
-    settings: Settings, tmp_path: Path, *, forks: bool
+@contextlib.contextmanager
+def _signals(handle: Callable[[], None]) -> Iterator[None]:
+    """Run `handle` between two bytecodes of this thread, again and again, never inside itself.
+
+    The last interval is longer than opening an environment takes, so operations do end.
+    """
+    after_s = itertools.cycle([0.001, 0.0023, 0.0013, 0.02])
+
+    def handler(_number: int, _frame: object) -> None:
+        handle()
+        signal.setitimer(signal.ITIMER_REAL, next(after_s))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    timer = signal.setitimer(signal.ITIMER_REAL, next(after_s))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)  # that of the test's timeout
+
+
+def test_a_fork_in_a_signal_handler_inside_a_write_harms_neither_side(
+    settings: Settings, tmp_path: Path
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set_many({"outer": 0, "inner": 0})
-    calls = ends = 0
-
-    def handle(_number: int, _frame: object) -> None:
-        nonlocal calls, ends
-        calls += 1
-        if not forks:
-            cache.incr("inner")
-        else:
-            ends += end_of(in_child(lambda: cache.get("inner") == 0)) == 0
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0013)
-
-    before = signal.signal(signal.SIGVTALRM, handle)
+    ends: list[int] = []
     total = 0
-    try:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0.001)
-        while calls < (30 if forks else 200):
+    with _signals(lambda: ends.append(end_of(in_child(lambda: cache.get("inner") == 0)))):
+        while len(ends) < 30:
             total += 1
             assert cache.incr("outer") == total
+    # In a child of a fork inside the opening of the environment, the handler's read is refused.
+    assert set(ends) <= {0, 1}
+    assert ends.count(0) > len(ends) // 4
+    assert cache.get("outer") == total
+
+
+def test_a_write_in_a_signal_handler_works_or_is_refused_at_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({"outer": 0, "inner": 0, "thread": 0, "child": 0, "read": "here"})
+    done = threading.Event()
+    acknowledged = refused = 0
+
+    def write_elsewhere() -> None:
+        while not done.is_set():
+            cache.incr("thread")
+
+    def handle() -> None:
+        nonlocal acknowledged, refused
+        try:
+            assert cache.get("read") == "here"
+            cache.incr("inner")
+            acknowledged += 1
+        except ReentrantCall:
+            refused += 1
+
+    threads = [threading.Thread(target=write_elsewhere) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    other = in_child(lambda: all(cache.incr("child") for _ in range(20_000)))
+    total, longest_s = 0, 0.0
+    with _signals(handle):
+        while acknowledged + refused < 400:
+            total += 1
+            began_s = time.monotonic()
+            assert cache.incr("outer") == total
+            longest_s = max(longest_s, time.monotonic() - began_s)
+    done.set()
+    for thread in threads:
+        thread.join(30)
+    assert end_of(other) == 0
+    assert cache.get("inner") == acknowledged
+    assert refused, "no signal came inside a write"
+    assert longest_s < 5, "a write waited for its own thread"
+
+
+class _Finalised:
+    """Writes to the cache when it is collected, perhaps inside an operation."""
+
+    def __init__(self, cache: LMDBCache, results: list[str]) -> None:
+        self._cache, self._results, self._me = cache, results, self  # a cycle: the collector's
+
+    def __del__(self) -> None:
+        try:
+            self._cache.set("finalised", 1)
+            self._results.append("stored")
+        except ReentrantCall:
+            self._results.append("refused")
+
+
+def test_a_finaliser_that_writes_inside_an_operation_stores_or_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    results: list[str] = []
+    threshold = gc.get_threshold()
+    gc.set_threshold(7, 1, 1)
+    try:
+        for number in range(3000):
+            _Finalised(cache, results)
+            cache.set("outer", [number])  # allocates inside the operation
+        gc.collect()
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-    assert cache.get("inner") == (0 if forks else calls)
-    assert ends == (calls if forks else 0)
+        gc.set_threshold(*threshold)
+    assert len(results) == 3000
+    assert cache.get("outer") == [2999]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda cache: cache.set("key", "value"),
+        lambda cache: cache.incr("number"),
+        lambda cache: cache.get("key"),
+        lambda cache: cache.get_many(["key", "number"]),
+        lambda cache: cache.delete("key"),
+        lambda cache: (cache._environment.end_request(), cache.set("key", "new")),  # noqa: SLF001
+        lambda cache: (cache._environment.close(), cache.get("key")),  # noqa: SLF001
+    ],
+    ids=["set", "incr", "get", "get_many", "delete", "set with a check", "get that opens"],
+)
+def test_an_exception_of_a_handler_at_any_bytecode_leaves_all_writers_going(
+    settings: Settings, tmp_path: Path, operation: Callable[[LMDBCache], object]
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({"key": "value", "number": 1})
+    hear, tell = socket.socketpair()
+
+    def other_process() -> bool:
+        tell.close()
+        while hear.recv(1):
+            cache.incr("other")
+            hear.send(b"1")
+        return True
+
+    cache.set("other", 0)
+    child = in_child(other_process)
+    hear.close()
+    tell.settimeout(10)
+    number = 0
+    place: list[str] = []
+    while interrupted_at(number := number + 1, lambda: operation(cache), place):
+        tell.send(b"1")
+        assert tell.recv(1) == b"1", f"another process waits after {place}"
+        thread = threading.Thread(target=cache.set, args=("thread", 1), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), f"another thread waits after {place}"
+        cache.set("key", "value")
+    tell.close()
+    assert end_of(child) == 0
+    assert cache.get("other") == number - 1
+    assert number > 20
 
 
 _ON_A_SMALL_DISK = """
@@ -255,6 +389,7 @@ def test_a_full_disk_is_an_error_at_the_first_use_and_never_a_sigbus(tmp_path: P
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     first, *rest = done.stdout.splitlines()
-    assert "cannot hold a cache of 16777216 bytes (No space left on device" in first, done.stderr
+    assert "cannot hold a cache of 16777216 bytes (" in first, done.stderr
+    assert "bytes are needed, 83" in first
     assert rest == ["No space left on device", "True True"]
     assert done.returncode == 0

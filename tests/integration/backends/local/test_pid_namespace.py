@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cacheapp.backends.local import pid_namespace
-from cacheapp.backends.local.pid_namespace import claim, remove_stale_claims
+from cacheapp.backends.local.pid_namespace import Claim, remove_stale_claims
 from cacheapp.errors import StoreUnavailable
 
 _HOLD = """
@@ -19,7 +19,7 @@ from pathlib import Path
 from cacheapp.backends.local import pid_namespace
 pid_namespace.namespace_name = lambda: sys.argv[2]
 try:
-    pid_namespace.claim(Path(sys.argv[1]))
+    claim = pid_namespace.Claim(Path(sys.argv[1]))
 except Exception as exc:
     print(exc, flush=True)
 else:
@@ -62,10 +62,12 @@ def other(tmp_path: Path) -> Iterator[_Other]:
 
 
 def test_processes_of_one_namespace_share_a_directory(tmp_path: Path) -> None:
-    numbers = [claim(tmp_path), claim(tmp_path)]
+    claims = [Claim(tmp_path), Claim(tmp_path)]
     assert len(list(tmp_path.iterdir())) == 1
-    for number in numbers:
-        os.close(number)
+    assert claims[0].is_shared()
+    claims[1].release()
+    assert not claims[0].is_shared()
+    claims[0].release()
 
 
 def test_another_namespace_is_refused_while_a_claim_is_held(
@@ -73,7 +75,7 @@ def test_another_namespace_is_refused_while_a_claim_is_held(
 ) -> None:
     _as(monkeypatch, "boot-1")
     with pytest.raises(StoreUnavailable, match=r"another PID namespace.*LOCATION of its own"):
-        claim(tmp_path)
+        Claim(tmp_path)
 
 
 def test_a_refused_process_leaves_no_claim(
@@ -81,7 +83,7 @@ def test_a_refused_process_leaves_no_claim(
 ) -> None:
     _as(monkeypatch, "boot-1")
     with pytest.raises(StoreUnavailable):
-        claim(tmp_path)
+        Claim(tmp_path)
     third = _Other(tmp_path, "boot-2")  # of the namespace that holds it
     assert third.answer == "held"
     third.kill()
@@ -92,7 +94,7 @@ def test_the_claim_of_a_killed_process_ends_with_it(
 ) -> None:
     other.kill()
     _as(monkeypatch, "boot-1")
-    os.close(claim(tmp_path))
+    Claim(tmp_path).release()
 
 
 def test_files_of_namespaces_without_processes_are_removed(
@@ -105,13 +107,28 @@ def test_files_of_namespaces_without_processes_are_removed(
 
 
 def test_a_claim_is_taken_again_where_its_file_was_removed_meanwhile(tmp_path: Path) -> None:
-    number = claim(tmp_path)
+    first = Claim(tmp_path)
     (file,) = tmp_path.iterdir()
     file.unlink()
-    second = claim(tmp_path)
-    assert os.fstat(second).st_nlink == 1
-    os.close(number)
-    os.close(second)
+    second = Claim(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    first.release()
+    second.release()
+
+
+def test_a_claim_whose_descriptor_was_closed_is_not_held(tmp_path: Path) -> None:
+    lost = Claim(tmp_path)
+    assert lost.is_held()
+    descriptor = next(
+        int(name)
+        for name in os.listdir("/proc/self/fd")  # noqa: PTH208
+        if os.path.exists(f"/proc/self/fd/{name}")  # noqa: PTH110
+        and Path(f"/proc/self/fd/{name}").samefile(next(tmp_path.iterdir()))
+    )
+    os.close(descriptor)
+    assert not lost.is_held()
+    with (tmp_path / "other").open("w"):  # has its number now
+        assert not lost.is_held()
 
 
 def test_the_name_tells_boot_and_namespace() -> None:
