@@ -66,6 +66,8 @@ class Snapshot:
     listed_all: bool
     active_files: list[tuple[str, int, int | None]]
     retries: int
+    rate_bps: float | None = None
+    eta_s: float | None = None
 
 
 def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]:
@@ -180,12 +182,16 @@ class ForegroundRunner:
         run_control.apply_requests(run, requests)
 
     def _snapshot(self, run: JobRun) -> Snapshot:
+        progress, rate_bps = run.changes()[1], self._meter.rate_bps
+        left = None if progress.bytes_total is None else progress.bytes_total - progress.bytes_done
         return Snapshot(
-            progress=run.changes()[1],
+            progress=progress,
             files_total=self._total[0],
             listed_all=self._total[1],
             active_files=run.active_files(),
             retries=run.retries_made,
+            rate_bps=rate_bps,
+            eta_s=max(0, left) / rate_bps if left is not None and rate_bps else None,
         )
 
     def _finish(self, run: JobRun) -> None:

@@ -28,6 +28,7 @@ from cacheapp.downloads.runners.foreground import (
     claim_job,
 )
 from cacheapp.downloads.runners.run_control import transfer_limits
+from cacheapp.downloads.runners.units import format_bytes, format_seconds
 from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
@@ -204,10 +205,7 @@ class Command(BaseCommand):
                 self.stderr.write(f"{it['original_name']!r} is saved as {it['name']!r}")
             if job.files_renamed > len(renamed):
                 self.stderr.write(f"and {job.files_renamed - len(renamed)} more renamed files")
-            self.stdout.write(
-                f"{job.state}: {job.files_done} of {job.files_total} files, "
-                f"{job.bytes_done} bytes in {took_s:.1f} s; in {job.destination}"
-            )
+            self.stdout.write(_last_line(job, took_s))
         if job.state != JobState.SUCCEEDED:
             raise CommandError(job.error or job.state, returncode=_FAILED)
 
@@ -226,6 +224,17 @@ def _typed(kind: type[int | float], read: Reader) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"is {text!r}; expected {exc}") from exc
 
     return parse
+
+
+def _last_line(job: DownloadJob, took_s: float) -> str:
+    """Return what a person wants to know at the end."""
+    left = [f"{job.files_failed} failed"] if job.files_failed else []
+    if job.state not in {JobState.SUCCEEDED, JobState.FAILED}:
+        left.append(job.state)
+    shown = (
+        f"Downloaded {job.files_done} of {job.files_total} files, {format_bytes(job.bytes_done)}"
+    )
+    return f"{', '.join([shown, *left])}, in {format_seconds(took_s)}, to {job.destination}"
 
 
 def _source(options: dict[str, Any]) -> Source:

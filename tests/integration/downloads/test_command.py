@@ -146,6 +146,17 @@ def test_a_changed_file_is_found_by_its_digest_on_request(
     assert {path for _, path in origin.asked[before:]} == {"/file/2?n=2", "/thing/bad"}
 
 
+def test_the_last_line_is_for_people(
+    origin: Origin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls = _bad_and_good(origin, tmp_path)
+    with pytest.raises(CommandError):
+        call_command("download", *urls, "--to", str(tmp_path / "to"), "--allow", "127.0.0.0/8")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Downloaded 3 of 4 files, 2.9 KiB, 1 failed, in ")
+    assert last.endswith(f" s, to {tmp_path / 'to'}")
+
+
 def test_a_file_that_exists_fails_is_skipped_or_is_replaced(
     origin: Origin, download: Download, tmp_path: Path
 ) -> None:

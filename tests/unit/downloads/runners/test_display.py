@@ -1,9 +1,13 @@
+import dataclasses
 import io
 
+import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
+from cacheapp import clock
 from cacheapp.downloads.plan import JobProgress
-from cacheapp.downloads.runners.display import MAX_FILES_SHOWN, Display
+from cacheapp.downloads.runners.display import MAX_FILES_SHOWN, Display, bars
 from cacheapp.downloads.runners.foreground import Snapshot
 
 
@@ -24,7 +28,7 @@ def test_a_terminal_sees_files_failures_and_the_listing() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
     shown = _shown(console, output, "a.bin")
-    for text in ("4/10", "1 failed", "2 retried", "listing…", "a.bin"):
+    for text in ("4 of 10 files, 1 failed, 2 retried, listing…", "a.bin", "512 B of 1.0 KiB"):
         assert text in shown
 
 
@@ -42,6 +46,41 @@ def test_only_some_of_many_files_are_shown() -> None:
     assert f"file-{MAX_FILES_SHOWN} " not in shown
 
 
-def test_what_is_no_terminal_sees_no_bars() -> None:
+@pytest.mark.parametrize("name", ["n" * 62 + "-07.bin", "\u6f22" * 40 + ".bin"])
+def test_long_names_leave_room_for_bars_and_figures_at_80_columns(name: str) -> None:
     output = io.StringIO()
-    assert _shown(Console(file=output, width=100), output, "a.bin").strip() == ""
+    console = Console(file=output, width=80, color_system=None)
+    progress = JobProgress(3, 1, 800 * 2**30, 999 * 2**30)
+    snapshot = dataclasses.replace(
+        _snapshot(name), progress=progress, rate_bps=999.9 * 2**20, eta_s=3599
+    )
+    console.print(bars(snapshot, 80))
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert all(line.count("\u2501") + line.count("\u2578") >= 5 for line in lines)
+    assert lines[1].rstrip().endswith("800.0 GiB of 999.0 GiB, 999.9 MiB/s, 59 min 59 s left")
+    assert lines[2].rstrip().endswith("512 B of 1.0 KiB")
+    shown = lines[2].partition(" ")[0]
+    assert "\u2026" in shown
+    assert 31 <= cell_len(shown) <= 32
+    assert shown.endswith(".bin")
+
+
+def test_what_is_no_terminal_sees_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now[0])
+    with Display(Console(file=output, width=80)) as display:
+        for now[0] in (101.0, 105.5, 106.0, 111.0):
+            display.show(_snapshot("a.bin"))
+    line = "4 of 10 files, 1 failed, 2 retried, listing…, 4.0 KiB, -"
+    assert output.getvalue() == f"{line}\n{line}\n"
+
+
+def test_a_quiet_console_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now[0])
+    with Display(Console(file=output, quiet=True, force_terminal=True)) as display:
+        now[0] = 200.0
+        display.show(_snapshot("a.bin"))
+    assert output.getvalue() == ""
