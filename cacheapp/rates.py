@@ -1,7 +1,7 @@
 """Rate limits that count exactly across all workers: `limit()`. For views, see `throttle`.
 
 Invariant: the costs of the attempts that a window allows add up to at most `rate`. The store's
-`incr`, one atomic step for all workers, maintains it: an attempt whose sum is above `rate` is
+`incr`, one atomic step for all workers, maintains it: an attempt with a sum above `rate` is
 refused. Windows are fixed intervals of the wall clock, [n * per, (n + 1) * per), each with its own
 counter.
 
@@ -9,7 +9,7 @@ Known weakness: `rate` attempts at the end of one window and `rate` at the begin
 twice the rate within a short time. If that matters, add a limit with a smaller rate over a shorter
 time. The invariant requires that the store keeps the counter (no eviction, no `clear`: if either is
 possible, give limits their own alias) and that machines agree about the time: near a boundary, a
-machine whose clock is off counts in another window.
+machine with a wrong clock counts in another window.
 """
 
 import dataclasses

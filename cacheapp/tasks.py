@@ -26,7 +26,7 @@ def _end(**_: Any) -> None:
 
 
 _RETRY_HEARTBEATS = 6
-"""A task whose job another process runs is retried after this many times DOWNLOAD_HEARTBEAT_S."""
+"""A task is retried, if another process runs its job, after this many times DOWNLOAD_HEARTBEAT_S."""
 
 
 # Acknowledged when it is over, delivered to another worker if this one is lost, and retried after an

@@ -16,7 +16,7 @@ _MAX_SHOWN = 200
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """One name that is unknown, or whose value is not what its reader expects."""
+    """One name that is unknown, or has a value that its reader does not expect."""
 
     name: str
     error: str

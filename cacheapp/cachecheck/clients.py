@@ -1,6 +1,6 @@
 """Client processes: spawned, or forked from one that has used the cache, as Gunicorn does with preload.
 
-Each receives orders through a pipe and executes them in its threads. A client whose pipe closes ends,
+Each receives orders through a pipe and executes them in its threads. A client ends when its pipe closes,
 so none outlives the check for longer than one order takes. Clients ignore Ctrl-C.
 """
 

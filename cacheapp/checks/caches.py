@@ -50,7 +50,7 @@ class _AliasConfig:
 
 
 def _alias_configs(kind: type = object) -> Iterator[_AliasConfig]:
-    """Yield the entries whose backend is a subclass of `kind`."""
+    """Yield the entries with a backend that is a subclass of `kind`."""
     for alias, config in settings.CACHES.items():
         params = dict(config)
         location = params.pop("LOCATION", "")

@@ -24,7 +24,7 @@ class Judgement:
     """The easiest to read among those of the first illegal keys."""
 
 
-_SHRUNK = 6  # keys whose counterexamples are compared
+_SHRUNK = 6  # keys with counterexamples that are compared
 _PLAIN = {OperationKind.GET, OperationKind.SET}
 
 

@@ -49,7 +49,7 @@ class Model(Protocol):
 
 
 class Key:
-    """A key whose entry is removed only by a call."""
+    """A key with an entry that only a call removes."""
 
     initial: State = ABSENT
     unsure: State = ANY
@@ -62,7 +62,7 @@ class Key:
 
 
 class EvictingKey:
-    """A key whose entry may also be evicted at any moment; a state is the set of possible ones."""
+    """A key with an entry that may also be evicted at any moment; a state is the set of possible ones."""
 
     initial: State = frozenset({ABSENT})
     unsure: State = frozenset({ANY})

@@ -60,7 +60,7 @@ class Count:
     sums: list[int]
     """The sum that each acknowledged increment returned."""
     unknown: int
-    """Increments whose answer was lost, or whose outcome is unknown to the store."""
+    """Increments without an answer, or with an outcome that the store does not know."""
     failed: list[str]
     """The errors of increments that did not happen."""
     counted: dict[int, Any]

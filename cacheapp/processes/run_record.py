@@ -53,7 +53,7 @@ class StatusFile(Generic[StatusT]):
     def read(self) -> StatusT | None:
         """Return the last status; `None` if there is none, or one of another version.
 
-        A run whose process is gone without recording an end is `LOST`.
+        A run is `LOST` if its process is gone without recording an end.
         """
         while (found := self._read()) is not None and found.state is RunState.RUNNING:
             holder = exclusive_run.holder()

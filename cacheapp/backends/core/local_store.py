@@ -10,7 +10,7 @@ from cacheapp.backends.local.process_identity import HolderRegistry
 
 
 class LocalStore(Store):
-    """A store whose leases name a process of this machine, and whose locks are in a `LockStore`.
+    """A store with leases that name a process of this machine, and locks in a `LockStore`.
 
     `lock_prefix` keeps apart the locks of several stores that share one `LockStore`.
     """

@@ -1,4 +1,4 @@
-"""The placeholder for the store of a cache whose options are wrong."""
+"""The placeholder for the store of a cache with wrong options."""
 
 from typing import Any
 

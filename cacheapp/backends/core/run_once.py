@@ -1,4 +1,4 @@
-"""A factory whose result is kept, so that a failure of the store does not run it again."""
+"""A factory that keeps its result, so that a failure of the store does not run it again."""
 
 import inspect
 from typing import Any

@@ -219,7 +219,7 @@ class StepRunner:
 async def _in_own_thread(work: Coroutine[Any, Any, Any]) -> None:
     """Await the work apart from the request that started it, which may end or be rolled back first.
 
-    Its sync code runs in a thread of its own, whose database connections are closed at the end.
+    Its sync code runs in a thread of its own, and the thread's database connections are closed at the end.
     """
     async with ThreadSensitiveContext():
         try:

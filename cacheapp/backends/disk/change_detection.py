@@ -25,7 +25,7 @@ class ChangeDetector:
         self._last: dict[str, tuple[Any, ...]] = {}
 
     def unchanged(self, seen: Mapping[str, Payload]) -> dict[str, Payload]:
-        """Return the part of `seen` whose shards have not been written to since the last call.
+        """Return the part of `seen` in shards that have not been written to since the last call.
 
         The caller reads the other keys now.
         """

@@ -2,7 +2,7 @@
 
 Every write is one transaction that begins with BEGIN IMMEDIATE: it waits for the write lock first,
 so what it reads is still true when it commits. Every read is one SELECT, which sees one committed
-state. Rows whose deadline has passed count as absent. So do leases and entries past their soft
+state. Rows past their deadline count as absent. So do leases and entries past their soft
 deadline, except in `SELECT_VALUE`, `compare_and_move` and `discard`. Those rows have modes of their
 own, so that checking a plain row costs only the comparison of this number.
 
@@ -261,7 +261,7 @@ def _is_visible_row(row: Sequence[Any], now_s: float) -> bool:
 
 
 def keys_after(_shard: Shard, connection: Connection, last: str, limit: int) -> list[Any]:
-    """Return up to `limit` rows of `SELECT_KEYS` whose keys sort after `last`."""
+    """Return up to `limit` rows of `SELECT_KEYS` with keys that sort after `last`."""
     return connection.execute(SELECT_KEYS, (last, clock.wall_s(), limit)).fetchall()
 
 

@@ -84,7 +84,7 @@ class ThreadState:
 
 
 class _ThreadExit:
-    """A thread-local object whose finaliser forgets a thread that has ended."""
+    """A thread-local object: its finaliser forgets a thread that has ended."""
 
     def __init__(self, thread: ThreadState, threads: set[ThreadState]) -> None:
         self._thread = thread
@@ -385,7 +385,7 @@ class Environment:
                     self._abandon(env)
 
     def _abandon(self, env: OpenEnvironment) -> None:
-        """Give an environment up whose descriptors this process closed, and leave it open.
+        """Give up an environment after this process closed its descriptors, and leave it open.
 
         Closing it would close files of others that have these numbers now, and a process cannot open
         the same files twice. So all processes move to a new environment.

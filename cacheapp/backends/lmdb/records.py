@@ -2,7 +2,7 @@
 
 Invariants, each kept by one write transaction per change:
 
-- `entries` has one record per key, whose header contains a sequence number. `queue` has one record
+- `entries` has one record per key, with a sequence number in its header. `queue` has one record
   per entry, from this number to the key, in the order of insertion: SIEVE's queue. An overwritten
   entry keeps its position.
 - An entry with a deadline has a record in `deadlines`, at the time `indexed`, which is not later

@@ -3,8 +3,8 @@
 LMDB's write lock is a robust mutex. The kernel releases the mutex of a thread that died, and compares
 thread ids as the thread's own PID namespace numbers them. Two containers number their threads alike,
 so a death in one releases a lock that is held in the other, and an acknowledged write is lost. LMDB's
-table of readers compares process ids in the same way. Two boot ids on one machine (a container whose
-`/proc` is not the machine's) are as bad: each takes the other's environment for one of an older boot,
+table of readers compares process ids in the same way. Two boot ids on one machine (a container
+with a `/proc` of its own) are as bad: each takes the other's environment for one of an older boot,
 and removes it.
 
 Invariant: while a process has an environment open, it holds a *claim*, a shared lock on the file

@@ -10,7 +10,7 @@ exists, this holds whatever the clock does. If the fence is lost (FLUSHALL, evic
 more than the number of tokens issued, unless it was set back: **a lost fence together with a
 server clock that is set back before the last token is the one case in which a token may repeat.**
 
-An `acquire` whose reply was lost raises `OutcomeUnknown` and is not repeated. The caller then does
+An `acquire` without a reply raises `OutcomeUnknown` and is not repeated. The caller then does
 not hold the lock and has no token. The lock may have been given to this call, and is then
 unavailable until the requested TTL has passed. Trying again is safe at any time.
 """

@@ -2,7 +2,7 @@
 
 Redis runs a script as a whole, without other commands in between. Each script follows two rules.
 The first write is the one that can fail (no memory left, or a replica), so a failed script has
-changed nothing. No number from a value is computed in Lua, whose numbers lose integers above 2^53;
+changed nothing. No number from a value is computed in Lua, as its numbers lose integers above 2^53;
 soft deadlines and fencing tokens are below that.
 
 Times come from the client, in whole milliseconds since 1970, because SharedCache checks the

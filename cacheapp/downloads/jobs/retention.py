@@ -83,7 +83,7 @@ def _prune_job(old: QuerySet[DownloadJob], job: DownloadJob) -> bool:
 
 
 def _prune_partials(root: Path, before_s: float) -> int:
-    """Remove the directories of runs, unchanged since then, whose jobs are finished or removed.
+    """Remove the directories of runs, unchanged since then, of jobs that are finished or removed.
 
     The age is read before the database: a job that is resumed in between has a new directory under
     another name, and only the names read first are removed.

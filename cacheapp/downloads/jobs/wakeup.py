@@ -1,6 +1,6 @@
 """Wakes the coordinators of all processes on this machine, so that they read the database at once.
 
-The signal is a small file in `STATE_DIR` whose contents change with each notification. It only saves
+The signal is a small file in `STATE_DIR` that changes with each notification. It only saves
 time: a coordinator that misses it, or runs on another machine, finds the same at its next regular look.
 """
 

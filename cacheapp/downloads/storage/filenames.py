@@ -30,7 +30,7 @@ MAX_PATH_BYTES = 1200
 """Longest name with folders: an S3 key has at most 1,024 bytes, and numbers may be added."""
 
 REFUSED = "(refused "
-"""Start of the placeholder name in the row of a file whose key was refused."""
+"""Start of the placeholder name in the row of a file with a refused key."""
 
 _MAX_SUFFIX_BYTES = 20  # a longer suffix is not an extension and may be cut
 _MAX_KEY_BYTES = 1024

@@ -161,7 +161,7 @@ def run_directories(directory: Path, job: str = _ANY_JOB) -> list[tuple[int, Pat
 def removable_directories(
     directory: Path, job: str = _ANY_JOB, newest: float = math.inf
 ) -> list[Path]:
-    """Return run directories up to a token, and those whose removal was interrupted."""
+    """Return run directories up to a token, and those with an interrupted removal."""
     found = _named(directory, rf"\.{job}\.([0-9]+)(?:\.[0-9a-f]{{32}})?")
     return [path for token, path in found if token <= newest]
 

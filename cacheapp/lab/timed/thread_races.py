@@ -68,7 +68,7 @@ def lost(code: str, threads: int, times: int) -> "dict[str, Any]":
 
 
 def lost_with_incr(threads: int, times: int) -> "dict[str, Any]":
-    """Count in Django's LocMemCache, whose `incr` is atomic among the threads of a process."""
+    """Count in Django's LocMemCache: its `incr` is atomic among the threads of a process."""
     from django.conf import settings
 
     settings.configure(
