@@ -6,6 +6,7 @@ Celery's soft time limit is such an exception: an `Exception` that a handler rai
 import contextlib
 import itertools
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,11 +46,13 @@ def _handler(kind: type[Exception]) -> Iterator[list[int]]:
         raise kind
 
     before = signal.signal(signal.SIGALRM, handle)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None
     try:
         yield raised
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
 
 
 def interrupted_again_and_again(work: Callable[[], Any], kind: type[Exception]) -> tuple[int, int]:
