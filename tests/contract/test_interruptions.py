@@ -55,7 +55,9 @@ def _handler(kind: type[Exception]) -> Iterator[list[int]]:
         sys.unraisablehook = hook
 
 
-def interrupted_again_and_again(work: Callable[[], Any], kind: type[Exception]) -> tuple[int, int]:
+def interrupted_again_and_again(
+    work: Callable[[], Any], kind: type[Exception], after: Callable[[], Any] = lambda: None
+) -> tuple[int, int]:
     """Repeat the work until a handler raises, in many rounds; return how often it did, and was seen."""
     seen = 0
     delays = itertools.cycle([0.0007, 0.0011, 0.0017, 0.0023, 0.0031])
@@ -68,6 +70,7 @@ def interrupted_again_and_again(work: Callable[[], Any], kind: type[Exception]) 
                     work()
             except kind:
                 seen += 1
+            after()
     return raised[0], seen
 
 
@@ -118,6 +121,26 @@ def test_a_handlers_exception_reaches_the_caller_of_a_write(
     assert seen >= ROUNDS - IN_FINALISERS
     write()
     assert cache.get("large") == LARGE
+
+
+@pytest.mark.parametrize("stale", [0, 60], ids=["fresh", "stale"])
+def test_a_get_or_set_that_is_interrupted_leaves_no_lease(build: Build, stale: float) -> None:
+    cache = build("inline", OPTIONS={"refresh": "inline", "lease_time": 60})
+    keys = map(str, itertools.count())
+    last = [""]
+
+    def compute() -> None:
+        last[0] = next(keys)
+        cache.set(last[0], "old", 0.00001, stale=stale)
+        cache.get_or_set(last[0], "new", 60, stale=stale)
+
+    def then_again() -> None:
+        assert cache.get_or_set(last[0], "another", 60) in {"old", "new", "another"}
+
+    raised, seen = interrupted_again_and_again(compute, SoftTimeLimit, then_again)
+    assert raised == ROUNDS
+    assert seen >= ROUNDS - IN_FINALISERS
+    assert cache.stats()["lease_waits"] == 0
 
 
 def _stale_entry(build: Build) -> SharedCache:

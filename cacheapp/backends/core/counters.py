@@ -23,6 +23,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
@@ -76,6 +77,8 @@ class Counters:
         try:
             self._numbers = self._map()
         except (OSError, StoreUnavailable) as exc:
+            if is_interruption(exc):
+                raise
             logger.warning("counting for this process only: %s", exc)
         else:
             self._claim()

@@ -130,9 +130,20 @@ class SingleFlight:
             return (yield RunFactory())
 
     def _miss(self, fill: Fill) -> Steps:
-        """Get the value from the caller that computes it, or the right to compute it, or a stale one."""
+        """Get the value as `_get_or_compute` does; leave no lease behind if a handler interrupts it."""
         self._count(MISSES)
         lease = self._store.new_lease()
+        try:
+            return (yield from self._get_or_compute(fill, lease))
+        except BaseException as exc:
+            if not isinstance(exc, Exception) or raised_by_handler(exc) is not None:
+                yield from self._release(fill.key, lease)
+                if fill.stale_s:
+                    yield from self._release(fill.key + lease_format.REFRESH_SUFFIX, lease)
+            raise
+
+    def _get_or_compute(self, fill: Fill, lease: bytes) -> Steps:
+        """Get the value from the caller that computes it, or the right to compute it, or a stale one."""
         deadline_s = None
         while True:
             found = yield CallStore(self._store.lease, (fill.key, lease, self._lease_s))

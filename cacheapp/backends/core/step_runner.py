@@ -132,9 +132,20 @@ class StepRunner:
         self._lease_s = lease_s
 
     def run(self, steps: Steps, factory: Factory) -> Any:
-        """Run the steps in this thread; return what they return."""
+        """Run the steps in this thread; return what they return.
+
+        A signal handler may raise between two steps. Then the steps get the exception, so that they
+        release their lease.
+        """
+        try:
+            return self._run(steps, factory, None)
+        except BaseException as exc:
+            if inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED:
+                raise  # the steps raised it
+            return self._run(steps, factory, exc)
+
+    def _run(self, steps: Steps, factory: Factory, error: BaseException | None) -> Any:
         result: Any = None
-        error: BaseException | None = None
         while True:
             try:
                 step = _resume(steps, result, error)
