@@ -59,6 +59,10 @@ class Conf:
     """Buckets, or prefixes in them, that the API may download with this server's credentials.
     Empty: none."""
 
+    download_proxy: bool = False
+    """Send the requests of jobs created over HTTP through `HTTP_PROXY` and `HTTPS_PROXY`. The address of
+    a host cannot be checked then: only `download_origins` decides."""
+
     download_max_threads: int = 200
     """Maximum threads of one process for all its jobs, and of one job."""
 
@@ -159,6 +163,7 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_ORIGINS": _origins,
     "DOWNLOAD_NETWORKS": _networks,
     "DOWNLOAD_BUCKETS": read_buckets,
+    "DOWNLOAD_PROXY": boolean,
     "DOWNLOAD_MAX_THREADS": whole_number(1),
     "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),
     "DOWNLOAD_MAX_PER_HOST": whole_number(1),

@@ -40,6 +40,7 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
+_download_proxy = env.bool("DOWNLOAD_PROXY", False)
 _download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
 _download_runner = env.str(
     "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery"])
@@ -175,6 +176,7 @@ CACHEAPP = {
     "DOWNLOAD_ORIGINS": _download_origins,
     "DOWNLOAD_NETWORKS": _download_networks,
     "DOWNLOAD_BUCKETS": _download_buckets,
+    "DOWNLOAD_PROXY": _download_proxy,
     "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,

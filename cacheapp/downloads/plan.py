@@ -91,6 +91,8 @@ class Plan:
     """The owner's fencing token."""
     more: bool = False
     """Whether more items will be passed to `JobRun.feed`, until `finish_feeding` is called."""
+    proxied: bool = False
+    """Whether requests go through the proxies that the environment names."""
     resumable: bool = False
     """Whether this run and later ones may resume from the files on disk; if so, published names are
     recorded in the journal."""

@@ -23,6 +23,7 @@ from cacheapp.downloads.engine.transfer_options import Buffer, TransferLimits, T
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import Signer
 from cacheapp.downloads.http.errors import TransferAborted, TransferFailed, translate_error
+from cacheapp.downloads.http.proxies import Proxies
 from cacheapp.downloads.http.url_policy import UrlPolicy
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan
 from cacheapp.downloads.states import FileState
@@ -69,7 +70,9 @@ class JobRun:
         self._sign = sign
         self._policy = UrlPolicy(plan.origins, plan.networks, plan.trusted)
         self._on_end = on_end
-        self._pools = connections.pool_manager(plan.threads)
+        self._pools = connections.pool_manager(
+            plan.threads, Proxies.from_environment() if plan.proxied else None
+        )
         self._job = plan.job.hex[:12]
         self._still_ours = is_still_owner
         self._directory = RunDirectory(plan.directory, self._job, plan.token)

@@ -11,6 +11,7 @@ import urllib3
 from cacheapp import clock
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.proxies import Proxy
 from cacheapp.downloads.http.response import CONTROLS, StrictHTTPResponse
 from cacheapp.downloads.http.retry import OVERLOAD_STATUSES, RETRYABLE_STATUSES, read_retry_after
 from cacheapp.downloads.http.url_policy import PORTS, ParsedUrl, UrlPolicy
@@ -57,8 +58,12 @@ class HTTPClient:
         raise TransferFailed(f"redirected more than {self.max_redirects} times")
 
     def _send(self, parsed: ParsedUrl, headers: Mapping[str, str]) -> "Response":
-        head = _head(parsed, headers)
-        borrowed = connections.borrow(self.pools, parsed.host, parsed.port, parsed.scheme)
+        place = (parsed.host, parsed.port, parsed.scheme)
+        proxy = connections.proxy_for(self.pools, parsed.scheme, parsed.host, parsed.port)
+        if proxy is not None:
+            self.policy.check_literal(parsed)
+        head = _head(parsed, headers, None if parsed.scheme == "https" else proxy)
+        borrowed = connections.borrow(self.pools, *place, proxy)
         try:
             return self._exchange(borrowed, head)
         except (ConnectionError, ssl.SSLEOFError):
@@ -69,9 +74,7 @@ class HTTPClient:
                 raise
             self.check()
             self.pools.clear()
-        return self._exchange(
-            connections.borrow(self.pools, parsed.host, parsed.port, parsed.scheme), head
-        )
+        return self._exchange(connections.borrow(self.pools, *place, proxy), head)
 
     def _exchange(self, borrowed: connections.BorrowedConnection, head: bytes) -> "Response":
         borrowed.connection.timeout = self.connect_s
@@ -84,17 +87,20 @@ class HTTPClient:
             raise
 
 
-def _head(parsed: ParsedUrl, headers: Mapping[str, str]) -> bytes:
-    """Return the head of a request; raise `TransferFailed` if a value has control characters."""
+def _head(parsed: ParsedUrl, headers: Mapping[str, str], proxy: Proxy | None) -> bytes:
+    """Return the head of a request, in the form for a proxy if there is one.
+
+    Raise `TransferFailed` if a value has control characters.
+    """
     default = parsed.port == PORTS[parsed.scheme]
-    lines = [
-        f"GET {parsed.target} HTTP/1.1\r\nHost: {parsed.host}",
-        "\r\n" if default else f":{parsed.port}\r\n",
-        _ALWAYS,
-    ]
+    host = parsed.host if default else f"{parsed.host}:{parsed.port}"
+    target = parsed.target
+    if proxy is not None:
+        target, headers = f"{parsed.scheme}://{host}{target}", {**headers, **proxy.headers}
+    lines = [f"GET {target} HTTP/1.1\r\nHost: {host}\r\n", _ALWAYS]
     for name, value in headers.items():
         if CONTROLS.search(value):
-            raise TransferFailed(f"{name} would be {value[:80]!r}: which has control characters")
+            raise TransferFailed(f"{name} would have control characters")
         lines.append(f"{name}: {value}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1", errors="replace")

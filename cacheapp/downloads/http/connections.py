@@ -12,10 +12,12 @@ so a name whose address changes between check and connection (DNS rebinding) gai
 import contextlib
 import functools
 import os
+import re
 import socket
 import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -28,8 +30,13 @@ from urllib3.exceptions import (
 )
 
 from cacheapp.downloads.http import blocking_socket, resolver
+from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.proxies import Proxies, Proxy
 from cacheapp.downloads.http.response import StrictHTTPResponse
+from cacheapp.downloads.http.retry import RETRYABLE_STATUSES
 from cacheapp.errors import CacheappError
+
+_TUNNEL_STATUS = re.compile(r"\b[1-5][0-9]{2}\b")
 
 AddressCheck = Callable[[str, int, str], None]
 """Raises if a connection to this host and port must not use this address."""
@@ -113,6 +120,8 @@ class _CancellableConnection(HTTPConnection):
     """A connection that registers its socket with the `SocketHandle` of the current thread."""
 
     _blocking: blocking_socket.BlockingSocket | None = None
+    is_to_proxy = False
+    """Whether its address is the proxy's, which the operator has named: it is not checked."""
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -122,7 +131,8 @@ class _CancellableConnection(HTTPConnection):
             raise NameResolutionError(self.host, self, cause) from exc
         # Restore the brackets that urllib3 removed: origins are written with them.
         host = f"[{self.host}]" if ":" in self.host else self.host
-        for *_, where in found:  # all of them: one refused address condemns the name
+        # All of them: one refused address condemns the name.
+        for *_, where in () if self.is_to_proxy else found:
             _here.check(host, self.port, str(where[0]))
         return self._connected(found)
 
@@ -201,7 +211,18 @@ class _CancellableConnection(HTTPConnection):
 
 
 class _CancellableTLSConnection(_CancellableConnection, HTTPSConnection):
-    """The same over TLS."""
+    """The same over TLS, possibly in the tunnel of a proxy."""
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()
+        except TimeoutError:
+            raise
+        except OSError as exc:
+            found = _TUNNEL_STATUS.search(str(exc))
+            retryable = found is None or int(found[0]) in RETRYABLE_STATUSES
+            message = f"the proxy opened no tunnel: {exc}"
+            raise TransferFailed(message, retryable=retryable) from exc
 
 
 class BorrowedConnection:
@@ -229,20 +250,43 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _CancellableTLSConnection
 
 
-def borrow(pools: urllib3.PoolManager, host: str, port: int, scheme: str) -> BorrowedConnection:
-    """Return a connection for one request, preferably an open one."""
+class _PoolManager(urllib3.PoolManager):
+    proxies: Proxies | None = None
+
+
+def proxy_for(pools: urllib3.PoolManager, scheme: str, host: str, port: int) -> Proxy | None:
+    """Return the proxy through which these pools connect to a host; `None` without one."""
+    proxies = pools.proxies if isinstance(pools, _PoolManager) else None
+    return None if proxies is None else proxies.find(scheme, host, port)
+
+
+def borrow(
+    pools: urllib3.PoolManager, host: str, port: int, scheme: str, proxy: Proxy | None = None
+) -> BorrowedConnection:
+    """Return a connection for one request, preferably an open one.
+
+    Over `proxy`, it leads to the proxy for `http`, and through a tunnel to the host for `https`.
+    """
+    tunnel = proxy is not None and scheme == "https"
+    key = (scheme, host, port) if proxy is None or tunnel else (scheme, "", 0)
     place: dict[str, Any] = {"scheme": scheme, "host": host, "port": port}
+    if proxy is not None:
+        place |= {"host": proxy.host, "port": proxy.port}
     if scheme == "https":
         place["ssl_context"] = _tls()
     while True:
         # A key of our own: urllib3's contains all options of a pool, and here they never differ.
         pool = pools.connection_from_pool_key(
-            (scheme, host, port),  # type: ignore[arg-type]
+            (*key, proxy),  # type: ignore[arg-type]
             {**pools.connection_pool_kw, **place},
         )
         # Closed by another thread, which removed the pools from the manager before: get a new one.
         with contextlib.suppress(ClosedPoolError):
-            return BorrowedConnection(pool, pool._get_conn())  # noqa: SLF001 (as `urlopen` does it)
+            connection: Any = pool._get_conn()  # noqa: SLF001 (as `urlopen` does it)
+            connection.is_to_proxy = proxy is not None
+            if proxy is not None and tunnel and connection.sock is None:
+                connection.set_tunnel(host, port, proxy.headers)
+            return BorrowedConnection(pool, connection)
 
 
 @functools.cache
@@ -250,7 +294,18 @@ def _tls() -> ssl.SSLContext:
     # Loading the CA bundle takes 20 ms of CPU: once per process that needs it, not per connection,
     # so never set `ca_certs`. Created after the fork: a child process creates its own.
     context = urllib3.util.create_urllib3_context()
-    context.load_default_certs()
+    context.load_default_certs()  # also of SSL_CERT_FILE and SSL_CERT_DIR
+    loaded = {os.environ.get("SSL_CERT_FILE", ""), ""}
+    for variable in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        if (path := os.environ.get(variable, "")) not in loaded:
+            loaded.add(path)
+            try:
+                is_folder = Path(path).is_dir()
+                context.load_verify_locations(
+                    cafile=None if is_folder else path, capath=path if is_folder else None
+                )
+            except (OSError, ssl.SSLError) as exc:
+                raise TransferFailed(f"{variable} is {path}: {exc.strerror or exc}") from exc
     return context
 
 
@@ -259,7 +314,9 @@ def prepare() -> None:
 
     OpenSSL reads them with the interpreter lock held. The first job reports errors in them.
     """
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: gevent patched too late
+    with contextlib.suppress(
+        OSError, RuntimeError, TransferFailed
+    ):  # RuntimeError: gevent patched too late
         _tls()
 
 
@@ -271,14 +328,15 @@ def forget_tls() -> None:
 os.register_at_fork(after_in_child=forget_tls)
 
 
-def pool_manager(threads: int) -> urllib3.PoolManager:
+def pool_manager(threads: int, proxies: Proxies | None = None) -> urllib3.PoolManager:
     """Return the connection pools of one job; `clear()` closes them."""
     reject_replacement(urllib3)
-    manager = urllib3.PoolManager(
+    manager = _PoolManager(
         num_pools=64,
         maxsize=threads,
         block=False,
         retries=False,
     )
+    manager.proxies = proxies
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
     return manager

@@ -8,6 +8,7 @@ parsers read differently passes a check for one host and reaches another.
 import dataclasses
 import functools
 import re
+import socket
 from urllib.parse import urljoin
 
 from urllib3.exceptions import LocationParseError
@@ -77,6 +78,21 @@ class UrlPolicy:
             return
         if (reason := refusal_reason(text, self.networks)) is not None:
             raise UrlRefused(f"{host}: {reason}; see DOWNLOAD_NETWORKS")
+
+    def check_literal(self, parsed: ParsedUrl) -> None:
+        """Raise `UrlRefused` if the host is written as an address that must not be connected to.
+
+        For requests through a proxy, which resolves all other names itself.
+        """
+        host = parsed.host.strip("[]")
+        if host == "localhost" or host.endswith(".localhost"):
+            host = "127.0.0.1"
+        try:
+            # inet_aton reads what resolvers read as IPv4: 127.1, 0x7f000001, 2130706433.
+            text = host if ":" in host else socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            return
+        self.check_address(parsed.host, parsed.port, text)
 
     @functools.cached_property
     def _exempt_hosts(self) -> frozenset[str]:

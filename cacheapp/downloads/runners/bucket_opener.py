@@ -117,5 +117,6 @@ def _limited(job: DownloadJob) -> LimitedBucket:
         region=place.region,
         anonymous=place.anonymous,
         rules=NameRules(portable=job.portable_names),
+        proxied=settings.download_proxy,
     )
     return LimitedBucket(bucket, settings.download_max_files - job.files_total)

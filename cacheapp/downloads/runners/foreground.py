@@ -143,6 +143,7 @@ class ForegroundRunner:
             origins=origins,
             networks=plan.networks + order.networks,
             trusted=trusted,
+            proxied=True,
             retries=order.retries,
         )
         pool: ThreadPool[QueuedFile] = ThreadPool(order.threads, settings.download_max_per_host)

@@ -4,6 +4,7 @@ Size and ETag come from the listing, and each object is requested with `If-Match
 needed. The listing is read lazily, page by page.
 """
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,12 @@ from cacheapp.downloads.storage.filenames import FAITHFUL, NameRefused, NameRule
 
 _SCHEME = "s3://"
 _CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # otherwise S3 does not send its checksums
+
+
+def _ca_bundle() -> str | None:
+    """Return the certificates for the listing; `None`: those that botocore finds."""
+    variables = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+    return next((path for name in variables if (path := os.environ.get(name))), None)
 
 
 class ListingFailed(SourceRefused):
@@ -32,6 +39,7 @@ class S3Source:
         region: str | None = None,
         anonymous: bool = False,
         rules: NameRules = FAITHFUL,
+        proxied: bool = True,
     ) -> None:
         parts = urlsplit(text)
         if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
@@ -44,6 +52,9 @@ class S3Source:
         self._is_placed = endpoint is not None or region is not None
         self._anonymous = anonymous
         self._rules = rules
+        self._proxies: dict[str, str] | None = (
+            None if proxied else {}
+        )  # None: botocore reads the environment
         self.identity = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
         try:
             self._open()
@@ -65,8 +76,10 @@ class S3Source:
             "s3",
             region_name=self._region,
             endpoint_url=self._endpoint,
+            verify=_ca_bundle(),
             config=Config(
                 signature_version=version,
+                proxies=self._proxies,
                 connect_timeout=10,
                 read_timeout=60,
                 retries={"mode": "standard"},

@@ -16,7 +16,9 @@ from cacheapp import clock
 from cacheapp.conf import conf, reader_of
 from cacheapp.downloads.engine.transfer_options import Existing
 from cacheapp.downloads.http.connections import Urllib3Replaced
+from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ip_policy import read_networks
+from cacheapp.downloads.http.proxies import Proxies
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import new_owner
 from cacheapp.downloads.jobs.repository import retry_policy
@@ -129,7 +131,7 @@ class Command(BaseCommand):
             order = self._order(options)
             with stopping():
                 job, took_s = self._fetch(order, quiet=options["json"])
-        except (SourceRefused, JobBusy, Urllib3Replaced, ValueError) as exc:
+        except (SourceRefused, JobBusy, Urllib3Replaced, TransferFailed, ValueError) as exc:
             raise CommandError(str(exc), returncode=_REFUSED) from exc
         except OSError as exc:
             raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
@@ -147,6 +149,7 @@ class Command(BaseCommand):
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
         given = {f"download_{name}": options[name] for name, *_ in _LIMITS if options[name]}
         settings = dataclasses.replace(settings, **given)
+        Proxies.from_environment().shown()  # refuses a wrong variable before the job begins
         limits = dataclasses.replace(
             transfer_limits(settings),
             digest=not options["no_digest"],
@@ -170,6 +173,9 @@ class Command(BaseCommand):
         owner = new_owner()
         job, resumed = claim_job(order, owner)
         console = Console(file=sys.stderr, quiet=quiet)
+        if proxies := Proxies.from_environment().shown():
+            note = f"Through the proxy {proxies}: the addresses of hosts cannot be checked"
+            console.print(note, markup=False, soft_wrap=True)
         if resumed:
             done = job.files.filter(state=FileState.SUCCEEDED).count()
             console.print(f"Resuming job {job.id}: {done} files are complete")

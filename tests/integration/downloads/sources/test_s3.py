@@ -21,6 +21,7 @@ from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.processes.waiting import until
+from tests.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -209,6 +210,29 @@ def test_portable_names_are_an_option_that_lists_what_it_changed(
     assert [(it["original_name"], it["name"]) for it in found["renamed"]] == [
         *((".zgroup", "_zgroup"), ("case", "case-2")),
     ]
+
+
+def test_listing_and_files_go_through_the_proxy_at_a_terminal_and_a_listing_alone_only_if_allowed(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store.put("proxied/a", b"x")
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Proxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        command = ("download", "s3://files/proxied/", "--to", str(tmp_path))
+        call_command(*command, "--endpoint", store.endpoint)
+        targets = [target.partition("?")[0] for _, target in proxy.requests]
+        assert {f"{store.endpoint}/files", f"{store.endpoint}/files/proxied/a"} == set(targets)
+        message = f"Through the proxy {proxy.url}: the addresses of hosts cannot be checked"
+        assert message in capsys.readouterr().err
+        proxy.requests.clear()
+        bucket = S3Source("s3://files/proxied/", endpoint=store.endpoint, proxied=False)
+        assert len(list(bucket.entries())) == 1
+        assert proxy.requests == []
 
 
 def test_a_listing_continues_behind_its_cursor(store: Store) -> None:
