@@ -41,6 +41,13 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 # The control socket in the home directory would be shared by all servers of this user.
 control_socket_disable = True
 
+# Only a proxy that is configured may set these: otherwise any program on this machine could choose the
+# scheme of its request. An empty list would not stop a peer on a Unix socket.
+if not env.bool("BEHIND_TLS_PROXY", False):
+    forwarded_allow_ips = ""
+    secure_scheme_headers: dict[str, str] = {}
+    forwarder_headers = ""
+
 accesslog = env.str(
     "ACCESS_LOG", None
 )  # "-" for stdout; off by default, because it writes one line per request

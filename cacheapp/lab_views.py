@@ -5,7 +5,6 @@ from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.views.decorators.http import require_POST
 
 from cacheapp import clock
 from cacheapp.lab import run_record
@@ -37,8 +36,7 @@ def lab(request: HttpRequest) -> HttpResponse:
     return render_page(request, "lab.html", running=running, cards=cards, ended=_ended())
 
 
-@page("cacheapp.run_lab")
-@require_POST
+@page("cacheapp.run_lab", "POST")
 def start(request: HttpRequest) -> HttpResponse:
     """Start an experiment in its own process; one runs at a time on a machine."""
     try:
@@ -50,8 +48,7 @@ def start(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("cacheapp:lab_page"))
 
 
-@page("cacheapp.run_lab")
-@require_POST
+@page("cacheapp.run_lab", "POST")
 def stop(request: HttpRequest) -> HttpResponse:
     """Stop the current experiment."""
     del request

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import environs
+from django.core.checks.security.base import (
+    SECRET_KEY_INSECURE_PREFIX,
+    SECRET_KEY_MIN_LENGTH,
+    SECRET_KEY_MIN_UNIQUE_CHARACTERS,
+)
 from django.core.exceptions import ImproperlyConfigured
 from marshmallow import validate
 
@@ -78,6 +83,16 @@ if not _secret_key and not DEBUG:
         "environment: SECRET_KEY is not set. Set it to a long random string, the same for all "
         "workers and machines; or set DEBUG=1 on your own machine, which creates one."
     )
+if not DEBUG and (
+    len(_secret_key) < SECRET_KEY_MIN_LENGTH
+    or len(set(_secret_key)) < SECRET_KEY_MIN_UNIQUE_CHARACTERS
+    or _secret_key.startswith(SECRET_KEY_INSECURE_PREFIX)
+):
+    raise ImproperlyConfigured(
+        f"environment: SECRET_KEY has {len(_secret_key)} characters, {len(set(_secret_key))} different "
+        f"ones; expected at least {SECRET_KEY_MIN_LENGTH}, and {SECRET_KEY_MIN_UNIQUE_CHARACTERS} "
+        f"different ones, and not the prefix {SECRET_KEY_INSECURE_PREFIX!r}."
+    )
 SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _tls_proxy else None
@@ -85,6 +100,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
+DEFAULT_EXCEPTION_REPORTER = "project.debug_pages.PasswordFreeReporter"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
@@ -99,6 +115,9 @@ INSTALLED_APPS = [
     "cacheapp",
 ]
 MIDDLEWARE = [
+    "project.middleware.refuse_foreign_hosts",
+    *(["project.middleware.client_behind_proxy"] if _tls_proxy else []),
+    "project.middleware.content_security_policy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -196,7 +196,7 @@ def once(work: Work, peer: str, origin: str, authority: str) -> float:
         env = {
             **os.environ,
             "DATA_DIR": f"{place}/data",
-            "SECRET_KEY": "of a benchmark, which serves nobody",
+            "SECRET_KEY": "only-for-benchmarks-" + "x" * 50,
             "ALLOWED_HOSTS": "localhost",
             "LOG_LEVEL": "ERROR",
             "AWS_ACCESS_KEY_ID": "bench",

@@ -18,14 +18,14 @@ import functools
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
@@ -55,21 +55,26 @@ class Caller:
 
 
 def permission_required(
-    permission: str | None = None, /, *, page: bool = False, **by_method: str
+    permission: str | None = None,
+    /,
+    *,
+    page_methods: Collection[str] | None = None,
+    **by_method: str,
 ) -> Callable[[View[P]], View[P]]:
     """Require a permission for a view; `None` requires only valid credentials.
 
     `by_method` overrides the permission for a method: `POST="cacheapp.add_downloadjob"`. In the view,
     `caller(request)` returns the caller. For the API, refusals, the view's `ApiError` and database
-    errors become problem responses in JSON. `page` selects the rules for HTML pages.
+    errors become problem responses in JSON. `page_methods` selects the rules for HTML pages: its methods
+    are allowed, and others get a 405 once the caller has the permission.
     """
 
     def decorate(view: View[P]) -> View[P]:
         @functools.wraps(view)
         def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             needed = by_method.get(request.method or "", permission)
-            if page:
-                found = _authorize_page(request, needed)
+            if page_methods is not None:
+                found = _authorize_page(request, needed, page_methods)
                 if isinstance(found, HttpResponse):
                     return found
             else:
@@ -77,7 +82,9 @@ def permission_required(
             request.META[_CALLER_KEY] = found
             return view(request, *args, **kwargs)
 
-        form = guarded if page else json_errors(_database_errors_as_503(guarded))
+        form = (
+            guarded if page_methods is not None else json_errors(_database_errors_as_503(guarded))
+        )
         # Exempt from the middleware: `_csrf_error` checks the token where it is required.
         return csrf_exempt(vary_on_headers("Cookie", "Authorization")(form))
 
@@ -139,8 +146,10 @@ def _authorize_api(request: HttpRequest, permission: str | None) -> Caller:
     )
 
 
-def _authorize_page(request: HttpRequest, permission: str | None) -> Caller | HttpResponse:
-    """Return the caller, or a redirect to the login; raise `PermissionDenied` without permission."""
+def _authorize_page(
+    request: HttpRequest, permission: str | None, methods: Collection[str]
+) -> Caller | HttpResponse:
+    """Return the caller, a redirect to the login, or a 405; raise `PermissionDenied` to refuse."""
     user = _session_user(request)
     if user is not None and _allows(user.has_perm, permission):
         found = _user_caller(user)
@@ -156,6 +165,8 @@ def _authorize_page(request: HttpRequest, permission: str | None) -> Caller | Ht
         return _redirect_to_login(request)
     else:
         raise PermissionDenied(f"this page requires the permission {permission}")
+    if request.method not in methods:
+        return HttpResponseNotAllowed(methods)
     if mistake := _csrf_error(request):
         raise PermissionDenied(f"CSRF: {mistake}")
     return found

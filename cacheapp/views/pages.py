@@ -41,15 +41,18 @@ _NAVIGATION = (
 )
 
 
-def page(permission: str, **by_method: str) -> Callable[[View[P]], View[P]]:
+def page(permission: str, *methods: str, **by_method: str) -> Callable[[View[P]], View[P]]:
     """Make a view a page that requires a permission and has the security headers.
 
-    `by_method` overrides the permission for a method, as in `permission_required`. Errors 403, 404 and
+    `methods` are the allowed ones, GET by default; GET includes HEAD. `by_method` allows further ones,
+    with permissions of their own, as in `permission_required`. Errors 403, 404 and
     503 (the database, a cache or `STATE_DIR` cannot be used) are HTML pages too.
     """
+    allowed = [*(methods or ["GET"]), *by_method]
+    allowed += ["HEAD"] if "GET" in allowed else []
 
     def decorate(view: View[P]) -> View[P]:
-        guarded = permission_required(permission, page=True, **by_method)(view)
+        guarded = permission_required(permission, page_methods=allowed, **by_method)(view)
 
         @functools.wraps(guarded)
         def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:

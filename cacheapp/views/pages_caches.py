@@ -46,7 +46,7 @@ def front_page(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
-@page("cacheapp.use_demo")
+@page("cacheapp.use_demo", "GET", "POST")
 def caches(request: HttpRequest) -> HttpResponse:
     """Show all rows; POST: first run one action on all aliases."""
     try:

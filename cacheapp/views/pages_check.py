@@ -6,7 +6,6 @@ from typing import Any
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.views.decorators.http import require_POST
 
 from cacheapp import clock
 from cacheapp.cachecheck import run_record
@@ -46,8 +45,7 @@ def check(request: HttpRequest) -> HttpResponse:
     )
 
 
-@page("cacheapp.run_check")
-@require_POST
+@page("cacheapp.run_check", "POST")
 def start(request: HttpRequest) -> HttpResponse:
     """Start a check in its own process; one check or experiment runs at a time on a machine."""
     chosen = request.POST.getlist("alias")
@@ -71,8 +69,7 @@ def start(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("cacheapp:check_page"))
 
 
-@page("cacheapp.run_check")
-@require_POST
+@page("cacheapp.run_check", "POST")
 def stop(request: HttpRequest) -> HttpResponse:
     """Stop the current check; its results so far are kept."""
     del request

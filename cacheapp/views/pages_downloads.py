@@ -89,11 +89,11 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     )
 
 
-@page("cacheapp.change_downloadjob")
+@page("cacheapp.change_downloadjob", "POST")
 def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """POST: pause, resume, cancel or retry a job, then redirect to it."""
+    """Pause, resume, cancel or retry a job, then redirect to it."""
     job = _get_job_or_404(job_id)
-    action = _ACTIONS.get(request.POST.get("do", "")) if request.method == "POST" else None
+    action = _ACTIONS.get(request.POST.get("do", ""))
     if action is None:
         wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
         return error_page(request, HTTPStatus.BAD_REQUEST, wrong)

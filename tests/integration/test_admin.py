@@ -16,7 +16,8 @@ from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
-from cacheapp.views.sign_in import MAX_ATTEMPTS, PER_S
+from cacheapp.views.pages import CONTENT_SECURITY_POLICY
+from cacheapp.views.sign_in import MAX_ATTEMPTS, MAX_ATTEMPTS_OF_ADDRESS, PER_S
 
 pytestmark = pytest.mark.django_db
 
@@ -155,7 +156,10 @@ def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door(
     refused = client.post("/login/", {**wrong, "password": "long enough to be one"})
     assert refused.status_code == 429
     assert 0 < int(refused["Retry-After"]) <= PER_S
-    assert "Too many attempts to sign in with this name" in refused.content.decode()
+    assert (
+        "Too many attempts to sign in with this name or from this address"
+        in refused.content.decode()
+    )
     assert "default-src 'none'" in refused["Content-Security-Policy"]
     assert client.get("/login/").status_code == 200
     elsewhere = Client(SERVER_NAME="testserver", REMOTE_ADDR="192.0.2.7")
@@ -163,6 +167,69 @@ def test_passwords_can_be_tried_a_few_times_a_minute_at_either_door(
         "Location"
     ].startswith("/")
     assert client.post("/login/", {**wrong, "username": "somebody else"}).status_code == 200
+
+
+@pytest.fixture
+def one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock: otherwise, a minute might end in between."""
+    now_s = clock.wall_s()
+    monkeypatch.setattr(clock, "wall_s", lambda: now_s)
+
+
+def test_all_spellings_of_a_name_share_one_limit(one_window: None) -> None:
+    """Django strips and normalises a name; some databases ignore its case."""
+    User.objects.create_user("dora", password="long enough to be one")  # noqa: S106 (made up)
+    client = Client(SERVER_NAME="testserver", REMOTE_ADDR="192.0.2.8")
+    # With spaces, and with the wide and the mathematical letters of Unicode.
+    letters = [
+        "dora", "DORA", " dora ", "dora\u3000", "\uff44ora", "d\uff4fra",
+        "do\uff52a", "dor\uff41", "\U0001d41dora", "\u2003dora",
+    ]  # fmt: skip
+    assert len(set(letters)) == MAX_ATTEMPTS
+    found = [
+        client.post("/login/", {"username": it, "password": "x"}).status_code for it in letters
+    ]
+    assert found == [200] * MAX_ATTEMPTS
+    for spelling in ("\uff24\uff2f\uff32\uff21", "dora"):
+        right = {"username": spelling, "password": "long enough to be one"}
+        assert client.post("/login/", right).status_code == 429
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["192.0.2.9"], ["2001:db8:1:2::1", "2001:db8:1:2:ffff::7"], ["::ffff:192.0.2.10"]],
+    ids=["IPv4", "one /64", "mapped"],
+)
+def test_passwords_cannot_be_sprayed_over_many_names(
+    one_window: None, monkeypatch: pytest.MonkeyPatch, addresses: list[str]
+) -> None:
+    hashed = 0
+
+    def count(*_args: object, **_named: object) -> None:
+        nonlocal hashed
+        hashed += 1
+
+    monkeypatch.setattr("django.contrib.auth.backends.ModelBackend.authenticate", count)
+    found = []
+    for number in range(MAX_ATTEMPTS_OF_ADDRESS + 20):
+        client = Client(SERVER_NAME="testserver", REMOTE_ADDR=addresses[number % len(addresses)])
+        guess = {"username": f"name-{number}", "password": "Summer2026"}
+        found.append(client.post(("/login/", "/admin/login/")[number % 2], guess).status_code)
+    assert found == [200] * MAX_ATTEMPTS_OF_ADDRESS + [429] * 20
+    assert hashed == MAX_ATTEMPTS_OF_ADDRESS
+    elsewhere = Client(SERVER_NAME="testserver", REMOTE_ADDR="2001:db8:1:3::1")
+    assert elsewhere.post("/login/", {"username": "name-0", "password": "x"}).status_code == 200
+
+
+def test_django_s_own_pages_have_the_policy_of_the_pages() -> None:
+    for path in ("/admin/login/", "/admin/", "/admin/nothing/", "/logout/"):
+        response = Client(SERVER_NAME="testserver").get(path)
+        assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY, path
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"])
+def test_the_sign_in_page_refuses_other_methods(method: str) -> None:
+    assert Client(SERVER_NAME="testserver").generic(method, "/login/").status_code == 405
 
 
 def test_people_sign_in_where_the_server_knows_no_address() -> None:

@@ -45,6 +45,20 @@ def test_without_a_secret_key_nothing_starts(tmp_path: Path) -> None:
     assert "environment: SECRET_KEY is not set" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["x" * 49, "x" * 60, "abcd" * 20, "django-insecure-" + SECRET],
+    ids=["short", "one character", "four characters", "a default"],
+)
+def test_a_weak_secret_key_is_refused(tmp_path: Path, key: str) -> None:
+    done = _manage(tmp_path, "check", **{**SECURE, "SECRET_KEY": key})
+    assert done.returncode != 0
+    assert f"environment: SECRET_KEY has {len(key)} characters" in done.stderr
+    assert "expected at least 50" in done.stderr
+    assert key not in done.stderr
+    assert _manage(tmp_path, "check", **{**SECURE, "SECRET_KEY": key, "DEBUG": "1"}).returncode == 0
+
+
 def test_every_wrong_variable_is_named_at_once(tmp_path: Path) -> None:
     wrong = {
         "DEBUG": "perhaps",
@@ -131,3 +145,47 @@ def test_the_database_is_in_wal_mode_with_immediate_transactions(tmp_path: Path)
     )
     done = _manage(tmp_path, "shell", "--no-imports", "-c", ask, **SECURE)
     assert done.stdout.split() == ["wal", "IMMEDIATE"], done.stderr
+
+
+_ASK = """
+import django
+django.setup()
+from django.conf import settings
+from django.core.cache import caches
+from django.test import Client
+from django.urls import path
+
+def broken(request):
+    url = settings.CACHES["redis"]["LOCATION"]
+    raise RuntimeError(f"cannot reach {url}")
+
+class Urls:
+    urlpatterns = [path("broken", broken)]
+
+settings.ROOT_URLCONF = Urls
+client = Client(raise_request_exception=False)
+foreign = client.get("/broken", headers={"Host": "evil.example"})
+print(foreign.status_code, foreign["Content-Type"], foreign.content)
+for accept in ("text/html", "text/plain"):
+    shown = client.get("/broken", headers={"Host": "localhost", "Accept": accept})
+    text = shown.content.decode()
+    assert shown.status_code == 500 and "RuntimeError" in text and "redis://" in text, text
+    print(*(secret in text for secret in ("p%40ssw0rd", "p@ssw0rd", "br0kerpass")))
+"""
+
+
+def test_debug_pages_go_to_this_machine_only_and_without_passwords(tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DEBUG": "1",
+        "DATA_DIR": str(tmp_path / "data"),
+        "REDIS_URL": "redis://user:p%40ssw0rd@127.0.0.1:1/0",
+        "CELERY_BROKER_URL": "redis://:br0kerpass@127.0.0.1:1/0",
+        "LOG_LEVEL": "ERROR",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    refused = "400 text/plain b'The Host of the request is not allowed here.\\n'"
+    assert done.stdout.splitlines() == [refused, *["False False False"] * 2], done.stderr

@@ -261,3 +261,34 @@ def test_a_chart_of_the_lab_is_an_image_too_and_never_part_of_the_page(
     assert response["X-Content-Type-Options"] == "nosniff"
     for missing in ("starting", "nothing", "..%2Fpage"):
         assert _get(visitor, f"/lab/drawing/{missing}").status_code == 404
+
+
+JOB = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/stats/", "GET, HEAD"),
+        ("/lab/", "GET, HEAD"),
+        ("/check/", "GET, HEAD"),
+        ("/", "GET, POST, HEAD"),
+        ("/downloads/", "GET, POST, HEAD"),
+        (f"/downloads/{JOB}/", "GET, HEAD"),
+        ("/lab/drawing/waiting", "GET, HEAD"),
+        ("/check/drawing/0", "GET, HEAD"),
+        (f"/downloads/{JOB}/action", "POST"),
+        ("/lab/start", "POST"),
+        ("/lab/stop", "POST"),
+        ("/check/start", "POST"),
+        ("/check/stop", "POST"),
+    ],
+)
+def test_a_page_refuses_methods_that_it_does_not_use(
+    demo: None, visitor: Client, path: str, allowed: str
+) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
+        if method in allowed.split(", "):
+            continue
+        response = visitor.generic(method, path)
+        assert (response.status_code, response["Allow"]) == (405, allowed), method
