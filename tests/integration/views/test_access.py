@@ -35,7 +35,7 @@ def whoever(request: HttpRequest) -> HttpResponseBase:
     return json_response(HTTPStatus.OK)
 
 
-@permission_required(MAY, page_methods=["GET"])
+@permission_required(MAY, page_methods=["GET", "POST"])
 def page(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse(
         f"{caller(request).name} {caller(request).has_permission('cacheapp.run_lab')}"
