@@ -32,9 +32,11 @@ def raised_by_handler(
     """
     codes = _handler_codes()
     found: BaseException | None = error
-    while found is not None and found is not handled_before:
+    seen: set[int] = set()  # a cause may have its effect as its context
+    while found is not None and found is not handled_before and id(found) not in seen:
         if _passed_a_handler(found, codes):
             return found
+        seen.add(id(found))
         found = found.__cause__ or found.__context__
     return None
 
