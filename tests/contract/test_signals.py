@@ -1,41 +1,87 @@
-"""What every shared backend promises to signal handlers, which run inside any operation."""
+"""What every shared backend promises to signal handlers and finalisers, which run inside any operation."""
 
 import contextlib
+import gc
 import itertools
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 from cacheapp.backends.core.shared import SharedCache
+from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
+
+LONGEST_S = 2.0  # for any call here, on a busy machine
 
 
 @contextlib.contextmanager
 def _interrupted(handler: Callable[[], None]) -> Iterator[None]:
     """Run `handler` between two bytecodes of this thread again and again, never in itself."""
-    # CPU time, so that a test that hangs is not kept alive by its own timer.
     after_s = itertools.cycle([0.0011, 0.0017, 0.0023])
 
     def handle(_number: int, _frame: object) -> None:
         handler()
-        signal.setitimer(signal.ITIMER_VIRTUAL, next(after_s))
+        signal.setitimer(signal.ITIMER_REAL, next(after_s))
 
-    before = signal.signal(signal.SIGVTALRM, handle)
-    signal.setitimer(signal.ITIMER_VIRTUAL, next(after_s))
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, next(after_s))
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def test_a_signal_handler_may_use_the_cache_inside_an_operation(cache: SharedCache) -> None:
+class _Calls:
+    """Calls from within other operations: how many worked, how many were refused, how long."""
+
+    def __init__(self) -> None:
+        self.worked = 0
+        self.refused = 0
+        self.longest_s = 0.0
+
+    def run(self, call: Callable[[], object]) -> None:
+        began_s = time.monotonic()
+        try:
+            call()
+        except ReentrantCall:
+            self.refused += 1
+        else:
+            self.worked += 1
+        self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+
+
+@contextlib.contextmanager
+def _writers(cache: SharedCache) -> Iterator[None]:
+    """Write from other threads of this process."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                cache.set("by-a-thread", 1)
+                time.sleep(0.001)
+        except BaseException as exc:  # noqa: BLE001 (raised below, in the test's thread)
+            failed.append(exc)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert failed == []
+
+
+def test_a_signal_handler_may_read_inside_an_operation(cache: SharedCache) -> None:
     cache.set_many({"outer": 0, "read": "by the handler"})
     seen: list[object] = []
-
-    def read() -> None:
-        seen.append(cache.get("read"))
-        seen.append(cache.stats()["errors_raised"])
-
+    calls = _Calls()
     total = 0
 
     def enough() -> bool:
@@ -44,8 +90,56 @@ def test_a_signal_handler_may_use_the_cache_inside_an_operation(cache: SharedCac
             total += 1
             assert cache.incr("outer") == total
             cache.stats()
-        return len(seen) >= 200
+        return calls.worked + calls.refused >= 200
 
-    with _interrupted(read):
+    with _interrupted(lambda: calls.run(lambda: seen.append(cache.get("read")))):
         until(enough, "enough signals", within_s=60)
-    assert set(seen) == {"by the handler", 0}
+    assert set(seen) == {"by the handler"}
+    assert calls.longest_s < LONGEST_S
+
+
+def test_a_signal_handler_may_write_inside_an_operation(cache: SharedCache) -> None:
+    cache.set_many({"outer": 0, "inner": 0}, timeout=None)
+    calls = _Calls()
+    total = 0
+    longest_s = 0.0
+
+    def enough() -> bool:
+        nonlocal total, longest_s
+        for _ in range(20):
+            total += 1
+            began_s = time.monotonic()
+            assert cache.incr("outer") == total
+            longest_s = max(longest_s, time.monotonic() - began_s)
+        return calls.worked + calls.refused >= 200
+
+    with _writers(cache), _interrupted(lambda: calls.run(lambda: cache.incr("inner"))):
+        until(enough, "enough signals", within_s=60)
+    assert cache.get("inner") == calls.worked
+    assert cache.get("outer") == total
+    assert max(longest_s, calls.longest_s) < LONGEST_S
+
+
+def test_a_finaliser_may_write_inside_an_operation(cache: SharedCache) -> None:
+    cache.set_many({"outer": 0, "inner": 0}, timeout=None)
+    calls = _Calls()
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            calls.run(lambda: cache.incr("inner"))
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(7)  # collect inside many operations
+    try:
+        for total in range(1, 301):
+            Garbage()
+            assert cache.incr("outer") == total
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert calls.worked + calls.refused == 300
+    assert cache.get("inner") == calls.worked
+    assert calls.longest_s < LONGEST_S

@@ -23,6 +23,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
+from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
@@ -74,6 +75,9 @@ class Counters:
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one, count in private memory
         self._file: SlotFile | None = None
+        self._open()
+
+    def _open(self) -> None:
         try:
             self._numbers = self._map()
         except (OSError, StoreUnavailable) as exc:
@@ -82,6 +86,11 @@ class Counters:
             logger.warning("counting for this process only: %s", exc)
         else:
             self._claim()
+
+    def check(self) -> None:
+        """Claim a new row if other code has closed the file: another process may claim ours."""
+        if self._file is not None and not self._file.is_intact():
+            self._open()
 
     def _map(self) -> "memoryview[int]":
         private_directory(self._path.parent)
@@ -109,6 +118,8 @@ class Counters:
 
     def add(self, name: int, amount: int = 1) -> None:
         """Add to the counter with this index in the names."""
+        if not forks.mark[0]:
+            forks.recover()
         self.row[name] += amount
 
     def set_gauge(self, name: int, value: int) -> None:
@@ -122,6 +133,7 @@ class Counters:
 
     def totals(self) -> dict[str, int]:
         """Return the sums over all processes on this machine, including dead ones, by name."""
+        self.check()
         own = dict(zip(self._names, self.row, strict=False))
         if self._numbers is None:
             return own
@@ -153,17 +165,19 @@ class _CountersByPath:
     """One `Counters` per path and process: two would share the process's lock on a row."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # reentrant: a signal handler may use a cache in here
+        # Reentrant: a signal handler that builds the same counters inside `counters` is the first.
+        self._lock = threading.RLock()
         self._by_path: dict[Path, Counters] = {}
 
     def counters(
         self, path: Path, names: Sequence[str] = NAMES, gauges: AbstractSet[int] = _GAUGES
     ) -> Counters:
         """Return this process's counters for the file. Use the same names in all calls."""
+        if not forks.mark[0]:
+            forks.recover()
         with self._lock:
-            if path not in self._by_path:
-                self._by_path[path] = Counters(path, names, gauges)
-            return self._by_path[path]
+            found = self._by_path.get(path)
+            return found or self._by_path.setdefault(path, Counters(path, names, gauges))
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
@@ -173,4 +187,4 @@ class _CountersByPath:
 
 _by_path = _CountersByPath()
 counters = _by_path.counters
-os.register_at_fork(after_in_child=_by_path.after_fork_in_child)
+forks.register(in_child=_by_path.after_fork_in_child)

@@ -1,10 +1,10 @@
 """Limits how often one log line is written, so that the log stays readable during an outage."""
 
-import os
 import threading
 from collections.abc import Callable
 
 from cacheapp import clock
+from cacheapp.backends.local import forks
 
 
 class LogThrottle:
@@ -19,10 +19,11 @@ class LogThrottle:
     ) -> None:
         self._every_s = every_s
         self._now_s = now_s
-        self._lock = threading.RLock()  # a signal handler may log while its thread is in `due`
+        # Reentrant: a signal handler that logs inside `due` causes at most one line more.
+        self._lock = threading.RLock()
         self._next_at_s = float("-inf")
         self._withheld = 0
-        os.register_at_fork(after_in_child=self._replace_lock)
+        forks.register(in_child=self._replace_lock)
 
     def due(self) -> int | None:
         """Return how many lines were withheld since the last one; `None`: withhold this one too."""

@@ -7,6 +7,7 @@ threads that wake up compete for the interpreter.
 import asyncio
 import contextlib
 import logging
+import queue
 import random
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -44,13 +45,19 @@ class _Watch:
 class Poller:
     """Wakes callers when their key has changed; `changed` returns the keys that have.
 
-    `_wake` (a condition) guards all fields. The thread is a daemon, and ends after it has had no
-    watches for some time. A forked child needs a new poller.
+    `_lock` guards all fields. The thread is a daemon, and ends after it has had no watches for some
+    time. A forked child needs a new poller.
+
+    The lock is reentrant: inside it, a signal handler or finaliser may add and remove watches of
+    its own. So each change is one step, and loops run over a copy. At worst a second thread is
+    started, which shares the work. `with self._wake` would run Python code between the acquisition
+    and the block, where an exception of a handler would leave the lock held.
     """
 
     def __init__(self, changed: Changed) -> None:
         self._changed = changed
-        self._wake = threading.Condition()
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._watches: set[_Watch] = set()
         self._running = False
         self._offset_s = random.random() * LONGEST_S  # noqa: S311 (spreads the processes' looks)
@@ -64,7 +71,7 @@ class Poller:
         nothing added, if the system allows no thread now.
         """
         watch = _Watch(key, seen, wake, pause_s)
-        with self._wake:
+        with self._lock:
             if not self._running:
                 self._running = helper_thread.start("cacheapp-poller", self._run)
                 if not self._running:
@@ -73,17 +80,20 @@ class Poller:
             self._wake.notify()
 
         def end() -> None:
-            with self._wake:
+            with self._lock:
                 self._watches.discard(watch)
 
         return end
 
     def wait(self, key: str, seen: Payload, within_s: float) -> None:
         """Return when the key may have changed, or after `within_s` seconds."""
-        event = threading.Event()
-        end = self.add(key, seen, event.set)
+        # Unlike an event, it has no lock that the poller's thread would wait for while a signal
+        # handler interrupts this call.
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        end = self.add(key, seen, lambda: woken.put(None))
         try:
-            event.wait(within_s)
+            with contextlib.suppress(queue.Empty):
+                woken.get(timeout=within_s)
         finally:
             end()
 
@@ -108,22 +118,23 @@ class Poller:
             if not due:
                 continue
             for watch in self._look(due):
-                with self._wake:
+                with self._lock:
                     self._watches.discard(watch)
                 watch.wake()
 
     def _due(self) -> list[_Watch] | None:
         """Wait until watches are due; return them, and set their next time. `None`: none is left."""
-        with self._wake:
+        with self._lock:
             if not self._watches and not self._wake.wait(_IDLE_S) and not self._watches:
                 self._running = False
                 return None
             now_s = clock.monotonic_s()
-            next_s = min((watch.due_s for watch in self._watches), default=now_s)
+            watches = self._watches.copy()
+            next_s = min((watch.due_s for watch in watches), default=now_s)
             if next_s > now_s:
                 self._wake.wait(next_s - now_s)
                 return []
-            due = [watch for watch in self._watches if watch.due_s <= now_s]
+            due = [watch for watch in watches if watch.due_s <= now_s]
             for watch in due:
                 watch.pause_s = min(watch.pause_s * _GROWTH, watch.longest_s)
                 # On a grid, so that eventually all keys are read together.

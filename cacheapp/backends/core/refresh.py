@@ -1,14 +1,13 @@
 """Refreshes stale entries in the background, in few daemon threads with a short queue."""
 
 import logging
-import os
 import queue
-import threading
 from collections.abc import Callable
 
 from django.db import connections
 
 from cacheapp.backends.core import helper_thread
+from cacheapp.backends.local import forks
 
 logger = logging.getLogger(__name__)
 
@@ -17,25 +16,37 @@ _QUEUED = 64
 
 
 class Refresher:
-    """A pool of daemon threads that never end. `_lock` guards `_threads`; the queue guards itself."""
+    """A pool of daemon threads that never end.
+
+    `_jobs` is the queue, and `_unstarted` has one item per thread that may still be started. Both
+    guard themselves, and a signal handler or finaliser may use them at any point of `submit`. At
+    the moment of a race, a few jobs more than the limit are queued.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(_QUEUED)
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._unstarted = [None] * _THREADS
 
     def submit(self, job: Callable[[], None]) -> bool:
         """Queue the job; return False if the queue is full, or if there is no thread."""
-        with self._lock:
-            if self._threads < min(_THREADS, self._jobs.unfinished_tasks + 1):
-                self._threads += helper_thread.start("cacheapp-refresh", self._run)
-            if not self._threads:
-                return False
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
+        if self._jobs.qsize() >= _QUEUED or not self._has_thread():
             return False
+        self._jobs.put(job)
         return True
+
+    def _has_thread(self) -> bool:
+        """Start another thread if that is allowed; return True if there is at least one."""
+        try:
+            self._unstarted.pop()
+        except IndexError:
+            return True
+        started = False
+        try:
+            started = helper_thread.start("cacheapp-refresh", self._run)
+        finally:
+            if not started:
+                self._unstarted.append(None)
+        return len(self._unstarted) < _THREADS
 
     def _run(self) -> None:
         while True:
@@ -50,7 +61,6 @@ class Refresher:
                 # The factory may have used the database. Django does this at the end of a request.
                 for connection in connections.all(initialized_only=True):
                     connection.close_if_unusable_or_obsolete()
-                self._jobs.task_done()
 
     def after_fork_in_child(self) -> None:
         """Start empty: the child has no threads, and the queued jobs are the parent's."""
@@ -58,4 +68,4 @@ class Refresher:
 
 
 refresher = Refresher()
-os.register_at_fork(after_in_child=refresher.after_fork_in_child)
+forks.register(in_child=refresher.after_fork_in_child)

@@ -1,14 +1,15 @@
 """Renews the leases and locks of this process while they are held."""
 
 import contextlib
+import itertools
 import logging
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 
 from cacheapp import clock
 from cacheapp.backends.core import helper_thread
+from cacheapp.backends.local import forks
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -17,14 +18,20 @@ logger = logging.getLogger(__name__)
 class Renewer:
     """Renews from one daemon thread, which starts with the first lease or lock and never ends.
 
-    `_wake` (a condition) guards all fields; `_held` maps a number to the function that renews, its
-    interval and its next time. A stopped or dead process renews nothing, so its leases end.
+    `_lock` guards all fields; `_held` maps a number to the function that renews, its interval and
+    its next time. A stopped or dead process renews nothing, so its leases end.
+
+    The lock is reentrant: inside it, a signal handler or finaliser may add and remove renewals of
+    its own. So each change is one step, and loops run over a copy. At worst a second thread is
+    started, which shares the work. `with self._wake` would run Python code between the acquisition
+    and the block, where an exception of a handler would leave the lock held.
     """
 
     def __init__(self) -> None:
-        self._wake = threading.Condition()
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._held: dict[int, tuple[Callable[[], bool], float, float]] = {}
-        self._last = 0
+        self._numbers = itertools.count(1)
         self._running = False
         self._sleeps_until = math.inf
 
@@ -34,23 +41,20 @@ class Renewer:
 
         Without a thread, the block runs all the same, and `renew` is called once there is one.
         """
-        with self._wake:
-            self._last += 1
-            number = self._last
+        number, due = next(self._numbers), clock.monotonic_s() + time_s / 3
         try:
-            with self._wake:
-                due = clock.monotonic_s() + time_s / 3
-                self._held[number] = (renew, time_s / 3, due)
+            self._held[number] = (renew, time_s / 3, due)
+            with self._lock:
                 if self._start() and due < self._sleeps_until:
                     self._wake.notify()
             yield
         finally:
-            with self._wake:
+            with self._lock:
                 self._held.pop(number, None)
 
     def ensure_running(self) -> bool:
         """Return True if renewals will happen; False if the system allows no thread now."""
-        with self._wake:
+        with self._lock:
             return self._start()
 
     def _start(self) -> bool:
@@ -65,17 +69,19 @@ class Renewer:
 
     def _due(self) -> list[tuple[int, Callable[[], bool]]]:
         """Wait until renewals are due; return them, and set their next time."""
-        with self._wake:
+        with self._lock:
             now = clock.monotonic_s()
-            next_turn = min((due for _renew, _every, due in self._held.values()), default=math.inf)
+            held = self._held.copy()
+            next_turn = min((due for _renew, _every, due in held.values()), default=math.inf)
             if next_turn > now:
                 self._sleeps_until = next_turn
                 self._wake.wait(None if next_turn == math.inf else next_turn - now)
                 return []
-            found = [(number, held) for number, held in self._held.items() if held[2] <= now]
+            found = [(number, entry) for number, entry in held.items() if entry[2] <= now]
             for number, (renew, every_s, _due) in found:
-                self._held[number] = (renew, every_s, now + every_s)
-            return [(number, held[0]) for number, held in found]
+                if number in self._held:
+                    self._held[number] = (renew, every_s, now + every_s)
+            return [(number, entry[0]) for number, entry in found]
 
     def _renew(self, number: int, renew: Callable[[], bool]) -> None:
         try:
@@ -86,7 +92,7 @@ class Renewer:
             logger.exception("renewing failed")  # this thread serves all holders and must not end
         else:
             if not renewed:
-                with self._wake:
+                with self._lock:
                     self._held.pop(number, None)
 
     def after_fork_in_child(self) -> None:
@@ -95,4 +101,4 @@ class Renewer:
 
 
 renewer = Renewer()
-os.register_at_fork(after_in_child=renewer.after_fork_in_child)
+forks.register(in_child=renewer.after_fork_in_child)

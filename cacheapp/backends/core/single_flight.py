@@ -15,6 +15,7 @@ The protocol is written once, in generators that do no I/O: they yield steps, an
 the steps in its sync or async form.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -241,6 +242,9 @@ class SingleFlight:
                 ttl, payload = fill.with_deadline(payload)
                 stored = yield CallStore(self._store.fill, (fill.key, expected, payload, ttl))
                 self._count(SETS if stored else VOIDED_FILLS)
+        except GeneratorExit:  # a signal handler interrupted the runner, which takes no more steps
+            self._discard(lease_key, lease)
+            raise
         except BaseException:
             yield from self._release(lease_key, lease)
             raise
@@ -261,6 +265,10 @@ class SingleFlight:
             raise
         finally:
             self._count(FACTORY_US, int((clock.monotonic_s() - began) * 1e6))
+
+    def _discard(self, lease_key: str, lease: bytes) -> None:
+        with contextlib.suppress(CacheappError):  # as in `_release`
+            self._store.discard(lease_key, lease)
 
     def _release(self, lease_key: str, lease: bytes) -> Steps:
         """Let the next waiting caller try. If this fails, the lease ends after `lease_time`."""

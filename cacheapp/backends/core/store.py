@@ -15,8 +15,6 @@ one) and, if it writes, `StoreFull` (there was no space; it had no effect).
 """
 
 import abc
-import os
-import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol, TypeVar, cast
 
@@ -24,6 +22,7 @@ from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.poller import Poller
 from cacheapp.backends.core.watches import Watches
+from cacheapp.backends.local import forks
 from cacheapp.backends.local.process_identity import HOLDER_BYTES
 
 
@@ -259,49 +258,46 @@ ForkAwareT = TypeVar("ForkAwareT", bound=ForkAware)
 class _Registry:
     """The stores of this process, one per key. Each fork is announced to all of them.
 
-    `_lock` guards `_stores`. It is held during a fork, so that the child inherits it in a known
-    state; it is reentrant, because a signal handler may fork while this thread prepares a fork.
-    Stores are few and live as long as the process, so none is ever removed.
+    `_lock` guards `_stores`, and is held during a fork. It is reentrant: a signal handler may fork,
+    or build a store, at any point of `get_or_create`; the first store for a key is the one. Stores
+    are few and live as long as the process, so none is ever removed.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forks.ForkLock()
         self._stores: dict[Hashable, ForkAware] = {}
 
     def get_or_create(self, key: Hashable, build: Callable[[], ForkAwareT]) -> ForkAwareT:
         """Return this process's store for `key`, built on first use. Include its class in `key`."""
-        with self._lock:
+        if not forks.mark[0]:
+            forks.recover()
+        with self._lock.lock:
             store = self._stores.get(key)
             if store is None:
-                store = self._stores[key] = build()
+                store = self._stores.setdefault(key, build())
             return cast("ForkAwareT", store)
 
-    def before_fork(self) -> None:
-        self._lock.acquire()
-        interruption: BaseException | None = None
-        for store in self._stores.values():
-            try:
-                store.before_fork()
-            except BaseException as exc:  # noqa: BLE001 (the fork happens anyway: prepare all stores)
-                interruption = exc
-        if interruption is not None:
-            raise interruption
+    def register(self) -> None:
+        """Have all forks announced to the stores; called once, after construction."""
+        forks.register(
+            before=lambda: forks.run_all([store.before_fork for store in self._all()]),
+            in_parent=lambda: forks.run_all([store.after_fork_in_parent for store in self._all()]),
+            in_child=lambda: forks.run_all(
+                [
+                    step
+                    for store in self._all()
+                    for step in (store.reset_watches, store.after_fork_in_child)
+                ]
+            ),
+        )
+        # Acquired before these, because hooks before a fork run in reverse order; released after.
+        forks.register(
+            before=self._lock.before, in_parent=self._lock.in_parent, in_child=self._lock.in_child
+        )
 
-    def after_fork_in_parent(self) -> None:
-        for store in self._stores.values():
-            store.after_fork_in_parent()
-        self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        for store in self._stores.values():
-            store.reset_watches()
-            store.after_fork_in_child()
-        self._lock.release()  # acquired by this thread, the only one that the child has
+    def _all(self) -> list[ForkAware]:
+        return list(self._stores.values())
 
 
 registry = _Registry()
-os.register_at_fork(
-    before=registry.before_fork,
-    after_in_parent=registry.after_fork_in_parent,
-    after_in_child=registry.after_fork_in_child,
-)
+registry.register()

@@ -1,7 +1,8 @@
 """Waits for a key to change, with one watcher per key and process; other callers wait for it."""
 
 import asyncio
-import threading
+import contextlib
+import queue
 from collections.abc import Awaitable, Callable, Iterator
 
 from cacheapp import clock
@@ -20,28 +21,42 @@ def pauses(within_s: float) -> Iterator[float]:
 
 
 class Watches:
-    """The watched keys. `_lock` guards `_events`; each event loop uses only its own `_futures`."""
+    """The watched keys.
+
+    `_waiting` holds, per watched key, a queue for each caller that waits for its watcher, and
+    `None` at the end once the watcher has returned. Each event loop uses only its own `_futures`.
+
+    There is no lock, because a signal handler may wait for a key at any point of `wait`: every
+    change is one step of a list or dict. A caller that adds itself too late to be woken finds that
+    the key is not watched any more.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: dict[str, threading.Event] = {}
+        self._waiting: dict[str, list[queue.SimpleQueue[None] | None]] = {}
         self._futures: dict[tuple[int, str], asyncio.Future[None]] = {}
 
     def wait(self, key: str, within_s: float, watch: Callable[[], None]) -> None:
         """Call `watch`, or wait for the thread that watches this key."""
-        with self._lock:
-            event = self._events.get(key)
-            if event is None:
-                own = self._events[key] = threading.Event()
-        if event is not None:
-            event.wait(within_s)
-            return
+        own: list[queue.SimpleQueue[None] | None] = []
         try:
-            watch()
+            watched = self._waiting.setdefault(key, own)
+            if watched is not own and None in watched:
+                watched = self._waiting[key] = own  # its watcher was interrupted while it returned
+            if watched is own:
+                watch()
+                return
+            woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+            watched.append(woken)
+            if self._waiting.get(key) is watched and None not in watched:
+                with contextlib.suppress(queue.Empty):
+                    woken.get(timeout=within_s)
         finally:
-            with self._lock:
-                del self._events[key]
-            own.set()
+            own.append(None)  # first, in one step
+            if self._waiting.get(key) is own:
+                del self._waiting[key]
+            for waiting in own:
+                if waiting is not None:
+                    waiting.put(None)
 
     async def await_(self, key: str, within_s: float, watch: Callable[[], Awaitable[None]]) -> None:
         """Await `watch`, or wait for the task of this event loop that watches this key."""

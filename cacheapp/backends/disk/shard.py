@@ -110,15 +110,11 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
     ) -> T:
         """Return `method(*args)`; methods of diskcache that it calls use this connection.
 
-        The previous connection is restored: an operation in a signal handler has its own.
+        The block rolls back what an exception of a signal handler leaves open in `_transact`.
         """
-        local = self._local
-        outer = getattr(local, "connection", None)
-        local.connection = connection
-        try:
+        self._local.connection = connection
+        with connection.sqlite:
             return method(*args, **kwargs)
-        finally:
-            local.connection = outer
 
     @property
     def _con(self) -> Connection:
@@ -168,13 +164,9 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         del retry, filename  # diskcache's own retries; SQLite waits instead
         connection = self._con
         unlinked: list[str | None] = []
-        try:
+        with connection.sqlite:  # commits, or rolls back, in one step
             connection.execute("BEGIN IMMEDIATE")
             yield connection.execute, unlinked.append
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.roll_back()
-            raise
         self.unlink(unlinked)
 
     def volume(self) -> int:
@@ -215,19 +207,12 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         **kwargs: P.kwargs,
     ) -> T:
         """Run `body(transaction, *args)` in one write transaction; return its result."""
-        local, execute = self._local, connection.execute
-        outer = getattr(local, "connection", None)
-        local.connection = connection  # for `make_room`, and what it calls of diskcache
-        try:
+        execute = connection.execute
+        self._local.connection = connection  # for `make_room`, and what it calls of diskcache
+        with connection.sqlite:  # commits, or rolls back, in one step
             execute("BEGIN IMMEDIATE")
             transaction = Transaction(self, execute)
             result = body(transaction, *args, **kwargs)
-            execute("COMMIT")
-        except BaseException:
-            connection.roll_back()
-            raise
-        finally:
-            local.connection = outer
         if transaction.unlinked:
             self.unlink(transaction.unlinked)
         return result

@@ -13,7 +13,7 @@ import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the mmap module does not name
 _MARK = 1.0
@@ -55,14 +55,14 @@ class _Forks:
                 hooks.append(hook)
 
     def before(self) -> None:
-        _run_all(self._before[::-1])
+        run_all(self._before[::-1])
 
     def in_parent(self) -> None:
-        _run_all(self._in_parent)
+        run_all(self._in_parent)
 
     def in_child(self) -> None:
         try:
-            _run_all(self._in_child)
+            run_all(self._in_child)
         finally:
             self.mark[0] = _MARK
 
@@ -74,7 +74,7 @@ class _Forks:
                 self.in_child()
 
 
-def _run_all(hooks: list[Callable[[], None]]) -> None:
+def run_all(hooks: Sequence[Callable[[], None]]) -> None:
     """Run every hook; raise the last exception of a signal handler when all have run.
 
     Python forks even if a hook raises, so each object must be ready.

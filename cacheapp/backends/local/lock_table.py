@@ -60,7 +60,8 @@ class LockTable:
         """Acquire the lock unless it is held; return its token, or `None`."""
         if self.token(connection, name) is not None:
             return None  # most attempts on a held lock end here, without the write lock
-        with connection.transaction():
+        with connection.sqlite:
+            connection.execute("BEGIN IMMEDIATE")
             execute, now = connection.execute, clock.wall_s()
             row = execute(_ROW, (name,)).fetchone()
             if row is None:
@@ -79,7 +80,8 @@ class LockTable:
 
     def renew(self, connection: Connection, name: bytes, token: int, ttl: float | None) -> bool:
         """Replace the deadline if the token holds the lock."""
-        with connection.transaction():
+        with connection.sqlite:
+            connection.execute("BEGIN IMMEDIATE")
             now = clock.wall_s()
             deadline = None if ttl is None else now + ttl
             sql = "UPDATE Locks SET deadline = ?" + _IF_HELD_BY
@@ -87,7 +89,8 @@ class LockTable:
 
     def release(self, connection: Connection, name: bytes, token: int) -> bool:
         """Release the lock if the token holds it. The row stays, for its token."""
-        with connection.transaction():
+        with connection.sqlite:
+            connection.execute("BEGIN IMMEDIATE")
             sql = "UPDATE Locks SET holder = NULL" + _IF_HELD_BY
             return connection.execute(sql, (name, token, clock.wall_s())).rowcount > 0
 

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import (
     SlotFile,
@@ -40,24 +41,31 @@ _NAME = struct.Struct(f">I{_NONCE_BYTES}s")
 
 
 class _OwnNames:
-    """The name of this process in each file. `lock` guards them, and the slots in these files.
+    """The name of this process in each file. A forked child has none yet, and a new lock.
 
-    Reentrant: a signal handler may use the cache while its thread holds the lock.
+    `lock` lets one thread at a time open a file or claim a name. It is reentrant: a signal handler
+    that does so inside it gets the same `chosen` name, and writes the same nonce. A name is in
+    `by_file` once its nonce is written; that and all checks need no lock.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.chosen: dict[SlotFile, bytes] = {}
         self.by_file: dict[SlotFile, bytes] = {}
+
+    def forget(self, file: SlotFile) -> None:
+        self.chosen.pop(file, None)
+        self.by_file.pop(file, None)
 
 
 _own_names = _OwnNames()
-os.register_at_fork(after_in_child=_own_names.__init__)  # type: ignore[misc]  # a child has no slot yet
+forks.register(in_child=_own_names.__init__)  # type: ignore[misc]
 
 
 class HolderRegistry:
     """The holders of one alias. `prepare` creates or checks the directory of their file.
 
-    `_own_names.lock` guards `_file`. No other lock of the cache is acquired under it.
+    `_own_names.lock` guards changes of `_file`. No other lock of the cache is acquired under it.
     """
 
     def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
@@ -67,14 +75,15 @@ class HolderRegistry:
 
     def own_name(self) -> bytes:
         """Return the name of this process; raise `StoreUnavailable` if no slot is available."""
-        with _own_names.lock:
-            try:
-                file = self._current_file()
-                return _own_names.by_file.get(file) or self._claim_name(file)
-            except OSError as exc:
-                if is_interruption(exc):
-                    raise
-                raise StoreUnavailable(f"{self._path}: {exc.strerror}; nothing was done") from exc
+        if not forks.mark[0]:
+            forks.recover()
+        try:
+            file = self._current_file()
+            return _own_names.by_file.get(file) or self._claim_name(file)
+        except OSError as exc:
+            if is_interruption(exc):
+                raise
+            raise StoreUnavailable(f"{self._path}: {exc.strerror}; nothing was done") from exc
 
     def own_name_or_unknown(self) -> bytes:
         """Return the name of this process, or `UNKNOWN` without a slot."""
@@ -84,48 +93,56 @@ class HolderRegistry:
             return UNKNOWN
 
     def _claim_name(self, file: SlotFile) -> bytes:
-        slot = file.claim()
-        if slot is None:
-            raise StoreUnavailable(
-                f"{self._path}: all {_SLOTS} slots are held by living processes; nothing was done"
-            )
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        os.pwrite(file.descriptor, nonce, slot * _NONCE_BYTES)
-        name = _own_names.by_file[file] = _NAME.pack(slot, nonce)
-        return name
+        with _own_names.lock:
+            slot = file.claim()
+            if slot is None:
+                raise StoreUnavailable(
+                    f"{self._path}: all {_SLOTS} slots are held by living processes; "
+                    "nothing was done"
+                )
+            new = _NAME.pack(slot, secrets.token_bytes(_NONCE_BYTES))
+            name = _own_names.chosen.setdefault(file, new)
+            os.pwrite(file.descriptor, _NAME.unpack(name)[1], slot * _NONCE_BYTES)
+            _own_names.by_file[file] = name
+            return name
 
     def is_alive(self, holder: bytes) -> bool:
         """Return False only if the holder is known to be dead."""
         if holder == UNKNOWN:
             return True
+        if not forks.mark[0]:
+            forks.recover()
         slot, nonce = _NAME.unpack(holder)
-        with _own_names.lock:
-            try:
-                file = self._current_file()
-                if slot == file.slot:
-                    return _own_names.by_file.get(file) == holder
-                found = os.pread(file.descriptor, _NONCE_BYTES, slot * _NONCE_BYTES)
-                return found == nonce and file.is_locked_elsewhere(slot)
-            except (OSError, StoreUnavailable) as exc:
-                if is_interruption(exc):
-                    raise
-                return True  # then only its deadline ends a lease
+        if not forks.mark[0]:
+            forks.recover()
+        slot, nonce = _NAME.unpack(holder)
+        try:
+            file = self._current_file()
+            if slot == file.slot:
+                return _own_names.by_file.get(file) == holder
+            found = os.pread(file.descriptor, _NONCE_BYTES, slot * _NONCE_BYTES)
+            alive = found == nonce and file.is_locked_elsewhere(slot)
+        except (OSError, StoreUnavailable) as exc:
+            if is_interruption(exc):
+                raise
+            return True  # then only its deadline ends a lease
+        # If another thread has closed the file during this, nothing is known.
+        return alive or not file.is_intact()
 
     def _current_file(self) -> SlotFile:
-        """Return the file that is at the path now."""
+        """Return the file that is at the path now, with its descriptor checked."""
         file = self._file
-        found = identity_of(self._path)
-        # If another registry closed it, a new file may have the same device and inode.
-        if file is not None and file.identity == found and file.descriptor >= 0:
+        if file is not None and file.identity == identity_of(self._path) and file.is_intact():
             return file
-        if found is None:
+        with _own_names.lock:
+            return self._reopened(file)
+
+    def _reopened(self, file: SlotFile | None) -> SlotFile:
+        if identity_of(self._path) is None:
             self._prepare()
-        self._file = open_slot_file(self._path, _SLOTS)
-        if (
-            file is not None
-            and file.descriptor >= 0
-            and file is not self._file
-            and close_if_unlinked(file)
+        self._file = current = open_slot_file(self._path, _SLOTS)
+        if file is not None and (
+            file.descriptor < 0 or (file is not current and close_if_unlinked(file))
         ):
-            _own_names.by_file.pop(file, None)
-        return self._file
+            _own_names.forget(file)
+        return current

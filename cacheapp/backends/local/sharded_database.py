@@ -8,6 +8,7 @@ removed or replaced, and all use the one that is at the path.
 
 import itertools
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from cacheapp.backends.local.sqlite_errors import (
     suspects_damage,
     translate_error,
 )
-from cacheapp.errors import CacheappError, StoreUnavailable
+from cacheapp.errors import CacheappError, ReentrantCall, StoreUnavailable
 
 _ATTEMPTS = 8
 _CHECK_INTERVAL_S = 1.0
@@ -44,13 +45,18 @@ class ShardedDatabase:
     """The databases of one directory, for all threads of this process.
 
     `_opening` guards `_shards`, and lets one thread of the process at a time open or inspect a
-    database. Lock order: a `ThreadConnections.lock`, then `_opening`, then the directory's lock.
+    database. A forked child replaces it. Lock order: a `ThreadConnections.lock`, then `_opening`,
+    then the directory's lock.
+
+    An operation that begins inside another one of its thread raises `ReentrantCall` before it
+    acquires anything: the thread's lock shows exactly whether there is one.
     """
 
     def __init__(
         self, directory: DatabaseDirectory, shards: int, timeout_s: float, spec: DatabaseSpec
     ) -> None:
-        self.registry = ConnectionRegistry(shards)
+        # An operation waits for a lock about twice as long, if it begins again.
+        self.registry = ConnectionRegistry(shards, 1.0 + 2 * timeout_s)
         self.directory = directory
         self.request = 0
         self._requests = itertools.count(1)
@@ -58,8 +64,7 @@ class ShardedDatabase:
         self._spec = spec
         self._databases = [directory.database(number) for number in range(shards)]
         self._shards: list[Database | None] = [None] * shards
-        # Reentrant: a signal handler may use the cache while this thread opens a shard.
-        self._opening = threading.RLock()
+        self._opening = threading.Lock()
 
     def end_request(self) -> None:
         """Make every connection check its file before its next use."""
@@ -70,38 +75,41 @@ class ShardedDatabase:
     def read(self, number: int, sql: str, key: str) -> list[Any]:
         """Return the rows of one SELECT for an unexpired key. Every hit takes this path."""
         thread = self.registry.current()
-        thread.inside = True
-        try:
-            with thread.lock:
-                now = clock.wall_s()
-                con = thread.connections[number]
-                if (
-                    con is not None
-                    and con.request == self.request
-                    and 0 <= now - con.checked_s < _CHECK_INTERVAL_S
-                ):
-                    try:
-                        return con.execute(sql, (key, now)).fetchall()
-                    except (sqlite3.Error, OSError) as exc:
-                        if is_interruption(exc):
-                            raise
-                        # The retry below reports it.
-                rows: list[Any] = self._run_with_recovery(
-                    thread, number, _select, (sql, key), writing=False
-                )
-                return rows
-        finally:
-            thread.inside = False
+        if thread.is_inside():
+            raise self._reentrant_call(number)
+        with thread.lock:
+            now = clock.wall_s()
+            con = thread.connections[number]
+            if (
+                con is not None
+                and con.request == self.request
+                and 0 <= now - con.checked_s < _CHECK_INTERVAL_S
+            ):
+                try:
+                    return con.execute(sql, (key, now)).fetchall()
+                except BaseException as exc:
+                    con.end_select()
+                    if not isinstance(exc, sqlite3.Error | OSError) or is_interruption(exc):
+                        raise
+                    # The retry below reports it.
+            rows: list[Any] = self._run_with_recovery(
+                thread, number, _select, (sql, key), writing=False
+            )
+            return rows
 
     def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
         """Return `work(shard, connection, *args)`; raise every error as the cache's own."""
         thread = self.registry.current()
-        thread.inside = True
-        try:
-            with thread.lock:
-                return self._run_with_recovery(thread, number, work, args, writing=writing)
-        finally:
-            thread.inside = False
+        if thread.is_inside():
+            raise self._reentrant_call(number)
+        with thread.lock:
+            return self._run_with_recovery(thread, number, work, args, writing=writing)
+
+    def _reentrant_call(self, number: int) -> ReentrantCall:
+        return ReentrantCall(
+            f"{self._databases[number]}: this thread is inside another operation on it, which a "
+            "signal handler, finaliser or callback interrupts; nothing was done"
+        )
 
     def _run_with_recovery(
         self,
@@ -117,6 +125,7 @@ class ShardedDatabase:
         It is repeated only if it had no effect.
         """
         attempt, repeated = 0, False
+        outer = sys.exc_info()[1]  # what the caller is handling
         began_s = clock.monotonic_s()
         while attempt < _ATTEMPTS:
             closed_by_forks = thread.closed_by_forks
@@ -124,12 +133,16 @@ class ShardedDatabase:
             try:
                 con = self._connected(thread, number)
                 shard = self._shard_of(con, number)
-                result = work(shard, con, *args)
+                result = self._run_once(work, shard, con, args)
             except (sqlite3.Error, OSError, DatabaseDamaged) as exc:
                 if is_interruption(exc):
                     raise
                 # A fork or a removal by another process does not count as a failed attempt.
                 if is_closed(exc):  # by a fork, so it did not commit
+                    _raise_interruption(exc, outer)
+                    if self.registry.current() is not thread:
+                        # In a child that a signal handler has forked: its lock is another one.
+                        return self.run(number, work, *args, writing=writing)
                     thread.drop(number)
                     attempt += thread.closed_by_forks == closed_by_forks
                     continue
@@ -149,6 +162,18 @@ class ShardedDatabase:
         raise StoreUnavailable(
             f"{self._databases[number]}: other processes keep replacing it; nothing was done"
         )
+
+    @staticmethod
+    def _run_once(
+        work: Callable[..., Any], shard: Database, con: Connection, args: tuple[Any, ...]
+    ) -> Any:
+        try:
+            return work(shard, con, *args)
+        except sqlite3.Error:
+            raise
+        except BaseException:
+            con.end_select()
+            raise
 
     def _translate(self, error: Exception, number: int, *, writing: bool) -> CacheappError:
         path = self._databases[number]
@@ -227,12 +252,10 @@ class ShardedDatabase:
     def remove(self, number: int) -> None:
         """Remove a shard with all its entries; every process then uses a new one."""
         thread = self.registry.current()
-        thread.inside = True
-        try:
-            with thread.lock, self._opening, self.directory.locked():  # no fork in between
-                self.directory.remove(number)
-        finally:
-            thread.inside = False
+        if thread.is_inside():
+            raise self._reentrant_call(number)
+        with thread.lock, self._opening, self.directory.locked():  # no fork in between
+            self.directory.remove(number)
 
     # -- recovery ----------------------------------------------------------------------------
 
@@ -320,8 +343,18 @@ class ShardedDatabase:
 
     def after_fork_in_child(self) -> None:
         """Drop the child's copy of the parent's directory lock and connections."""
+        self._opening = threading.Lock()
         self.directory.unlock()
         self.registry.after_fork_in_child()
+
+
+def _raise_interruption(error: BaseException, outer: BaseException | None) -> None:
+    """Raise the exception of a signal handler that also forked, if `error` hides one."""
+    cause = error.__context__
+    while isinstance(cause, sqlite3.Error):
+        cause = cause.__context__
+    if cause is not None and cause is not outer:
+        raise cause
 
 
 def _select(_shard: Database, con: Connection, sql: str, key: str) -> list[Any]:

@@ -8,9 +8,9 @@ that another process has just created. The lock is a `flock`: it ends with its p
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp import clock
@@ -44,55 +44,56 @@ class SharedDirectory:
     def __init__(self, location: Path, name: str, timeout_s: float) -> None:
         self.path = location / name
         self._timeout_s = timeout_s
-        self._lock_descriptor: int | None = None  # set while this process holds the lock
+        self._lock_file: io.FileIO | None = None  # the last one that this process locked
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Create or check the directory, and hold its lock."""
+    def locked(self) -> io.FileIO:
+        """Create or check the directory, and acquire its lock: `with directory.locked():`.
+
+        Closing the file releases the lock. The interpreter leaves the block and closes the file in
+        one step, so no exception of a signal handler leaves the directory locked.
+        """
         self.prepare()
-        self._lock_descriptor = self._acquire()
-        try:
-            yield
-        finally:
-            self.unlock()
+        return self._acquire()
 
     def unlock(self) -> None:
         """Release the lock. A forked child calls this to drop its copy of the parent's lock."""
-        descriptor, self._lock_descriptor = self._lock_descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._lock_file is not None:
+            self._lock_file.close()
 
     def prepare(self) -> None:
         """Create the directory, or check that it is still safe to use."""
         private_directory(self.path)
 
-    def _acquire(self) -> int:
-        """Return the descriptor of the locked lock file, which is still the one at its path.
+    def _acquire(self) -> io.FileIO:
+        """Return the locked lock file, which is still the one at its path.
 
         `flock` has no timeout, so this polls.
         """
         deadline = clock.monotonic_s() + self._timeout_s
         path = str(self.path / "lock")
         while True:
-            descriptor = os.open(path, _FLAGS, 0o600)
+            self._lock_file = file = io.FileIO(path, "r+", opener=_open_lock_file)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found = os.fstat(descriptor)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found = os.fstat(file.fileno())
                 if identity_of(path) == (found.st_dev, found.st_ino):
-                    return descriptor
+                    return file
                 self.prepare()  # the lock file was removed, so this lock excludes no other process
             except OSError as exc:
-                os.close(descriptor)
                 if exc.errno not in {errno.EWOULDBLOCK, errno.EINTR}:
+                    file.close()
                     raise
             except BaseException:
-                os.close(descriptor)
+                file.close()
                 raise
-            else:
-                os.close(descriptor)
+            file.close()
             if clock.monotonic_s() > deadline:
                 raise StoreUnavailable(
                     f"{path}: another process held the lock for {self._timeout_s:g} s; "
                     "nothing was done"
                 )
             time.sleep(_RETRY_S)
+
+
+def _open_lock_file(path: str, _flags: int) -> int:
+    return os.open(path, _FLAGS, 0o600)

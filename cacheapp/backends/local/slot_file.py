@@ -9,6 +9,10 @@ shape this module:
 - A forked child inherits no locks, and drops none of its parent's by closing the file. A living
   child does not keep the locks of its dead parent either.
 - They never conflict within a process. So a process must remember its own slot.
+
+Code that becomes a daemon closes all descriptors, and then their numbers belong to files of others.
+So the descriptor is checked before anything is written or locked. A file whose descriptor was
+closed is forgotten, never closed again: its locks ended with the descriptor.
 """
 
 import fcntl
@@ -17,6 +21,8 @@ import struct
 import sys
 import threading
 from pathlib import Path
+
+from cacheapp.backends.local import forks
 
 Identity = tuple[int, int]  # device and inode
 
@@ -47,8 +53,21 @@ def identity_of(path: str | os.PathLike[str]) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def identity_of_descriptor(descriptor: int) -> Identity | None:
+    """Return device and inode of an open file, or `None` if the descriptor is closed."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class SlotFile:
-    """One file as this process has it open. The caller guards `slot`. Created by `open_slot_file`."""
+    """One file as this process has it open. Created by `open_slot_file`.
+
+    `descriptor` is -1 once the file is closed or forgotten. `slot` needs no lock: locking one twice
+    in a process does no harm, and the first slot that is noted is the one.
+    """
 
     def __init__(self, path: Path, slots: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -59,10 +78,16 @@ class SlotFile:
         """The slot of this process."""
         self._slots = slots
 
+    def is_intact(self) -> bool:
+        """Return True if the descriptor is still the one of this file."""
+        return identity_of_descriptor(self.descriptor) == self.identity
+
     def claim(self) -> int | None:
         """Return the slot of this process: its present one, or the first free one; `None` if none is."""
         if self.slot is None:
-            self.slot = next((index for index in range(self._slots) if self.try_lock(index)), None)
+            found = next((index for index in range(self._slots) if self.try_lock(index)), None)
+            if self.slot is None:  # else a signal handler has claimed it here
+                self.slot = found
         return self.slot
 
     def try_lock(self, index: int) -> bool:
@@ -84,7 +109,11 @@ class SlotFile:
 
 
 class _OpenFiles:
-    """The slot files of this process. `lock` guards them; reentrant because of signal handlers."""
+    """The slot files of this process.
+
+    `lock` guards `files`. It is reentrant: a signal handler that opens a file inside `open` is the
+    first, and the other descriptor stays open, unused. A forked child replaces it.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -93,6 +122,7 @@ class _OpenFiles:
     def open(self, path: Path, slots: int) -> SlotFile:
         """Return the file at the path; create it if needed, and open it once in this process."""
         with self.lock:
+            self.forget_lost()
             found = identity_of(path)
             if found is not None and found in self.files:
                 return self.files[found]
@@ -101,14 +131,22 @@ class _OpenFiles:
             file = SlotFile(path, slots)
             return self.files.setdefault(file.identity, file)
 
+    def forget_lost(self) -> None:
+        """Forget the files whose descriptors other code has closed."""
+        for identity, file in self.files.copy().items():
+            if not file.is_intact():
+                self.files.pop(identity, None)
+                file.descriptor, file.slot = -1, None
+
     def close_if_unlinked(self, file: SlotFile) -> bool:
         """Close the file if it has no link left, as no process can check our slot then."""
         with self.lock:
-            if os.fstat(file.descriptor).st_nlink or self.files.get(file.identity) is not file:
+            if not file.is_intact() or os.fstat(file.descriptor).st_nlink:
                 return False
-            del self.files[file.identity]
-            os.close(file.descriptor)
-            file.descriptor = -1
+            if self.files.pop(file.identity, None) is not file:
+                return False
+            descriptor, file.descriptor = file.descriptor, -1
+            os.close(descriptor)
             return True
 
     def after_fork_in_child(self) -> None:
@@ -120,4 +158,4 @@ class _OpenFiles:
 _open_files = _OpenFiles()
 open_slot_file = _open_files.open
 close_if_unlinked = _open_files.close_if_unlinked
-os.register_at_fork(after_in_child=_open_files.after_fork_in_child)
+forks.register(in_child=_open_files.after_fork_in_child)

@@ -29,6 +29,7 @@ from redis.retry import Retry
 
 from cacheapp import clock
 from cacheapp.backends.local.interruptions import raised_by_handler
+from cacheapp.backends.local.slot_file import identity_of_descriptor
 
 # Computed once. redis-py would read its package's metadata for each connection, and import what
 # that needs: after a fork during the import, the child would wait for it for ever.
@@ -160,9 +161,18 @@ class BoundedConnectionPool(ConnectionPool):
 
 
 def _ensure_ready(connection: Any) -> None:
-    """Connect; reconnect if the server closed the connection or sent unexpected data."""
+    """Connect; reconnect if the server closed the connection or sent unexpected data.
+
+    If other code has closed the socket, its descriptor may belong to another file: then nothing is
+    sent there, and it is not closed.
+    """
     handled_before = sys.exception()
     if connection.is_connected:
+        if not is_socket_intact(connection):
+            connection._sock.detach()  # noqa: SLF001 (`_get_socket` would connect)
+            connection.disconnect()
+            connect(connection)
+            return
         try:
             if not connection.can_read():
                 return
@@ -170,7 +180,24 @@ def _ensure_ready(connection: Any) -> None:
             if raised_by_handler(exc, handled_before) is not None:
                 raise
         connection.disconnect()
+    connect(connection)
+
+
+def connect(connection: Any) -> None:
+    """Connect, and note which file the socket is."""
     connection.connect()
+    is_socket_intact(connection)
+
+
+def is_socket_intact(connection: Any) -> bool:
+    """Return False if other code has closed the socket. The first call for a socket notes which it is."""
+    sock = connection._sock  # noqa: SLF001 (`_get_socket` would connect)
+    identity = identity_of_descriptor(sock.fileno())
+    known, expected = getattr(connection, "known_socket", (None, None))
+    if known is not sock:  # redis-py also connects by itself
+        connection.known_socket = sock, identity
+        return True
+    return bool(identity == expected)
 
 
 @functools.cache

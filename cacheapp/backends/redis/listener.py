@@ -19,7 +19,9 @@ import redis
 
 from cacheapp import clock
 from cacheapp.backends.core import helper_thread
+from cacheapp.backends.local.slot_file import identity_of_descriptor
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,25 @@ class _ListenerConnection:
     def __init__(self) -> None:
         self.redis: Any = None  # until the thread has connected
         self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._pipe = identity_of_descriptor(self.read_end)  # of both ends
         self.stopping = False
+
+    def is_intact(self) -> bool:
+        """Return False if other code has closed the descriptors, which may be of other files now."""
+        return (
+            identity_of_descriptor(self.read_end) == self._pipe
+            and identity_of_descriptor(self.write_end) == self._pipe
+            and (
+                self.redis is None
+                or self.redis._sock is None  # noqa: SLF001
+                or is_socket_intact(self.redis)
+            )
+        )
+
+    def forget(self) -> None:
+        """Close nothing, because the descriptors may be of other files."""
+        if self.redis is not None and self.redis._sock is not None:  # noqa: SLF001
+            self.redis._sock.detach()  # noqa: SLF001
 
     def wake(self) -> None:
         """Make the thread look at the current subscriptions."""
@@ -80,6 +100,9 @@ class _ListenerConnection:
 
     def close(self) -> None:
         """Close the connection and the pipe."""
+        if not self.is_intact():
+            self.forget()
+            return
         if self.redis is not None:
             self.redis.disconnect()
         os.close(self.read_end)
@@ -107,6 +130,8 @@ class Listener:
         """Listen to the channel until the block ends."""
         subscription = Subscription()
         with self._lock:
+            if self._connection is not None and not self._connection.is_intact():
+                self._connection = None  # its thread ends when it notices
             connection = self._connection or self._start()
             if connection is not None:
                 self._subscriptions.setdefault(channel, []).append(subscription)
@@ -126,7 +151,7 @@ class Listener:
             subscriptions.remove(subscription)
             if not subscriptions:
                 del self._subscriptions[channel]
-                if self._connection is not None:
+                if self._connection is not None and self._connection.is_intact():
                     self._connection.wake()
 
     def _start(self) -> _ListenerConnection | None:
@@ -147,7 +172,7 @@ class Listener:
         try:
             kwargs = {**self._pool.connection_kwargs, "protocol": 2}  # RESP2 messages are arrays
             connection.redis = self._pool.connection_class(**kwargs)
-            connection.redis.connect()
+            connect(connection.redis)
             self._listen(connection)
             failed = False
         except (redis.RedisError, OSError) as exc:
@@ -155,7 +180,7 @@ class Listener:
         except Exception:
             logger.exception("the listener failed; waits use polling")
         finally:
-            if failed:
+            if failed and self._connection in {connection, None}:
                 self._end(failed=True)
             connection.close()
 
@@ -180,12 +205,14 @@ class Listener:
             requested = self._update_channels(connection.redis, requested, active)
             active &= requested
             ready = [descriptor for descriptor, _ in poll.poll(_IDLE_S * 1000)]
+            if connection.stopping:
+                return
+            if not connection.is_intact():
+                raise redis.ConnectionError("other code has closed the descriptors")
             if connection.read_end in ready:
                 os.read(connection.read_end, 4096)
                 ready.remove(connection.read_end)
             elif not ready and self._is_idle():
-                return
-            if connection.stopping:
                 return
             if ready:
                 self._receive(connection.redis, requested, active)
@@ -234,7 +261,7 @@ class Listener:
         """Stop the thread, and end all waits."""
         with self._lock:
             connection = self._connection
-            if connection is not None:
+            if connection is not None and connection.is_intact():
                 connection.stopping = True
                 connection.wake()
         self._end(failed=False)

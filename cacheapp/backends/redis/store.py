@@ -18,6 +18,7 @@ from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, BREAKER_OPENED, Counters
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable, Store
+from cacheapp.backends.local import forks
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.encoding import (
@@ -51,9 +52,9 @@ _version = re.compile(r"-?\d+:")
 class RedisStore(Store):
     """One process's store; `Store` documents what each method promises.
 
-    `client` (django-redis's), `_executor`, `_listener` and `_locks` are replaced as a whole after a
+    `client` (django-redis's), `executor`, `_listener` and `_locks` are replaced as a whole after a
     fork, so that the child never uses an inherited socket, or a lock that another thread of its
-    parent held.
+    parent held. The properties also notice a fork by C code.
     """
 
     def __init__(self, build_client: Callable[[], Any], name: str) -> None:
@@ -68,9 +69,9 @@ class RedisStore(Store):
         self.client = self._build_client()
         pool = self.client.get_client(write=True).connection_pool
         breaker = CircuitBreaker(self._name, self._count_breaker)
-        self._executor = CommandExecutor(pool, breaker, self._name)
-        self._listener = Listener(pool, breaker)
-        self._locks = RedisLocks(self._executor)
+        self._own_executor = CommandExecutor(pool, breaker, self._name)
+        self._own_listener = Listener(pool, breaker)
+        self._own_locks = RedisLocks(self._own_executor)
 
     def _count_breaker(self, *, opened: bool) -> None:
         for counters in tuple(self.counters):
@@ -78,50 +79,64 @@ class RedisStore(Store):
             counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
-        state = self._executor.breaker.state.value
+        state = self._own_executor.breaker.state.value
         return f"<{type(self).__name__} {self._name}, breaker {state}>"
 
     @property
     def executor(self) -> CommandExecutor:
         """What sends this process's commands."""
-        return self._executor
+        if not forks.mark[0]:
+            forks.recover()
+        return self._own_executor
+
+    @property
+    def _listener(self) -> Listener:
+        if not forks.mark[0]:
+            forks.recover()
+        return self._own_listener
+
+    @property
+    def _locks(self) -> RedisLocks:
+        if not forks.mark[0]:
+            forks.recover()
+        return self._own_locks
 
     # -- one key -----------------------------------------------------------------------------
 
     def get(self, key: str) -> Payload | None:
-        found = self._executor.execute(b"GET", encode_key(key), kind=_READ)
+        found = self.executor.execute(b"GET", encode_key(key), kind=_READ)
         return None if found is None else decode_payload(found)
 
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
         if ttl is None:
-            self._executor.execute(b"SET", encode_key(key), encode_payload(payload))
+            self.executor.execute(b"SET", encode_key(key), encode_payload(payload))
         else:
-            self._executor.execute(
+            self.executor.execute(
                 b"SET", encode_key(key), encode_payload(payload), b"PX", ttl_ms(ttl)
             )
 
     def add(self, key: str, payload: Payload, ttl: float | None) -> bool:
         new = (encode_payload(payload), ttl_ms_or_0(ttl))
-        return bool(self._executor.run_script(scripts.ADD, 1, encode_key(key), now_ms(), *new))
+        return bool(self.executor.run_script(scripts.ADD, 1, encode_key(key), now_ms(), *new))
 
     def has(self, key: str) -> bool:
         now_s = clock.wall_s()
         args = (b"GETRANGE", encode_key(key), 0, lease_format.HEAD_BYTES - 1)
-        return _is_visible(self._executor.execute(*args, kind=_READ), now_s)
+        return _is_visible(self.executor.execute(*args, kind=_READ), now_s)
 
     def delete(self, key: str) -> bool:
-        return bool(self._executor.run_script(scripts.REMOVE, 1, encode_key(key), now_ms()))
+        return bool(self.executor.run_script(scripts.REMOVE, 1, encode_key(key), now_ms()))
 
     def touch(self, key: str, ttl: float | None) -> bool:
         args = (encode_key(key), now_ms(), ttl_ms_or_0(ttl))
-        return bool(self._executor.run_script(scripts.TOUCH, 1, *args))
+        return bool(self.executor.run_script(scripts.TOUCH, 1, *args))
 
     def persist(self, key: str) -> bool:
-        return bool(self._executor.run_script(scripts.PERSIST, 1, encode_key(key), now_ms()))
+        return bool(self.executor.run_script(scripts.PERSIST, 1, encode_key(key), now_ms()))
 
     def ttl(self, key: str) -> float | None:
         now_s = clock.wall_s()
-        head, left_ms = self._executor.run_script(scripts.TTL, 1, encode_key(key), kind=_READ)
+        head, left_ms = self.executor.run_script(scripts.TTL, 1, encode_key(key), kind=_READ)
         if not _is_visible(head, now_s):
             return 0.0
         if lease_format.has_soft_deadline(head):
@@ -132,7 +147,7 @@ class RedisStore(Store):
 
     def incr(self, key: str, delta: int) -> int | None:
         try:
-            found = self._executor.run_script(
+            found = self.executor.run_script(
                 scripts.INCR, 1, encode_key(key), encode_payload(delta)
             )
         except ValueRefused:  # a delta of thousands of digits
@@ -143,7 +158,7 @@ class RedisStore(Store):
 
     def replace(self, key: str, expected: Payload, payload: Payload) -> bool:
         return bool(
-            self._executor.run_script(
+            self.executor.run_script(
                 scripts.REPLACE,
                 1,
                 encode_key(key),
@@ -154,7 +169,7 @@ class RedisStore(Store):
 
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
         args = (encode_key(key), lease, ttl_ms(ttl))
-        found = self._executor.run_script(scripts.LEASE, 1, *args, kind=_REPEATABLE)
+        found = self.executor.run_script(scripts.LEASE, 1, *args, kind=_REPEATABLE)
         return None if found is None else decode_payload(found)
 
     def fill(self, key: str, expected: Payload, payload: Payload, ttl: float | None) -> bool:
@@ -169,17 +184,17 @@ class RedisStore(Store):
             encode_payload(payload),
             ttl_ms_or_0(ttl),
         )
-        return bool(self._executor.run_script(scripts.FILL, 1, *args, kind=_REPEATABLE))
+        return bool(self.executor.run_script(scripts.FILL, 1, *args, kind=_REPEATABLE))
 
     def discard(self, key: str, expected: Payload) -> bool:
         return bool(
-            self._executor.run_script(scripts.DISCARD, 1, encode_key(key), encode_payload(expected))
+            self.executor.run_script(scripts.DISCARD, 1, encode_key(key), encode_payload(expected))
         )
 
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
         keys = (encode_key(source), encode_key(target))
         return bool(
-            self._executor.run_script(
+            self.executor.run_script(
                 scripts.MOVE, 2, *keys, encode_payload(expected), encode_payload(payload)
             )
         )
@@ -190,7 +205,7 @@ class RedisStore(Store):
         found: dict[str, Payload] = {}
         for start in range(0, len(keys), _MAX_BATCH_KEYS):
             part = keys[start : start + _MAX_BATCH_KEYS]
-            values = self._executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
+            values = self.executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
             for key, value in zip(part, values, strict=True):
                 if value is not None:
                     found[key] = decode_payload(value)
@@ -201,7 +216,7 @@ class RedisStore(Store):
         lifetime_ms = ttl_ms_or_0(ttl)
         for part in _batches_of(payloads):
             keys = [encode_key(key) for key in part]
-            self._executor.run_script(
+            self.executor.run_script(
                 scripts.SET_MANY, len(keys), *keys, lifetime_ms, *part.values()
             )
         return []
@@ -215,7 +230,7 @@ class RedisStore(Store):
             keys[start : start + _MAX_BATCH_KEYS] for start in range(0, len(keys), _MAX_BATCH_KEYS)
         )
         return sum(
-            self._executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
+            self.executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
         )
 
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
@@ -237,7 +252,7 @@ class RedisStore(Store):
 
     def flush(self) -> None:
         """Remove every key of the database, including those of other applications."""
-        self._executor.execute(b"FLUSHDB", b"ASYNC")
+        self.executor.execute(b"FLUSHDB", b"ASYNC")
 
     def scan(self, prefix: str, pattern: str, batch: int) -> Iterator[str]:
         seen: set[bytes] = set()  # SCAN may return a key twice while Redis resizes its table
@@ -247,7 +262,7 @@ class RedisStore(Store):
             for part in (
                 new[at : at + _MAX_BATCH_KEYS] for at in range(0, len(new), _MAX_BATCH_KEYS)
             ):
-                visible = self._executor.run_script(
+                visible = self.executor.run_script(
                     scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ
                 )
                 yield from (decode_key(part[number - 1]) for number in visible)
@@ -258,7 +273,7 @@ class RedisStore(Store):
         cursor: Any = b"0"
         while True:
             scan = (b"SCAN", cursor, b"MATCH", encode_key(glob), b"COUNT", max(1, batch))
-            cursor, keys = self._executor.execute(*scan, kind=_READ)
+            cursor, keys = self.executor.execute(*scan, kind=_READ)
             if keys:
                 yield [key for key in keys if key.startswith(start)]
             if int(cursor) == 0:
@@ -327,7 +342,7 @@ class RedisStore(Store):
         self.client.get_client(write=True).connection_pool.disconnect(inuse_connections=False)
 
     def after_fork_in_child(self) -> None:
-        self._listener.close_in_child()
+        self._own_listener.close_in_child()
         self._open()
 
 

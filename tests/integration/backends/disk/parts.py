@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,10 @@ from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends import DiskCache
+from cacheapp.processes.waiting import until
 from tests.contract.clients import Clients
 
+HUNG = -9
 LARGE = 40_000  # bytes: above the 32 KiB from which diskcache keeps values in files
 STOCK = "diskcache.DjangoCache"
 OURS = "cacheapp.backends.DiskCache"
@@ -90,6 +93,25 @@ def in_child(work: Callable[[], object]) -> int:
         finally:
             os._exit(code)
     return pid
+
+
+def end_of(pid: int, within_s: float = 30) -> int:
+    """Return how the child ended; kill it and return -9 if it hangs."""
+    ended: list[int] = []
+
+    def gone() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    try:
+        until(gone, f"child {pid} to end", within_s)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return HUNG
+    return ended[0]
 
 
 def open_databases(location: Path) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,11 +16,15 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
+from cacheapp.backends.local.sqlite_connections import ThreadConnections
+from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.integration.backends.disk.parts import (
+    HUNG,
     LARGE,
     databases,
+    end_of,
     in_child,
     open_databases,
     ours,
@@ -29,27 +34,6 @@ from tests.integration.interrupts import interrupted_in
 
 # Python 3.12 warns about every fork under threads; these tests show that it is survived.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-HUNG = -9
-
-
-def _end_of(pid: int, within_s: float = 30) -> int:
-    """Return how the child ended; kill it and return -9 if it hangs."""
-    ended: list[int] = []
-
-    def gone() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        until(gone, f"child {pid} to end", within_s)
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return HUNG
-    return ended[0]
 
 
 @contextlib.contextmanager
@@ -77,6 +61,14 @@ def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
     assert failed == []
 
 
+def _is_inside(thread: ThreadConnections) -> bool:
+    """Return True if the thread of these connections is inside an operation."""
+    if thread.lock.acquire(blocking=False):
+        thread.lock.release()
+        return False
+    return True
+
+
 def _use(cache: Any) -> bool:
     key = f"child-{os.getpid()}"
     cache.set(key, b"x" * LARGE)
@@ -95,7 +87,7 @@ def test_a_fork_among_busy_threads_leaves_both_sides_working(
         cache.incr("busy")
 
     with _threads(body, 3):
-        ends = [_end_of(in_child(lambda: _use(cache))) for _ in range(15)]
+        ends = [end_of(in_child(lambda: _use(cache))) for _ in range(15)]
     assert ends == [0] * 15
     assert _use(cache)
 
@@ -114,7 +106,7 @@ def test_the_child_inherits_no_connection(settings: Settings, tmp_path: Path) ->
     thread.start()
     assert opened.wait(30)
     assert len(open_databases(tmp_path)) > 10
-    assert _end_of(in_child(lambda: open_databases(tmp_path) == [])) == 0
+    assert end_of(in_child(lambda: open_databases(tmp_path) == [])) == 0
     assert cache.get("key-1") == 1
     hold.set()
     thread.join()
@@ -129,11 +121,11 @@ def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
     handles = cache._store._database.registry  # noqa: SLF001 (when is it inside?)
-    until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
+    until(lambda: any(_is_inside(handle) for handle in handles._all), "the thread to wait")  # noqa: SLF001
     release = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
     release.start()
     child = in_child(lambda: cache.get("key") == 1 and cache.incr("key") == 2)
-    assert _end_of(child) == 0
+    assert end_of(child) == 0
     thread.join()
     release.join()
     other.close()
@@ -151,7 +143,7 @@ def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     thread = threading.Thread(target=lambda: cache.incr("key"))
     thread.start()
     handles = cache._store._database.registry  # noqa: SLF001 (when is it inside?)
-    until(lambda: any(handle.inside for handle in handles._all), "the thread to wait")  # noqa: SLF001
+    until(lambda: any(_is_inside(handle) for handle in handles._all), "the thread to wait")  # noqa: SLF001
     interrupted: list[int] = []
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -169,7 +161,7 @@ def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     finally:
         sys.unraisablehook = before
         signal.signal(signal.SIGUSR1, handler)
-    assert _end_of(child) == 0
+    assert end_of(child) == 0
     thread.join(30)
     assert not thread.is_alive()
     other.close()
@@ -199,7 +191,7 @@ def test_with_the_stock_backend_the_child_blocks_for_ever(
     # The parent's transaction ends, and the child still waits for the lock that it "inherited".
     end.set()
     thread.join()
-    assert _end_of(child, within_s=2) == HUNG
+    assert end_of(child, within_s=2) == HUNG
     cache.close()
 
 
@@ -235,7 +227,7 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
         while len(children) < 40 or total < 300:
             total += 1
             assert cache.incr("counter") == total
-    assert [_end_of(pid) for pid in children] == [0] * len(children)
+    assert [end_of(pid) for pid in children] == [0] * len(children)
     assert cache.get("counter") == total
     assert cache.get("by-children") == len(children)
     handle = cache._store._database.registry.current()  # noqa: SLF001
@@ -244,23 +236,37 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
     )
 
 
-def test_a_signal_handler_may_use_the_cache_inside_an_operation(
+def test_a_signal_handler_inside_an_operation_works_or_is_refused_at_once(
     settings: Settings, tmp_path: Path
 ) -> None:
-    cache = ours(settings, tmp_path, shards=2, database_timeout=0.05)
-    cache.set_many({"outer": 0, "read": "by the handler"})
+    cache = ours(settings, tmp_path, shards=2)
+    cache.set_many({"outer": 0, "inner": 0, "read": "by the handler"})
     seen: list[Any] = []
+    refused: list[str] = []
+    written = 0
+    longest_s = 0.0
 
-    def read() -> None:
-        seen.append(cache.get("read"))
+    def use() -> None:
+        nonlocal written, longest_s
+        began_s = time.monotonic()
+        try:
+            seen.append(cache.get("read"))
+            cache.incr("inner")
+            written += 1
+        except ReentrantCall as exc:
+            refused.append(str(exc))
+        longest_s = max(longest_s, time.monotonic() - began_s)
 
     total = 0
-    with _interrupted(read):
-        while len(seen) < 200:
+    with _interrupted(use):
+        while len(seen) < 100 or len(refused) < 100:
             total += 1
             assert cache.incr("outer") == total
     assert set(seen) == {"by the handler"}
-    assert cache._store._database.registry.current().nested is not None  # noqa: SLF001
+    assert cache.get("inner") == written
+    assert "is inside another operation" in refused[0]
+    assert refused[0].endswith("nothing was done")
+    assert longest_s < 1.0
 
 
 def test_the_connections_of_threads_that_ended_are_closed(

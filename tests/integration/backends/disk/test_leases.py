@@ -250,14 +250,16 @@ def test_tokens_grow_though_the_directory_is_removed(cache: DiskCache, tmp_path:
 def _as_if_the_clock_had_been_ahead(_table: Any, con: Any) -> int:
     """Write tokens that the wall clock will reach only in years; return the largest."""
     ahead = int((clock.wall_s() + 1e8) * 1e6)
-    with con.transaction():
+    with con.sqlite:
+        con.execute("BEGIN IMMEDIATE")
         con.execute("UPDATE Locks SET token = ?", (ahead,))
     return ahead
 
 
 def _pruned(table: Any, con: Any) -> tuple[int, int]:
     """Remove all rows that may be removed; return how many were, and how many are left."""
-    with con.transaction():
+    with con.sqlite:
+        con.execute("BEGIN IMMEDIATE")
         removed = table.prune(con, clock.wall_s() + 1e9)
     (left,) = con.execute("SELECT count(*) FROM Locks").fetchone()
     return removed, left
