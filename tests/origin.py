@@ -207,6 +207,13 @@ class Origin:
         await writer.drain()
         writer.close()
 
+    async def _raw(self, writer: asyncio.StreamWriter, query: Query) -> None:
+        """Send the bytes of `say`, and then those of the file, if any; close the connection."""
+        writer.write(query.get("say", "").encode("latin-1"))
+        writer.write(body(query) if "bytes" in query else b"")
+        await writer.drain()
+        writer.close()
+
     async def _unframed(self, writer: asyncio.StreamWriter, query: Query) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body(query))
         await writer.drain()
@@ -268,6 +275,7 @@ class Origin:
         "cut": _cut,
         "more": _more_than_announced,
         "lengths": _lengths,
+        "raw": _raw,
         "unframed": _unframed,
         "chunked": _chunked,
         "status": _status,

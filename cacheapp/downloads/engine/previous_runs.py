@@ -73,5 +73,5 @@ class PreviousRuns:
 
 def success_report(item: Item, found: FetchedFile | PublishedFile, tries: int) -> FileReport:
     """Return the report of a complete file."""
-    state = FileState.SUCCEEDED
-    return FileReport(item, state, bytes_done=found.size, sha256=found.sha256, tries=tries)
+    note = found.note if isinstance(found, FetchedFile) else ""
+    return FileReport(item, FileState.SUCCEEDED, found.size, note, found.sha256, tries)

@@ -64,6 +64,7 @@ class JobRun:
         """`is_still_owner`: whether the database still has the plan's token; `start` calls it."""
         self.plan = plan
         self.queue: FileQueue[QueuedFile] = FileQueue(plan.threads)  # guarded by the pool's lock
+        self.left_out = ""  # set at most once, before the end
         self.retries_made = 0  # only grows; read without the lock
         self._pool = pool
         self._limits = limits
@@ -125,8 +126,9 @@ class JobRun:
         """Count files that failed before they were queued."""
         self._progress.add_refused(files)
 
-    def finish_feeding(self) -> None:
-        """Declare that all files were passed to `feed`."""
+    def finish_feeding(self, left_out: str = "") -> None:
+        """Declare that all files were passed to `feed`, but for those that `left_out` describes."""
+        self.left_out = left_out
         self._progress.finish_feeding()
         self._pool.notify_waiters()
         self.on_attempt_end()

@@ -14,6 +14,7 @@ Invariants:
 
 import math
 import threading
+from collections.abc import Mapping
 from http.client import HTTPException
 
 import urllib3
@@ -78,6 +79,8 @@ class Transfer:
         self._leftover = options.leftover
         self._part: PartialFile | None = None
         self._mismatches = 0
+        self._checksums = options.checksums if limits.digest else ()
+        self._note = ""
         self._lock = threading.Lock()
         self._handle = connections.SocketHandle()
         self._aborted: str | None = None
@@ -256,19 +259,18 @@ class Transfer:
 
     def _start_partial(self, response: Response) -> PartialFile:
         """Return a new partial file for a response with the whole body."""
-        total = response.content_length()
+        headers = response.headers
+        checksums = self._checksums + self._checksums_in(headers, "", whole_object=True)
+        total = response.content_length(verified=bool(checksums))
         self._limits.check_length(total or 0)
         if self._size is not None and total is not None and total != self._size:
             raise TransferFailed(f"has {total} bytes; expected {self._size} as listed")
-        headers = response.headers
         self._check_free_space(total or 0)
         validator = strong_validator(
             headers.get("etag"), headers.get("last-modified"), headers.get("date")
         )
-        of_s3 = headers.get("etag", "") if self._options.etag else ""
-        checksums = self._options.checksums + checksums_from_headers(
-            headers, of_s3, whole_object=True
-        )
+        coding = headers.get("content-encoding", "identity")
+        self._note = "" if coding == "identity" else f"stored with Content-Encoding {coding[:80]}"
         self._remove_partial()
         path = self._options.partial_name.path(total, validator)
         part = self._part = PartialFile(path, checksums, digest=self._limits.digest)
@@ -285,8 +287,8 @@ class Transfer:
         self._limits.check_length(total or 0)
         self._check_free_space((total or resume_point.size) - resume_point.size)
         part.total = resume_point.total if total is None else total
-        of_s3 = resume_point.validator if self._options.etag else ""
-        for sent in checksums_from_headers(response.headers, of_s3, whole_object=False):
+        etag = resume_point.validator
+        for sent in self._checksums_in(response.headers, etag, whole_object=False):
             if sent not in part.checksums and part.running.digest(sent.algorithm) is not None:
                 part.checksums += (sent,)
         return part
@@ -294,8 +296,8 @@ class Transfer:
     def _adopt_leftover(self, leftover: LeftoverFile, client: HTTPClient, buffer: Buffer) -> None:
         """Copy an earlier run's partial file to one of this run, computing its checksums."""
         options, digest = self._options, self._limits.digest
-        checksums = options.checksums
-        if is_complete(leftover.resume_point) and not checksums:
+        checksums = self._checksums
+        if digest and is_complete(leftover.resume_point) and not checksums:
             found = self._fetch_checksums(leftover.resume_point, client)
             if found is None:
                 self._remove_leftover()
@@ -305,8 +307,9 @@ class Transfer:
         path = options.partial_name.path(
             leftover.resume_point.total, leftover.resume_point.validator
         )
-        # The next response tells whether the ETag is an MD5.
-        also = {"md5"} if options.etag else set()
+        # A power cut may have damaged these bytes, which an ETag may detect. It is no proof: if it
+        # differs, the file is fetched again, and compared with declared checksums only.
+        also = {"md5"} if options.etag and digest else set()
         part = self._part = PartialFile(path, checksums, digest=digest, also=also)
         with leftover.path.open("rb", buffering=0) as file:
             part.store(
@@ -336,8 +339,16 @@ class Transfer:
         tag = matching_validator(resume_point, headers.get("etag"), headers.get("last-modified"))
         if tag != resume_point.validator or total not in {None, resume_point.total}:
             return None
-        of_s3 = resume_point.validator if self._options.etag else ""
-        return checksums_from_headers(headers, of_s3, whole_object=True)
+        return self._checksums_in(headers, resume_point.validator, whole_object=True)
+
+    def _checksums_in(
+        self, headers: Mapping[str, str], etag: str, *, whole_object: bool
+    ) -> tuple[Checksum, ...]:
+        """Return the checksums to verify; `etag`: "" unless the file has bytes of an earlier run."""
+        if not self._limits.digest:
+            return ()
+        of_s3 = etag if self._options.etag else ""
+        return checksums_from_headers(headers, of_s3, whole_object=whole_object)
 
     def _remove_leftover(self) -> None:
         if self._leftover is not None:
@@ -380,7 +391,7 @@ class Transfer:
                 raise TransferFailed("stopped")
             self._publish(part, sha256)
         self._part = None
-        return FetchedFile(part.size, sha256)
+        return FetchedFile(part.size, sha256, printable(self._note))
 
     def _publish(self, part: PartialFile, sha256: str) -> None:
         options, limits = self._options, self._limits

@@ -42,7 +42,7 @@ class TransferLimits:
     min_free_bytes: int = 0
     """Disk space that must stay free."""
     digest: bool = True
-    """Compute the SHA-256 of every file, not only of those with a known checksum."""
+    """Compute and verify checksums, and the SHA-256 of every file."""
     fsync: bool = False
     existing: Existing = Existing.FAIL
     verify: bool = False
@@ -87,6 +87,8 @@ class FetchedFile:
     size: int
     sha256: str
     """Hexadecimal; empty if it was not computed."""
+    note: str = ""
+    """What the user should know about the file, although it is complete."""
 
 
 class Buffer:

@@ -1,7 +1,10 @@
 """Requests one URL and follows redirects; each hop is checked before anything is sent to it."""
 
+import contextlib
 import dataclasses
 import datetime as dt
+import html
+import http.client
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -19,6 +22,12 @@ from cacheapp.downloads.http.url_policy import PORTS, ParsedUrl, UrlPolicy
 # Identity: the stored bytes are those of the response, and its length is the announced one.
 _ALWAYS = "Accept-Encoding: identity\r\nUser-Agent: cacheapp/0.1\r\n"
 _LENGTH = re.compile("[0-9]{1,18}")
+_XML = ("application/xml", "text/xml")
+_ERROR_BYTES = 4096
+_S3_ERROR = (
+    re.compile(r"<Error>.*?<Code>([^<]{1,100})</Code>", re.DOTALL),
+    re.compile(r"<Error>.*?<Message>([^<]{1,300})</Message>", re.DOTALL),
+)
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
 Signer = Callable[[str], Mapping[str, str]]
@@ -124,14 +133,19 @@ class Response:
         self._borrowed = borrowed
         self._handle = handle
 
-    def content_length(self) -> int | None:
-        """Return the announced length; `None` for a chunked body, which marks its own end."""
+    def content_length(self, *, verified: bool = False) -> int | None:
+        """Return the announced length; `None` for a chunked body, which marks its own end.
+
+        Also `None` for a body that ends with its connection, if its content is `verified`.
+        """
         if self.chunked:
             return None
         if coding := self.headers.get("transfer-encoding"):
             raise TransferFailed(f"has Transfer-Encoding {coding[:40]!r}; expected none or chunked")
         lengths = self.lengths
         if not lengths:
+            if verified:
+                return None
             raise TransferFailed(
                 "has neither Content-Length nor chunks: a truncated body would go unnoticed"
             )
@@ -143,11 +157,23 @@ class Response:
         """Return the error for a status that brings no file."""
         now = dt.datetime.fromtimestamp(clock.wall_s(), dt.UTC)
         return TransferFailed(
-            f"responded with {self.status} {self._raw.reason or ''}".rstrip(),
+            f"responded with {self.status} {self._raw.reason or ''}".rstrip() + self._s3_error(),
             retryable=self.status in RETRYABLE_STATUSES,
             slow_down=self.status in OVERLOAD_STATUSES,
             retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
         )
+
+    def _s3_error(self) -> str:
+        """Return code and message in the body of an S3 error, such as `InvalidObjectState`."""
+        if not self.headers.get("content-type", "").lower().startswith(_XML):
+            return ""
+        body, size = memoryview(bytearray(_ERROR_BYTES)), 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while size < len(body) and (count := self.readinto(body[size:])):
+                size += count
+        text = bytes(body[:size]).decode(errors="replace")
+        found = (pattern.search(text) for pattern in _S3_ERROR)
+        return "".join(f": {html.unescape(it[1])}" for it in found if it)
 
     def release(self) -> None:
         """Return the connection to its pool. Call it after the body was read to its end."""

@@ -13,6 +13,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from cacheapp.downloads.http.response import MalformedHead
 from cacheapp.errors import CacheappError
 
 
@@ -47,8 +48,17 @@ _SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...
     (ConnectTimeoutError, "connecting timed out"),
     ((ReadTimeoutError, TimeoutError), "no data arrived before the timeout"),
     ((SSLError, ssl.SSLError), "TLS failed: {cause}"),
+    (MalformedHead, "{cause}"),
     (http.client.IncompleteRead, "ended in the middle of its chunks"),
 )
+_LASTING_TLS = frozenset(
+    [
+        *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNSUPPORTED_PROTOCOL"),
+        *("NO_PROTOCOLS_AVAILABLE", "TLSV1_ALERT_PROTOCOL_VERSION", "TLSV1_UNRECOGNIZED_NAME"),
+        *("SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+    ]
+)
+"""OpenSSL's reasons for failures that depend on how the server is set up."""
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -77,8 +87,12 @@ def printable(message: str) -> str:
 def _is_transient(exc: Exception) -> bool:
     if isinstance(exc, NameResolutionError):
         return True
-    if isinstance(exc, SSLError | ssl.SSLCertVerificationError):
-        return not isinstance(_last(exc), ssl.SSLCertVerificationError)
+    if isinstance(exc, MalformedHead | http.client.LineTooLong):
+        return False
+    if isinstance(exc, SSLError | ssl.SSLError):
+        last = _last(exc)
+        is_lasting = getattr(last, "reason", None) in _LASTING_TLS
+        return not (isinstance(last, ssl.SSLCertVerificationError) or is_lasting)
     # Of operating system errors only connection errors: a disk error would repeat.
     transient = (
         HTTPError | http.client.HTTPException | ConnectionError | TimeoutError | ssl.SSLError

@@ -31,6 +31,10 @@ CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """Not allowed in a field value: it might end the line, here or where the value is sent back."""
 
 
+class MalformedHead(http.client.HTTPException):
+    """The head of a response does not follow HTTP/1: a later attempt would find the same."""
+
+
 class _Head:
     """Reads lines, up to a limit for all of them together."""
 
@@ -44,7 +48,7 @@ class _Head:
         line: bytes = self._file.readline(limit)
         self._left -= len(line)
         if self._left < 0:
-            raise http.client.HTTPException(f"the response head has more than {HEAD_BYTES} bytes")
+            raise MalformedHead(f"the response head has more than {HEAD_BYTES} bytes")
         return line
 
 
@@ -60,14 +64,14 @@ def read_fields(head: Any) -> list[tuple[str, str]]:
             raise http.client.HTTPException("the response head is truncated")
         text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
         if CONTROLS.search(text):
-            raise http.client.HTTPException(f"the response head has the line {text[:80]!r}")
+            raise MalformedHead(f"the response head has the line {text[:80]!r}")
         if text[0] in " \t" and found:
             name, value = found.pop()
             found.append((name, f"{value} {text.strip()}"))
             continue
         name, colon, value = text.partition(":")
         if not colon or not name or name != name.strip():
-            raise http.client.HTTPException(f"the response head has the line {text.strip()[:80]!r}")
+            raise MalformedHead(f"the response head has the line {text.strip()[:80]!r}")
         found.append((name.lower(), value.strip()))
     return found
 
@@ -99,7 +103,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         self.fp = _Head(file)  # type: ignore[assignment]
         try:
             while True:
-                version, status, reason = self._read_status()  # type: ignore[attr-defined]
+                version, status, reason = self._read_status_line()
                 found = read_fields(self.fp)
                 if status not in _INFORMATIONAL or status == _SWITCHING:
                     break
@@ -108,8 +112,26 @@ class StrictHTTPResponse(http.client.HTTPResponse):
                 self.fp = file
         self.status, self.reason = status, reason.strip()
         self.fields = dict(found)
-        self.lengths = [value for name, value in found if name == "content-length"]
+        lengths = (value for name, value in found if name == "content-length")
+        # A list of equal lengths is one length (RFC 9110, 8.6): some proxies merge two fields.
+        self.lengths = [part.strip() for value in lengths for part in value.split(",")]
         self._frame(version, [value for name, value in found if name == "transfer-encoding"])
+
+    def _read_status_line(self) -> tuple[str, int, str]:
+        try:
+            version, status, reason = self._read_status()  # type: ignore[attr-defined]
+        except http.client.RemoteDisconnected:
+            raise
+        except http.client.BadStatusLine as exc:
+            line = str(exc.args[0])
+            if "HTTP/1.1 ".startswith(line[:9]) and not line.endswith("\n"):
+                raise http.client.HTTPException("the response head is truncated") from None
+            raise MalformedHead(
+                f"the response begins with {line[:80]!r}; expected HTTP/1"
+            ) from None
+        if not version.startswith("HTTP/1."):
+            raise MalformedHead(f"the response has the version {version}; expected HTTP/1")
+        return version, status, reason
 
     def read_with(self, readinto: Callable[[memoryview], int]) -> None:
         """Read from the socket with this function. Call it before `begin`."""
@@ -168,8 +190,6 @@ class StrictHTTPResponse(http.client.HTTPResponse):
 
     def _frame(self, version: str, codings: list[str]) -> None:
         """Determine where the body ends, and whether the connection can be reused."""
-        if not version.startswith("HTTP/1."):
-            raise http.client.UnknownProtocol(version)
         if len(codings) > 1:
             self.fields["transfer-encoding"] = ", ".join(codings)
         self.chunked = [coding.lower() for coding in codings] == ["chunked"]

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadJob
-from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.base import ListingTooLong, SourceEntry, SourceRefused
 from cacheapp.downloads.sources.request import find_allowed_bucket
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.storage.filenames import NameRules
@@ -35,14 +35,17 @@ class LimitedBucket:
         self.trusted = bucket.trusted
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
-        """Yield what the bucket yields; raise `SourceRefused` at the first file too many."""
+        """Yield what the bucket yields; raise `ListingTooLong` at the first file too many."""
         left = self._max_files
         for found in self._bucket.entries(after):
             if isinstance(found, SourceEntry):
                 left -= 1
                 if left < 0:
                     most = conf().download_max_files
-                    raise SourceRefused(f"more than {most} files; see DOWNLOAD_MAX_FILES")
+                    raise ListingTooLong(
+                        f"more than {most} files; see DOWNLOAD_MAX_FILES. "
+                        f"{found.name[:200]!r} and all files after it were left out"
+                    )
             yield found
 
 

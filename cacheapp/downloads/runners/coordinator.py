@@ -23,6 +23,7 @@ from cacheapp.downloads.engine.thread_limit import thread_limit
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.jobs import ownership, repository, retention, transitions
+from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import OrphanDetector
 from cacheapp.downloads.jobs.rows import progress_of
@@ -179,8 +180,11 @@ class Coordinator:
     def _note_database_error(self, exc: DatabaseError) -> None:
         if self._runs or self._database_ok:  # without runs once: there may be no database at all
             self._database_ok = False
-            what = "progress not recorded" if self._runs else "jobs not read; was `migrate` run?"
-            logger.warning("downloads: %s: %s", what, exc, extra={"event": "flush_failed"})
+            what = "progress not recorded" if self._runs else "jobs not read"
+            logger.warning(
+                *("downloads: %s: %s%s", what, exc, migration_hint(exc)),
+                extra={"event": "flush_failed"},
+            )
 
     def _tick(self) -> bool:
         """Do everything that is due; return whether any job of this owner is unfinished."""

@@ -20,7 +20,7 @@ from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
-from cacheapp.downloads.sources.base import Source, SourceRefused, batches
+from cacheapp.downloads.sources.base import ListingTooLong, Source, SourceRefused, batches
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Feeder:
         try:
             if self._feed_known() and (self._job.listed_all or self._feed_listed()):
                 self._run.finish_feeding()
+        except ListingTooLong as exc:
+            self._run.finish_feeding(left_out=str(exc))
         except (SourceRefused, Error) as exc:
             self._run.stop(str(exc), keep=True)
         except Exception as exc:

@@ -48,7 +48,7 @@ def record_end(run: JobRun, owner: JobOwner) -> JobState | None:
     if run.stopped == PAUSED:
         return record_pause(run, owner)
     reports, progress = run.changes()
-    error = "" if run.stopped in {None, CANCELLED} else run.stopped or ""
+    error = run.left_out if run.stopped in {None, CANCELLED} else run.stopped or ""
     return transitions.finish(run.plan.job, owner, reports, progress, error, run.plan.token)
 
 

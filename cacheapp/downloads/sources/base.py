@@ -25,6 +25,10 @@ class SourceRefused(CacheappError):
     """The input is not a valid source; the message lists what is wrong."""
 
 
+class ListingTooLong(SourceRefused):
+    """The source has more files than a job may have; the message says which were left out."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SourceEntry:
     """One file of a source."""
@@ -107,12 +111,17 @@ def batches(
     """Yield batches of files, each with the cursor that it reaches to."""
     lot: list[SourceEntry] = []
     cursor = ""
-    for found in entries:
-        cursor = found if isinstance(found, str) else found.cursor
-        if isinstance(found, SourceEntry):
-            lot.append(found)
-        if len(lot) >= size:
+    try:
+        for found in entries:
+            cursor = found if isinstance(found, str) else found.cursor
+            if isinstance(found, SourceEntry):
+                lot.append(found)
+            if len(lot) >= size:
+                yield lot, cursor
+                lot = []
+    except ListingTooLong:
+        if lot:
             yield lot, cursor
-            lot = []
+        raise
     if cursor:
         yield lot, cursor

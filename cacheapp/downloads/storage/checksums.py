@@ -155,8 +155,9 @@ def checksums_from_headers(
 ) -> tuple[Checksum, ...]:
     """Return the checksums of the whole file in a response's headers, without duplicates.
 
-    `headers` by lower-case name. Pass `etag` only for S3 objects, where a plain ETag is the MD5; it
-    is used only without a better checksum, as MD5 costs as much CPU time as the transfer.
+    `headers` by lower-case name. Pass `etag` only for S3 objects, where a plain ETag mostly is the
+    MD5, and if a wrong one has no other effect than fetching the file again. It is used only without
+    a better checksum.
     `whole_object`: the response is a 200; of a 206 only headers about the whole object are used.
     """
     found = _from_repr_digest(headers.get("repr-digest", ""))

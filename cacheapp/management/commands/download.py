@@ -19,6 +19,7 @@ from cacheapp.downloads.http.connections import Urllib3Replaced
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.http.proxies import Proxies
+from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import new_owner
 from cacheapp.downloads.jobs.repository import retry_policy
@@ -95,7 +96,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--no-digest",
             action="store_true",
-            help="compute a SHA-256 only for files with a given one",
+            help="compute and verify no checksum, not even a given one",
         )
         parser.add_argument(
             "--verify",
@@ -136,7 +137,7 @@ class Command(BaseCommand):
         except OSError as exc:
             raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
         except DatabaseError as exc:
-            message = f"the database does not respond: {exc}; was `manage.py migrate` run?"
+            message = f"the database reports an error: {exc}{migration_hint(exc)}"
             raise CommandError(message, returncode=_REFUSED) from exc
         except Stopped as exc:
             message = f"stopped by {exc}; the same command resumes the job"

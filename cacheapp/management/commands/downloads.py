@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from cacheapp.conf import conf
 from cacheapp.downloads import release_downloads, start_downloads
 from cacheapp.downloads.jobs import retention
+from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.processes.stopping import Stopped, stopping
 
@@ -48,7 +49,7 @@ class Command(BaseCommand):
             else:
                 self._list()
         except DatabaseError as exc:
-            message = f"the database does not respond: {exc}; was `manage.py migrate` run?"
+            message = f"the database reports an error: {exc}{migration_hint(exc)}"
             raise CommandError(message, returncode=_REFUSED) from exc
 
     def _work(self) -> None:

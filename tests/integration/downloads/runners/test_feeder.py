@@ -17,9 +17,9 @@ from cacheapp.downloads.jobs import listing_rows, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import Item
-from cacheapp.downloads.runners import feeder
+from cacheapp.downloads.runners import feeder, run_control
 from cacheapp.downloads.runners.feeder import Feeder
-from cacheapp.downloads.sources.base import UrlList
+from cacheapp.downloads.sources.base import ListingTooLong, SourceEntry, UrlList
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -110,3 +110,28 @@ def test_a_run_that_was_stopped_does_not_wait_for_the_database(
     feeder.start()
     feeder.join(30)
     assert (run.stopped, job.files.count()) == ("enough", 0)
+
+
+class _TooLong(UrlList):
+    """A list that ends before the source does."""
+
+    def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
+        yield from super().entries(after)
+        raise ListingTooLong("more than 5 files; 'x' and all files after it were left out")
+
+
+def test_of_a_listing_that_is_too_long_the_first_files_are_fetched_and_the_job_says_so(
+    job: DownloadJob, run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[Item] = []
+    monkeypatch.setattr(run, "feed", fed.extend)
+    urls = [f"https://files.example.com/{number}/same" for number in range(5)]
+    feeder = Feeder(job, ME, run, _TooLong(urls))
+    feeder.start()
+    feeder.join(30)
+    assert len(fed) == 5  # also those of the last, incomplete batch
+    assert (run.stopped, run.ended) == (None, True)
+    assert run_control.record_end(run, ME) == "failed"
+    job.refresh_from_db()
+    assert job.error == "more than 5 files; 'x' and all files after it were left out"
+    assert (job.files_total, job.listed_all) == (5, False)

@@ -18,7 +18,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket
-from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.base import ListingTooLong, SourceEntry, SourceRefused
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.processes.waiting import until
 from tests.proxy import Proxy
@@ -308,6 +308,14 @@ def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
     found = take("s3://files/unplaced/")
     assert found is not None
     assert found.origin == store.endpoint
+    store.put("unplaced/a", b"x")
+    store.put("unplaced/b", b"x")
+    names = found.entries()
+    assert getattr(next(names), "name", "") == "a"
+    found._max_files = 1  # noqa: SLF001 (it was created for the setting of the site)
+    cut = r"see DOWNLOAD_MAX_FILES. 'b' and all files after it were left out"
+    with pytest.raises(ListingTooLong, match=cut):
+        list(found.entries())
     with pytest.raises(SourceRefused, match=r"finding s3://nowhere: .*NoSuchBucket"):
         take("s3://nowhere/")
 
