@@ -1,10 +1,12 @@
-"""Read the settings that grant access: API tokens, and the origins and buckets of downloads.
+"""Read the settings that grant access: API tokens, and the origins, headers and buckets of downloads.
 
 The readers return typed values; they raise `ValueError` with what they expect.
 """
 
 import dataclasses
+import os
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,3 +106,102 @@ def _bucket(text: Any, place: Any) -> AllowedBucket:
     if place.get("endpoint"):
         read_origin(place["endpoint"])
     return AllowedBucket(found[1], found[2] or "", **place)
+
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_VALUE = re.compile(r"[\x20-\x7e]{1,8192}")
+_OWN_HEADERS = frozenset(
+    [
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "if-match",
+        "if-range",
+        "proxy-authorization",
+        "range",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+"""Headers that the client of downloads sets itself."""
+_SECRET_FORMS = ({"env"}, {"env", "prefix"}, {"file"}, {"file", "prefix"})
+
+
+@dataclasses.dataclass(frozen=True)
+class HeaderValue:
+    """The value of a header, or the place that it is read from each time it is sent."""
+
+    text: str = dataclasses.field(default="", repr=False)
+    variable: str = ""
+    path: str = ""
+    prefix: str = ""
+
+    def read(self) -> str:
+        """Return the value; raise `ValueError` without it if it cannot be sent."""
+        text = self.text
+        if self.variable:
+            text = os.environ.get(self.variable, "")
+            if not text:
+                raise ValueError(f"the environment variable {self.variable} is not set")
+        if self.path:
+            try:
+                text = Path(self.path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                reason = exc.strerror if isinstance(exc, OSError) else "is not UTF-8"
+                raise ValueError(f"the file {self.path}: {reason}") from None
+        text = self.prefix + text.strip()
+        if not _VALUE.fullmatch(text):
+            place = self.variable or self.path or "its text"
+            raise ValueError(f"the value from {place} is not one line of visible ASCII characters")
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class OriginHeaders:
+    """The headers that are sent to one origin."""
+
+    origin: str
+    headers: tuple[tuple[str, HeaderValue], ...]
+
+
+def read_headers(value: Any) -> tuple[OriginHeaders, ...]:
+    """Read `{"https://host": {"Authorization": {"env": "NAME", "prefix": "Bearer "}}}`.
+
+    No message shows a value, which may be a secret.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("a dict of origins, each with a dict of headers")
+    found = tuple(
+        OriginHeaders(read_origin(origin), _headers(origin, headers))
+        for origin, headers in value.items()
+    )
+    if len({it.origin for it in found}) < len(found):
+        raise ValueError("each origin once")
+    return found
+
+
+def _headers(origin: str, headers: Any) -> tuple[tuple[str, HeaderValue], ...]:
+    if not isinstance(headers, dict) or not headers:
+        raise ValueError(f"a dict of headers for {origin!r}")
+    if len({str(name).lower() for name in headers}) < len(headers):
+        raise ValueError(f"each header of {origin!r} once")
+    return tuple((name, _header(origin, name, value)) for name, value in headers.items())
+
+
+def _header(origin: str, name: Any, value: Any) -> HeaderValue:
+    if not isinstance(name, str) or not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
+        raise ValueError(f"names of headers for {origin!r} that downloads do not set themselves")
+    if isinstance(value, str) and _VALUE.fullmatch(value):
+        return HeaderValue(value)
+    known = isinstance(value, dict) and value.keys() in _SECRET_FORMS
+    if not known or not all(isinstance(it, str) for it in value.values()):
+        raise ValueError(
+            f"a line of text, {{'env': …}} or {{'file': …}}, with an optional 'prefix', for {name!r} of "
+            f"{origin!r}"
+        )
+    return HeaderValue(
+        variable=value.get("env", ""), path=value.get("file", ""), prefix=value.get("prefix", "")
+    )

@@ -13,7 +13,15 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from cacheapp.access_settings import AllowedBucket, ApiToken, read_buckets, read_origin, read_tokens
+from cacheapp.access_settings import (
+    AllowedBucket,
+    ApiToken,
+    OriginHeaders,
+    read_buckets,
+    read_headers,
+    read_origin,
+    read_tokens,
+)
 from cacheapp.typed_values import (
     Reader,
     boolean,
@@ -58,6 +66,9 @@ class Conf:
     download_buckets: tuple[AllowedBucket, ...] = ()
     """Buckets, or prefixes in them, that the API may download with this server's credentials.
     Empty: none."""
+
+    download_headers: tuple[OriginHeaders, ...] = ()
+    """Headers such as `Authorization` that are sent to an origin, and to no other on a redirect."""
 
     download_proxy: bool = False
     """Send the requests of jobs created over HTTP through `HTTP_PROXY` and `HTTPS_PROXY`. The address of
@@ -150,7 +161,7 @@ def _timeout(value: Any) -> float:
 
 
 _MAX_TIMEOUT_S = 86_400
-_SECRET = frozenset(["API_TOKENS"])
+_SECRET = frozenset(["API_TOKENS", "DOWNLOAD_HEADERS"])
 """Settings whose values are not shown in messages."""
 
 _READERS: dict[str, Reader] = {
@@ -163,6 +174,7 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_ORIGINS": _origins,
     "DOWNLOAD_NETWORKS": _networks,
     "DOWNLOAD_BUCKETS": read_buckets,
+    "DOWNLOAD_HEADERS": read_headers,
     "DOWNLOAD_PROXY": boolean,
     "DOWNLOAD_MAX_THREADS": whole_number(1),
     "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),

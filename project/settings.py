@@ -45,6 +45,7 @@ _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as g
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
+_download_headers: Any = env.json("DOWNLOAD_HEADERS", {})
 _download_proxy = env.bool("DOWNLOAD_PROXY", False)
 _download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
 _download_runner = env.str(
@@ -195,6 +196,7 @@ CACHEAPP = {
     "DOWNLOAD_ORIGINS": _download_origins,
     "DOWNLOAD_NETWORKS": _download_networks,
     "DOWNLOAD_BUCKETS": _download_buckets,
+    "DOWNLOAD_HEADERS": _download_headers,
     "DOWNLOAD_PROXY": _download_proxy,
     "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,

@@ -6,9 +6,11 @@ neither.
 
 import dataclasses
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
+from cacheapp.access_settings import OriginHeaders
 from cacheapp.downloads.states import FileState
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -91,6 +93,10 @@ class Plan:
     """The owner's fencing token."""
     more: bool = False
     """Whether more items will be passed to `JobRun.feed`, until `finish_feeding` is called."""
+    headers: tuple[OriginHeaders, ...] = dataclasses.field(default=(), repr=False)
+    """Headers that authenticate requests to origins."""
+    logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, hash=False)
+    """Values of `Authorization` by host."""
     proxied: bool = False
     """Whether requests go through the proxies that the environment names."""
     resumable: bool = False

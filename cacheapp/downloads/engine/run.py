@@ -22,6 +22,7 @@ from cacheapp.downloads.engine.transfer import Transfer
 from cacheapp.downloads.engine.transfer_options import Buffer, TransferLimits, TransferOptions
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import Signer
+from cacheapp.downloads.http.credentials import origin_signer
 from cacheapp.downloads.http.errors import TransferAborted, TransferFailed, translate_error
 from cacheapp.downloads.http.proxies import Proxies
 from cacheapp.downloads.http.url_policy import UrlPolicy
@@ -68,7 +69,7 @@ class JobRun:
         self.retries_made = 0  # only grows; read without the lock
         self._pool = pool
         self._limits = limits
-        self._sign = sign
+        self._sign = sign or origin_signer(plan.headers, plan.logins)
         self._policy = UrlPolicy(plan.origins, plan.networks, plan.trusted)
         self._on_end = on_end
         self._pools = connections.pool_manager(

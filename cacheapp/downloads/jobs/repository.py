@@ -198,6 +198,7 @@ def start(
         origins=frozenset(settings.download_origins) | frozenset(job.extra_origins),
         items=() if stream else unfinished_items(job.id),
         networks=read_networks(settings.download_networks),
+        headers=settings.download_headers,
         proxied=settings.download_proxy,
         token=job.token,
         more=stream,

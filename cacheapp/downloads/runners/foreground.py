@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from django.db import DatabaseError, connection
@@ -55,6 +55,7 @@ class TerminalOrder:
     retries: RetryPolicy
     networks: tuple[Network, ...] = ()
     portable_names: bool = False
+    logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,7 @@ class ForegroundRunner:
             networks=plan.networks + order.networks,
             trusted=trusted,
             proxied=True,
+            logins=order.logins,
             retries=order.retries,
         )
         pool: ThreadPool[QueuedFile] = ThreadPool(order.threads, settings.download_max_per_host)

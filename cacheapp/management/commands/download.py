@@ -16,6 +16,7 @@ from cacheapp import clock
 from cacheapp.conf import conf, reader_of
 from cacheapp.downloads.engine.transfer_options import Existing
 from cacheapp.downloads.http.connections import Urllib3Replaced
+from cacheapp.downloads.http.credentials import read_netrc
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.http.proxies import Proxies
@@ -111,6 +112,9 @@ class Command(BaseCommand):
             help="allow connections to this private network, such as 127.0.0.0/8",
         )
         parser.add_argument(
+            "--no-netrc", action="store_true", help="send no passwords from ~/.netrc or $NETRC"
+        )
+        parser.add_argument(
             "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
         )
         parser.add_argument("--region", help="region of the bucket")
@@ -167,6 +171,7 @@ class Command(BaseCommand):
             retries=retry_policy(settings),
             networks=read_networks(options["allow"]),
             portable_names=options["portable_names"],
+            logins={} if options["no_netrc"] else read_netrc(),
         )
 
     def _fetch(self, order: TerminalOrder, *, quiet: bool) -> tuple[DownloadJob, float]:
