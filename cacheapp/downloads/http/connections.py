@@ -30,7 +30,7 @@ from urllib3.exceptions import (
 )
 
 from cacheapp.downloads.http import blocking_socket, resolver
-from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.errors import TransferFailed, translate_error
 from cacheapp.downloads.http.proxies import Proxies, Proxy
 from cacheapp.downloads.http.response import StrictHTTPResponse
 from cacheapp.downloads.http.retry import RETRYABLE_STATUSES
@@ -124,6 +124,15 @@ class _CancellableConnection(HTTPConnection):
     """Whether its address is the proxy's, which the operator has named: it is not checked."""
 
     def _new_conn(self) -> socket.socket:
+        if not self.is_to_proxy:
+            return self._new_socket()
+        try:
+            return self._new_socket()
+        except (NewConnectionError, ConnectTimeoutError) as exc:
+            message = f"no connection to the proxy: {translate_error(exc)}"
+            raise TransferFailed(message, retryable=True) from exc
+
+    def _new_socket(self) -> socket.socket:
         try:
             found = resolver.resolve(self._dns_host, self.port)
         except (socket.gaierror, UnicodeError) as exc:

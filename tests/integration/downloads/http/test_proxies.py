@@ -148,6 +148,18 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
     assert caught.value.retryable is retryable
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_down_is_named(
+    scheme: str, fetch: Fetch, environment: pytest.MonkeyPatch
+) -> None:
+    with Proxy() as proxy:
+        pass
+    environment.setenv(f"{scheme}_proxy", proxy.url)
+    with pytest.raises(TransferFailed, match=r"no connection to the proxy: .*refused") as caught:
+        fetch(f"{scheme}://files.example/x")
+    assert caught.value.retryable
+
+
 @pytest.mark.parametrize("value", ["socks5://u:secret@h:1", "https://h:1", "http://h:x", "http://"])
 def test_a_variable_that_is_no_http_proxy_is_refused_without_its_value(
     value: str, fetch: Fetch, environment: pytest.MonkeyPatch
