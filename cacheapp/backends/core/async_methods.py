@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from cacheapp.backends.core.plain_data import are_plain
+from cacheapp.backends.core.timeouts import Lifetime
 
 T = TypeVar("T")
 
@@ -77,10 +78,11 @@ class AsyncMethods(BaseCache, abc.ABC):
         *,
         stale: float = 0,
         jitter: float = 0,
-    ) -> None:
-        await self._run_storing(
-            [value], self.set, key, value, timeout, version, stale=stale, jitter=jitter
-        )
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
+        how = {"stale": stale, "jitter": jitter, "nx": nx, "xx": xx}
+        return await self._run_storing([value], self.set, key, value, timeout, version, **how)
 
     async def aadd(
         self,
@@ -140,10 +142,10 @@ class AsyncMethods(BaseCache, abc.ABC):
     def pttl(self, key: Any, version: int | None = None) -> int | None: ...
 
     @abc.abstractmethod
-    def expire(self, key: Any, timeout: float, version: int | None = None) -> bool: ...
+    def expire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool: ...
 
     @abc.abstractmethod
-    def pexpire(self, key: Any, timeout: float, version: int | None = None) -> bool: ...
+    def pexpire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool: ...
 
     @abc.abstractmethod
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool: ...
@@ -158,9 +160,7 @@ class AsyncMethods(BaseCache, abc.ABC):
     def keys(self, search: str, version: int | None = None) -> list[str]: ...
 
     @abc.abstractmethod
-    def delete_pattern(
-        self, pattern: str, version: int | None = None, itersize: int = 1000
-    ) -> int: ...
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int: ...
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
         return await self._run_read(self.ttl, key, version)
@@ -168,10 +168,10 @@ class AsyncMethods(BaseCache, abc.ABC):
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
         return await self._run_read(self.pttl, key, version)
 
-    async def aexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+    async def aexpire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool:
         return await self._run_write(self.expire, key, timeout, version)
 
-    async def apexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+    async def apexpire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool:
         return await self._run_write(self.pexpire, key, timeout, version)
 
     async def aexpire_at(

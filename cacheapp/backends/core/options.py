@@ -51,19 +51,29 @@ def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any
 
 
 def _timeout(value: Any) -> float:
+    """Read a number of seconds, or its digits, as Django's base class does."""
     try:
-        return number(value)
-    except ValueError as exc:
-        raise ValueError(f"{exc} of seconds") from None
+        return int(value) if isinstance(value, str) else number(value)
+    except ValueError:
+        raise ValueError("a number of seconds") from None
 
+
+def _version(value: Any) -> int:
+    """Read a whole number, or its digits: a key has the same text for both."""
+    if isinstance(value, str) and value.isascii() and str(value).removeprefix("-").isdigit():
+        value = int(value) if str(int(value)) == value else value  # "01" is another key
+    return int(whole_number()(value))
+
+
+_READ_TIMEOUT = none_or(_timeout)
 
 _PARAMS: Mapping[str, Reader] = {
     "BACKEND": anything,
     "LOCATION": anything,
-    "TIMEOUT": none_or(_timeout),
+    "TIMEOUT": _READ_TIMEOUT,
     "OPTIONS": anything,
     "KEY_PREFIX": text,
-    "VERSION": whole_number(),
+    "VERSION": _version,
     "KEY_FUNCTION": anything,
     "REVERSE_KEY_FUNCTION": anything,
 }
@@ -76,3 +86,13 @@ def read_params(params: Mapping[str, Any]) -> list[str]:
     """
     _values, mistakes = read_values(params, _PARAMS, "a cache argument")
     return [f"{it.name} {it.error}" for it in mistakes]
+
+
+def timeout_of(params: Mapping[str, Any]) -> Any:
+    """Return TIMEOUT as a number or `None`; Django's default is 300 seconds."""
+    return _READ_TIMEOUT(params.get("TIMEOUT", 300))
+
+
+def version_of(params: Mapping[str, Any]) -> int:
+    """Return VERSION as a number."""
+    return _version(params.get("VERSION", 1))

@@ -5,19 +5,18 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from django.conf import settings
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
     MEMCACHE_MAX_KEY_LENGTH,
-    default_key_func,
     memcached_error_chars_re,
 )
 
 from cacheapp import clock, conf
-from cacheapp.backends.core import lease_format
+from cacheapp.backends.core import extended_api, lease_format, timeouts
 from cacheapp.backends.core.alias import alias_of
 from cacheapp.backends.core.async_methods import AsyncMethods
 from cacheapp.backends.core.codec import Codec, Rejected
@@ -31,20 +30,20 @@ from cacheapp.backends.core.counters import (
     counters,
 )
 from cacheapp.backends.core.lease_format import Payload
-from cacheapp.backends.core.locks import Lock
+from cacheapp.backends.core.locks import Lock, LockOptions
 from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.core.misconfigured import Misconfigured
-from cacheapp.backends.core.options import Option, read_options, read_params
+from cacheapp.backends.core.options import Option, read_options, read_params, timeout_of, version_of
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store
-from cacheapp.errors import ClearRefused
+from cacheapp.backends.core.timeouts import Lifetime
 
 logger = logging.getLogger(__name__)
 
-FOR_EVER_S = 1e11  # about 3,000 years: a longer timeout means no deadline, so that none overflows
 _unsafe_char = memcached_error_chars_re.search
 
 
+@extended_api.explain_arguments
 class SharedCache(AsyncMethods, abc.ABC):
     """A cache that all threads and processes share; docs/guarantees.md lists its promises.
 
@@ -63,7 +62,10 @@ class SharedCache(AsyncMethods, abc.ABC):
         mistakes += conf.read(getattr(settings, "CACHEAPP", {}))[1]
         super().__init__({**params, "OPTIONS": {}})
         if not mistakes:
-            self.default_timeout = params.get("TIMEOUT", 300)  # BaseCache truncates it to an int
+            self.default_timeout = timeout_of(params)  # BaseCache truncates it to an int
+            self.version = version_of(
+                params
+            )  # BaseCache keeps a str, to which no delta can be added
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
@@ -108,15 +110,7 @@ class SharedCache(AsyncMethods, abc.ABC):
 
     def _ttl(self, timeout: float | None) -> float | None:
         """Return Django's `timeout` as a TTL: seconds, 0 or less for "do not store", or `None`."""
-        if timeout is DEFAULT_TIMEOUT:
-            timeout = self.default_timeout
-        if timeout is None:
-            return None
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout is {timeout!r}; expected None or a number of seconds")
-        if timeout != timeout:  # noqa: PLR0124 (isnan refuses large integers)
-            raise ValueError("timeout is nan; expected None or a number of seconds")
-        return None if timeout > FOR_EVER_S else timeout
+        return timeouts.ttl_of(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
 
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
         """Return the value of a visible payload, else `default`.
@@ -178,17 +172,25 @@ class SharedCache(AsyncMethods, abc.ABC):
         *,
         stale: float = 0,
         jitter: float = 0,
-    ) -> None:
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """Store the value for `timeout` seconds. `None`: without a deadline. 0 or less: delete.
 
-        `stale` and `jitter` have the same effect on the deadline as in `get_or_set`.
+        `stale` and `jitter` have the same effect on the deadline as in `get_or_set`. With `nx`, only
+        a missing key is written, with `xx` only one that exists, and True is returned if it was.
         """
         final, payload, ttl = self._entry(key, value, timeout, version, stale, jitter)
+        if nx or xx:
+            stored = extended_api.set_if(self._store, final, payload, ttl, nx=nx, xx=xx)
+            self._count(SETS, stored)
+            return stored
         if ttl is not None and ttl <= 0:
             self._store.delete(final)
         else:
             self._store.set(final, payload, ttl)
             self._count(SETS)
+        return None  # as Django's backends do
 
     def _entry(
         self,
@@ -406,22 +408,22 @@ class SharedCache(AsyncMethods, abc.ABC):
     # -- django-redis's API ------------------------------------------------------------------
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the whole seconds left; `None` without a deadline, 0 if the key is missing."""
-        left_s = self._store.ttl(self.make_and_validate_key(key, version=version))
-        return None if left_s is None else int(left_s)
+        """Return the seconds left, rounded up; `None` without a deadline, 0 if the key is missing."""
+        final = self.make_and_validate_key(key, version=version)
+        return timeouts.whole_seconds(self._store.ttl(final))
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the milliseconds left; `None` without a deadline, 0 if the key is missing."""
-        left_s = self._store.ttl(self.make_and_validate_key(key, version=version))
-        return None if left_s is None else int(left_s * 1000)
+        final = self.make_and_validate_key(key, version=version)
+        return timeouts.whole_milliseconds(self._store.ttl(final))
 
-    def expire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        """Set a timeout in seconds; return True if the key existed."""
-        return self.touch(key, timeout, version=version)
+    def expire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool:
+        """Set a timeout, a `timedelta` or seconds; return True if the key existed."""
+        return self.touch(key, timeouts.seconds_of(timeout), version=version)
 
-    def pexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        """Set a timeout in milliseconds; return True if the key existed."""
-        return self.touch(key, timeout / 1000, version=version)
+    def pexpire(self, key: Any, timeout: Lifetime, version: int | None = None) -> bool:
+        """Set a timeout, a `timedelta` or milliseconds; return True if the key existed."""
+        return self.touch(key, timeouts.seconds_of(timeout, per_s=1000), version=version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Set a deadline, a `datetime` or seconds since 1970; return True if the key existed."""
@@ -438,30 +440,23 @@ class SharedCache(AsyncMethods, abc.ABC):
         return self._store.persist(self.make_and_validate_key(key, version=version))
 
     def iter_keys(
-        self, search: str, version: int | None = None, itersize: int = 1000
+        self, search: str, itersize: int | None = None, *, version: int | None = None
     ) -> Iterator[str]:
         r"""Yield the keys of one version that match a glob: `*`, `?`, `[a-z]`, `[^a]`, `\`."""
-        prefix = self._version_prefix("iter_keys", version)
-        for final in self._store.scan(prefix, search, itersize):
+        prefix = extended_api.version_prefix(self, "iter_keys", version)
+        for final in self._store.scan(prefix, search, itersize or extended_api.ITERSIZE):
             yield final[len(prefix) :]
 
     def keys(self, search: str, version: int | None = None) -> list[str]:
         """Return the keys of one version that match a glob."""
         return list(self.iter_keys(search, version=version))
 
-    def delete_pattern(self, pattern: str, version: int | None = None, itersize: int = 1000) -> int:
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, *, itersize: int | None = None
+    ) -> int:
         """Remove the keys of one version that match a glob; return how many. Not atomic."""
-        prefix = self._version_prefix("delete_pattern", version)
-        return self._store.remove(prefix, pattern, itersize)
-
-    def _version_prefix(self, method: str, version: int | None) -> str:
-        """Return the beginning of every final key of the version."""
-        if self.key_func is not default_key_func:
-            raise ClearRefused(
-                f"{method}() requires Django's default KEY_FUNCTION: with another one, this "
-                "alias's keys cannot be distinguished from others; nothing was done"
-            )
-        return self.make_key("", version=version)
+        prefix = extended_api.version_prefix(self, "delete_pattern", version)
+        return self._store.remove(prefix, pattern, itersize or extended_api.ITERSIZE)
 
     # -- the alias ---------------------------------------------------------------------------
 
@@ -474,18 +469,24 @@ class SharedCache(AsyncMethods, abc.ABC):
 
     def lock(
         self,
-        name: str,
-        timeout: float | None = None,
-        blocking_timeout: float | None = None,
-        *,
+        key: str,
         version: int | None = None,
+        timeout: float | None = None,
+        sleep: float | None = None,
+        *,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        thread_local: bool = False,
     ) -> Lock:
         """Return a lock of this name and version, for use with `with` or `async with`."""
-        for what, seconds in (("timeout", timeout), ("blocking_timeout", blocking_timeout)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"{what} is {seconds!r}; expected None or seconds above 0")
-        final = self.make_key(name, version=version)
-        return Lock(self._store, final, timeout, blocking_timeout, self.options["lease_time"])
+        options = LockOptions(timeout, sleep, blocking, blocking_timeout, thread_local)
+        final = self.make_key(key, version=version)
+        return Lock(self._store, final, options, self.options["lease_time"])
+
+    if not TYPE_CHECKING:  # for a type checker, every attribute would exist
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(extended_api.missing_method(type(self).__name__, name))
 
     def stats(self) -> dict[str, int]:
         """Return this alias's counters, summed over all processes on this machine."""

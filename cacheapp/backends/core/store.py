@@ -18,6 +18,7 @@ import abc
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol, TypeVar, cast
 
+from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.poller import Poller
@@ -62,6 +63,15 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def add(self, key: str, payload: Payload, ttl: float | None) -> bool:
         """Store the payload if there is no entry; return True if this call stored it."""
+
+    def set_existing(self, key: str, payload: Payload, ttl: float | None) -> bool:
+        """Store the payload if there is an entry; return True if this call stored it."""
+        while (found := self.get(key)) is not None:
+            if lease_format.visible(found, clock.wall_s()) is None:
+                break
+            if self.fill(key, found, payload, ttl):
+                return True
+        return False
 
     @abc.abstractmethod
     def has(self, key: str) -> bool:

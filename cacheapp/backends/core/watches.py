@@ -11,13 +11,13 @@ SHORTEST_S = 0.001
 LONGEST_S = 0.03  # a caller is woken within 50 ms; a hundred of them cost next to nothing
 
 
-def pauses(within_s: float) -> Iterator[float]:
-    """Yield growing pauses, in seconds, until `within_s` seconds are over."""
+def pauses(within_s: float, every_s: float | None = None) -> Iterator[float]:
+    """Yield pauses of `every_s` seconds, or growing ones, until `within_s` seconds are over."""
     deadline = clock.monotonic_s() + within_s
-    pause_s = SHORTEST_S
+    pause_s = every_s or SHORTEST_S
     while (left_s := deadline - clock.monotonic_s()) > 0:
         yield min(pause_s, left_s)
-        pause_s = min(pause_s * 1.5, LONGEST_S)
+        pause_s = every_s or min(pause_s * 1.5, LONGEST_S)
 
 
 class Watches:

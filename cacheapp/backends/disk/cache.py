@@ -86,7 +86,7 @@ class DiskCache(SharedCache):
 
     # -- diskcache's tags --------------------------------------------------------------------
 
-    def set(
+    def set(  # noqa: PLR0913 (diskcache's and django-redis's arguments)
         self,
         key: Any,
         value: Any,
@@ -96,17 +96,23 @@ class DiskCache(SharedCache):
         *,
         stale: float = 0,
         jitter: float = 0,
-    ) -> None:
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """Store the value as in Django's API, with an optional tag for `evict`."""
         if tag is None:
-            super().set(key, value, timeout, version, stale=stale, jitter=jitter)
-            return
+            return super().set(
+                key, value, timeout, version, stale=stale, jitter=jitter, nx=nx, xx=xx
+            )
+        if nx or xx:
+            raise TypeError("set() does not take a tag with nx or xx; use add(…, tag=…) for nx")
         final, payload, ttl = self._entry(key, value, timeout, version, stale, jitter)
         if ttl is not None and ttl <= 0:
             self._store.delete(final)
         else:
             self._store.set(final, payload, ttl, tag)
             self._count(SETS)
+        return None
 
     def add(
         self,
@@ -129,7 +135,7 @@ class DiskCache(SharedCache):
         """Remove all entries with this tag; return how many. Not atomic."""
         return self._store.evict(tag)
 
-    async def aset(
+    async def aset(  # noqa: PLR0913 (as `set`)
         self,
         key: Any,
         value: Any,
@@ -139,11 +145,12 @@ class DiskCache(SharedCache):
         *,
         stale: float = 0,
         jitter: float = 0,
-    ) -> None:
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """Do the same as `set`."""
-        await self._run_storing(
-            [value], self.set, key, value, timeout, version, tag, stale=stale, jitter=jitter
-        )
+        how = {"stale": stale, "jitter": jitter, "nx": nx, "xx": xx}
+        return await self._run_storing([value], self.set, key, value, timeout, version, tag, **how)
 
     async def aadd(
         self,

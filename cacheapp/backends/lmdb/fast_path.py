@@ -20,7 +20,8 @@ from django.core.cache.backends.base import (
 
 from cacheapp import clock
 from cacheapp.backends.core.counters import HITS, MISSES, SETS
-from cacheapp.backends.core.shared import FOR_EVER_S, SharedCache
+from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.core.timeouts import FOR_EVER_S
 from cacheapp.backends.lmdb.entries import put
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.backends.lmdb.key_encoding import PREFIX_BYTES
@@ -148,7 +149,9 @@ class FastPath(SharedCache):
         *,
         stale: float = 0,
         jitter: float = 0,
-    ) -> None:
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """Store the value for `timeout` seconds; see `SharedCache.set`."""
         ttl = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         name = self._name(key, version)
@@ -157,22 +160,22 @@ class FastPath(SharedCache):
             and self._bare
             and type(value) is not int
             and (ttl is None or (type(ttl) is int and 0 < ttl < _FOR_EVER_S))
-            and not stale
-            and not jitter
+            and not (stale or jitter or nx or xx)
         ):
             body = self._dumps(value)
             try:
                 if self._environment.write(_put_plain, name, self._plain, body, ttl):
                     self._counters.row[SETS] += 1
-                    return
+                    return None
             except lmdb.MapFullError:
                 pass
             # Serialized only once: it may be very large.
             final = self.make_and_validate_key(key, version=version)
             self._store.set(final, self._codec.unsigned_head + body, ttl)
             self._counters.row[SETS] += 1
-            return
-        super().set(key, value, timeout, version, stale=stale, jitter=jitter)
+            return None
+        how: dict[str, Any] = {"stale": stale, "jitter": jitter, "nx": nx, "xx": xx}
+        return super().set(key, value, timeout, version, **how)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Add `delta` to a number; return the sum; see `SharedCache.incr`."""

@@ -1,6 +1,8 @@
 """The locks of one alias, in a database of their own, out of reach of clear, culling and eviction.
 
-A lock is *held* while its row names a living holder and its deadline, if any, has not passed.
+A lock is *held* while its row names a living holder and its deadline, if any, has not passed. No
+holder survives the boot of the machine, so deadlines count from it, and no step of the wall clock
+moves them.
 
 Invariant: if one name gets two tokens, the later is larger. Within a database this holds because a
 new token is larger than the row's last one; or, without a row, larger than the token of every row
@@ -49,7 +51,7 @@ class LockTable:
             connection.execute(statement).fetchall()
         self.database_identity: Identity = (0, 0)
         self._alive = alive
-        self._prune_at_s = clock.wall_s() + _PRUNE_EVERY_S  # a race costs one more prune
+        self._prune_at_s = clock.boot_s() + _PRUNE_EVERY_S  # a race costs one more prune
 
     def _holds(self, holder: bytes | None, deadline: float | None, now: float) -> bool:
         return holder is not None and (deadline is None or now < deadline) and self._alive(holder)
@@ -62,7 +64,7 @@ class LockTable:
             return None  # most attempts on a held lock end here, without the write lock
         with connection.sqlite:
             connection.execute("BEGIN IMMEDIATE")
-            execute, now = connection.execute, clock.wall_s()
+            execute, now = connection.execute, clock.boot_s()
             row = execute(_ROW, (name,)).fetchone()
             if row is None:
                 (last,) = execute("SELECT token FROM Pruned").fetchone()
@@ -70,19 +72,20 @@ class LockTable:
                 last, other, deadline = row
                 if self._holds(other, deadline, now):
                     return None
-            token = max(last + 1, int(now * 1e6))
+            wall_s = clock.wall_s()
+            token = max(last + 1, int(wall_s * 1e6))
             deadline = None if ttl is None else now + ttl
             execute("REPLACE INTO Locks VALUES (?, ?, ?, ?)", (name, token, holder, deadline))
             if now >= self._prune_at_s:
                 self._prune_at_s = now + _PRUNE_EVERY_S
-                self.prune(connection, now - _KEEP_S)
+                self.prune(connection, wall_s - _KEEP_S)
         return int(token)
 
     def renew(self, connection: Connection, name: bytes, token: int, ttl: float | None) -> bool:
         """Replace the deadline if the token holds the lock."""
         with connection.sqlite:
             connection.execute("BEGIN IMMEDIATE")
-            now = clock.wall_s()
+            now = clock.boot_s()
             deadline = None if ttl is None else now + ttl
             sql = "UPDATE Locks SET deadline = ?" + _IF_HELD_BY
             return connection.execute(sql, (deadline, name, token, now)).rowcount > 0
@@ -92,7 +95,7 @@ class LockTable:
         with connection.sqlite:
             connection.execute("BEGIN IMMEDIATE")
             sql = "UPDATE Locks SET holder = NULL" + _IF_HELD_BY
-            return connection.execute(sql, (name, token, clock.wall_s())).rowcount > 0
+            return connection.execute(sql, (name, token, clock.boot_s())).rowcount > 0
 
     def token(self, connection: Connection, name: bytes) -> int | None:
         """Return the token that holds the lock, or `None`."""
@@ -100,7 +103,7 @@ class LockTable:
         if row is None:
             return None
         token, holder, deadline = row
-        return int(token) if self._holds(holder, deadline, clock.wall_s()) else None
+        return int(token) if self._holds(holder, deadline, clock.boot_s()) else None
 
     def prune(self, connection: Connection, before_s: float) -> int:
         """Remove free rows with tokens older than `before_s`; return their number.
@@ -108,7 +111,7 @@ class LockTable:
         Called within a transaction. The largest removed token becomes the floor for all names
         that have no row.
         """
-        execute, now = connection.execute, clock.wall_s()
+        execute, now = connection.execute, clock.boot_s()
         sql = "SELECT name, token, holder, deadline FROM Locks WHERE token < ? LIMIT 10000"
         removable = [
             (name, token)

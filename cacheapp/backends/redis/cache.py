@@ -1,14 +1,16 @@
 """RedisCache: shared by all processes on all machines that use the same Redis, on `django-redis`."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.cache.backends.base import BaseCache, default_key_func
 from django.utils.module_loading import import_string
 
+from cacheapp.backends.core.extended_api import COLLECTION_METHODS
 from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
+from cacheapp.backends.redis.alias_client import AliasClient, collection_method
 from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
@@ -43,9 +45,17 @@ class RedisCache(SharedCache):
         return store
 
     @property
-    def client(self) -> Any:
-        """django-redis's client, for `get_redis_connection(alias)`; its keys have no prefix."""
-        return self._store.client
+    def client(self) -> AliasClient:
+        """What django-redis's client offers for this alias; `get_redis_connection(alias)` uses it."""
+        return AliasClient(self, self._store.client.get_client)
+
+    if not TYPE_CHECKING:  # for a type checker, every attribute would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Return django-redis's method on sets, hashes or sorted sets."""
+            if name in COLLECTION_METHODS:
+                return collection_method(self, lambda: self._store.client, self._codec, name)
+            return super().__getattr__(name)
 
     def clear(self) -> None:
         """Remove this alias's own keys, of all versions; never another application's.

@@ -141,6 +141,9 @@ def _with_fallback(method: Method, fallback: _Fallback) -> Method:
         try:
             return method(self, *args, **kwargs)
         except STORE_FAILED as exc:
+            if kwargs.get("nx") or kwargs.get("xx"):  # as for `add`, no result would be true
+                self._count(ERRORS_RAISED)
+                raise
             _swallow_or_raise(self, exc, fallback.group, self._count)
             return fallback.result(*args, **kwargs)
 

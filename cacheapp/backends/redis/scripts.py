@@ -107,6 +107,16 @@ return 1
 """,
 )
 
+SET_EXISTING = _script(
+    "set_existing",
+    _LEASE_FUNCTIONS
+    + """
+if not is_visible(KEYS[1], head(KEYS[1]), ARGV[1]) then return 0 end
+set(KEYS[1], ARGV[2], ARGV[3])
+return 1
+""",
+)
+
 # An entry with a soft deadline becomes a plain one: the caller replaces its deadline.
 TOUCH = _script(
     "touch",
@@ -136,8 +146,9 @@ return 1
 
 TTL = _script(
     "ttl",
-    f"""
-return {{redis.call('GETRANGE', KEYS[1], 0, {lease_format.HEAD_BYTES - 1}), redis.call('PTTL', KEYS[1])}}
+    _LEASE_FUNCTIONS
+    + """
+return {head(KEYS[1]), redis.call('PTTL', KEYS[1])}
 """,
 )
 
@@ -283,7 +294,21 @@ return redis.call('DEL', KEYS[1])
 )
 
 _ALL = (
-    *(LEASE, FILL, ADD, TOUCH, PERSIST, TTL, REMOVE, VISIBLE, INCR, REPLACE, DISCARD, MOVE),
+    *(
+        LEASE,
+        FILL,
+        ADD,
+        SET_EXISTING,
+        TOUCH,
+        PERSIST,
+        TTL,
+        REMOVE,
+        VISIBLE,
+        INCR,
+        REPLACE,
+        DISCARD,
+        MOVE,
+    ),
     *(SET_MANY, ACQUIRE_LOCK, RENEW_LOCK, RELEASE_LOCK),
 )
 SCRIPT_NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}

@@ -119,10 +119,15 @@ class RedisStore(Store):
         new = (encode_payload(payload), ttl_ms_or_0(ttl))
         return bool(self.executor.run_script(scripts.ADD, 1, encode_key(key), now_ms(), *new))
 
+    def set_existing(self, key: str, payload: Payload, ttl: float | None) -> bool:
+        new = (encode_payload(payload), ttl_ms_or_0(ttl))
+        return bool(
+            self.executor.run_script(scripts.SET_EXISTING, 1, encode_key(key), now_ms(), *new)
+        )
+
     def has(self, key: str) -> bool:
-        now_s = clock.wall_s()
-        args = (b"GETRANGE", encode_key(key), 0, lease_format.HEAD_BYTES - 1)
-        return _is_visible(self.executor.execute(*args, kind=_READ), now_s)
+        args = (encode_key(key), now_ms())
+        return bool(self.executor.run_script(scripts.VISIBLE, 1, *args, kind=_READ))
 
     def delete(self, key: str) -> bool:
         return bool(self.executor.run_script(scripts.REMOVE, 1, encode_key(key), now_ms()))
@@ -137,7 +142,7 @@ class RedisStore(Store):
     def ttl(self, key: str) -> float | None:
         now_s = clock.wall_s()
         head, left_ms = self.executor.run_script(scripts.TTL, 1, encode_key(key), kind=_READ)
-        if not _is_visible(head, now_s):
+        if head and not lease_format.is_visible(head, now_s):
             return 0.0
         if lease_format.has_soft_deadline(head):
             return lease_format.soft_deadline_s(head) - now_s
@@ -344,11 +349,6 @@ class RedisStore(Store):
     def after_fork_in_child(self) -> None:
         self._own_listener.close_in_child()
         self._open()
-
-
-def _is_visible(head: bytes, now_s: float) -> bool:
-    """Return True if an entry with this head is visible; an empty head means a missing key."""
-    return head != b"" and lease_format.is_visible(head, now_s)
 
 
 def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,101 @@
+"""The rules of the methods that go beyond Django's API, which are those of django-redis.
+
+A method either does the same on all backends, or raises an error that names what to use.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import BaseCache, default_key_func
+
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.store import Store
+from cacheapp.errors import ClearRefused
+
+CacheT = TypeVar("CacheT", bound=type)
+
+COLLECTION_METHODS = frozenset(
+    [
+        *("sadd", "scard", "sdiff", "sdiffstore", "sinter", "sinterstore", "sismember"),
+        *("smembers", "smismember", "smove", "spop", "srandmember", "srem", "sscan"),
+        *("sscan_iter", "sunion", "sunionstore"),
+        *("hset", "hdel", "hlen", "hkeys", "hexists"),
+        *("zadd", "zcard", "zcount", "zincrby", "zpopmax", "zpopmin", "zrange"),
+        *("zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zrevrange"),
+        *("zrevrangebyscore", "zscore"),
+    ]
+)
+"""django-redis's methods on sets, hashes and sorted sets."""
+
+ITERSIZE = 1000
+"""Keys that one step of `iter_keys` and `delete_pattern` examines."""
+
+_METHODS = (
+    *("ttl", "pttl", "expire", "pexpire", "expire_at", "pexpire_at", "persist"),
+    *("keys", "iter_keys", "delete_pattern", "lock"),
+)
+_INSTEAD = {
+    "client": "the cache chooses the connection; send commands of your own through "
+    "get_redis_connection(alias)",
+    "prefix": "the alias has one KEY_PREFIX; use an alias with the other KEY_PREFIX",
+}
+
+
+def set_if(
+    store: Store, final: str, payload: Payload, ttl: float | None, *, nx: bool, xx: bool
+) -> bool:
+    """Do `set()` if the key is missing (`nx`) or exists (`xx`); return True if that was so."""
+    if nx and xx:
+        raise ValueError("set() got nx and xx; expected one of them: no key can satisfy both")
+    if ttl is not None and ttl <= 0:
+        return not store.has(final) if nx else store.delete(final)
+    return (store.add if nx else store.set_existing)(final, payload, ttl)
+
+
+def version_prefix(cache: BaseCache, method: str, version: int | None) -> str:
+    """Return the beginning of every final key of the version."""
+    if cache.key_func is not default_key_func:
+        raise ClearRefused(
+            f"{method}() requires Django's default KEY_FUNCTION: with another one, this "
+            "alias's keys cannot be distinguished from others; nothing was done"
+        )
+    return cache.make_key("", version=version)
+
+
+def missing_method(cache: str, name: str) -> str:
+    """Return the message of the `AttributeError` for a method that the cache lacks."""
+    found = f"{cache!r} object has no attribute {name!r}"
+    if name in COLLECTION_METHODS:
+        return (
+            f"{found}: sets, hashes and sorted sets need a Redis server; use a RedisCache, or store "
+            "a Python set or dict with set()"
+        )
+    return found
+
+
+def explain_arguments(cls: CacheT) -> CacheT:
+    """Make the extended methods of a cache class name what replaces django-redis's other arguments."""
+    for name in _METHODS:
+        setattr(cls, name, _explaining(getattr(cls, name)))
+    return cls
+
+
+def _explaining(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *args, **_without_foreign(method.__name__, kwargs))
+
+    @functools.wraps(method)
+    def wrapped_generator(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from wrapped(self, *args, **kwargs)
+
+    return wrapped_generator if inspect.isgeneratorfunction(method) else wrapped
+
+
+def _without_foreign(method: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    for argument, instead in _INSTEAD.items():
+        if kwargs.get(argument) is not None:
+            raise TypeError(f"{method}() does not support {argument!r}: {instead}")
+    return {name: value for name, value in kwargs.items() if name not in _INSTEAD}
