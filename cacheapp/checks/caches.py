@@ -270,3 +270,64 @@ def _prefixes_overlap(config: _AliasConfig, other: _AliasConfig) -> bool:
     if config.location != other.location or config.params == other.params:
         return False  # another store, or one cache under two aliases
     return other.prefix == config.prefix or other.prefix.startswith(config.prefix + ":")
+
+
+# -- settings and aliases that have no effect here ---------------------------------------------
+
+_DJANGO_REDIS_SETTINGS = {
+    "DJANGO_REDIS_IGNORE_EXCEPTIONS": "Set OPTIONS['on_error'], which decides by kind of operation.",
+    "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS": "Errors that OPTIONS['on_error'] hides are always logged.",
+    "DJANGO_REDIS_LOGGER": "Configure the logger 'cacheapp' in LOGGING.",
+    "DJANGO_REDIS_SCAN_ITERSIZE": "Pass itersize to iter_keys() and delete_pattern().",
+    "DJANGO_REDIS_CLOSE_CONNECTION": "Connections are kept until the process ends.",
+    "DJANGO_REDIS_CONNECTION_FACTORY": "Set OPTIONS['CONNECTION_FACTORY'].",
+}
+
+
+@checks.register(checks.Tags.caches)
+def check_django_redis_settings(**_: Any) -> Messages:
+    """W012: report settings of django-redis that a RedisCache does not read."""
+    aliases = ", ".join(repr(config.alias) for config in _alias_configs(RedisCache))
+    return [
+        checks.Warning(
+            f"{name} is set, but cacheapp's RedisCache ({aliases}) does not read it.",
+            hint=f"{instead} Keep the setting only for aliases of django-redis itself.",
+            id="cacheapp.W012",
+        )
+        for name, instead in _DJANGO_REDIS_SETTINGS.items()
+        if aliases and getattr(settings, name, None)
+    ]
+
+
+_KEY_PARAMS = frozenset(["VERSION", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION", "TIMEOUT"])
+
+
+@checks.register(checks.Tags.caches)
+def check_disk_aliases(**_: Any) -> Messages:
+    """W013: report aliases that share entries on other backends, and none on DiskCache."""
+    found = list(_alias_configs(DiskCache))
+    return [
+        checks.Warning(
+            f"CACHES[{one.alias!r}] and CACHES[{other.alias!r}] are DiskCaches with one LOCATION and "
+            f"KEY_PREFIX, and differ only in {' and '.join(sorted(differing))}: each has a directory "
+            "of its own, so they do not share entries.",
+            hint="Use one alias, and the arguments version= and timeout= of its methods; or give each "
+            "its own LOCATION or KEY_PREFIX to make clear that they are two caches.",
+            id="cacheapp.W013",
+        )
+        for index, one in enumerate(found)
+        for other in found[index + 1 :]
+        if (differing := _differing_params(one, other)) and differing <= _KEY_PARAMS
+    ]
+
+
+def _differing_params(one: _AliasConfig, other: _AliasConfig) -> frozenset[str]:
+    """Return the arguments that differ; none for caches of two locations."""
+    if str(one.location) != str(other.location) or one.prefix != other.prefix:
+        return frozenset()
+    missing = object()
+    return frozenset(
+        name
+        for name in one.params.keys() | other.params.keys()
+        if one.params.get(name, missing) != other.params.get(name, missing)
+    )

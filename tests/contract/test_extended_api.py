@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from cacheapp.backends import RedisCache
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import LockLost
 from cacheapp.processes.waiting import until
@@ -235,3 +236,18 @@ def test_options_of_a_lock_that_cannot_be_kept_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cache.lock("lock", **wrong)
+
+
+# -- what only a server can do ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["sadd", "hset", "zadd"])
+def test_collections_work_on_redis_and_are_refused_elsewhere(
+    cache: SharedCache, method: str
+) -> None:
+    if isinstance(cache, RedisCache):
+        assert callable(getattr(cache, method))
+        return
+    with pytest.raises(AttributeError, match="need a Redis server; use a RedisCache"):
+        getattr(cache, method)
+    assert not hasattr(cache, "no_such_method")

@@ -223,3 +223,33 @@ def test_e002_an_entry_with_mistakes(settings: Settings, tmp_path: Path) -> None
     assert len(messages) == 2
     assert "CACHES['default']: OPTIONS['colour'] is not an option" in messages[0].msg
     assert "CACHES['other']: TIMEOUT is 'soon'" in messages[1].msg
+
+
+def test_w012_settings_of_django_redis_that_are_not_read(settings: Settings) -> None:
+    settings.DJANGO_REDIS_IGNORE_EXCEPTIONS = True
+    settings.CACHES = {"default": LOCMEM | {"LOCATION": "x"}}
+    settings.CACHEAPP = {**settings.CACHEAPP, "WORKERS": 1}
+    assert _found() == {}
+    settings.CACHES = {"default": _redis()}
+    assert "DJANGO_REDIS_IGNORE_EXCEPTIONS is set" in _found()["cacheapp.W012"]
+    settings.DJANGO_REDIS_IGNORE_EXCEPTIONS = False  # as it is without the setting
+    assert _found() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"VERSION": 2}, True),
+        ({"TIMEOUT": 5, "VERSION": 2}, True),
+        ({}, False),
+        ({"KEY_PREFIX": "other"}, False),
+        ({"OPTIONS": {"cull_limit": 3}}, False),
+    ],
+    ids=["version", "version and timeout", "one cache by two names", "prefix", "options"],
+)
+def test_w013_disk_aliases_that_look_like_one_cache(
+    settings: Settings, tmp_path: Path, changes: dict[str, Any], *, warned: bool
+) -> None:
+    entry = _disk(tmp_path / "cache")
+    settings.CACHES = {"default": entry, "other": {**entry, **changes}}
+    assert ("cacheapp.W013" in _found()) is warned

@@ -246,8 +246,9 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         """Return the payload as columns of a row, and write its value file if it needs one."""
         if type(payload) is not int and len(payload) > self.size_limit:  # type: ignore[arg-type]
             raise StoreFull(
-                f"{self._directory}: the value has {len(payload)} bytes; this shard may hold "  # type: ignore[arg-type]
-                f"{self.size_limit} (size_limit divided by shards); nothing was stored"
+                f"{self._directory}: the value has {len(payload)} bytes; the largest has "  # type: ignore[arg-type]
+                f"{self.size_limit}, OPTIONS['size_limit'] divided by OPTIONS['shards']; raise the "
+                "one or lower the other; nothing was stored"
             )
         columns: Columns = self.disk.to_columns(payload)
         return columns

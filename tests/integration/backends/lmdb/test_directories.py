@@ -238,6 +238,29 @@ def test_long_keys_are_listed_and_removed_by_their_full_keys(
     assert cache.keys("*") == ["short"]
 
 
+@pytest.mark.parametrize("backend", ["LMDBCache", "DiskCache"])
+def test_no_step_of_the_wall_clock_moves_the_deadline_of_a_lock(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    location = str(tmp_path / "cache")
+    settings.CACHES = {"default": {"BACKEND": f"cacheapp.backends.{backend}", "LOCATION": location}}
+    cache: Any = caches["default"]
+    wall_s, boot_s = clock.wall_s, clock.boot_s
+    held = cache.lock("lock", timeout=100)
+    assert held.acquire()
+    tokens = [held.token]
+    for step in (10_000, -10_000):
+        monkeypatch.setattr(clock, "wall_s", lambda step=step: wall_s() + step)
+        assert held.owned()
+        assert not cache.lock("lock").acquire(blocking=False)
+        assert held.extend()
+    monkeypatch.setattr(clock, "boot_s", lambda: boot_s() + 101)
+    assert not held.owned()
+    with cache.lock("lock") as later:
+        tokens.append(later.token)
+    assert tokens == sorted(tokens)
+
+
 def test_a_step_of_the_wall_clock_neither_expires_nor_revives_an_entry(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
