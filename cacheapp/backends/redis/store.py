@@ -66,8 +66,8 @@ class RedisStore(Store):
 
     def _open(self) -> None:
         """Create a client; it connects with its first command."""
-        self.client = self._build_client()
-        pool = self.client.get_client(write=True).connection_pool
+        self._own_client = self._build_client()
+        pool = self._own_client.get_client(write=True).connection_pool
         breaker = CircuitBreaker(self._name, self._count_breaker)
         self._own_executor = CommandExecutor(pool, breaker, self._name)
         self._own_listener = Listener(pool, breaker)
@@ -81,6 +81,13 @@ class RedisStore(Store):
     def __repr__(self) -> str:
         state = self._own_executor.breaker.state.value
         return f"<{type(self).__name__} {self._name}, breaker {state}>"
+
+    @property
+    def client(self) -> Any:
+        """django-redis's client, whose keys have no prefix."""
+        if not forks.mark[0]:
+            forks.recover()
+        return self._own_client
 
     @property
     def executor(self) -> CommandExecutor:
@@ -344,7 +351,7 @@ class RedisStore(Store):
 
     def close(self) -> None:
         self._listener.close()
-        self.client.get_client(write=True).connection_pool.disconnect(inuse_connections=False)
+        self._own_client.get_client(write=True).connection_pool.disconnect(inuse_connections=False)
 
     def after_fork_in_child(self) -> None:
         self._own_listener.close_in_child()
