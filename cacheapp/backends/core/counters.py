@@ -56,6 +56,7 @@ _GAUGES = frozenset({BREAKER_OPEN_NOW})  # the state of a live process, not a su
 _ROW = 32  # numbers in a row, with space for counters of later versions
 _ROWS = 512  # processes at a time
 _BYTES = _ROW * _ROWS * 8
+_lost_mappings: list[object] = []
 _Row: TypeAlias = "array.array[int] | memoryview[int]"
 
 
@@ -90,6 +91,9 @@ class Counters:
     def check(self) -> None:
         """Claim a new row if other code has closed the file: another process may claim ours."""
         if self._file is not None and not self._file.is_intact():
+            # Python's mmap has a descriptor of its own, which may be of another file too. So the
+            # old mapping must never be freed.
+            _lost_mappings.append(self._numbers)
             self._open()
 
     def _map(self) -> "memoryview[int]":

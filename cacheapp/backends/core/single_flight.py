@@ -136,6 +136,11 @@ class SingleFlight:
         lease = self._store.new_lease()
         try:
             return (yield from self._get_or_compute(fill, lease))
+        except GeneratorExit:  # a signal handler interrupted the runner, which takes no more steps
+            self._discard(fill.key, lease)
+            if fill.stale_s:
+                self._discard(fill.key + lease_format.REFRESH_SUFFIX, lease)
+            raise
         except BaseException as exc:
             if not isinstance(exc, Exception) or raised_by_handler(exc) is not None:
                 yield from self._release(fill.key, lease)

@@ -7,6 +7,7 @@ removed or replaced, and all use the one that is at the path.
 """
 
 import itertools
+import logging
 import sqlite3
 import sys
 import threading
@@ -17,8 +18,14 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.database_spec import Database, DatabaseSpec
+from cacheapp.backends.local.descriptors import (
+    DescriptorsLost,
+    are_intact,
+    descriptors_of,
+    parked,
+)
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
-from cacheapp.backends.local.slot_file import identity_of
+from cacheapp.backends.local.slot_file import Identity, identity_of
 from cacheapp.backends.local.sqlite_connections import (
     Connection,
     ConnectionRegistry,
@@ -35,6 +42,8 @@ from cacheapp.backends.local.sqlite_errors import (
     translate_error,
 )
 from cacheapp.errors import CacheappError, ReentrantCall, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 8
 _CHECK_INTERVAL_S = 1.0
@@ -63,6 +72,8 @@ class ShardedDatabase:
         self._timeout_s = timeout_s
         self._spec = spec
         self._databases = [directory.database(number) for number in range(shards)]
+        self._descriptors: list[dict[int, Identity]] = [{} for _ in range(shards)]
+        """All descriptors of each database, when its latest connection was opened."""
         self._shards: list[Database | None] = [None] * shards
         self._opening = threading.Lock()
 
@@ -92,18 +103,37 @@ class ShardedDatabase:
                     if not isinstance(exc, sqlite3.Error | OSError) or is_interruption(exc):
                         raise
                     # The retry below reports it.
-            rows: list[Any] = self._run_with_recovery(
-                thread, number, _select, (sql, key), writing=False
-            )
-            return rows
+        rows: list[Any] = self.run(number, _select, sql, key, writing=False)
+        return rows
 
     def run(self, number: int, work: Callable[..., Any], *args: Any, writing: bool = True) -> Any:
         """Return `work(shard, connection, *args)`; raise every error as the cache's own."""
         thread = self.registry.current()
         if thread.is_inside():
             raise self._reentrant_call(number)
-        with thread.lock:
-            return self._run_with_recovery(thread, number, work, args, writing=writing)
+        try:
+            with thread.lock:
+                return self._run_with_recovery(thread, number, work, args, writing=writing)
+        except DescriptorsLost:
+            self._close_lost(number)
+        return self.run(number, work, *args, writing=writing)
+
+    def _close_lost(self, number: int) -> None:
+        """Close all connections, after other code has closed descriptors of this database."""
+        known = self._descriptors[number]
+        if not are_intact(known):
+            logger.warning(
+                "%s: other code of this process closed its descriptors; opening it again",
+                self._databases[number],
+                extra={"event": "cache_descriptors_lost"},
+            )
+        with parked({n: found for each in self._descriptors for n, found in each.items()}):
+            try:
+                self.registry.before_fork()  # closes them, each after its operation in flight
+            finally:
+                self.registry.after_fork_in_parent()
+        for each in self._descriptors:
+            each.clear()
 
     def _reentrant_call(self, number: int) -> ReentrantCall:
         return ReentrantCall(
@@ -193,13 +223,23 @@ class ShardedDatabase:
         con = thread.connections[number]
         request = self.request  # read first: a request that ends during the check needs another
         if con is not None:
+            if not are_intact(con.descriptors):
+                raise DescriptorsLost
             if identity_of(self._databases[number]) == con.identity:
                 con.request, con.checked_s = request, clock.wall_s()
                 return con
             thread.drop(number)
         shard = self._shard(thread, number)
         path = self._unique_path(number)
-        con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
+        with self._opening:  # so that the new descriptors are those of this connection
+            before = descriptors_of(path)
+            con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
+            con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the WAL
+            after = self._descriptors[number] = descriptors_of(path)
+        memory = identity_of(f"{path}-shm")
+        con.descriptors = {
+            each: found for each, found in after.items() if each not in before or found == memory
+        }
         # SQLite does not reveal which file it has opened. The shard's file was at the path before;
         # if it is also there after, it is the one.
         if identity_of(self._databases[number]) != shard.database_identity:
@@ -282,6 +322,8 @@ class ShardedDatabase:
             with suppress_failure(sqlite3.Error):
                 con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return True
+        if con is not None and not are_intact(con.descriptors):
+            raise DescriptorsLost
         thread.drop(number)
         if suspects_damage(error):
             # An error that prevents the inspection also fails the next attempt, which reports it.

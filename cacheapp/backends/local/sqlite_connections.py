@@ -39,6 +39,7 @@ from urllib.parse import quote
 
 from cacheapp import clock
 from cacheapp.backends.local import forks
+from cacheapp.backends.local.descriptors import Descriptors, are_intact, parked
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
 
@@ -66,6 +67,7 @@ class Connection:
         self._cursor = self.sqlite.cursor()
         self.execute: Callable[..., sqlite3.Cursor] = self._cursor.execute
         self.identity: Identity = (0, 0)
+        self.descriptors: Descriptors = {}  # its own, and that of the shared memory
         self.request = -1  # the number of the request in which the file was last checked
         self.checked_s = 0.0  # and the wall time
         self.volume: int | None = None  # bytes in use, as the last `Shard.volume()` found
@@ -89,6 +91,11 @@ class Connection:
 
     def close(self) -> None:
         """Close the cursor, then the connection; safe to call twice."""
+        descriptors, self.descriptors = self.descriptors, {}
+        if not are_intact(descriptors):
+            with parked(descriptors):
+                self.close()
+            return
         with contextlib.suppress(sqlite3.Error):
             self._cursor.close()
         self.sqlite.close()
