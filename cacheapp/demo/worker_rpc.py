@@ -156,11 +156,15 @@ def _send(stack: contextlib.ExitStack, worker: Worker, request: Request) -> sock
     try:
         with _short(worker.path) as address:
             connection.connect(address)
-        connection.sendall(json.dumps(request).encode() + b"\n")
     except (ConnectionError, FileNotFoundError):
         worker.path.unlink(missing_ok=True)
         return None
     except OSError as exc:
+        logger.warning("worker RPC: worker %d: %s", worker.pid, exc)
+        return connection
+    try:
+        connection.sendall(json.dumps(request).encode() + b"\n")
+    except OSError as exc:  # it lives, and could not serve this connection
         logger.warning("worker RPC: worker %d: %s", worker.pid, exc)
     return connection
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from pytest_django.fixtures import Settings
@@ -188,3 +189,18 @@ def test_many_may_look_at_the_same_time() -> None:
     for thread in threads:
         thread.join(60)
     assert not inside.broken
+
+
+def test_a_request_that_no_thread_could_handle_costs_no_later_one(server: RpcServer) -> None:
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no new thread")):
+        assert [reply.body for reply in _ask_all(5)] == [None]
+    assert [reply.body for reply in _ask_all()] == [{"received": {"n": 1}}]
+
+
+def test_a_server_without_a_thread_leaves_no_socket() -> None:
+    with (
+        mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no new thread")),
+        pytest.raises(RuntimeError, match="no new thread"),
+    ):
+        RpcServer(_echo)
+    assert worker_rpc.workers() == []

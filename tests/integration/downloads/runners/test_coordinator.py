@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import OperationalError
@@ -15,8 +16,10 @@ from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
+from cacheapp.downloads.runners.bucket_opener import BucketOpener
 from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.runners.feeder import Feeder
+from cacheapp.downloads.sources.base import SourceRefused
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.processes.waiting import until
 from tests.integration.downloads.parts import refuse_takeovers, run_directory_of
@@ -61,6 +64,28 @@ def _left(job: DownloadJob) -> tuple[str, str]:
 
     until(ended, "the job to end", 30)
     return job.state, job.error
+
+
+def test_a_coordinator_that_could_not_start_its_thread_starts_it_at_the_next_call(
+    coordinator: Coordinator, origin: Origin
+) -> None:
+    job = _job(origin, coordinator.owner)
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no new thread")):
+        coordinator.wake()
+    coordinator.wake()
+    assert _left(job) == ("succeeded", "")
+
+
+def test_a_bucket_whose_thread_could_not_start_is_opened_at_the_next_call() -> None:
+    opened = threading.Event()
+    opener = BucketOpener(opened.set)
+    job = DownloadJob(id=uuid.uuid4(), source="s3://not-allowed/", files_total=0)
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no new thread")):
+        assert opener.take(job) is None
+    assert opener.take(job) is None
+    assert opened.wait(30)
+    with pytest.raises(SourceRefused):
+        opener.take(job)
 
 
 def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
