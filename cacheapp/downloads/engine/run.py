@@ -310,6 +310,8 @@ class JobRun:
         error, tries, kept = str(failed), transfer.tries, transfer.bytes_done
         if wait_s is None:
             error += f"; tried {tries} times" if tries > 1 else ""
+            if (failed.retry_after_s or 0.0) > retries.max_retry_after_s:
+                error += f"; retry after {failed.retry_after_s:g} s, too long to wait"
             error += f"; {kept} bytes are kept for a retry" if kept else ""
             self._progress.end(FileReport(file.item, FileState.FAILED, kept, error, tries=tries))
             return AttemptResult(host_ok)

@@ -214,7 +214,7 @@ def test_a_retry_after_that_is_too_long_delays_no_other_file(
     run.start()
     reports = _ended(run)
     assert [reports[f"away{n}"].error for n in range(3)] == [
-        "responded with 503 Service Unavailable"
+        "responded with 503 Service Unavailable; retry after 3600 s, too long to wait"
     ] * 3
     assert run.changes()[1].files_done == 90
     assert len(origin.things["away"].asked) == 3

@@ -23,6 +23,7 @@ from cacheapp.downloads.sources.base import SourceRefused
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.processes.waiting import until
 from tests.integration.downloads.parts import refuse_takeovers, run_directory_of
+from tests.objects import Thing, Version
 from tests.origin import Origin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -136,6 +137,26 @@ def test_a_job_whose_directory_cannot_be_written_does_not_delay_others(
         assert bad.state == "queued"
     coordinator.wake()
     assert _left(bad)[0] == "cancelled"  # as soon as its directory can be written
+
+
+def test_the_bytes_of_a_file_that_failed_stay_for_a_retry(
+    coordinator: Coordinator, origin: Origin, settings: Settings, tmp_path: Path
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_TRIES": 1}
+    thing = origin.things["breaks"] = Thing([Version(b"x" * 5000, '"v"')], cuts=[1000])
+    url = f"{origin.url}/thing/breaks"
+    job = repository.create(DownloadRequest((url,), threads=1), coordinator.owner)
+    coordinator.wake()
+    assert _left(job) == ("failed", "1 of 1 files failed")
+    kept = "ended after 1000 of 5000 bytes; 1000 bytes are kept for a retry"
+    assert job.files.get().error == kept
+    assert transitions.requeue(job, coordinator.owner)
+    coordinator.wake()
+    assert _left(job) == ("succeeded", "")
+    assert [fields.get("range") for fields in thing.asked] == [None, "bytes=1000-"]
+    directory = tmp_path / str(job.id)
+    until(lambda: len(list(directory.iterdir())) == 1, "the directory of the run to be removed")
+    assert (directory / "breaks").read_bytes() == b"x" * 5000
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\0 10 5 -\n", b"\xff\xfe\n1 2 3", b"x 1 2 -\n"])
