@@ -12,7 +12,6 @@ from django.urls import reverse
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import ownership
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.jobs.rows import now
 from cacheapp.downloads.runners import commands, live_progress
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
@@ -155,11 +154,10 @@ def _problem_text(problem: dict[str, Any]) -> str:
 
 
 def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a job for the templates. The time left requires the sizes and a rate."""
+    """Return a job for the templates."""
     if progress is None and job.state == JobState.RUNNING:
         progress = live_progress.read(job.id)
     rate = (progress or {}).get("rate_bps")
-    left = job.bytes_total - job.bytes_done if job.bytes_total is not None else None
     state = JobState(job.state)
     return {
         "row": job,
@@ -168,7 +166,7 @@ def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> di
         "look": _LOOKS[state],
         "live": state in OWNED_JOB,
         "rate_bps": rate,
-        "left_s": left / rate if rate and left is not None else _remaining_s_by_files(job),
+        "left_s": (progress or {}).get("eta_s"),
         "retries": (progress or {}).get("retries", 0),
         "silent": ownership.is_orphan(job),
         "can_pause": state in OWNED_JOB and not (job.pause_requested or job.cancel_requested),
@@ -176,15 +174,6 @@ def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> di
         "can_resume": state is JobState.PAUSED and not job.fingerprint,
         "can_retry": state in _RETRYABLE and not job.fingerprint,
     }
-
-
-def _remaining_s_by_files(job: DownloadJob) -> float | None:
-    """Estimate the time left from the files that are done."""
-    ended = job.files_done + job.files_failed
-    if job.state != JobState.RUNNING or job.started_at is None or not ended:
-        return None
-    spent_s = (now() - job.started_at).total_seconds()
-    return spent_s / ended * (job.files_total - ended)
 
 
 def _active_files(progress: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:

@@ -67,7 +67,7 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "bytes_done": job.bytes_done,
         "bytes_total": job.bytes_total,
         "rate_bps": rate_bps,
-        "eta_s": _eta_s(job, rate_bps),
+        "eta_s": now.get("eta_s") if now else None,
         "owner_pid": job.owner_pid,
         "owner_lost": owner_is_lost(job),
         "adoptions": job.adoptions,
@@ -77,13 +77,6 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "heartbeat_at": _isoformat(job.heartbeat_at),
         "finished_at": _isoformat(job.finished_at),
     }
-
-
-def _eta_s(job: DownloadJob, rate_bps: int | None) -> int | None:
-    """Return the seconds left at this rate; `None` if unknown."""
-    if not rate_bps or job.bytes_total is None:
-        return None
-    return round(max(0, job.bytes_total - job.bytes_done) / rate_bps)
 
 
 def _error_fields(job: DownloadJob) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def has_token(job_id: UUID, owner: JobOwner, token: int) -> bool:
     return owned_by(job_id, owner, token).exists()
 
 
+def send_heartbeat(owner: JobOwner) -> bool:
+    """Record that an owner is alive; return False, and write nothing, if it owns no job."""
+    jobs = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)
+    return jobs.exists() and bool(jobs.update(heartbeat_at=now()))
+
+
 def unchanged(job: DownloadJob) -> QuerySet[DownloadJob]:
     """Return the queued or running job if neither its state nor its heartbeat has changed since it was read."""
     return DownloadJob.objects.filter(

@@ -67,6 +67,8 @@ class PendingRequests:
     """Jobs to pause."""
     lost: frozenset[UUID]
     """Jobs that another process owns or has ended."""
+    files_total: Mapping[UUID, int] = dataclasses.field(default_factory=dict)
+    """Of the owner's jobs that are listed to their end."""
 
 
 # Creation.
@@ -254,6 +256,7 @@ def record(
         cancelled=frozenset(job_id for job_id, job in jobs.items() if job.cancel_requested),
         paused=frozenset(job_id for job_id, job in jobs.items() if job.pause_requested),
         lost=frozenset(changes.keys() - ours),
+        files_total={job_id: job.files_total for job_id, job in jobs.items() if job.listed_all},
     )
 
 

@@ -1,7 +1,8 @@
 """Runs this process's jobs and adopts those that lost their owner, in one coordinator thread.
 
 Views only wake it. It starts the runs, because starting threads in a view could take seconds, and it
-alone writes progress, about once a second for all jobs together. Without work it reads the unfinished
+alone writes progress, about once a second for all jobs together. Heartbeats have a thread of their own,
+so no work delays them. Without work it reads the unfinished
 jobs now and then, to find one that no process runs. Nothing crosses a fork: a child starts without
 coordinator, jobs or owner identity.
 """
@@ -18,6 +19,7 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf, state_dir
+from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_limit import thread_limit
 from cacheapp.downloads.engine.thread_pool import ThreadPool
@@ -32,6 +34,7 @@ from cacheapp.downloads.plan import Plan
 from cacheapp.downloads.runners import live_progress, metrics, run_control
 from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket, is_listed
 from cacheapp.downloads.runners.feeder import Feeder
+from cacheapp.downloads.runners.heartbeat import Heartbeat
 from cacheapp.downloads.runners.metrics import DownloadMetrics
 from cacheapp.downloads.runners.terminal_cleanup import TerminalCleanup
 from cacheapp.downloads.sources.base import SourceRefused
@@ -44,7 +47,7 @@ _FLUSH_S = 1.0
 _LISTEN_S = 0.2
 """How often the wakeup file is read; it has eight bytes."""
 _LOOKS = 6
-"""Looks in `DOWNLOAD_HEARTBEAT_S`, within which a lost job must be adopted; each look is a heartbeat."""
+"""Looks in `DOWNLOAD_HEARTBEAT_S`, within which a lost job must be adopted."""
 _PATIENCE = 0.6
 """The part of `DOWNLOAD_HEARTBEAT_S` after which a job without a new heartbeat is lost. The rest is for
 two looks: the last heartbeat may be seen one look late, and its age another one."""
@@ -66,12 +69,13 @@ class Coordinator:
         """`only`: the one job to adopt; `None`: any that has no live owner."""
         self._only = only
         self.owner = ownership.new_owner()
+        self._heartbeat = Heartbeat(self.owner)
         self._wakeup = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._runs: dict[UUID, JobRun] = {}
-        self._rate_meters: dict[UUID, live_progress.RateMeter] = {}
+        self._meters: dict[UUID, ProgressMeter] = {}
         self._orphan_detector = OrphanDetector()
         self._terminal_cleanup = TerminalCleanup()
         self._bucket_opener = BucketOpener(self._wakeup.set)
@@ -122,6 +126,7 @@ class Coordinator:
             run.join(max(0.0, deadline_s - clock.monotonic_s()))
         if thread is not None:
             thread.join(max(0.0, deadline_s - clock.monotonic_s()))
+        self._heartbeat.stop(max(0.0, deadline_s - clock.monotonic_s()))
 
     def release(self) -> None:
         """Release all jobs, after `close`. On a `DatabaseError`, other processes find them lost."""
@@ -146,6 +151,7 @@ class Coordinator:
         busy = True
         while not self._closed:
             self._wait(busy=busy)
+            self._heartbeat.note_round()
             try:
                 busy = self._tick()
                 self._note_database_ok()
@@ -239,8 +245,8 @@ class Coordinator:
             run.mark_recorded(reports)
             if job_id not in requests.lost:
                 self._metrics.count_files(job_id, reports, run.retries_made)
-            meter = self._rate_meters.setdefault(job_id, live_progress.RateMeter())
-            live_progress.publish(run, meter)
+            meter = self._meters.setdefault(job_id, ProgressMeter())
+            live_progress.publish(run, meter, requests.files_total.get(job_id))
             run_control.apply_requests(run, requests)
 
     def _finish(self, run: JobRun) -> None:
@@ -257,7 +263,7 @@ class Coordinator:
         run_control.clean(run, state)
         with self._lock:
             del self._runs[job_id]
-        self._rate_meters.pop(job_id, None)
+        self._meters.pop(job_id, None)
         logger.log(
             logging.INFO if state is JobState.SUCCEEDED else logging.WARNING,
             *("job %s: %s, %d files done", job_id, state or "lost", progress.files_done),
@@ -333,7 +339,7 @@ class Coordinator:
                 return True
             if source is None:
                 return False  # the opener wakes this coordinator
-        plan = repository.start(job, self.owner, root, stream=source is not None)
+        plan = repository.start(job, self.owner, root, stream=True)
         if plan is None:
             return False  # cancelled or paused just now: the next tick handles it
         try:
@@ -344,8 +350,7 @@ class Coordinator:
             return True
         try:
             run.start()
-            if source is not None:
-                Feeder(job, self.owner, run, source).start()
+            Feeder(job, self.owner, run, source).start()
         except Exception as exc:  # noqa: BLE001 (of any kind: it ends this job alone)
             self._stop_failed(run, exc)
         if self._closed:  # since just now; `close` may not have seen this run

@@ -30,12 +30,17 @@ _LOCKED_S = 1.0
 BATCH_FILES = 500
 FULL = 2000
 """Files that may wait in the run; beyond that, the source is not read further."""
+FULL_OF_ORDERED = 10_000
+"""The same for a job without a source: its files may come from many hosts, one of which is slow."""
 
 
 class Feeder:
     """A thread with its own database connection that feeds one run."""
 
-    def __init__(self, job: DownloadJob, owner: JobOwner, run: JobRun, source: Source) -> None:
+    def __init__(
+        self, job: DownloadJob, owner: JobOwner, run: JobRun, source: Source | None
+    ) -> None:
+        """`source`: `None` if all files have rows."""
         self._job = job
         self._owner = owner
         self._run = run
@@ -79,17 +84,20 @@ class Feeder:
     def _feed_known(self) -> bool:
         """Feed the files that have rows; return False if the run has stopped."""
         after = -1
+        full = FULL_OF_ORDERED if self._source is None else FULL
         while items := self._retried(
             partial(repository.unfinished_items, self._job.id, after, BATCH_FILES)
         ):
             after = items[-1].position
             self._run.feed(items)
-            if not self._run.wait_for_queue_space(FULL):
+            if not self._run.wait_for_queue_space(full):
                 return False
         return True
 
     def _feed_listed(self) -> bool:
         """Feed what follows in the source; return False if the run has stopped or lost its job."""
+        if self._source is None:
+            raise AssertionError(f"job {self._job.id} is not listed to its end; expected a source")
         job_id: UUID = self._job.id
         run = (job_id, self._owner, self._run.plan.token)
         after = self._job.listed_to

@@ -17,6 +17,7 @@ from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf
+from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
@@ -105,7 +106,7 @@ class ForegroundRunner:
         self._run: JobRun | None = None
         self._feeder: Feeder | None = None
         self._flushed_s = 0.0
-        self._meter = live_progress.RateMeter()
+        self._meter = ProgressMeter()
         self._total = (job.files_total, job.listed_all)
 
     def run(self, show: Callable[[Snapshot], None]) -> DownloadJob:
@@ -181,20 +182,20 @@ class ForegroundRunner:
             logger.warning("progress not recorded: %s", exc, extra={"event": "flush_failed"})
             return
         run.mark_recorded(reports)
-        live_progress.publish(run, self._meter)
+        files_total, listed_all = self._total
+        live_progress.publish(run, self._meter, files_total if listed_all else None)
         run_control.apply_requests(run, requests)
 
     def _snapshot(self, run: JobRun) -> Snapshot:
-        progress, rate_bps = run.changes()[1], self._meter.rate_bps
-        left = None if progress.bytes_total is None else progress.bytes_total - progress.bytes_done
+        estimate = self._meter.estimate
         return Snapshot(
-            progress=progress,
+            progress=run.changes()[1],
             files_total=self._total[0],
             listed_all=self._total[1],
             active_files=run.active_files(),
             retries=run.retries_made,
-            rate_bps=rate_bps,
-            eta_s=max(0, left) / rate_bps if left is not None and rate_bps else None,
+            rate_bps=estimate.rate_bps,
+            eta_s=estimate.left_s,
         )
 
     def _finish(self, run: JobRun) -> None:

@@ -3,7 +3,6 @@
 For display only: the cache may evict it at any time. An error of the cache never affects the job.
 """
 
-import dataclasses
 import logging
 from typing import Any
 from uuid import UUID
@@ -11,6 +10,7 @@ from uuid import UUID
 from django.core.cache import cache
 
 from cacheapp import clock
+from cacheapp.downloads.engine.estimate import ProgressMeter, Sample
 from cacheapp.downloads.engine.run import JobRun
 
 logger = logging.getLogger(__name__)
@@ -19,28 +19,15 @@ MAX_FILES = 20
 _KEEP_S = 10
 
 
-@dataclasses.dataclass
-class RateMeter:
-    """The rate of one run, smoothed over a few updates."""
-
-    seen_s: float = 0.0
-    seen_bytes: int = 0
-    rate_bps: float = 0.0
-
-    def update(self, now_s: float, bytes_done: int) -> float:
-        """Return the current bytes per second."""
-        if self.seen_s and now_s > self.seen_s:
-            latest = max(0, bytes_done - self.seen_bytes) / (now_s - self.seen_s)
-            self.rate_bps = latest if not self.rate_bps else 0.7 * self.rate_bps + 0.3 * latest
-        self.seen_s, self.seen_bytes = now_s, bytes_done
-        return self.rate_bps
-
-
-def publish(run: JobRun, meter: RateMeter) -> None:
-    """Put the rate and the files in transfer of a run into the cache."""
+def publish(run: JobRun, meter: ProgressMeter, files_total: int | None) -> None:
+    """Put the rate, the time left and the files in transfer of a run into the cache."""
     moving = run.active_files()
+    active_bytes = sum(done for _, done, _ in moving)
+    sample = Sample(clock.monotonic_s(), run.changes()[1], active_bytes)
+    left_s = meter.update(sample, files_total).left_s
     seen = {
-        "rate_bps": round(meter.update(clock.monotonic_s(), run.changes()[1].bytes_done)),
+        "rate_bps": round(meter.estimate.rate_bps),
+        "eta_s": None if left_s is None else round(left_s),
         "files_moving": len(moving),
         "retries": run.retries_made,
         "moving": [

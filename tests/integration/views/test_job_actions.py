@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.test import Client
+from django.urls import reverse
 from pytest_django.fixtures import Settings
 
 from cacheapp.conf import conf
@@ -418,11 +419,17 @@ def test_a_place_that_no_page_named_is_refused(query: str, client: Client) -> No
     assert "expected the value in `next` of a page" in found.json()["error"]
 
 
-def test_what_is_left_is_said_where_the_sizes_are_known(client: Client) -> None:
+def test_api_and_page_show_the_time_left_that_the_owner_estimates(
+    client: Client, settings: Settings
+) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
     job = job_in("running")
     DownloadJob.objects.update(bytes_done=100, bytes_total=1100)
-    cache.set(f"cacheapp.download.{job.id}", {"rate_bps": 250, "moving": []})
+    cache.set(f"cacheapp.download.{job.id}", {"rate_bps": 250, "eta_s": 7, "moving": []})
     found = client.get(f"/api/downloads/{job.id}").json()
-    assert (found["rate_bps"], found["eta_s"], found["bytes_total"]) == (250, 4, 1100)
-    DownloadJob.objects.update(bytes_total=None)
+    assert (found["rate_bps"], found["eta_s"], found["bytes_total"]) == (250, 7, 1100)
+    page = client.get(reverse("cacheapp:download_page", args=[job.id])).content.decode()
+    assert "<dt>Time left (estimate)</dt><dd>7.0 s</dd>" in page
+    cache.set(f"cacheapp.download.{job.id}", {"rate_bps": 0, "eta_s": None, "moving": []})
     assert client.get(f"/api/downloads/{job.id}").json()["eta_s"] is None

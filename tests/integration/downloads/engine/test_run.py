@@ -12,6 +12,7 @@ import pytest
 from django.core.cache import cache
 from pytest_django.fixtures import Settings
 
+from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
@@ -437,7 +438,7 @@ def test_the_current_progress_of_a_run_is_in_the_shared_cache(
     run = new_run(["/hang-in-body/x?bytes=2000000"], threads=1, limits=HOURS)
     run.start()
     until(lambda: run.changes()[1].bytes_done > 0, "bytes to come")
-    live_progress.publish(run, live_progress.RateMeter())
+    live_progress.publish(run, ProgressMeter(), 1)
     found = live_progress.read(run.plan.job)
     assert found is not None
     assert (found["files_moving"], found["retries"]) == (1, 0)
@@ -451,12 +452,5 @@ def test_the_current_progress_of_a_run_is_in_the_shared_cache(
 def test_a_cache_that_fails_does_no_harm(new_run: NewRun, settings: Settings) -> None:
     settings.CACHES = {"default": {"BACKEND": "no.such.Backend"}}
     run = new_run(["/file/x"], threads=1)
-    live_progress.publish(run, live_progress.RateMeter())
+    live_progress.publish(run, ProgressMeter(), 1)
     assert live_progress.read(run.plan.job) is None
-
-
-def test_the_rate_is_that_of_the_last_looks() -> None:
-    meter = live_progress.RateMeter()
-    assert meter.update(10.0, 500) == 0
-    assert meter.update(11.0, 1500) == 1000
-    assert meter.update(12.0, 1500) == pytest.approx(700)

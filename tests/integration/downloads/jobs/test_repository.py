@@ -86,7 +86,8 @@ def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: 
         FileReport(plan.items[1], FileState.FAILED, error="responded with 404"),
     ]
     told = repository.record(ME, {job.id: (reports, JobProgress(1, 1, 15))})
-    assert told == repository.PendingRequests(frozenset(), frozenset(), frozenset())
+    none: frozenset[uuid.UUID] = frozenset()
+    assert told == repository.PendingRequests(none, none, none, {job.id: 4})
     job.refresh_from_db()
     assert (job.files_done, job.files_failed, job.bytes_done) == (1, 1, 15)
     assert _states(job) == ["succeeded", "failed", "queued", "queued"]

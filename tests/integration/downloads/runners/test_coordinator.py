@@ -13,7 +13,7 @@ from django.db import OperationalError
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.engine.run import JobRun
-from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
+from cacheapp.downloads.jobs import listing_rows, ownership, repository, rows, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners.bucket_opener import BucketOpener
@@ -91,16 +91,16 @@ def test_a_bucket_whose_thread_could_not_start_is_opened_at_the_next_call() -> N
 
 def _break_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the database break off after a job was written as running, once."""
-    stock = repository.unfinished_items
+    stock = rows.progress_of
     broken: list[bool] = []
 
-    def unfinished(*args: Any, **kwargs: Any) -> Any:
+    def progress_of(*args: Any, **kwargs: Any) -> Any:
         if not broken:
             broken.append(True)
             raise OperationalError("server closed the connection unexpectedly")
         return stock(*args, **kwargs)
 
-    monkeypatch.setattr(repository, "unfinished_items", unfinished)
+    monkeypatch.setattr(repository, "progress_of", progress_of)
 
 
 def test_a_job_that_is_running_only_in_the_database_is_resumed(
@@ -169,6 +169,37 @@ def test_a_job_succeeds_although_a_power_cut_damaged_its_journal(
     (run_directory_of(job).path / "1.journal").write_bytes(content)
     coordinator.wake()
     assert _left(job) == ("succeeded", "")
+
+
+def test_a_job_whose_start_takes_long_keeps_its_owner(
+    coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_HEARTBEAT_S": 1.0}
+    continues, stock = threading.Event(), JobRun.start
+
+    def start(run: JobRun) -> None:
+        assert continues.wait(30)
+        stock(run)
+
+    monkeypatch.setattr(JobRun, "start", start)
+    job = _job(origin, coordinator.owner)
+    other = Coordinator()
+    heartbeats = set()
+
+    def beats() -> bool:
+        job.refresh_from_db()
+        heartbeats.add(job.heartbeat_at)
+        return len(heartbeats) > 12  # two periods
+
+    coordinator.wake()
+    other.wake()
+    try:
+        until(beats, "two periods of heartbeats", 30)
+    finally:
+        continues.set()
+        other.close(10)
+    assert _left(job) == ("succeeded", "")
+    assert (job.adoptions, job.owner) == (0, coordinator.owner.token)
 
 
 def test_a_slow_disk_of_a_terminals_job_does_not_delay_the_coordinator(
