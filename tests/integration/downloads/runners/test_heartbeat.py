@@ -50,7 +50,7 @@ def test_only_the_jobs_of_the_owner_get_heartbeats(beating: Heartbeat) -> None:
 def test_a_coordinator_that_hangs_sends_no_more_heartbeats(
     beating: Heartbeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "_STUCK", 1)
+    monkeypatch.setattr(heartbeat, "_STUCK", 5)
     job = repository.create(DownloadRequest(("https://a/1",), threads=1), ME)
     beating.note_round()  # the only one
     first = job.heartbeat_at
