@@ -67,7 +67,8 @@ SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0, validate=validate.Range(min=0))
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", False)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
-_tls_proxy = env.bool("BEHIND_TLS_PROXY", False)
+BEHIND_TLS_PROXY = env.bool("BEHIND_TLS_PROXY", False)
+BIND = env.str("BIND", "127.0.0.1:8000")  # as gunicorn.conf.py
 
 try:
     env.seal()
@@ -96,7 +97,7 @@ if not DEBUG and (
     )
 SECRET_KEY = _secret_key or checkout_key(DATA_DIR / "secret_key")
 
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _tls_proxy else None
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS_PROXY else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
@@ -114,10 +115,11 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "cacheapp",
+    "project",
 ]
 MIDDLEWARE = [
     "project.middleware.refuse_foreign_hosts",
-    *(["project.middleware.client_behind_proxy"] if _tls_proxy else []),
+    *(["project.middleware.client_behind_proxy"] if BEHIND_TLS_PROXY else []),
     "project.middleware.content_security_policy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

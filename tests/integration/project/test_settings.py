@@ -39,6 +39,28 @@ def test_a_deployment_that_sets_what_it_should_is_clean(tmp_path: Path) -> None:
     ), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("bind", "warned"),
+    [
+        ("0.0.0.0:8000", True),
+        ("192.0.2.1:80", True),
+        ("[::]:8000", True),
+        (":8000", True),
+        ("127.0.0.2:8000", False),
+        ("[::1]:8000", False),
+        ("localhost:8000", False),
+        ("unix:/run/mysite/socket", False),
+    ],
+)
+def test_an_address_that_other_machines_reach_needs_a_proxy(
+    tmp_path: Path, bind: str, *, warned: bool
+) -> None:
+    done = _manage(tmp_path, "check", **SECURE, BIND=bind)
+    assert (f"(project.W001) BIND is {bind!r}" in done.stderr) is warned, done.stderr
+    behind = _manage(tmp_path, "check", **SECURE, BIND=bind, BEHIND_TLS_PROXY="1")
+    assert "project.W001" not in behind.stderr
+
+
 def test_without_a_secret_key_nothing_starts(tmp_path: Path) -> None:
     done = _manage(tmp_path, "check")
     assert done.returncode != 0
