@@ -88,13 +88,18 @@ class Counters:
         else:
             self._claim()
 
-    def check(self) -> None:
-        """Claim a new row if other code has closed the file: another process may claim ours."""
-        if self._file is not None and not self._file.is_intact():
-            # Python's mmap has a descriptor of its own, which may be of another file too. So the
-            # old mapping must never be freed.
-            _lost_mappings.append(self._numbers)
-            self._open()
+    def check(self) -> bool:
+        """Claim a new row if other code has closed the file: another process may claim ours.
+
+        Returns True if it did.
+        """
+        if self._file is None or self._file.is_intact():
+            return False
+        # Python's mmap has a descriptor of its own, which may be of another file too. So the old
+        # mapping must never be freed.
+        _lost_mappings.append(self._numbers)
+        self._open()
+        return True
 
     def _map(self) -> "memoryview[int]":
         private_directory(self._path.parent)
@@ -162,7 +167,8 @@ class Counters:
 
     def after_fork_in_child(self) -> None:
         """Claim a new row: the inherited one is the parent's."""
-        self._claim()
+        if not self.check():
+            self._claim()
 
 
 class _CountersByPath:

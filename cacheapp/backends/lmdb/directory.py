@@ -115,14 +115,14 @@ class EnvironmentDirectory(SharedDirectory):
             return self._install(self._limits)
         except _NoSpace as exc:
             fits_alone = old is not None and self._limits.total_bytes <= (
-                old.limits.total_bytes + _free_bytes(self.path)
+                old.limits.total_bytes + _room(self.path)
             )
             if old is None or not fits_alone:
                 raise StoreUnavailable(
                     f"{self.path} cannot hold a cache of {self._limits.size_limit} bytes ({exc}): "
                     "free some space, or lower OPTIONS['size_limit']; nothing was done"
                 ) from exc
-            if claim.is_shared():
+            if claim.is_open_elsewhere():
                 logger.warning(
                     "%s: a cache of %d bytes does not fit beside the one of %d bytes that other "
                     "processes use (%s); it stays in use until they have ended",
@@ -174,6 +174,8 @@ class EnvironmentDirectory(SharedDirectory):
 
     def _install(self, limits: SizeLimits) -> _Found:
         """Create an environment, and put it in the place of all others; raise `_NoSpace`."""
+        for stale in self.path.glob(f"{_TEMPORARY}*"):  # of a killed process, perhaps of our pid
+            _remove(stale)
         reduced = "" if limits == self._limits else f"-{self._limits.size_limit}"
         path = self.path / f"{boot_id()}-{FORMAT}-{limits.name}{reduced}"
         created = self._create(limits)
@@ -262,6 +264,14 @@ def _remove(environment: Path) -> None:
 
 def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
+
+
+def _room(path: Path) -> int:
+    """Return the bytes that files here may take: of the disk, and of memory where they are there."""
+    free = _free_bytes(path)
+    if filesystem_type(path) in _IN_MEMORY and (available := memory_available()) is not None:
+        return min(free, available)
+    return free
 
 
 def _check_space(path: Path, limits: SizeLimits) -> None:

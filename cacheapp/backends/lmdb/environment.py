@@ -297,6 +297,8 @@ class Environment:
         try:
             return self._local.thread
         except AttributeError:
+            if not forks.mark[0]:
+                forks.recover()  # replaces the lock, which a thread of the parent may hold
             thread = ThreadState()
             with self._opening.lock:
                 self._threads.add(thread)
@@ -418,9 +420,7 @@ class Environment:
     def _recover(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt."""
         if isinstance(error, _DAMAGE) and env is not None:
-            with self._opening.lock, self.directory.locked():
-                if identity_of(env.data) == env.identity:
-                    self.directory.set_aside(env.path, str(error))
+            self._in_directory(env, lambda: self.directory.set_aside(env.path, str(error)))
             self._close(env)
             return True
         if isinstance(error, lmdb.ReadersFullError) and env is not None:
@@ -435,16 +435,27 @@ class Environment:
         The new environment may be smaller, as other processes may hold the blocks of the old one.
         """
         env = self.current
-        with self._opening.lock, self.directory.locked():
-            if env is None or identity_of(env.data) != env.identity:
-                return False
-            self.directory.replace_all()
-            return True
+        return env is not None and self._in_directory(env, self.directory.replace_all)
+
+    def _in_directory(self, env: OpenEnvironment, change: Callable[[], None]) -> bool:
+        """Change the directory under its lock; return False if `env` is not the one in it."""
+        try:
+            with self._opening.lock, self.directory.locked():
+                if identity_of(env.data) != env.identity:
+                    return False
+                change()
+                return True
+        except (lmdb.Error, OSError) as exc:
+            if is_interruption(exc):
+                raise
+            raise StoreUnavailable(f"{self.directory.path}: {exc}; nothing was done") from exc
 
     # -- the process -------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the environment; the next operation opens it again."""
+        if not forks.mark[0]:  # it is the parent's: a child of C code that only exits comes here
+            forks.recover()
         self._close(self.current)
 
     def before_fork(self) -> None:

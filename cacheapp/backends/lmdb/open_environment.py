@@ -37,6 +37,7 @@ class OpenEnvironment:
         self.data = str(path / DATA_FILE)
         self.limits = limits
         self.writemap = overwrites_in_place(path)
+        claim.mark_open()
         opened = None
         try:
             with pinned_directory(path) as pinned:
@@ -63,8 +64,12 @@ class OpenEnvironment:
         self.due_s = 0.0  # a hint: when to look for expired entries again
 
     def is_at_its_path(self) -> bool:
-        """Return True if its files are those at the path, and its descriptors lead to them."""
-        return identity_of(self.data) == self.identity and self.has_its_descriptors()
+        """Return True if its files and claim are at their paths, and its descriptors lead there."""
+        return (
+            identity_of(self.data) == self.identity
+            and self.has_its_descriptors()
+            and self._claim.is_linked()
+        )
 
     def has_its_descriptors(self) -> bool:
         """Return False if this process closed them: other files may have their numbers."""

@@ -55,6 +55,8 @@ class _Forks:
                 hooks.append(hook)
 
     def before(self) -> None:
+        if not self.mark[0]:  # a child of C code forks again, before it used anything
+            self.recover()
         run_all(self._before[::-1])
 
     def in_parent(self) -> None:

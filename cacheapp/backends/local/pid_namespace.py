@@ -32,8 +32,11 @@ _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid
 _ATTEMPTS = 100
 
 
-def _request(kind: int) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, 0, 1, 0)
+_CLAIMED, _OPEN = 0, 1  # bytes of the file
+
+
+def _request(kind: int, byte: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
 
 
 def namespace_name() -> str | None:
@@ -83,9 +86,21 @@ class Claim:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def is_shared(self) -> bool:
-        """Return True if another process holds a claim too."""
-        return self._identity is not None and _has_other_locks(self._descriptor)
+    def is_linked(self) -> bool:
+        """Return False if its file was removed: processes of another namespace do not see it."""
+        return self._identity is None or os.fstat(self._descriptor).st_nlink > 0
+
+    def mark_open(self) -> None:
+        """Note that this process opens the environment; the mark ends with the claim.
+
+        A process that has a claim alone may still wait for the directory's lock.
+        """
+        if self._identity is not None:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_RDLCK, _OPEN))
+
+    def is_open_elsewhere(self) -> bool:
+        """Return True if another process has the environment open."""
+        return self._identity is not None and _has_other_locks(self._descriptor, _OPEN)
 
     def release(self) -> None:
         """End the claim."""
@@ -114,7 +129,7 @@ def remove_stale_claims(directory: Path) -> None:
         except FileNotFoundError:
             continue
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, _CLAIMED))
             other.unlink(missing_ok=True)
         except OSError:
             pass  # a process of that namespace came back
@@ -129,7 +144,7 @@ def _shared_lock(path: Path) -> int:
         descriptor = os.open(path, flags, 0o600)
         try:
             # Waits only for `remove_stale_claims` of another namespace, which is brief.
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_RDLCK))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_RDLCK, _CLAIMED))
             if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BaseException:
@@ -152,12 +167,12 @@ def _is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return _has_other_locks(descriptor)
+        return _has_other_locks(descriptor, _CLAIMED)
     finally:
         os.close(descriptor)
 
 
-def _has_other_locks(descriptor: int) -> bool:
-    """Return True if another open file description has a lock of the file."""
-    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+def _has_other_locks(descriptor: int, byte: int) -> bool:
+    """Return True if another open file description has a lock of this byte."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK, byte))
     return int(_FLOCK.unpack(answer)[0]) != fcntl.F_UNLCK

@@ -113,9 +113,6 @@ class HolderRegistry:
         if not forks.mark[0]:
             forks.recover()
         slot, nonce = _NAME.unpack(holder)
-        if not forks.mark[0]:
-            forks.recover()
-        slot, nonce = _NAME.unpack(holder)
         try:
             file = self._current_file()
             if slot == file.slot:

@@ -199,3 +199,44 @@ def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 def test_waiting_in_vain_names_what_was_waited_for() -> None:
     with pytest.raises(TimeoutError, match=r"timed out after 0\.01 s waiting for the moon"):
         until(lambda: False, "the moon", within_s=0.01)
+
+
+_LOST = """
+import ctypes, fcntl, os, sys
+from pathlib import Path
+from cacheapp.backends.core.counters import HITS, counters
+mine = counters(Path(sys.argv[1]))
+mine.add(HITS)
+number = mine._file.descriptor
+other = os.open(sys.argv[1] + ".other", os.O_RDWR | os.O_CREAT, 0o600)
+os.dup2(other, number)
+os.close(other)
+release, done = os.pipe()
+ready, child_ready = os.pipe()
+child = os.fork()
+if child == 0:
+    mine.add(HITS)
+    os.write(child_ready, b"1")
+    os.close(done)
+    os.read(release, 1)
+    os._exit(0)
+os.read(ready, 1)
+fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if the child has locked a part
+os.close(done)
+os.waitpid(child, 0)
+print(mine.totals()["hits"])
+"""
+
+
+def test_a_forked_child_locks_no_file_that_has_the_number_of_the_closed_one(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOST, str(tmp_path / "counters")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n"

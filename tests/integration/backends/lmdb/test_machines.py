@@ -1,6 +1,7 @@
 """Test LMDBCache among containers, daemons, forks by C code, small disks and memory limits."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,11 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.backends.local import pid_namespace
 from cacheapp.backends.local.boot import boot_id
+from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.integration.backends.lmdb.parts import (
     MIB,
+    environment_of,
     environments,
     ours,
     stopped_inside,
@@ -229,6 +232,49 @@ def test_a_process_that_closed_all_descriptors_writes_to_no_file_of_others(tmp_p
     assert "closed file descriptors of the open cache" in done.stderr
 
 
+# -- forks by C code -------------------------------------------------------------------------
+
+_FORK_IN_C = (
+    _CACHE
+    + """
+import ctypes
+cache.set("key", 1)
+cache.get("key")
+environment = cache._environment.current.lmdb
+before = environment.readers()
+assert str(os.getpid()) in before, before
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    {child}
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert environment.readers() == before, environment.readers()
+assert cache.get("key") == 1
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "child",
+    ["sys.exit(0)", "sys.exit(os.waitpid(os.fork() or os._exit(0), 0)[1])"],
+    ids=["only exits", "forks again"],
+)
+def test_a_child_of_c_that_does_not_use_the_cache_keeps_its_parents_reader_slots(
+    tmp_path: Path, child: str
+) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _FORK_IN_C.replace("{child}", child)),
+            *(str(tmp_path / "cache"), str(tmp_path / "state"), str(4 * MIB)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # -- disks and memory ------------------------------------------------------------------------
 
 
@@ -258,6 +304,61 @@ def test_a_limit_that_does_not_fit_beside_the_old_one_waits_for_the_old_processe
             assert "stays in use until they have ended" in new.end()
             assert last("cache.set('key', 1) or cache.get('key')") == "1"
             assert int(last("cache.stats()['bytes_reserved']")) > 7 * MIB
+
+
+def test_a_process_that_waits_for_the_lock_does_not_keep_the_old_environment(
+    tmp_path: Path,
+) -> None:
+    with _small_disk(tmp_path / "disk", "11m") as disk:
+        old = _Worker(disk / "cache", 4 * MIB)
+        new = _Worker(disk / "cache", 8 * MIB)
+        with _workers(old, new):
+            assert old("cache.set('key', 1)") == "None"
+            old.end()
+            waiting = pid_namespace.Claim(disk / "cache" / "lmdb")
+            assert int(new("cache.stats()['bytes_reserved']")) > 7 * MIB
+            waiting.release()
+
+
+def test_a_removed_claim_is_taken_again_and_nothing_is_lost(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", "kept")
+    (claim,) = (tmp_path / "lmdb").glob("namespace-*")
+    claim.unlink()
+    environment_of(cache).end_request()
+    assert cache.get("key") == "kept"
+    assert claim.exists()
+
+
+def test_what_a_killed_process_of_our_pid_was_making_is_replaced(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", 1)
+    for suffix in ("", "-old"):
+        stale = tmp_path / "lmdb" / f"making-{os.getpid()}{suffix}"
+        stale.mkdir()
+        (stale / "data.mdb").touch()
+    assert environment_of(cache).discard_all()
+    assert cache.get("key") is None
+    assert not list((tmp_path / "lmdb").glob("making-*"))
+
+
+def test_a_discard_without_descriptors_raises_the_caches_own_error(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(StoreUnavailable, match="Too many open files"):
+            environment_of(cache).discard_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert cache.get("key") == 1
 
 
 def test_writes_go_on_in_a_smaller_environment_beside_a_stopped_reader(

@@ -45,6 +45,18 @@ def test_recovery_runs_the_hooks_for_the_child_once() -> None:
     assert ran == []
 
 
+def test_a_child_of_c_code_that_forks_recovers_before_its_hooks() -> None:
+    forks = _Forks()
+    ran: list[str] = []
+    forks.register(before=lambda: ran.append("before"), in_child=lambda: ran.append("child"))
+
+    def work() -> bool:
+        forks.before()
+        return ran == ["child", "before"]
+
+    assert _child_says(work)
+
+
 def test_every_hook_runs_and_the_last_exception_is_raised_then() -> None:
     forks = _Forks()
     ran: list[str] = []

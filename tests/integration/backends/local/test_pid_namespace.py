@@ -64,10 +64,22 @@ def other(tmp_path: Path) -> Iterator[_Other]:
 def test_processes_of_one_namespace_share_a_directory(tmp_path: Path) -> None:
     claims = [Claim(tmp_path), Claim(tmp_path)]
     assert len(list(tmp_path.iterdir())) == 1
-    assert claims[0].is_shared()
+    assert not claims[0].is_open_elsewhere(), "the other one may still wait for the lock"
+    claims[1].mark_open()
+    assert claims[0].is_open_elsewhere()
+    assert not claims[1].is_open_elsewhere()
     claims[1].release()
-    assert not claims[0].is_shared()
+    assert not claims[0].is_open_elsewhere()
     claims[0].release()
+
+
+def test_a_claim_whose_file_was_removed_is_noticed(tmp_path: Path) -> None:
+    claim = Claim(tmp_path)
+    assert claim.is_linked()
+    next(tmp_path.iterdir()).unlink()
+    assert claim.is_held()
+    assert not claim.is_linked()
+    claim.release()
 
 
 def test_another_namespace_is_refused_while_a_claim_is_held(
