@@ -42,7 +42,8 @@ from cacheapp.errors import StoreUnavailable
 logger = logging.getLogger(__name__)
 
 _IN_MEMORY = frozenset(["tmpfs", "ramfs"])
-_FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+# LMDB reports a write that the disk took in part as EIO.
+_FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 FORMAT = "v1"
 NAME = "lmdb"
 DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
@@ -202,12 +203,12 @@ class EnvironmentDirectory(SharedDirectory):
                 created.open_db(name)
             created.close()
             _preallocate(temporary / DATA_FILE, limits.map_bytes)
-        except OSError as exc:
+        except (OSError, lmdb.Error) as exc:
             shutil.rmtree(temporary, ignore_errors=True)
             if is_interruption(exc):
                 raise
-            if exc.errno in _FULL:
-                raise _NoSpace(f"{exc.strerror}; {_free_bytes(self.path)} bytes are free") from exc
+            if (exc.code if isinstance(exc, lmdb.Error) else exc.errno) in _FULL:
+                raise _NoSpace(f"{exc}; {_free_bytes(self.path)} bytes are free") from exc
             raise
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -211,7 +211,12 @@ class Environment:
         try:
             transaction = env.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
             env.now = now = clock.boot_s()  # not earlier: `begin` may have waited for the lock
-            if now >= self._check_at[0] or flags[RETIRED]:
+            if (
+                now >= self._check_at[0]
+                or flags[RETIRED]
+                # Without a map, LMDB writes to the number of a descriptor.
+                or not (env.writemap or env.has_its_descriptors())
+            ):
                 raise CheckRequired  # noqa: TRY301 (on the path of every write)
             flags[WRITER_ACTIVE] = 1
             result = work(env, transaction, *args)

@@ -14,6 +14,7 @@ import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
+from cacheapp.backends.lmdb import directory
 from cacheapp.backends.local import pid_namespace
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.errors import StoreUnavailable
@@ -232,6 +233,29 @@ def test_a_process_that_closed_all_descriptors_writes_to_no_file_of_others(tmp_p
     assert "closed file descriptors of the open cache" in done.stderr
 
 
+def test_a_write_without_a_map_checks_its_descriptors_at_once(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    at_once = _DAEMON.replace("cache.close()\n", "").replace(
+        "cache.end_request = cache._environment.end_request()\n", ""
+    )
+    without_map = (
+        "from cacheapp.backends.lmdb import directory\n"
+        "directory._OVERWRITES_IN_PLACE = frozenset()\n"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", without_map + at_once),
+            *(str(tmp_path / "cache"), str(tmp_path / "state"), str(4 * MIB)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "after\n"
+
+
 # -- forks by C code -------------------------------------------------------------------------
 
 _FORK_IN_C = (
@@ -304,6 +328,20 @@ def test_a_limit_that_does_not_fit_beside_the_old_one_waits_for_the_old_processe
             assert "stays in use until they have ended" in new.end()
             assert last("cache.set('key', 1) or cache.get('key')") == "1"
             assert int(last("cache.stats()['bytes_reserved']")) > 7 * MIB
+
+
+def test_a_disk_that_fills_up_during_the_creation_is_an_error_of_the_cache(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_check_space", lambda _path, _limits: None)  # it had passed
+    with _small_disk(tmp_path / "disk", "128k") as disk:
+        cache = ours(settings, disk / "cache")
+        for filled in range(0, 120, 4):
+            (disk / "filled").write_bytes(bytes(1024 * filled))
+            with pytest.raises(StoreUnavailable, match="cannot hold a cache of"):
+                cache.set("key", 1)
+            assert not list((disk / "cache" / "lmdb").glob("making-*"))
+            (disk / "filled").unlink()
 
 
 def test_a_process_that_waits_for_the_lock_does_not_keep_the_old_environment(
