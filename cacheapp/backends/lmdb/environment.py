@@ -112,6 +112,8 @@ class Environment:
 
     def __init__(self, location: Path, limits: SizeLimits, timeout_s: float) -> None:
         self.limits = limits
+        self.max_entry_bytes = limits.max_entry_bytes
+        """That of the latest environment, which may be smaller than the limits."""
         self.directory = EnvironmentDirectory(location, limits, timeout_s)
         self.current: OpenEnvironment | None = None
         self._check_at = forks.wiped_page()
@@ -344,6 +346,7 @@ class Environment:
             env = self._open()
             env.lmdb.reader_check()
             self.reference_bits = env.reference_bits
+            self.max_entry_bytes = env.limits.max_entry_bytes
             self.current = env
         except BaseException:
             if env is not None and self.current is not env:

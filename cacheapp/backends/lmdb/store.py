@@ -45,7 +45,6 @@ class LMDBStore(LocalStore):
         self._write = self.environment.write
         self._retry = WriteRetry(self.environment)
         self._grow = self._retry.grow
-        self._max_entry_bytes = self.environment.limits.max_entry_bytes
         atexit.register(_close, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -147,7 +146,7 @@ class LMDBStore(LocalStore):
         """Store the payload. If there is no space, the older value is removed too."""
         encoded = self._encode(key)
         length = len(payload) if type(payload) is bytes else _length(payload)
-        if length <= self._max_entry_bytes:
+        if length <= self.environment.max_entry_bytes:
             try:
                 self._write(entries.put, encoded, payload, ttl)
             except lmdb.MapFullError:

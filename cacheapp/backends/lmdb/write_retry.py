@@ -28,7 +28,7 @@ class WriteRetry:
 
     def grow(self, length: int, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Run a write that may need new pages; raise `StoreFull` if no space can be freed for it."""
-        if length <= self._environment.limits.max_entry_bytes:
+        if length <= self._environment.max_entry_bytes:
             for attempt, pause_s in enumerate(_PAUSES_S):
                 try:
                     return self._run(work, *args, growing=True)

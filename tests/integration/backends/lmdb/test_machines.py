@@ -15,6 +15,7 @@ from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends.lmdb import directory
+from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.local import pid_namespace
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.errors import StoreUnavailable
@@ -417,6 +418,26 @@ def test_writes_go_on_in_a_smaller_environment_beside_a_stopped_reader(
             assert cache.get("key") == 2
         cache.close()
         caches["default"].close()
+
+
+def test_a_value_too_large_for_a_smaller_environment_displaces_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ours(settings, tmp_path, size_limit=8 * MIB)
+    cache.set("key", 1)
+    check = directory._check_space  # noqa: SLF001 (the disk has no room for more)
+
+    def small(path: Path, limits: SizeLimits) -> None:
+        if limits.size_limit > 2 * MIB:
+            raise directory._NoSpace  # noqa: SLF001
+        check(path, limits)
+
+    monkeypatch.setattr(directory, "_check_space", small)
+    assert environment_of(cache).discard_all()
+    cache.set_many({f"key-{number}": number for number in range(100)})
+    cache.set("large", os.urandom(2_000_000))
+    assert cache.get("large") is None
+    assert len(cache.get_many([f"key-{number}" for number in range(100)])) == 100
 
 
 @contextmanager
