@@ -42,6 +42,7 @@ from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
 from cacheapp.backends.local import forks
+from cacheapp.backends.local.descriptors import are_intact
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.slot_file import identity_of
@@ -53,7 +54,7 @@ CHECK_INTERVAL_S = 1.0
 _ATTEMPTS = 8
 _PAUSE_S = 0.0002
 _PAUSES_PER_LOOK = 256
-_abandoned: list[OpenEnvironment] = []
+_abandoned: list[OpenEnvironment | ReferenceBits] = []
 """What must stay open until the process ends."""
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -217,7 +218,7 @@ class Environment:
                 now >= self._check_at[0]
                 or flags[RETIRED]
                 # Without a map, LMDB writes to the number of a descriptor.
-                or not (env.writemap or env.has_its_descriptors())
+                or (env.writes_to_descriptors and not env.has_its_descriptors())
             ):
                 raise CheckRequired  # noqa: TRY301 (on the path of every write)
             flags[WRITER_ACTIVE] = 1
@@ -345,7 +346,7 @@ class Environment:
         try:
             env = self._open()
             env.lmdb.reader_check()
-            self.reference_bits = env.reference_bits
+            self._set_reference_bits(env.reference_bits)
             self.max_entry_bytes = env.limits.max_entry_bytes
             self.current = env
         except BaseException:
@@ -357,6 +358,12 @@ class Environment:
             raise CheckRequired
         self._check_at[0] = clock.boot_s() + CHECK_INTERVAL_S
         return env
+
+    def _set_reference_bits(self, bits: ReferenceBits) -> None:
+        old = getattr(self, "reference_bits", None)
+        if old is not None and not are_intact(old.descriptors):
+            _abandoned.append(old)  # its end would close the file of others that has its number
+        self.reference_bits = bits
 
     def _open(self) -> OpenEnvironment:
         """Open the environment in the directory, or a new one."""
@@ -389,27 +396,13 @@ class Environment:
             if env is not None and self.current is env:
                 self.current = None
                 self._wait_for_other_threads()
-                if env.has_its_descriptors():
-                    env.close()
-                else:
-                    self._abandon(env)
-
-    def _abandon(self, env: OpenEnvironment) -> None:
-        """Give up an environment after this process closed its descriptors, and leave it open.
-
-        Closing it would close files of others that have these numbers now, and a process cannot open
-        the same files twice. So all processes move to a new environment.
-        """
-        _abandoned.append(env)
-        with self.directory.locked():
-            if identity_of(env.data) == env.identity:
-                self.directory.remove_all()
-        logger.warning(
-            "%s: this process closed file descriptors of the open cache, as daemons do at their "
-            "start; the cache was emptied. Close them before the first use of the cache",
-            self.directory.path,
-            extra={"event": "cache_emptied"},
-        )
+                if not env.has_its_descriptors():
+                    logger.warning(
+                        "%s: other code of this process closed its descriptors; opening it again",
+                        self.directory.path,
+                        extra={"event": "cache_descriptors_lost"},
+                    )
+                env.close()
 
     def _wait_for_other_threads(self) -> None:
         """Wait until no other thread is inside; none enters, as `current` is `None`.
@@ -472,6 +465,8 @@ class Environment:
         Python forks even if this raises. So an exception of a signal handler is raised at the end.
         """
         interruption: BaseException | None = None
+        if not forks.mark[0]:
+            forks.recover()  # a fork in a child that C code forked
         try:
             self._opening.before()
         except BaseException as exc:  # noqa: BLE001

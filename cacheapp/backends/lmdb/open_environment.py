@@ -1,7 +1,6 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,13 +16,13 @@ from cacheapp.backends.lmdb.directory import (
 )
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
+from cacheapp.backends.local.descriptors import are_intact, descriptors_of, parked
 from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.private_directory import pinned_directory
 from cacheapp.backends.local.private_mapping import make_mapping_private
 from cacheapp.backends.local.slot_file import Identity, identity_of
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
-_DESCRIPTORS = "/proc/self/fd"
 
 
 class OpenEnvironment:
@@ -36,7 +35,8 @@ class OpenEnvironment:
         self.path = path
         self.data = str(path / DATA_FILE)
         self.limits = limits
-        self.writemap = overwrites_in_place(path)
+        writemap = overwrites_in_place(path)
+        self.writes_to_descriptors = not writemap  # rather than to the map
         claim.mark_open()
         opened = None
         try:
@@ -44,7 +44,7 @@ class OpenEnvironment:
                 self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
                 self.flags = self.reference_bits.flags
                 files = [_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE)]
-                self.lmdb = opened = open_environment(pinned, limits, writemap=self.writemap)
+                self.lmdb = opened = open_environment(pinned, limits, writemap=writemap)
             self.begin = opened.begin
             # The binding begins a write transaction for this. So a process that opens an
             # environment waits for a stopped writer, even if it only reads afterwards.
@@ -52,7 +52,7 @@ class OpenEnvironment:
                 opened.open_db(name, create=False) for name in DATABASES
             )
             self.identity = files[0]
-            self._descriptors = _descriptors_of(files)
+            self._descriptors = descriptors_of(files)
         except BaseException:
             if opened is not None:
                 opened.close()
@@ -72,14 +72,8 @@ class OpenEnvironment:
         )
 
     def has_its_descriptors(self) -> bool:
-        """Return False if this process closed them: other files may have their numbers."""
-        try:
-            return self._claim.is_held() and all(
-                _identity(os.fstat(number)) == identity
-                for number, identity in self._descriptors.items()
-            )
-        except OSError:
-            return False
+        """Return False if other code closed them: other files may have their numbers."""
+        return self._claim.is_held() and are_intact(self._descriptors)
 
     def detach_from_parent(self) -> bool:
         """Make closing it in a forked child invisible to the parent; return False if it cannot be.
@@ -89,27 +83,12 @@ class OpenEnvironment:
         return make_mapping_private(self.path / LOCK_FILE)
 
     def close(self) -> None:
-        """Close it; no thread is inside."""
-        self.lmdb.close()
-        self._claim.release()
+        """Close it; no thread is inside. Files of others that have its numbers stay open."""
+        with parked(self._descriptors):
+            self.lmdb.close()
+        if self._claim.is_held():
+            self._claim.release()
 
 
 def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
-
-
-def _descriptors_of(files: Collection[Identity]) -> dict[int, Identity]:
-    """Return the descriptors by which this process has the files open."""
-    try:
-        numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
-    except OSError:  # a system without /proc
-        return {}
-    found = {}
-    for number in numbers:
-        try:
-            identity = _identity(os.fstat(number))
-        except OSError:  # the descriptor of the list itself, or one closed since
-            continue
-        if identity in files:
-            found[number] = identity
-    return found

@@ -10,6 +10,8 @@ import mmap
 import os
 from pathlib import Path
 
+from cacheapp.backends.local.descriptors import descriptors_of
+
 HEAD_BYTES = 4096
 RETIRED = 0  # a flag, not 0: check the directory again
 WRITER_ACTIVE = 1  # a flag, not 0: a process is writing, or was killed during a write. A hint.
@@ -24,14 +26,19 @@ def file_bytes(bits: int) -> int:
 class ReferenceBits:
     """The file as this process has it mapped."""
 
-    __slots__ = ("bits", "counters", "flags", "mask")
+    __slots__ = ("bits", "counters", "descriptors", "flags", "mask")
 
     def __init__(self, path: Path, bits: int) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            found = os.fstat(descriptor)
+            before = descriptors_of([(found.st_dev, found.st_ino)])
             whole = mmap.mmap(descriptor, file_bytes(bits))
+            after = descriptors_of([(found.st_dev, found.st_ino)])
         finally:
             os.close(descriptor)
+        self.descriptors = {number: after[number] for number in after.keys() - before.keys()}
+        """The map has a descriptor of its own, which Python closes when the map ends."""
         whole.madvise(mmap.MADV_RANDOM)  # otherwise the kernel also reads the pages around a bit
         mapped = memoryview(whole)
         self.flags = mapped[:HEAD_BYTES]

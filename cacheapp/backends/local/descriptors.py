@@ -1,15 +1,15 @@
-"""Notice that other code closed the descriptors of a database, and let SQLite close it all the same.
+"""Notice that other code closed the descriptors of a store, and let its library close it all the same.
 
 Code that becomes a daemon closes all descriptors; their numbers then belong to files of others. SQLite
-does not notice: it would write to those files, and closing its connection would close them. So the
-numbers are noted when a connection is opened, and checked before each write. `parked` puts
-`/dev/null` in place of a lost one while SQLite closes its connections, and puts the other file back.
+and LMDB do not notice: they would write to those files, and closing the store would close them. So the
+numbers are noted when a store is opened, and checked before it is used. `parked` puts `/dev/null` in
+place of a lost one while the library closes it, and puts the other file back.
 """
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from cacheapp.backends.local.slot_file import Identity, identity_of, identity_of_descriptor
 
@@ -20,9 +20,18 @@ class DescriptorsLost(Exception):
     """Other code has closed the descriptors of a database; nothing was written."""
 
 
-def descriptors_of(database: str) -> dict[int, Identity]:
+def database_descriptors(database: str) -> dict[int, Identity]:
     """Return all descriptors of this process for a database, its WAL and its shared memory."""
-    files = {identity_of(database + suffix) for suffix in ("", "-wal", "-shm")} - {None}
+    return descriptors_of(
+        identity
+        for suffix in ("", "-wal", "-shm")
+        if (identity := identity_of(database + suffix)) is not None
+    )
+
+
+def descriptors_of(identities: Iterable[Identity]) -> dict[int, Identity]:
+    """Return all descriptors of this process for these files."""
+    files = frozenset(identities)
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:  # a system without it: then nothing is checked
@@ -45,7 +54,7 @@ def are_intact(descriptors: Descriptors) -> bool:
 
 @contextlib.contextmanager
 def parked(descriptors: Descriptors) -> Iterator[None]:
-    """Let SQLite close these numbers in the block; those of other files are theirs again after it.
+    """Let a library close these numbers in the block; those of other files are theirs again after it.
 
     The locks that this process holds on those files by `fcntl` end, as with any closed descriptor.
     """

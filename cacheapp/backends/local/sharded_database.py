@@ -21,7 +21,7 @@ from cacheapp.backends.local.database_spec import Database, DatabaseSpec
 from cacheapp.backends.local.descriptors import (
     DescriptorsLost,
     are_intact,
-    descriptors_of,
+    database_descriptors,
     parked,
 )
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
@@ -232,10 +232,10 @@ class ShardedDatabase:
         shard = self._shard(thread, number)
         path = self._unique_path(number)
         with self._opening:  # so that the new descriptors are those of this connection
-            before = descriptors_of(path)
+            before = database_descriptors(path)
             con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
             con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the WAL
-            after = self._descriptors[number] = descriptors_of(path)
+            after = self._descriptors[number] = database_descriptors(path)
         memory = identity_of(f"{path}-shm")
         con.descriptors = {
             each: found for each, found in after.items() if each not in before or found == memory

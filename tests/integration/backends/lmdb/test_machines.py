@@ -1,14 +1,16 @@
 """Test LMDBCache among containers, daemons, forks by C code, small disks and memory limits."""
 
+import ctypes
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.cache import caches
@@ -22,6 +24,7 @@ from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.integration.backends.lmdb.parts import (
     MIB,
+    end_of,
     environment_of,
     environments,
     ours,
@@ -32,6 +35,7 @@ from tests.required import required
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 ROOT = Path(__file__).parents[4]
+_fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork  # no hook of Python runs
 
 _CACHE = """
 import os, sys
@@ -231,7 +235,67 @@ def test_a_process_that_closed_all_descriptors_writes_to_no_file_of_others(tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "after\n"
-    assert "closed file descriptors of the open cache" in done.stderr
+    assert "other code of this process closed its descriptors" in done.stderr
+
+
+# -- forks by C code -------------------------------------------------------------------------
+
+
+def _in_c_child(work: Callable[[], object]) -> int:
+    pid = _fork_in_c()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return pid
+
+
+def test_a_child_that_c_code_forked_opens_an_environment_of_its_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set_many({"key": "value", "number": 0})
+
+    def work() -> bool:
+        assert cache.get("key") == "value"
+        return all(cache.incr("number") for _ in range(50))
+
+    children = [_in_c_child(work) for _ in range(8)]
+    for _ in range(400):
+        assert cache.get("key") == "value"
+        cache.incr("number")
+    assert [end_of(child) for child in children] == [0] * 8
+    assert cache.get("number") == 8 * 50 + 400
+    readers = _readers(cache)
+    assert set(readers) <= {str(os.getpid())}, "a child left a reader's slot"
+    assert len(readers) <= 1, "a child took a slot in the name of its parent"
+
+
+def _readers(cache: Any) -> list[str]:
+    """Return the process ids of the readers' slots, those of the dead removed."""
+    cache.get("key")
+    opened = cache._environment.current.lmdb  # noqa: SLF001
+    opened.reader_check()
+    return [
+        line.split()[0] for line in opened.readers().splitlines()[1:] if "no active" not in line
+    ]
+
+
+def test_closing_in_such_a_child_leaves_the_readers_of_the_parent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", "value")
+    environment: Any = cache._environment  # noqa: SLF001
+
+    def in_a_read(env: Any, _transaction: object) -> list[str]:
+        assert end_of(_in_c_child(lambda: not environment.close())) == 0
+        lines: list[str] = env.lmdb.readers().splitlines()[1:]
+        return [line.split()[0] for line in lines if line.strip()]
+
+    assert str(os.getpid()) in environment.read(in_a_read)
 
 
 def test_a_write_without_a_map_checks_its_descriptors_at_once(tmp_path: Path) -> None:

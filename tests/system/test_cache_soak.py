@@ -1,0 +1,154 @@
+"""Caches under signals, kills, stops, daemons, forks by C code and PID namespaces: every count counts."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cacheapp import clock
+from tests.system.cache_soak_worker import SLOTS
+from tests.system.conftest import ROOT
+
+WORKERS = 4
+_SLOTS_EACH = 128
+_FAULTS = ("kill", "stop", "daemon", "fork", "daemon", "fork", "namespace")
+
+
+class Worker:
+    """One process of `cache_soak_worker`; a new one takes its place when it was killed."""
+
+    def __init__(self, arguments: list[str], slot: int) -> None:
+        self._command = [sys.executable, "-X", "dev", "-m", "tests.system.cache_soak_worker"]
+        self._command += [*arguments, str(slot)]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        self._expect("ready")
+
+    def _expect(self, word: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == word + "\n"
+
+    def order(self, word: str) -> None:
+        """Have it fork or become a daemon; fail if its child did not end well."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        self._expect("done")
+
+    def end(self) -> int:
+        """Close its input and wait for its end."""
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@contextmanager
+def _running(arguments: list[str]) -> Iterator[list[Worker]]:
+    workers = [Worker(arguments, _SLOTS_EACH * number) for number in range(WORKERS)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.communicate()
+
+
+def _from_another_namespace(arguments: list[str]) -> str:
+    """Use the cache in a PID namespace of its own; return what came of it."""
+    unshare = shutil.which("unshare")
+    script = (
+        "import sys\nfrom tests.system.cache_soak_worker import _configure\n"
+        "cache = _configure(*sys.argv[1:4])\n"
+        "from cacheapp.errors import StoreUnavailable\n"
+        "try:\n    print(cache.get('counter') is not None)\n"
+        "except StoreUnavailable as exc:\n    print(exc)\n"
+    )
+    done = subprocess.run(
+        [
+            *(str(unshare), "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *(sys.executable, "-c", script, *arguments[:3]),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _disturb(rng: random.Random, workers: list[Worker], arguments: list[str]) -> str:
+    fault = rng.choice(_FAULTS)
+    worker = rng.choice(workers)
+    if fault == "kill":
+        worker.process.kill()
+        worker.process.communicate()
+        worker.start()
+    elif fault == "stop":
+        worker.process.send_signal(signal.SIGSTOP)
+        other = next(each for each in workers if each is not worker)
+        other.process.kill()
+        other.process.communicate()
+        worker.process.send_signal(
+            signal.SIGCONT
+        )  # before the new one: a stopped writer holds it up
+        other.start()
+    elif fault in {"daemon", "fork"}:
+        worker.order(fault)
+    elif os.geteuid() == 0 and shutil.which("unshare"):
+        said = _from_another_namespace(arguments)
+        expected = "another PID namespace" if arguments[0] == "LMDBCache" else "True"
+        assert expected in said
+    return fault
+
+
+@pytest.mark.parametrize("backend", ["LMDBCache", "DiskCache"])
+@pytest.mark.parametrize(
+    "seconds",
+    [5, pytest.param(180, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+    ids=["short", "soak"],
+)
+def test_no_acknowledged_increment_is_lost_and_none_is_counted_twice(
+    backend: str, seconds: int, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    slots = tmp_path / "slots"
+    slots.write_bytes(bytes(16 * SLOTS))
+    (tmp_path / "state").mkdir(mode=0o700)
+    arguments = [backend, str(tmp_path / "cache"), str(tmp_path / "state"), str(slots)]
+    faults: list[str] = []
+    with _running(arguments) as workers:
+        deadline = clock.monotonic_s() + seconds
+        while clock.monotonic_s() < deadline:
+            faults.append(_disturb(rng, workers, arguments))
+        assert [worker.end() for worker in workers] == [0] * WORKERS
+    numbers = memoryview(slots.read_bytes()).cast("Q")
+    acknowledged, unknown = sum(numbers[::2]), sum(numbers[1::2])
+    script = "import sys\nfrom tests.system.cache_soak_worker import _configure\n"
+    script += "print(_configure(*sys.argv[1:4]).get('counter'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments[:3]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    counted = int(done.stdout)
+    print(
+        f"{len(faults)} faults, {acknowledged} acknowledged, {unknown} unknown, {counted} counted"
+    )
+    assert acknowledged <= counted <= acknowledged + unknown
+    assert acknowledged > 100 * WORKERS
