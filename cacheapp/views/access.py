@@ -141,7 +141,7 @@ def _authorize_api(request: HttpRequest, permission: str | None) -> Caller:
     raise ApiError(
         HTTPStatus.UNAUTHORIZED,
         "no valid credentials; expected a session, or Authorization: Bearer with a secret of "
-        "CACHEAPP['API_TOKENS'] (while the demo is on, programs on this machine need none)",
+        "CACHEAPP['API_TOKENS'] (the demo is off; while it is on, programs on this machine need none)",
         headers={"WWW-Authenticate": _REALM},
     )
 

@@ -42,7 +42,7 @@ def test_a_worker_that_is_gone_is_not_mistaken_for_another(
     with pytest.raises((AnswerLost, Moved)):
         workers.ask(gone, "PUT", "/api/cache/disk/moved", {"value": 1})
     assert gone not in workers.find()
-    with pytest.raises(Moved, match=f"worker {gone} is gone"):
+    with pytest.raises(Moved, match=f"worker {gone} has ended"):
         workers.ask(gone, "GET", "/api/worker")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from cacheapp import clock
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import identity_of
+from cacheapp.directory_trust import replaceable_reason
 from cacheapp.errors import StoreUnavailable
 
 _RETRY_S = 0.002
@@ -27,12 +28,13 @@ def resolve_location(location: str | os.PathLike[str]) -> Path:
     """Return the one path by which this process names a LOCATION, however it is reached.
 
     Two names of one directory (`/var/run` and `/run`, or a bind mount) are one cache, so they must
-    not become two stores.
+    not become two stores. A directory that another user can exchange is not taken for a known one:
+    opening it is refused.
     """
     path = Path(os.path.realpath(location))
     for known in _known:
         with contextlib.suppress(OSError):
-            if known == path or known.samefile(path):
+            if known == path or (known.samefile(path) and not replaceable_reason(path)):
                 return known
     _known.append(path)
     return path
