@@ -84,8 +84,11 @@ class OpenEnvironment:
 
     def close(self) -> None:
         """Close it; no thread is inside. Files of others that have its numbers stay open."""
-        with parked(self._descriptors):
+        if are_intact(self._descriptors):  # also where no descriptor is free for `parked`
             self.lmdb.close()
+        else:
+            with parked(self._descriptors):
+                self.lmdb.close()
         if self._claim.is_held():
             self._claim.release()
 

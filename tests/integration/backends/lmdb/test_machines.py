@@ -464,6 +464,27 @@ def test_a_discard_without_descriptors_raises_the_caches_own_error(
     assert cache.get("key") == 1
 
 
+def test_without_a_free_descriptor_the_cache_closes_and_forks(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path)
+    cache.set("key", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for work in (environment_of(cache).close, environment_of(cache).before_fork):
+        assert cache.get("key") == 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            work()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert environment_of(cache).current is None
+        claim = pid_namespace.Claim(tmp_path / "lmdb")
+        assert not claim.is_open_elsewhere()
+        claim.release()
+    environment_of(cache).after_fork_in_parent()
+    assert cache.get("key") == 1
+
+
 def test_writes_go_on_in_a_smaller_environment_beside_a_stopped_reader(
     settings: Settings, tmp_path: Path
 ) -> None:
