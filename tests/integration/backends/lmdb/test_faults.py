@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.contract.clients import Clients
-from tests.integration.backends.interrupt import interrupted_at
+from tests.integration.backends.interrupt_everywhere import interrupt_everywhere
 from tests.integration.backends.lmdb.parts import end_of, in_child, ours, stopped_inside
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -295,50 +294,28 @@ def test_a_finaliser_that_writes_inside_an_operation_stores_or_is_refused(
 
 
 @pytest.mark.parametrize(
-    "operation",
+    ("operation", "step"),
     [
-        lambda cache: cache.set("key", "value"),
-        lambda cache: cache.incr("number"),
-        lambda cache: cache.get("key"),
-        lambda cache: cache.get_many(["key", "number"]),
-        lambda cache: cache.delete("key"),
-        lambda cache: (cache._environment.end_request(), cache.set("key", "new")),  # noqa: SLF001
-        lambda cache: (cache._environment.close(), cache.get("key")),  # noqa: SLF001
+        (lambda cache: cache.set("key", "value"), 1),
+        (lambda cache: cache.incr("number"), 1),
+        (lambda cache: cache.get("key"), 1),
+        (lambda cache: cache.get_many(["key", "number"]), 3),
+        (lambda cache: cache.delete("key"), 3),
+        (lambda cache: (cache._environment.end_request(), cache.set("key", "new")), 7),  # noqa: SLF001
+        (lambda cache: (cache._environment.close(), cache.get("key")), 29),  # noqa: SLF001
     ],
     ids=["set", "incr", "get", "get_many", "delete", "set with a check", "get that opens"],
 )
 def test_an_exception_of_a_handler_at_any_bytecode_leaves_all_writers_going(
-    settings: Settings, tmp_path: Path, operation: Callable[[LMDBCache], object]
+    settings: Settings, tmp_path: Path, operation: Callable[[LMDBCache], object], step: int
 ) -> None:
     cache = ours(settings, tmp_path)
     cache.set_many({"key": "value", "number": 1})
-    hear, tell = socket.socketpair()
 
-    def other_process() -> bool:
-        tell.close()
-        while hear.recv(1):
-            cache.incr("other")
-            hear.send(b"1")
-        return True
-
-    cache.set("other", 0)
-    child = in_child(other_process)
-    hear.close()
-    tell.settimeout(10)
-    number = 0
-    place: list[str] = []
-    while interrupted_at(number := number + 1, lambda: operation(cache), place):
-        tell.send(b"1")
-        assert tell.recv(1) == b"1", f"another process waits after {place}"
-        thread = threading.Thread(target=cache.set, args=("thread", 1), daemon=True)
-        thread.start()
-        thread.join(10)
-        assert not thread.is_alive(), f"another thread waits after {place}"
+    def check() -> None:
         cache.set("key", "value")
-    tell.close()
-    assert end_of(child) == 0
-    assert cache.get("other") == number - 1
-    assert number > 20
+
+    assert interrupt_everywhere(cache, lambda: operation(cache), check, step=step) > 20
 
 
 _ON_A_SMALL_DISK = """
