@@ -124,7 +124,7 @@ class SingleFlight:
         return await self._runner.arun(self._miss_or_compute(fill), factory)
 
     def _miss_or_compute(self, fill: Fill) -> Steps:
-        """Do `_miss`, but compute here if no thread can watch the key of the caller that computes."""
+        """Run `_miss`; compute in the caller if the system refuses a thread to watch the key."""
         try:
             return (yield from self._miss(fill))
         except NoThread:
@@ -165,7 +165,7 @@ class SingleFlight:
                 if value is not _MISSING:
                     return value
             if not lease_format.is_lease(held):
-                continue  # it was not written by this cache and has been removed
+                continue  # the payload was not written by this cache, and has been removed
             if holds_lease():
                 return (yield RunFactory())  # a caller that holds a lease never waits for another
             if deadline_s is None:

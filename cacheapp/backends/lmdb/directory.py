@@ -111,7 +111,7 @@ class EnvironmentDirectory(SharedDirectory):
         return self._settled or found.requested == self._limits
 
     def _replaced(self, old: _Found | None, claim: Claim) -> _Found:
-        """Return a new environment of our limits in the place of the old one; or that one."""
+        """Return a new environment of our limits in the place of the old one, or the old one."""
         try:
             return self._install(self._limits)
         except _NoSpace as exc:
@@ -190,7 +190,7 @@ class EnvironmentDirectory(SharedDirectory):
         return _Found(path, limits, self._limits)
 
     def _create(self, limits: SizeLimits) -> Path:
-        """Return a complete environment of another name."""
+        """Return a complete environment under a temporary name."""
         _check_space(self.path, limits)
         temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
         temporary.mkdir(mode=0o700)

@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 _FLUSH_S = 1.0
 _LISTEN_S = 0.2
 """How often the wakeup file is read; it has eight bytes."""
-_LOOKS = 6
-"""Looks in `DOWNLOAD_HEARTBEAT_S`, within which a lost job must be adopted."""
-_PATIENCE = 0.6
+_CHECKS_PER_HEARTBEAT = 6
+"""Checks within `DOWNLOAD_HEARTBEAT_S`, in which a lost job must be adopted."""
+_LOST_AFTER = 0.6
 """The part of `DOWNLOAD_HEARTBEAT_S` after which a job without a new heartbeat is lost. The rest is for
-two looks: the last heartbeat may be seen one look late, and its age another one."""
+two checks: the last heartbeat may be seen one check late, and its age another one."""
 _PRUNE_EVERY_S = 3600.0
 
 
@@ -167,8 +167,8 @@ class Coordinator:
         connection.close()
 
     def _wait(self, *, busy: bool) -> None:
-        """Wait until this coordinator is woken, all on the machine are, or the next look is due."""
-        within_s = conf().download_heartbeat_s / _LOOKS
+        """Wait until this coordinator is woken, all on the machine are, or the next check is due."""
+        within_s = conf().download_heartbeat_s / _CHECKS_PER_HEARTBEAT
         # Spread over the workers; never later than their heartbeats are expected.
         within_s = min(_FLUSH_S, within_s) if busy else within_s * random.uniform(0.8, 1.0)  # noqa: S311
         until_s = clock.monotonic_s() + within_s
@@ -271,11 +271,11 @@ class Coordinator:
         )
 
     def _adopt(self, others: list[DownloadJob]) -> None:
-        """Adopt one job that no process runs, if a thread is free, and look again at once.
+        """Adopt one job that no process runs, if a thread is free, and check again at once.
 
         One at a time, so that other workers get their share.
         """
-        patience_s = conf().download_heartbeat_s * _PATIENCE
+        patience_s = conf().download_heartbeat_s * _LOST_AFTER
         for job in self._orphan_detector.orphans(others, clock.monotonic_s(), patience_s):
             if self._closed or job.id in self._runs:
                 continue
