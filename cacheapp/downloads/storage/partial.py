@@ -14,6 +14,7 @@ files, so that a suspended earlier owner cannot write into them.
 import base64
 import binascii
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import functools
@@ -26,10 +27,12 @@ from pathlib import Path
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ranges import ResumePoint
 from cacheapp.downloads.storage.checksums import Checksum, RunningChecksums
-from cacheapp.downloads.storage.rename import rename_new
 
 _NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
+_HERE = -100  # AT_FDCWD: relative to the working directory
+_NOREPLACE = 1
+_UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 _MAX_VALIDATOR = 120  # bytes; a longer one does not fit into a name, and such a file is not resumed
 
 
@@ -228,3 +231,35 @@ def _decoded(mark: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return raw.decode("latin-1")
+
+
+def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    """Return the function of the C library; older versions of musl lack it."""
+    found = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if found is None:
+        return None
+    found.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    found.restype = ctypes.c_int
+    return found  # type: ignore[no-any-return]
+
+
+_renameat2 = _find_renameat2()
+
+
+def rename_new(old: Path, new: Path) -> bool:
+    """Rename a file without replacing another; return False if the file system cannot do that.
+
+    Python does not expose `renameat2(RENAME_NOREPLACE)`. It is one call instead of a link and an
+    unlink, and works on file systems without hard links (FAT, exFAT, SMB). NFS and other kernels
+    lack it.
+
+    Raise `FileExistsError` if the name is taken, and otherwise the errors of `os.rename`.
+    """
+    if _renameat2 is None:
+        return False
+    if not _renameat2(_HERE, os.fsencode(old), _HERE, os.fsencode(new), _NOREPLACE):
+        return True
+    code = ctypes.get_errno()
+    if code in _UNKNOWN:
+        return False
+    raise OSError(code, os.strerror(code), str(old), None, str(new))

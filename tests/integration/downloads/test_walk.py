@@ -91,7 +91,7 @@ def _passes_the_job_on(frame: FrameType) -> bool:
                 ("Event.set", "Coordinator.wake"),
                 ("Thread.start", "ThreadPool._start"),
             }
-        case "cacheapp.downloads.storage.rename":
+        case "cacheapp.downloads.storage.partial":
             return name == "rename_new"
     return False
 

@@ -16,6 +16,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.integration.backends.disk.parts import LARGE, databases, end_of, ours
+from tests.integration.backends.own_process import in_own_process
 
 _fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork
 
@@ -75,6 +76,7 @@ def _compute(cache: Any, number: int) -> bool:
     return _use(cache, number) and cache.get_or_set(f"computed-{number}", lambda: number) == number
 
 
+@in_own_process
 def test_parent_and_children_go_on_after_forks_in_c(
     settings: Settings, tmp_path: Path, idle_threads: Callable[[Callable[[], object]], None]
 ) -> None:
@@ -92,6 +94,7 @@ def test_parent_and_children_go_on_after_forks_in_c(
     assert time.monotonic() - began_s < 20
 
 
+@in_own_process
 def test_a_child_of_c_leaves_the_locks_of_its_parent_alone(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -117,6 +120,7 @@ def _posix_locks() -> set[str]:
     return {" ".join(line[1:]) for line in found if line[4] == str(os.getpid())}
 
 
+@in_own_process
 def test_the_counts_of_a_child_of_c_are_its_own(settings: Settings, tmp_path: Path) -> None:
     cache = ours(settings, tmp_path, shards=1)
     cache.set("key", 1)
@@ -131,6 +135,7 @@ def test_the_counts_of_a_child_of_c_are_its_own(settings: Settings, tmp_path: Pa
     assert cache.stats()["hits"] == before + 1
 
 
+@in_own_process
 def test_a_child_is_refused_at_once_if_its_parent_was_using_sqlite(
     settings: Settings, tmp_path: Path
 ) -> None:

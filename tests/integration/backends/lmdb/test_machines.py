@@ -30,6 +30,7 @@ from tests.integration.backends.lmdb.parts import (
     ours,
     stopped_inside,
 )
+from tests.integration.backends.own_process import in_own_process
 from tests.required import required
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -252,6 +253,7 @@ def _in_c_child(work: Callable[[], object]) -> int:
     return pid
 
 
+@in_own_process
 def test_a_child_that_c_code_forked_opens_an_environment_of_its_own(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -283,6 +285,7 @@ def _readers(cache: Any) -> list[str]:
     ]
 
 
+@in_own_process
 def test_closing_in_such_a_child_leaves_the_readers_of_the_parent(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cacheapp.downloads.http.errors import TransferFailed
-from cacheapp.downloads.storage import partial, rename
+from cacheapp.downloads.storage import partial
 
 
 def _no(code: int) -> Callable[..., Any]:
@@ -24,7 +24,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the file system supports."""
     found: str = request.param
     if found != "rename":
-        monkeypatch.setattr(rename, "_renameat2", None)
+        monkeypatch.setattr(partial, "_renameat2", None)
     if found == "neither":
         monkeypatch.setattr(os, "link", _no(errno.EPERM))
     return found
@@ -61,7 +61,7 @@ def test_a_run_without_its_directory_publishes_nothing(way: str, tmp_path: Path)
 
 def test_this_system_renames_in_one_step(tmp_path: Path) -> None:
     (tmp_path / "old").touch()
-    assert rename.rename_new(tmp_path / "old", tmp_path / "new")
+    assert partial.rename_new(tmp_path / "old", tmp_path / "new")
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
@@ -74,5 +74,5 @@ def test_an_unsupported_file_system_is_detected(
         ctypes.set_errno(code)
         return -1
 
-    monkeypatch.setattr(rename, "_renameat2", refuse)
-    assert not rename.rename_new(tmp_path / "old", tmp_path / "new")
+    monkeypatch.setattr(partial, "_renameat2", refuse)
+    assert not partial.rename_new(tmp_path / "old", tmp_path / "new")
