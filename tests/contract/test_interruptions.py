@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cacheapp.backends.core.shared import SharedCache
+from cacheapp.backends.core.step_runner import holds_lease
 from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
 
@@ -73,6 +74,7 @@ def interrupted_again_and_again(
             except kind:
                 seen += 1
             after()
+    assert not holds_lease(), "a mark stays in this thread, whose callers would never wait again"
     return raised[0], seen
 
 

@@ -44,21 +44,29 @@ _lease: contextvars.ContextVar[_HeldLease | None] = contextvars.ContextVar(
 
 def holds_lease() -> bool:
     """Return True while this thread or task computes a value under a lease."""
+    return _innermost() is not None
+
+
+def _innermost() -> _HeldLease | None:
     lease = _lease.get()
     while lease is not None and not lease.held:
         lease = lease.outer
-    return lease is not None
+    return lease
 
 
 @contextlib.contextmanager
 def _holding_lease() -> Iterator[None]:
-    lease = _HeldLease(_lease.get())
-    reset_token = _lease.set(lease)
+    """Mark this context. The mark counts while it is `held`, which a signal handler cannot prolong.
+
+    The variable keeps the last mark, which no longer counts: resetting it would be one more call
+    after which a handler could raise.
+    """
+    lease = _HeldLease(_innermost())
     try:
+        _lease.set(lease)
         yield
     finally:
         lease.held = False
-        _lease.reset(reset_token)
 
 
 class _CarriedError(Exception):

@@ -187,7 +187,7 @@ def _signals(handle: Callable[[], None]) -> Iterator[None]:
 
     The last interval is longer than opening an environment takes, so operations do end.
     """
-    after_s = itertools.cycle([0.001, 0.0023, 0.0013, 0.02])
+    after_s = itertools.cycle([0.001, 0.0023, 0.0013, 0.3])
 
     def handler(_number: int, _frame: object) -> None:
         handle()
