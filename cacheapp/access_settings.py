@@ -1,4 +1,4 @@
-"""Read the settings that grant access: API tokens, and the origins, headers and buckets of downloads.
+"""Read the settings that grant access: API tokens, and the origins, headers, buckets and webhooks of downloads.
 
 The readers return typed values; they raise `ValueError` with what they expect.
 """
@@ -204,4 +204,52 @@ def _header(origin: str, name: Any, value: Any) -> HeaderValue:
         )
     return HeaderValue(
         variable=value.get("env", ""), path=value.get("file", ""), prefix=value.get("prefix", "")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AllowedWebhook:
+    """A receiver of notifications, or all below a URL, and the key that signs them."""
+
+    origin: str
+    path: str
+    """Ends in `/`: all URLs below it; else this one alone."""
+    key: HeaderValue
+
+
+_KEY_CHARACTERS = 16
+_WEBHOOK_PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/?)*")
+
+
+def read_webhooks(value: Any) -> tuple[AllowedWebhook, ...]:
+    """Read `{"https://host/path/": {"env": "NAME"}}`.
+
+    No message shows a value, which may be a secret.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("a dict: {'https://host/path/': {'env': …}}")
+    found = tuple(_webhook(url, key) for url, key in value.items())
+    if len({(it.origin, it.path) for it in found}) < len(found):
+        raise ValueError("each URL once")
+    return found
+
+
+def _webhook(url: Any, key: Any) -> AllowedWebhook:
+    expected = f"an origin or a URL without dot segments and query, not {url!r}"
+    if not isinstance(url, str):
+        raise ValueError(expected)
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    origin, path = read_origin(f"{scheme}://{host}"), slash + path or "/"
+    if not _WEBHOOK_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(expected)
+    if isinstance(key, str) and len(key) >= _KEY_CHARACTERS and _VALUE.fullmatch(key):
+        return AllowedWebhook(origin, path, HeaderValue(key))
+    known = isinstance(key, dict) and key.keys() in ({"env"}, {"file"})
+    if not known or not all(isinstance(it, str) and it for it in key.values()):
+        raise ValueError(
+            f"a key of at least {_KEY_CHARACTERS} characters, {{'env': …}} or {{'file': …}}, for {url!r}"
+        )
+    return AllowedWebhook(
+        origin, path, HeaderValue(variable=key.get("env", ""), path=key.get("file", ""))
     )

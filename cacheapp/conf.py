@@ -15,12 +15,14 @@ from django.core.signals import setting_changed
 
 from cacheapp.access_settings import (
     AllowedBucket,
+    AllowedWebhook,
     ApiToken,
     OriginHeaders,
     read_buckets,
     read_headers,
     read_origin,
     read_tokens,
+    read_webhooks,
 )
 from cacheapp.typed_values import (
     Reader,
@@ -69,6 +71,15 @@ class Conf:
 
     download_headers: tuple[OriginHeaders, ...] = ()
     """Headers such as `Authorization` that are sent to an origin, and to no other on a redirect."""
+
+    download_webhooks: tuple[AllowedWebhook, ...] = ()
+    """Receivers that may be notified of the end of a job, with the keys that sign. Empty: none."""
+
+    download_webhook_s: float = 10.0
+    """Longest duration of one attempt to notify a receiver, in seconds."""
+
+    download_webhook_tries: int = 15
+    """Maximum attempts to notify a receiver, over several hours."""
 
     download_proxy: bool = False
     """Send the requests of jobs created over HTTP through `HTTP_PROXY` and `HTTPS_PROXY`. The address of
@@ -161,7 +172,7 @@ def _timeout(value: Any) -> float:
 
 
 _MAX_TIMEOUT_S = 86_400
-_SECRET = frozenset(["API_TOKENS", "DOWNLOAD_HEADERS"])
+_SECRET = frozenset(["API_TOKENS", "DOWNLOAD_HEADERS", "DOWNLOAD_WEBHOOKS"])
 """Settings whose values are not shown in messages."""
 
 _READERS: dict[str, Reader] = {
@@ -175,6 +186,9 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_NETWORKS": _networks,
     "DOWNLOAD_BUCKETS": read_buckets,
     "DOWNLOAD_HEADERS": read_headers,
+    "DOWNLOAD_WEBHOOKS": read_webhooks,
+    "DOWNLOAD_WEBHOOK_S": _timeout,
+    "DOWNLOAD_WEBHOOK_TRIES": whole_number(1),
     "DOWNLOAD_PROXY": boolean,
     "DOWNLOAD_MAX_THREADS": whole_number(1),
     "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),

@@ -10,6 +10,7 @@ from celery.exceptions import Reject
 from celery.signals import worker_shutting_down
 
 from cacheapp.conf import conf
+from cacheapp.downloads.runners import notifier
 from cacheapp.downloads.runners.celery_task import OTHER_OWNER, RELEASED, run_job
 from cacheapp.downloads.runners.dispatch import TASK
 
@@ -49,7 +50,7 @@ def run_download(self: Task, job_id: str) -> None:
     Invariant: an unfinished job has a task, as long as the broker loses none. A broker that delivers a
     long-running task again (Redis, `visibility_timeout`) keeps one of the two, depending on which is
     acknowledged first. So a task that finds the job run by another process must not be the last one:
-    it is retried until the job has ended or is paused.
+    it is retried until the job has ended or is paused, and until its notifications are delivered.
     """
     outcome = run_job(UUID(job_id), lambda: bool(_ending[0]))
     logger.info(
@@ -60,3 +61,5 @@ def run_download(self: Task, job_id: str) -> None:
         raise Reject("the worker ends", requeue=True)
     if outcome == OTHER_OWNER:
         raise self.retry(countdown=_RETRY_HEARTBEATS * conf().download_heartbeat_s)
+    if (wait_s := notifier.due_in_s(UUID(job_id))) is not None:
+        raise self.retry(countdown=wait_s)

@@ -46,6 +46,7 @@ _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
 _download_origins: list[str] = env.list("DOWNLOAD_ORIGINS", [])
 _download_networks: list[str] = env.list("DOWNLOAD_NETWORKS", [])
 _download_headers: Any = env.json("DOWNLOAD_HEADERS", {})
+_download_webhooks: Any = env.json("DOWNLOAD_WEBHOOKS", {})
 _download_proxy = env.bool("DOWNLOAD_PROXY", False)
 _download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
 _download_runner = env.str(
@@ -56,6 +57,7 @@ _api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
 _download_heartbeat_s = env.float("DOWNLOAD_HEARTBEAT_S", 5.0, validate=_above_0)
+_download_webhook_s = env.float("DOWNLOAD_WEBHOOK_S", 10.0, validate=_above_0)
 _download_retention_s = env.float("DOWNLOAD_RETENTION_S", 30 * 86_400.0, validate=_above_0)
 _download_machine_threads = env.int(
     "DOWNLOAD_MAX_MACHINE_THREADS", 400, validate=validate.Range(min=1)
@@ -199,6 +201,8 @@ CACHEAPP = {
     "DOWNLOAD_NETWORKS": _download_networks,
     "DOWNLOAD_BUCKETS": _download_buckets,
     "DOWNLOAD_HEADERS": _download_headers,
+    "DOWNLOAD_WEBHOOKS": _download_webhooks,
+    "DOWNLOAD_WEBHOOK_S": _download_webhook_s,
     "DOWNLOAD_PROXY": _download_proxy,
     "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,

@@ -39,6 +39,14 @@ class FileState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class NotificationState(StrEnum):
+    """The state of a notification of a job's end; the last two are final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset(
         [JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED]

@@ -117,6 +117,7 @@ def _parse_body(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
         origins=frozenset(settings.download_origins),
         extra_origins=own_origins(request),
         buckets=settings.download_buckets,
+        webhooks=settings.download_webhooks,
         max_files=settings.download_max_files,
         max_threads=settings.download_max_threads,
     )

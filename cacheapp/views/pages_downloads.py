@@ -20,6 +20,7 @@ from cacheapp.views.downloads import create_job, own_origins
 from cacheapp.views.job_actions import get_job
 from cacheapp.views.pages import error_page, page, render_page
 from cacheapp.views.responses import ApiError
+from cacheapp.views.serializers import serialize_webhook
 
 JOBS_PER_PAGE = 15
 FILES_PER_PAGE = 25
@@ -79,6 +80,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "download.html",
         part="parts/job.html",
         job=_job_context(job, progress),
+        webhook=serialize_webhook(job),
         files=files,
         rows=[_file_context(row, _active_files(progress)) for row in files],
         state_filter=state_filter,

@@ -3,10 +3,11 @@
 import datetime as dt
 from typing import Any
 
+from cacheapp.downloads.http.url_policy import redacted
 from cacheapp.downloads.jobs import ownership
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners import live_progress
-from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.states import FileState, JobState, NotificationState
 
 MAX_ERRORS = MAX_RENAMED = 100
 
@@ -19,7 +20,28 @@ def serialize_job(job: DownloadJob) -> dict[str, Any]:
 def serialize_job_detail(job: DownloadJob) -> dict[str, Any]:
     """Return the fields of a job with its live progress and the errors of its files."""
     now = _live_progress(job)
-    return {**_job_fields(job, now), "live": now, **_error_fields(job), **_renamed_fields(job)}
+    fields = {**_job_fields(job, now), "live": now, "webhook": serialize_webhook(job)}
+    return {**fields, **_error_fields(job), **_renamed_fields(job)}
+
+
+def serialize_webhook(job: DownloadJob) -> dict[str, Any] | None:
+    """Return the webhook of a job and its latest notification; `None` without a webhook."""
+    if not job.webhook:
+        return None
+    found = job.notifications.exclude(url="").order_by("-created_at").first()
+    shown = {"url": redacted(job.webhook), "state": None, "event_id": None, "tries": 0, "error": ""}
+    shown |= {"next_try_at": None, "delivered_at": None}
+    if found is not None:
+        is_pending = found.state == NotificationState.PENDING
+        shown |= {
+            "state": found.state,
+            "event_id": str(found.id),
+            "tries": found.tries,
+            "error": found.error,
+            "next_try_at": _isoformat(found.due_at if is_pending else None),
+            "delivered_at": _isoformat(found.delivered_at),
+        }
+    return shown
 
 
 def serialize_file(file: DownloadFile) -> dict[str, Any]:

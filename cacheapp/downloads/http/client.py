@@ -66,12 +66,20 @@ class HTTPClient:
             parsed = self.policy.check_redirect(parsed, location)
         raise TransferFailed(f"redirected more than {self.max_redirects} times")
 
-    def _send(self, parsed: ParsedUrl, headers: Mapping[str, str]) -> "Response":
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> "Response":
+        """Send a body and return the response, whatever its status; no redirect is followed."""
+        return self._send(self.policy.check_url(url), headers, body)
+
+    def _send(
+        self, parsed: ParsedUrl, headers: Mapping[str, str], body: bytes | None = None
+    ) -> "Response":
         place = (parsed.host, parsed.port, parsed.scheme)
         proxy = connections.proxy_for(self.pools, parsed.scheme, parsed.host, parsed.port)
         if proxy is not None:
             self.policy.check_literal(parsed)
         head = _head(parsed, headers, None if parsed.scheme == "https" else proxy)
+        if body is not None:
+            head = b"POST" + head.removeprefix(b"GET") + body
         borrowed = connections.borrow(self.pools, *place, proxy)
         try:
             return self._exchange(borrowed, head)

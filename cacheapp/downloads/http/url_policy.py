@@ -104,9 +104,9 @@ class UrlPolicy:
         try:
             return self.check_url(urljoin(parsed.url, _encode_path(location)))
         except UrlRefused as exc:
-            raise UrlRefused(f"redirected to {_redacted(location)!r}: {exc}") from exc
+            raise UrlRefused(f"redirected to {redacted(location)!r}: {exc}") from exc
         except ValueError as exc:  # raised by urljoin, for example for an unclosed [
-            raise UrlRefused(f"redirected to {_redacted(location)!r}, which is not a URL") from exc
+            raise UrlRefused(f"redirected to {redacted(location)!r}, which is not a URL") from exc
 
 
 def _encode_path(location: str) -> str:
@@ -119,8 +119,8 @@ def _encode_path(location: str) -> str:
     return before + _ENCODED_IN_REDIRECTS.sub(lambda found: f"%{ord(found[0]):02X}", path)
 
 
-def _redacted(location: str) -> str:
-    """Return the redirect target without secrets: all readers of the job see it.
+def redacted(location: str) -> str:
+    """Return a URL without secrets: all readers of the job see it.
 
     The query and the fragment may hold signatures or tokens, the user info a password.
     """

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from django.db import models
 
-from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.states import FileState, JobState, NotificationState
 from cacheapp.downloads.storage.filenames import MAX_PATH_BYTES
 
 
@@ -45,6 +45,9 @@ class DownloadJob(models.Model):
     """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)
     """Whether every file of the source has a row."""
+
+    webhook = models.TextField(blank=True, default="")
+    """The URL that is notified of the job's end; empty: none."""
 
     token = models.PositiveBigIntegerField(default=0)
     """The fencing token: grows with each start, and is part of the names of partial files."""
@@ -137,3 +140,45 @@ class DownloadFile(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.state}"
+
+
+class DownloadNotification(models.Model):
+    """One notification of a job's end: an outbox, which any process empties.
+
+    The row is created in the transaction that ends the job. A process claims it by raising `tries` and moving
+    `due_at` behind the longest duration of an attempt (`jobs.notifications`).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    """The event's id, by which a receiver recognises one that it has already received."""
+    job = models.ForeignKey(
+        DownloadJob, null=True, on_delete=models.SET_NULL, related_name="notifications"
+    )
+    """`None`: the job was removed since."""
+    url = models.TextField(blank=True, default="")
+    """The receiver; empty: the receivers of the signal `download_ended`."""
+    body = models.TextField()
+    """JSON, as it is sent."""
+    state = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in NotificationState],
+        default=NotificationState.PENDING.value,
+    )
+    tries = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField()
+    """When the next attempt may begin; while one is in progress, when it counts as lost."""
+    error = models.TextField(blank=True, default="")
+    """Why the last attempt failed."""
+    created_at = models.DateTimeField()
+    delivered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        """One index for the query for what is due; no permissions, as no view names it."""
+
+        default_permissions = ()
+        indexes: ClassVar = [
+            models.Index(fields=["state", "due_at"], name="cacheapp_notification_due"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.state}"

@@ -106,6 +106,7 @@ def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> Do
         files_total=len(request.urls),
         files_renamed=sum(bool(file.original_name) for file in files),
         portable_names=request.portable_names,
+        webhook=request.webhook,
         source=request.source,
         listed_all=not request.source,
         **facts,

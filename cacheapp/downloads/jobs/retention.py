@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 
 from cacheapp import clock
 from cacheapp.conf import conf
+from cacheapp.downloads.jobs import notifications
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.rows import now
@@ -40,7 +41,9 @@ def prune(older_than_s: float) -> Pruned:
     """Remove finished jobs, and partial files of no unfinished job, that are older than that."""
     root = conf().download_root
     partials = 0 if root is None else _prune_partials(root, clock.wall_s() - older_than_s)
-    jobs = _prune_jobs(now() - dt.timedelta(seconds=older_than_s))
+    before = now() - dt.timedelta(seconds=older_than_s)
+    jobs = _prune_jobs(before)
+    notifications.prune(before)
     if jobs or partials:
         logger.info(
             *("pruned %d finished jobs and the partial files of %d runs", jobs, partials),

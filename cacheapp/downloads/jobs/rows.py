@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Count, F, Q, Sum
 
 from cacheapp import clock
+from cacheapp.downloads.jobs import notifications
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import JOB_MOVES, UNFINISHED_FILE, FileState, JobState
@@ -73,7 +74,7 @@ def pause_job(job: DownloadJob, why: str, **changes: Any) -> None:
 
 
 def close_job(job: DownloadJob, state: JobState, error: str) -> None:
-    """Write a job's end: finish its unfinished files, and count the totals from the rows."""
+    """Write a job's end and its notifications: finish its unfinished files, and count the totals."""
     if state not in JOB_MOVES[JobState(job.state)]:
         raise AssertionError(f"job {job.id} cannot move from {job.state} to {state}")
     generation = bump_generation(job.id)
@@ -94,6 +95,7 @@ def close_job(job: DownloadJob, state: JobState, error: str) -> None:
         heartbeat_at=moment,
         finished_at=moment,
     )
+    notifications.add(job.id)
 
 
 def progress_of(job: DownloadJob) -> JobProgress:

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.runners import notifier
 from cacheapp.downloads.runners.coordinator import Coordinator
 from cacheapp.downloads.states import OWNED_JOB
 
@@ -57,6 +58,7 @@ def _wait(job_id: UUID, coordinator: Coordinator, is_ending: Callable[[], bool])
         if job is None:
             return REMOVED
         if job.state not in OWNED_JOB:
+            notifier.deliver(job_id)
             return job.state
         if job.owner not in {None, coordinator.owner.token}:
             heartbeats.add((job.owner, job.heartbeat_at))

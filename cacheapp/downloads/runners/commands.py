@@ -41,6 +41,8 @@ def cancel(job: DownloadJob) -> bool:
             # Celery's queue may be long: do not wait for a task.
             transitions.cancel_lost(job)
             _refresh(job)
+        if job.state == JobState.CANCELLED:
+            dispatch.submit_notifications(job.id)
         return True
     expected = "only queued, running and paused jobs can be cancelled"
     return _is_already(job, JobState.CANCELLED, expected)

@@ -36,6 +36,7 @@ from cacheapp.downloads.runners.bucket_opener import BucketOpener, LimitedBucket
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.runners.heartbeat import Heartbeat
 from cacheapp.downloads.runners.metrics import DownloadMetrics
+from cacheapp.downloads.runners.notifier import Notifier
 from cacheapp.downloads.runners.terminal_cleanup import TerminalCleanup
 from cacheapp.downloads.sources.base import SourceRefused
 from cacheapp.downloads.states import JobState
@@ -78,6 +79,7 @@ class Coordinator:
         self._meters: dict[UUID, ProgressMeter] = {}
         self._orphan_detector = OrphanDetector()
         self._terminal_cleanup = TerminalCleanup()
+        self._notifier = Notifier()
         self._bucket_opener = BucketOpener(self._wakeup.set)
         self._listener = Listener()
         self._metrics = DownloadMetrics()
@@ -212,6 +214,7 @@ class Coordinator:
         self._prune()
         self._metrics.set_gauges(len(self._runs), self._pool.active_threads())
         left = self._start_waiting()
+        self._notifier.deliver_due()
         return left or bool(self._runs)
 
     def _release_stranded(self, jobs: list[DownloadJob]) -> None:

@@ -5,14 +5,18 @@ twice is harmless, because only one adopts the job. A broker that cannot be reac
 client sees and may retry.
 """
 
+import logging
 from uuid import UUID
 
 from cacheapp.conf import conf
+from cacheapp.downloads.jobs import notifications
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners.coordinator import coordinator
 from cacheapp.errors import CacheappError
+
+logger = logging.getLogger(__name__)
 
 TASK = "cacheapp.run_download"
 
@@ -37,6 +41,19 @@ def submit_new(job_id: UUID) -> None:
         # The task may have been delivered all the same. Then the job has an owner, and stays.
         if delete_record(DownloadJob.objects.filter(id=job_id, owner=None)):
             raise BrokerUnavailable(f"{exc}; nothing was started") from exc
+
+
+def submit_notifications(job_id: UUID) -> None:
+    """Have the notifications of a job that has ended without a process delivered soon.
+
+    Coordinators of workers find them by themselves; with Celery, they need a task.
+    """
+    if conf().download_runner == "worker" or not notifications.deliverable(job_id).exists():
+        return
+    try:
+        submit(job_id)
+    except BrokerUnavailable as exc:
+        logger.warning("job %s: its end is not notified: %s", job_id, exc)
 
 
 def submit(job_id: UUID) -> None:

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from django.db import DatabaseError, connection
 
@@ -26,7 +27,7 @@ from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.plan import JobProgress, Network, RetryPolicy
-from cacheapp.downloads.runners import live_progress, run_control
+from cacheapp.downloads.runners import live_progress, notifier, run_control
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
 from cacheapp.downloads.states import OWNED_JOB, FileState
@@ -55,6 +56,7 @@ class TerminalOrder:
     limits: TransferLimits
     retries: RetryPolicy
     networks: tuple[Network, ...] = ()
+    webhook: str = ""
     portable_names: bool = False
     logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -85,7 +87,8 @@ def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]
     job = listing_rows.find_job(digest)
     if job is None:
         facts = (order.text, digest, order.directory, order.threads, owner)
-        return listing_rows.create_job(*facts, portable_names=portable), False
+        further: dict[str, Any] = {"portable_names": portable, "webhook": order.webhook}
+        return listing_rows.create_job(*facts, **further), False
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ownership.is_orphan(job):
         threading.Event().wait(_LOOK_S)
@@ -93,6 +96,7 @@ def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]
     missing = missing_files(job, verify=order.limits.verify)
     if not transitions.requeue(job, owner, order.threads, missing):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
+    ownership.owned_by(job.id, owner).update(webhook=order.webhook)
     return job, True
 
 
@@ -130,6 +134,7 @@ class ForegroundRunner:
             if self._feeder is not None:
                 self._feeder.join(_END_S)
         self._job.refresh_from_db()
+        notifier.deliver(self._job.id)
         return self._job
 
     def _start(self) -> JobRun:

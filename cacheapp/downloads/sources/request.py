@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from cacheapp.access_settings import AllowedBucket
+from cacheapp.access_settings import AllowedBucket, AllowedWebhook
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
+from cacheapp.downloads.http.webhooks import find_webhook
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.manifest import FORMS, ManifestFormat, numbered_lines
 from cacheapp.downloads.storage.filenames import NameRefused, NameRules
 from cacheapp.errors import CacheappError
-from cacheapp.typed_values import anything, boolean, read_values, show, whole_number
+from cacheapp.typed_values import anything, boolean, read_values, show, text, whole_number
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100
@@ -39,6 +40,8 @@ class DownloadRequest:
     """Whether names are changed to be valid on all systems."""
     source: str = ""
     """The bucket prefix to list the files of; empty for a list of URLs."""
+    webhook: str = ""
+    """The URL that is notified of the job's end; empty: none."""
 
 
 class RequestRefused(CacheappError):
@@ -58,6 +61,7 @@ class RequestLimits:
     origins: frozenset[str]
     extra_origins: frozenset[str] = frozenset()
     buckets: tuple[AllowedBucket, ...] = ()
+    webhooks: tuple[AllowedWebhook, ...] = ()
     max_files: int = 10_000
     max_threads: int = 200
 
@@ -68,6 +72,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         **dict.fromkeys([*_KINDS, "base_url"], anything),
         "threads": whole_number(1, allowed.max_threads),
         "portable_names": boolean,
+        "webhook": text,
     }
     values, mistakes = read_values(body, readers, "a field")
     problems: list[dict[str, Any]] = [{"field": it.name, "error": it.error} for it in mistakes]
@@ -85,10 +90,17 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         kind = named[0] if named else "urls"
         request, found_problems = _KINDS[kind](body, allowed, rules)
         problems += found_problems
+    webhook = values.get("webhook", "")
+    try:
+        if "webhook" in values:
+            find_webhook(webhook, allowed.webhooks)
+    except UrlRefused as exc:
+        problems.append({"field": "webhook", "error": str(exc)})
     if problems:
         raise RequestRefused(problems)
     return dataclasses.replace(
         request,
+        webhook=webhook,
         threads=threads,
         extra_origins=allowed.extra_origins,
         portable_names=rules.portable,

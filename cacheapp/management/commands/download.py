@@ -20,6 +20,8 @@ from cacheapp.downloads.http.credentials import read_netrc
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ip_policy import read_networks
 from cacheapp.downloads.http.proxies import Proxies
+from cacheapp.downloads.http.url_policy import UrlRefused
+from cacheapp.downloads.http.webhooks import find_webhook
 from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import new_owner
@@ -115,6 +117,12 @@ class Command(BaseCommand):
             "--no-netrc", action="store_true", help="send no passwords from ~/.netrc or $NETRC"
         )
         parser.add_argument(
+            "--webhook",
+            default="",
+            metavar="URL",
+            help="notify this receiver, of DOWNLOAD_WEBHOOKS, when the job has ended",
+        )
+        parser.add_argument(
             "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
         )
         parser.add_argument("--region", help="region of the bucket")
@@ -136,7 +144,14 @@ class Command(BaseCommand):
             order = self._order(options)
             with stopping():
                 job, took_s = self._fetch(order, quiet=options["json"])
-        except (SourceRefused, JobBusy, Urllib3Replaced, TransferFailed, ValueError) as exc:
+        except (
+            SourceRefused,
+            JobBusy,
+            Urllib3Replaced,
+            TransferFailed,
+            UrlRefused,
+            ValueError,
+        ) as exc:
             raise CommandError(str(exc), returncode=_REFUSED) from exc
         except OSError as exc:
             raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
@@ -154,6 +169,8 @@ class Command(BaseCommand):
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
         given = {f"download_{name}": options[name] for name, *_ in _LIMITS if options[name]}
         settings = dataclasses.replace(settings, **given)
+        if options["webhook"]:
+            find_webhook(options["webhook"], settings.download_webhooks)
         Proxies.from_environment().shown()  # refuses a wrong variable before the job begins
         limits = dataclasses.replace(
             transfer_limits(settings),
@@ -170,6 +187,7 @@ class Command(BaseCommand):
             limits=limits,
             retries=retry_policy(settings),
             networks=read_networks(options["allow"]),
+            webhook=options["webhook"],
             portable_names=options["portable_names"],
             logins={} if options["no_netrc"] else read_netrc(),
         )

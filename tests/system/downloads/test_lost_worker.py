@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import pytest
 
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
+from cacheapp.processes.workers import Moved
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 from tests.system.conftest import QUICK_START, NewEnv
 from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
+from tests.webhook_receiver import WebhookReceiver
 
 SIZE, CUT = 1_500_000, 1_000_000
 READ = 2**18  # what one read returns at most: the part of a file that a kill may lose
@@ -30,8 +33,20 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="module")
-def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
-    found = {**new_env(), "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_HEARTBEAT_S": "5"}
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def env(new_env: NewEnv, origin: Origin, receiver: WebhookReceiver) -> dict[str, str]:
+    found = {
+        **new_env(),
+        "DOWNLOAD_ORIGINS": origin.url,
+        "DOWNLOAD_HEARTBEAT_S": "5",
+        "DOWNLOAD_WEBHOOKS": json.dumps({receiver.url: "a key of the tests"}),
+        "DOWNLOAD_WEBHOOK_S": "1",
+    }
     migrate(found)
     return found
 
@@ -103,6 +118,39 @@ def test_another_worker_resumes_the_job_of_a_killed_one(site: Site) -> None:
     for answer in site.workers.each("GET", f"/api/downloads/{half.job['id']}").values():
         assert answer.body["state"] == "succeeded"
     until(lambda: "lost by process" in site.server.output(), "the log to say so")
+
+
+def test_a_job_whose_notifier_is_killed_is_notified_by_another_worker(
+    site: Site, origin: Origin, receiver: WebhookReceiver
+) -> None:
+    receiver.script = ["hang"]
+    wanted = {"urls": [origin.url + paths(1, 100)[0]], "webhook": f"{receiver.url}/ended"}
+    job = site.workers.ask(site.workers.find()[0], "POST", "/api/downloads", wanted).body
+    until(lambda: receiver.received, "the first attempt", 60)
+    killed = _peer(site, receiver.port)
+    if killed is not None:  # else its attempt has just ended by its deadline: it counts as failed
+        killed.kill()
+
+    def delivered() -> dict[str, Any]:
+        with contextlib.suppress(Moved):
+            found = site.look(job)
+            return found if found["webhook"]["state"] == "delivered" else {}
+        return {}
+
+    found = until(delivered, "another worker to notify", 60)
+    assert found["state"] == "succeeded"
+    assert found["webhook"]["tries"] == len(receiver.received) >= 2
+    ids = {it.headers["webhook-id"] for it in receiver.received}
+    assert ids == {found["webhook"]["event_id"]}
+
+
+def _peer(site: Site, port: int) -> psutil.Process | None:
+    """Return the worker that has a connection to a port."""
+    for process in psutil.Process(site.server.pid).children():
+        for it in process.net_connections("tcp"):
+            if it.raddr and it.raddr.port == port:
+                return process
+    return None
 
 
 def test_a_locked_database_does_not_hold_up_a_worker_that_ends(
