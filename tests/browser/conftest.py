@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwrigh
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.deploying import deployed
 from tests.browser.watching import Watched
-from tests.ensure_chromium import MISSING, find_chromium
+from tests.ensure_programs import NO_CHROMIUM, find_chromium
 from tests.origin import Origin
 from tests.required import required
 from tests.system.conftest import ROOT
@@ -32,14 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if find_chromium() is None and not required():
         for item in items:
             if "tests/browser" in str(item.path):
-                item.add_marker(pytest.mark.skip(reason=MISSING))
+                item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of the browser; fails if it is missing and required."""
     found = find_chromium()
-    assert found, MISSING
+    assert found, NO_CHROMIUM
     return found
 
 

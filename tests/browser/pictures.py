@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
-from tests.ensure_chromium import MISSING, find_chromium
+from tests.ensure_programs import NO_CHROMIUM, find_chromium
 from tests.origin import Origin
 from tests.system.conftest import ROOT
 
@@ -35,7 +35,7 @@ def main() -> int:
     """Take all pictures; return 0, or print what is missing."""
     chromium = find_chromium()
     if chromium is None:
-        print(MISSING, file=sys.stderr)
+        print(NO_CHROMIUM, file=sys.stderr)
         return 1
     PICTURES.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:

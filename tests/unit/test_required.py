@@ -1,11 +1,10 @@
 """Tests that require a missing program: skipped, or failed in CI."""
 
 import os
-from types import ModuleType
 
 import pytest
 
-from tests import ensure_chromium, ensure_postgres
+from tests import ensure_programs
 from tests.required import required
 
 
@@ -26,24 +25,26 @@ def test_on_somebodys_own_machine_it_is_not(
 
 
 @pytest.mark.parametrize(
-    ("ensure", "find", "said"),
+    ("find", "message"),
     [
-        (ensure_postgres, "find_postgres", "Some tests need a real PostgreSQL server"),
-        (ensure_chromium, "find_chromium", "The browser tests need Chromium"),
+        ("find_redis_server", "apt install redis-server"),
+        ("find_postgres", "apt install postgresql"),
+        ("find_chromium", "apt install chromium"),
+        ("find_nginx", "apt install nginx"),
     ],
 )
 @pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
-def test_what_is_missing_is_said_and_fails_where_it_is_required(
-    ensure: ModuleType,
+def test_a_missing_program_is_named_and_fails_where_it_is_required(
     find: str,
-    said: str,
+    message: str,
     ci: str,
     status: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ensure, find, lambda: None)
+    for name in ("find_redis_server", "find_postgres", "find_chromium", "find_nginx"):
+        monkeypatch.setattr(ensure_programs, name, lambda name=name: name != find or None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)  # without root, nothing is installed
     monkeypatch.setenv("CI", ci)
-    assert ensure.main() == status
-    assert said in capsys.readouterr().err
+    assert ensure_programs.main() == status
+    assert message in capsys.readouterr().err

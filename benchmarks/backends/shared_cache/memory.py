@@ -7,9 +7,10 @@ pages of those files that are in memory, mapped or not; and the memory of the ca
 is removed afterwards: a server would keep the room, and the next cache on it would seem to need none.
 """
 
+import ctypes
 import functools
+import mmap
 import random
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from benchmarks.backends.shared_cache.peers import Peers, server_of
 from benchmarks.measuring import progress
 
 _KIB = 1024
-_BATCH = 1000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def measure(
@@ -66,21 +67,27 @@ def private_bytes(pid: int, without: Path) -> int:
 
 
 def cached_bytes(directory: Path) -> int:
-    """Return the bytes of the directory's files that are in memory (`fincore`, util-linux)."""
-    files = [str(path) for path in directory.rglob("*") if path.is_file()]
-    total = 0
-    for at in range(0, len(files), _BATCH):
-        command = [
-            "fincore",
-            "--bytes",
-            "--noheadings",
-            "--output",
-            "RES",
-            *files[at : at + _BATCH],
-        ]
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-        total += sum(int(line) for line in found.stdout.split())
-    return total
+    """Return the bytes of the directory's files that are in memory."""
+    return sum(_resident_bytes(path) for path in directory.rglob("*") if path.is_file())
+
+
+def _resident_bytes(path: Path) -> int:
+    """Return the bytes of a file that are in the page cache, by `mincore`."""
+    if not (size := path.stat().st_size):
+        return 0
+    pages = -(-size // mmap.PAGESIZE)
+    resident = (ctypes.c_ubyte * pages)()
+    # A private mapping, because ctypes takes the address of writable memory only.
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as mapping,
+    ):
+        first = ctypes.c_char.from_buffer(mapping)
+        failed = _LIBC.mincore(ctypes.byref(first), ctypes.c_size_t(size), resident)
+        del first  # a mapping with an exported address cannot be closed
+    if failed:
+        raise OSError(ctypes.get_errno(), f"mincore of {path}")
+    return sum(page & 1 for page in resident) * mmap.PAGESIZE
 
 
 # -- in the processes of the crew ------------------------------------------------------------

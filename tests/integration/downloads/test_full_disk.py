@@ -48,7 +48,7 @@ def download(tmp_path: Path, origin: Origin) -> Callable[..., tuple[dict[str, An
     """
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
-        pytest.skip("this machine lets nobody mount a tmpfs of his own")
+        pytest.skip("needs the right to mount a tmpfs; run as root: make test")
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "small_disk.py").write_text(SETTINGS)

@@ -352,7 +352,7 @@ def test_a_full_disk_is_an_error_at_the_first_use_and_never_a_sigbus(tmp_path: P
     script.write_text(_ON_A_SMALL_DISK)
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False).returncode:
-        pytest.skip("this machine does not allow users to mount a tmpfs")
+        pytest.skip("needs the right to mount a tmpfs; run as root: make test")
     command = (
         f"mount -t tmpfs -o size=8m tmpfs {disk} && "
         f"exec {sys.executable} {script} {disk} {tmp_path / 'state'}"

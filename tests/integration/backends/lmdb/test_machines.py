@@ -31,7 +31,7 @@ from tests.integration.backends.lmdb.parts import (
     stopped_inside,
 )
 from tests.integration.backends.own_process import in_own_process
-from tests.required import required
+from tests.required import skip_or_fail
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -99,23 +99,16 @@ def _workers(*workers: _Worker) -> Iterator[None]:
             worker.process.communicate()
 
 
-def _without(what: str) -> None:
-    """Skip a test that this machine cannot run; fail where everything must be there."""
-    if required():
-        pytest.fail(f"this test needs {what}")
-    pytest.skip(f"this test needs {what}")
-
-
 @contextmanager
 def _small_disk(path: Path, size: str) -> Iterator[Path]:
     """Mount a tmpfs of this size."""
     path.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if os.geteuid() or mount is None or umount is None:
-        _without("root, mount and umount")
+        skip_or_fail("needs root, mount and umount; run as root: make test")
     command = [str(mount), "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     if subprocess.run(command, check=False).returncode:
-        _without("the right to mount a tmpfs")
+        skip_or_fail("needs the right to mount a tmpfs; run as root: make test")
     try:
         yield path
     finally:
@@ -128,7 +121,7 @@ def _small_disk(path: Path, size: str) -> Iterator[Path]:
 def test_a_second_pid_namespace_is_refused_while_the_first_one_lives(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid():
-        _without("root and unshare")
+        skip_or_fail("needs root and unshare; run as root: make test")
     container = [str(unshare), "--pid", "--fork", "--kill-child", "--mount-proc"]
     first = _Worker(tmp_path / "cache", 4 * MIB, *container)
     second = _Worker(tmp_path / "cache", 4 * MIB, *container)
@@ -547,7 +540,7 @@ def _memory_cgroup(limit: int) -> Iterator[Path]:
                 return
         finally:
             group.rmdir()
-    _without("root and a memory cgroup")
+    skip_or_fail("needs root and a memory cgroup; run as root: make test")
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")  # noqa: S108
