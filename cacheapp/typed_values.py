@@ -118,6 +118,13 @@ def text(value: Any) -> str:
     return value
 
 
+def list_of_str(value: Any) -> list[str]:
+    """Read a `list` of `str`."""
+    if not isinstance(value, list) or not all(isinstance(it, str) for it in value):
+        raise ValueError("a list of str")
+    return value
+
+
 def one_of(*choices: str) -> Reader:
     """Return a reader of one of the choices."""
     known = [str(choice) for choice in choices]

@@ -81,6 +81,8 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "cancel_requested": job.cancel_requested,
         "threads": job.threads,
         "source": job.source or None,
+        "include": job.include,
+        "exclude": job.exclude,
         "portable_names": job.portable_names,
         "files_total": job.files_total,
         "files_renamed": job.files_renamed,

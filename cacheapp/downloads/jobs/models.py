@@ -41,6 +41,10 @@ class DownloadJob(models.Model):
     """An absolute directory; empty: the job's own one under `DOWNLOAD_ROOT`."""
     portable_names = models.BooleanField(default=False)
     """Whether names of files are changed to be valid on all systems (`filenames.NameRules`)."""
+    include = models.JSONField(default=list)
+    """Globs of which a file of the source must match one; empty: all match."""
+    exclude = models.JSONField(default=list)
+    """Globs of which a file of the source must match none."""
     listed_to = models.TextField(blank=True, default="")
     """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)

@@ -108,6 +108,8 @@ def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> Do
         portable_names=request.portable_names,
         webhook=request.webhook,
         source=request.source,
+        include=list(request.names_wanted.include),
+        exclude=list(request.names_wanted.exclude),
         listed_all=not request.source,
         **facts,
     )

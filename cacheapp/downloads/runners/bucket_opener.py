@@ -15,6 +15,7 @@ from uuid import UUID
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.sources.base import ListingTooLong, SourceEntry, SourceRefused
+from cacheapp.downloads.sources.name_filter import NameFilter
 from cacheapp.downloads.sources.request import find_allowed_bucket
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.storage.filenames import NameRules
@@ -120,6 +121,7 @@ def _limited(job: DownloadJob) -> LimitedBucket:
         region=place.region,
         anonymous=place.anonymous,
         rules=NameRules(portable=job.portable_names),
+        names=NameFilter.of(job.include, job.exclude),
         proxied=settings.download_proxy,
     )
     return LimitedBucket(bucket, settings.download_max_files - job.files_total)

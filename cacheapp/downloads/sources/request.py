@@ -12,14 +12,24 @@ from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 from cacheapp.downloads.http.webhooks import find_webhook
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.manifest import FORMS, ManifestFormat, numbered_lines
+from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
 from cacheapp.downloads.storage.filenames import NameRefused, NameRules
 from cacheapp.errors import CacheappError
-from cacheapp.typed_values import anything, boolean, read_values, show, text, whole_number
+from cacheapp.typed_values import (
+    anything,
+    boolean,
+    list_of_str,
+    read_values,
+    show,
+    text,
+    whole_number,
+)
 
 DEFAULT_THREADS = 32
 MAX_PROBLEMS = 100
 """Number of problems listed; further ones are only counted."""
 
+_GLOBS = ("include", "exclude")
 _BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/([!-~]{0,3072}))?")
 
 
@@ -40,6 +50,8 @@ class DownloadRequest:
     """Whether names are changed to be valid on all systems."""
     source: str = ""
     """The bucket prefix to list the files of; empty for a list of URLs."""
+    names_wanted: NameFilter = ALL_NAMES
+    """Which files of the bucket prefix are fetched."""
     webhook: str = ""
     """The URL that is notified of the job's end; empty: none."""
 
@@ -72,6 +84,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         **dict.fromkeys([*_KINDS, "base_url"], anything),
         "threads": whole_number(1, allowed.max_threads),
         "portable_names": boolean,
+        **dict.fromkeys(_GLOBS, list_of_str),
         "webhook": text,
     }
     values, mistakes = read_values(body, readers, "a field")
@@ -90,6 +103,14 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         kind = named[0] if named else "urls"
         request, found_problems = _KINDS[kind](body, allowed, rules)
         problems += found_problems
+    if "s3" not in body:
+        error = "given without s3; expected both"
+        problems += [{"field": name, "error": error} for name in _GLOBS if name in values]
+    names_wanted = ALL_NAMES
+    try:
+        names_wanted = NameFilter.of(*(values.get(name, ()) for name in _GLOBS))
+    except SourceRefused as exc:
+        problems.append({"field": _GLOBS[0], "error": str(exc)})
     webhook = values.get("webhook", "")
     try:
         if "webhook" in values:
@@ -101,6 +122,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
     return dataclasses.replace(
         request,
         webhook=webhook,
+        names_wanted=names_wanted,
         threads=threads,
         extra_origins=allowed.extra_origins,
         portable_names=rules.portable,

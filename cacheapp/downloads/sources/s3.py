@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from cacheapp.downloads.http.url_policy import parse_http_url
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
+from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
 from cacheapp.downloads.storage.filenames import FAITHFUL, NameRefused, NameRules
 
 _SCHEME = "s3://"
@@ -39,6 +40,7 @@ class S3Source:
         region: str | None = None,
         anonymous: bool = False,
         rules: NameRules = FAITHFUL,
+        names: NameFilter = ALL_NAMES,
         proxied: bool = True,
     ) -> None:
         parts = urlsplit(text)
@@ -52,10 +54,12 @@ class S3Source:
         self._is_placed = endpoint is not None or region is not None
         self._anonymous = anonymous
         self._rules = rules
+        self._names = names
         self._proxies: dict[str, str] | None = (
             None if proxied else {}
         )  # None: botocore reads the environment
-        self.identity = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
+        self.scope = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
+        self.identity = " ".join(filter(None, [self.scope, names.identity]))
         try:
             self._open()
         except Exception as exc:  # botocore's errors have no common base; some are ValueError
@@ -150,8 +154,10 @@ class S3Source:
         key, size = str(found["Key"]), int(found["Size"])
         if key.endswith("/") and not size:
             return key  # a folder, as some tools create them
-        url = self._base + quote(key, safe="/~")
         below = key[self._prefix.rfind("/") + 1 :]
+        if not self._names.accepts(below):
+            return key
+        url = self._base + quote(key, safe="/~")
         etag = str(found.get("ETag", ""))
         try:
             name = self._rules.from_key(below)

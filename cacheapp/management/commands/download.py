@@ -37,6 +37,7 @@ from cacheapp.downloads.runners.run_control import transfer_limits
 from cacheapp.downloads.runners.units import format_bytes, format_seconds
 from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
+from cacheapp.downloads.sources.name_filter import NameFilter
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
 from cacheapp.downloads.sources.s3 import S3Source
 from cacheapp.downloads.states import FileState, JobState
@@ -85,6 +86,14 @@ class Command(BaseCommand):
             action="store_true",
             help="change names of files that are not valid on all systems (Windows, case folding)",
         )
+        for name in ("include", "exclude"):
+            parser.add_argument(
+                f"--{name}",
+                action="append",
+                default=[],
+                metavar="GLOB",
+                help=f"{name} the objects of a prefix that match; * also matches /",
+            )
         parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
         parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
         parser.add_argument(
@@ -273,11 +282,14 @@ def _source(options: dict[str, Any]) -> Source:
     is_manifest = len(texts) == 1 and "://" not in texts[0]
     if options["base_url"] and not is_manifest:
         raise SourceRefused("--base-url: expected a manifest as the source")
+    names = NameFilter.of(options["include"], options["exclude"])
+    if names.identity and not texts[0].startswith("s3://"):
+        raise SourceRefused("--include, --exclude: expected s3://bucket/prefix as the source")
     if texts[0].startswith("s3://"):
         if len(texts) > 1:
             raise SourceRefused("expected a single s3://bucket/prefix")
         place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
-        return S3Source(texts[0], **place, rules=rules)
+        return S3Source(texts[0], **place, rules=rules, names=names)
     if is_manifest:
         form = ManifestFormat(rules, options["base_url"])
         return Manifest(sys.stdin.buffer.read() if texts[0] == "-" else Path(texts[0]), form)

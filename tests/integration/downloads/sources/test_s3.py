@@ -326,3 +326,34 @@ def test_a_bucket_over_http_says_where_its_files_come_from_before_the_first(
 def test_an_invalid_bucket_url_is_refused(text: str) -> None:
     with pytest.raises(SourceRefused):
         S3Source(text, endpoint="http://127.0.0.1:1")
+
+
+def test_only_selected_objects_get_rows_and_files(
+    store: Store, tmp_path: Path, settings: Settings
+) -> None:
+    for key in ("a.csv", "b.txt", "sub/c.csv", "tmp/d.csv"):
+        store.put(f"chosen/{key}", key.encode())
+    words = ("download", "s3://files/chosen/", "--to", str(tmp_path), "--endpoint", store.endpoint)
+    call_command(*words, "--include", "*.csv", "--exclude", "tmp/*")
+    found = {str(it.relative_to(tmp_path)) for it in tmp_path.rglob("*") if it.is_file()}
+    assert found == {"a.csv", "sub/c.csv"}
+    assert set(DownloadFile.objects.values_list("name", flat=True)) == found
+    with pytest.raises(CommandError, match="expected s3://bucket/prefix"):
+        call_command("download", "http://127.0.0.1/x", "--to", str(tmp_path), "--include", "*")
+    # Over HTTP, what is not selected does not count for the limit.
+    place = {"endpoint": store.endpoint}
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DOWNLOAD_BUCKETS": {"s3://files/": place},
+        "DOWNLOAD_MAX_FILES": 1,
+    }
+    opened = threading.Event()
+    opener = BucketOpener(opened.set)
+    job = DownloadJob(
+        id=uuid.uuid4(), source="s3://files/chosen/", files_total=0, include=["b*"], exclude=[]
+    )
+    assert opener.take(job) is None
+    assert opened.wait(60)
+    bucket = opener.take(job)
+    assert bucket is not None
+    assert [it.name for it in bucket.entries() if isinstance(it, SourceEntry)] == ["b.txt"]

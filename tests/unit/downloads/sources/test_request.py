@@ -186,3 +186,24 @@ def test_an_encoded_prefix_is_checked_in_decoded_form() -> None:
 def test_one_kind_of_source_at_a_time() -> None:
     (problem,) = _problems({"urls": [URL], "s3": "s3://whole"})
     assert problem == {"field": "s3", "error": "given together with urls; expected one of them"}
+
+
+def test_a_prefix_may_have_globs() -> None:
+    found = _read({"s3": "s3://open/pub/", "include": ["*.csv"], "exclude": ["tmp/*"]})
+    assert found.names_wanted.include == ("*.csv",)
+    assert found.names_wanted.exclude == ("tmp/*",)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "error"),
+    [
+        ({"urls": [URL + "a"], "include": ["*"]}, "include", "given without s3; expected both"),
+        ({"s3": "s3://open/pub/", "exclude": "*"}, "exclude", "is '*'; expected a list of str"),
+        ({"s3": "s3://open/pub/", "include": [1]}, "include", "is [1]; expected a list of str"),
+        ({"s3": "s3://open/pub/", "include": [""]}, "include", "expected 1 to 1024"),
+    ],
+)
+def test_wrong_globs_are_refused(body: dict[str, Any], field: str, error: str) -> None:
+    (problem,) = _problems(body)
+    assert problem["field"] == field
+    assert problem["error"].endswith(error)
