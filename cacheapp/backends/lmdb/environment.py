@@ -175,6 +175,16 @@ class Environment:
 
         Raises `lmdb.MapFullError` if there are not enough free pages.
         """
+        result: ResultT = self.transact(_with_arguments, (work, args))
+        return result
+
+    def transact(
+        self, work: Callable[[OpenEnvironment, Transaction, Any], ResultT], item: Any
+    ) -> ResultT:
+        """Return `work(env, transaction, item)`; see `write`, which takes any number of arguments.
+
+        The interpreter calls a function with a fixed number of arguments in half of the time.
+        """
         try:
             thread = self._local.thread
         except AttributeError:
@@ -185,7 +195,7 @@ class Environment:
         try:
             env = self.current
             if env is not None and self._check_at[0]:
-                return self._run_in_write(env, work, args)
+                return self._run_in_write(env, work, item)
         except lmdb.MapFullError:
             raise
         except (CheckRequired, lmdb.Error) as exc:
@@ -194,7 +204,7 @@ class Environment:
             # The retry below reports it.
         finally:
             thread.inside = 0
-        return self._run_with_recovery(work, args, writing=True)
+        return self._run_with_recovery(work, (item,), writing=True)
 
     @staticmethod
     def _run_in_snapshot(
@@ -207,12 +217,12 @@ class Environment:
             transaction.abort()
 
     def _run_in_write(
-        self, env: OpenEnvironment, work: Callable[..., ResultT], args: tuple[Any, ...]
+        self, env: OpenEnvironment, work: Callable[..., ResultT], item: Any
     ) -> ResultT:
         flags = env.flags
         transaction = None
         try:
-            transaction = env.begin(None, None, True)  # noqa: FBT003 (LMDB's own order)
+            transaction = env.begin(env.entries, None, True)  # noqa: FBT003 (LMDB's own order)
             env.now = now = clock.boot_s()  # not earlier: `begin` may have waited for the lock
             if (
                 now >= self._check_at[0]
@@ -222,7 +232,7 @@ class Environment:
             ):
                 raise CheckRequired  # noqa: TRY301 (on the path of every write)
             flags[WRITER_ACTIVE] = 1
-            result = work(env, transaction, *args)
+            result = work(env, transaction, item)
             transaction.commit()
         except BaseException:
             if transaction is not None:
@@ -263,7 +273,7 @@ class Environment:
                     if self.current is not env:
                         continue  # a fork or another thread closed it: not a failed attempt
                     if writing:
-                        return self._run_in_write(env, work, args)
+                        return self._run_in_write(env, work, *args)
                     found = self._run_in_snapshot(env, work, args)
                     if not env.flags[RETIRED]:
                         return found
@@ -536,8 +546,17 @@ def _is_in_operation(ident: int) -> bool:
 
 
 _OPERATIONS = frozenset(
-    each.__code__ for each in (Environment.get, Environment.read, Environment.write)
+    each.__code__ for each in (Environment.get, Environment.read, Environment.transact)
 )
+
+
+def _with_arguments(
+    env: OpenEnvironment,
+    transaction: Transaction,
+    item: tuple[Callable[..., ResultT], tuple[Any, ...]],
+) -> ResultT:
+    work, args = item
+    return work(env, transaction, *args)
 
 
 def _get(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:

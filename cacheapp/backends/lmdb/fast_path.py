@@ -81,7 +81,7 @@ class FastPath(SharedCache):
             self._prepare_names()
 
     def _prepare_names(self) -> None:
-        """Note how names begin, with and without the version; `None` if keys are not Django's own."""
+        """Note how names begin, with and without the version; `b""` if keys are not Django's own."""
         cls = type(self)
         standard = (
             self.key_func is default_key_func
@@ -91,26 +91,25 @@ class FastPath(SharedCache):
         stem = f"{self.key_prefix}:"
         head = f"{stem}{self.version}:"
         usable = standard and _is_plain_text(head)
-        self._stem = self._namespace + stem.encode() if usable else None
-        self._head = self._namespace + head.encode() if usable else None
+        self._stem = self._namespace + stem.encode() if usable else b""
+        self._head = self._namespace + head.encode() if usable else b""
 
     def _name(self, key: Any, version: int | None) -> bytes | None:
-        """Return the name of a key in LMDB, or `None` if the slow twin must handle the key."""
-        if version is None and type(key) is str:
-            head = self._head
-        else:
-            head = self._stem
-            key = f"{self.version if version is None else version!s}:{key!s}"
-        if head is not None and key.isprintable() and " " not in key:  # as in `_is_plain_text`
-            name: bytes = head + key.encode()
-            if len(name) <= _MAX_NAME_BYTES:
-                return name
-        return None
+        """Return the name of a key in LMDB, or `None` if the slow twin must handle the key.
+
+        The methods below do the same for most keys by themselves: a call takes as long.
+        """
+        text = f"{self.version if version is None else version!s}:{key!s}"
+        return self._stem + text.encode() if self._stem and _is_plain_text(text) else None
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value, or `default`. A cached `None` is returned as `None`."""
-        name = self._name(key, version)
-        if name is None:
+        head = self._head
+        if version is None and type(key) is str and head and key.isprintable() and " " not in key:
+            name: bytes | None = head + key.encode()
+        else:
+            name = self._name(key, version)
+        if name is None or len(name) > _MAX_NAME_BYTES:
             return super().get(key, default, version)
         environment = self._environment
         now = clock.boot_s()
@@ -154,9 +153,14 @@ class FastPath(SharedCache):
     ) -> Any:
         """Store the value for `timeout` seconds; see `SharedCache.set`."""
         ttl = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
-        name = self._name(key, version)
+        head = self._head
+        if version is None and type(key) is str and head and key.isprintable() and " " not in key:
+            name: bytes | None = head + key.encode()
+        else:
+            name = self._name(key, version)
         if (
             name is not None
+            and len(name) <= _MAX_NAME_BYTES
             and self._bare
             and type(value) is not int
             and (ttl is None or (type(ttl) is int and 0 < ttl < _FOR_EVER_S))
@@ -164,7 +168,7 @@ class FastPath(SharedCache):
         ):
             body = self._dumps(value)
             try:
-                if self._environment.write(_put_plain, name, self._plain, body, ttl):
+                if self._environment.transact(_put_plain, (name, self._plain, body, ttl)):
                     self._counters.row[SETS] += 1
                     return None
             except lmdb.MapFullError:
@@ -179,10 +183,14 @@ class FastPath(SharedCache):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Add `delta` to a number; return the sum; see `SharedCache.incr`."""
-        name = self._name(key, version)
-        if name is not None and type(delta) is int:
+        head = self._head
+        if version is None and type(key) is str and head and key.isprintable() and " " not in key:
+            name: bytes | None = head + key.encode()
+        else:
+            name = self._name(key, version)
+        if name is not None and len(name) <= _MAX_NAME_BYTES and type(delta) is int:
             try:
-                total = self._environment.write(_incr_plain, name, delta)
+                total = self._environment.transact(_incr_plain, (name, delta))
             except lmdb.MapFullError:
                 total = None
             if total is not None:
@@ -196,19 +204,17 @@ class FastPath(SharedCache):
 def _put_plain(
     env: OpenEnvironment,
     transaction: Transaction,
-    name: bytes,
-    first: int,
-    body: bytes,
-    ttl: float | None,
+    item: tuple[bytes, int, bytes, float | None],
 ) -> bool:
     """Do what `entries.put` does with a `PLAIN` payload; return False if it is too large.
 
     An entry that replaces one of at least its size, and expires no earlier than that one's index
     record, needs neither space nor a new index record: then a single `put` is enough.
     """
+    name, first, body, ttl = item
     now = env.now
     if now < env.due_s:
-        old = transaction.get(name, None, env.entries)
+        old = transaction.get(name)
         if old is not None and len(old) > HEADER_BYTES + len(body) and old[0] == FORMAT:
             indexed, number = unpack_indexed(old)
             deadline = NEVER if ttl is None else now + ttl
@@ -216,7 +222,7 @@ def _put_plain(
                 reference_bits = env.reference_bits
                 reference_bits.bits[number & reference_bits.mask] = 1
                 head = pack_plain(FORMAT, PLAIN, 0, deadline, indexed, number, first)
-                transaction.put(name, head + body, True, True, False, env.entries)  # noqa: FBT003
+                transaction.put(name, head + body)
                 return True
     if len(body) >= env.limits.max_entry_bytes:
         return False
@@ -225,10 +231,11 @@ def _put_plain(
 
 
 def _incr_plain(
-    env: OpenEnvironment, transaction: Transaction, name: bytes, delta: int
+    env: OpenEnvironment, transaction: Transaction, item: tuple[bytes, int]
 ) -> int | None:
     """Do what `entries.incr` does if number and sum have 64 bits; else return `None`, unchanged."""
-    raw = transaction.get(name, None, env.entries)
+    name, delta = item
+    raw = transaction.get(name)
     if raw is None or len(raw) != INT_BYTES or raw[:2] != INT_START:
         return None
     fields = unpack_int(raw)
@@ -238,5 +245,5 @@ def _incr_plain(
     reference_bits = env.reference_bits
     reference_bits.bits[fields[5] & reference_bits.mask] = 1
     changed = raw[:HEADER_BYTES] + pack_int64(total)
-    transaction.put(name, changed, True, True, False, env.entries)  # noqa: FBT003
+    transaction.put(name, changed)
     return total

@@ -293,6 +293,8 @@ def test_a_finaliser_that_writes_inside_an_operation_stores_or_is_refused(
     assert cache.get("outer") == [2999]
 
 
+# A file that is being opened is closed by its finaliser.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize(
     ("operation", "step"),
     [
