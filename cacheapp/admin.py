@@ -3,7 +3,6 @@
 No form writes a row, because the job's owner writes it at the same time.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -14,9 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
-from cacheapp.downloads.runners import commands
-from cacheapp.downloads.runners.commands import InvalidTransition
-from cacheapp.downloads.runners.dispatch import BrokerUnavailable
+from cacheapp.extras import needed_for
 
 _MAX_MESSAGES = 20
 
@@ -67,27 +64,31 @@ class DownloadJobAdmin(_ReadOnly):
     @admin.action(description="Cancel", permissions=["control"])
     def cancel(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
         """Cancel the selected jobs."""
-        self._apply(request, jobs, commands.cancel, "cancelled")
+        self._apply(request, jobs, "cancel", "cancelled")
 
     @admin.action(description="Retry files that failed or were cancelled", permissions=["control"])
     def retry(self, request: HttpRequest, jobs: QuerySet[DownloadJob]) -> None:
         """Queue the selected jobs again."""
-        self._apply(request, jobs, commands.retry, "queued again")
+        self._apply(request, jobs, "retry", "queued again")
 
     def _apply(
         self,
         request: HttpRequest,
         jobs: QuerySet[DownloadJob],
-        command: Callable[[DownloadJob], bool],
+        command: str,
         done: str,
     ) -> None:
+        with needed_for("A download", "downloads"):
+            from cacheapp.downloads.runners import commands  # noqa: PLC0415 (an extra)
+            from cacheapp.downloads.runners.dispatch import BrokerUnavailable  # noqa: PLC0415
+
         count = 0
         refusals = []
         for job in jobs:
             try:
-                command(job)
+                getattr(commands, command)(job)
                 count += 1
-            except (InvalidTransition, BrokerUnavailable) as exc:
+            except (commands.InvalidTransition, BrokerUnavailable) as exc:
                 refusals.append(f"Job {job.id}: {exc}")
         if count:
             self.message_user(request, f"{count} {done}", messages.SUCCESS)

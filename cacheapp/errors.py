@@ -40,3 +40,7 @@ class LockLost(CacheappError):
 
 class OptionsRefused(CacheappError, ImproperlyConfigured):
     """A cache has invalid options. The message names each, what was found and what was expected."""
+
+
+class ExtraMissing(CacheappError, ImportError):
+    """A package of an extra is not installed. The message names the extra and the command."""

@@ -3,21 +3,24 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp import lab_views
-from cacheapp.views import (
-    cache,
-    downloads,
-    events,
-    index,
-    job_actions,
-    origin,
-    pages_caches,
-    pages_check,
-    pages_downloads,
-    pages_stats,
-    stats,
-    worker,
-)
+from cacheapp.extras import needed_for
+
+with needed_for("cacheapp.urls", "pages"):
+    from cacheapp import lab_views
+    from cacheapp.views import (
+        cache,
+        downloads,
+        events,
+        index,
+        job_actions,
+        origin,
+        pages_caches,
+        pages_check,
+        pages_downloads,
+        pages_stats,
+        stats,
+        worker,
+    )
 
 
 class AnyText(StringConverter):

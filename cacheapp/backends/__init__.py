@@ -1,7 +1,14 @@
-"""The backends for `CACHES`. Each is imported on first use, with the packages that it requires."""
+"""The backends for `CACHES`. Each is imported on first use, with the packages that it requires.
+
+A backend whose package is not installed is a placeholder: `manage.py check` reports it as
+`cacheapp.E002`, and each use of the cache raises `OptionsRefused`; both name the extra to install.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from cacheapp.errors import ExtraMissing
+from cacheapp.extras import needed_for
 
 if TYPE_CHECKING:
     from cacheapp.backends.disk import DiskCache
@@ -11,15 +18,22 @@ if TYPE_CHECKING:
 __all__ = ["DiskCache", "LMDBCache", "RedisCache"]
 
 _MODULES = {
-    "DiskCache": "cacheapp.backends.disk",
-    "LMDBCache": "cacheapp.backends.lmdb",
-    "RedisCache": "cacheapp.backends.redis.cache",
+    "DiskCache": ("cacheapp.backends.disk", "disk"),
+    "LMDBCache": ("cacheapp.backends.lmdb", ""),
+    "RedisCache": ("cacheapp.backends.redis.cache", "redis"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    backend = getattr(import_module(_MODULES[name]), name)
+    module, extra = _MODULES[name]
+    try:
+        with needed_for(name, extra):
+            backend = getattr(import_module(module), name)
+    except ExtraMissing as exc:
+        from cacheapp.backends.core.not_installed import placeholder  # noqa: PLC0415 (rarely used)
+
+        backend = placeholder(name, str(exc))
     globals()[name] = backend
     return backend

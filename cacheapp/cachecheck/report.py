@@ -1,16 +1,15 @@
 """The findings of `manage.py cachecheck`, as a table with timelines, JSON or SVG."""
 
 import json
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from django.utils.termcolors import colorize
 
+from cacheapp.cachecheck.table import Cell, drawn
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.consistency.drawing import svg
 from cacheapp.consistency.history import Operation
@@ -18,9 +17,8 @@ from cacheapp.consistency.timeline import draw, moments
 
 _COLOURS = {
     PropertyVerdict.HOLDS: "green",
-    PropertyVerdict.BROKEN: "bold red",
+    PropertyVerdict.BROKEN: "red",
     PropertyVerdict.UNKNOWN: "yellow",
-    PropertyVerdict.NOT_APPLICABLE: "dim",
 }
 Expected = Mapping[str, Mapping[str, str]]
 
@@ -32,39 +30,38 @@ def properties(reports: Sequence[AliasReport]) -> list[str]:
 
 def print_report(reports: Sequence[AliasReport], out: TextIO) -> None:
     """Print the table and, below it, the reasons and counterexamples."""
-    console = Console(file=out, highlight=False)
-    if not console.is_terminal:  # a file has no width limit
-        console = Console(file=out, highlight=False, width=max(80, 32 + 24 * len(reports)))
-    console.print(_table(reports))
+    coloured = out.isatty() and "NO_COLOR" not in os.environ
+    lines = _table(reports, coloured=coloured)
     for report in reports:
         for finding in report.findings:
             if finding.why and finding.verdict is not PropertyVerdict.NOT_APPLICABLE:
-                console.print()
-                console.print(_proof(report.alias, finding), soft_wrap=True)
+                lines += ["", *_proof(report.alias, finding, coloured=coloured)]
+    out.write("\n".join([*lines, ""]))
 
 
-def _table(reports: Sequence[AliasReport]) -> Table:
-    table = Table("", *(escape(report.alias) for report in reports))
+def _table(reports: Sequence[AliasReport], *, coloured: bool) -> list[str]:
     found = [{one.property: one for one in report.findings} for report in reports]
-    for name in properties(reports):
-        table.add_row(Text(name), *(_cell(each.get(name)) for each in found))
-    return table
+    rows: list[list[Cell]] = [
+        [[(name, None)], *(_cell(each.get(name)) for each in found)] for name in properties(reports)
+    ]
+    return drawn(["", *(report.alias for report in reports)], rows, coloured=coloured)
 
 
-def _cell(finding: PropertyFinding | None) -> Group | Text:
+def _cell(finding: PropertyFinding | None) -> Cell:
     if finding is None:
-        return Text("-", style="dim")
-    verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
-    return Group(verdict, Text(finding.figure, style="dim")) if finding.figure else verdict
+        return [("-", None)]
+    return [(finding.verdict, _COLOURS.get(finding.verdict)), (finding.figure, None)]
 
 
-def _proof(alias: str, finding: PropertyFinding) -> Text:
-    head = Text(f"{alias}: {finding.property}: {finding.verdict}", style=_COLOURS[finding.verdict])
+def _proof(alias: str, finding: PropertyFinding, *, coloured: bool) -> list[str]:
+    head = f"{alias}: {finding.property}: {finding.verdict}"
+    if coloured:
+        head = colorize(head, fg=_COLOURS.get(finding.verdict, "white"))
     why = f": {finding.why}" if finding.why else ""
     lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
     if finding.operations:
         lines += ["", *("  " + line for line in moments(_shown(finding)))]
-    return Text("\n").join([Text.assemble(head, why), *map(Text, lines)])
+    return [head + why, *lines]
 
 
 def _shown(finding: PropertyFinding) -> list[Operation]:

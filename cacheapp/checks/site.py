@@ -96,17 +96,22 @@ def _others_can_open(path: Path) -> bool:
 
 
 @checks.register(checks.Tags.caches)
-def check_runner(**_: Any) -> Messages:
-    """E006: report that `DOWNLOAD_RUNNER` requires Celery, which is not installed."""
+def check_packages(**_: Any) -> Messages:
+    """E006: report settings that require a package of an extra, which is not installed."""
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    if found.download_runner != "celery" or importlib.util.find_spec("celery") is not None:
-        return []
+    needs = []
+    if found.download_root is not None:
+        needs.append(("CACHEAPP['DOWNLOAD_ROOT']", "urllib3", "downloads"))
+    if found.download_runner == "celery":
+        needs.append(("CACHEAPP['DOWNLOAD_RUNNER'] = 'celery'", "celery", "celery"))
     return [
         checks.Error(
-            "CACHEAPP['DOWNLOAD_RUNNER'] is 'celery', but the package celery is not installed.",
-            hint="pip install cacheapp[celery]",
+            f"{setting} requires the package {package}, which is not installed.",
+            hint=f"Run: pip install 'cacheapp[{extra}]'",
             id="cacheapp.E006",
         )
+        for setting, package, extra in needs
+        if importlib.util.find_spec(package) is None
     ]
 
 
@@ -139,7 +144,7 @@ def check_pages(**_: Any) -> Messages:
         checks.Warning(
             "The pages of cacheapp are served, but 'django_htmx' is not in INSTALLED_APPS: their "
             "script is missing, so they do not update after they are loaded.",
-            hint="Add 'django_htmx' to INSTALLED_APPS; it is installed with cacheapp.",
+            hint="Add 'django_htmx' to INSTALLED_APPS. The package comes with: pip install 'cacheapp[pages]'",
             id="cacheapp.W010",
         )
     ]

@@ -6,17 +6,15 @@ of the demo can reach a key of the application. Errors of other backends become 
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import diskcache
 import django.db
-import redis
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.cache.backends.locmem import LocMemCache
-from django_redis.exceptions import ConnectionInterrupted
 
 from cacheapp.errors import ClearRefused, OutcomeUnknown, StoreUnavailable
 
@@ -24,15 +22,24 @@ VERSION = 7_703_366  # higher than the versions of any application
 _PREFIX = "cacheapp.demo:"
 _MISSING = object()
 
-# What other backends raise when their store does not respond.
+# What the packages of other backends raise when their store does not respond.
 _FOREIGN_ERRORS = (
-    OSError,
-    redis.RedisError,
-    ConnectionInterrupted,
-    diskcache.Timeout,
-    sqlite3.Error,
-    django.db.Error,
+    ("redis", "RedisError"),
+    ("django_redis.exceptions", "ConnectionInterrupted"),
+    ("diskcache", "Timeout"),
+    ("diskcache_community", "Timeout"),
 )
+
+
+def _loaded(names: Iterable[tuple[str, str]]) -> Iterator[type[Exception]]:
+    """Yield the exceptions whose module is loaded; a backend that raises one has loaded it."""
+    for module, name in names:
+        if (found := sys.modules.get(module)) is not None:
+            yield getattr(found, name)
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    return (OSError, sqlite3.Error, django.db.Error, *_loaded(_FOREIGN_ERRORS))
 
 
 def aliases() -> list[str]:
@@ -85,7 +92,8 @@ class DemoCache:
         with _changing():
             try:
                 return self._cache.incr(_PREFIX + key, delta, version=VERSION)
-            except redis.ResponseError as exc:  # Django's RedisCache leaves the check to the server
+            except tuple(_loaded([("redis", "ResponseError")])) as exc:
+                # Django's RedisCache leaves the check to the server.
                 raise TypeError(str(exc)) from exc
 
     def clear(self) -> int:
@@ -115,7 +123,7 @@ class DemoCache:
 def _reading() -> Iterator[None]:
     try:
         yield
-    except _FOREIGN_ERRORS as exc:
+    except _store_errors() as exc:
         raise StoreUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
 
@@ -124,5 +132,5 @@ def _changing() -> Iterator[None]:
     """Translate errors of a change: other backends do not report whether it happened."""
     try:
         yield
-    except _FOREIGN_ERRORS as exc:
+    except _store_errors() as exc:
         raise OutcomeUnknown(f"{type(exc).__name__}: {exc}") from exc

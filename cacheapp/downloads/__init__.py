@@ -7,6 +7,7 @@ orders and listings, `storage` writes to disk, `http` makes requests; `plan` and
 
 import logging
 import os
+import sys
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +22,11 @@ def start_downloads(*, forced: bool = False) -> None:
     returns quickly and never raises. Without it, a process takes part from its first job on.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
-    from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415
 
     try:
         if conf().download_root is not None and (forced or conf().download_runner == "worker"):
+            from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (an extra)
+
             coordinator().wake()
     except Exception:
         logger.exception("worker %d: downloads not started", os.getpid())
@@ -50,9 +52,8 @@ def release_downloads(pid: int) -> None:
 def _release() -> None:
     from django.db import connection  # noqa: PLC0415 (as above)
 
-    from cacheapp.downloads.runners.coordinator import existing_coordinator  # noqa: PLC0415
-
-    running = existing_coordinator()
+    module = sys.modules.get("cacheapp.downloads.runners.coordinator")
+    running = None if module is None else module.existing_coordinator()
     if running is None:  # it never had a job
         return
     running.close(_THREADS_END_S)

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from typing import Any
 
+from cacheapp.extras import missing
 from cacheapp.lab.results import FigureKind, Measure, Panel, Result
 from cacheapp.processes.servers import child_env
 
@@ -39,10 +40,7 @@ def svg(result: Result) -> str:
     try:
         import vl_convert  # noqa: PLC0415 (needed only to draw)
     except ImportError as exc:
-        raise ChartsMissing(
-            "cannot draw charts: vl-convert-python is not installed; "
-            "install it with `pip install vl-convert-python`"
-        ) from exc
+        raise ChartsMissing(f"a chart {missing('vl-convert-python', 'lab')}") from exc
     return str(vl_convert.vegalite_to_svg(spec(result)))
 
 

@@ -7,10 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Self
 
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-from botocore.session import Session
-
+from cacheapp.extras import needed_for
 from cacheapp.processes.servers import Server, ServerFailed, child_env
 
 BUCKET = "article"
@@ -62,6 +59,8 @@ def s3_can_be_had() -> bool:
 @contextlib.contextmanager
 def slow_bucket(files: int, seconds: float) -> Iterator[str]:
     """Serve a bucket with objects `0`, `1`, … each of whose GETs takes `seconds`; yield its endpoint."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 (an extra)
+
     with Listening("s3_server") as store:
         store.start()
         client = s3_client(store.url)
@@ -79,6 +78,10 @@ def slow_bucket(files: int, seconds: float) -> Iterator[str]:
 
 def s3_client(endpoint: str, connections: int = 10) -> Any:
     """Return a client of a server that takes any credentials. Costs 50 ms and more: make one."""
+    with needed_for("An experiment with S3", "lab"):
+        from botocore.config import Config  # noqa: PLC0415 (an extra)
+        from botocore.session import Session  # noqa: PLC0415 (the same)
+
     return Session().create_client(
         "s3",
         "us-east-1",

@@ -17,12 +17,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import redis
+from typing import TYPE_CHECKING, Self
 
 import cacheapp
+from cacheapp.extras import needed_for
 from cacheapp.processes.waiting import until
+
+if TYPE_CHECKING:
+    import redis
 
 
 class ServerFailed(RuntimeError):
@@ -158,14 +160,19 @@ class RedisServer(Server):
     def _answers(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise self._failed("redis-server ended while starting")
+        from redis import ConnectionError as NotConnected  # noqa: PLC0415 (an extra)
+
         with self.client() as client:
             try:
                 return bool(client.ping())
-            except redis.ConnectionError:
+            except NotConnected:
                 return False
 
-    def client(self) -> redis.Redis:
+    def client(self) -> "redis.Redis":
         """Return a new client of this server; close it, or use it as a context manager."""
+        with needed_for("A private Redis server", "redis"):
+            import redis  # noqa: PLC0415 (an extra)
+
         return redis.Redis(unix_socket_path=str(self.socket))
 
     def kill(self) -> None:

@@ -5,16 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.core.cache.backends.redis import RedisCache
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
-from django_redis.cache import RedisCache as DjangoRedisCache
 
-from cacheapp.backends import RedisCache as OurRedisCache
 from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo import overview, worker_agent
 from cacheapp.demo.overview import AliasRow, Overview
@@ -103,7 +100,9 @@ def _cell_context(row: AliasRow, one: WorkerView) -> dict[str, Any]:
 
 def _advice(row: AliasRow) -> str:
     backend: Any = import_string(str(settings.CACHES[row.alias]["BACKEND"]))
-    if issubclass(backend, OurRedisCache | DjangoRedisCache | RedisCache):
+    if any(
+        kind.__name__ == "RedisCache" for kind in backend.__mro__
+    ):  # Django's, django-redis's, ours
         return (
             "Start a Redis server and set REDIS_URL, or leave REDIS_URL unset: "
             "`make run` then starts a private server if redis-server is installed "

@@ -88,7 +88,7 @@ def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missin
     done = lab({**env, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}, "waiting", "--small")
     assert done.returncode == 2
     assert "could not be measured: waiting" in done.stderr
-    assert "cannot draw charts: vl-convert-python is not installed" in done.stderr
+    assert "pip install 'cacheapp[lab]'" in done.stderr
     assert "no S3 API is available: moto is not installed" in done.stdout
     assert "3 downloads of 0.1 s" in done.stdout
     found = run_record.result("waiting")

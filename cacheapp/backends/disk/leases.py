@@ -11,8 +11,6 @@ another caller may compute, and the first computation is not stored.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diskcache.core import MODE_BINARY
-
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
@@ -24,6 +22,7 @@ from cacheapp.backends.disk.entries import (
     load,
     write_row,
 )
+from cacheapp.backends.disk.library import core
 from cacheapp.backends.disk.shard import Shard, Transaction
 from cacheapp.backends.disk.value_files import MODE_LEASE, Columns
 from cacheapp.backends.local.sqlite_connections import Connection
@@ -155,6 +154,6 @@ def _unwrap(tx: Transaction, key: str, deadline: float | None) -> bool:
     if filename is None:
         _size, mode, _filename, inner = tx.shard.disk.to_columns(lease_format.unwrap(value)[0])
     else:
-        mode, inner = MODE_BINARY, None  # its file holds the plain payload
+        mode, inner = core.MODE_BINARY, None  # its file holds the plain payload
     tx.execute(_UNWRAP, (deadline, mode, inner, rowid))
     return True

@@ -10,11 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import diskcache
-from diskcache.core import DEFAULT_SETTINGS, ENOVAL, EVICTION_POLICY
-
 from cacheapp import clock
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.disk.library import core, diskcache
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S, Columns, ValueFiles
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import Identity
@@ -35,7 +33,7 @@ _UPDATE_SETTING = "UPDATE Settings SET value = ? WHERE key = ?"
 # disk. If the machine crashes then, the database is found damaged; it was empty.
 _OPENING = {
     "synchronous": 0,
-    "auto_vacuum": DEFAULT_SETTINGS["sqlite_auto_vacuum"],
+    "auto_vacuum": core.DEFAULT_SETTINGS["sqlite_auto_vacuum"],
     "journal_mode": "wal",
 }
 
@@ -99,7 +97,7 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         self._local = threading.local()
         self.database_identity: Identity = (0, 0)
         self.sweep_at_s = 0.0
-        update = EVICTION_POLICY[self.eviction_policy]["get"]
+        update = core.EVICTION_POLICY[self.eviction_policy]["get"]
         self.access_update: str | None = update
         """What a hit writes, under policies that depend on use; `{now}` is replaced by the time."""
 
@@ -141,7 +139,7 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
                 return found
         return execute(sql, arguments)
 
-    def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
+    def reset(self, key: str, value: Any = core.ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
         """Read or write a setting. Pragmas are only stored; each connection sets them itself.
 
         diskcache would set them here, and would retry for up to a minute while the database is
@@ -259,7 +257,7 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         Never removes all rows: the newest is the one that room is made for.
         """
         connection = self._con
-        evicts = EVICTION_POLICY[self.eviction_policy]["cull"] is not None
+        evicts = core.EVICTION_POLICY[self.eviction_policy]["cull"] is not None
         limit: int = self.cull_limit
         while True:
             volume = self._bytes_in_use()

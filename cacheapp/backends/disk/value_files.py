@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import diskcache
-from diskcache.core import MODE_BINARY, MODE_RAW
-
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.disk.library import core, diskcache
 from cacheapp.backends.local.interruptions import suppress_failure
 
 ORPHAN_AGE_S = 600.0
@@ -49,7 +47,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         """Return the payload as columns of its row, and write its value file if it needs one."""
         if type(payload) is int:
             # Beyond 64 bits: text, in a base for which Python does not limit the number of digits.
-            return 0, MODE_RAW, None, payload if fits_64_bits(payload) else hex(payload)
+            return 0, core.MODE_RAW, None, payload if fits_64_bits(payload) else hex(payload)
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
         if payload[:1] >= b"\xb0":
             if lease_format.is_lease(payload):
@@ -57,8 +55,8 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
             if lease_format.has_soft_deadline(payload):
                 return self._soft_to_columns(payload)
         if len(payload) < self.min_file_size:
-            return 0, MODE_RAW, None, payload
-        return self._write_file(MODE_BINARY, None, payload)
+            return 0, core.MODE_RAW, None, payload
+        return self._write_file(core.MODE_BINARY, None, payload)
 
     def _soft_to_columns(self, payload: bytes) -> Columns:
         """Store the head in the row: it decides visibility, and is removed with the soft deadline.

@@ -9,7 +9,6 @@ from cacheapp.downloads.jobs import transitions
 from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import dispatch
-from cacheapp.downloads.runners.coordinator import existing_coordinator
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
 
@@ -61,6 +60,8 @@ def retry(job: DownloadJob) -> bool:
 
 def _wake_owner(job: DownloadJob) -> bool:
     _refresh(job)
+    from cacheapp.downloads.runners.coordinator import existing_coordinator  # noqa: PLC0415 (an extra)
+
     running = existing_coordinator()
     if running is not None and job.owner == running.owner.token:
         running.wake()  # other owners see the request when they next record progress

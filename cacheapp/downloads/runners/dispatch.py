@@ -6,6 +6,7 @@ client sees and may retry.
 """
 
 import logging
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from cacheapp.conf import conf
@@ -13,8 +14,11 @@ from cacheapp.downloads.jobs import notifications
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
-from cacheapp.downloads.runners.coordinator import coordinator
 from cacheapp.errors import CacheappError
+from cacheapp.extras import needed_for
+
+if TYPE_CHECKING:
+    from cacheapp.downloads.runners.coordinator import Coordinator
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +31,14 @@ class BrokerUnavailable(CacheappError):
 
 def initial_owner() -> JobOwner | None:
     """Return the owner of a job created now: this process, or `None` with Celery."""
-    return None if conf().download_runner == "celery" else coordinator().owner
+    return None if conf().download_runner == "celery" else _coordinator().owner
+
+
+def _coordinator() -> "Coordinator":
+    with needed_for("A download", "downloads"):
+        from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (an extra)
+
+    return coordinator()
 
 
 def submit_new(job_id: UUID) -> None:
@@ -59,7 +70,7 @@ def submit_notifications(job_id: UUID) -> None:
 def submit(job_id: UUID) -> None:
     """Have a job started soon; raise `BrokerUnavailable`."""
     if conf().download_runner != "celery":
-        coordinator().wake()
+        _coordinator().wake()
         return
     import celery  # noqa: PLC0415 (an extra)
     from kombu.exceptions import KombuError, OperationalError  # noqa: PLC0415 (the same)

@@ -14,6 +14,7 @@ from cacheapp.downloads.http.url_policy import parse_http_url
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
 from cacheapp.downloads.storage.filenames import FAITHFUL, NameRefused, NameRules
+from cacheapp.extras import needed_for
 
 _SCHEME = "s3://"
 _CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # otherwise S3 does not send its checksums
@@ -61,7 +62,8 @@ class S3Source:
         self.scope = f"s3 {endpoint or ''} {self._bucket}/{self._prefix}"
         self.identity = " ".join(filter(None, [self.scope, names.identity]))
         try:
-            self._open()
+            with needed_for("A source in S3", "s3"):
+                self._open()
         except Exception as exc:  # botocore's errors have no common base; some are ValueError
             raise SourceRefused(f"{text[:200]}: {exc}") from exc
         named = frozenset([parse_http_url(self._base).origin]) if endpoint else frozenset()

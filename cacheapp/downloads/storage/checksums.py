@@ -8,7 +8,9 @@ ciphertext (ETags of objects encrypted with KMS or customer keys).
 import base64
 import binascii
 import dataclasses
+import functools
 import hashlib
+import importlib.util
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -166,12 +168,19 @@ def checksums_from_headers(
         if headers.get("x-amz-checksum-type", "").upper() != "COMPOSITE":
             for algorithm in _S3_ALGORITHMS:
                 name = _S3_PREFIX + algorithm
-                if name in headers:
+                if name in headers and _is_computable(algorithm):
                     found += _decode(algorithm, headers[name], name)
     if not found and etag and not _encrypted(headers):
         plain = _PLAIN_ETAG.fullmatch(etag)
         found += [Checksum("md5", bytes.fromhex(plain[1]), "its ETag")] if plain else []
     return tuple(found)
+
+
+@functools.cache
+def _is_computable(algorithm: str) -> bool:
+    """Return False for an algorithm of awscrt, which belongs to the extra `s3`, if it is not installed."""
+    plain = algorithm not in _CRC_SIZES or algorithm == "crc32"
+    return plain or importlib.util.find_spec("awscrt") is not None
 
 
 def _encrypted(headers: Mapping[str, str]) -> bool:

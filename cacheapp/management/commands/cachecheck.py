@@ -15,8 +15,6 @@ from typing import Any
 import django
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cacheapp import clock
 from cacheapp.cachecheck import run_record
@@ -157,27 +155,23 @@ class Command(BaseCommand):
         examinations: list[Examination],
         recorder: CheckRecorder | None,
     ) -> None:
-        with _progress() as progress:
-            for number, alias in enumerate(chosen):
-                one = make(alias)
-                examinations.append(one)
-                row = progress.add_task(alias, total=len(one.chosen()), doing="starting")
+        progress = _progress()
+        for number, alias in enumerate(chosen):
+            one = make(alias)
+            examinations.append(one)
+            told = itertools.count(number * len(one.chosen()))
 
-                told = itertools.count(number * len(one.chosen()))
+            def began(name: str, told: Iterator[int] = told) -> None:
+                progress(f"{alias}: {name}")  # noqa: B023 (called in this turn)
+                if recorder is not None:
+                    recorder.record([each.report for each in examinations if each.findings])
+                    total = len(chosen) * len(one.chosen())  # noqa: B023 (the same)
+                    recorder.update(alias=alias, doing=name, done=next(told), total=total)  # noqa: B023 (the same)
 
-                def began(name: str, row: Any = row, told: Iterator[int] = told) -> None:
-                    progress.update(row, doing=name)
-                    progress.advance(row, 1 if name else 0)
-                    if recorder is not None:
-                        recorder.record([each.report for each in examinations if each.findings])
-                        total = len(chosen) * len(one.chosen())  # noqa: B023 (called in this turn)
-                        recorder.update(alias=alias, doing=name, done=next(told), total=total)  # noqa: B023 (the same)
-
-                one.run(began)
-                progress.update(row, completed=len(one.chosen()), doing="done")
-                if progress.disable:
-                    said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
-                    self.stderr.write(f"{alias}: {said}")
+            one.run(began)
+            progress("")
+            said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
+            self.stderr.write(f"{alias}: {said}")
 
     def _show(self, reports: list[AliasReport], options: dict[str, Any]) -> None:
         print_report(reports, sys.stdout)
@@ -275,18 +269,16 @@ def _backend(alias: str) -> str:
     return str(settings.CACHES[alias]["BACKEND"])
 
 
-def _progress() -> Progress:
-    """Return a display on stderr, if that is a terminal; findings go to stdout."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[doing]}"),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+def _progress() -> Callable[[str], None]:
+    """Return a function that replaces the line on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        return lambda _line: None
+
+    def show(line: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K{line}")
+        sys.stderr.flush()
+
+    return show
 
 
 def _about(options: dict[str, Any]) -> dict[str, Any]:

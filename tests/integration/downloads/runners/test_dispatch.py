@@ -1,5 +1,6 @@
 """Dispatch to Celery without a reachable broker; tests/system has real workers."""
 
+import importlib.util
 import json
 import uuid
 from collections.abc import Iterator
@@ -110,6 +111,9 @@ def test_web_workers_run_no_job() -> None:
 
 def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [found for found in run_checks() if found.id == "cacheapp.E006"]
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "celery" else real(name)
+    )
     (found,) = [found for found in run_checks() if found.id == "cacheapp.E006"]
-    assert found.hint == "pip install cacheapp[celery]"
+    assert found.hint == "Run: pip install 'cacheapp[celery]'"

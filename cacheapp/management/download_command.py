@@ -1,0 +1,296 @@
+"""`manage.py download`: fetch URLs, a manifest or an S3 prefix; the same command resumes."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from rich.console import Console
+
+from cacheapp import clock
+from cacheapp.conf import conf, reader_of
+from cacheapp.downloads.engine.transfer_options import Existing
+from cacheapp.downloads.http.connections import Urllib3Replaced
+from cacheapp.downloads.http.credentials import read_netrc
+from cacheapp.downloads.http.errors import TransferFailed
+from cacheapp.downloads.http.ip_policy import read_networks
+from cacheapp.downloads.http.proxies import Proxies
+from cacheapp.downloads.http.url_policy import UrlRefused
+from cacheapp.downloads.http.webhooks import find_webhook
+from cacheapp.downloads.jobs.database_errors import migration_hint
+from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.ownership import new_owner
+from cacheapp.downloads.jobs.repository import retry_policy
+from cacheapp.downloads.runners.display import Display
+from cacheapp.downloads.runners.foreground import (
+    ForegroundRunner,
+    JobBusy,
+    TerminalOrder,
+    claim_job,
+)
+from cacheapp.downloads.runners.run_control import transfer_limits
+from cacheapp.downloads.runners.units import format_bytes, format_seconds
+from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
+from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
+from cacheapp.downloads.sources.name_filter import NameFilter
+from cacheapp.downloads.sources.request import DEFAULT_THREADS
+from cacheapp.downloads.sources.s3 import S3Source
+from cacheapp.downloads.states import FileState, JobState
+from cacheapp.downloads.storage.filenames import NameRules
+from cacheapp.processes.stopping import Stopped, stopping
+from cacheapp.typed_values import Reader
+
+MAX_ERRORS = MAX_RENAMED = 100
+_FAILED, _REFUSED = 1, 2
+_LIMITS: tuple[tuple[str, str, type[int | float], str], ...] = (
+    ("tries", "--tries", int, "attempts per file without progress"),
+    ("connect_s", "--connect-timeout", float, "longest time to connect"),
+    ("read_s", "--read-timeout", float, "longest silence on a connection"),
+    ("stall_s", "--stall-timeout", float, "longest time without progress"),
+    ("stall_bytes", "--stall-bytes", int, "bytes that count as progress"),
+    ("max_retry_after_s", "--max-retry-after", float, "longest Retry-After that is waited for"),
+)
+"""Options that replace a setting: the setting without DOWNLOAD_, the option, its type and help."""
+
+
+class Command(BaseCommand):
+    """Run one job in this process and record it in the project's database."""
+
+    help = (
+        "Download SOURCE: one or more http(s) URLs, s3://bucket/prefix, or a manifest: a file, or - "
+        "for standard input, of lines `url [checksum] [name]`, or with --base-url of lines as "
+        "sha256sum and md5sum print them. Each file is saved completely or not at all. Ctrl-C pauses the "
+        "job; the same command resumes it and retries the files that failed. Exit status: 0 if "
+        "every file was saved, 1 if one was not, 2 if the job could not start, 128 + the signal "
+        "if it was stopped."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "source", nargs="+", help="URLs, a manifest file or -, or s3://bucket/prefix"
+        )
+        parser.add_argument(
+            "--base-url",
+            default="",
+            metavar="URL",
+            help="folder of the files in a manifest that has checksums and names alone",
+        )
+        parser.add_argument(
+            "--portable-names",
+            action="store_true",
+            help="change names of files that are not valid on all systems (Windows, case folding)",
+        )
+        for name in ("include", "exclude"):
+            parser.add_argument(
+                f"--{name}",
+                action="append",
+                default=[],
+                metavar="GLOB",
+                help=f"{name} the objects of a prefix that match; * also matches /",
+            )
+        parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
+        parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
+        parser.add_argument(
+            "--existing",
+            choices=[choice.value for choice in Existing],
+            default=Existing.FAIL.value,
+            help="what to do with a file that already exists (default: fail)",
+        )
+        parser.add_argument(
+            "--fsync", action="store_true", help="flush each file to disk, to survive a power cut"
+        )
+        parser.add_argument(
+            "--no-digest",
+            action="store_true",
+            help="compute and verify no checksum, not even a given one",
+        )
+        parser.add_argument(
+            "--verify",
+            action="store_true",
+            help="read files that are complete already, and fetch those again whose digest differs",
+        )
+        parser.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="NETWORK",
+            help="allow connections to this private network, such as 127.0.0.0/8",
+        )
+        parser.add_argument(
+            "--no-netrc", action="store_true", help="send no passwords from ~/.netrc or $NETRC"
+        )
+        parser.add_argument(
+            "--webhook",
+            default="",
+            metavar="URL",
+            help="notify this receiver, of DOWNLOAD_WEBHOOKS, when the job has ended",
+        )
+        parser.add_argument(
+            "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
+        )
+        parser.add_argument("--region", help="region of the bucket")
+        parser.add_argument("--anonymous", action="store_true", help="do not sign requests to S3")
+        for name, flag, kind, text in _LIMITS:
+            setting = f"DOWNLOAD_{name.upper()}"
+            parser.add_argument(
+                *(flag,),
+                dest=name,
+                type=_typed(kind, reader_of(setting)),
+                metavar="N" if kind is int else "SECONDS",
+                help=f"{text} (default: {setting})",
+            )
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Run the job, print the result, and exit with its status."""
+        try:
+            order = self._order(options)
+            with stopping():
+                job, took_s = self._fetch(order, quiet=options["json"])
+        except (
+            SourceRefused,
+            JobBusy,
+            Urllib3Replaced,
+            TransferFailed,
+            UrlRefused,
+            ValueError,
+        ) as exc:
+            raise CommandError(str(exc), returncode=_REFUSED) from exc
+        except OSError as exc:
+            raise CommandError(f"{options['to']}: {exc.strerror}", returncode=_REFUSED) from exc
+        except DatabaseError as exc:
+            message = f"the database reports an error: {exc}{migration_hint(exc)}"
+            raise CommandError(message, returncode=_REFUSED) from exc
+        except Stopped as exc:
+            message = f"stopped by {exc}; the same command resumes the job"
+            raise CommandError(message, returncode=128 + exc.number) from None
+        self._print_result(job, took_s, as_json=options["json"])
+
+    def _order(self, options: dict[str, Any]) -> TerminalOrder:
+        settings = conf()
+        if not 1 <= options["threads"] <= settings.download_max_threads:
+            raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
+        given = {f"download_{name}": options[name] for name, *_ in _LIMITS if options[name]}
+        settings = dataclasses.replace(settings, **given)
+        if options["webhook"]:
+            find_webhook(options["webhook"], settings.download_webhooks)
+        Proxies.from_environment().shown()  # refuses a wrong variable before the job begins
+        limits = dataclasses.replace(
+            transfer_limits(settings),
+            digest=not options["no_digest"],
+            fsync=options["fsync"],
+            existing=Existing(options["existing"]),
+            verify=options["verify"],
+        )
+        return TerminalOrder(
+            source=_source(options),
+            text=" ".join(options["source"])[:2000],
+            directory=options["to"].absolute(),
+            threads=options["threads"],
+            limits=limits,
+            retries=retry_policy(settings),
+            networks=read_networks(options["allow"]),
+            webhook=options["webhook"],
+            portable_names=options["portable_names"],
+            logins={} if options["no_netrc"] else read_netrc(),
+        )
+
+    def _fetch(self, order: TerminalOrder, *, quiet: bool) -> tuple[DownloadJob, float]:
+        began_s = clock.monotonic_s()
+        owner = new_owner()
+        job, resumed = claim_job(order, owner)
+        console = Console(file=sys.stderr, quiet=quiet)
+        if proxies := Proxies.from_environment().shown():
+            note = f"Through the proxy {proxies}: the addresses of hosts cannot be checked"
+            console.print(note, markup=False, soft_wrap=True)
+        if resumed:
+            done = job.files.filter(state=FileState.SUCCEEDED).count()
+            console.print(f"Resuming job {job.id}: {done} files are complete")
+        with Display(console) as display:
+            job = ForegroundRunner(order, job, owner).run(display.show)
+        return job, clock.monotonic_s() - began_s
+
+    def _print_result(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
+        failed = job.files.filter(state=FileState.FAILED).order_by("position")
+        errors = list(failed.values("url", "name", "error", "tries")[:MAX_ERRORS])
+        changed = job.files.exclude(original_name="").order_by("position")
+        renamed = list(changed.values("url", "name", "original_name")[:MAX_RENAMED])
+        if as_json:
+            found = {
+                "id": str(job.id),
+                "state": job.state,
+                "error": job.error,
+                "directory": job.destination,
+                "files_total": job.files_total,
+                "files_done": job.files_done,
+                "files_failed": job.files_failed,
+                "bytes_done": job.bytes_done,
+                "seconds": round(took_s, 3),
+                "errors": errors,
+                "files_renamed": job.files_renamed,
+                "renamed": renamed,
+            }
+            self.stdout.write(json.dumps(found, indent=2))
+        else:
+            for error in errors:
+                self.stderr.write(f"{error['url']}: {error['error']}")
+            for it in renamed:
+                self.stderr.write(f"{it['original_name']!r} is saved as {it['name']!r}")
+            if job.files_renamed > len(renamed):
+                self.stderr.write(f"and {job.files_renamed - len(renamed)} more renamed files")
+            self.stdout.write(_last_line(job, took_s))
+        if job.state != JobState.SUCCEEDED:
+            raise CommandError(job.error or job.state, returncode=_FAILED)
+
+
+def _typed(kind: type[int | float], read: Reader) -> Callable[[str], Any]:
+    """Return a function for `argparse` that reads a number as a setting is read."""
+
+    def parse(text: str) -> Any:
+        try:
+            value: Any = kind(text)
+        except ValueError:
+            value = text  # the setting's reader says what it expects
+        try:
+            return read(value)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(f"is {text!r}; expected {exc}") from exc
+
+    return parse
+
+
+def _last_line(job: DownloadJob, took_s: float) -> str:
+    """Return what a person wants to know at the end."""
+    left = [f"{job.files_failed} failed"] if job.files_failed else []
+    if job.state not in {JobState.SUCCEEDED, JobState.FAILED}:
+        left.append(job.state)
+    shown = (
+        f"Downloaded {job.files_done} of {job.files_total} files, {format_bytes(job.bytes_done)}"
+    )
+    return f"{', '.join([shown, *left])}, in {format_seconds(took_s)}, to {job.destination}"
+
+
+def _source(options: dict[str, Any]) -> Source:
+    texts = options["source"]
+    rules = NameRules(portable=options["portable_names"])
+    is_manifest = len(texts) == 1 and "://" not in texts[0]
+    if options["base_url"] and not is_manifest:
+        raise SourceRefused("--base-url: expected a manifest as the source")
+    names = NameFilter.of(options["include"], options["exclude"])
+    if names.identity and not texts[0].startswith("s3://"):
+        raise SourceRefused("--include, --exclude: expected s3://bucket/prefix as the source")
+    if texts[0].startswith("s3://"):
+        if len(texts) > 1:
+            raise SourceRefused("expected a single s3://bucket/prefix")
+        place = {name: options[name] for name in ("endpoint", "region", "anonymous")}
+        return S3Source(texts[0], **place, rules=rules, names=names)
+    if is_manifest:
+        form = ManifestFormat(rules, options["base_url"])
+        return Manifest(sys.stdin.buffer.read() if texts[0] == "-" else Path(texts[0]), form)
+    return UrlList(texts, rules)

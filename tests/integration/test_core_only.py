@@ -1,0 +1,179 @@
+"""A project with none of the packages of the extras: the core works, and each error names its extra."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cacheapp.extras import OPTIONAL
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SETTINGS = """
+import os
+from pathlib import Path
+PLACE = Path(__file__).parent
+SECRET_KEY = "only-for-tests-" + "x" * 50
+INSTALLED_APPS = os.environ["APPS"].split()
+ROOT_URLCONF = os.environ.get("URLS", "urls")
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True,
+    "OPTIONS": {"context_processors": ["django.contrib.auth.context_processors.auth",
+        "django.template.context_processors.request",
+        "django.contrib.messages.context_processors.messages"]}}]
+MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": PLACE / "db.sqlite3"}}
+CACHES = {
+    "default": {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": PLACE / "cache", "KEY_PREFIX": "a"},
+}
+for alias, name in (("disk", "DiskCache"), ("redis", "RedisCache")):
+    if alias in os.environ.get("ALIASES", ""):
+        place = "redis://127.0.0.1:1/0" if alias == "redis" else str(PLACE / "disk")
+        CACHES[alias] = {"BACKEND": f"cacheapp.backends.{name}", "LOCATION": place, "KEY_PREFIX": "a"}
+if "CACHEAPP" in os.environ:
+    CACHEAPP = {"STATE_DIR": PLACE / "state", "DOWNLOAD_ROOT": PLACE / "root", "DOWNLOAD_RUNNER": "celery"}
+USE_TZ = True
+"""
+URLS = """
+from django.contrib import admin
+from django.urls import path
+urlpatterns = [path("admin/", admin.site.urls)]
+"""
+ADMIN = (
+    "django.contrib.admin django.contrib.auth django.contrib.contenttypes django.contrib.sessions "
+    "django.contrib.messages cacheapp"
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    blocked = sorted(OPTIONAL | {"diskcache_community", "hiredis"})
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n"
+    )
+    (tmp_path / "core_only.py").write_text(SETTINGS)
+    (tmp_path / "urls.py").write_text(URLS)
+    return tmp_path
+
+
+def run(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "CACHEAPP_TESTS"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project,
+        env={
+            **kept,
+            "PYTHONPATH": f"{project}:{ROOT}",
+            "DJANGO_SETTINGS_MODULE": "core_only",
+            "APPS": ADMIN,
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_four_lines_work_without_the_app(project: Path) -> None:
+    code = (
+        "import django; django.setup()\n"
+        "from django.core.cache import cache\n"
+        "cache.set('a', {'b': 1}, 60)\n"
+        "print(cache.get('a'), cache.incr_version('a'), cache.get_or_set('c', lambda: 7, 60))\n"
+        "import cacheapp.cached, cacheapp.throttle, cacheapp.gunicorn_hooks\n"
+    )
+    done = run(project, "-c", code, APPS="")
+    assert (done.returncode, done.stdout) == (0, "{'b': 1} 2 7\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "--fail-level", "WARNING"],
+        ["migrate", "--verbosity", "0"],
+        ["cachestats", "default"],
+        ["cachecheck", "default", "--only", "add", "--seconds", "0.2", "--processes", "2"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_of_the_core_works(project: Path, arguments: list[str]) -> None:
+    done = run(project, "-m", "django", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_starts_and_ends_by_the_hooks(project: Path) -> None:
+    code = (
+        "import django, types; django.setup()\n"
+        "from cacheapp import gunicorn_hooks\n"
+        "gunicorn_hooks.post_worker_init(types.SimpleNamespace(alive=True))\n"
+        "gunicorn_hooks.worker_exit(None, None)\n"
+    )
+    done = run(project, "-c", code)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [("lab", "lab"), ("demo", "lab"), ("download", "downloads"), ("downloads", "downloads")],
+)
+def test_a_command_without_its_packages_names_the_extra(
+    project: Path, command: str, extra: str
+) -> None:
+    done = run(project, "-m", "django", command, "--list", "x")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"CommandError: manage.py {command} requires the package ")
+    assert line.endswith(f"Run: pip install 'cacheapp[{extra}]'")
+
+
+def test_the_check_names_the_extra_of_each_backend_and_setting(project: Path) -> None:
+    done = run(project, "-m", "django", "check", ALIASES="disk redis", CACHEAPP="1")
+    assert done.returncode == 1
+    for line in (
+        "(cacheapp.E002) CACHES['disk']: DiskCache requires the package diskcache",
+        "Run: pip install 'cacheapp[disk]'",
+        "(cacheapp.E002) CACHES['redis']: RedisCache requires the package redis",
+        "Run: pip install 'cacheapp[redis]'",
+        "(cacheapp.E006) CACHEAPP['DOWNLOAD_ROOT'] requires the package urllib3",
+        "Run: pip install 'cacheapp[downloads]'",
+        "(cacheapp.E006) CACHEAPP['DOWNLOAD_RUNNER'] = 'celery' requires the package celery",
+        "Run: pip install 'cacheapp[celery]'",
+    ):
+        assert line in done.stderr
+
+
+def test_a_use_of_such_a_backend_names_the_extra(project: Path) -> None:
+    code = (
+        "import django; django.setup()\n"
+        "from django.core.cache import caches\n"
+        "caches['disk'].get('a')\n"
+    )
+    done = run(project, "-c", code, ALIASES="disk")
+    assert done.stderr.splitlines()[-1] == (
+        "cacheapp.errors.OptionsRefused: CACHES['disk']: DiskCache requires the package diskcache, "
+        "which is not installed. Run: pip install 'cacheapp[disk]'"
+    )
+
+
+def test_the_urls_name_their_extra(project: Path) -> None:
+    done = run(project, "-m", "django", "check", URLS="cacheapp.urls")
+    assert done.returncode == 1
+    assert "cacheapp.urls requires the package urllib3" in done.stderr.splitlines()[-1]
+    assert "pip install 'cacheapp[pages]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("fake", "message"),
+    [
+        ("sys.platform = 'win32'", "cacheapp does not run on Windows"),
+        ("sys.abiflags = 't'", "cacheapp does not run on this free-threaded Python"),
+    ],
+    ids=["Windows", "free-threaded"],
+)
+def test_an_unsupported_python_is_refused(project: Path, fake: str, message: str) -> None:
+    done = run(project, "-c", f"import sys; {fake}; import cacheapp")
+    assert done.stderr.splitlines()[-1].startswith(f"ImportError: {message}")
