@@ -9,16 +9,13 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.processes.servers import RedisServer
 from tests.contract.clients import stacks_of_all, stop_all
+from tests.open_files import close_below
 
 FILES = 10_000
 
 
 def pytest_configure() -> None:
-    """Raise the limit of open files, usually 1,024.
-
-    Caches keep files open until their process ends, and the test process has more than a thousand
-    caches.
-    """
+    """Raise the limit of open files, usually 1,024: some tests use many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
@@ -32,8 +29,10 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(autouse=True)
-def _own_state(settings: Settings, tmp_path: Path) -> None:
+def _own_state(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
+    yield
+    close_below(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from cacheapp.backends.lmdb.directory import (
 )
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
-from cacheapp.backends.local.descriptors import are_intact, descriptors_of, parked
+from cacheapp.backends.local.descriptors import are_intact, descriptors_of, next_numbers, parked
 from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.private_directory import pinned_directory
 from cacheapp.backends.local.private_mapping import make_mapping_private
@@ -43,7 +43,8 @@ class OpenEnvironment:
             with pinned_directory(path) as pinned:
                 self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
                 self.flags = self.reference_bits.flags
-                files = [_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE)]
+                data, lock = (_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE))
+                numbers = next_numbers(3)
                 self.lmdb = opened = open_environment(pinned, limits, writemap=writemap)
             self.begin = opened.begin
             # The binding begins a write transaction for this. So a process that opens an
@@ -51,8 +52,10 @@ class OpenEnvironment:
             self.entries, self.queue, self.deadlines, self.meta = (
                 opened.open_db(name, create=False) for name in DATABASES
             )
-            self.identity = files[0]
-            self._descriptors = descriptors_of(files)
+            self.identity = data
+            # Without a map, LMDB opens the data file twice.
+            files = [data, lock] if writemap else [data, data, lock]
+            self._descriptors = descriptors_of(files, numbers)
         except BaseException:
             if opened is not None:
                 opened.close()

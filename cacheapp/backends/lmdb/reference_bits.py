@@ -10,7 +10,7 @@ import mmap
 import os
 from pathlib import Path
 
-from cacheapp.backends.local.descriptors import descriptors_of
+from cacheapp.backends.local.descriptors import descriptors_of, next_numbers
 
 HEAD_BYTES = 4096
 RETIRED = 0  # a flag, not 0: check the directory again
@@ -32,12 +32,12 @@ class ReferenceBits:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             found = os.fstat(descriptor)
-            before = descriptors_of([(found.st_dev, found.st_ino)])
+            numbers = next_numbers(1)
             whole = mmap.mmap(descriptor, file_bytes(bits))
-            after = descriptors_of([(found.st_dev, found.st_ino)])
+            self.descriptors = descriptors_of([(found.st_dev, found.st_ino)], numbers)
+            self.descriptors.pop(descriptor, None)
         finally:
             os.close(descriptor)
-        self.descriptors = {number: after[number] for number in after.keys() - before.keys()}
         """The map has a descriptor of its own, which Python closes when the map ends."""
         whole.madvise(mmap.MADV_RANDOM)  # otherwise the kernel also reads the pages around a bit
         mapped = memoryview(whole)

@@ -9,9 +9,12 @@ place of a lost one while the library closes it, and puts the other file back.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import select
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cacheapp.backends.local.slot_file import Identity, identity_of, identity_of_descriptor
+from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.backends.local.slot_file import Identity, identity_of_descriptor
 
 Descriptors = Mapping[int, Identity]
 
@@ -20,24 +23,48 @@ class DescriptorsLost(Exception):
     """Other code has closed the descriptors of a database; nothing was written."""
 
 
-def database_descriptors(database: str) -> dict[int, Identity]:
-    """Return all descriptors of this process for a database, its WAL and its shared memory."""
-    return descriptors_of(
-        identity
-        for suffix in ("", "-wal", "-shm")
-        if (identity := identity_of(database + suffix)) is not None
-    )
+def next_numbers(count: int) -> list[int]:
+    """Return the numbers of the next files that this process opens, unless other threads open some.
+
+    Returns fewer where that many descriptors are not free, and none on systems without epoll.
+    """
+    if not hasattr(select, "epoll"):
+        return []
+    # Objects that close themselves, so that no exception of a signal handler leaves one open.
+    held: list[select.epoll] = []
+    with suppress_failure(OSError):
+        held.extend(select.epoll() for _ in range(count))
+    return [each.fileno() for each in held]
 
 
-def descriptors_of(identities: Iterable[Identity]) -> dict[int, Identity]:
-    """Return all descriptors of this process for these files."""
-    files = frozenset(identities)
+def descriptors_of(
+    opened: Sequence[Identity], numbers: Iterable[int], perhaps: Sequence[Identity] = ()
+) -> dict[int, Identity]:
+    """Return the descriptors of files that a library has just opened.
+
+    `opened` names a file as often as it was opened, `perhaps` those that may have been; `numbers` are
+    the `next_numbers` before that. If other threads opened or closed files in between, the result
+    contains all descriptors of this process for these files: to find those takes some milliseconds
+    where thousands are open.
+    """
+    files = (*opened, *perhaps)
+    found = _among(numbers, files)
+    if Counter(opened) <= Counter(found.values()):
+        return found
     try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # a system without it: then nothing is checked
+        return _among(map(int, os.listdir("/proc/self/fd")), files)
+    except FileNotFoundError:  # a system without it: then nothing is checked
         return {}
+
+
+def _among(numbers: Iterable[int], files: Sequence[Identity]) -> dict[int, Identity]:
     found = ((number, identity_of_descriptor(number)) for number in numbers)
     return {number: identity for number, identity in found if identity in files and identity}
+
+
+def still_intact(descriptors: Descriptors) -> dict[int, Identity]:
+    """Return those that are still of the same files."""
+    return {number: each for number, each in descriptors.items() if are_intact({number: each})}
 
 
 def are_intact(descriptors: Descriptors) -> bool:

@@ -21,8 +21,10 @@ from cacheapp.backends.local.database_spec import Database, DatabaseSpec
 from cacheapp.backends.local.descriptors import (
     DescriptorsLost,
     are_intact,
-    database_descriptors,
+    descriptors_of,
+    next_numbers,
     parked,
+    still_intact,
 )
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.slot_file import Identity, identity_of
@@ -231,15 +233,7 @@ class ShardedDatabase:
             thread.drop(number)
         shard = self._shard(thread, number)
         path = self._unique_path(number)
-        with self._opening:  # so that the new descriptors are those of this connection
-            before = database_descriptors(path)
-            con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
-            con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the WAL
-            after = self._descriptors[number] = database_descriptors(path)
-        memory = identity_of(f"{path}-shm")
-        con.descriptors = {
-            each: found for each, found in after.items() if each not in before or found == memory
-        }
+        con = self._opened(thread, number, path)
         # SQLite does not reveal which file it has opened. The shard's file was at the path before;
         # if it is also there after, it is the one.
         if identity_of(self._databases[number]) != shard.database_identity:
@@ -248,6 +242,36 @@ class ShardedDatabase:
         con.identity = shard.database_identity
         con.request, con.checked_s = request, clock.wall_s()
         thread.connections[number], thread.opening = con, None
+        return con
+
+    def _opened(self, thread: ThreadConnections, number: int, path: str) -> Connection:
+        """Open a connection, and note its descriptors.
+
+        SQLite keeps the descriptor of a closed connection while others are open, and uses it for the
+        next one: so there is one if more descriptors of the file are open than connections.
+        """
+        with self._opening:  # so that the new descriptors are those of this connection
+            known = still_intact(self._descriptors[number])
+            main = identity_of(path)
+            kept = sum(each == main for each in known.values()) > self.registry.count_open(number)
+            numbers = next_numbers(3)
+            con = Connection(path, self._timeout_s, thread, self._spec.pragmas)
+            con.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the WAL
+            memory = identity_of(f"{path}-shm")
+            files = [
+                *([] if kept else [main]),
+                identity_of(f"{path}-wal"),
+                *([] if memory in known.values() else [memory]),
+            ]
+            found = descriptors_of(
+                [each for each in files if each], numbers, [each for each in (main, memory) if each]
+            )
+            self._descriptors[number] = {**known, **found}
+        con.descriptors = {
+            each: identity
+            for each, identity in self._descriptors[number].items()
+            if each not in known or identity == memory
+        }
         return con
 
     def _shard(self, thread: ThreadConnections, number: int) -> Database:

@@ -234,6 +234,12 @@ class ConnectionRegistry:
             self._all = [*(other for other in self._all if not other.ended), thread]
         return thread
 
+    def count_open(self, number: int) -> int:
+        """Return how many connections to one shard are open, or more if some are being opened."""
+        return sum(
+            (thread.connections[number] or thread.opening) is not None for thread in self._all
+        )
+
     def close(self, within_s: float) -> None:
         """Close the connections of all threads, each after its operation in flight."""
         if not forks.mark[0]:

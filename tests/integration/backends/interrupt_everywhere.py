@@ -18,7 +18,7 @@ from types import CodeType, FrameType
 from typing import Any, Self
 
 _ACK = struct.Struct("q")
-_WITHIN_S = 1.0
+_WITHIN_S = 4.0  # a lock that is left held is waited for longer
 _HANG_S = 30.0
 
 

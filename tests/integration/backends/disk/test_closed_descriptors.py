@@ -57,7 +57,7 @@ def _works(cache: Any) -> bool:
         and list(found.values()) == list(range(1, 51))
         and computed == 3
         and len(cache.get("large")) == LARGE
-        and took_s < 2
+        and took_s < 8  # without a new database, the lock alone took 10 s
     )
 
 

@@ -182,12 +182,12 @@ def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> 
 
 
 @contextlib.contextmanager
-def _signals(handle: Callable[[], None]) -> Iterator[None]:
+def _signals(handle: Callable[[], None], pause_s: float) -> Iterator[None]:
     """Run `handle` between two bytecodes of this thread, again and again, never inside itself.
 
-    The last interval is longer than opening an environment takes, so operations do end.
+    `pause_s`: an interval between some of them in which operations end.
     """
-    after_s = itertools.cycle([0.001, 0.0023, 0.0013, 0.3])
+    after_s = itertools.cycle([0.001, 0.0023, 0.0013, pause_s])
 
     def handler(_number: int, _frame: object) -> None:
         handle()
@@ -210,7 +210,8 @@ def test_a_fork_in_a_signal_handler_inside_a_write_harms_neither_side(
     cache.set_many({"outer": 0, "inner": 0})
     ends: list[int] = []
     total = 0
-    with _signals(lambda: ends.append(end_of(in_child(lambda: cache.get("inner") == 0)))):
+    fork_and_read = lambda: ends.append(end_of(in_child(lambda: cache.get("inner") == 0)))  # noqa: E731
+    with _signals(fork_and_read, pause_s=0.3):  # longer than it takes to open an environment
         while len(ends) < 30:
             total += 1
             assert cache.incr("outer") == total
@@ -246,7 +247,7 @@ def test_a_write_in_a_signal_handler_works_or_is_refused_at_once(
         thread.start()
     other = in_child(lambda: all(cache.incr("child") for _ in range(20_000)))
     total, longest_s = 0, 0.0
-    with _signals(handle):
+    with _signals(handle, pause_s=0.03):
         while acknowledged + refused < 400:
             total += 1
             began_s = time.monotonic()

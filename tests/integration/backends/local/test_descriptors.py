@@ -1,0 +1,157 @@
+"""What a store knows of its library's descriptors, without a search of all that are open."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from tests.integration.backends.disk import parts as disk
+from tests.integration.backends.lmdb import parts as lmdb
+
+MANY = 3000
+
+
+def _names() -> dict[int, str]:
+    """Return the paths of all descriptors of this process."""
+    found = {}
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the directory itself, or of another thread
+            found[int(link.name)] = str(link.readlink())
+    return found
+
+
+def _of(directory: Path, *suffixes: str) -> set[int]:
+    return {
+        number
+        for number, name in _names().items()
+        if name.startswith(str(directory)) and name.endswith(suffixes)
+    }
+
+
+def _known_to_shards(cache: Any) -> set[int]:
+    return {number for each in cache._store._database._descriptors for number in each}  # noqa: SLF001
+
+
+@contextmanager
+def _other_thread_opens_and_closes() -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        held: list[int] = []
+        while not stop.is_set():
+            held.append(os.open(os.devnull, os.O_RDONLY))
+            if len(held) > 5:
+                os.close(held.pop(0))
+        for number in held:
+            os.close(number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def _many_open(count: int) -> Iterator[None]:
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for number in held:
+            os.close(number)
+
+
+def _bytecodes(work: Callable[[], object]) -> int:
+    """Return how many bytecodes run in the work."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside a thread that opens files"])
+def test_an_environment_knows_its_descriptors(
+    settings: Settings, tmp_path: Path, *, busy: bool
+) -> None:
+    cache = lmdb.ours(settings, tmp_path)
+    environment = lmdb.environment_of(cache)
+    for _ in range(20):
+        environment.close()
+        if busy:
+            with _other_thread_opens_and_closes():
+                cache.set("key", 1)
+        else:
+            cache.set("key", 1)
+        env = environment.current
+        assert env is not None
+        assert set(env._descriptors) == _of(tmp_path, "/data.mdb", "/lock.mdb")  # noqa: SLF001
+        assert set(env.reference_bits.descriptors) >= _of(tmp_path, "/reference-bits") != set()
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside a thread that opens files"])
+def test_a_database_knows_its_descriptors_also_those_that_sqlite_keeps(
+    settings: Settings, tmp_path: Path, *, busy: bool
+) -> None:
+    cache = disk.ours(settings, tmp_path, shards=2)
+    keys = [f"key-{number}" for number in range(20)]
+
+    def use() -> None:
+        cache.get_many(keys)
+
+    def in_threads() -> None:
+        for _ in range(10):
+            thread = threading.Thread(target=use)
+            thread.start()
+            thread.join()
+
+    use()
+    if busy:
+        with _other_thread_opens_and_closes():
+            in_threads()
+    else:
+        in_threads()
+    opened = _of(tmp_path, "/cache.db", "/cache.db-wal", "/cache.db-shm")
+    assert opened
+    assert opened <= _known_to_shards(cache)  # which also has some that SQLite has closed since
+
+
+def test_opening_takes_no_longer_with_many_open_descriptors(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def opened_lmdb() -> None:
+        lmdb.environment_of(on_lmdb).close()
+        on_lmdb.get("key")
+
+    def opened_disk() -> None:
+        on_disk._store.close()  # noqa: SLF001
+        on_disk.get("key")
+
+    on_lmdb = lmdb.ours(settings, tmp_path / "lmdb", "memory")
+    on_disk = disk.ours(settings, tmp_path / "disk")
+    for opened in (opened_lmdb, opened_disk):
+        for _ in range(3):
+            opened()
+        few = _bytecodes(opened)
+        with _many_open(MANY):
+            assert _bytecodes(opened) < few + MANY / 10

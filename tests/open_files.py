@@ -1,0 +1,57 @@
+"""Close what the caches of a test keep open until their process ends.
+
+Otherwise the test process has some descriptors more after each test, and a thousand at the end.
+"""
+
+import array
+import os
+from pathlib import Path
+from typing import Any
+
+from cacheapp.backends.core import counters
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.lmdb.location import Location
+from cacheapp.backends.local import shared_directory, slot_file
+
+
+def close_below(directory: Path) -> None:
+    """Close the stores, counters and slot files in a directory, and forget them."""
+    _forget_stores(directory)
+    by_path = counters._by_path._by_path  # noqa: SLF001
+    for path in [path for path in by_path if path.is_relative_to(directory)]:
+        _unmap(by_path.pop(path))
+    shared_directory._known[:] = [  # noqa: SLF001
+        path
+        for path in shared_directory._known  # noqa: SLF001
+        if not path.is_relative_to(directory)
+    ]
+    _close_slot_files(directory)
+
+
+def _forget_stores(directory: Path) -> None:
+    stores: dict[Any, Any] = registry._stores  # noqa: SLF001
+    for key, store in list(stores.items()):
+        paths = [part for part in key if isinstance(part, Path)] if isinstance(key, tuple) else []
+        if any(path.is_relative_to(directory) for path in paths):
+            del stores[key]
+            store.close()
+            if isinstance(store, Location) and hasattr(store.environment, "reference_bits"):
+                del store.environment.reference_bits
+
+
+def _unmap(counted: counters.Counters) -> None:
+    """Let it count in private memory: asgiref keeps the caches of old settings, which have it."""
+    counted.row = array.array("Q", bytes(len(counted.row) * 8))
+    counted._numbers = counted._index = counted._file = None  # noqa: SLF001
+
+
+def _close_slot_files(directory: Path) -> None:
+    opened = slot_file._open_files  # noqa: SLF001
+    with opened.lock:
+        opened.forget_lost()
+        for identity, file in list(opened.files.items()):
+            path = Path(f"/proc/self/fd/{file.descriptor}").readlink()
+            if path.is_relative_to(directory):
+                del opened.files[identity]
+                descriptor, file.descriptor, file.slot = file.descriptor, -1, None
+                os.close(descriptor)
