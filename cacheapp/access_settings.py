@@ -19,6 +19,9 @@ class ApiToken:
     sha256: str
     """Digest of the secret, in hexadecimal. The settings do not contain the secret."""
     permissions: frozenset[str]
+    user: str | None = None
+    """The name of the user for whom it acts: that user's jobs, and only permissions that both have.
+    `None`: a client of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ _PERMISSION = re.compile(r"\w+\.\w+")
 
 
 def read_tokens(value: Any) -> tuple[ApiToken, ...]:
-    """Read `{name: {"sha256": …, "permissions": […]}}`."""
+    """Read `{name: {"sha256": …, "permissions": […], "user": …}}`; `user` is optional."""
     if not isinstance(value, dict):
         raise ValueError("a dict: {name: {'sha256': …, 'permissions': […]}}")
     found = tuple(_token(name, entry) for name, entry in value.items())
@@ -68,8 +71,10 @@ def _token(name: Any, entry: Any) -> ApiToken:
     """Read an entry. No message shows its values, which may be a misplaced secret."""
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,40}", name):
         raise ValueError("names of 1 to 40 letters, digits and . _ -")
-    if not isinstance(entry, dict) or entry.keys() != {"sha256", "permissions"}:
-        raise ValueError(f"'sha256' and 'permissions' for {name!r}, and nothing else")
+    if not isinstance(entry, dict) or entry.keys() - {"user"} != {"sha256", "permissions"}:
+        raise ValueError(
+            f"'sha256' and 'permissions' for {name!r}, perhaps 'user', and nothing else"
+        )
     digest, permissions = entry["sha256"], entry["permissions"]
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise ValueError(f"the SHA-256 of the secret of {name!r}, as 64 hexadecimal digits")
@@ -78,7 +83,10 @@ def _token(name: Any, entry: Any) -> ApiToken:
         isinstance(it, str) and _PERMISSION.fullmatch(it) for it in permissions
     ):
         raise ValueError(f"permissions such as ['cacheapp.view_downloadjob'] for {name!r}")
-    return ApiToken(name, digest.lower(), frozenset(permissions))
+    user = entry.get("user")
+    if user is not None and (not isinstance(user, str) or not user):
+        raise ValueError(f"a user name, or None, as the 'user' of {name!r}")
+    return ApiToken(name, digest.lower(), frozenset(permissions), user)
 
 
 _BUCKET = re.compile(r"s3://([a-zA-Z0-9][a-zA-Z0-9._-]+)(?:/(.*))?")

@@ -1,6 +1,7 @@
 """Jobs and files in Django's admin: read-only, with actions to cancel and retry jobs.
 
-No form writes a row, because the job's owner writes it at the same time.
+No form writes a row, because the job's owner writes it at the same time. Users see their own jobs, and
+managers all. No page shows the query string of a URL, and no filter or search compares it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,16 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
+from cacheapp.downloads.jobs.actors import (
+    MANAGE_ALL,
+    Actor,
+    shown_source,
+    shown_url,
+    visible_jobs,
+)
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.extras import needed_for
+from cacheapp.views.access import user_key, user_name
 
 _MAX_MESSAGES = 20
 
@@ -23,11 +32,25 @@ else:
     _Admin = admin.ModelAdmin
 
 
+def _actor(request: HttpRequest) -> Actor:
+    user = request.user
+    return Actor(user_key(user), user_name(user), "admin", user.has_perm(MANAGE_ALL))
+
+
 class _ReadOnly(_Admin):
     """No form adds, changes or deletes a row."""
 
     show_full_result_count = False
     list_per_page = 50
+    secret_fields = frozenset(
+        ["url", "source", "webhook", "notifications", "idempotency_key", "idempotency_digest"]
+    )
+    """Columns that a lookup in the address may not compare: it could guess them letter by letter."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Refuse lookups of secret columns, with Django's 400."""
+        is_secret = not self.secret_fields.isdisjoint(lookup.split("__"))
+        return not is_secret and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         del request, obj
@@ -46,10 +69,25 @@ class DownloadJobAdmin(_ReadOnly):
 
     list_display = ("id", "state", "progress", "owner_pid", "adoptions", "created_by", "created_at")
     list_filter = ("state",)
-    search_fields = ("id", "source", "error")
+    search_fields = ("id", "created_by", "error")
     ordering = ("-created_at", "-id")
-    readonly_fields = ("progress",)
+    exclude = ("source", "webhook", "creator", "idempotency_key", "idempotency_digest")
+    readonly_fields = ("progress", "shown_source", "shown_webhook")
     actions = ("cancel", "retry")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadJob]:
+        """Return the user's own jobs, or all."""
+        return super().get_queryset(request).filter(pk__in=visible_jobs(_actor(request)))
+
+    @admin.display(description="source")
+    def shown_source(self, job: DownloadJob) -> str:
+        """Return the source without query strings."""
+        return shown_source(job.source, whole=False)
+
+    @admin.display(description="webhook")
+    def shown_webhook(self, job: DownloadJob) -> str:
+        """Return the webhook without its query string."""
+        return shown_url(job.webhook, whole=False)
 
     @admin.display(description="files")
     def progress(self, job: DownloadJob) -> str:
@@ -102,6 +140,17 @@ class DownloadFileAdmin(_ReadOnly):
 
     list_display = ("name", "state", "bytes_done", "tries", "error", "job")
     list_filter = ("state",)
-    search_fields = ("name", "url")
+    search_fields = ("name",)
     ordering = ("job", "position")
     raw_id_fields = ("job",)
+    exclude = ("url",)
+    readonly_fields = ("shown_url",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadFile]:
+        """Return the files of the user's own jobs, or of all."""
+        return super().get_queryset(request).filter(job__in=visible_jobs(_actor(request)))
+
+    @admin.display(description="URL")
+    def shown_url(self, file: DownloadFile) -> str:
+        """Return the URL without its query string."""
+        return shown_url(file.url, whole=False)

@@ -28,23 +28,36 @@ def check_setting(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.security)
 def check_tokens(**_: Any) -> Messages:
-    """E005: report permissions of tokens that do not exist."""
-    found = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
+    """E005: report permissions of tokens that do not exist, and users in a project without users."""
+    models = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
     codenames = [
-        get_permission_codename(it, meta) for meta in found for it in meta.default_permissions
+        get_permission_codename(it, meta) for meta in models for it in meta.default_permissions
     ]
-    codenames += [codename for meta in found for codename, _name in meta.permissions]
+    codenames += [codename for meta in models for codename, _name in meta.permissions]
     known = {f"cacheapp.{codename}" for codename in codenames}
-    return [
+    tokens = conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
+    has_users = apps.is_installed("django.contrib.auth")
+    userless = [] if has_users else [token for token in tokens if token.user is not None]
+    found: Messages = [
+        checks.Error(
+            f"CACHEAPP['API_TOKENS'][{token.name!r}] acts for the user {token.user!r}, but this "
+            "project has no users.",
+            hint="Add 'django.contrib.auth' to INSTALLED_APPS, or remove 'user' from the token.",
+            id="cacheapp.E005",
+        )
+        for token in userless
+    ]
+    found += [
         checks.Error(
             f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "
             "not exist.",
             hint=f"Expected one of {', '.join(sorted(known))}.",
             id="cacheapp.E005",
         )
-        for token in conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
+        for token in tokens
         for permission in sorted(token.permissions - known)
     ]
+    return found
 
 
 @checks.register(checks.Tags.security)

@@ -2,9 +2,10 @@
 
 Credentials are tried in this order:
 
-1. API only: `Authorization: Bearer <secret>`. `CACHEAPP["API_TOKENS"]` has the digest of the secret
-   and its permissions. If the header is present, only the token counts, so a wrong token is always
-   an error. No CSRF token is required, because browsers do not send this header on their own.
+1. API only: `Authorization: Bearer <secret>`. `CACHEAPP["API_TOKENS"]` has the digest of the secret,
+   its permissions, and optionally the user for whom it acts, who must have the permissions too. If
+   the header is present, only the token counts, so a wrong token is always an error. No CSRF token is
+   required, because browsers do not send this header on their own.
 2. A Django session of a user with the permission. Unsafe methods require a CSRF token.
 3. With the demo on, any program on this machine (`local_access.check_local`). Pages require a CSRF
    token here too.
@@ -48,8 +49,13 @@ _REALM = 'Bearer realm="cacheapp"'
 class Caller:
     """The authenticated user, API token or local program."""
 
+    key: str
+    """Unique per caller, the same in all workers, and unchanged when a user is renamed: `user:7`,
+    `token:nightly`, `local`. A token that acts for a user has the user's."""
     name: str
-    """Unique per caller, and the same in all workers: `user 7 (ann)`, `token nightly`."""
+    """For people: `user 7 (ann)`, `token nightly`."""
+    via: str
+    """`api` or `page`."""
     has_permission: Callable[[str], bool] = dataclasses.field(repr=False)
     """Return True if the caller has the permission."""
 
@@ -131,10 +137,10 @@ def _authorize_api(request: HttpRequest, permission: str | None) -> Caller:
     if user is not None and _allows(user.has_perm, permission):
         if mistake := _csrf_error(request):
             raise ApiError(HTTPStatus.FORBIDDEN, f"CSRF: {mistake} Send the token as X-CSRFToken.")
-        return _user_caller(user)
+        return _user_caller(user, "api")
     if conf().demo:
         check_local(request)
-        return _local_caller()
+        return _local_caller("api")
     if user is not None:
         message = f"user {user.get_username()} does not have the permission {permission}"
         raise ApiError(HTTPStatus.FORBIDDEN, message)
@@ -152,7 +158,7 @@ def _authorize_page(
     """Return the caller, a redirect to the login, or a 405; raise `PermissionDenied` to refuse."""
     user = _session_user(request)
     if user is not None and _allows(user.has_perm, permission):
-        found = _user_caller(user)
+        found = _user_caller(user, "page")
     elif conf().demo:
         try:
             check_local(request, has_token=True)
@@ -160,7 +166,7 @@ def _authorize_page(
             if user is None and request.method in SAFE_METHODS:
                 return _redirect_to_login(request)
             raise PermissionDenied(str(exc)) from exc
-        found = _local_caller()
+        found = _local_caller("page")
     elif user is None:
         return _redirect_to_login(request)
     else:
@@ -193,12 +199,22 @@ def _allows(may: Callable[[str], bool], permission: str | None) -> bool:
     return permission is None or may(permission)
 
 
-def _user_caller(user: Any) -> Caller:
-    return Caller(f"user {user.pk} ({user.get_username()})", user.has_perm)
+def user_key(user: Any) -> str:
+    """Return the key of a user, under which jobs belong to it."""
+    return f"user:{user.pk}"
 
 
-def _local_caller() -> Caller:
-    return Caller("this machine", lambda _permission: True)
+def user_name(user: Any) -> str:
+    """Return the name of a user for people, which is unique too."""
+    return f"user {user.pk} ({user.get_username()})"
+
+
+def _user_caller(user: Any, via: str) -> Caller:
+    return Caller(user_key(user), user_name(user), via, user.has_perm)
+
+
+def _local_caller(via: str) -> Caller:
+    return Caller("local", "this machine", via, lambda _permission: True)
 
 
 def _token_caller(secret: str, permission: str | None) -> Caller:
@@ -209,13 +225,41 @@ def _token_caller(secret: str, permission: str | None) -> Caller:
             "the bearer token is not in CACHEAPP['API_TOKENS']",
             headers={"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
         )
-    if not _allows(token.permissions.__contains__, permission):
+    found = _own_caller(token) if token.user is None else _caller_for_user(token, token.user)
+    if not _allows(found.has_permission, permission):
         raise ApiError(
             HTTPStatus.FORBIDDEN,
-            f"token {token.name} does not have the permission {permission}",
+            f"{found.name} does not have the permission {permission}",
             headers={"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'},
         )
-    return Caller(f"token {token.name}", token.permissions.__contains__)
+    return found
+
+
+def _own_caller(token: ApiToken) -> Caller:
+    key, name = f"token:{token.name}", f"token {token.name}"
+    return Caller(key, name, "api", token.permissions.__contains__)
+
+
+def _caller_for_user(token: ApiToken, username: str) -> Caller:
+    """Return the caller of a token that acts for a user; raise `ApiError` if that user may not sign in."""
+    user = None
+    if apps.is_installed("django.contrib.auth"):
+        from django.contrib.auth import get_user_model  # noqa: PLC0415 (loads its models)
+
+        model = get_user_model()
+        user = model._default_manager.filter(**{model.USERNAME_FIELD: username}).first()  # noqa: SLF001 (Django's documented API)
+    if user is None or not user.is_active:
+        raise ApiError(
+            HTTPStatus.FORBIDDEN,
+            f"token {token.name} acts for user {username!r}, who does not exist or is not active",
+            headers={"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'},
+        )
+
+    def has_permission(permission: str) -> bool:
+        return permission in token.permissions and user.has_perm(permission)
+
+    name = f"{user_name(user)}, token {token.name}"
+    return Caller(user_key(user), name, "api", has_permission)
 
 
 def _find_token(secret: str) -> ApiToken | None:

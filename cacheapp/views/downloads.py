@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.actors import is_creator
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit_new
@@ -23,8 +24,8 @@ from cacheapp.downloads.sources.request import (
     parse_request,
 )
 from cacheapp.views import job_actions
-from cacheapp.views.access import caller, permission_required
-from cacheapp.views.job_actions import get_job
+from cacheapp.views.access import permission_required
+from cacheapp.views.job_access import actor, get_job, visible_jobs
 from cacheapp.views.local_access import is_local
 from cacheapp.views.paging import files_page, jobs_page
 from cacheapp.views.responses import ApiError, allow_methods, json_response, read_json
@@ -47,20 +48,25 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """GET: the state of a job; DELETE: cancel it, or with `?files=` remove it."""
     if request.method == "DELETE":
         return job_actions.delete(request, job_id)
-    return json_response(HTTPStatus.OK, **serialize_job_detail(get_job(job_id)))
+    job = get_job(request, job_id)
+    return json_response(HTTPStatus.OK, **serialize_job_detail(job, actor(request)))
 
 
 @permission_required("cacheapp.view_downloadjob")
 @allow_methods("GET")
 def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """List a job's files in order; `?state=` filters by state."""
-    found, after = files_page(request, get_job(job_id))
-    return json_response(HTTPStatus.OK, files=[serialize_file(file) for file in found], next=after)
+    job = get_job(request, job_id)
+    found, after = files_page(request, job)
+    whole = is_creator(actor(request), job)
+    shown = [serialize_file(file, whole=whole) for file in found]
+    return json_response(HTTPStatus.OK, files=shown, next=after)
 
 
 def _list(request: HttpRequest) -> HttpResponseBase:
-    found, after = jobs_page(request)
-    shown = [serialize_job(job) for job in found]
+    found, after = jobs_page(request, visible_jobs(request))
+    viewer = actor(request)
+    shown = [serialize_job(job, viewer) for job in found]
     return json_response(HTTPStatus.OK, jobs=shown, next=after)
 
 
@@ -68,7 +74,9 @@ def _create(request: HttpRequest) -> HttpResponseBase:
     if conf().download_root is None:
         raise _downloads_disabled()
     job, made = create_job(request, read_json(request, BODY_LIMIT_BYTES))
-    return _job_response(job, HTTPStatus.ACCEPTED if made else HTTPStatus.OK)
+    url = reverse("cacheapp:download", args=[job.id])
+    status = HTTPStatus.ACCEPTED if made else HTTPStatus.OK
+    return json_response(status, {"Location": url}, **serialize_job(job, actor(request)))
 
 
 def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob, bool]:
@@ -78,7 +86,7 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
     """
     if conf().download_root is None:
         raise _downloads_disabled()
-    idempotent = IdempotentOrder(caller(request).name, _idempotency_key(request), body)
+    idempotent = IdempotentOrder(actor(request), _idempotency_key(request), body)
     try:
         job, made = idempotent.existing_job(), False
         if job is None:
@@ -96,11 +104,6 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
 def _downloads_disabled() -> ApiError:
     message = "downloads are disabled: CACHEAPP['DOWNLOAD_ROOT'] is not set"
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message)
-
-
-def _job_response(job: DownloadJob, status: HTTPStatus) -> HttpResponseBase:
-    url = reverse("cacheapp:download", args=[job.id])
-    return json_response(status, {"Location": url}, **serialize_job(job))
 
 
 def _idempotency_key(request: HttpRequest) -> str | None:

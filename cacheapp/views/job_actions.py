@@ -16,6 +16,7 @@ from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.typed_values import one_of
 from cacheapp.views.access import check_permission, permission_required
 from cacheapp.views.fields import read_query
+from cacheapp.views.job_access import actor, get_job
 from cacheapp.views.responses import ApiError, allow_methods, json_response
 from cacheapp.views.serializers import serialize_job
 
@@ -23,21 +24,13 @@ KEEP, REMOVE = "keep", "delete"
 _CHANGE = "cacheapp.change_downloadjob"
 
 
-def get_job(job_id: UUID) -> DownloadJob:
-    """Return the job; raise `ApiError` (404) if there is none."""
-    job = DownloadJob.objects.filter(id=job_id).first()
-    if job is None:
-        raise ApiError(HTTPStatus.NOT_FOUND, f"no download has the id {job_id}")
-    return job
-
-
 def _action_view(action: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
     """Return the view that runs an action on a job."""
 
     @permission_required(_CHANGE)
     @allow_methods("POST")
-    def view(_request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
-        return _run_action(action, get_job(job_id))
+    def view(request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
+        return _run_action(request, action, get_job(request, job_id))
 
     return view
 
@@ -53,9 +46,9 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     files = read_query(request, {"files": one_of(KEEP, REMOVE)}).get("files")
     if files is None:
         check_permission(request, _CHANGE)
-        return _run_action(commands.cancel, get_job(job_id))
+        return _run_action(request, commands.cancel, get_job(request, job_id))
     check_permission(request, "cacheapp.delete_downloadjob")
-    job = get_job(job_id)
+    job = get_job(request, job_id)
     try:
         left = deletion.remove(job, with_files=files == REMOVE)
     except RemovalRefused as exc:
@@ -63,7 +56,9 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     return json_response(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
 
 
-def _run_action(action: Callable[[DownloadJob], bool], job: DownloadJob) -> HttpResponseBase:
+def _run_action(
+    request: HttpRequest, action: Callable[[DownloadJob], bool], job: DownloadJob
+) -> HttpResponseBase:
     """Respond with 202, or 200 if nothing changed, so that a client may repeat a lost request."""
     try:
         changed = action(job)
@@ -71,4 +66,5 @@ def _run_action(action: Callable[[DownloadJob], bool], job: DownloadJob) -> Http
         raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
     except BrokerUnavailable as exc:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; try again") from exc
-    return json_response(HTTPStatus.ACCEPTED if changed else HTTPStatus.OK, **serialize_job(job))
+    status = HTTPStatus.ACCEPTED if changed else HTTPStatus.OK
+    return json_response(status, **serialize_job(job, actor(request)))

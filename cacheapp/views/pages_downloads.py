@@ -17,7 +17,7 @@ from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 from cacheapp.views.downloads import create_job, own_origins
-from cacheapp.views.job_actions import get_job
+from cacheapp.views.job_access import get_job, visible_jobs
 from cacheapp.views.pages import error_page, page, render_page
 from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import serialize_webhook
@@ -48,7 +48,7 @@ def downloads(request: HttpRequest) -> HttpResponse:
             return HttpResponseRedirect(_job_url(_create_job(request, form)))
         except ApiError as exc:
             problems = [_problem_text(one) for one in exc.extra.get("problems", [])] or [str(exc)]
-    found = DownloadJob.objects.order_by("-created_at", "id")
+    found = visible_jobs(request).order_by("-created_at", "id")
     jobs = _page(found, request, JOBS_PER_PAGE)
     return render_page(
         request,
@@ -68,7 +68,7 @@ def downloads(request: HttpRequest) -> HttpResponse:
 @page("cacheapp.view_downloadjob")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: its figures, and its files in pages."""
-    job = _get_job_or_404(job_id)
+    job = _get_job_or_404(request, job_id)
     state_filter = request.GET.get("files", "")
     found = job.files.order_by("position")
     if state_filter in set(FileState):
@@ -93,7 +93,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
 @page("cacheapp.change_downloadjob", "POST")
 def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Pause, resume, cancel or retry a job, then redirect to it."""
-    job = _get_job_or_404(job_id)
+    job = _get_job_or_404(request, job_id)
     action = _ACTIONS.get(request.POST.get("do", ""))
     if action is None:
         wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
@@ -125,9 +125,9 @@ _ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
 }
 
 
-def _get_job_or_404(job_id: UUID) -> DownloadJob:
+def _get_job_or_404(request: HttpRequest, job_id: UUID) -> DownloadJob:
     try:
-        return get_job(job_id)
+        return get_job(request, job_id)
     except ApiError as exc:
         raise Http404(str(exc)) from exc
 

@@ -23,10 +23,12 @@ DEFAULT_FILES, MAX_FILES = 100, 1000
 M = TypeVar("M", bound=Model)
 
 
-def jobs_page(request: HttpRequest) -> tuple[list[DownloadJob], str | None]:
+def jobs_page(
+    request: HttpRequest, visible: QuerySet[DownloadJob]
+) -> tuple[list[DownloadJob], str | None]:
     """Return the newest jobs, after `?after=` and in `?state=`, and the URL of the next page."""
     query = read_query(request, _JOBS_QUERY)
-    jobs = DownloadJob.objects.order_by("-created_at", "-id")
+    jobs = visible.order_by("-created_at", "-id")
     if "state" in query:
         jobs = jobs.filter(state=query["state"])
     if "after" in query:

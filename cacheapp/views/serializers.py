@@ -1,10 +1,12 @@
-"""Convert a job and its files to JSON fields."""
+"""Convert a job and its files to JSON fields, with whole URLs only for the job's creator."""
 
 import datetime as dt
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cacheapp.downloads.http.url_policy import redacted
+from cacheapp.downloads.http.redaction import redacted
 from cacheapp.downloads.jobs import ownership
+from cacheapp.downloads.jobs.actors import Actor, is_creator, shown_source, shown_url
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.states import FileState, JobState, NotificationState
@@ -12,16 +14,22 @@ from cacheapp.downloads.states import FileState, JobState, NotificationState
 MAX_ERRORS = MAX_RENAMED = 100
 
 
-def serialize_job(job: DownloadJob) -> dict[str, Any]:
-    """Return the fields of a job."""
-    return _job_fields(job, _live_progress(job))
+def serialize_job(job: DownloadJob, viewer: Actor) -> dict[str, Any]:
+    """Return the fields of a job, as `viewer` may see them."""
+    return _job_fields(job, _live_progress(job), whole=is_creator(viewer, job))
 
 
-def serialize_job_detail(job: DownloadJob) -> dict[str, Any]:
+def serialize_job_detail(job: DownloadJob, viewer: Actor) -> dict[str, Any]:
     """Return the fields of a job with its live progress and the errors of its files."""
     now = _live_progress(job)
-    fields = {**_job_fields(job, now), "live": now, "webhook": serialize_webhook(job)}
-    return {**fields, **_error_fields(job), **_renamed_fields(job)}
+    whole = is_creator(viewer, job)
+    return {
+        **_job_fields(job, now, whole=whole),
+        "live": now,
+        "webhook": serialize_webhook(job),
+        **_error_fields(job, whole=whole),
+        **_renamed_fields(job, whole=whole),
+    }
 
 
 def serialize_webhook(job: DownloadJob) -> dict[str, Any] | None:
@@ -44,11 +52,11 @@ def serialize_webhook(job: DownloadJob) -> dict[str, Any] | None:
     return shown
 
 
-def serialize_file(file: DownloadFile) -> dict[str, Any]:
-    """Return one file of a job."""
+def serialize_file(file: DownloadFile, *, whole: bool) -> dict[str, Any]:
+    """Return one file of a job; `whole`: with the whole URL, for the job's creator."""
     return {
         "position": file.position,
-        "url": file.url,
+        "url": shown_url(file.url, whole=whole),
         "name": file.name,
         "original_name": file.original_name or None,
         "state": file.state,
@@ -70,7 +78,7 @@ def _live_progress(job: DownloadJob) -> dict[str, Any] | None:
     return live_progress.read(job.id) if job.state == JobState.RUNNING else None
 
 
-def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
+def _job_fields(job: DownloadJob, now: dict[str, Any] | None, *, whole: bool) -> dict[str, Any]:
     rate_bps = now["rate_bps"] if now else None
     return {
         "id": str(job.id),
@@ -80,7 +88,8 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
         "pause_requested": job.pause_requested,
         "cancel_requested": job.cancel_requested,
         "threads": job.threads,
-        "source": job.source or None,
+        "created_by": job.created_by or None,
+        "source": shown_source(job.source, whole=whole) or None,
         "include": job.include,
         "exclude": job.exclude,
         "portable_names": job.portable_names,
@@ -103,18 +112,22 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _error_fields(job: DownloadJob) -> dict[str, Any]:
+def _error_fields(job: DownloadJob, *, whole: bool) -> dict[str, Any]:
     failed = job.files.filter(state=FileState.FAILED).order_by("position")[:MAX_ERRORS]
-    errors = list(failed.values("url", "name", "error"))
+    errors = _with_urls(failed.values("url", "name", "error"), whole=whole)
     return {"errors": errors, "errors_left_out": max(0, job.files_failed - len(errors))}
 
 
-def _renamed_fields(job: DownloadJob) -> dict[str, Any]:
+def _renamed_fields(job: DownloadJob, *, whole: bool) -> dict[str, Any]:
     renamed = []
     if job.files_renamed:
         changed = job.files.exclude(original_name="").order_by("position")[:MAX_RENAMED]
-        renamed = list(changed.values("url", "name", "original_name"))
+        renamed = _with_urls(changed.values("url", "name", "original_name"), whole=whole)
     return {"renamed": renamed, "renamed_left_out": max(0, job.files_renamed - len(renamed))}
+
+
+def _with_urls(rows: Iterable[Mapping[str, Any]], *, whole: bool) -> list[dict[str, Any]]:
+    return [{**row, "url": shown_url(row["url"], whole=whole)} for row in rows]
 
 
 def _isoformat(moment: dt.datetime | None) -> str | None:

@@ -63,7 +63,7 @@ def act(client: Client, action: str, *jobs: DownloadJob) -> Any:
 
 
 def test_jobs_and_files_are_listed_and_shown() -> None:
-    client = staff("view_downloadjob", "view_downloadfile")
+    client = staff("view_downloadjob", "view_downloadfile", "manage_all_downloads")
     job = job_in("failed")
     listed = client.get(JOBS).content.decode()
     assert str(job.id) in listed
@@ -78,7 +78,7 @@ def test_jobs_and_files_are_listed_and_shown() -> None:
 
 
 def test_search_and_filter_find_jobs() -> None:
-    client = staff("view_downloadjob")
+    client = staff("view_downloadjob", "manage_all_downloads")
     job, other = job_in("failed"), job_in("succeeded")
     found = client.get(f"{JOBS}?state=failed&q={job.id}").content.decode()
     assert str(job.id) in found
@@ -97,7 +97,7 @@ def test_nothing_is_saved_by_a_form_though_all_is_permitted() -> None:
 
 
 def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:
-    client = staff("view_downloadjob", "change_downloadjob")
+    client = staff("view_downloadjob", "change_downloadjob", "manage_all_downloads")
     running, paused, done = job_in("running"), job_in("paused"), job_in("succeeded")
     told = act(client, "cancel", running, paused, done).content.decode()
     running.refresh_from_db()
@@ -108,7 +108,7 @@ def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:
 
 
 def test_failed_jobs_are_queued_again() -> None:
-    client = staff("view_downloadjob", "change_downloadjob")
+    client = staff("view_downloadjob", "change_downloadjob", "manage_all_downloads")
     job = job_in("failed")
     assert "1 queued again" in act(client, "retry", job).content.decode()
     job.refresh_from_db()
@@ -116,7 +116,7 @@ def test_failed_jobs_are_queued_again() -> None:
 
 
 def test_who_may_only_look_changes_nothing() -> None:
-    client = staff("view_downloadjob")
+    client = staff("view_downloadjob", "manage_all_downloads")
     jobs = [job_in("running"), job_in("failed")]
     assert 'value="cancel"' not in client.get(JOBS).content.decode()
     for action in ("cancel", "retry"):

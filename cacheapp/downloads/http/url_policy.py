@@ -15,14 +15,13 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from cacheapp.downloads.http.ip_policy import refusal_reason
+from cacheapp.downloads.http.redaction import redacted
 from cacheapp.downloads.plan import Network
 from cacheapp.errors import CacheappError
 
 MAX_URL_CHARACTERS = 4096
 PORTS = {"http": 80, "https": 443}
 _IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
-_QUERY = re.compile(r"([?#]).*", re.DOTALL)
-_CREDENTIALS = re.compile(r"//[^/]*@")
 _BEFORE_PATH = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.\-]*:)?(?://[^/?#]*)?)")
 _ENCODED_IN_REDIRECTS = re.compile(r"[ |\x80-\xff]")
 _NOT_IN_A_URL = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
@@ -104,9 +103,10 @@ class UrlPolicy:
         try:
             return self.check_url(urljoin(parsed.url, _encode_path(location)))
         except UrlRefused as exc:
-            raise UrlRefused(f"redirected to {redacted(location)!r}: {exc}") from exc
+            raise UrlRefused(f"redirected to {redacted(location)[:200]!r}: {exc}") from exc
         except ValueError as exc:  # raised by urljoin, for example for an unclosed [
-            raise UrlRefused(f"redirected to {redacted(location)!r}, which is not a URL") from exc
+            shown = redacted(location)[:200]
+            raise UrlRefused(f"redirected to {shown!r}, which is not a URL") from exc
 
 
 def _encode_path(location: str) -> str:
@@ -117,15 +117,6 @@ def _encode_path(location: str) -> str:
     """
     _, before, path = _BEFORE_PATH.split(location, maxsplit=1)
     return before + _ENCODED_IN_REDIRECTS.sub(lambda found: f"%{ord(found[0]):02X}", path)
-
-
-def redacted(location: str) -> str:
-    """Return a URL without secrets: all readers of the job see it.
-
-    The query and the fragment may hold signatures or tokens, the user info a password.
-    """
-    cut = _QUERY.sub(r"\g<1>...", location)
-    return _CREDENTIALS.sub("//...@", cut)[:200]
 
 
 def _is_ip_or_localhost(origin: str) -> bool:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cacheapp.downloads.jobs.actors import Actor
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.errors import CacheappError
 
@@ -18,12 +19,12 @@ class KeyReused(CacheappError):
 
 
 class IdempotentOrder:
-    """An order's author, body and key; without a key, each order makes a job of its own."""
+    """An order's creator, body and key; without a key, each order makes a job of its own."""
 
-    def __init__(self, author: str, key: str | None, body: Mapping[str, Any]) -> None:
-        """`key`: as the client sent it; keys of different authors never collide."""
-        self.author = author
-        self.key = None if key is None else _digest(f"{author}\0{key}")
+    def __init__(self, creator: Actor, key: str | None, body: Mapping[str, Any]) -> None:
+        """`key`: as the client sent it; keys of different creators never collide."""
+        self.creator = creator
+        self.key = None if key is None else _digest(f"{creator.key}\0{key}")
         self.digest = _digest(json.dumps(body, sort_keys=True)) if key is not None else ""
 
     def existing_job(self) -> DownloadJob | None:

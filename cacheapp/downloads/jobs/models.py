@@ -63,8 +63,11 @@ class DownloadJob(models.Model):
     """How often another process has adopted the job."""
     generation = models.PositiveBigIntegerField(default=1)
 
+    creator = models.CharField(max_length=255, blank=True, default="")
+    """The client to which the job belongs (`actors.Actor.key`), such as `user:7`; empty: managers only.
+    Not a foreign key: a project may have no users."""
     created_by = models.CharField(max_length=200, blank=True, default="")
-    """The name of the client that ordered it. Not a foreign key: a project may have no users."""
+    """The name of that client when it ordered the job."""
     idempotency_key = models.CharField(max_length=64, null=True, blank=True, unique=True)
     """A digest of the client and of the key that it sent with the order: one key makes one job."""
     idempotency_digest = models.CharField(max_length=64, blank=True, default="")
@@ -85,13 +88,17 @@ class DownloadJob(models.Model):
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
-        """Indexes for the queries by fingerprint, by owner, by heartbeat, and by date."""
+        """Indexes for the queries by fingerprint, owner, heartbeat, date and creator."""
 
         indexes: ClassVar = [
             models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
             models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
             models.Index(fields=["state", "heartbeat_at"], name="cacheapp_job_heartbeat"),
             models.Index(fields=["-created_at"], name="cacheapp_job_created"),
+            models.Index(fields=["creator", "state"], name="cacheapp_job_creator"),
+        ]
+        permissions: ClassVar = [
+            ("manage_all_downloads", "Can see and change the download jobs of all users"),
         ]
 
     def __str__(self) -> str:

@@ -16,6 +16,7 @@ from django.db.models import F, QuerySet
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import wakeup
+from cacheapp.downloads.jobs.actors import shown_source
 from cacheapp.downloads.jobs.models import DownloadJob, DownloadNotification
 from cacheapp.downloads.signals import download_ended
 from cacheapp.downloads.states import NotificationState
@@ -109,7 +110,7 @@ def _body(job: DownloadJob, moment: dt.datetime) -> str:
         "id": str(job.id),
         "state": job.state,
         "error": job.error,
-        "source": job.source or None,
+        "source": shown_source(job.source, whole=False) or None,
         "files_total": job.files_total,
         "files_done": job.files_done,
         "files_failed": job.files_failed,

@@ -20,6 +20,7 @@ from django.db.models.functions import Coalesce
 
 from cacheapp.conf import Conf, conf
 from cacheapp.downloads.http.ip_policy import read_networks
+from cacheapp.downloads.jobs.actors import CODE, MAX_NAME, Actor
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner, owned_by
@@ -80,7 +81,7 @@ def create_once(
     """Return the job of an order, and True if this call created it; raise `KeyReused`."""
     facts = {"idempotency_key": order.key, "idempotency_digest": order.digest}
     try:
-        return create(request, owner, created_by=order.author[:200], **facts), True
+        return create(request, owner, order.creator, **facts), True
     except IntegrityError:  # another request with the same key was faster
         job = order.existing_job()
         if job is None:
@@ -89,10 +90,12 @@ def create_once(
 
 
 @transaction.atomic
-def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> DownloadJob:
+def create(
+    request: DownloadRequest, owner: JobOwner | None, creator: Actor = CODE, **facts: Any
+) -> DownloadJob:
     """Create a queued job and its files; `owner`, if given, is responsible for it from now on.
 
-    `facts`: further columns of the job.
+    The job belongs to `creator`. `facts`: further columns of the job.
     """
     moment = now()
     files = _new_files(request)
@@ -111,6 +114,8 @@ def create(request: DownloadRequest, owner: JobOwner | None, **facts: Any) -> Do
         include=list(request.names_wanted.include),
         exclude=list(request.names_wanted.exclude),
         listed_all=not request.source,
+        creator=creator.key,
+        created_by=creator.name[:MAX_NAME],
         **facts,
     )
     insert_files(job.id, files)

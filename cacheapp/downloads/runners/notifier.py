@@ -18,7 +18,8 @@ from cacheapp import clock
 from cacheapp.conf import Conf, conf
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ip_policy import read_networks
-from cacheapp.downloads.http.url_policy import UrlRefused, redacted
+from cacheapp.downloads.http.redaction import redacted
+from cacheapp.downloads.http.url_policy import UrlRefused
 from cacheapp.downloads.http.webhooks import WebhookSender
 from cacheapp.downloads.jobs import notifications
 from cacheapp.downloads.jobs.models import DownloadJob, DownloadNotification

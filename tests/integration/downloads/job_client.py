@@ -18,6 +18,7 @@ from cacheapp.downloads.jobs import (  # noqa: E402 (Django first)
     retention,
     transitions,
 )
+from cacheapp.downloads.jobs.actors import Actor  # noqa: E402 (Django first)
 from cacheapp.downloads.jobs.deletion import RemovalRefused  # noqa: E402
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused  # noqa: E402
 from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
@@ -79,7 +80,7 @@ def request_cancel(job_id: str) -> bool:
 
 def place(key: str, url: str) -> list[Any]:
     """Place an order under a key; return the job, and whether it was made now."""
-    wanted = IdempotentOrder("user 1", key, {"urls": [url]})
+    wanted = IdempotentOrder(Actor("user:1", "user 1 (ann)", "api"), key, {"urls": [url]})
     try:
         job, made = repository.create_once(DownloadRequest((url,), threads=1), ME, wanted)
     except KeyReused:

@@ -122,6 +122,41 @@ def test_a_bearer_changes_without_a_csrf_token_though_a_session_is_there(
     assert (found.status_code, found.json()["caller"]) == (200, "token writer")
 
 
+def _acting_for(username: str, *permissions: str) -> dict[str, Any]:
+    return {"writer": {**_entry(SECRET, *permissions), "user": username}}
+
+
+def test_a_bearer_of_a_user_may_do_what_both_may(settings: Settings, reader: User) -> None:
+    tokens = _acting_for("reader", MAY, "cacheapp.add_downloadjob")
+    settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": tokens}
+    found = bearing(SECRET).get("/api")
+    name = f"user {reader.pk} (reader), token writer"
+    assert (found.status_code, found.json()["caller"]) == (200, name)
+    refused = bearing(SECRET).post("/api", content_type="application/json")
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == (
+        f"{name} does not have the permission cacheapp.add_downloadjob"
+    )
+
+
+def test_a_bearer_of_a_superuser_is_limited_to_its_own_permissions(settings: Settings) -> None:
+    User.objects.create_superuser("boss")
+    settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": _acting_for("boss", MAY)}
+    assert bearing(SECRET).get("/api").status_code == 200
+    assert bearing(SECRET).post("/api", content_type="application/json").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["reader", "nobody"], ids=["not active", "unknown"])
+def test_a_bearer_of_a_user_who_may_not_sign_in_is_refused(
+    name: str, settings: Settings, reader: User
+) -> None:
+    User.objects.filter(pk=reader.pk).update(is_active=False)
+    settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": _acting_for(name, MAY)}
+    found = bearing(SECRET).get("/api")
+    assert found.status_code == 403
+    assert f"acts for user {name!r}, who does not exist or is not active" in found.json()["detail"]
+
+
 def test_a_bearer_opens_no_page() -> None:
     assert bearing(SECRET).get("/page").status_code == 302
 
@@ -227,7 +262,7 @@ def test_a_project_without_users_has_tokens_all_the_same(settings: Settings) -> 
     [
         (["x"], "a dict: {name: {'sha256': …, 'permissions': […]}}"),
         ({"a b": _entry("x")}, "names of 1 to 40 letters, digits and . _ -"),
-        ({"a": "hunter2"}, "'sha256' and 'permissions' for 'a', and nothing else"),
+        ({"a": "hunter2"}, "'sha256' and 'permissions' for 'a', perhaps 'user', and nothing else"),
         ({"a": {**_entry("x"), "secret": "hunter2"}}, "and nothing else"),
         ({"a": {"sha256": "hunter2", "permissions": []}}, "the SHA-256 of the secret of 'a'"),
         (
@@ -239,6 +274,7 @@ def test_a_project_without_users_has_tokens_all_the_same(settings: Settings) -> 
             "permissions such as ['cacheapp.view_downloadjob'] for 'a'",
         ),
         ({"a": _entry("x"), "b": _entry("x")}, "each secret under one name"),
+        ({"a": {**_entry("x"), "user": 7}}, "a user name, or None, as the 'user' of 'a'"),
     ],
 )
 def test_a_wrong_setting_is_named_and_never_shown(tokens: Any, expected: str) -> None:

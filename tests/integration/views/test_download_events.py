@@ -14,6 +14,7 @@ from django.test import AsyncClient, Client
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
@@ -38,10 +39,9 @@ def client() -> Client:
     return Client(HTTP_HOST="localhost:8000", REMOTE_ADDR="127.0.0.1")
 
 
-def job_of(files: int, state: str = "succeeded") -> DownloadJob:
-    job = repository.create(
-        DownloadRequest(tuple(f"{URL}{n}" for n in range(files)), threads=1), OWNER
-    )
+def job_of(files: int, state: str = "succeeded", creator: Actor = CODE) -> DownloadJob:
+    order = DownloadRequest(tuple(f"{URL}{n}" for n in range(files)), threads=1)
+    job = repository.create(order, OWNER, creator)
     job.files.update(state=state, generation=5)
     DownloadJob.objects.filter(id=job.id).update(state=state, generation=7)
     job.refresh_from_db()
@@ -201,7 +201,8 @@ async def test_a_stream_is_told_over_asgi_too(settings: Settings) -> None:
     token = {"sha256": digest, "permissions": ["cacheapp.view_downloadjob"]}
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"reader": token}}
     settings.ALLOWED_HOSTS = ["testserver"]
-    job = await sync_to_async(job_of)(1)
+    reader = Actor("token:reader", "token reader", "api")
+    job = await sync_to_async(job_of)(1, creator=reader)
     path = f"/api/downloads/{job.id}/events?files=1"
     response = await AsyncClient().get(path, headers={"authorization": "Bearer secret"})
     content = b"".join([part async for part in response])  # type: ignore[attr-defined]

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import reverse
 from pytest_django.fixtures import Settings
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs.actors import Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
-from cacheapp.views import job_actions
+from cacheapp.views import job_access, job_actions
 
 pytestmark = pytest.mark.django_db
 
@@ -136,10 +138,10 @@ def test_a_job_that_is_removed_as_it_is_asked_for_something_is_refused(
     move: str, state: str, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_in(state)
-    found = job_actions.get_job
+    found = job_access.get_job
 
-    def then_removed(job_id: uuid.UUID) -> DownloadJob:
-        read = found(job_id)
+    def then_removed(request: HttpRequest, job_id: uuid.UUID) -> DownloadJob:
+        read = found(request, job_id)
         DownloadJob.objects.all().delete()  # by another worker
         return read
 
@@ -203,7 +205,7 @@ def test_moves_need_their_permissions(client: Client, settings: Settings, post: 
     user = User.objects.create_user("reader")
     user.user_permissions.add(Permission.objects.get(codename="view_downloadjob"))
     client.force_login(user)
-    job = job_in("failed")
+    job = job_in("failed", creator=Actor(f"user:{user.pk}", "reader", "api"))
     path = f"/api/downloads/{job.id}"
     assert client.get(path).status_code == 200
     assert client.get(f"{path}/files").status_code == 200
