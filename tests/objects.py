@@ -45,6 +45,8 @@ class Thing:
     ranges: bool = True
     if_range: bool = True
     """Whether it respects `If-Range`; if not, it sends ranges of the current content."""
+    conditions: bool = True
+    """Whether it respects `If-None-Match` and `If-Modified-Since`."""
     lies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Headers of a 206 that replace the correct ones."""
     refusals: list[str] = dataclasses.field(default_factory=list)
@@ -87,6 +89,8 @@ class Thing:
         wanted = fields.get("if-match")
         if wanted is not None and wanted != version.etag:
             return "412 Precondition Failed", {"Content-Length": "0"}, b""
+        if self.conditions and self._is_known(version, fields):
+            return "304 Not Modified", headers, b""
         first = self._first(version, fields)
         if first is None:
             return "200 OK", {**headers, "Content-Length": str(len(version.body))}, version.body
@@ -99,6 +103,12 @@ class Thing:
         headers["Content-Length"] = str(len(body))
         headers.update(self.lies)
         return "206 Partial Content", {k: v for k, v in headers.items() if v}, body
+
+    def _is_known(self, version: Version, fields: Mapping[str, str]) -> bool:
+        if (tag := fields.get("if-none-match")) is not None:
+            return tag == version.etag
+        since = fields.get("if-modified-since")
+        return since is not None and since == version.validators.get("Last-Modified")
 
     def _first(self, version: Version, fields: Mapping[str, str]) -> int | None:
         text = fields.get("range")

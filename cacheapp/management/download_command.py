@@ -34,18 +34,21 @@ from cacheapp.downloads.runners.foreground import (
     claim_job,
 )
 from cacheapp.downloads.runners.run_control import transfer_limits
+from cacheapp.downloads.runners.sync_deletion import plan_deletion
 from cacheapp.downloads.runners.units import format_bytes, format_seconds
 from cacheapp.downloads.sources.base import Source, SourceRefused, UrlList
 from cacheapp.downloads.sources.manifest import Manifest, ManifestFormat
 from cacheapp.downloads.sources.name_filter import NameFilter
 from cacheapp.downloads.sources.request import DEFAULT_THREADS
 from cacheapp.downloads.sources.s3 import S3Source
+from cacheapp.downloads.sources.synced_source import require_distinct_names
 from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.storage.filenames import NameRules
+from cacheapp.downloads.storage.sync_index import SyncIndex
 from cacheapp.processes.stopping import Stopped, stopping
 from cacheapp.typed_values import Reader
 
-MAX_ERRORS = MAX_RENAMED = 100
+MAX_ERRORS = MAX_RENAMED = MAX_DELETED = 100
 _FAILED, _REFUSED = 1, 2
 _LIMITS: tuple[tuple[str, str, type[int | float], str], ...] = (
     ("tries", "--tries", int, "attempts per file without progress"),
@@ -99,8 +102,22 @@ class Command(BaseCommand):
         parser.add_argument(
             "--existing",
             choices=[choice.value for choice in Existing],
-            default=Existing.FAIL.value,
-            help="what to do with a file that already exists (default: fail)",
+            help="what to do with a file that already exists (default: fail; with --sync: replace)",
+        )
+        parser.add_argument(
+            "--sync",
+            action="store_true",
+            help="fetch only what is missing or has changed since the last --sync, and replace it",
+        )
+        parser.add_argument(
+            "--delete",
+            action="store_true",
+            help="with --sync: delete files that it has saved and that the source has no more",
+        )
+        parser.add_argument(
+            "--delete-all",
+            action="store_true",
+            help="with --sync: delete all files of the destination that the source does not have",
         )
         parser.add_argument(
             "--fsync", action="store_true", help="flush each file to disk, to survive a power cut"
@@ -153,6 +170,7 @@ class Command(BaseCommand):
             order = self._order(options)
             with stopping():
                 job, took_s = self._fetch(order, quiet=options["json"])
+                deleted = self._delete(order, job, options)
         except (
             SourceRefused,
             JobBusy,
@@ -170,12 +188,14 @@ class Command(BaseCommand):
         except Stopped as exc:
             message = f"stopped by {exc}; the same command resumes the job"
             raise CommandError(message, returncode=128 + exc.number) from None
-        self._print_result(job, took_s, as_json=options["json"])
+        self._print_result(job, took_s, deleted, as_json=options["json"])
 
     def _order(self, options: dict[str, Any]) -> TerminalOrder:
         settings = conf()
         if not 1 <= options["threads"] <= settings.download_max_threads:
             raise ValueError(f"--threads: expected 1 to {settings.download_max_threads}")
+        _check_sync(options)
+        existing = options["existing"] or ("replace" if options["sync"] else "fail")
         given = {f"download_{name}": options[name] for name, *_ in _LIMITS if options[name]}
         settings = dataclasses.replace(settings, **given)
         if options["webhook"]:
@@ -185,11 +205,17 @@ class Command(BaseCommand):
             transfer_limits(settings),
             digest=not options["no_digest"],
             fsync=options["fsync"],
-            existing=Existing(options["existing"]),
+            existing=Existing(existing),
             verify=options["verify"],
         )
+        names = NameFilter.of(options["include"], options["exclude"])
+        source = _source(options, names)
+        if options["sync"] and not isinstance(source, S3Source):
+            require_distinct_names(source)
         return TerminalOrder(
-            source=_source(options),
+            source=source,
+            names=names,
+            sync=options["sync"],
             text=" ".join(options["source"])[:2000],
             directory=options["to"].absolute(),
             threads=options["threads"],
@@ -214,9 +240,36 @@ class Command(BaseCommand):
             console.print(f"Resuming job {job.id}: {done} files are complete")
         with Display(console) as display:
             job = ForegroundRunner(order, job, owner).run(display.show)
+            if resumed and order.sync and job.state in {JobState.SUCCEEDED, JobState.FAILED}:
+                # It was listed by an earlier command: what has changed since is fetched by a new job.
+                job, _ = claim_job(order, owner, anew=True)
+                job = ForegroundRunner(order, job, owner).run(display.show)
         return job, clock.monotonic_s() - began_s
 
-    def _print_result(self, job: DownloadJob, took_s: float, *, as_json: bool) -> None:
+    def _delete(
+        self, order: TerminalOrder, job: DownloadJob, options: dict[str, Any]
+    ) -> list[str] | None:
+        """Delete what the source has no more; return the names, `None` if that was not requested."""
+        if not (options["delete"] or options["delete_all"]):
+            return None
+        if job.state != JobState.SUCCEEDED:
+            self.stderr.write("nothing is deleted: not all files were fetched")
+            return []
+        index = SyncIndex(order.directory, order.source.scope)
+        index.load()
+        try:
+            unknown = options["delete_all"]
+            deletion = plan_deletion(order.source, index, order.names, unknown=unknown)
+        except SourceRefused as exc:
+            message = f"the files are up to date; nothing is deleted: {exc}"
+            raise CommandError(message, returncode=_FAILED) from exc
+        for name in deletion.names:
+            self.stderr.write(f"deleting {_shown(name)}")
+        return deletion.carry_out()
+
+    def _print_result(
+        self, job: DownloadJob, took_s: float, deleted: list[str] | None, *, as_json: bool
+    ) -> None:
         failed = job.files.filter(state=FileState.FAILED).order_by("position")
         errors = list(failed.values("url", "name", "error", "tries")[:MAX_ERRORS])
         changed = job.files.exclude(original_name="").order_by("position")
@@ -233,6 +286,9 @@ class Command(BaseCommand):
                 "bytes_done": job.bytes_done,
                 "seconds": round(took_s, 3),
                 "errors": errors,
+                "files_unchanged": job.files_unchanged,
+                "files_deleted": None if deleted is None else len(deleted),
+                "deleted": (deleted or [])[:MAX_DELETED],
                 "files_renamed": job.files_renamed,
                 "renamed": renamed,
             }
@@ -244,7 +300,7 @@ class Command(BaseCommand):
                 self.stderr.write(f"{it['original_name']!r} is saved as {it['name']!r}")
             if job.files_renamed > len(renamed):
                 self.stderr.write(f"and {job.files_renamed - len(renamed)} more renamed files")
-            self.stdout.write(_last_line(job, took_s))
+            self.stdout.write(_last_line(job, took_s, deleted))
         if job.state != JobState.SUCCEEDED:
             raise CommandError(job.error or job.state, returncode=_FAILED)
 
@@ -265,9 +321,16 @@ def _typed(kind: type[int | float], read: Reader) -> Callable[[str], Any]:
     return parse
 
 
-def _last_line(job: DownloadJob, took_s: float) -> str:
+def _shown(name: str) -> str:
+    """Return a name that may not be valid UTF-8, for people."""
+    return name.encode(errors="replace").decode()
+
+
+def _last_line(job: DownloadJob, took_s: float, deleted: list[str] | None) -> str:
     """Return what a person wants to know at the end."""
     left = [f"{job.files_failed} failed"] if job.files_failed else []
+    left += [f"{job.files_unchanged} unchanged"] if job.files_unchanged else []
+    left += [f"{len(deleted)} deleted"] if deleted is not None else []
     if job.state not in {JobState.SUCCEEDED, JobState.FAILED}:
         left.append(job.state)
     shown = (
@@ -276,13 +339,22 @@ def _last_line(job: DownloadJob, took_s: float) -> str:
     return f"{', '.join([shown, *left])}, in {format_seconds(took_s)}, to {job.destination}"
 
 
-def _source(options: dict[str, Any]) -> Source:
+def _check_sync(options: dict[str, Any]) -> None:
+    for flag in ("delete", "delete_all"):
+        if options[flag] and not options["sync"]:
+            raise ValueError(f"--{flag.replace('_', '-')}: expected --sync too")
+    if options["sync"] and options["portable_names"]:
+        raise ValueError("--sync: not with --portable-names, which may number names differently")
+    if options["sync"] and options["existing"] not in {None, Existing.REPLACE}:
+        raise ValueError(f"--existing {options['existing']}: --sync replaces what has changed")
+
+
+def _source(options: dict[str, Any], names: NameFilter) -> Source:
     texts = options["source"]
     rules = NameRules(portable=options["portable_names"])
     is_manifest = len(texts) == 1 and "://" not in texts[0]
     if options["base_url"] and not is_manifest:
         raise SourceRefused("--base-url: expected a manifest as the source")
-    names = NameFilter.of(options["include"], options["exclude"])
     if names.identity and not texts[0].startswith("s3://"):
         raise SourceRefused("--include, --exclude: expected s3://bucket/prefix as the source")
     if texts[0].startswith("s3://"):

@@ -19,11 +19,22 @@ from cacheapp.downloads.engine.progress import RunProgress
 from cacheapp.downloads.engine.scheduler import FileQueue
 from cacheapp.downloads.engine.thread_pool import AttemptResult, ThreadPool
 from cacheapp.downloads.engine.transfer import Transfer
-from cacheapp.downloads.engine.transfer_options import Buffer, TransferLimits, TransferOptions
+from cacheapp.downloads.engine.transfer_options import (
+    Buffer,
+    FetchedFile,
+    TransferLimits,
+    TransferOptions,
+)
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import Signer
+from cacheapp.downloads.http.conditional import KnownVersion
 from cacheapp.downloads.http.credentials import origin_signer
-from cacheapp.downloads.http.errors import TransferAborted, TransferFailed, translate_error
+from cacheapp.downloads.http.errors import (
+    NotModified,
+    TransferAborted,
+    TransferFailed,
+    translate_error,
+)
 from cacheapp.downloads.http.proxies import Proxies
 from cacheapp.downloads.http.url_policy import UrlPolicy
 from cacheapp.downloads.plan import FileReport, Item, JobProgress, Plan
@@ -31,6 +42,7 @@ from cacheapp.downloads.states import FileState
 from cacheapp.downloads.storage.checksums import parse_checksum
 from cacheapp.downloads.storage.partial import PartialName
 from cacheapp.downloads.storage.run_directory import RunDirectory
+from cacheapp.downloads.storage.sync_index import SyncedFile, SyncIndex
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +73,12 @@ class JobRun:
         pool: ThreadPool[QueuedFile],
         sign: Signer | None = None,
         is_still_owner: Callable[[], bool] = lambda: True,
+        sync_index: SyncIndex | None = None,
     ) -> None:
-        """`is_still_owner`: whether the database still has the plan's token; `start` calls it."""
+        """`is_still_owner`: whether the database still has the plan's token; `start` calls it.
+
+        `sync_index`: where the versions on disk are recorded; `None`: all files are fetched.
+        """
         self.plan = plan
         self.queue: FileQueue[QueuedFile] = FileQueue(plan.threads)  # guarded by the pool's lock
         self.left_out = ""  # set at most once, before the end
@@ -77,6 +93,7 @@ class JobRun:
         )
         self._job = plan.job.hex[:12]
         self._still_ours = is_still_owner
+        self._sync_index = sync_index
         self._directory = RunDirectory(plan.directory, self._job, plan.token)
         self._previous = PreviousRuns(plan, self._directory, limits)
         self._began_s = clock.monotonic_s()
@@ -228,14 +245,25 @@ class JobRun:
             return AttemptResult()
         try:
             fetched = transfer.run(self._pools, buffer)
+        except NotModified:
+            self._progress.end(self._unmodified(item, transfer))
+            return AttemptResult(host_ok=True)
         except TransferFailed as exc:
             return self._failed(file, transfer, exc)
         except TransferAborted as exc:
             state = self._progress.aborted_are
             self._progress.end(FileReport(item, state, error=str(exc), tries=transfer.tries))
             return AttemptResult()
+        if self._sync_index is not None:
+            self._sync_index.append(_synced_file(item, fetched))
         self._progress.end(success_report(item, fetched, transfer.tries))
         return AttemptResult(host_ok=True)
+
+    def _unmodified(self, item: Item, transfer: Transfer) -> FileReport:
+        """Return the report of a file whose version on disk is still the current one."""
+        found = self._sync_index.files[item.name] if self._sync_index is not None else None
+        size, sha256 = (0, "") if found is None else (found.size, found.sha256)
+        return FileReport(item, FileState.SUCCEEDED, size, "unchanged", sha256, transfer.tries)
 
     def _report_unexpected(self, file: QueuedFile, error: str) -> None:
         """Report a file whose attempt ended unexpectedly, and remove its partial file."""
@@ -292,7 +320,19 @@ class JobRun:
             sign=self._sign,
             leftover=self._previous.leftover(item),
             journal=self._previous.journal,
+            sync=self._sync_index is not None,
+            known=self._known_version(item),
         )
+
+    def _known_version(self, item: Item) -> KnownVersion | None:
+        """Return the version on disk, if the request may depend on it.
+
+        A file with a listed ETag or a given checksum is here because that has changed.
+        """
+        if self._sync_index is None or item.etag or item.checksum:
+            return None
+        found = self._sync_index.current(item.name, item.url, verify=self._limits.verify)
+        return None if found is None else KnownVersion(found.size, found.etag, found.modified)
 
     def _failed(
         self, file: QueuedFile, transfer: Transfer, failed: TransferFailed
@@ -329,3 +369,10 @@ class JobRun:
         if report is not None:
             transfer.discard()
         return report
+
+
+def _synced_file(item: Item, fetched: FetchedFile) -> SyncedFile:
+    return SyncedFile(
+        *(item.name, item.url, fetched.size, fetched.mtime_ns),
+        *(fetched.etag, fetched.modified, fetched.sha256, item.checksum),
+    )

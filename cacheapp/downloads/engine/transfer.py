@@ -32,6 +32,7 @@ from cacheapp.downloads.engine.transfer_options import (
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import HTTPClient, Response
 from cacheapp.downloads.http.errors import (
+    NotModified,
     TransferAborted,
     TransferFailed,
     printable,
@@ -51,6 +52,7 @@ from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 from cacheapp.downloads.storage.checksums import Checksum, checksums_from_headers
 from cacheapp.downloads.storage.journal import PublishedFile
 from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, publish
+from cacheapp.downloads.storage.sync_index import set_modified
 
 _OK, _PRECONDITION_FAILED = 200, 412
 _MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
@@ -78,6 +80,7 @@ class Transfer:
         self._size, self._etag = options.size, options.etag
         self._leftover = options.leftover
         self._part: PartialFile | None = None
+        self._version = "", ""  # ETag and Last-Modified of the bytes on disk
         self._mismatches = 0
         self._checksums = options.checksums if limits.digest else ()
         self._note = ""
@@ -216,6 +219,7 @@ class Transfer:
         """Return a response, and the partial file to append its body to."""
         for _ in range(_MAX_REQUESTS):
             response = client.get(self._options.url, self._headers())
+            self._check_modified(response)
             part = None
             try:
                 part = self._choose_partial(response)
@@ -230,7 +234,17 @@ class Transfer:
     def _headers(self) -> dict[str, str]:
         if self._part is not None and self._part.resume_point is not None:
             return range_headers(self._part.resume_point)
+        if self._options.known is not None:
+            return self._options.known.headers()
         return {"If-Match": self._etag} if self._etag else {}
+
+    def _check_modified(self, response: Response) -> None:
+        """Raise `NotModified` if the file on disk is the current version."""
+        known = self._options.known
+        is_first = self._part is None or self._part.resume_point is None
+        if known and is_first and known.is_in(response.status, response.headers, response.lengths):
+            response.close() if response.status == _OK else response.release()
+            raise NotModified(f"{self.name} is unchanged")
 
     def _choose_partial(self, response: Response) -> PartialFile | None:
         """Return the partial file for the response's body, or `None` to request it again whole."""
@@ -276,6 +290,7 @@ class Transfer:
         part = self._part = PartialFile(path, checksums, digest=self._limits.digest)
         part.total, part.validator = total, validator
         self._moved_to = 0
+        self._version = headers.get("etag", ""), headers.get("last-modified", "")
         return part
 
     def _continue_partial(
@@ -287,6 +302,9 @@ class Transfer:
         self._limits.check_length(total or 0)
         self._check_free_space((total or resume_point.size) - resume_point.size)
         part.total = resume_point.total if total is None else total
+        etag, modified = self._version  # a 206 may lack what the 200 had
+        headers = response.headers
+        self._version = headers.get("etag", etag), headers.get("last-modified", modified)
         etag = resume_point.validator
         for sent in self._checksums_in(response.headers, etag, whole_object=False):
             if sent not in part.checksums and part.running.digest(sent.algorithm) is not None:
@@ -389,12 +407,15 @@ class Transfer:
         with self._lock:
             if self._aborted is not None:
                 raise TransferFailed("stopped")
-            self._publish(part, sha256)
+            mtime_ns = self._publish(part, sha256)
         self._part = None
-        return FetchedFile(part.size, sha256, printable(self._note))
+        version = (*self._version, mtime_ns) if self._options.sync else ()
+        return FetchedFile(part.size, sha256, printable(self._note), *version)
 
-    def _publish(self, part: PartialFile, sha256: str) -> None:
+    def _publish(self, part: PartialFile, sha256: str) -> int:
+        """Rename the file; return its modification time in ns, or 0 without `sync`."""
         options, limits = self._options, self._limits
+        mtime_ns = set_modified(part.path, self._version[1]) if options.sync else 0
         if options.journal is not None:
             inode = part.path.stat().st_ino
             options.journal.append(
@@ -402,6 +423,7 @@ class Transfer:
             )
         replace = limits.existing is Existing.REPLACE
         publish(part.path, options.target, replace=replace, fsync=limits.fsync)
+        return mtime_ns
 
     def _check_free_space(self, options: int) -> None:
         self._limits.check_free_space(self._options.partial_name.directory, options)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cacheapp.downloads.http.client import Signer
+from cacheapp.downloads.http.conditional import KnownVersion
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.storage.checksums import Checksum
 from cacheapp.downloads.storage.journal import Journal
@@ -78,6 +79,10 @@ class TransferOptions:
     sign: Signer | None = None
     leftover: LeftoverFile | None = None
     journal: Journal | None = None
+    sync: bool = False
+    """Set the file's modification time from `Last-Modified`, and return its validators."""
+    known: KnownVersion | None = None
+    """The version that is on disk: raise `NotModified` if it is still the current one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +94,10 @@ class FetchedFile:
     """Hexadecimal; empty if it was not computed."""
     note: str = ""
     """What the user should know about the file, although it is complete."""
+    etag: str = ""
+    modified: str = ""
+    """`Last-Modified`; this and the other two only if the options have `sync`."""
+    mtime_ns: int = 0
 
 
 class Buffer:

@@ -41,6 +41,10 @@ class TransferAborted(CacheappError):
     """The transfer was stopped on request."""
 
 
+class NotModified(CacheappError):
+    """The version on disk is still the current one; no body was read."""
+
+
 _SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     # A subclass of NewConnectionError: first.
     (NameResolutionError, "the host name has no address"),

@@ -35,6 +35,8 @@ class Batch:
     """The position in the source before this batch."""
     mark: str
     """The position after it."""
+    unchanged: int = 0
+    """Files between the two that are not fetched because they are on disk already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,11 @@ def add_files(job_id: UUID, owner: JobOwner, token: int, batch: Batch) -> AddedF
     entries = batch.entries
     run = owned_by(job_id, owner, token)
     before = run.filter(listed_to=batch.after)
-    if not before.update(files_total=F("files_total") + len(entries), listed_to=batch.mark):
+    if not before.update(
+        files_total=F("files_total") + len(entries),
+        files_unchanged=F("files_unchanged") + batch.unchanged,
+        listed_to=batch.mark,
+    ):
         is_there = run.filter(listed_to=batch.mark).exists()
         return _last(job_id, len(entries)) if is_there else None
     rules = NameRules(portable=run.values_list("portable_names", flat=True).get())

@@ -76,6 +76,8 @@ class DownloadJob(models.Model):
     files_total = models.PositiveIntegerField()
     files_renamed = models.PositiveIntegerField(default=0)
     """Files that have another name than in the source, because of `portable_names` or of equal names."""
+    files_unchanged = models.PositiveIntegerField(default=0)
+    """Files of the source that were left out, without rows, because `--sync` found them on disk."""
     files_done = models.PositiveIntegerField(default=0)
     files_failed = models.PositiveIntegerField(default=0)
     bytes_done = models.PositiveBigIntegerField(default=0)

@@ -204,7 +204,7 @@ def start(
     return Plan(
         job=job.id,
         directory=destination_of(job, root),
-        threads=min(job.threads, job.files_total) if job.listed_all else job.threads,
+        threads=max(1, min(job.threads, job.files_total)) if job.listed_all else job.threads,
         origins=frozenset(settings.download_origins) | frozenset(job.extra_origins),
         items=() if stream else unfinished_items(job.id),
         networks=read_networks(settings.download_networks),

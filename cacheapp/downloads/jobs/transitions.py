@@ -98,7 +98,7 @@ def finish(
         return None
     write_reports(reports, bump_generation(job_id))
     # A listing that is incomplete or empty is a failure, even if all its files succeeded.
-    missing = int(not (job.listed_all and job.files_total))
+    missing = int(not (job.listed_all and (job.files_total or job.files_unchanged)))
     state = outcome(
         total=job.files_total + missing,
         done=progress.files_done,

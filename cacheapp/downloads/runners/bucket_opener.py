@@ -32,6 +32,7 @@ class LimitedBucket:
         self._bucket = bucket
         self._max_files = max_files
         self.identity = bucket.identity
+        self.scope = bucket.scope
         self.sign = bucket.sign
         self.trusted = bucket.trusted
 

@@ -21,6 +21,7 @@ from cacheapp.downloads.jobs.listing_rows import Batch
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.base import ListingTooLong, Source, SourceRefused, batches
+from cacheapp.downloads.sources.synced_source import SyncedSource
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +95,22 @@ class Feeder:
                 return False
         return True
 
+    @property
+    def _unchanged(self) -> int:
+        return self._source.unchanged if isinstance(self._source, SyncedSource) else 0
+
     def _feed_listed(self) -> bool:
         """Feed what follows in the source; return False if the run has stopped or lost its job."""
         if self._source is None:
             raise AssertionError(f"job {self._job.id} is not listed to its end; expected a source")
         job_id: UUID = self._job.id
         run = (job_id, self._owner, self._run.plan.token)
-        after = self._job.listed_to
+        after, counted = self._job.listed_to, 0
         for entries, mark in batches(self._source.entries(after), BATCH_FILES):
-            added = self._retried(
-                partial(listing_rows.add_files, *run, Batch(entries, after, mark))
-            )
-            after = mark
+            unchanged = self._unchanged - counted
+            batch = Batch(entries, after, mark, unchanged)
+            added = self._retried(partial(listing_rows.add_files, *run, batch))
+            after, counted = mark, counted + unchanged
             if added is None:
                 return False  # another process owns the job; the next flush stops the run
             self._run.count_refused(added.refused)
@@ -115,6 +120,8 @@ class Feeder:
                 return False
         if not self._retried(partial(listing_rows.mark_listed_all, *run)):
             return False
-        if not self._retried(DownloadFile.objects.filter(job=job_id).exists):
+        rows = DownloadFile.objects.filter(job=job_id)
+        unsent = DownloadJob.objects.filter(id=job_id, files_unchanged__gt=0)
+        if not self._retried(lambda: rows.exists() or unsent.exists()):
             self._run.stop("the listing is empty: there is no file to fetch", keep=True)
         return True

@@ -30,7 +30,10 @@ from cacheapp.downloads.plan import JobProgress, Network, RetryPolicy
 from cacheapp.downloads.runners import live_progress, notifier, run_control
 from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
+from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
+from cacheapp.downloads.sources.synced_source import SyncedSource
 from cacheapp.downloads.states import OWNED_JOB, FileState
+from cacheapp.downloads.storage.sync_index import SyncIndex
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,9 @@ class TerminalOrder:
     retries: RetryPolicy
     networks: tuple[Network, ...] = ()
     webhook: str = ""
+    names: NameFilter = ALL_NAMES
+    sync: bool = False
+    """Fetch only what has changed since an earlier job."""
     portable_names: bool = False
     logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -74,20 +80,27 @@ class Snapshot:
     eta_s: float | None = None
 
 
-def claim_job(order: TerminalOrder, owner: JobOwner) -> tuple[DownloadJob, bool]:
+def claim_job(
+    order: TerminalOrder, owner: JobOwner, *, anew: bool = False
+) -> tuple[DownloadJob, bool]:
     """Return the job of an order, owned by `owner` from now on, and whether it existed before.
 
     Raise `JobBusy` if another process sends heartbeats. A process that was killed sends none: wait until
-    its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job.
+    its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job. `anew`: create one in any case.
     """
     portable = order.portable_names
     digest = listing_rows.fingerprint(
         order.source.identity, order.directory, portable_names=portable
     )
-    job = listing_rows.find_job(digest)
+    job = None if anew else listing_rows.find_job(digest)
     if job is None:
         facts = (order.text, digest, order.directory, order.threads, owner)
-        further: dict[str, Any] = {"portable_names": portable, "webhook": order.webhook}
+        further: dict[str, Any] = {
+            "portable_names": portable,
+            "webhook": order.webhook,
+            "include": list(order.names.include),
+            "exclude": list(order.names.exclude),
+        }
         return listing_rows.create_job(*facts, **further), False
     last = job.heartbeat_at
     while job.state in OWNED_JOB and job.heartbeat_at == last and not ownership.is_orphan(job):
@@ -112,6 +125,8 @@ class ForegroundRunner:
         self._flushed_s = 0.0
         self._meter = ProgressMeter()
         self._total = (job.files_total, job.listed_all)
+        self._source = order.source
+        self._sync_index = SyncIndex(order.directory, order.source.scope) if order.sync else None
 
     def run(self, show: Callable[[Snapshot], None]) -> DownloadJob:
         """Run the job and return it when it has ended; `show` is called a few times a second.
@@ -133,6 +148,8 @@ class ForegroundRunner:
         finally:
             if self._feeder is not None:
                 self._feeder.join(_END_S)
+            if self._sync_index is not None:
+                self._sync_index.close()
         self._job.refresh_from_db()
         notifier.deliver(self._job.id)
         return self._job
@@ -154,19 +171,24 @@ class ForegroundRunner:
             logins=order.logins,
             retries=order.retries,
         )
+        if self._sync_index is not None:
+            self._sync_index.load()
+            verify = order.limits.verify
+            self._source = SyncedSource(order.source, self._sync_index, verify=verify)
         pool: ThreadPool[QueuedFile] = ThreadPool(order.threads, settings.download_max_per_host)
         run = self._run = JobRun(
             *(plan, order.limits, lambda: None, pool, order.source.sign),
             is_still_owner=functools.partial(
                 ownership.has_token, self._job.id, self._owner, plan.token
             ),
+            sync_index=self._sync_index,
         )
         try:
             run.start()
         except (OSError, RuntimeError) as exc:
             transitions.pause(self._job.id, self._owner, [], plan.done, str(exc), plan.token)
             raise
-        self._feeder = Feeder(self._job, self._owner, run, order.source)
+        self._feeder = Feeder(self._job, self._owner, run, self._source)
         self._feeder.start()
         return run
 

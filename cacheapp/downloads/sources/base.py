@@ -55,6 +55,10 @@ class Source(Protocol):
         """Equal for equal lists of files: an edited manifest is another source."""
 
     @property
+    def scope(self) -> str:
+        """Equal for sources that keep one destination up to date: an edited manifest is the same one."""
+
+    @property
     def sign(self) -> Signer | None:
         """Signs requests, if the source requires authentication."""
 
@@ -77,7 +81,7 @@ class UrlList:
         refuse(mistakes)
         self._urls = tuple(urls)
         self._rules = rules
-        self.identity = "urls " + " ".join(urls)
+        self.identity = self.scope = "urls " + " ".join(urls)
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield a file for each URL, named by its last segment."""

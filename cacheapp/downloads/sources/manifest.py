@@ -158,6 +158,8 @@ class Manifest:
         if not count:
             raise SourceRefused(f"{self._shown}: no line names a URL")
         self.identity = f"manifest {digest.hexdigest()}"
+        path = "-" if isinstance(place, bytes) else place.absolute()
+        self.scope = f"manifest {self._form.base_url} {path}"
 
     def entries(self, after: str = "") -> Iterator[SourceEntry | str]:
         """Yield the files of the lines, reading the manifest lazily."""

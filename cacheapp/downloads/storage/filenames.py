@@ -37,8 +37,8 @@ _MAX_KEY_BYTES = 1024
 _DRIVE = re.compile("[A-Za-z]:")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _OWN = re.compile(
-    # Run directories, also while they are removed; partial files.
-    r"\.[0-9a-f]{12}(\.[0-9]+(\.[0-9a-f]{32})?|-[0-9]+\..*\.part)",
+    # Run directories, also while they are removed; partial files; indexes of what was fetched.
+    r"\.[0-9a-f]{12}(\.[0-9]+(\.[0-9a-f]{32})?|-[0-9]+\..*\.part|\.sync(\.new)?)",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_NAME = frozenset(["", ".", ".."])
@@ -186,8 +186,13 @@ def _check(name: str, max_bytes: int) -> None:
     if _SURROGATE.search(name):
         raise NameRefused("the name has half of a surrogate pair, which is no character")
     _check_path(name, max_bytes)
-    if any(_OWN.fullmatch(segment) for segment in name.split("/")):
+    if any(map(is_own_name, name.split("/"))):
         raise NameRefused("the name has the form of a directory or partial file of a running job")
+
+
+def is_own_name(segment: str) -> bool:
+    """Return whether a name has the form of a directory or file that jobs keep beside their files."""
+    return _OWN.fullmatch(segment) is not None
 
 
 def _check_path(name: str, max_bytes: int) -> None:
