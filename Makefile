@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 MANAGE := DEBUG=1 $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo cachecheck lab shell manage test check venv soak bench pictures pins clean
+.PHONY: help run demo cachecheck lab shell manage test check venv soak matrix bench pictures pins clean
 
 help:
 	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
@@ -23,6 +23,7 @@ help:
 	@echo "make check  lint, types, import layers, spelling, known vulnerabilities"
 	@echo "make venv   only create $(VENV), with the dependencies of the tests"
 	@echo "make soak   run the long tests"
+	@echo "make matrix  run the tests on every Python and Django that is here: hours; make matrix ARGS='-s wheel' runs a part"
 	@echo "make bench  run the benchmarks"
 	@echo "make pictures  take the pictures of README from a real run"
 	@echo "make pins   renew all pins (requirements*.txt) from requirements*.in"
@@ -90,6 +91,13 @@ check: $(VENV)/.dev
 soak: venv
 	@$(BIN)/python -X dev -m pytest -m soak
 
+$(VENV)/.matrix: requirements-matrix.txt | $(BIN)/pip
+	@$(PIP) --require-hashes -r requirements-matrix.txt
+	@touch $@
+
+matrix: $(VENV)/.matrix
+	@$(BIN)/nox $(ARGS)
+
 # The peers in the benchmarks, which report those that could not be installed.
 $(VENV)/.bench: requirements-bench.txt | $(BIN)/pip
 	@$(PIP) --only-binary :all: --require-hashes -r requirements-bench.txt || true
@@ -113,6 +121,7 @@ pins: $(VENV)/.pins
 	@$(UV_COMPILE) $(UPGRADE) requirements-redis.in -o requirements-redis.txt
 	@$(UV_COMPILE) $(UPGRADE) requirements-bench.in -o requirements-bench.txt
 	@$(UV_COMPILE) $(UPGRADE) requirements-pins.in -o requirements-pins.txt
+	@$(UV_COMPILE) $(UPGRADE) requirements-matrix.in -o requirements-matrix.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

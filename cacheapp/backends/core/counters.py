@@ -16,7 +16,6 @@ memory; any process can sum all rows. Invariants:
 import array
 import logging
 import mmap
-import os
 import threading
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -26,6 +25,7 @@ from typing import TypeAlias
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.backends.local.reservation import reserve
 from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
 from cacheapp.errors import StoreUnavailable
 
@@ -106,7 +106,7 @@ class Counters:
         self._file = open_slot_file(self._path, _ROWS)
         number = self._file.descriptor
         # Reserve the space: if it were missing later, a store to it would raise SIGBUS.
-        os.posix_fallocate(number, 0, _BYTES)
+        reserve(number, _BYTES)
         return memoryview(mmap.mmap(number, _BYTES)).cast("B").cast("Q")
 
     def _claim(self) -> None:

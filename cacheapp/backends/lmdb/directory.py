@@ -36,6 +36,7 @@ from cacheapp.backends.local.filesystem import filesystem_type
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.memory_limit import memory_available
 from cacheapp.backends.local.pid_namespace import Claim, remove_stale_claims
+from cacheapp.backends.local.reservation import reserve
 from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.errors import StoreUnavailable
 
@@ -331,6 +332,6 @@ def _is_complete(path: Path, limits: SizeLimits) -> bool:
 def _preallocate(path: Path, size: int) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        reserve(descriptor, size)
     finally:
         os.close(descriptor)

@@ -63,11 +63,14 @@ def interrupt_at(number: int, operation: Callable[[], object]) -> bool:
         return trace_opcode
 
     def trace(frame: FrameType, _event: str, _arg: object) -> Any:
+        frame.f_trace = trace_opcode  # from Python 3.13 on, `f_trace_opcodes` has no effect before
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return trace_opcode
 
     before = sys.gettrace()
+    # Python 3.12 traces bytecodes only if a frame has asked for them before `settrace`.
+    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 (documented)
     sys.settrace(trace)
     try:
         operation()
@@ -176,6 +179,7 @@ def finalised_everywhere(use: Callable[[], object]) -> Iterator[None]:
         return trace_opcode
 
     def trace(frame: FrameType, _event: str, _arg: object) -> Any:
+        frame.f_trace = trace_opcode  # from Python 3.13 on, `f_trace_opcodes` has no effect before
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return trace_opcode

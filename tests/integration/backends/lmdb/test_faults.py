@@ -296,6 +296,8 @@ def test_a_finaliser_that_writes_inside_an_operation_stores_or_is_refused(
 
 # A file that is being opened is closed by its finaliser.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+# From Python 3.13 on, an interrupted `Path.glob` leaves its scandir to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed scandir iterator:ResourceWarning")
 @pytest.mark.parametrize(
     ("operation", "step"),
     [

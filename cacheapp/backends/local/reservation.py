@@ -1,0 +1,24 @@
+"""Reserve the space of a file before it is mapped: a store to a page without space raises SIGBUS."""
+
+import fcntl
+import os
+
+_CHUNK = bytes(1 << 20)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give the file at least `size` bytes, with space on the disk; raise `OSError` if it is full.
+
+    Where `posix_fallocate` is missing (macOS), zeros are appended: if another process extends the file
+    at the same time, it becomes longer than `size`, and nothing is overwritten.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+    try:
+        while (missing := size - os.fstat(descriptor).st_size) > 0:
+            os.write(descriptor, _CHUNK[:missing])
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)

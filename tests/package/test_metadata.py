@@ -1,0 +1,62 @@
+"""What the package declares fits what the code imports and contains; without building it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from cacheapp.extras import OPTIONAL
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+DATA = [
+    it.removesuffix("/**") for it in PYPROJECT["tool"]["setuptools"]["package-data"]["cacheapp"]
+]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+MODULE_OF = {
+    "vl-convert-python": "vl_convert",
+    "django-redis": "django_redis",
+    "django-htmx": "django_htmx",
+}
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[\w-]+", requirement)
+    assert found
+    return found[0]
+
+
+def test_the_core_requires_three_packages() -> None:
+    assert {_name(it) for it in PROJECT["dependencies"]} == {"django", "lmdb", "msgpack"}
+
+
+def test_the_extra_all_has_every_other_one() -> None:
+    (everything,) = EXTRAS["all"]
+    assert set(re.findall(r"\w+", everything)) - {"cacheapp"} == EXTRAS.keys() - {"all"}
+
+
+def test_each_optional_package_is_in_an_extra() -> None:
+    found = {
+        MODULE_OF.get(_name(it), _name(it))
+        for requirements in EXTRAS.values()
+        for it in requirements
+        if _name(it) != "cacheapp"
+    }
+    assert found | {"kombu"} == OPTIONAL  # kombu comes with celery
+
+
+def test_each_extra_that_the_code_names_exists() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "cacheapp").rglob("*.py"))
+    named = re.findall(r'(?:needed_for|missing|load_command)\([^()]*, "(\w+)"\)', text)
+    assert len(named) > 5
+    assert set(named) <= EXTRAS.keys()
+
+
+def test_each_file_beside_the_code_is_in_the_package() -> None:
+    package = ROOT / "cacheapp"
+    others = [
+        path.relative_to(package)
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    ]
+    assert {path.parts[0] for path in others} == set(DATA)
