@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from cacheapp.processes.waiting import until
 from tests.required import required
 
 pytestmark = pytest.mark.soak
@@ -36,17 +37,18 @@ MAX_PACKAGES, MAX_BYTES = 5, 15_000_000
 _NO_INDEX = re.compile(r"No matching distribution|Failed to establish|NewConnectionError|resolve")
 
 
+def _own_env() -> dict[str, str]:
+    """Return this environment without what points to this checkout."""
+    ours = ("PYTHONPATH", "DJANGO_SETTINGS_MODULE", "CACHEAPP_TESTS", "DATA_DIR")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def run(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """Return the output of a command that must succeed, without this checkout on its path."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "DJANGO_SETTINGS_MODULE", "CACHEAPP_TESTS", "DATA_DIR")
-    }
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**kept, **(env or {})},
+        env={**_own_env(), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -145,9 +147,16 @@ class Foreign:
             command += ["--threads", "4", "--bind", f"fd://{number}", "--no-control-socket"]
             with (self.place / "gunicorn.log").open("wb") as log:
                 process = subprocess.Popen(
-                    command, cwd=self.place, stdout=log, stderr=log, pass_fds=[number]
+                    command,
+                    cwd=self.place,
+                    env=_own_env(),
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[number],
                 )
             try:
+                log_file = self.place / "gunicorn.log"
+                until(lambda: b"Booting" in log_file.read_bytes(), "Gunicorn's workers", 60)
                 yield f"http://127.0.0.1:{port}"
             finally:
                 process.terminate()
