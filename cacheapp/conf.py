@@ -27,6 +27,7 @@ from cacheapp.access_settings import (
 from cacheapp.typed_values import (
     Reader,
     boolean,
+    byte_rate,
     none_or,
     one_of,
     read_values,
@@ -93,6 +94,12 @@ class Conf:
 
     download_max_per_host: int = 200
     """Maximum concurrent requests of one process to one host."""
+
+    download_max_rate: int | None = None
+    """Maximum bytes per second that all processes of this machine fetch together. `None`: no limit."""
+
+    download_max_process_rate: int | None = None
+    """Maximum bytes per second that one process fetches. `None`: no limit."""
 
     download_tries: int = 5
     """Maximum attempts per file, if the error is temporary. An attempt that brought
@@ -193,6 +200,8 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_MAX_THREADS": whole_number(1),
     "DOWNLOAD_MAX_MACHINE_THREADS": whole_number(1),
     "DOWNLOAD_MAX_PER_HOST": whole_number(1),
+    "DOWNLOAD_MAX_RATE": none_or(byte_rate),
+    "DOWNLOAD_MAX_PROCESS_RATE": none_or(byte_rate),
     "DOWNLOAD_TRIES": whole_number(1),
     "DOWNLOAD_CONNECT_S": _timeout,
     "DOWNLOAD_READ_S": _timeout,

@@ -6,6 +6,7 @@ as "a whole number of at least 1". Each message has one form: what was found, th
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
@@ -109,6 +110,32 @@ def seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError("a number of seconds above 0")
     return float(value)
+
+
+_RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(?:([kmgtKMGT])(i?B)?|B)?(?:/s)?")
+_LEAST_RATE, _MOST_RATE = 1024, 2**50
+
+
+def byte_rate(value: Any) -> int:
+    """Read bytes per second: an `int`, or a `str` such as "500k" or "10MiB/s".
+
+    `k`, `M`, `G` and `T` are powers of 1024, as for curl, and so are `KiB` to `TiB`; `kB` to `TB` are
+    powers of 1000.
+    """
+    found = value
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.replace(" ", ""))):
+        number, prefix, unit = match.groups()
+        base = 1000 if unit == "B" else 1024
+        found = int(float(number) * base ** (" KMGT".index(prefix.upper()) if prefix else 0))
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, int)
+        or not _LEAST_RATE <= found <= _MOST_RATE
+    ):
+        raise ValueError(
+            f"bytes per second, at least {_LEAST_RATE}: a whole number, or a str such as '500k' or '10MiB/s'"
+        )
+    return found
 
 
 def text(value: Any) -> str:

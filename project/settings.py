@@ -62,6 +62,8 @@ _download_retention_s = env.float("DOWNLOAD_RETENTION_S", 30 * 86_400.0, validat
 _download_machine_threads = env.int(
     "DOWNLOAD_MAX_MACHINE_THREADS", 400, validate=validate.Range(min=1)
 )
+_download_max_rate = env.str("DOWNLOAD_MAX_RATE", "") or None  # read by cacheapp.conf
+_download_max_process_rate = env.str("DOWNLOAD_MAX_PROCESS_RATE", "") or None
 
 # Secure unless DEBUG is set. HSTS is off by default, because browsers remember it for its whole
 # duration, for every host of the domain.
@@ -209,6 +211,8 @@ CACHEAPP = {
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
     "DOWNLOAD_RETENTION_S": _download_retention_s,
     "DOWNLOAD_MAX_MACHINE_THREADS": _download_machine_threads,
+    "DOWNLOAD_MAX_RATE": _download_max_rate,
+    "DOWNLOAD_MAX_PROCESS_RATE": _download_max_process_rate,
 }
 
 # Redis, unless something else is named; Celery spells a socket's URL in its own way.

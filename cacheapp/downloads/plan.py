@@ -108,6 +108,8 @@ class Plan:
     max_bytes: int | None = None
     """Limit for all files together."""
     max_s: float | None = None
+    max_rate: int | None = None
+    """Limit for all files together, in bytes per second."""
     done: JobProgress = dataclasses.field(default_factory=JobProgress)
     """The counts of earlier runs."""
 

@@ -46,7 +46,7 @@ from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.storage.filenames import NameRules
 from cacheapp.downloads.storage.sync_index import SyncIndex
 from cacheapp.processes.stopping import Stopped, stopping
-from cacheapp.typed_values import Reader
+from cacheapp.typed_values import Reader, byte_rate
 
 MAX_ERRORS = MAX_RENAMED = MAX_DELETED = 100
 _FAILED, _REFUSED = 1, 2
@@ -162,6 +162,12 @@ class Command(BaseCommand):
                 metavar="N" if kind is int else "SECONDS",
                 help=f"{text} (default: {setting})",
             )
+        parser.add_argument(
+            "--limit-rate",
+            type=_typed(str, byte_rate),
+            metavar="RATE",
+            help="limit of bytes per second of this job, such as 500k or 2M (default: no limit)",
+        )
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -224,6 +230,7 @@ class Command(BaseCommand):
             networks=read_networks(options["allow"]),
             webhook=options["webhook"],
             portable_names=options["portable_names"],
+            limit_rate=options["limit_rate"],
             logins={} if options["no_netrc"] else read_netrc(),
         )
 
@@ -305,8 +312,8 @@ class Command(BaseCommand):
             raise CommandError(job.error or job.state, returncode=_FAILED)
 
 
-def _typed(kind: type[int | float], read: Reader) -> Callable[[str], Any]:
-    """Return a function for `argparse` that reads a number as a setting is read."""
+def _typed(kind: type[int | float | str], read: Reader) -> Callable[[str], Any]:
+    """Return a function for `argparse` that reads a value as a setting is read."""
 
     def parse(text: str) -> Any:
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cacheapp import typed_values as tv
-from cacheapp.typed_values import Mistake, Reader, read_values
+from cacheapp.typed_values import Mistake, Reader, byte_rate, read_values
 
 
 def _shown(value: Any) -> str:
@@ -81,3 +81,33 @@ def test_a_long_value_is_cut_off() -> None:
     _values, (mistake,) = read_values({"n": "x" * 5000}, {"n": tv.boolean}, "a field")
     assert mistake.error.startswith("is 'xxx")
     assert len(mistake.error) < 300
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1024, 1024),
+        ("500k", 500 * 1024),
+        ("500K", 500 * 1024),
+        ("2M", 2 * 2**20),
+        ("1.5M", 3 * 2**19),
+        ("1G", 2**30),
+        ("2m", 2 * 2**20),
+        ("10MiB/s", 10 * 2**20),
+        ("10 MiB/s", 10 * 2**20),
+        ("10MB/s", 10_000_000),
+        ("64kB", 64_000),
+        ("4096B/s", 4096),
+        ("5000", 5000),
+    ],
+)
+def test_a_rate_is_read_as_curl_does_or_with_its_unit(value: object, expected: int) -> None:
+    assert byte_rate(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", [0, 1023, -1, True, 1e6, "", "k", "10x", "10Mb", "10Mbit/s", "fast", "1e6", "9999999T"]
+)
+def test_what_is_no_rate_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="bytes per second, at least 1024"):
+        byte_rate(value)

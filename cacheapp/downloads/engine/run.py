@@ -84,7 +84,9 @@ class JobRun:
         self.left_out = ""  # set at most once, before the end
         self.retries_made = 0  # only grows; read without the lock
         self._pool = pool
-        self._limits = limits
+        self._limits = dataclasses.replace(
+            limits, throttle=limits.throttle.with_job_limit(plan.max_rate)
+        )
         self._sign = sign or origin_signer(plan.headers, plan.logins)
         self._policy = UrlPolicy(plan.origins, plan.networks, plan.trusted)
         self._on_end = on_end

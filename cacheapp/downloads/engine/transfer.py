@@ -89,6 +89,7 @@ class Transfer:
         self._aborted: str | None = None
         self._stalled: str | None = None
         self._keep = False
+        self._wakeup = threading.Event() if limits.throttle else None
 
     def abort(self, reason: str, *, keep: bool = False) -> None:
         """End `run` soon with `TransferAborted(reason)`, unless the file is already complete.
@@ -99,13 +100,18 @@ class Transfer:
             if self._aborted is None:
                 self._aborted, self._keep = reason, keep
             handle = self._handle
-        handle.shut_down()
+        self._shut_down(handle)
 
     def stall(self, reason: str) -> None:
         """End this attempt, which receives almost no data; the next may be faster."""
         with self._lock:
             self._stalled = reason
             handle = self._handle
+        self._shut_down(handle)
+
+    def _shut_down(self, handle: connections.SocketHandle) -> None:
+        if self._wakeup is not None:
+            self._wakeup.set()
         handle.shut_down()
 
     def is_stalled(self, now_s: float) -> bool:
@@ -126,6 +132,8 @@ class Transfer:
         with self._lock:
             handle = self._handle = connections.SocketHandle()
             self._stalled = None
+            if self._wakeup is not None:
+                self._wakeup.clear()  # an abort is found by `_check`
         connections.bind(handle, self._policy.check_address)
         limits = self._limits
         client = HTTPClient(
@@ -208,7 +216,9 @@ class Transfer:
             response, part = self._open_response(client)
             whole = False
             try:
-                part.store(response.readinto, buffer.view(), self._check_chunk, self._on_stored)
+                left = None if part.total is None else part.total - part.size
+                read = self._limits.throttle.limited(response.readinto, left, self._wait)
+                part.store(read, buffer.view(), self._check_chunk, self._on_stored)
                 whole = True
             finally:
                 self.bytes_done = part.size
@@ -378,6 +388,18 @@ class Transfer:
         self._limits.check_length(before + count, "more")
         if before // FREE_SPACE_CHECK_BYTES != (before + count) // FREE_SPACE_CHECK_BYTES:
             self._check_free_space(0)
+
+    def _wait(self, wait_s: float) -> None:
+        """Wait for a rate limit, unless the transfer is stopped. The stall limit does not count it."""
+        if self._wakeup is None:
+            raise AssertionError("a transfer without a rate limit waits for one")
+        moved_at_s, began_s = self.moved_at_s, clock.monotonic_s()
+        self.moved_at_s = math.inf
+        try:
+            self._wakeup.wait(wait_s)
+            self._check()
+        finally:
+            self.moved_at_s = moved_at_s + clock.monotonic_s() - began_s
 
     def _on_stored(self, size: int) -> None:
         """Record that the partial file has grown to `size`."""

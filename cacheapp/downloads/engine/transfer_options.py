@@ -6,6 +6,7 @@ import shutil
 from enum import StrEnum
 from pathlib import Path
 
+from cacheapp.downloads.engine.rate_limit import Throttle
 from cacheapp.downloads.http.client import Signer
 from cacheapp.downloads.http.conditional import KnownVersion
 from cacheapp.downloads.http.errors import TransferFailed
@@ -48,6 +49,8 @@ class TransferLimits:
     existing: Existing = Existing.FAIL
     verify: bool = False
     """Read files that are already complete, and compare their digests."""
+    throttle: Throttle = dataclasses.field(default_factory=Throttle)
+    """The limits of bytes per second."""
 
     def check_length(self, found: int, shown: str = "") -> None:
         """Raise `TransferFailed` if a file is larger than allowed."""

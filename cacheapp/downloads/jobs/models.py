@@ -45,6 +45,8 @@ class DownloadJob(models.Model):
     """Globs of which a file of the source must match one; empty: all match."""
     exclude = models.JSONField(default=list)
     """Globs of which a file of the source must match none."""
+    limit_rate = models.PositiveBigIntegerField(null=True)
+    """Limit of bytes per second; `None`: only those of the settings apply."""
     listed_to = models.TextField(blank=True, default="")
     """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)

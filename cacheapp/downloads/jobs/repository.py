@@ -110,6 +110,7 @@ def create(
         files_renamed=sum(bool(file.original_name) for file in files),
         portable_names=request.portable_names,
         webhook=request.webhook,
+        limit_rate=request.limit_rate,
         source=request.source,
         include=list(request.names_wanted.include),
         exclude=list(request.names_wanted.exclude),
@@ -217,6 +218,7 @@ def start(
         retries=retry_policy(settings),
         max_bytes=settings.download_max_job_bytes,
         max_s=settings.download_max_job_s,
+        max_rate=job.limit_rate,
         done=progress_of(job),
     )
 

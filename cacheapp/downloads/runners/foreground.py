@@ -64,6 +64,7 @@ class TerminalOrder:
     sync: bool = False
     """Fetch only what has changed since an earlier job."""
     portable_names: bool = False
+    limit_rate: int | None = None
     logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
@@ -100,6 +101,7 @@ def claim_job(
             "webhook": order.webhook,
             "include": list(order.names.include),
             "exclude": list(order.names.exclude),
+            "limit_rate": order.limit_rate,
         }
         return listing_rows.create_job(*facts, **further), False
     last = job.heartbeat_at
@@ -109,7 +111,8 @@ def claim_job(
     missing = missing_files(job, verify=order.limits.verify)
     if not transitions.requeue(job, owner, order.threads, missing):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
-    ownership.owned_by(job.id, owner).update(webhook=order.webhook)
+    given = {"webhook": order.webhook, "limit_rate": order.limit_rate}
+    ownership.owned_by(job.id, owner).update(**given)
     return job, True
 
 

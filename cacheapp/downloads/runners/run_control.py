@@ -1,6 +1,7 @@
 """Applies requests to a run and records how it ended, for the coordinator and the terminal alike."""
 
-from cacheapp.conf import Conf
+from cacheapp.conf import Conf, state_dir
+from cacheapp.downloads.engine.rate_limit import process_limits
 from cacheapp.downloads.engine.run import LOST, JobRun
 from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.jobs import transitions
@@ -13,7 +14,8 @@ RELEASED = "released: its process ends"
 
 
 def transfer_limits(settings: Conf) -> TransferLimits:
-    """Return the limits of the settings for each file."""
+    """Return the limits of the settings for each file, and of the rate of all files together."""
+    machine_rate, process_rate = settings.download_max_rate, settings.download_max_process_rate
     return TransferLimits(
         max_bytes=settings.download_max_bytes,
         connect_s=settings.download_connect_s,
@@ -21,6 +23,7 @@ def transfer_limits(settings: Conf) -> TransferLimits:
         stall_s=settings.download_stall_s,
         stall_bytes=settings.download_stall_bytes,
         min_free_bytes=settings.download_min_free_bytes,
+        throttle=process_limits(state_dir() / "downloads.rate", machine_rate, process_rate),
     )
 
 

@@ -18,6 +18,7 @@ from cacheapp.errors import CacheappError
 from cacheapp.typed_values import (
     anything,
     boolean,
+    byte_rate,
     list_of_str,
     read_values,
     show,
@@ -48,6 +49,8 @@ class DownloadRequest:
     """A checksum (`checksums.read_checksum`) or "" for each URL; empty: none is known."""
     portable_names: bool = False
     """Whether names are changed to be valid on all systems."""
+    limit_rate: int | None = None
+    """Limit of bytes per second, or `None`."""
     source: str = ""
     """The bucket prefix to list the files of; empty for a list of URLs."""
     names_wanted: NameFilter = ALL_NAMES
@@ -86,6 +89,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         "portable_names": boolean,
         **dict.fromkeys(_GLOBS, list_of_str),
         "webhook": text,
+        "limit_rate": byte_rate,
     }
     values, mistakes = read_values(body, readers, "a field")
     problems: list[dict[str, Any]] = [{"field": it.name, "error": it.error} for it in mistakes]
@@ -126,6 +130,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         threads=threads,
         extra_origins=allowed.extra_origins,
         portable_names=rules.portable,
+        limit_rate=values.get("limit_rate"),
     )
 
 

@@ -333,9 +333,16 @@ def test_limits_are_options(origin: Origin, download: Download) -> None:
         assert found["errors"][0]["error"].partition(";")[0] == error
 
 
+def test_a_rate_is_an_option(origin: Origin, download: Download) -> None:
+    found = download(f"{origin.url}/file/rate.bin?bytes=307200", "--limit-rate", "200k")
+    assert found["seconds"] >= 1.3
+    assert DownloadJob.objects.get(id=found["id"]).limit_rate == 200 * 1024
+
+
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
+        ("--limit-rate", "9", "is '9'; expected bytes per second, at least 1024"),
         ("--tries", "0", "is '0'; expected a whole number of at least 1"),
         ("--tries", "many", "is 'many'; expected a whole number of at least 1"),
         ("--read-timeout", "nan", "is 'nan'; expected a number of seconds above 0"),

@@ -72,8 +72,8 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
         {"field": "threads", "error": "is 201; expected a whole number from 1 to 200"},
         {
             "field": "dir",
-            "error": "is not a field; expected one of base_url, exclude, include, manifest, "
-            "portable_names, s3, threads, urls, webhook",
+            "error": "is not a field; expected one of base_url, exclude, include, limit_rate, "
+            "manifest, portable_names, s3, threads, urls, webhook",
         },
         {
             "field": "urls[1]",

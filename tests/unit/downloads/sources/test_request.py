@@ -113,6 +113,13 @@ def test_a_base_url_belongs_to_a_manifest() -> None:
     ]
 
 
+def test_a_rate_is_a_number_or_a_text_with_a_unit() -> None:
+    assert _read({"urls": [URL + "a"], "limit_rate": "500k"}).limit_rate == 500 * 1024
+    assert _read({"urls": [URL + "a"]}).limit_rate is None
+    (found,) = _problems({"urls": [URL + "a"], "limit_rate": "slow"})
+    assert found["field"] == "limit_rate"
+
+
 def test_a_url_whose_name_cannot_exist_is_a_problem_unless_names_are_portable() -> None:
     url = f"{URL}{'x' * 300}"
     (problem,) = _problems({"urls": [url]})

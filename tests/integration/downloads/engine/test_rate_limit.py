@@ -1,0 +1,161 @@
+"""Jobs under a rate limit, measured at the origin."""
+
+import contextlib
+import socket
+import socketserver
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cacheapp import clock
+from cacheapp.downloads.engine.rate_limit import process_limits
+from cacheapp.downloads.engine.run import JobRun, QueuedFile
+from cacheapp.downloads.engine.thread_pool import ThreadPool
+from cacheapp.downloads.engine.transfer_options import TransferLimits
+from cacheapp.downloads.plan import Item, Plan
+from cacheapp.downloads.states import FileState
+from cacheapp.processes.waiting import until
+
+SIZE = 3_000_000
+PIECE = 8 * 1024
+IN_THE_KERNEL = 512 * 1024
+"""What both ends of a connection buffer at most, with a small buffer at the origin's."""
+
+
+class _Request(socketserver.BaseRequestHandler):
+    server: "MeteredOrigin"
+
+    def handle(self) -> None:
+        self.server.serve(self.request)
+
+
+class MeteredOrigin(socketserver.ThreadingTCPServer):
+    """Sends `SIZE` bytes for each request, and records when its kernel took how many of which path.
+
+    A thread for each connection, as the buffers of an event loop would count as sent.
+    """
+
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.sent: list[tuple[float, str, int]] = []  # appending is atomic
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def serve(self, connection: socket.socket) -> None:
+        """Answer one request."""
+        head = connection.recv(65536)  # the client sends it at once
+        if not head:  # a run that was stopped has connected, and sent nothing
+            return
+        path = head.split()[1].decode()
+        fields = f'ETag: "v"\r\nConnection: close\r\nContent-Length: {SIZE}'
+        with contextlib.suppress(OSError):  # the client has disconnected
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode())
+            for _ in range(SIZE // PIECE):
+                connection.sendall(bytes(PIECE))
+                self.sent.append((clock.monotonic_s(), path, PIECE))
+            connection.sendall(bytes(SIZE % PIECE))
+
+    def total(self) -> int:
+        """Return the bytes sent so far."""
+        return sum(size for _, _, size in self.sent)
+
+
+@pytest.fixture
+def origin() -> Iterator[MeteredOrigin]:
+    with MeteredOrigin() as found:
+        thread = threading.Thread(target=found.serve_forever, args=[0.05])
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+
+
+NewRun = Callable[..., JobRun]
+
+
+@pytest.fixture
+def new_run(origin: MeteredOrigin, tmp_path: Path) -> Iterator[NewRun]:
+    runs = []
+
+    def make(
+        name: str, files: int = 1, rate: int | None = None, limits: TransferLimits | None = None
+    ) -> JobRun:
+        items = tuple(Item(n, n, f"{origin.url}/{name}/{n}", f"{n}") for n in range(files))
+        place = tmp_path / name
+        allowed = frozenset([origin.url])
+        plan = Plan(uuid.uuid4(), place, files, allowed, items, max_rate=rate)
+        pool: ThreadPool[QueuedFile] = ThreadPool(files)
+        run = JobRun(plan, limits or TransferLimits(10**9), lambda: None, pool)
+        runs.append(run)
+        run.start()
+        return run
+
+    yield make
+    for run in runs:
+        run.stop("the test is over")
+        assert run.join(30)
+        run.clean()
+
+
+def _assert_within(origin: MeteredOrigin, began_s: float, rate: int, connections: int) -> None:
+    """Compare what was sent until each moment with the limit."""
+    total = 0
+    for at_s, _, size in sorted(origin.sent):
+        total += size
+        allowed = rate * (at_s - began_s + 0.2) + connections * IN_THE_KERNEL
+        assert total <= allowed, f"{total} bytes after {at_s - began_s:.2f} s"
+
+
+def _done(run: JobRun) -> bool:
+    return run.ended and run.changes()[1].files_failed == 0
+
+
+def test_a_job_fetches_no_faster_than_its_limit(origin: MeteredOrigin, new_run: NewRun) -> None:
+    began_s = clock.monotonic_s()
+    run = new_run("a", rate=1_000_000)
+    until(lambda: _done(run), "the file to be complete", 60)
+    assert clock.monotonic_s() - began_s >= 2.8
+    assert origin.total() >= SIZE - PIECE
+    _assert_within(origin, began_s, 1_000_000, 1)
+
+
+def test_jobs_of_equal_threads_share_the_limit_of_their_process_equally(
+    origin: MeteredOrigin, new_run: NewRun, tmp_path: Path
+) -> None:
+    throttle = process_limits(tmp_path / "state" / "downloads.rate", 2_000_000, 3_000_000)
+    limits = TransferLimits(10**9, throttle=throttle)
+    began_s = clock.monotonic_s()
+    one, other = (new_run(name, files=3, limits=limits) for name in ("one", "other"))
+
+    def received() -> list[int]:
+        return [run.changes()[1].bytes_done for run in (one, other)]
+
+    until(lambda: sum(received()) > 6_000_000, "a third of the bytes", 60)
+    least, most = sorted(received())
+    assert least > 0.8 * most
+    _assert_within(origin, began_s, 2_000_000, 6)
+
+
+def test_a_stop_wakes_threads_that_wait_for_their_turn(new_run: NewRun) -> None:
+    run = new_run("a", files=16, rate=1024)  # 4 s for each turn
+    until(lambda: run.changes()[1].bytes_done > 0, "the first turn", 30)
+    run.stop("paused", FileState.QUEUED, keep=True)
+    assert run.join(10)
+
+
+def test_the_time_that_a_limit_takes_is_no_stall(new_run: NewRun) -> None:
+    limits = TransferLimits(10**9, stall_s=1.5, stall_bytes=16 * 1024)
+    run = new_run("a", rate=4096, limits=limits)  # 4 s for what counts as progress
+
+    def moved() -> bool:
+        run.enforce_limits()
+        return run.ended or run.changes()[1].bytes_done >= 20 * 1024
+
+    until(moved, "more bytes than count as progress", 60)
+    assert run.retries_made == 0
+    assert not run.ended

@@ -1,0 +1,49 @@
+"""The workers of a machine share one limit of bytes per second, also when one of them is killed."""
+
+import psutil
+
+from cacheapp import clock
+from cacheapp.processes.servers import GunicornServer
+from cacheapp.processes.waiting import until
+from tests.origin import Origin
+from tests.system.conftest import QUICK_START, NewEnv
+from tests.system.downloads.parts import ROOT, Site, migrate, paths
+
+RATE = 1_500_000
+SIZE = 700_000
+
+
+def test_jobs_of_two_workers_share_the_rate_of_the_machine_also_after_one_was_killed(
+    new_env: NewEnv,
+) -> None:
+    with Origin() as origin:
+        env = {
+            **new_env(),
+            **QUICK_START,
+            "DOWNLOAD_ORIGINS": origin.url,
+            "DOWNLOAD_MAX_RATE": f"{RATE}B/s",
+            "DOWNLOAD_HEARTBEAT_S": "2",
+        }
+        migrate(env)
+        with GunicornServer("project.wsgi:application", ROOT, env) as server:
+            site = Site(server.start(), env, origin)
+            try:
+                _kill_one_of_two(site)
+            finally:
+                site.workers.close()
+
+
+def _kill_one_of_two(site: Site) -> None:
+    one, other = site.workers.find()[:2]
+    began_s = clock.monotonic_s()
+    jobs = [site.order(paths(3, SIZE), threads=3, pid=pid) for pid in (one, other)]
+
+    def received() -> list[int]:
+        return [site.look(job)["bytes_done"] for job in jobs]
+
+    until(lambda: all(received()), "bytes of both jobs", 60)
+    psutil.Process(one).kill()
+    for job in jobs:
+        assert site.wait_for_state(job, "succeeded")["files_done"] == 3
+    assert clock.monotonic_s() - began_s >= 6 * SIZE / RATE - 0.2
+    assert site.look(jobs[0])["adoptions"] == 1
