@@ -20,7 +20,9 @@ from cacheapp.downloads.jobs.actors import (
     shown_url,
     visible_jobs,
 )
-from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.audit import visible_entries
+from cacheapp.downloads.jobs.models import AuditEntry, DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.extras import needed_for
 from cacheapp.views.access import user_key, user_name
 
@@ -124,9 +126,9 @@ class DownloadJobAdmin(_ReadOnly):
         refusals = []
         for job in jobs:
             try:
-                getattr(commands, command)(job)
+                getattr(commands, command)(job, _actor(request))
                 count += 1
-            except (commands.InvalidTransition, BrokerUnavailable) as exc:
+            except (commands.InvalidTransition, BrokerUnavailable, QuotaExceeded) as exc:
                 refusals.append(f"Job {job.id}: {exc}")
         if count:
             self.message_user(request, f"{count} {done}", messages.SUCCESS)
@@ -154,3 +156,17 @@ class DownloadFileAdmin(_ReadOnly):
     def shown_url(self, file: DownloadFile) -> str:
         """Return the URL without its query string."""
         return shown_url(file.url, whole=False)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(_ReadOnly):
+    """Actions on jobs, also on removed ones, newest first."""
+
+    list_display = ("at", "action", "job", "actor_name", "via", "detail")
+    list_filter = ("action", "via")
+    search_fields = ("job", "actor_name")
+    ordering = ("-at", "-id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
+        """Return the actions on the user's own jobs, or on all."""
+        return super().get_queryset(request).filter(pk__in=visible_entries(_actor(request)))

@@ -147,6 +147,15 @@ class Conf:
     download_heartbeat_s: float = 5.0
     """Seconds within which another process resumes a job whose owner was lost."""
 
+    download_max_user_jobs: int = 1_000
+    """Maximum unfinished jobs of one user or token: queued, running and paused."""
+
+    download_max_user_files: int = 1_000_000
+    """Maximum files that are still to be fetched in all unfinished jobs of one user or token."""
+
+    download_audit_retention_s: float | None = 365 * 86_400.0
+    """Seconds after which entries of the audit trail are deleted. `None`: never."""
+
     download_retention_s: float | None = 30 * 86_400.0
     """Seconds after which finished jobs are deleted. `None`: never. Their files are kept."""
 
@@ -217,6 +226,9 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_STREAMS": whole_number(1),
     "DOWNLOAD_STREAM_S": seconds,
     "DOWNLOAD_HEARTBEAT_S": seconds,
+    "DOWNLOAD_MAX_USER_JOBS": whole_number(1),
+    "DOWNLOAD_MAX_USER_FILES": whole_number(1),
+    "DOWNLOAD_AUDIT_RETENTION_S": none_or(seconds),
     "DOWNLOAD_RETENTION_S": none_or(seconds),
 }
 

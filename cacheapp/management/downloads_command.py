@@ -9,7 +9,8 @@ from django.db import DatabaseError
 
 from cacheapp.conf import conf
 from cacheapp.downloads import release_downloads, start_downloads
-from cacheapp.downloads.jobs import retention
+from cacheapp.downloads.jobs import audit, retention
+from cacheapp.downloads.jobs.actors import terminal_actor
 from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.processes.stopping import Stopped, stopping
@@ -72,7 +73,8 @@ class Command(BaseCommand):
         if seconds is None or seconds < 0:
             message = "DOWNLOAD_RETENTION_S is None; expected --older-than SECONDS, 0 or more"
             raise CommandError(message, returncode=_REFUSED)
-        pruned = retention.prune(seconds)
+        pruned = retention.prune(seconds, terminal_actor())
+        audit.prune()
         self.stdout.write(
             f"removed {pruned.jobs} finished jobs and the partial files of {pruned.partials} runs"
         )

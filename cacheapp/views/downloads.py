@@ -16,6 +16,7 @@ from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.actors import is_creator
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit_new
 from cacheapp.downloads.sources.request import (
     DownloadRequest,
@@ -96,6 +97,8 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
             transaction.on_commit(functools.partial(submit_new, job.id))
     except KeyReused as exc:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
+    except QuotaExceeded as exc:
+        raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, str(exc), **exc.fields) from exc
     except BrokerUnavailable as exc:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(exc)) from exc
     return job, made

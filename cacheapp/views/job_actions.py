@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from cacheapp.downloads.jobs import deletion
 from cacheapp.downloads.jobs.deletion import RemovalRefused
 from cacheapp.downloads.jobs.models import DownloadJob
+from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.downloads.runners import commands
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
@@ -24,7 +25,7 @@ KEEP, REMOVE = "keep", "delete"
 _CHANGE = "cacheapp.change_downloadjob"
 
 
-def _action_view(action: Callable[[DownloadJob], bool]) -> Callable[..., HttpResponseBase]:
+def _action_view(action: commands.Command) -> Callable[..., HttpResponseBase]:
     """Return the view that runs an action on a job."""
 
     @permission_required(_CHANGE)
@@ -50,20 +51,22 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     check_permission(request, "cacheapp.delete_downloadjob")
     job = get_job(request, job_id)
     try:
-        left = deletion.remove(job, with_files=files == REMOVE)
+        left = deletion.remove(job, with_files=files == REMOVE, by=actor(request))
     except RemovalRefused as exc:
         raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
     return json_response(HTTPStatus.OK, id=str(job_id), removed=True, files_left=left)
 
 
 def _run_action(
-    request: HttpRequest, action: Callable[[DownloadJob], bool], job: DownloadJob
+    request: HttpRequest, action: commands.Command, job: DownloadJob
 ) -> HttpResponseBase:
     """Respond with 202, or 200 if nothing changed, so that a client may repeat a lost request."""
     try:
-        changed = action(job)
+        changed = action(job, actor(request))
     except InvalidTransition as exc:
         raise ApiError(HTTPStatus.CONFLICT, str(exc), state=job.state) from exc
+    except QuotaExceeded as exc:
+        raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, str(exc), **exc.fields) from exc
     except BrokerUnavailable as exc:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"{exc}; try again") from exc
     status = HTTPStatus.ACCEPTED if changed else HTTPStatus.OK

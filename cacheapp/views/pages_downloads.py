@@ -1,6 +1,5 @@
 """Downloads as pages: create a job, list all, and watch and control one with a bar per file."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -10,20 +9,22 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs import ownership
+from cacheapp.downloads.jobs import audit, ownership
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.downloads.runners import commands, live_progress
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 from cacheapp.views.downloads import create_job, own_origins
-from cacheapp.views.job_access import get_job, visible_jobs
+from cacheapp.views.job_access import actor, get_job, visible_jobs
 from cacheapp.views.pages import error_page, page, render_page
 from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import serialize_webhook
 
 JOBS_PER_PAGE = 15
 FILES_PER_PAGE = 25
+_ACTIONS_SHOWN = 20
 _EXAMPLE_FILES = 40
 _MAX_DIGITS = 6
 _LOOKS = {
@@ -83,6 +84,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
         webhook=serialize_webhook(job),
         files=files,
         rows=[_file_context(row, _active_files(progress)) for row in files],
+        actions=audit.entries_of(job)[:_ACTIONS_SHOWN],
         state_filter=state_filter,
         states=[state.value for state in FileState],
         current_url=request.get_full_path(),
@@ -99,9 +101,11 @@ def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
         wrong = f"do is {request.POST.get('do')!r}; expected one of {', '.join(_ACTIONS)}"
         return error_page(request, HTTPStatus.BAD_REQUEST, wrong)
     try:
-        action(job)
+        action(job, actor(request))
     except InvalidTransition as exc:
         return error_page(request, HTTPStatus.CONFLICT, str(exc))
+    except QuotaExceeded as exc:
+        return error_page(request, HTTPStatus.TOO_MANY_REQUESTS, str(exc))
     except BrokerUnavailable as exc:
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
     return HttpResponseRedirect(_job_url(job))
@@ -117,7 +121,7 @@ def _create_job(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
     return create_job(request, body)[0]
 
 
-_ACTIONS: dict[str, Callable[[DownloadJob], bool]] = {
+_ACTIONS: dict[str, commands.Command] = {
     "pause": commands.pause,
     "resume": commands.resume,
     "cancel": commands.cancel,

@@ -5,6 +5,8 @@ job; only the creator sees query strings and credentials of its URLs.
 """
 
 import dataclasses
+import os
+import pwd
 
 from django.db.models import QuerySet
 
@@ -30,6 +32,17 @@ class Actor:
 
 
 CODE = Actor("", "code of this project", "code", manages_all=True)
+RETENTION = Actor("", "retention", "code", manages_all=True)
+BROKER = Actor("", "the broker did not accept it", "code", manages_all=True)
+
+
+def terminal_actor() -> Actor:
+    """Return the user of this machine that runs this process, as an actor."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a user that has no entry
+        name = str(os.getuid())
+    return Actor("", f"terminal of {name}", "command", manages_all=True)
 
 
 def visible_jobs(actor: Actor) -> QuerySet[DownloadJob]:

@@ -12,6 +12,8 @@ import shutil
 from django.db import transaction
 from django.db.models import QuerySet
 
+from cacheapp.downloads.jobs import audit
+from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.repository import run_directory_of
 from cacheapp.downloads.states import OWNED_JOB
@@ -25,8 +27,8 @@ class RemovalRefused(CacheappError):
 
 
 @transaction.atomic
-def delete_record(jobs: QuerySet[DownloadJob]) -> bool:
-    """Delete the record of the one job that a query still finds; return whether it did.
+def delete_record(jobs: QuerySet[DownloadJob], by: Actor = CODE) -> bool:
+    """Delete the record of the one job that a query still finds, for `by`; return whether it did.
 
     The query runs under the row's lock, which adopting and resuming a job need too. `QuerySet.delete`
     alone reads the rows before its transaction begins, and would delete a job that another process has
@@ -35,11 +37,12 @@ def delete_record(jobs: QuerySet[DownloadJob]) -> bool:
     found = jobs.select_for_update().first()
     if found is None:
         return False
+    audit.record(found.id, audit.DELETE, by)
     found.delete()
     return True
 
 
-def remove(job: DownloadJob, *, with_files: bool) -> bool:
+def remove(job: DownloadJob, *, with_files: bool, by: Actor = CODE) -> bool:
     """Remove a job, and its partial files; return whether other files of it are left.
 
     Raise `RemovalRefused` for a queued or running job, and if `with_files` is True for a job whose
@@ -61,6 +64,7 @@ def remove(job: DownloadJob, *, with_files: bool) -> bool:
                 run_directory.take_over()
             except OSError as exc:
                 raise RemovalRefused(f"its directory cannot be written: {exc.strerror}") from exc
+        audit.record(job.id, audit.DELETE, by, "with its files" if with_files else "files kept")
         found.delete()
     logger.info(
         *("job %s: removed, its files %s", job.id, "deleted" if with_files else "kept"),

@@ -11,6 +11,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Max
 
+from cacheapp.downloads.jobs import audit
+from cacheapp.downloads.jobs.actors import MAX_NAME, terminal_actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner, owned_by
 from cacheapp.downloads.jobs.repository import NewFile, insert_files
@@ -60,6 +62,7 @@ def find_job(digest: str) -> DownloadJob | None:
     return None if job is None or job.state == JobState.SUCCEEDED else job
 
 
+@transaction.atomic
 def create_job(
     source: str,
     digest: str,
@@ -68,9 +71,10 @@ def create_job(
     owner: JobOwner,
     **facts: Any,
 ) -> DownloadJob:
-    """Create a queued job without files; `facts`: further columns of the job."""
+    """Create a queued job of this terminal without files; `facts`: further columns of the job."""
     moment = now()
-    return DownloadJob.objects.create(
+    by = terminal_actor()
+    job = DownloadJob.objects.create(
         threads=threads,
         source=source,
         fingerprint=digest,
@@ -81,8 +85,11 @@ def create_job(
         heartbeat_at=moment,
         created_at=moment,
         files_total=0,
+        created_by=by.name[:MAX_NAME],
         **facts,
     )
+    audit.record(job.id, audit.CREATE, by)
+    return job
 
 
 @transaction.atomic

@@ -1,7 +1,8 @@
 """The models of downloads: what every worker can read, and what outlives the owner of a job."""
 
+import datetime as dt
 import uuid
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 
@@ -155,6 +156,84 @@ class DownloadFile(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.state}"
+
+
+class JobCreator(models.Model):
+    """A creator's row, which an order locks so that no two orders pass the quota together (`jobs.quota`)."""
+
+    key = models.CharField(max_length=255, primary_key=True)
+    """As `DownloadJob.creator`."""
+    orders = models.PositiveBigIntegerField(default=1)
+    """How often the row was locked."""
+
+    class Meta:
+        """No permissions, as no view names it."""
+
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class AuditEntries(models.QuerySet["AuditEntry"]):
+    """Audit entries, which are added and, when they are old enough, pruned."""
+
+    def update(self, **_changes: Any) -> int:
+        """Raise `TypeError`."""
+        raise TypeError("audit entries never change")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Raise `TypeError`."""
+        raise TypeError("audit entries are removed by `prune` only")
+
+    def prune(self, before: dt.datetime) -> int:
+        """Remove the entries that are older, and return how many there were."""
+        return models.QuerySet.delete(self.filter(at__lt=before))[0]
+
+
+class AuditEntry(models.Model):
+    """One action on a job, and who did it. It never changes, and outlives the job."""
+
+    job = models.UUIDField()
+    """Not a foreign key, because the job may be removed."""
+    job_creator = models.CharField(max_length=255, blank=True, default="")
+    """The creator of the job, who may see the entry too."""
+    at = models.DateTimeField()
+    action = models.CharField(max_length=20)
+    """`create`, `pause`, `resume`, `cancel`, `retry` or `delete`."""
+    actor = models.CharField(max_length=255, blank=True, default="")
+    """The key of the client (`actors.Actor.key`)."""
+    actor_name = models.CharField(max_length=200)
+    """Its name then."""
+    via = models.CharField(max_length=10)
+    """`api`, `page`, `admin`, `command` or `code`."""
+    detail = models.CharField(max_length=200, blank=True, default="")
+
+    objects = AuditEntries.as_manager()
+
+    class Meta:
+        """Indexes for the entries of a job and of a creator, and for pruning; only viewing has a permission."""
+
+        default_permissions = ("view",)
+        verbose_name_plural = "audit entries"
+        indexes: ClassVar = [
+            models.Index(fields=["job", "at"], name="cacheapp_audit_job"),
+            models.Index(fields=["job_creator", "at"], name="cacheapp_audit_creator"),
+            models.Index(fields=["at"], name="cacheapp_audit_at"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.action} by {self.actor_name}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert the entry; raise `TypeError` if it exists."""
+        if not self._state.adding:
+            raise TypeError("audit entries never change")
+        super().save(*args, **kwargs)
+
+    def delete(self, *_args: Any, **_kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Raise `TypeError`."""
+        raise TypeError("audit entries are removed by `prune` only")
 
 
 class DownloadNotification(models.Model):

@@ -20,10 +20,12 @@ from django.db.models.functions import Coalesce
 
 from cacheapp.conf import Conf, conf
 from cacheapp.downloads.http.ip_policy import read_networks
+from cacheapp.downloads.jobs import audit, quota
 from cacheapp.downloads.jobs.actors import CODE, MAX_NAME, Actor
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner, owned_by
+from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.downloads.jobs.rows import (
     bump_generation,
     has_progress,
@@ -78,11 +80,14 @@ class PendingRequests:
 def create_once(
     request: DownloadRequest, owner: JobOwner | None, order: IdempotentOrder
 ) -> tuple[DownloadJob, bool]:
-    """Return the job of an order, and True if this call created it; raise `KeyReused`."""
+    """Return the job of an order, and True if this call created it; raise `KeyReused`, `QuotaExceeded`."""
     facts = {"idempotency_key": order.key, "idempotency_digest": order.digest}
     try:
         return create(request, owner, order.creator, **facts), True
-    except IntegrityError:  # another request with the same key was faster
+    except (
+        IntegrityError,
+        QuotaExceeded,
+    ):  # another request with the same key may have been faster
         job = order.existing_job()
         if job is None:
             raise
@@ -95,8 +100,9 @@ def create(
 ) -> DownloadJob:
     """Create a queued job and its files; `owner`, if given, is responsible for it from now on.
 
-    The job belongs to `creator`. `facts`: further columns of the job.
+    The job belongs to `creator`; raise `QuotaExceeded`. `facts`: further columns of the job.
     """
+    quota.reserve(creator.key, None if request.source else len(request.urls))
     moment = now()
     files = _new_files(request)
     job = DownloadJob.objects.create(
@@ -120,6 +126,7 @@ def create(
         **facts,
     )
     insert_files(job.id, files)
+    audit.record(job.id, audit.CREATE, creator)
     return job
 
 

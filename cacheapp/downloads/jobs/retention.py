@@ -18,7 +18,8 @@ from django.db.models import QuerySet
 
 from cacheapp import clock
 from cacheapp.conf import conf
-from cacheapp.downloads.jobs import notifications
+from cacheapp.downloads.jobs import audit, notifications
+from cacheapp.downloads.jobs.actors import RETENTION, Actor
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.rows import now
@@ -37,12 +38,12 @@ class Pruned:
     """Directories of runs that no job can resume."""
 
 
-def prune(older_than_s: float) -> Pruned:
+def prune(older_than_s: float, by: Actor = RETENTION) -> Pruned:
     """Remove finished jobs, and partial files of no unfinished job, that are older than that."""
     root = conf().download_root
     partials = 0 if root is None else _prune_partials(root, clock.wall_s() - older_than_s)
     before = now() - dt.timedelta(seconds=older_than_s)
-    jobs = _prune_jobs(before)
+    jobs = _prune_jobs(before, by)
     notifications.prune(before)
     if jobs or partials:
         logger.info(
@@ -52,12 +53,17 @@ def prune(older_than_s: float) -> Pruned:
     return Pruned(jobs, partials)
 
 
-def prune_beside(older_than_s: float) -> None:
-    """Prune in a thread of its own, because it may take longer than the heartbeat interval."""
+def prune_beside(older_than_s: float | None) -> None:
+    """Prune jobs, and the audit trail, in a thread: it may take longer than the heartbeat interval.
+
+    `None`: only the audit trail.
+    """
 
     def pruning() -> None:
         try:
-            prune(older_than_s)
+            if older_than_s is not None:
+                prune(older_than_s)
+            audit.prune()
         except Exception:
             logger.exception("pruning downloads")
         finally:
@@ -69,16 +75,16 @@ def prune_beside(older_than_s: float) -> None:
         logger.warning("downloads not pruned: %s", exc)
 
 
-def _prune_jobs(before: dt.datetime) -> int:
+def _prune_jobs(before: dt.datetime, by: Actor) -> int:
     """Remove the records one by one: a job may have 10,000 files, and other writers wait during that."""
     old = DownloadJob.objects.filter(state__in=FINISHED_JOB, finished_at__lt=before)
     # The query runs again for each: a job may have been queued again since.
-    return sum(_prune_job(old, job) for job in list(old.only("id", "destination")))
+    return sum(_prune_job(old, job, by) for job in list(old.only("id", "destination")))
 
 
-def _prune_job(old: QuerySet[DownloadJob], job: DownloadJob) -> bool:
+def _prune_job(old: QuerySet[DownloadJob], job: DownloadJob, by: Actor) -> bool:
     """Remove a job, and its partial files if they are outside `DOWNLOAD_ROOT`."""
-    is_deleted = delete_record(old.filter(id=job.id))
+    is_deleted = delete_record(old.filter(id=job.id), by)
     if is_deleted and job.destination:
         for path in removable_directories(Path(job.destination), job.id.hex[:12]):
             remove_directory(path)

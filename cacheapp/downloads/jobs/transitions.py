@@ -21,7 +21,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
-from cacheapp.downloads.jobs import wakeup
+from cacheapp.downloads.jobs import audit, quota, wakeup
+from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import (
     JobOwner,
@@ -42,6 +43,7 @@ from cacheapp.downloads.jobs.rows import (
 )
 from cacheapp.downloads.plan import FileReport, JobProgress
 from cacheapp.downloads.states import (
+    FINISHED_JOB,
     OWNED_JOB,
     UNFINISHED_FILE,
     FileState,
@@ -62,22 +64,27 @@ _KEYS = 500
 # Requests to the owner, which applies them when it next records its progress.
 
 
-def request_pause(job_id: UUID) -> bool:
+def request_pause(job_id: UUID, by: Actor = CODE) -> bool:
     """Request that a job pause; return False if it is neither queued nor running."""
-    return _request(job_id, pause_requested=True)
+    return _request(job_id, "pause_requested", audit.PAUSE, by)
 
 
-def request_cancel(job_id: UUID) -> bool:
+def request_cancel(job_id: UUID, by: Actor = CODE) -> bool:
     """Request that a job be cancelled; return False if it is neither queued nor running."""
-    return _request(job_id, cancel_requested=True)
+    return _request(job_id, "cancel_requested", audit.CANCEL, by)
 
 
-def _request(job_id: UUID, **flag: bool) -> bool:
+@transaction.atomic
+def _request(job_id: UUID, flag: str, action: str, by: Actor) -> bool:
     jobs = DownloadJob.objects.filter(id=job_id, state__in=OWNED_JOB)
-    found = jobs.update(generation=F("generation") + 1, **flag)
+    changes = {"generation": F("generation") + 1, flag: True}
+    is_first = bool(jobs.filter(**{flag: False}).update(**changes))
+    if is_first:
+        audit.record(job_id, action, by)
+    found = is_first or bool(jobs.update(**changes))
     if found:
         transaction.on_commit(wakeup.notify)
-    return bool(found)
+    return found
 
 
 # The end of a run, by its owner.
@@ -204,18 +211,24 @@ def requeue(
     owner: JobOwner | None,
     threads: int | None = None,
     missing: Sequence[int] = (),
+    by: Actor = CODE,
 ) -> bool:
     """Queue a paused, failed, cancelled or orphaned job as `owner`'s; return True if this call did it.
 
     The job must be as it was read, so that one of several callers succeeds. Failed and cancelled files
     are queued again, and so are files that succeeded and are `missing` on disk now. The other files that
-    succeeded stay, and so do those whose names were refused.
+    succeeded stay, and so do those whose names were refused. Raise `QuotaExceeded` if the job has ended
+    and its creator may have no further one.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
     found = DownloadJob.objects.select_for_update().filter(same).first()
     free = sources(JobState.QUEUED) - OWNED_JOB
     if found is None or not (found.state in free or is_orphan(found)):
         return False
+    if found.state in FINISHED_JOB:
+        left = found.files_total - found.files_done + len(missing)
+        quota.reserve(found.creator, left if found.listed_all else None)
+    audit.record(job.id, audit.RETRY if found.state in FINISHED_JOB else audit.RESUME, by)
     generation = bump_generation(
         job.id,
         token=F("token") + 1,
@@ -343,17 +356,17 @@ def cancel_lost(job: DownloadJob) -> bool:
     return True
 
 
-def cancel(job_id: UUID) -> bool:
+def cancel(job_id: UUID, by: Actor = CODE) -> bool:
     """Request that a job be cancelled; return False if it has ended already.
 
     A paused job, which needs no process, is cancelled at once. Raise `OSError` if its earlier runs
     cannot be shut out; it stays paused.
     """
-    while not request_cancel(job_id):
+    while not request_cancel(job_id, by):
         job = _claim_paused(job_id)
         if job is None:  # it has ended, or another process has just queued it
-            return request_cancel(job_id)
-        if _cancel_paused(job):
+            return request_cancel(job_id, by)
+        if _cancel_paused(job, by):
             return True
     return True
 
@@ -369,12 +382,12 @@ def _claim_paused(job_id: UUID) -> DownloadJob | None:
     return job
 
 
-def _cancel_paused(job: DownloadJob) -> bool:
+def _cancel_paused(job: DownloadJob, by: Actor) -> bool:
     """Cancel a claimed job; return False if another process has claimed it since."""
     jobs = DownloadJob.objects.filter(id=job.id, token=job.token, state=JobState.PAUSED)
     run_directory = run_directory_of(job, job.token)
     if run_directory is None or not run_directory.has_directories():
-        return _close_first(jobs, [], "") is not None
+        return _close_first(jobs, [], "", by=by) is not None
     reports: list[FileReport] = []
     try:
         run_directory.take_over()
@@ -383,7 +396,7 @@ def _cancel_paused(job: DownloadJob) -> bool:
         if not job.destination:
             raise
         logger.warning("job %s: its partial files stay in its directory: %s", job.id, exc)
-    return _close_first(jobs, reports, "", run_directory) is not None
+    return _close_first(jobs, reports, "", run_directory, by=by) is not None
 
 
 @transaction.atomic
@@ -392,8 +405,11 @@ def _close_first(
     reports: list[FileReport],
     error: str,
     run_directory: RunDirectory | None = None,
+    by: Actor | None = None,
 ) -> JobState | None:
     """End the job that a query still finds, with the reports; return its state, or `None`.
+
+    `by`: who cancels it with this call, and not by an earlier request.
 
     After the commit, `run_directory` is removed: whole if the job has ended, else if it is empty.
     """
@@ -402,6 +418,8 @@ def _close_first(
     if job is not None:
         is_cancelled = job.cancel_requested or job.state == JobState.PAUSED
         state = JobState.CANCELLED if is_cancelled else JobState.FAILED
+        if by is not None:
+            audit.record(job.id, audit.CANCEL, by)
         write_reports(reports, bump_generation(job.id))
         close_job(job, state, error)
     if run_directory is not None:

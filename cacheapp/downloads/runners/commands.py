@@ -5,32 +5,37 @@ next records its progress. After a resume or a retry, this process is the owner 
 process that runs the task).
 """
 
+from collections.abc import Callable
+
 from cacheapp.downloads.jobs import transitions
+from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import dispatch
 from cacheapp.downloads.states import OWNED_JOB, JobState
 from cacheapp.errors import CacheappError
 
+Command = Callable[[DownloadJob, Actor], bool]
+
 
 class InvalidTransition(CacheappError):
     """The job's state does not allow the command; nothing was changed."""
 
 
-def pause(job: DownloadJob) -> bool:
+def pause(job: DownloadJob, by: Actor = CODE) -> bool:
     """Pause a job; return False if it is already paused. Raise `InvalidTransition`.
 
-    `job` is refreshed from the database.
+    `job` is refreshed from the database. `by` is recorded in the audit trail.
     """
-    if transitions.request_pause(job.id):
+    if transitions.request_pause(job.id, by):
         return _wake_owner(job)
     return _is_already(job, JobState.PAUSED, "only queued and running jobs can be paused")
 
 
-def cancel(job: DownloadJob) -> bool:
+def cancel(job: DownloadJob, by: Actor = CODE) -> bool:
     """Cancel a job; otherwise like `pause`. `InvalidTransition` also if its directory is not writable."""
     try:
-        requested = transitions.cancel(job.id)
+        requested = transitions.cancel(job.id, by)
     except OSError as exc:  # of a paused job, whose runs must publish no file after the end
         message = f"its directory cannot be written ({exc.strerror}); the job stays paused"
         raise InvalidTransition(message) from exc
@@ -47,15 +52,18 @@ def cancel(job: DownloadJob) -> bool:
     return _is_already(job, JobState.CANCELLED, expected)
 
 
-def resume(job: DownloadJob) -> bool:
+def resume(job: DownloadJob, by: Actor = CODE) -> bool:
     """Resume a paused job from the bytes on disk; otherwise like `pause`."""
-    return _requeue(job, [JobState.PAUSED], "only paused jobs can be resumed")
+    return _requeue(job, by, [JobState.PAUSED], "only paused jobs can be resumed")
 
 
-def retry(job: DownloadJob) -> bool:
-    """Retry the files that failed or were cancelled, and keep the others; otherwise like `pause`."""
+def retry(job: DownloadJob, by: Actor = CODE) -> bool:
+    """Retry the files that failed or were cancelled, and keep the others; otherwise like `pause`.
+
+    Raise `QuotaExceeded` if the job's creator may have no further unfinished job.
+    """
     states = [JobState.FAILED, JobState.CANCELLED]
-    return _requeue(job, states, "only failed and cancelled jobs can be retried")
+    return _requeue(job, by, states, "only failed and cancelled jobs can be retried")
 
 
 def _wake_owner(job: DownloadJob) -> bool:
@@ -75,7 +83,7 @@ def _is_already(job: DownloadJob, state: JobState, expected: str) -> bool:
     raise _invalid(job, expected)
 
 
-def _requeue(job: DownloadJob, states: list[JobState], expected: str) -> bool:
+def _requeue(job: DownloadJob, by: Actor, states: list[JobState], expected: str) -> bool:
     if job.state == JobState.QUEUED and job.owner is None:
         dispatch.submit(job.id)  # again: the broker may not have had the task
         return False
@@ -87,7 +95,7 @@ def _requeue(job: DownloadJob, states: list[JobState], expected: str) -> bool:
         missing = missing_files(job)
     except OSError as exc:
         raise InvalidTransition(f"its directory cannot be read ({exc.strerror})") from exc
-    queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing)
+    queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing, by=by)
     _refresh(job)
     if queued:
         dispatch.submit(job.id)

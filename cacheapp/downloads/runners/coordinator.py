@@ -231,12 +231,12 @@ class Coordinator:
                 self._wakeup.set()
 
     def _prune(self) -> None:
-        retention_s = conf().download_retention_s
-        now_s = clock.monotonic_s()
-        if retention_s is not None and now_s >= self._prune_at_s:
-            every_s = min(_PRUNE_EVERY_S, retention_s)
+        settings, now_s = conf(), clock.monotonic_s()
+        found = (settings.download_retention_s, settings.download_audit_retention_s)
+        if any(found) and now_s >= self._prune_at_s:
+            every_s = min(_PRUNE_EVERY_S, *filter(None, found))
             self._prune_at_s = now_s + every_s * random.uniform(0.5, 1.5)  # noqa: S311
-            retention.prune_beside(retention_s)
+            retention.prune_beside(settings.download_retention_s)
 
     def _flush(self) -> None:
         """Record the progress of all runs, with a heartbeat, and apply the requests to them."""

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs import notifications
+from cacheapp.downloads.jobs.actors import BROKER
 from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
@@ -50,7 +51,7 @@ def submit_new(job_id: UUID) -> None:
         submit(job_id)
     except BrokerUnavailable as exc:
         # The task may have been delivered all the same. Then the job has an owner, and stays.
-        if delete_record(DownloadJob.objects.filter(id=job_id, owner=None)):
+        if delete_record(DownloadJob.objects.filter(id=job_id, owner=None), BROKER):
             raise BrokerUnavailable(f"{exc}; nothing was started") from exc
 
 

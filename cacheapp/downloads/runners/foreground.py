@@ -22,7 +22,8 @@ from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_pool import ThreadPool
 from cacheapp.downloads.engine.transfer_options import TransferLimits
-from cacheapp.downloads.jobs import listing_rows, ownership, repository, transitions
+from cacheapp.downloads.jobs import audit, listing_rows, ownership, repository, transitions
+from cacheapp.downloads.jobs.actors import terminal_actor
 from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
@@ -32,7 +33,7 @@ from cacheapp.downloads.runners.feeder import Feeder
 from cacheapp.downloads.sources.base import Source
 from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
 from cacheapp.downloads.sources.synced_source import SyncedSource
-from cacheapp.downloads.states import OWNED_JOB, FileState
+from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 from cacheapp.downloads.storage.sync_index import SyncIndex
 from cacheapp.errors import CacheappError
 
@@ -109,7 +110,7 @@ def claim_job(
         threading.Event().wait(_LOOK_S)
         job.refresh_from_db()
     missing = missing_files(job, verify=order.limits.verify)
-    if not transitions.requeue(job, owner, order.threads, missing):
+    if not transitions.requeue(job, owner, order.threads, missing, terminal_actor()):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
     given = {"webhook": order.webhook, "limit_rate": order.limit_rate}
     ownership.owned_by(job.id, owner).update(**given)
@@ -146,7 +147,7 @@ class ForegroundRunner:
         except BaseException:
             run.stop("interrupted", FileState.QUEUED, keep=True)
             run.join(_END_S)
-            self._pause(run)
+            self._pause(run, audited=True)
             raise
         finally:
             if self._feeder is not None:
@@ -238,9 +239,11 @@ class ForegroundRunner:
         else:
             run_control.clean(run, run_control.record_end(run, self._owner))
 
-    def _pause(self, run: JobRun) -> None:
+    def _pause(self, run: JobRun, *, audited: bool = False) -> None:
         # With a locked database the job is an orphan, without its last reports; the journal has them.
         state = None
         with contextlib.suppress(DatabaseError):
             state = run_control.record_pause(run, self._owner)
+            if audited and state is JobState.PAUSED:
+                audit.record(self._job.id, audit.PAUSE, terminal_actor())
         run_control.clean(run, state)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import django
+from django.conf import settings
+from django.test import override_settings
 
 django.setup()
 
@@ -23,9 +25,10 @@ from cacheapp.downloads.jobs.deletion import RemovalRefused  # noqa: E402
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused  # noqa: E402
 from cacheapp.downloads.jobs.models import DownloadJob  # noqa: E402
 from cacheapp.downloads.jobs.ownership import JobOwner  # noqa: E402
+from cacheapp.downloads.jobs.quota import QuotaExceeded  # noqa: E402
 from cacheapp.downloads.plan import FileReport, JobProgress  # noqa: E402
 from cacheapp.downloads.sources.request import DownloadRequest  # noqa: E402
-from cacheapp.downloads.states import FileState  # noqa: E402
+from cacheapp.downloads.states import UNFINISHED_JOB, FileState  # noqa: E402
 
 ME = JobOwner(uuid.uuid4(), os.getpid())
 _seen: dict[str, DownloadJob] = {}
@@ -88,6 +91,45 @@ def place(key: str, url: str) -> list[Any]:
     return [str(job.id), made]
 
 
+def place_within(quota: int, creator: str, orders: int) -> list[bool]:
+    """Place orders of a creator who may have `quota` unfinished jobs; return which were accepted."""
+    by = Actor(creator, creator, "api")
+    accepted = []
+    with override_settings(CACHEAPP={**settings.CACHEAPP, "DOWNLOAD_MAX_USER_JOBS": quota}):
+        for _ in range(orders):
+            try:
+                repository.create(DownloadRequest(("https://a/1",), threads=1), ME, by)
+                accepted.append(True)
+            except QuotaExceeded:
+                accepted.append(False)
+    return accepted
+
+
+def retry_within(quota: int, job_id: str) -> bool:
+    """Retry a job that was read before; return whether it was queued."""
+    with override_settings(CACHEAPP={**settings.CACHEAPP, "DOWNLOAD_MAX_USER_JOBS": quota}):
+        try:
+            return transitions.requeue(_seen[job_id], ME)
+        except QuotaExceeded:
+            return False
+
+
+def end(job_id: str) -> bool:
+    """End a job whose run has not begun."""
+    job = DownloadJob.objects.get(id=job_id)
+    return transitions.end_without_run(job, ME, [], "it broke") is not None
+
+
+def jobs_of(creator: str) -> list[str]:
+    return [
+        str(it) for it in DownloadJob.objects.filter(creator=creator).values_list("id", flat=True)
+    ]
+
+
+def unfinished_of(creator: str) -> int:
+    return DownloadJob.objects.filter(creator=creator, state__in=UNFINISHED_JOB).count()
+
+
 def remove(job_id: str) -> bool:
     try:
         deletion.remove(_seen[job_id], with_files=False)
@@ -126,6 +168,7 @@ def show(job_id: str) -> dict[str, Any]:
 
 ORDERS: list[Callable[..., Any]] = [
     *(create, see, adopt, take, pause, record, finish, request_cancel, show),
+    *(place_within, retry_within, end, jobs_of, unfinished_of),
     *(create_for_anybody, take_back, place, remove, prune, exists),
 ]
 

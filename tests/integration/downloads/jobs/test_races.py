@@ -212,3 +212,26 @@ def test_a_new_job_is_withdrawn_or_adopted_and_never_both(racers: list[Racer]) -
         answers = [racer.hear() for racer in racers]
         assert answers.count(True) == 1
         assert racers[0].do("exists", job) == (answers[1] or answers[3])
+
+
+def test_no_two_orders_at_once_pass_the_quota(racers: list[Racer]) -> None:
+    for number in range(ROUNDS):
+        creator = f"user:race-{number}"
+        answers = _at_once(racers, "place_within", 5, creator, 3)
+        assert sum(map(sum, answers)) == 5
+        assert racers[0].do("unfinished_of", creator) == 5
+
+
+def test_no_two_retries_at_once_pass_the_quota(racers: list[Racer]) -> None:
+    owner = racers[0]
+    for number in range(ROUNDS // 3):
+        creator = f"user:retry-{number}"
+        assert sum(owner.do("place_within", PROCESSES, creator, PROCESSES)) == PROCESSES
+        jobs = owner.do("jobs_of", creator)
+        for job in jobs:
+            assert owner.do("end", job)
+            assert all(_at_once(racers, "see", job))
+        for racer, job in zip(racers, jobs, strict=True):
+            racer.tell("retry_within", 2, job)
+        assert sum(racer.hear() for racer in racers) == 2
+        assert owner.do("unfinished_of", creator) == 2
