@@ -1,4 +1,4 @@
-"""Values that one reader cannot read: only what is certainly foreign is removed."""
+"""Values that one reader cannot read: only what no cache of this project reads is removed."""
 
 import asyncio
 import dataclasses
@@ -125,3 +125,58 @@ def test_a_value_whose_class_is_gone_is_removed(
     assert cache.stats()["values_rejected"] == 1
     monkeypatch.undo()
     assert cache.get("key") == ("missing" if read == "get_or_set" else None)
+
+
+OTHERS = {
+    "not signed": {"signed": False},
+    "signed": {"signed": True},
+    "json": {"signed": False, "serializer": "json"},
+    "compressed": {"signed": False, "compress_min_bytes": 0},
+}
+
+
+@pytest.mark.parametrize("read", ["get", "get_many", "aget", "incr", "incr_version"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("not signed", "signed"), ("signed", "not signed"), ("not signed", "json")],
+    ids=lambda name: name.replace(" ", "-"),
+)
+def test_releases_with_other_options_keep_each_others_values(
+    build: Build, old: str, new: str, read: str
+) -> None:
+    before = build("same", OPTIONS=OTHERS[old])
+    after = build("same", OPTIONS=OTHERS[new])
+    before.set("key", ["the old one's"], None)
+    if read.startswith("incr"):
+        with pytest.raises(ValueError, match="not found"):
+            READS[read](after)
+    else:
+        assert READS[read](after) == "missing"
+    assert before.get("key") == ["the old one's"]
+    assert not after.add("key", "lock")  # it is the old release's
+    after.set("key", "the new one's")
+    assert after.get("key") == "the new one's"
+    assert before.get("key") is None
+    assert after.get("key") == "the new one's"
+
+
+@pytest.mark.parametrize("stale", [0, 60])
+@pytest.mark.parametrize("read", ["get_or_set", "aget_or_set"])
+def test_get_or_set_replaces_a_value_of_other_options_once(
+    build: Build, read: str, stale: int
+) -> None:
+    before = build("same", OPTIONS=OTHERS["not signed"])
+    after = build("same", OPTIONS=OTHERS["signed"])
+    before.set("key", "old", 60, stale=stale)
+    assert READS[read](after) == "missing"
+    assert after.get("key") == "missing"
+    assert before.get("key") is None
+
+
+def test_compressed_and_plain_values_are_read_by_both(build: Build) -> None:
+    before = build("same", OPTIONS=OTHERS["not signed"])
+    after = build("same", OPTIONS=OTHERS["compressed"])
+    before.set("key", "x" * 100)
+    assert after.get("key") == "x" * 100
+    after.set("key", "y" * 100)
+    assert before.get("key") == "y" * 100

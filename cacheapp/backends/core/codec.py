@@ -27,12 +27,21 @@ _FORMAT = 0xA0  # high nibble of the header: format version; never an ASCII digi
 _COMPRESSED = 0x08
 _SIGNED = 0x04
 _SERIALIZER_BITS = {"pickle": 0, "json": 1, "msgpack": 2}
+_HEADERS = frozenset(
+    _FORMAT | bits | flags
+    for bits in _SERIALIZER_BITS.values()
+    for flags in (0, _SIGNED, _COMPRESSED, _SIGNED | _COMPRESSED)
+)
 _MAC_BYTES = 16
 _SHORT = 4096  # bytes; copying fewer is faster than a memoryview
 
 
 class Rejected(Exception):
     """A payload that this cache did not write, or not with its present options, keys and classes."""
+
+
+class OtherOptions(Rejected):
+    """A payload of another release or alias: it differs in `serializer` or `signed`."""
 
 
 def _loads_json(body: Any) -> Any:
@@ -193,7 +202,8 @@ class Codec:
     def _verified_body(self, key: str, payload: bytes) -> Any:
         """Return the body, decompressed, if header and signature are right; raise `Rejected`."""
         if not payload or payload[0] & ~_COMPRESSED != self._header:
-            raise Rejected(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
+            error = OtherOptions if payload and payload[0] in _HEADERS else Rejected
+            raise error(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
         body = memoryview(payload)[self._body_at :]
         if self._macs:
             found = payload[1 : self._body_at]

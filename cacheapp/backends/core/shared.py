@@ -1,7 +1,6 @@
 """`SharedCache`, the base of all backends here: the whole cache API on top of a `Store`."""
 
 import abc
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -19,7 +18,7 @@ from cacheapp import clock, conf
 from cacheapp.backends.core import extended_api, lease_format, timeouts
 from cacheapp.backends.core.alias import alias_of
 from cacheapp.backends.core.async_methods import AsyncMethods
-from cacheapp.backends.core.codec import Codec, Rejected
+from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
 from cacheapp.backends.core.counters import (
     DELETES,
     HITS,
@@ -63,9 +62,7 @@ class SharedCache(AsyncMethods, abc.ABC):
         super().__init__({**params, "OPTIONS": {}})
         if not mistakes:
             self.default_timeout = timeout_of(params)  # BaseCache truncates it to an int
-            self.version = version_of(
-                params
-            )  # BaseCache keeps a str, to which no delta can be added
+            self.version = version_of(params)  # BaseCache keeps a str, which has no delta
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
@@ -115,31 +112,33 @@ class SharedCache(AsyncMethods, abc.ABC):
     def _decode(self, key: str, payload: Payload, default: Any) -> Any:
         """Return the value of a visible payload, else `default`.
 
-        A payload that this cache did not write is removed.
+        A payload that this cache did not write is removed, unless a cache of other options may read it.
         """
         try:
             return self._codec.decode(key, payload)
         except Rejected as exc:
-            visible = lease_format.visible(payload, clock.wall_s())
-            if visible is None:
-                return default
-            if visible is not payload:  # it has a soft deadline
-                with contextlib.suppress(Rejected):
-                    return self._codec.decode(key, visible)
-            self._count(VALUES_REJECTED)
-            if (
-                self._store.discard(key, payload)
-                and (withheld := self.rejections.due()) is not None
-            ):
-                logger.warning(
-                    "%s: removed a value that this cache did not write (%s; %d more since the last "
-                    "such line)",
-                    type(self).__name__,
-                    exc,
-                    withheld,
-                    extra={"event": "cache_value_rejected"},
-                )
+            error = exc
+        visible = lease_format.visible(payload, clock.wall_s())
+        if visible is None:
             return default
+        if visible is not payload:  # it has a soft deadline
+            try:
+                return self._codec.decode(key, visible)
+            except Rejected as exc:
+                error = exc
+        self._count(VALUES_REJECTED)
+        if not isinstance(error, OtherOptions) and not self._store.discard(key, payload):
+            return default  # it was replaced in between
+        if (withheld := self.rejections.due()) is not None:
+            logger.warning(
+                "%s: rejected a value that this cache did not write (%s; %d more since the last such "
+                "line)",
+                type(self).__name__,
+                error,
+                withheld,
+                extra={"event": "cache_value_rejected"},
+            )
+        return default
 
     def _fill(
         self, key: Any, version: int | None, timeout: float | None, stale: float, jitter: float

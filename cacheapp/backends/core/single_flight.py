@@ -95,7 +95,7 @@ class SingleFlight:
     """Gets values that are missing or stale for one cache.
 
     `decode(key, payload, default)` returns the value of a visible payload, and otherwise the
-    default; it removes payloads that the cache did not write. `count` adds to a counter.
+    default; it removes payloads that no cache of this project wrote. `count` adds to a counter.
     """
 
     def __init__(
@@ -165,7 +165,9 @@ class SingleFlight:
                 if value is not _MISSING:
                     return value
             if not lease_format.is_lease(held):
-                continue  # the payload was not written by this cache, and has been removed
+                # No cache with these options wrote it. If it has not been removed, it is now.
+                yield CallStore(self._store.discard, (lease_key, held))
+                continue
             if holds_lease():
                 return (yield RunFactory())  # a caller that holds a lease never waits for another
             if deadline_s is None:
