@@ -61,7 +61,7 @@ def main() -> int:
         caches = {
             _STOCK: DjangoCache(f"{directory}/stock", {}),
             "ours": DiskCache(f"{directory}/ours", {}),
-            "ours, signed": DiskCache(f"{directory}/signed", {"OPTIONS": {"signed": True}}),
+            "ours, unsigned": DiskCache(f"{directory}/unsigned", {"OPTIONS": {"signed": False}}),
         }
         variants = {name: _calls(cache) for name, cache in caches.items()}
         samples = compare_calls(variants, asked.rounds, times)

@@ -1,102 +1,91 @@
-"""What signing costs: get and set of each backend, signed and not, interleaved in one process.
+"""What signing costs each backend: `python -m benchmarks.backends.signing`.
 
-    python -m benchmarks.backends.signing
-
-The smallest of many rounds counts, because other programs only ever add time. The second table is
-the MAC alone: the one that the codec uses, and HMAC-SHA256.
+Variants take turns, a slice of calls each, in one process. The last two are the MAC alone: the one that
+the codec uses, and HMAC-SHA256. Look at the minima: other programs only ever add time.
 """
 
-import functools
+import contextlib
 import hashlib
 import hmac
 import os
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-import django
-from django.conf import settings
-
+from benchmarks.measuring import (
+    Call,
+    command_line,
+    compare_calls,
+    set_up_django,
+    summaries,
+    write_report,
+)
 from cacheapp.processes.servers import RedisServer
 
-SIZES = (100, 1024, 65536)
-ROUNDS = 60
-STORES = {"lmdb": "LMDBCache", "disk": "DiskCache", "redis": "RedisCache"}
+_SIZES = {"100-B": 100, "1-KiB": 1024, "64-KiB": 65536}  # names of keys
 
 
-def _entries(directory: Path, redis_url: str) -> dict[str, dict[str, object]]:
-    return {
-        f"{store}-{signed}": {
-            "BACKEND": f"cacheapp.backends.{backend}",
-            "LOCATION": redis_url if store == "redis" else directory / f"{store}-{signed}",
-            "KEY_PREFIX": f"signed-{signed}",
-            "OPTIONS": {"signed": signed},
+def _calls(cache: Any) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for name, size in _SIZES.items():
+        value = os.urandom(size)
+        cache.set(name, value, None)
+        calls[f"get {name}"] = lambda name=name: cache.get(name)
+        calls[f"set {name}"] = lambda name=name, value=value: cache.set(name, value, None)
+    return calls
+
+
+def _mac_calls(keyed: Any) -> dict[str, Call]:
+    def digest_of(value: bytes) -> Call:
+        def digest() -> bytes:
+            copy = keyed.copy()
+            copy.update(value)
+            found: bytes = copy.digest()
+            return found
+
+        return digest
+
+    values = {name: os.urandom(size) for name, size in _SIZES.items()}
+    return {f"{what} {name}": digest_of(values[name]) for what in ("get", "set") for name in _SIZES}
+
+
+def main() -> int:
+    """Measure, print the minima, and return 0."""
+    parser = command_line(__doc__)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--calls", type=int, default=50, help="per variant and round")
+    asked = parser.parse_args()
+    set_up_django()
+    from cacheapp.backends import DiskCache, LMDBCache, RedisCache  # noqa: PLC0415
+
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        url = stack.enter_context(RedisServer()).start().url
+        stores = {"lmdb": LMDBCache, "disk": DiskCache, "redis": RedisCache}
+        variants = {
+            f"{name}, {'signed' if signed else 'unsigned'}": _calls(
+                backend(
+                    url if name == "redis" else f"{directory}/{name}-{signed}",
+                    {"KEY_PREFIX": f"signed-{signed}", "OPTIONS": {"signed": signed}},
+                )
+            )
+            for name, backend in stores.items()
+            for signed in (False, True)
         }
-        for store, backend in STORES.items()
-        for signed in (False, True)
+        key = os.urandom(32)
+        variants["BLAKE2b"] = _mac_calls(hashlib.blake2b(key=key, digest_size=16))
+        variants["HMAC-SHA256"] = _mac_calls(hmac.new(key, digestmod="sha256"))
+        samples = compare_calls(variants, asked.rounds, lambda _: int(asked.calls))
+    least = {
+        operation: {name: round(min(times), 2) for name, times in found.items()}
+        for operation, found in samples.items()
     }
-
-
-def _us(call: Callable[[], object], times: int) -> float:
-    began = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - began) / times * 1e6
-
-
-def _least(calls: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
-    rounds = [{name: _us(call, times) for name, call in calls.items()} for _ in range(ROUNDS)]
-    return {name: min(each[name] for each in rounds) for name in calls}
-
-
-def _caches(names: list[str]) -> None:
-    from django.core.cache import caches  # noqa: PLC0415 (after the settings)
-
-    for size in SIZES:
-        value = os.urandom(size)
-        sets = {name: functools.partial(caches[name].set, "key", value) for name in names}
-        gets = {name: functools.partial(caches[name].get, "key") for name in names}
-        set_us, get_us = _least(sets, 20), _least(gets, 100)
-        for name in names:
-            print(f"{size:>6} B  {name:<12} get {get_us[name]:7.2f}  set {set_us[name]:7.2f} us")
-
-
-def _macs() -> None:
-    key = os.urandom(32)
-    blake2b = hashlib.blake2b(key=key, digest_size=16)
-    sha256 = hmac.new(key, digestmod="sha256")
-    for size in SIZES:
-        value = os.urandom(size)
-
-        def blake2b_of(value: bytes = value) -> bytes:
-            digest = blake2b.copy()
-            digest.update(value)
-            return digest.digest()
-
-        def sha256_of(value: bytes = value) -> bytes:
-            digest = sha256.copy()
-            digest.update(value)
-            return digest.digest()
-
-        found = _least({"BLAKE2b": blake2b_of, "HMAC-SHA256": sha256_of}, 200)
-        print(f"{size:>6} B  " + "  ".join(f"{name} {us:.2f} us" for name, us in found.items()))
-
-
-def main() -> None:
-    """Measure, and print both tables."""
-    with tempfile.TemporaryDirectory() as directory, RedisServer() as server:
-        entries = _entries(Path(directory), server.start().url)
-        settings.configure(
-            CACHES={**entries, "default": entries["lmdb-False"]},
-            SECRET_KEY="of this benchmark only " + "x" * 40,
-            CACHEAPP={"STATE_DIR": Path(directory) / "state"},
-            USE_TZ=True,
-        )
-        django.setup()
-        _caches(list(entries))
-    _macs()
+    for operation, found in least.items():
+        print(operation, *(f"  {name}: {us} us" for name, us in found.items()), sep="\n")
+    figures = {"least": least, "microseconds": summaries(samples), "samples": samples}
+    write_report(asked.json, "backends.signing", ["Django", "lmdb", "diskcache", "redis"], figures)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
