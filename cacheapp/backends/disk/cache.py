@@ -33,7 +33,7 @@ class DiskCache(SharedCache):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         **COMMON,
-        "signed": Option(boolean, default=True),  # 1.4 us of a `get`; see docs/performance.md
+        "signed": Option(boolean, default=True),  # 1.6 us of a `get`: docs/why.md
         "shards": Option(whole_number(1), 8),
         "database_timeout": Option(seconds, 5.0),
         "size_limit": Option(whole_number(_SHARD_MIN_BYTES), 2**30),
