@@ -5,6 +5,7 @@ the codec uses, and HMAC-SHA256. Look at the minima: other programs only ever ad
 """
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import os
@@ -30,8 +31,8 @@ def _calls(cache: Any) -> dict[str, Call]:
     for name, size in _SIZES.items():
         value = os.urandom(size)
         cache.set(name, value, None)
-        calls[f"get {name}"] = lambda name=name: cache.get(name)
-        calls[f"set {name}"] = lambda name=name, value=value: cache.set(name, value, None)
+        calls[f"get {name}"] = functools.partial(cache.get, name)
+        calls[f"set {name}"] = functools.partial(cache.set, name, value, None)
     return calls
 
 
@@ -61,7 +62,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         url = stack.enter_context(RedisServer()).start().url
-        stores = {"lmdb": LMDBCache, "disk": DiskCache, "redis": RedisCache}
+        stores: dict[str, Any] = {"lmdb": LMDBCache, "disk": DiskCache, "redis": RedisCache}
         variants = {
             f"{name}, {'signed' if signed else 'unsigned'}": _calls(
                 backend(
