@@ -7,7 +7,7 @@ from typing import Any
 import environs
 from marshmallow import validate
 
-from cacheapp import gunicorn_hooks
+from cacheapp import body_deadline, gunicorn_hooks
 
 env = environs.Env(eager=False)
 
@@ -26,6 +26,12 @@ worker_class = (
 # With preload, the master imports the project once and forks. Memory is shared until written, but
 # a code change requires a full restart instead of a HUP.
 preload_app = env.bool("PRELOAD", False)
+
+# A client that sends its body slowly occupies a thread for so many seconds at the most.
+pre_request = body_deadline.within(
+    env.float("BODY_TIMEOUT", 30.0, validate=validate.Range(min=0, min_inclusive=False))
+)
+post_request = body_deadline.end
 
 timeout = 30  # seconds without a worker's heartbeat before it is killed
 graceful_timeout = env.int("GRACEFUL_TIMEOUT", 10, validate=validate.Range(min=1))
