@@ -47,10 +47,15 @@ class Thing:
     """Whether it respects `If-Range`; if not, it sends ranges of the current content."""
     conditions: bool = True
     """Whether it respects `If-None-Match` and `If-Modified-Since`."""
+    longest: int | None = None
+    """The most bytes of a range that are sent."""
     lies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Headers of a 206 that replace the correct ones."""
     refusals: list[str] = dataclasses.field(default_factory=list)
     """Response heads that the first requests get, one each."""
+    busy: str = ""
+    """The response head while `limit` bodies are being sent."""
+    limit: int = 0
     asked: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The headers of each request."""
     asked_at_s: list[float] = dataclasses.field(default_factory=list)
@@ -61,6 +66,9 @@ class Thing:
     """The duration of sending the body in pieces; 0 sends it at once."""
     gate: threading.Event | None = None
     """Until it is set, only the first half of a body is sent."""
+    active: int = 0
+    """Responses whose bodies are being sent."""
+    most_active: int = 0
 
     def answer(self, fields: Mapping[str, str]) -> tuple[bytes, bytes, bool]:
         """Return head, body, and whether to break the connection afterwards."""
@@ -73,6 +81,8 @@ class Thing:
                 b"",
                 False,
             )
+        if self.busy and self.active >= self.limit:
+            return f"HTTP/1.1 {self.busy}\r\nContent-Length: 0\r\n\r\n".encode(), b"", False
         version = self.versions[min(number, len(self.versions) - 1)]
         cut = self.cuts[number] if number < len(self.cuts) else self.cut_every
         status, headers, body = self._respond(version, fields)
@@ -91,15 +101,16 @@ class Thing:
             return "412 Precondition Failed", {"Content-Length": "0"}, b""
         if self.conditions and self._is_known(version, fields):
             return "304 Not Modified", headers, b""
-        first = self._first(version, fields)
-        if first is None:
+        span = self._span(version, fields)
+        if span is None:
             return "200 OK", {**headers, "Content-Length": str(len(version.body))}, version.body
         total = len(version.body)
+        first, last = span
         if first >= total:
             unsatisfied = {"Content-Range": f"bytes */{total}", "Content-Length": "0"}
             return "416 Range Not Satisfiable", unsatisfied, b""
-        body = version.body[first:]
-        headers["Content-Range"] = f"bytes {first}-{total - 1}/{total}"
+        body = version.body[first : last + 1][: self.longest]
+        headers["Content-Range"] = f"bytes {first}-{first + len(body) - 1}/{total}"
         headers["Content-Length"] = str(len(body))
         headers.update(self.lies)
         return "206 Partial Content", {k: v for k, v in headers.items() if v}, body
@@ -110,11 +121,13 @@ class Thing:
         since = fields.get("if-modified-since")
         return since is not None and since == version.validators.get("Last-Modified")
 
-    def _first(self, version: Version, fields: Mapping[str, str]) -> int | None:
+    def _span(self, version: Version, fields: Mapping[str, str]) -> tuple[int, int] | None:
+        """Return the first and last byte of the range to send; `None` for the whole body."""
         text = fields.get("range")
         if not self.ranges or text is None:
             return None
         known = {version.etag, version.validators.get("Last-Modified")}
         if self.if_range and fields.get("if-range") not in known:
             return None
-        return int(text.removeprefix("bytes=").removesuffix("-"))
+        first, _, last = text.removeprefix("bytes=").partition("-")
+        return int(first), int(last) if last else len(version.body) - 1

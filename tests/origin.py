@@ -143,12 +143,17 @@ class Origin:
         self, writer: asyncio.StreamWriter, thing: Thing, fields: Mapping[str, str]
     ) -> None:
         head, found, cut = thing.answer(fields)
-        if thing.takes_s:
-            await self._slowly(writer, thing, head, found)
-        else:
-            thing.sent.append(len(found))
-            writer.write(head + found)
-            await writer.drain()
+        thing.active += 1
+        thing.most_active = max(thing.most_active, thing.active)
+        try:
+            if thing.takes_s:
+                await self._slowly(writer, thing, head, found)
+            else:
+                thing.sent.append(len(found))
+                writer.write(head + found)
+                await writer.drain()
+        finally:
+            thing.active -= 1
         if cut and thing.hang:
             await self._over.wait()
         if cut and thing.reset:

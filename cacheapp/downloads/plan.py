@@ -104,6 +104,8 @@ class Plan:
     recorded in the journal."""
     own: bool = False
     """Whether the directory belongs to this job alone."""
+    parts: int = 8
+    """The number of connections for one large file."""
     retries: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     max_bytes: int | None = None
     """Limit for all files together."""

@@ -99,8 +99,9 @@ class SlotFile:
         return True
 
     def unlock(self, index: int) -> None:
-        """Release a slot that `try_lock` locked."""
-        fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, index)
+        """Release a slot that `try_lock` locked. A file that was closed has none."""
+        if self.descriptor >= 0:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, index)
 
     def is_locked_elsewhere(self, index: int) -> bool:
         """Return True if another process holds the slot; change nothing."""

@@ -115,9 +115,10 @@ class RunProgress:
             return True
 
     def wait(self, report: FileReport) -> None:
-        """Record that a file waits for its next attempt."""
+        """Record that a file waits for its next attempt, unless another thread has ended it."""
         with self._lock:
-            self._changed[report.item.position] = report
+            if report.item.position in self._transfers:
+                self._changed[report.item.position] = report
 
     def end(self, report: FileReport) -> None:
         """Record the last report of a file."""

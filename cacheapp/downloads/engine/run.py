@@ -7,6 +7,7 @@ memory.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import random
@@ -17,6 +18,7 @@ from cacheapp import clock
 from cacheapp.downloads.engine.previous_runs import PreviousRuns, success_report
 from cacheapp.downloads.engine.progress import RunProgress
 from cacheapp.downloads.engine.scheduler import FileQueue
+from cacheapp.downloads.engine.split_file import PartsInTransfer, PartWorker, Seat
 from cacheapp.downloads.engine.thread_pool import AttemptResult, ThreadPool
 from cacheapp.downloads.engine.transfer import Transfer
 from cacheapp.downloads.engine.transfer_options import (
@@ -52,10 +54,11 @@ LOST = "another process took over the job"
 
 @dataclasses.dataclass
 class QueuedFile:
-    """A file in the pool, with its transfer once that has begun."""
+    """A file in the pool, with its transfer once that has begun, or a share in a split file."""
 
     item: Item
     transfer: Transfer | None = None
+    seat: Seat = dataclasses.field(default_factory=Seat)
 
 
 class JobRun:
@@ -241,25 +244,33 @@ class JobRun:
         return AttemptResult()
 
     def _attempt(self, file: QueuedFile, buffer: Buffer) -> AttemptResult:
-        item = file.item
-        transfer = self._begin(file) if self._needs_fetch(file) else None
+        transfer = self._begin_share(file) if file.seat.worker else self._begin(file)
         if transfer is None:
             return AttemptResult()
         try:
-            fetched = transfer.run(self._pools, buffer)
+            fetched = transfer.run(self._pools, buffer, file.seat)
         except NotModified:
-            self._progress.end(self._unmodified(item, transfer))
+            self._end(file, self._unmodified(file.item, transfer))
             return AttemptResult(host_ok=True)
         except TransferFailed as exc:
             return self._failed(file, transfer, exc)
         except TransferAborted as exc:
-            state = self._progress.aborted_are
-            self._progress.end(FileReport(item, state, error=str(exc), tries=transfer.tries))
+            if file.seat.ends_file:
+                state = self._progress.aborted_are
+                self._end(file, FileReport(file.item, state, error=str(exc), tries=transfer.tries))
             return AttemptResult()
+        except PartsInTransfer:
+            return AttemptResult(host_ok=True)
         if self._sync_index is not None:
-            self._sync_index.append(_synced_file(item, fetched))
-        self._progress.end(success_report(item, fetched, transfer.tries))
+            self._sync_index.append(_synced_file(file.item, fetched))
+        self._end(file, success_report(file.item, fetched, transfer.tries))
         return AttemptResult(host_ok=True)
+
+    def _end(self, file: QueuedFile, report: FileReport) -> None:
+        """Record the last report of a file, and drop its shares that wait for a thread."""
+        self._progress.end(report)
+        if (transfer := file.transfer) is not None and transfer.was_split:
+            self._pool.drop(self, lambda other: other.transfer is transfer)
 
     def _unmodified(self, item: Item, transfer: Transfer) -> FileReport:
         """Return the report of a file whose version on disk is still the current one."""
@@ -270,8 +281,10 @@ class JobRun:
     def _report_unexpected(self, file: QueuedFile, error: str) -> None:
         """Report a file whose attempt ended unexpectedly, and remove its partial file."""
         transfer = file.transfer
+        if not file.seat.ends_file:
+            return
         tries = 0 if transfer is None else transfer.tries
-        self._progress.end(FileReport(file.item, FileState.FAILED, error=error, tries=tries))
+        self._end(file, FileReport(file.item, FileState.FAILED, error=error, tries=tries))
         if transfer is not None:
             with contextlib.suppress(OSError):
                 transfer.discard()
@@ -301,17 +314,43 @@ class JobRun:
         return True
 
     def _begin(self, file: QueuedFile) -> Transfer | None:
+        """Return the transfer of a file; `None` if it need not be fetched, or cannot."""
         item = file.item
+        if not self._needs_fetch(file):
+            return None
         if file.transfer is None:
             try:
-                file.transfer = Transfer(self._options(item), self._policy, self._limits)
+                file.transfer = Transfer(self._options(file), self._policy, self._limits)
             except ValueError as exc:
                 self._progress.end(FileReport(item, FileState.FAILED, error=str(exc)))
                 return None
         return file.transfer if self._progress.begin(item, file.transfer) else None
 
-    def _options(self, item: Item) -> TransferOptions:
-        plan = self.plan
+    def _begin_share(self, file: QueuedFile) -> Transfer | None:
+        """Return the transfer of a split file; `None` if this thread is not needed any more."""
+        transfer, worker = file.transfer, file.seat.worker
+        if not self._still_owned():
+            self.stop(LOST, FileState.QUEUED, keep=True)
+        if transfer is None or worker is None or not worker.split.enter(worker):
+            return None
+        if self._progress.begin(file.item, transfer):
+            return transfer
+        worker.split.fail(worker, is_final=True)
+        if worker.is_last:  # the run was stopped, and no other thread reports that
+            self._end(
+                file, FileReport(file.item, self._progress.aborted_are, error=self.stopped or "")
+            )
+        return None
+
+    def _queue_shares(self, file: QueuedFile, workers: list[PartWorker]) -> None:
+        """Queue shares of a split file, for threads that have nothing else to do."""
+        host = urlsplit(file.item.url).netloc.lower()
+        shares = [(host, QueuedFile(file.item, file.transfer, Seat(it))) for it in workers]
+        with contextlib.suppress(RuntimeError):  # no thread can be started: this one fetches them
+            self._pool.feed(self, shares)
+
+    def _options(self, file: QueuedFile) -> TransferOptions:
+        plan, item = self.plan, file.item
         return TransferOptions(
             url=item.url,
             target=plan.directory / item.name,
@@ -324,6 +363,8 @@ class JobRun:
             journal=self._previous.journal,
             sync=self._sync_index is not None,
             known=self._known_version(item),
+            parts=plan.parts,
+            queue_workers=functools.partial(self._queue_shares, file),
         )
 
     def _known_version(self, item: Item) -> KnownVersion | None:
@@ -339,28 +380,46 @@ class JobRun:
     def _failed(
         self, file: QueuedFile, transfer: Transfer, failed: TransferFailed
     ) -> AttemptResult:
-        if not failed.retryable and (report := self._after_takeover(file, transfer)) is not None:
-            self._progress.end(report)
-            return AttemptResult()
-        retries = self.plan.retries
+        if not failed.retryable and file.seat.ends_file:
+            report = self._after_takeover(file, transfer)
+            if report is not None:
+                self._end(file, report)
+                return AttemptResult()
+        worker = file.seat.worker
+        is_final = file.seat.ends_file and not failed.retryable
         wait_s = None
         if failed.retryable:
+            tried = (worker or transfer).tries_without_progress
             random_fraction = random.random()  # noqa: S311 (jitter, no secret)
-            tried = transfer.tries_without_progress
-            wait_s = retries.retry_in_s(tried, random_fraction, failed.retry_after_s)
+            wait_s = self.plan.retries.retry_in_s(tried, random_fraction, failed.retry_after_s)
+            # Of a split file, other threads may try again.
+            is_final = wait_s is None and (worker is None or worker.split.give_up())
         host_ok = None if failed.retryable and not failed.slow_down else not failed.slow_down
-        error, tries, kept = str(failed), transfer.tries, transfer.bytes_done
+        if is_final:
+            self._give_up(file, transfer, failed)
+        elif file.seat.ends_file:
+            kept, tries = transfer.bytes_done, transfer.tries
+            waits = FileReport(file.item, FileState.QUEUED, kept, str(failed), tries=tries)
+            self._progress.wait(waits)
         if wait_s is None:
-            error += f"; tried {tries} times" if tries > 1 else ""
-            if (failed.retry_after_s or 0.0) > retries.max_retry_after_s:
-                error += f"; retry after {failed.retry_after_s:g} s, too long to wait"
-            error += f"; {kept} bytes are kept for a retry" if kept else ""
-            self._progress.end(FileReport(file.item, FileState.FAILED, kept, error, tries=tries))
             return AttemptResult(host_ok)
         self.retries_made += 1
-        waits = FileReport(file.item, FileState.QUEUED, kept, error, tries=tries)
-        self._progress.wait(waits)
-        return AttemptResult(host_ok, failed.retry_after_s or 0.0, file.item.url, wait_s)
+        return AttemptResult(
+            host_ok,
+            failed.retry_after_s or 0.0,
+            file.item.url,
+            wait_s,
+            is_needed=file.seat.is_needed,
+        )
+
+    def _give_up(self, file: QueuedFile, transfer: Transfer, failed: TransferFailed) -> None:
+        """Report the file as failed."""
+        error, tries, kept = str(failed), transfer.tries, transfer.bytes_done
+        error += f"; tried {tries} times" if tries > 1 else ""
+        if (failed.retry_after_s or 0.0) > self.plan.retries.max_retry_after_s:
+            error += f"; retry after {failed.retry_after_s:g} s, too long to wait"
+        error += f"; {kept} bytes are kept for a retry" if kept else ""
+        self._end(file, FileReport(file.item, FileState.FAILED, kept, error, tries=tries))
 
     def _after_takeover(self, file: QueuedFile, transfer: Transfer) -> FileReport | None:
         """Return the report of a file whose failure a takeover explains; `None` for a real one."""

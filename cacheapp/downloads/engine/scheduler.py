@@ -16,7 +16,7 @@ import dataclasses
 import heapq
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -127,6 +127,19 @@ class FileQueue(Generic[T]):
             return
         self._waiting += 1
         heapq.heappush(self._later, (when_s, next(self._count), host, file))
+
+    def drop(self, matches: Callable[[T], bool]) -> None:
+        """Drop the waiting files that match."""
+        for host, files in list(self._ready.items()):
+            left = deque(file for file in files if not matches(file))
+            self._waiting -= len(files) - len(left)
+            self._ready[host] = left
+            if not left:
+                del self._ready[host]
+        later = [entry for entry in self._later if not matches(entry[3])]
+        self._waiting -= len(self._later) - len(later)
+        heapq.heapify(later)
+        self._later = later
 
     def close(self) -> None:
         """Drop all files, including those added later."""

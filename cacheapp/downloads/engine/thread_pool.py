@@ -33,6 +33,8 @@ class AttemptResult:
     url: str = ""
     retry_in_s: float | None = None
     """When to try the file again, or `None`."""
+    is_needed: Callable[[], bool] = lambda: True
+    """Whether to try it again even so; called with the pool's lock."""
 
 
 class PoolJob(Protocol[T]):
@@ -107,6 +109,11 @@ class ThreadPool(Generic[T]):
                 job.queue.add(host, file)
             self._changed.notify(len(files))
         self.refill()
+
+    def drop(self, job: PoolJob[T], matches: Callable[[T], bool]) -> None:
+        """Drop waiting files of a job, in one of its attempts."""
+        with self._changed:
+            job.queue.drop(matches)
 
     def refill(self) -> None:
         """Start the missing threads, as far as the limit allows."""
@@ -314,7 +321,7 @@ class ThreadPool(Generic[T]):
                 host.record_response(began_s, now_s, ok=outcome.host_ok, pause=pause)
             host.active -= 1
             job.queue.active -= 1
-            if outcome is not None and outcome.retry_in_s is not None:
+            if outcome is not None and outcome.retry_in_s is not None and outcome.is_needed():
                 job.queue.add_later(now_s + outcome.retry_in_s, name, file)
             if not job.queue.active and not len(job.queue):
                 self._over.notify_all()

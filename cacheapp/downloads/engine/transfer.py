@@ -9,20 +9,25 @@ Invariants:
   with a strong validator as proof (`ranges.decide`); otherwise a new one is started.
 - Checksums are computed from the bytes as they are written to the file that is renamed. A file that
   an earlier run completed without verifying it is copied and verified too: its checksums are
-  fetched again (`_fetch_checksums`), unless the request gave one.
+  fetched again (`RemoteChecksums.fetch`), unless the request gave one.
+- A large file is split (`SplitFile`) once there is a response with a strong validator. Then several
+  threads run it at the same time; the last one to leave its parts ends the file, as the only one.
 """
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from http.client import HTTPException
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
 from cacheapp import clock
+from cacheapp.downloads.engine.attempt_error import attempt_error
+from cacheapp.downloads.engine.part_fetcher import FetchHooks, PartFetcher
+from cacheapp.downloads.engine.remote_checksums import RemoteChecksums
+from cacheapp.downloads.engine.split_file import PartsInTransfer, PartWorker, Seat, SplitFile
 from cacheapp.downloads.engine.transfer_options import (
-    FREE_SPACE_CHECK_BYTES,
     Buffer,
     Existing,
     FetchedFile,
@@ -36,7 +41,6 @@ from cacheapp.downloads.http.errors import (
     TransferAborted,
     TransferFailed,
     printable,
-    translate_error,
 )
 from cacheapp.downloads.http.ranges import (
     RangeDecision,
@@ -49,9 +53,9 @@ from cacheapp.downloads.http.ranges import (
     strong_validator,
 )
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
-from cacheapp.downloads.storage.checksums import Checksum, checksums_from_headers
 from cacheapp.downloads.storage.journal import PublishedFile
 from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, publish
+from cacheapp.downloads.storage.range_journal import Span
 from cacheapp.downloads.storage.sync_index import set_modified
 
 _OK, _PRECONDITION_FAILED = 200, 412
@@ -59,7 +63,7 @@ _MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
 
 
 class Transfer:
-    """One file, over all its attempts. Only one thread at a time may call `run`.
+    """One file, over all its attempts. Only one thread at a time may call `run` until it is split.
 
     `tries_without_progress` counts the attempts since the last one that brought bytes to resume from.
     `bytes_done` and `moved_at_s` are written by the running thread and read by others, possibly a
@@ -84,12 +88,16 @@ class Transfer:
         self._mismatches = 0
         self._checksums = options.checksums if limits.digest else ()
         self._note = ""
+        self._remote = RemoteChecksums(options, limits)
+        self._parts = options.parts
         self._lock = threading.Lock()
         self._handle = connections.SocketHandle()
         self._aborted: str | None = None
         self._stalled: str | None = None
         self._keep = False
         self._wakeup = threading.Event() if limits.throttle else None
+        self._split: SplitFile | None = None
+        self.was_split = False
 
     def abort(self, reason: str, *, keep: bool = False) -> None:
         """End `run` soon with `TransferAborted(reason)`, unless the file is already complete.
@@ -99,41 +107,41 @@ class Transfer:
         with self._lock:
             if self._aborted is None:
                 self._aborted, self._keep = reason, keep
-            handle = self._handle
-        self._shut_down(handle)
+            self._shut_down()
+            if self._split is not None:
+                self._split.interrupt()
 
     def stall(self, reason: str) -> None:
-        """End this attempt, which receives almost no data; the next may be faster."""
+        """End the attempts that receive almost no data; the next may be faster."""
         with self._lock:
-            self._stalled = reason
-            handle = self._handle
-        self._shut_down(handle)
+            if self._split is not None:
+                self._split.stall(clock.monotonic_s() - self._limits.stall_s, reason)
+            else:
+                self._stalled = reason
+                self._shut_down()
 
-    def _shut_down(self, handle: connections.SocketHandle) -> None:
+    def _shut_down(self) -> None:
         if self._wakeup is not None:
             self._wakeup.set()
-        handle.shut_down()
+        self._handle.shut_down()
 
     def is_stalled(self, now_s: float) -> bool:
-        """Return whether almost no data has arrived for too long."""
-        return now_s - self.moved_at_s > self._limits.stall_s
+        """Return whether a connection has received almost no data for too long."""
+        split, since_s = self._split, now_s - self._limits.stall_s
+        return self.moved_at_s < since_s or (split is not None and split.is_stalled(since_s))
 
-    def run(self, pools: urllib3.PoolManager, buffer: Buffer) -> FetchedFile:
+    def run(
+        self, pools: urllib3.PoolManager, buffer: Buffer, seat: Seat | None = None
+    ) -> FetchedFile:
         """Try to fetch the file.
 
         Raise `TransferFailed` or `TransferAborted`. If the failure is `retryable`, `run` may be
         called again and resumes from the bytes on disk, until `discard` is called. Without another
         call they stay, for a later run.
         """
-        self.tries += 1
-        self.tries_without_progress += 1
-        self.moved_at_s = clock.monotonic_s()
-        self._moved_to = self.bytes_done
-        with self._lock:
-            handle = self._handle = connections.SocketHandle()
-            self._stalled = None
-            if self._wakeup is not None:
-                self._wakeup.clear()  # an abort is found by `_check`
+        seat = seat or Seat()
+        worker = seat.worker
+        handle = self._begin() if worker is None else worker.handle
         connections.bind(handle, self._policy.check_address)
         limits = self._limits
         client = HTTPClient(
@@ -141,13 +149,27 @@ class Transfer:
             *(limits.connect_s, limits.read_s, limits.max_redirects, self._options.sign),
         )
         try:
-            return self._fetch(client, buffer)
+            if worker is not None:
+                self.tries += worker.tries > 1
+                return self._fetch_parts(client, buffer, seat, worker)
+            return self._fetch(client, buffer, seat)
         except (UrlRefused, TransferFailed, HTTPError, HTTPException, OSError) as exc:
-            raise self._classify_failure(exc) from exc
+            raise self._classify_failure(exc, seat) from exc
         finally:
             self.moved_at_s = math.inf
             handle.detach()
             connections.bind(None)
+
+    def _begin(self) -> connections.SocketHandle:
+        self.tries += 1
+        self.tries_without_progress += 1
+        self.moved_at_s = clock.monotonic_s()
+        self._moved_to = self.bytes_done
+        with self._lock:
+            self._handle, self._stalled = connections.SocketHandle(), None
+            if self._wakeup is not None:
+                self._wakeup.clear()  # an abort is found by `_check`
+            return self._handle
 
     @property
     def name(self) -> str:
@@ -168,52 +190,49 @@ class Transfer:
     def _remove_partial(self) -> None:
         if self._part is not None:
             self._part.remove()
-        self._part, self.bytes_done = None, 0
+        self._part, self._split, self.bytes_done = None, None, 0
 
-    def _classify_failure(self, exc: Exception) -> TransferFailed | TransferAborted:
+    def _classify_failure(self, exc: Exception, seat: Seat) -> TransferFailed | TransferAborted:
         """Return the error of the attempt, and remove bytes that cannot be used again."""
-        with self._lock:
-            aborted, stalled, keep = self._aborted, self._stalled, self._keep
-        if self._part is not None:
+        if seat.worker is not None:
+            seat.worker.note_progress(self._limits.stall_bytes)
+        elif self._part is not None:
             self._part.close()
+            # Bytes that the next attempt fetches again are no progress: the tries would never end.
             if self._part.resume_point is None:
                 self._remove_partial()
-        self._note_progress()
-        if aborted is not None:  # the error is only a result of the shutdown of the socket
-            if not keep:
-                self.discard()
-            return TransferAborted(aborted)
-        if stalled is not None:
-            return TransferFailed(stalled, retryable=True, slow_down=True)
-        if isinstance(exc, UrlRefused):
-            exc = TransferFailed(str(exc))
-        failed = translate_error(exc)
-        failed.args = (printable(str(failed)),)
-        if not failed.retryable:
+            elif self._part.size - self._progress_to >= self._limits.stall_bytes:
+                self._progress_to, self.tries_without_progress = self._part.size, 0
+        failed = self._failure(exc, seat.worker)
+        useless = not self._keep if isinstance(failed, TransferAborted) else not failed.retryable
+        if useless and seat.ends_file:
             self.discard()
         return failed
 
-    def _note_progress(self) -> None:
-        """Reset the count of tries if there are enough new bytes to resume from.
-
-        Bytes that the next attempt fetches again are no progress: the tries would never end.
-        """
-        part = self._part
-        if part is not None and part.size - self._progress_to >= self._limits.stall_bytes:
-            self._progress_to, self.tries_without_progress = part.size, 0
+    def _failure(
+        self, exc: Exception, worker: PartWorker | None
+    ) -> TransferFailed | TransferAborted:
+        with self._lock:
+            aborted, stalled = self._aborted, self._stalled if worker is None else worker.stalled
+        return attempt_error(exc, aborted, stalled)
 
     def _check(self) -> None:
         with self._lock:
             if self._aborted is not None or self._stalled is not None:
                 raise TransferFailed("stopped")
 
-    def _fetch(self, client: HTTPClient, buffer: Buffer) -> FetchedFile:
+    def _fetch(self, client: HTTPClient, buffer: Buffer, seat: Seat) -> FetchedFile:
         self._check()
         if self._leftover is not None and self._part is None:
             self._adopt_leftover(self._leftover, client, buffer)
         part = self._part
+        if self._split is not None:
+            seat.worker = self._split.found(self._handle)
+            return self._fetch_parts(client, buffer, seat, seat.worker)
         if part is None or part.resume_point is None or not is_complete(part.resume_point):
             response, part = self._open_response(client)
+            if self._parts > 1 and self._options.can_split(part, response, self._limits):
+                return self._fetch_split(client, buffer, seat, part, response)
             whole = False
             try:
                 left = None if part.total is None else part.total - part.size
@@ -224,6 +243,74 @@ class Transfer:
                 self.bytes_done = part.size
                 response.release() if whole else response.close()
         return self._finish(part)
+
+    def _fetch_split(
+        self, client: HTTPClient, buffer: Buffer, seat: Seat, part: PartialFile, response: Response
+    ) -> FetchedFile:
+        """Split a file whose response is open, and have other threads fetch parts of it too."""
+        try:
+            split = self._split_file(part, [(0, part.size)] if part.size else [])
+            seat.worker = split.found(self._handle, part.size)
+            split.recruit()
+        except BaseException:
+            response.close()
+            raise
+        return self._fetch_parts(client, buffer, seat, seat.worker, response)
+
+    def _split_file(self, part: PartialFile, spans: Sequence[Span]) -> SplitFile:
+        smallest, queue = self._limits.split_from_bytes, self._options.queue_workers
+        split = SplitFile(part, spans, smallest, self._parts, queue)
+        with self._lock:
+            self._split, self.was_split = split, True
+        self.moved_at_s = math.inf  # from here on, each worker has its own
+        return split
+
+    def _fetch_parts(
+        self,
+        client: HTTPClient,
+        buffer: Buffer,
+        seat: Seat,
+        worker: PartWorker,
+        response: Response | None = None,
+    ) -> FetchedFile:
+        """Fetch parts until none is free; as the last thread to leave, end the file."""
+        split, view = worker.split, buffer.view()
+
+        def on_stored(count: int) -> None:
+            worker.note_stored(count, self._limits.stall_bytes)
+            self.bytes_done = split.bytes_done
+            if self._aborted is not None or worker.stalled is not None:
+                raise TransferFailed("stopped")
+
+        hooks = FetchHooks(self._limits.throttle, self._check, self._check_chunk, on_stored)
+        fetcher = PartFetcher(worker, client, self._options.url, view, hooks)
+        try:
+            fetcher.run(response)
+        except BaseException as exc:
+            failed = self._failure(exc, worker) if isinstance(exc, Exception) else None
+            split.fail(worker, is_final=not getattr(failed, "retryable", False))
+            if worker.is_last and split.must_restart:
+                self._restart(seat, split)
+            raise
+        if not worker.is_last:
+            raise PartsInTransfer
+        if split.must_restart:
+            self._restart(seat, split)
+            raise TransferFailed("the object has changed", retryable=True)
+        seat.worker = None
+        split.hash_rest(view, self._check)
+        self._version = split.newest_version(self._version)
+        fetched = self._finish(split.part)
+        split.remove_journal()
+        return fetched
+
+    def _restart(self, seat: Seat, split: SplitFile) -> None:
+        seat.worker = None  # the last thread that works on the file discards it
+        if split.refuses_ranges:
+            self._parts = 1
+        else:
+            self._size, self._etag = None, ""  # the object has changed since the listing
+        self._remove_partial()
 
     def _open_response(self, client: HTTPClient) -> tuple[Response, PartialFile]:
         """Return a response, and the partial file to append its body to."""
@@ -284,7 +371,7 @@ class Transfer:
     def _start_partial(self, response: Response) -> PartialFile:
         """Return a new partial file for a response with the whole body."""
         headers = response.headers
-        checksums = self._checksums + self._checksums_in(headers, "", whole_object=True)
+        checksums = self._checksums + self._remote.read(headers, "", whole_object=True)
         total = response.content_length(verified=bool(checksums))
         self._limits.check_length(total or 0)
         if self._size is not None and total is not None and total != self._size:
@@ -316,7 +403,7 @@ class Transfer:
         headers = response.headers
         self._version = headers.get("etag", etag), headers.get("last-modified", modified)
         etag = resume_point.validator
-        for sent in self._checksums_in(response.headers, etag, whole_object=False):
+        for sent in self._remote.read(response.headers, etag, whole_object=False):
             if sent not in part.checksums and part.running.digest(sent.algorithm) is not None:
                 part.checksums += (sent,)
         return part
@@ -326,7 +413,7 @@ class Transfer:
         options, digest = self._options, self._limits.digest
         checksums = self._checksums
         if digest and is_complete(leftover.resume_point) and not checksums:
-            found = self._fetch_checksums(leftover.resume_point, client)
+            found = self._remote.fetch(leftover.resume_point, client)
             if found is None:
                 self._remove_leftover()
                 return
@@ -339,6 +426,9 @@ class Transfer:
         # differs, the file is fetched again, and compared with declared checksums only.
         also = {"md5"} if options.etag and digest else set()
         part = self._part = PartialFile(path, checksums, digest=digest, also=also)
+        if leftover.spans is not None:
+            self._adopt_ranges(part, leftover, buffer)
+            return
         with leftover.path.open("rb", buffering=0) as file:
             part.store(
                 lambda view: file.readinto(view) or 0,
@@ -350,44 +440,24 @@ class Transfer:
         self._progress_to = part.size
         self._remove_leftover()
 
-    def _fetch_checksums(
-        self, resume_point: ResumePoint, client: HTTPClient
-    ) -> tuple[Checksum, ...] | None:
-        """Return the checksums of a file complete on disk; `None` if the object has changed.
-
-        They arrive in the head of a response. Its body is not read; the connection is closed.
-        """
-        response = client.get(self._options.url, {})
+    def _adopt_ranges(self, part: PartialFile, leftover: LeftoverFile, buffer: Buffer) -> None:
+        self._check_free_space(leftover.resume_point.total or 0)
         try:
-            if response.status != _OK:
-                raise response.to_error()
-            headers, total = response.headers, response.content_length()
-        finally:
-            response.close()
-        tag = matching_validator(resume_point, headers.get("etag"), headers.get("last-modified"))
-        if tag != resume_point.validator or total not in {None, resume_point.total}:
-            return None
-        return self._checksums_in(headers, resume_point.validator, whole_object=True)
-
-    def _checksums_in(
-        self, headers: Mapping[str, str], etag: str, *, whole_object: bool
-    ) -> tuple[Checksum, ...]:
-        """Return the checksums to verify; `etag`: "" unless the file has bytes of an earlier run."""
-        if not self._limits.digest:
-            return ()
-        of_s3 = etag if self._options.etag else ""
-        return checksums_from_headers(headers, of_s3, whole_object=whole_object)
+            part.copy_ranges(leftover, buffer.view(), self._on_stored)
+            self._split_file(part, leftover.spans or ())
+        except BaseException:
+            self._remove_partial()
+            raise
+        self._remove_leftover()
 
     def _remove_leftover(self) -> None:
         if self._leftover is not None:
-            self._leftover.path.unlink(missing_ok=True)
+            self._leftover.remove()
             self._leftover = None
 
     def _check_chunk(self, before: int, count: int) -> None:
         """Raise `TransferFailed` if a chunk must not be written."""
-        self._limits.check_length(before + count, "more")
-        if before // FREE_SPACE_CHECK_BYTES != (before + count) // FREE_SPACE_CHECK_BYTES:
-            self._check_free_space(0)
+        self._limits.check_chunk(self._options.partial_name.directory, before, count)
 
     def _wait(self, wait_s: float) -> None:
         """Wait for a rate limit, unless the transfer is stopped. The stall limit does not count it."""

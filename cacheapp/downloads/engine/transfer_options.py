@@ -3,16 +3,18 @@
 import dataclasses
 import mmap
 import shutil
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
 from cacheapp.downloads.engine.rate_limit import Throttle
-from cacheapp.downloads.http.client import Signer
+from cacheapp.downloads.engine.split_file import PartWorker
+from cacheapp.downloads.http.client import Response, Signer
 from cacheapp.downloads.http.conditional import KnownVersion
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.storage.checksums import Checksum
 from cacheapp.downloads.storage.journal import Journal
-from cacheapp.downloads.storage.partial import LeftoverFile, PartialName
+from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, PartialName
 
 READ_BYTES = 256 * 1024
 FREE_SPACE_CHECK_BYTES = 64 * 2**20
@@ -47,6 +49,8 @@ class TransferLimits:
     """Compute and verify checksums, and the SHA-256 of every file."""
     fsync: bool = False
     existing: Existing = Existing.FAIL
+    split_from_bytes: int = 64 * 2**20
+    """A file with so many missing bytes is fetched in parts."""
     verify: bool = False
     """Read files that are already complete, and compare their digests."""
     throttle: Throttle = dataclasses.field(default_factory=Throttle)
@@ -56,6 +60,12 @@ class TransferLimits:
         """Raise `TransferFailed` if a file is larger than allowed."""
         if found > self.max_bytes:
             raise TransferFailed(f"has {shown or found} bytes; expected at most {self.max_bytes}")
+
+    def check_chunk(self, directory: Path, before: int, count: int) -> None:
+        """Raise `TransferFailed` if bytes must not be written at this place of a file."""
+        self.check_length(before + count, "more")
+        if before // FREE_SPACE_CHECK_BYTES != (before + count) // FREE_SPACE_CHECK_BYTES:
+            self.check_free_space(directory, 0)
 
     def check_free_space(self, directory: Path, needed: int) -> None:
         """Raise `TransferFailed` if `needed` bytes would leave too little disk space."""
@@ -86,6 +96,18 @@ class TransferOptions:
     """Set the file's modification time from `Last-Modified`, and return its validators."""
     known: KnownVersion | None = None
     """The version that is on disk: raise `NotModified` if it is still the current one."""
+    parts: int = 1
+    """The number of connections for a large file."""
+    queue_workers: Callable[[list[PartWorker]], None] | None = None
+    """Has other threads fetch parts too; `None`: the file is not split."""
+
+    def can_split(self, part: PartialFile, response: Response, limits: TransferLimits) -> bool:
+        """Return whether to fetch the rest of a file in parts; the first of them proves ranges."""
+        if self.queue_workers is None or part.total is None or part.resume_point is None:
+            return False
+        if response.headers.get("accept-ranges", "").lower() == "none":
+            return False
+        return part.total - part.size >= limits.split_from_bytes
 
 
 @dataclasses.dataclass(frozen=True)

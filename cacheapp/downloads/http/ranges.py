@@ -66,6 +66,11 @@ def range_headers(resume_point: ResumePoint) -> dict[str, str]:
     return {"Range": f"bytes={resume_point.size}-", "If-Range": resume_point.validator}
 
 
+def part_headers(part_first: int, part_end: int, validator: str) -> dict[str, str]:
+    """Return the headers that request a part, or the whole file if it has changed."""
+    return {"Range": f"bytes={part_first}-{part_end - 1}", "If-Range": validator}
+
+
 def is_complete(resume_point: ResumePoint) -> bool:
     """Return whether no byte is missing: a request beyond the end would be an error."""
     return resume_point.size == resume_point.total

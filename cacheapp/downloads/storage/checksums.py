@@ -99,6 +99,11 @@ class RunningChecksums:
             for piece in pieces:
                 hasher.update(piece)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no checksum is computed."""
+        return not self._hashers
+
     def digest(self, algorithm: str) -> bytes | None:
         """Return the checksum so far; `None` if it is not computed."""
         hasher = self._hashers.get(algorithm)

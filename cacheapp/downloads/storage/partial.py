@@ -3,12 +3,14 @@
 The name of a partial file describes its content, so that a killed job is resumed from the disk
 alone, whatever was recorded in the database:
 
-    .<job>-<position>.<token>.<total or x>.<validator>.part
+    .<job>-<position>.<token>.<total or x>.<validator>.part     a beginning of the file
+    .<job>-<position>.<token>.<total>.<validator>.split         ranges of it, listed in a journal
 
 It is in the directory of its run (`run_directory`) and has its name before its first byte. Bytes of
 another representation get another name, so a kill at any point cannot leave a file whose name and
 bytes belong to two objects. `token` is the run's fencing token: a new owner writes to its own
-files, so that a suspended earlier owner cannot write into them.
+files, so that a suspended earlier owner cannot write into them. A file that is fetched in parts has
+holes; without its journal (`range_journal`) it is of no use.
 """
 
 import base64
@@ -27,8 +29,11 @@ from pathlib import Path
 from cacheapp.downloads.http.errors import TransferFailed
 from cacheapp.downloads.http.ranges import ResumePoint
 from cacheapp.downloads.storage.checksums import Checksum, RunningChecksums
+from cacheapp.downloads.storage.range_journal import Span, journal_path, read_ranges
 
-_NAME = re.compile(r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.part")
+_NAME = re.compile(
+    r"\.([0-9a-f]{12})-([0-9]+)\.([0-9]+)\.([0-9]+|x)\.([A-Za-z0-9_-]*)\.(part|split)"
+)
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 _HERE = -100  # AT_FDCWD: relative to the working directory
 _NOREPLACE = 1
@@ -60,6 +65,13 @@ class LeftoverFile:
     path: Path
     token: int
     resume_point: ResumePoint
+    """With all bytes that are on disk, wherever they are."""
+    spans: tuple[Span, ...] | None = None
+    """The ranges on disk of a file with holes; `None`: it has none."""
+
+    def remove(self) -> None:
+        """Remove the file and its journal of ranges."""
+        _remove(self.path)
 
 
 class PartialFile:
@@ -135,11 +147,46 @@ class PartialFile:
     def remove(self) -> None:
         """Close and remove the file."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        _remove(self.path)
+
+    def become_split(self) -> None:
+        """Close the file, and give it the name of a file with holes. Its journal exists already."""
+        self.close()
+        path = self.path.with_suffix(".split")
+        self.path.rename(path)
+        self.path = path
+
+    def copy_ranges(
+        self, leftover: LeftoverFile, view: memoryview, on_stored: Callable[[int], None]
+    ) -> None:
+        """Become a copy of an earlier run's file with holes; its journal is made after that.
+
+        `on_stored` receives the bytes so far. They are not in `size`, nor in `running`.
+        """
+        point, done = leftover.resume_point, 0
+        self.total, self.validator = point.total, point.validator
+        self.become_split()  # before there are holes
+        with leftover.path.open("rb", buffering=0) as old, self.path.open("r+b", 0) as new:
+            for first, end in leftover.spans or ():
+                old.seek(first)
+                new.seek(first)
+                while (left := end - new.tell()) > 0:
+                    count = old.readinto(view[:left]) or 0
+                    if not count:
+                        raise TransferFailed(f"byte {new.tell()} of its partial file is missing")
+                    done += new.write(view[:count])
+                    old.seek(new.tell())
+                    on_stored(done)
 
 
 ChunkCheck = Callable[[int, int], None]
 """Receives the offset and length of a chunk; raises if it must not be written."""
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.suffix == ".split":
+        journal_path(path).unlink(missing_ok=True)
 
 
 def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
@@ -170,7 +217,12 @@ def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> LeftoverFile | N
         return None
     if not validator or not size or (total is not None and size > total):
         return None
-    return LeftoverFile(Path(entry.path), int(match[3]), ResumePoint(size, validator, total))
+    path, token = Path(entry.path), int(match[3])
+    if match[6] == "part":
+        return LeftoverFile(path, token, ResumePoint(size, validator, total))
+    spans = () if total is None else read_ranges(path, total)
+    size = sum(end - first for first, end in spans)
+    return LeftoverFile(path, token, ResumePoint(size, validator, total), spans) if size else None
 
 
 def publish(partial: Path, target: Path, *, replace: bool = False, fsync: bool = False) -> None:

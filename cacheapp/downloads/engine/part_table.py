@@ -1,0 +1,82 @@
+"""Which bytes of a file are missing, divided into parts that threads claim. Pure.
+
+Parts are claimed in the order of the file. So its beginning grows while the rest is fetched, and its
+digest can be computed meanwhile: SHA-256 needs the bytes in order.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from cacheapp.downloads.storage.range_journal import Span
+
+_MAX_PART_BYTES = 64 * 2**20
+_PARTS_PER_CONNECTION = 8
+"""Enough that no connection ends long before the others; few enough that requests cost little."""
+_SMALLEST = 16
+"""The smallest part is this fraction of the size from which files are fetched in parts."""
+
+
+@dataclasses.dataclass(eq=False)
+class Part:
+    """The bytes of one request that are still missing: from `at` to before `end`."""
+
+    at: int
+    end: int
+    claimed: bool = False
+
+
+class PartTable:
+    """The missing bytes of one file. Not thread-safe: its owner locks.
+
+    Invariant: the parts are in order, do not overlap, and are the bytes that are not on disk; a
+    claimed part belongs to one thread.
+    """
+
+    def __init__(self, total: int, spans: Iterable[Span], part_bytes: int) -> None:
+        """`spans`: the ranges on disk, merged."""
+        self.total = total
+        self._parts: list[Part] = []
+        at = 0
+        for first, end in (*spans, (total, total)):
+            for start in range(at, first, part_bytes):
+                self._parts.append(Part(start, min(start + part_bytes, first)))
+            at = end
+        self.bytes_done = total - sum(part.end - part.at for part in self._parts)
+
+    def claim(self, since: int = 0, *, last: bool = False, at: int | None = None) -> Part | None:
+        """Claim the first part that is free and does not begin before `since`; or `None`.
+
+        `last`: the last one instead. `at`: only the one that begins there.
+        """
+        for part in reversed(self._parts) if last else self._parts:
+            if not part.claimed and part.at >= since and at in {None, part.at}:
+                part.claimed = True
+                return part
+        return None
+
+    def advance(self, part: Part, count: int) -> None:
+        """Record that the next `count` bytes of a part are on disk."""
+        part.at += count
+        self.bytes_done += count
+        if part.at >= part.end:
+            self._parts.remove(part)
+
+    def release(self, part: Part) -> None:
+        """Make the rest of a part free again."""
+        part.claimed = False
+
+    @property
+    def free(self) -> int:
+        """The number of parts that no thread has claimed."""
+        return sum(not part.claimed for part in self._parts)
+
+    @property
+    def prefix(self) -> int:
+        """The number of bytes on disk before the first missing one."""
+        return self._parts[0].at if self._parts else self.total
+
+
+def part_bytes(total: int, connections: int, split_from_bytes: int) -> int:
+    """Return the size of a part of a file that so many connections fetch."""
+    wanted = total // (connections * _PARTS_PER_CONNECTION)
+    return max(1, min(max(wanted, split_from_bytes // _SMALLEST), _MAX_PART_BYTES))
