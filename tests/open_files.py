@@ -13,10 +13,13 @@ from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.location import Location
 from cacheapp.backends.local import shared_directory, slot_file
 
+# Threads of downloads use other slot files, and may still run.
+_NAMES = ("counters-", "downloads.counters", "holders")
+
 
 def close_below(directory: Path) -> None:
-    """Close the stores, counters and slot files in a directory, and forget them."""
-    _forget_stores(directory)
+    """Close the stores, counters and slot files in a directory."""
+    _close_stores(directory)
     by_path = counters._by_path._by_path  # noqa: SLF001
     for path in [path for path in by_path if path.is_relative_to(directory)]:
         _unmap(by_path.pop(path))
@@ -28,12 +31,12 @@ def close_below(directory: Path) -> None:
     _close_slot_files(directory)
 
 
-def _forget_stores(directory: Path) -> None:
+def _close_stores(directory: Path) -> None:
+    """Close the stores; they stay registered for forks, as a thread that is left may use one."""
     stores: dict[Any, Any] = registry._stores  # noqa: SLF001
     for key, store in list(stores.items()):
         paths = [part for part in key if isinstance(part, Path)] if isinstance(key, tuple) else []
         if any(path.is_relative_to(directory) for path in paths):
-            del stores[key]
             store.close()
             if isinstance(store, Location) and hasattr(store.environment, "reference_bits"):
                 del store.environment.reference_bits
@@ -51,7 +54,7 @@ def _close_slot_files(directory: Path) -> None:
         opened.forget_lost()
         for identity, file in list(opened.files.items()):
             path = Path(f"/proc/self/fd/{file.descriptor}").readlink()
-            if path.is_relative_to(directory):
+            if path.is_relative_to(directory) and path.name.startswith(_NAMES):
                 del opened.files[identity]
                 descriptor, file.descriptor, file.slot = file.descriptor, -1, None
                 os.close(descriptor)
