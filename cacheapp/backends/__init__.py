@@ -13,13 +13,15 @@ from cacheapp.extras import needed_for
 if TYPE_CHECKING:
     from cacheapp.backends.disk import DiskCache
     from cacheapp.backends.lmdb import LMDBCache
+    from cacheapp.backends.near import NearCache
     from cacheapp.backends.redis.cache import RedisCache
 
-__all__ = ["DiskCache", "LMDBCache", "RedisCache"]
+__all__ = ["DiskCache", "LMDBCache", "NearCache", "RedisCache"]
 
 _MODULES = {
     "DiskCache": ("cacheapp.backends.disk", "disk"),
     "LMDBCache": ("cacheapp.backends.lmdb", ""),
+    "NearCache": ("cacheapp.backends.near", "redis"),
     "RedisCache": ("cacheapp.backends.redis.cache", "redis"),
 }
 

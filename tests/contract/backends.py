@@ -18,6 +18,11 @@ BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
         "LOCATION": str(directory / "cache"),
         "OPTIONS": {"size_limit": 32 * 2**20},  # reserved on the disk for every test
     },
+    "near": lambda directory, redis: {
+        "BACKEND": "cacheapp.backends.NearCache",
+        "LOCATION": redis.url,
+        "OPTIONS": {"copy": str(directory / "copy"), "size_limit": 16 * 2**20},
+    },
     "redis": lambda _directory, redis: {
         "BACKEND": "cacheapp.backends.RedisCache",
         "LOCATION": redis.url,

@@ -159,7 +159,8 @@ class Codec:
         """Whether every payload is an integer, or `unsigned_head` plus the result of `dumps`."""
         self.unsigned_head = b"" if signed else self._plain
         """The bytes before such a body; empty if values are signed."""
-        self._body_at = 1 + (_MAC_BYTES if signed else 0)
+        self.body_at = 1 + (_MAC_BYTES if signed else 0)
+        """Where the body begins in a payload."""
 
     def encode(self, key: str, value: Any) -> Payload:
         """Return the payload of `value` under the final `key`; raise `ValueRefused`."""
@@ -190,7 +191,7 @@ class Codec:
             return payload
         else:
             assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
-            body = self._verified_body(key, payload)
+            body = self.verified_body(key, payload)
         try:
             return self.loads(body)
         except Exception as exc:
@@ -199,14 +200,14 @@ class Codec:
                 raise
             raise Rejected(reason) from exc
 
-    def _verified_body(self, key: str, payload: bytes) -> Any:
+    def verified_body(self, key: str, payload: bytes) -> Any:
         """Return the body, decompressed, if header and signature are right; raise `Rejected`."""
         if not payload or payload[0] & ~_COMPRESSED != self._header:
             error = OtherOptions if payload and payload[0] in _HEADERS else Rejected
             raise error(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
-        body = memoryview(payload)[self._body_at :]
+        body = memoryview(payload)[self.body_at :]
         if self._macs:
-            found = payload[1 : self._body_at]
+            found = payload[1 : self.body_at]
             header = payload[:1]
             for keyed in self._macs:
                 if hmac.compare_digest(found, _mac(keyed, key, header, body)):
@@ -219,6 +220,10 @@ class Codec:
             return zlib.decompress(body)
         except zlib.error as exc:
             raise Rejected(f"zlib: {exc}") from exc
+
+    def is_compressed(self, payload: bytes) -> bool:
+        """Return True if the body of this cache's own payload is compressed."""
+        return bool(payload[0] & _COMPRESSED)
 
     def reason_to_reject(self, body: Any, error: Exception) -> str | None:
         """Return what makes a body foreign for which `loads` raised `error`; `None` if it is sound."""

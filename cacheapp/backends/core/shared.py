@@ -2,7 +2,7 @@
 
 import abc
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from cacheapp.backends.core.counters import (
     DELETES,
     HITS,
     MISSES,
+    NAMES,
     SETS,
     VALUES_REJECTED,
     Counters,
@@ -53,6 +54,9 @@ class SharedCache(AsyncMethods, abc.ABC):
     OPTIONS: ClassVar[Mapping[str, Option]]
     """The options of this backend."""
 
+    COUNTERS: ClassVar[Sequence[str]] = NAMES
+    """The names in `stats()`."""
+
     rejections = LogThrottle()
     """Without it, a client that can write to the store could fill the disk with log lines."""
 
@@ -81,7 +85,7 @@ class SharedCache(AsyncMethods, abc.ABC):
             self._counters = self._count = self._store = stub
         else:
             name = "unnamed" if self.alias is None else quote(self.alias, safe="")
-            self._counters = counters(conf.state_dir() / f"counters-{name}")
+            self._counters = counters(conf.state_dir() / f"counters-{name}", self.COUNTERS)
             self._count = self._counters.add
             self._store = self._shared_store()
         self._single_flight = SingleFlight(

@@ -38,9 +38,11 @@ class RedisCache(SharedCache):
     def _shared_store(self) -> RedisStore:
         url = read_location(self.location)
         options = self.options
-        key = (RedisStore, url, _hashable(self.params.get("OPTIONS", {})))
+        key = (RedisStore, url, hashable(self.params.get("OPTIONS", {})))
         name = f"Redis at {redacted(url)}"
-        store = registry.get_or_create(key, lambda: RedisStore(lambda: _client(url, options), name))
+        store = registry.get_or_create(
+            key, lambda: RedisStore(lambda: build_client(url, options), name)
+        )
         store.counters.add(self._counters)
         return store
 
@@ -75,7 +77,7 @@ class RedisCache(SharedCache):
             self._store.clear(self.key_prefix)
 
 
-def _client(url: str, options: Mapping[str, Any]) -> Any:
+def build_client(url: str, options: Mapping[str, Any]) -> Any:
     """Return django-redis's client, with our own connection pool; it does not connect yet."""
     client_options = {name: options[name] for name in DJANGO_REDIS if options[name] is not None}
     client_options["CONNECTION_POOL_KWARGS"] = {
@@ -102,12 +104,12 @@ class _ByIdentity:
         return isinstance(other, _ByIdentity) and other.value is self.value
 
 
-def _hashable(value: Any) -> Hashable:
+def hashable(value: Any) -> Hashable:
     """Return options as a dict key: equal only if all of them are equal in value and type."""
     if isinstance(value, Mapping):
-        return frozenset((name, _hashable(part)) for name, part in value.items())
+        return frozenset((name, hashable(part)) for name, part in value.items())
     if isinstance(value, list | tuple):
-        return tuple(_hashable(part) for part in value)
+        return tuple(hashable(part) for part in value)
     try:
         hash(value)
     except TypeError:

@@ -83,8 +83,8 @@ class _Fallback:
     """Called with the method's own arguments."""
 
 
-def _default(key: Any, default: Any = None, version: int | None = None) -> Any:
-    del key, version
+def _default(key: Any, default: Any = None, version: int | None = None, **options: Any) -> Any:
+    del key, version, options
     return default
 
 
@@ -118,17 +118,23 @@ _ALWAYS_RAISE = ("add", "incr", "incr_version")
 
 
 def apply_error_policy(cls: type[CacheT]) -> type[CacheT]:
-    """Make the methods of a cache class follow `OPTIONS["on_error"]`: a class decorator."""
-    for name, fallback in _FALLBACKS.items():
-        setattr(cls, name, _with_fallback(getattr(cls, name), fallback))
-    for name in _ALWAYS_RAISE:
-        setattr(cls, name, _counting_errors(getattr(cls, name)))
-    for name, wrap in (
-        ("iter_keys", _ending_early),
-        ("get_or_set", _computing_without_store),
-        ("aget_or_set", _acomputing_without_store),
-    ):
-        setattr(cls, name, wrap(getattr(cls, name)))
+    """Make the methods of a cache class follow `OPTIONS["on_error"]`: a class decorator.
+
+    Methods that a base class with this decorator provides follow it already.
+    """
+    wrappers: dict[str, Callable[[Method], Method]] = {
+        **{name: functools.partial(_with_fallback, fallback=it) for name, it in _FALLBACKS.items()},
+        **dict.fromkeys(_ALWAYS_RAISE, _counting_errors),
+        "iter_keys": _ending_early,
+        "get_or_set": _computing_without_store,
+        "aget_or_set": _acomputing_without_store,
+    }
+    for name, wrap in wrappers.items():
+        method = getattr(cls, name)
+        if not hasattr(method, "follows_on_error"):
+            wrapped: Any = wrap(method)
+            wrapped.follows_on_error = True
+            setattr(cls, name, wrapped)
     return cls
 
 

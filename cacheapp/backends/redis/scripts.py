@@ -152,6 +152,19 @@ return {head(KEYS[1]), redis.call('PTTL', KEYS[1])}
 """,
 )
 
+# Returns each value, and the milliseconds that it has left: two of one moment.
+FETCH = _script(
+    "fetch",
+    """
+local found = {}
+for i = 1, #KEYS do
+  found[#found + 1] = redis.call('GET', KEYS[i])
+  found[#found + 1] = redis.call('PTTL', KEYS[i])
+end
+return found
+""",
+)
+
 # Removes all keys, and returns how many were visible.
 REMOVE = _script(
     "remove",
@@ -302,6 +315,7 @@ _ALL = (
         TOUCH,
         PERSIST,
         TTL,
+        FETCH,
         REMOVE,
         VISIBLE,
         INCR,

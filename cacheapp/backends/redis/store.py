@@ -42,7 +42,7 @@ from cacheapp.backends.redis.locks import RedisLocks
 from cacheapp.errors import ValueRefused
 
 _MAX_BATCH_BYTES = 2**24
-_MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
+MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
 _POLL_EVERY_S = 0.25
 _CHANNEL = scripts.WAKE_CHANNEL.encode()
 _READ, _REPEATABLE = FailureKind.READ, FailureKind.REPEATABLE
@@ -215,8 +215,8 @@ class RedisStore(Store):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         found: dict[str, Payload] = {}
-        for start in range(0, len(keys), _MAX_BATCH_KEYS):
-            part = keys[start : start + _MAX_BATCH_KEYS]
+        for start in range(0, len(keys), MAX_BATCH_KEYS):
+            part = keys[start : start + MAX_BATCH_KEYS]
             values = self.executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
             for key, value in zip(part, values, strict=True):
                 if value is not None:
@@ -239,7 +239,7 @@ class RedisStore(Store):
     def _remove(self, keys: list[bytes]) -> int:
         """Remove the keys; return how many of them were visible."""
         parts = (
-            keys[start : start + _MAX_BATCH_KEYS] for start in range(0, len(keys), _MAX_BATCH_KEYS)
+            keys[start : start + MAX_BATCH_KEYS] for start in range(0, len(keys), MAX_BATCH_KEYS)
         )
         return sum(
             self.executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
@@ -257,7 +257,7 @@ class RedisStore(Store):
         A glob cannot express "an integer", so the keys are checked again here.
         """
         start = f"{prefix}:"
-        for keys in self._batches(escape_glob(start) + "*:*", start, _MAX_BATCH_KEYS):
+        for keys in self._batches(escape_glob(start) + "*:*", start, MAX_BATCH_KEYS):
             self._remove(
                 [key for key in keys if _version.match(key.decode(errors="replace"), len(start))]
             )
@@ -272,7 +272,7 @@ class RedisStore(Store):
             new = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(new)
             for part in (
-                new[at : at + _MAX_BATCH_KEYS] for at in range(0, len(new), _MAX_BATCH_KEYS)
+                new[at : at + MAX_BATCH_KEYS] for at in range(0, len(new), MAX_BATCH_KEYS)
             ):
                 visible = self.executor.run_script(
                     scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ
@@ -364,7 +364,7 @@ def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
     size = 0
     for key, payload in payloads.items():
         value = encode_payload(payload)
-        if part and (len(part) == _MAX_BATCH_KEYS or size + len(value) > _MAX_BATCH_BYTES):
+        if part and (len(part) == MAX_BATCH_KEYS or size + len(value) > _MAX_BATCH_BYTES):
             yield part
             part, size = {}, 0
         part[key] = value

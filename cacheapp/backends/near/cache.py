@@ -1,0 +1,350 @@
+"""`NearCache`: the backend class that `CACHES` names, and its options."""
+
+import contextlib
+import contextvars
+import hashlib
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from django.core.cache.backends.base import default_key_func
+
+from cacheapp import clock
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.counters import (
+    COPY_ABSENT,
+    COPY_EXCLUDED,
+    COPY_FILLS,
+    COPY_HITS,
+    COPY_UNPROVED,
+    COPY_VOIDED_FILLS,
+    HITS,
+    MISSES,
+    NEAR_NAMES,
+)
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.options import Option
+from cacheapp.backends.core.patterns import glob_to_regex
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT
+from cacheapp.backends.lmdb.records import FORMAT, PLAIN
+from cacheapp.backends.local.shared_directory import resolve_location
+from cacheapp.backends.near import records
+from cacheapp.backends.near.copy import LocalCopy
+from cacheapp.backends.near.records import Copied, State
+from cacheapp.backends.near.store import NearStore
+from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
+from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
+from cacheapp.backends.redis.on_error import apply_error_policy
+from cacheapp.backends.redis.options import OPTIONS, read_location, redacted
+from cacheapp.typed_values import none_or, seconds, whole_number
+
+_NONE: Final = object()
+_LEAST_STALENESS_S = 0.05
+_COPIED_BELOW = 4096  # bytes: below this, a copy is faster than a view
+_PLAIN_ENTRY = FORMAT | PLAIN << 8
+_VERIFIED = records.VERIFIED[0]
+_always_fresh: contextvars.ContextVar[bool] = contextvars.ContextVar("near_fresh", default=False)
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise ValueError("the path of a directory on this machine")
+    return os.fspath(value)
+
+
+def _staleness(value: Any) -> float:
+    found = seconds(value)
+    if found < _LEAST_STALENESS_S:
+        raise ValueError(f"at least {_LEAST_STALENESS_S} seconds")
+    return found
+
+
+def _globs(value: Any) -> list[str]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise ValueError("a list of patterns such as ['session:*']")
+    return list(value)
+
+
+_COPY_OPTIONS: Mapping[str, Option] = {
+    "copy": Option(_path, None),
+    "max_staleness": Option(_staleness, 1.0),
+    "size_limit": Option(whole_number(MIN_SIZE_LIMIT), 128 * 2**20),
+    "copy_max_bytes": Option(none_or(whole_number(0)), 2**20),
+    "copy_exclude": Option(_globs, []),
+}
+
+
+@apply_error_policy
+class NearCache(RedisCache):
+    """A `RedisCache` whose `get`, `get_many` and `has_key` are served from a copy on this machine.
+
+    All other methods, and `get_or_set`, are those of `RedisCache`. A value that was overwritten,
+    deleted or expired more than `max_staleness` seconds before a read began is never returned. If
+    that cannot be shown, the read goes to Redis.
+
+    `OPTIONS["copy"]` is a directory, with the same rules as the LOCATION of an `LMDBCache`: all
+    workers of this machine share it.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {**OPTIONS, **_COPY_OPTIONS}
+    COUNTERS = NEAR_NAMES
+    _store: NearStore
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        super().__init__(location, params)
+        store: Any = self._store
+        refused = not isinstance(store, NearStore)  # then each use raises the mistakes in CACHES
+        self._copy: LocalCopy = store if refused else store.copy
+        self._body_at = records.PLAIN_BODY_AT + self._codec.body_at
+        self._copy_max_bytes: int | None = self.options["copy_max_bytes"]
+        self._excluded = [glob_to_regex(each).fullmatch for each in self.options["copy_exclude"]]
+
+    @classmethod
+    def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each mistake in an entry of `CACHES`; none contains a password."""
+        found = super().mistakes(location, params)
+        options = params.get("OPTIONS", {})
+        if isinstance(options, Mapping) and "copy" not in options:
+            found.append(
+                "OPTIONS['copy'] is missing; expected the path of a directory on this machine"
+            )
+        return found
+
+    def _shared_store(self) -> NearStore:
+        url = read_location(self.location)
+        options = self.options
+        settings = hashable(self.params.get("OPTIONS", {}))
+        prefix = self._prefix_of_keys()
+        path = resolve_location(Path(options["copy"])) / _name_of(url, prefix, options)
+        key = (NearStore, url, settings, prefix)
+        name = f"Redis at {redacted(url)}"
+        store = registry.get_or_create(
+            key,
+            lambda: NearStore(
+                lambda: build_client(url, options),
+                name,
+                LocalCopy(path, options["size_limit"], options["max_staleness"]),
+                encode_key(prefix),
+                fill_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
+            ),
+        )
+        store.counters.add(self._counters)
+        return store
+
+    def _prefix_of_keys(self) -> str:
+        """Return what all keys of this alias begin with: Redis names no other keys that change."""
+        return f"{self.key_prefix}:" if self.key_func is default_key_func else ""
+
+    # -- reads from the copy ---------------------------------------------------------------------
+
+    def get(
+        self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
+    ) -> Any:
+        """Return the value, or `default`. With `fresh`, read from Redis."""
+        final = self.make_and_validate_key(key, version=version)
+        value = self._copied(final, key, fresh=fresh)
+        if value is _NONE:
+            value = self._read_through({key: final}, fresh=fresh).get(key, self._missing_key)
+        if value is self._missing_key:
+            self._count(MISSES)
+            return default
+        self._counters.row[HITS] += 1
+        return value
+
+    async def aget(
+        self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
+    ) -> Any:
+        """Async twin of `get`; a value in the copy is read in the thread of the event loop."""
+        if not (fresh or _always_fresh.get()):
+            value = self._copied(self.make_and_validate_key(key, version=version), key, fresh=False)
+            if value is not _NONE:
+                self._count(MISSES if value is self._missing_key else HITS)
+                return default if value is self._missing_key else value
+        return await in_thread(self.get, key, default, version, fresh=fresh)
+
+    def _copied(self, final: str, key: Any, *, fresh: bool) -> Any:
+        """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
+        if fresh or self._excluded or _always_fresh.get():
+            return self._copied_slowly(final, key, fresh=fresh)
+        now = clock.boot_s()
+        state, raw = self._copy.lookup(final)
+        if state is not None and raw is not None:
+            try:
+                epoch, confirmed_until = records.unpack_proof(state)
+                kind, key_bytes, deadline, tag, entry_epoch = records.unpack_plain(raw)
+            except struct.error:  # too short: an entry that is no value
+                return self._copied_slowly(final, key, fresh=fresh)
+            if (
+                tag == _VERIFIED
+                and kind == _PLAIN_ENTRY
+                and not key_bytes
+                and entry_epoch == epoch
+                and now < confirmed_until
+                and now < deadline
+                and confirmed_until > self._copy.trusted_after
+            ):
+                at = self._body_at
+                body = raw[at:] if len(raw) < _COPIED_BELOW else memoryview(raw)[at:]
+                value = self._load(body)
+                if value is not _NONE:
+                    self._counters.row[COPY_HITS] += 1
+                    return value
+        return self._copied_slowly(final, key, fresh=fresh)
+
+    def _copied_slowly(self, final: str, key: Any, *, fresh: bool) -> Any:
+        if fresh or _always_fresh.get():
+            return _NONE
+        if self._is_excluded(key):
+            self._count(COPY_EXCLUDED)
+            return _NONE
+        state, (copied,) = self._copy.find([self._copy.encode(final)])
+        return self._value_of_copy(final, copied, state, clock.boot_s())
+
+    def _value_of_copy(self, final: str, copied: Copied, state: State, now: float) -> Any:
+        self._store.invalidations.ensure(state, now)
+        if not self._copy.is_proved(state, now):
+            self._count(COPY_UNPROVED)
+        elif copied.epoch != state.epoch or copied.deadline <= now or copied.tag in _UNUSABLE:
+            self._count(COPY_ABSENT)
+        else:
+            value = self._missing_key
+            if copied.tag == records.VERIFIED:
+                value = self._load(memoryview(copied.body)[self._codec.body_at :])
+            elif copied.tag == records.PAYLOAD:
+                value = self._decode(final, decode_payload(copied.body), self._missing_key)
+            if value is not _NONE:
+                self._count(COPY_HITS)
+            return value
+        return _NONE
+
+    def _load(self, body: Any) -> Any:
+        """Return the value of a body, or `_NONE` if its class no longer exists."""
+        try:
+            return self._codec.loads(body)
+        except Exception as exc:
+            if self._codec.reason_to_reject(memoryview(body), exc) is None:
+                raise
+            return _NONE
+
+    def _is_excluded(self, key: Any) -> bool:
+        return any(matches(str(key)) for matches in self._excluded)
+
+    # -- reads through to Redis ------------------------------------------------------------------
+
+    def _read_through(self, finals: Mapping[Any, str], *, fresh: bool) -> dict[Any, Any]:
+        """Read from Redis and copy what it has, unless the read must be `fresh`."""
+        fresh = fresh or _always_fresh.get()
+        copied = {} if fresh else {k: f for k, f in finals.items() if not self._is_excluded(k)}
+        plain = {key: final for key, final in finals.items() if key not in copied}
+        found = {}
+        if plain:
+            payloads = self._store.get_many(list(dict.fromkeys(plain.values())))
+            for key, final in plain.items():
+                found[key] = self._value_of(final, payloads.get(final))
+        if copied:
+            found.update(self._fill_copy(copied))
+        return {key: value for key, value in found.items() if value is not self._missing_key}
+
+    def _fill_copy(self, finals: Mapping[Any, str]) -> dict[Any, Any]:
+        """Read the keys from Redis, and store in the copy what no write or invalidation voids."""
+        unique = list(dict.fromkeys(finals.values()))
+        names = [self._copy.encode(final) for final in unique]
+        fill = self._copy.begin_fill(names, self._store.fill_s)
+        now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
+        rows = self._store.fetch(unique)
+        values: dict[str, Any] = {}
+        stored: list[tuple[Any, bytes, bytes, float | None]] = []
+        for final, name, (payload, ttl), taken in zip(
+            unique, names, rows, fill.taken if fill else [False] * len(unique), strict=True
+        ):
+            values[final], tag, body = self._prepare_copy(final, payload)
+            if taken:
+                stored.append((name, tag, body, None if ttl is None else now + ttl))
+        if fill is not None and stored:
+            kept = self._copy.end_fill(fill, stored)
+            self._count(COPY_FILLS, kept)
+            self._count(COPY_VOIDED_FILLS, len(stored) - kept)
+        return {key: values[final] for key, final in finals.items()}
+
+    def _prepare_copy(self, final: str, payload: Payload | None) -> tuple[Any, bytes, bytes]:
+        """Return the value, and tag and body for the copy; an empty tag means that it is not copied."""
+        if payload is None or lease_format.is_lease(payload):
+            return self._missing_key, records.MISSING, b""
+        stored = encode_payload(payload)
+        value = self._decode(final, payload, self._missing_key)
+        tag = records.PAYLOAD
+        if type(payload) is bytes and payload[:1] < b"\xb0":  # without a soft deadline
+            if value is self._missing_key:
+                return value, b"", b""  # it was rejected, and removed
+            if not self._codec.is_compressed(payload):
+                tag = records.VERIFIED
+        if self._copy_max_bytes is not None and len(stored) > self._copy_max_bytes:
+            tag = b""
+        return value, tag, stored
+
+    def get_many(
+        self, keys: Iterable[Any], version: int | None = None, *, fresh: bool = False
+    ) -> dict[Any, Any]:
+        """Return a dict of the keys that exist. With `fresh`, read from Redis."""
+        finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
+        found: dict[Any, Any] = {}
+        missing = dict(finals)
+        if finals and not (fresh or _always_fresh.get()):
+            found, missing = self._copied_many(finals)
+        if missing:
+            found.update(self._read_through(missing, fresh=fresh))
+        found = {key: found[key] for key in finals if key in found}
+        self._count(HITS, len(found))
+        self._count(MISSES, len(finals) - len(found))
+        return found
+
+    def _copied_many(self, finals: Mapping[Any, str]) -> tuple[dict[Any, Any], dict[Any, str]]:
+        """Return what the copy has, and the keys that must be read from Redis."""
+        wanted = {key: final for key, final in finals.items() if not self._is_excluded(key)}
+        self._count(COPY_EXCLUDED, len(finals) - len(wanted))
+        state, entries = self._copy.find([self._copy.encode(final) for final in wanted.values()])
+        now = clock.boot_s()
+        found, missing = {}, {key: finals[key] for key in finals if key not in wanted}
+        for (key, final), copied in zip(wanted.items(), entries, strict=True):
+            value = self._value_of_copy(final, copied, state, now)
+            if value is _NONE:
+                missing[key] = final
+            elif value is not self._missing_key:
+                found[key] = value
+        return found, missing
+
+    def has_key(self, key: Any, version: int | None = None, *, fresh: bool = False) -> bool:
+        """Return True if the key exists and has not expired. With `fresh`, read from Redis."""
+        if not (fresh or _always_fresh.get()):
+            final = self.make_and_validate_key(key, version=version)
+            value = self._copied(final, key, fresh=False)
+            if value is not _NONE:
+                return value is not self._missing_key
+        return super().has_key(key, version)
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Read from Redis in the block, in this thread or task, through every `NearCache`."""
+        token = _always_fresh.set(True)
+        try:
+            yield
+        finally:
+            _always_fresh.reset(token)
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of this alias, and what its copy contains."""
+        return {**super().stats(), **self._copy.figures()}
+
+
+_UNUSABLE = frozenset([b"", records.FILLING])
+
+
+def _name_of(url: str, prefix: str, options: Mapping[str, Any]) -> str:
+    """Return the directory of a copy: aliases share one only if their entries mean the same."""
+    parts = (url, prefix, options["serializer"], options["signed"], options["compress_min_bytes"])
+    text = "\0".join(map(str, (*parts, options["max_staleness"])))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

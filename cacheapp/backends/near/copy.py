@@ -1,0 +1,205 @@
+"""The copy of a Redis database on this machine: an LMDB environment that all workers share."""
+
+import atexit
+import contextlib
+import itertools
+import logging
+import secrets
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from cacheapp import clock
+from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.core.store import registry
+from cacheapp.backends.lmdb.environment import Environment
+from cacheapp.backends.lmdb.key_encoding import EncodedKey, KeyEncoder
+from cacheapp.backends.lmdb.limits import SizeLimits
+from cacheapp.backends.lmdb.write_retry import WriteRetry
+from cacheapp.backends.near import records
+from cacheapp.backends.near.records import Copied, NotOwner, State
+from cacheapp.errors import CacheappError, OptionsRefused
+
+logger = logging.getLogger(__name__)
+_failures = LogThrottle()
+_TIMEOUT_S = 5.0  # for the lock of the directory
+_FORGET_BATCH = 500
+ResultT = TypeVar("ResultT")
+
+
+class LocalCopy:
+    """What this machine has copied from one Redis, for all threads of this process.
+
+    No method raises because the copy fails: then reads find nothing, fills store nothing, and this
+    process trusts the copy again only after a confirmation that began later (`trusted_after`).
+    """
+
+    def __init__(self, path: Path, size_limit: int, max_staleness: float) -> None:
+        self.max_staleness = max_staleness
+        limits = SizeLimits(size_limit, None)
+        self._environment = registry.get_or_create(
+            ("near", path), lambda: Environment(path, limits, _TIMEOUT_S)
+        )
+        if self._environment.limits != limits:
+            raise OptionsRefused(
+                f"{path}: one copy has one size_limit; found {self._environment.limits.size_limit} "
+                f"in use, and {size_limit} for this cache; nothing was done"
+            )
+        self._keys = KeyEncoder("", "")
+        self._retry = WriteRetry(self._environment)
+        self.trusted_after = 0.0
+        """Entries are served while `confirmed_until` is later than this."""
+        self._tokens = _tokens()
+        atexit.register(_close, weakref.ref(self))
+
+    def encode(self, key: str) -> EncodedKey:
+        """Return how the copy names a final key."""
+        return self._keys.encode(key)
+
+    # -- readers -----------------------------------------------------------------------------
+
+    def find(self, keys: Sequence[EncodedKey]) -> tuple[State, list[Copied]]:
+        """Return the state and what the copy has of the keys, from one snapshot."""
+        try:
+            return self._environment.read(records.find, keys)
+        except CacheappError as exc:
+            self._failed(exc)
+            return records.NO_STATE, [records.ABSENT] * len(keys)
+
+    def lookup(self, key: str) -> tuple[bytes | None, bytes | None]:
+        """Return the stored state and the stored entry of a final key, from one snapshot."""
+        try:
+            return self._environment.read(records.lookup, self._keys.name(key))
+        except CacheappError as exc:
+            self._failed(exc)
+            return None, None
+
+    def figures(self) -> dict[str, int]:
+        """Return what the copy contains."""
+        return self._try(self._environment.read, records.figures) or {}
+
+    def is_proved(self, state: State, now: float) -> bool:
+        """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
+        return now < state.confirmed_until > self.trusted_after
+
+    def begin_fill(self, keys: Sequence[EncodedKey], lease_s: float) -> "Fill | None":
+        """Take the leases of the keys before they are read from Redis; `None` if that failed."""
+        token = next(self._tokens)
+        length = 64 * len(keys)
+        found = self._try(self._retry.grow, length, records.begin_fill, keys, token, lease_s)
+        return None if found is None else Fill(token, *found)
+
+    def end_fill(
+        self,
+        fill: "Fill",
+        rows: Sequence[tuple[EncodedKey, bytes, bytes, float | None]],
+    ) -> int:
+        """Store what was read under the leases that are still there; return how many there were."""
+        length = sum(len(body) for _, _, body, _ in rows)
+        stored = self._try(self._retry.grow, length, records.end_fill, rows, fill.token, fill.epoch)
+        return stored or 0
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove what the copy has of the keys, leases too, so that no older value is read."""
+        self._forget([self._keys.name(key) for key in keys])
+
+    def _forget(self, names: Sequence[bytes]) -> None:
+        for start in range(0, len(names), _FORGET_BATCH):
+            part = names[start : start + _FORGET_BATCH]
+            # A fill that begins after this look reads from Redis after the write that was its cause.
+            if found := self._try(self._environment.read, records.present, part):
+                self._try(self._retry.shrink, records.forget, found)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._try(self._environment.discard_all)
+
+    # -- the listener ------------------------------------------------------------------------
+
+    def claim(self, within_s: float) -> bytes | None:
+        """Become the listener of this machine; return the owner's token, or `None`."""
+        owner = secrets.token_bytes(16)
+        return owner if self._try(self._retry.shrink, records.claim, owner, within_s) else None
+
+    def begin_epoch(self, owner: bytes) -> None:
+        """Begin a new epoch; raise `NotOwner`, or `CacheappError` if the copy cannot be written."""
+        self._retry.shrink(records.begin_epoch, owner)
+
+    def apply(
+        self,
+        owner: bytes,
+        keys: Iterable[bytes],
+        *,
+        flushed: bool = False,
+        confirmed: tuple[float, float] | None = None,
+    ) -> int:
+        """Remove what was invalidated, then confirm; raise as `begin_epoch` does.
+
+        Return how many entries and leases were removed.
+        """
+        names = [self._keys.name(key.decode("utf-8", "surrogatepass")) for key in keys]
+        found = self._environment.read(records.present, names) if names else []
+        if found or flushed or confirmed is not None:
+            self._retry.shrink(records.apply, owner, found, flushed, confirmed)
+        return len(found)
+
+    def release(self, owner: bytes, retry_in_s: float = 0.0) -> None:
+        """Let another process become the listener, after `retry_in_s` seconds."""
+        with contextlib.suppress(NotOwner):
+            self._try(self._retry.shrink, records.release, owner, clock.boot_s() + retry_in_s)
+
+    # -- the process -------------------------------------------------------------------------
+
+    def _try(self, operation: Callable[..., ResultT], *args: object) -> ResultT | None:
+        try:
+            return operation(*args)
+        except CacheappError as exc:
+            self._failed(exc)
+            return None
+
+    def _failed(self, error: CacheappError) -> None:
+        """Serve nothing in this process until a confirmation that began after this moment."""
+        self.trusted_after = clock.boot_s() + self.max_staleness
+        if (withheld := _failures.due()) is not None:
+            logger.warning(
+                "%s: the copy failed, and Redis is used instead (%s; %d more since the last such line)",
+                self._environment.directory.path,
+                error,
+                withheld,
+                extra={"event": "near_copy_failed"},
+            )
+
+    def end_request(self) -> None:
+        """Check the files before their next use."""
+        self._environment.end_request()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._environment.close()
+
+    def after_fork_in_child(self) -> None:
+        """Use other tokens than the parent."""
+        self._tokens = _tokens()
+
+
+class Fill:
+    """A fill in progress: its token, its epoch, and for each key whether it holds the lease."""
+
+    __slots__ = ("epoch", "taken", "token")
+
+    def __init__(self, token: bytes, epoch: int, taken: list[bool]) -> None:
+        self.token = token
+        self.epoch = epoch
+        self.taken = taken
+
+
+def _tokens() -> Iterator[bytes]:
+    """Return an iterator of tokens, each unique on this machine."""
+    process = secrets.token_bytes(8)
+    return (process + number.to_bytes(8, "little") for number in itertools.count())
+
+
+def _close(copy: "weakref.ref[LocalCopy]") -> None:
+    if found := copy():
+        found.close()

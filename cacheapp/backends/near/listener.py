@@ -1,0 +1,207 @@
+"""Apply Redis's invalidations to this machine's copy: one thread of one process per copy.
+
+Redis sends the names of changed keys to a connection that has `CLIENT TRACKING ON BCAST`. The
+listener removes them from the copy, and confirms at intervals until when the copy may be served:
+
+- It begins a new epoch after tracking is on, on every connection. So an entry of this epoch was
+  fetched while Redis was already sending what changes.
+- It sends PING at intervals. Redis sends the invalidations of one turn of its event loop after the
+  replies of that turn, possibly, but before those of the next. So when the reply to a PING arrives
+  that was sent after the previous reply, everything that changed before the *previous* PING was sent
+  has arrived, and been applied. From then on the copy may be served until `max_staleness` seconds
+  after that moment. Nothing in this depends on how Redis orders its output within a turn, nor on its
+  `io-threads`.
+- Each change is made in a transaction that first checks that this listener is still the owner. One
+  that was stopped for long, and replaced by another process, changes nothing and ends.
+
+The owner is elected by the state in the copy, without a lock: whoever finds `claimed_until` in the
+past may claim it. A kill needs no cleanup, and a stopped process blocks no other.
+"""
+
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from cacheapp import clock
+from cacheapp.backends.core import helper_thread
+from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.near.copy import LocalCopy
+from cacheapp.backends.near.records import NotOwner, State
+from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
+from cacheapp.errors import CacheappError
+
+logger = logging.getLogger(__name__)
+_unsupported = LogThrottle()
+_PINGS = 5  # in `max_staleness`
+_CLAIM_S = 10.0  # longer than it takes to connect, or to fail
+_RETRY_S = 0.5  # after a connection was lost or refused
+_UNSUPPORTED_S = 60.0  # after the server refused to track
+_BATCH = 10_000  # invalidated keys in one transaction
+
+
+class InvalidationListener:
+    """Becomes the listener of its copy when there is none. `ensure` costs nothing while there is one.
+
+    `_lock` guards `_running`, which is True from before the thread is started until it has ended.
+    """
+
+    def __init__(
+        self,
+        pool: Any,
+        copy: LocalCopy,
+        prefix: bytes,
+        name: str,
+        count: Callable[[int], None],
+    ) -> None:
+        self._pool = pool
+        self._copy = copy
+        self._prefix = prefix
+        self._name = name
+        self._count = count
+        self._interval_s = copy.max_staleness / _PINGS
+        self._lock = threading.Lock()
+        self._running = False
+        self._stopping = False
+        self._connection: Any = None
+        self._owner: bytes | None = None
+        atexit.register(_stop, weakref.ref(self))
+
+    def ensure(self, state: State, now: float) -> None:
+        """Start listening if no process does; called by readers, at most every interval."""
+        if now < state.claimed_until or self._running:
+            return
+        with self._lock:
+            if self._running:
+                return
+            self._running = True
+        owner = None
+        try:
+            owner = self._copy.claim(_CLAIM_S)
+        finally:
+            if owner is None or not helper_thread.start("cacheapp-near", self._run, owner):
+                self._running = False
+                if owner is not None:
+                    self._copy.release(owner, _RETRY_S)
+
+    def stop(self) -> None:
+        """End the thread soon, and let another process become the listener at once."""
+        self._stopping = True
+        if (owner := self._owner) is not None:
+            self._copy.release(owner)
+
+    def close_in_child(self) -> None:
+        """Close what a forked child inherited, without sending anything."""
+        self._close_connection()
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self, owner: bytes) -> None:
+        self._owner = owner
+        retry_in_s = _RETRY_S
+        try:
+            self._track()
+            self._follow(owner)
+            retry_in_s = 0.0
+        except NotOwner:
+            pass
+        except redis.ResponseError as exc:
+            retry_in_s = _UNSUPPORTED_S
+            if _unsupported.due() is not None:
+                logger.warning(
+                    "%s does not track keys for this connection (%s); every read goes to Redis",
+                    self._name,
+                    exc,
+                    extra={"event": "near_tracking_refused"},
+                )
+        except (redis.RedisError, OSError, CacheappError) as exc:
+            logger.info(
+                "%s: the connection for invalidations ended (%s); the copy is not served until "
+                "another one is made",
+                self._name,
+                exc,
+                extra={"event": "near_listener_ended"},
+            )
+        except Exception:
+            logger.exception("%s: the listener for invalidations failed", self._name)
+        finally:
+            self._owner = None
+            self._copy.release(owner, retry_in_s)
+            self._close_connection()
+            self._running = self._stopping = False
+
+    def _close_connection(self) -> None:
+        """Close the socket, unless other code has closed it: its number may be of another file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection._sock is not None and not is_socket_intact(connection):  # noqa: SLF001
+                connection._sock.detach()  # noqa: SLF001
+            connection.disconnect()
+
+    def _track(self) -> None:
+        """Connect, and have Redis send the names of keys that change."""
+        kwargs = {**self._pool.connection_kwargs, "protocol": 3}
+        self._connection = connection = self._pool.connection_class(**kwargs)
+        connect(connection)
+        self._messages: list[Any] = []
+        connection._parser.set_invalidation_push_handler(self._messages.append)  # noqa: SLF001
+        prefix = (b"PREFIX", self._prefix) if self._prefix else ()
+        connection.send_command(
+            b"CLIENT", b"TRACKING", b"ON", b"BCAST", *prefix, check_health=False
+        )
+        self._read_reply()
+
+    def _read_reply(self) -> None:
+        """Read until the reply to the last command; keep the invalidations that come before it."""
+        while True:
+            before = len(self._messages)
+            reply = self._connection.read_response(disable_decoding=True, push_request=True)
+            if reply is not None and len(self._messages) == before:
+                return
+
+    def _follow(self, owner: bytes) -> None:
+        """Apply and confirm until the connection ends, or another process is the owner."""
+        connection = self._connection
+        self._copy.begin_epoch(owner)
+        previous_sent_s = None
+        while not self._stopping:
+            if not is_socket_intact(connection):
+                raise redis.ConnectionError("other code has closed the descriptors")
+            sent_s = clock.boot_s()
+            connection.send_command(b"PING", check_health=False)
+            self._read_reply()
+            confirmed = None
+            if previous_sent_s is not None:
+                until = previous_sent_s + self._copy.max_staleness
+                confirmed = until, clock.boot_s() - sent_s
+            self._apply(owner, confirmed)
+            if previous_sent_s is not None:
+                self._apply_until(owner, sent_s + self._interval_s)
+            previous_sent_s = sent_s
+
+    def _apply_until(self, owner: bytes, deadline_s: float) -> None:
+        """Apply invalidations as they arrive."""
+        connection = self._connection
+        while (left_s := deadline_s - clock.boot_s()) > 0 and not self._stopping:
+            if not connection.can_read(left_s):
+                continue
+            while len(self._messages) < _BATCH and connection.can_read(0):
+                connection.read_response(disable_decoding=True, push_request=True)
+            self._apply(owner, None)
+
+    def _apply(self, owner: bytes, confirmed: tuple[float, float] | None) -> None:
+        messages = self._messages[:]
+        del self._messages[: len(messages)]
+        keys = [key for message in messages for key in message[1] or ()]
+        flushed = any(message[1] is None for message in messages)
+        self._count(self._copy.apply(owner, keys, flushed=flushed, confirmed=confirmed))
+
+
+def _stop(listener: "weakref.ref[InvalidationListener]") -> None:
+    """At the end of the process, let another one become the listener at once."""
+    if found := listener():
+        found.stop()

@@ -1,0 +1,188 @@
+"""`Store` on Redis with a copy on this machine. The primitives are those of `RedisStore`.
+
+Invariants, on which docs/near-cache.md bases its proof:
+
+- After a write of a key has been acknowledged, or its reply was lost, the copy has no entry and no
+  lease from before: `_then_forget`. So a process reads its own writes, as does every other process of
+  this machine from then on.
+- A read that returns what Redis has leaves no other value in the copy: a fill removes it before it
+  reads, and `get`, `get_many`, `has` and `lease` remove what differs. So reads of one key by the
+  processes of one machine never go back.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cacheapp.backends.core import lease_format
+from cacheapp.backends.core.counters import COPY_INVALIDATIONS
+from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.near import records
+from cacheapp.backends.near.copy import LocalCopy
+from cacheapp.backends.near.listener import InvalidationListener
+from cacheapp.backends.redis import scripts
+from cacheapp.backends.redis.encoding import (
+    decode_key,
+    decode_payload,
+    encode_key,
+    encode_payload,
+)
+from cacheapp.backends.redis.executor import FailureKind
+from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore
+
+
+def _then_forget(method: Callable[..., Any], keys_of: Callable[..., Iterable[str]]) -> Any:
+    """Return the method of `RedisStore`, followed by the removal of the keys from the copy."""
+
+    @functools.wraps(method)
+    def wrapped(self: "NearStore", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.copy.forget(keys_of(*args, **kwargs))
+
+    return wrapped
+
+
+def _first(key: str, *_args: Any, **_kwargs: Any) -> tuple[str]:
+    return (key,)
+
+
+def _all(keys: Iterable[str], *_args: Any, **_kwargs: Any) -> Iterable[str]:
+    return keys
+
+
+def _both(source: str, target: str, *_args: Any, **_kwargs: Any) -> tuple[str, str]:
+    return source, target
+
+
+class NearStore(RedisStore):
+    """One process's store: a `RedisStore`, this machine's copy, and perhaps the listener."""
+
+    def __init__(
+        self,
+        build_client: Callable[[], Any],
+        name: str,
+        copy: LocalCopy,
+        prefix: bytes,
+        fill_s: float,
+    ) -> None:
+        self.copy = copy
+        self._prefix = prefix
+        self.fill_s = fill_s
+        """How long a fill may take: then another process may fill the key."""
+        super().__init__(build_client, name)
+
+    def _open(self) -> None:
+        super()._open()
+        pool = self._own_client.get_client(write=True).connection_pool
+        self.invalidations = InvalidationListener(
+            pool, self.copy, self._prefix, self._name, self._count_invalidations
+        )
+
+    def _count_invalidations(self, removed: int) -> None:
+        for counters in tuple(self.counters):
+            counters.add(COPY_INVALIDATIONS, removed)
+
+    # -- reads, which leave nothing older in the copy ----------------------------------------------
+
+    def get(self, key: str) -> Payload | None:
+        """Return the payload that Redis has."""
+        payload = super().get(key)
+        self._forget_others({key: payload})
+        return payload
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
+        """Return the payloads that Redis has."""
+        found = super().get_many(keys)
+        self._forget_others({key: found.get(key) for key in keys})
+        return found
+
+    def has(self, key: str) -> bool:
+        """Return True if Redis has a visible entry."""
+        exists = super().has(key)
+        _, (copied,) = self.copy.find([self.copy.encode(key)])
+        if copied.tag not in {b"", records.FILLING} and exists == (copied.tag == records.MISSING):
+            self.copy.forget([key])
+        return exists
+
+    def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
+        """Store the lease, or return what Redis has."""
+        found = super().lease(key, lease, ttl)
+        self._forget_others({key: found})
+        return found
+
+    def _forget_others(self, payloads: Mapping[str, Payload | None]) -> None:
+        """Remove from the copy what differs from what Redis has just returned."""
+        _, entries = self.copy.find([self.copy.encode(key) for key in payloads])
+        old = []
+        for (key, payload), copied in zip(payloads.items(), entries, strict=True):
+            if copied.tag in {b"", records.FILLING}:
+                continue
+            missing = payload is None or lease_format.is_lease(payload)
+            body = b"" if payload is None or missing else encode_payload(payload)
+            if body != copied.body or missing != (copied.tag == records.MISSING):
+                old.append(key)
+        if old:
+            self.copy.forget(old)
+
+    def fetch(self, keys: Sequence[str]) -> list[tuple[Payload | None, float | None]]:
+        """Return for each key what Redis has, and the seconds left, `None` without a deadline."""
+        rows: list[tuple[Payload | None, float | None]] = []
+        for start in range(0, len(keys), MAX_BATCH_KEYS):
+            part = [encode_key(key) for key in keys[start : start + MAX_BATCH_KEYS]]
+            reply = self.executor.run_script(scripts.FETCH, len(part), *part, kind=FailureKind.READ)
+            for payload, left_ms in zip(reply[::2], reply[1::2], strict=True):
+                rows.append(
+                    (
+                        None if payload is None else decode_payload(payload),
+                        None if left_ms < 0 else left_ms / 1000,
+                    )
+                )
+        return rows
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    set = _then_forget(RedisStore.set, _first)
+    set_many = _then_forget(RedisStore.set_many, _all)
+    add = _then_forget(RedisStore.add, _first)
+    set_existing = _then_forget(RedisStore.set_existing, _first)
+    delete = _then_forget(RedisStore.delete, _first)
+    touch = _then_forget(RedisStore.touch, _first)
+    persist = _then_forget(RedisStore.persist, _first)
+    incr = _then_forget(RedisStore.incr, _first)
+    replace = _then_forget(RedisStore.replace, _first)
+    fill = _then_forget(RedisStore.fill, _first)
+    discard = _then_forget(RedisStore.discard, _first)
+    move = _then_forget(RedisStore.move, _both)
+
+    def _remove(self, keys: list[bytes]) -> int:
+        try:
+            return super()._remove(keys)
+        finally:
+            self.copy.forget([decode_key(key) for key in keys])
+
+    def flush(self) -> None:
+        """Remove every key of the database, including those of other applications."""
+        try:
+            super().flush()
+        finally:
+            self.copy.clear()
+
+    # -- the process -----------------------------------------------------------------------------
+
+    def end_request(self) -> None:
+        """Check the files of the copy before their next use."""
+        self.copy.end_request()
+
+    def close(self) -> None:
+        """Stop the listener and close connections and files; the next primitive opens them again."""
+        self.invalidations.stop()
+        super().close()
+        self.copy.close()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the listener to the parent."""
+        self.invalidations.close_in_child()
+        self.copy.after_fork_in_child()
+        super().after_fork_in_child()
