@@ -290,12 +290,12 @@ class _Registry:
     def register(self) -> None:
         """Have all forks announced to the stores; called once, after construction."""
         forks.register(
-            before=lambda: forks.run_all([store.before_fork for store in self._all()]),
-            in_parent=lambda: forks.run_all([store.after_fork_in_parent for store in self._all()]),
+            before=lambda: forks.run_all([store.before_fork for store in self.stores()]),
+            in_parent=lambda: forks.run_all([store.after_fork_in_parent for store in self.stores()]),
             in_child=lambda: forks.run_all(
                 [
                     step
-                    for store in self._all()
+                    for store in self.stores()
                     for step in (store.reset_watches, store.after_fork_in_child)
                 ]
             ),
@@ -305,7 +305,8 @@ class _Registry:
             before=self._lock.before, in_parent=self._lock.in_parent, in_child=self._lock.in_child
         )
 
-    def _all(self) -> list[ForkAware]:
+    def stores(self) -> list[ForkAware]:
+        """Return all stores of this process, and what they share."""
         return list(self._stores.values())
 
 
