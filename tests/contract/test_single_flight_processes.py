@@ -29,8 +29,8 @@ def lease_s() -> float:
 @pytest.fixture
 def entry(entry: Entry, lease_s: float) -> Entry:
     """The entry of CACHES with a wait that no test reaches, and the lease time of the test."""
-    if lease_s == UNTIL_DEATH_S:
-        lease_s = SHORT_S if "Redis" in entry["BACKEND"] else LONG_S
+    if lease_s == UNTIL_DEATH_S:  # a server cannot know that a process has died
+        lease_s = LONG_S if entry["BACKEND"].endswith(("DiskCache", "LMDBCache")) else SHORT_S
     options = {**entry.get("OPTIONS", {}), "lease_time": lease_s, "lease_wait": LONG_S}
     return {**entry, "OPTIONS": options}
 

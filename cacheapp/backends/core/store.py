@@ -291,7 +291,9 @@ class _Registry:
         """Have all forks announced to the stores; called once, after construction."""
         forks.register(
             before=lambda: forks.run_all([store.before_fork for store in self.stores()]),
-            in_parent=lambda: forks.run_all([store.after_fork_in_parent for store in self.stores()]),
+            in_parent=lambda: forks.run_all(
+                [store.after_fork_in_parent for store in self.stores()]
+            ),
             in_child=lambda: forks.run_all(
                 [
                     step

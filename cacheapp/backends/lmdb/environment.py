@@ -152,6 +152,30 @@ class Environment:
             thread.inside -= 1
         return self._run_with_recovery(_get, (name,), writing=False)
 
+    def get_with_meta(
+        self, meta_key: bytes, name: bytes, now: float
+    ) -> tuple[bytes | None, bytes | None]:
+        """Return a record of the environment itself and the stored entry of a name, of one snapshot."""
+        try:
+            thread = self._local.thread
+        except AttributeError:
+            thread = self._thread()
+        thread.inside += 1
+        try:
+            env = self.current
+            if env is not None and (now < self._check_at[0] or self._is_at_its_path(env, now)):
+                get = env.begin(env.entries).get
+                found = get(meta_key, None, env.meta), get(name)
+                if not env.flags[RETIRED]:
+                    return found
+        except (lmdb.Error, OSError) as exc:
+            if is_interruption(exc):
+                raise
+            # The retry below reports it.
+        finally:
+            thread.inside -= 1
+        return self._run_with_recovery(_get_with_meta, (meta_key, name), writing=False)
+
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Return `work(env, transaction, *args)`, run in one snapshot."""
         thread = self._thread()
@@ -546,7 +570,13 @@ def _is_in_operation(ident: int) -> bool:
 
 
 _OPERATIONS = frozenset(
-    each.__code__ for each in (Environment.get, Environment.read, Environment.transact)
+    each.__code__
+    for each in (
+        Environment.get,
+        Environment.get_with_meta,
+        Environment.read,
+        Environment.transact,
+    )
 )
 
 
@@ -561,3 +591,9 @@ def _with_arguments(
 
 def _get(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:
     return transaction.get(name, None, env.entries)
+
+
+def _get_with_meta(
+    env: OpenEnvironment, transaction: Transaction, meta_key: bytes, name: bytes
+) -> tuple[bytes | None, bytes | None]:
+    return transaction.get(meta_key, None, env.meta), transaction.get(name, None, env.entries)

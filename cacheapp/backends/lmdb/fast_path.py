@@ -11,21 +11,15 @@ import struct
 from typing import Any
 
 import lmdb
-from django.core.cache.backends.base import (
-    DEFAULT_TIMEOUT,
-    MEMCACHE_MAX_KEY_LENGTH,
-    BaseCache,
-    default_key_func,
-)
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cacheapp import clock
 from cacheapp.backends.core.counters import HITS, MISSES, SETS
-from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.timeouts import FOR_EVER_S
 from cacheapp.backends.lmdb.entries import put
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.key_encoding import PREFIX_BYTES
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
+from cacheapp.backends.lmdb.plain_names import COPIED_BELOW, MAX_NAME_BYTES, PlainNames
 from cacheapp.backends.lmdb.records import (
     FORMAT,
     HEADER_BYTES,
@@ -46,61 +40,27 @@ from cacheapp.backends.lmdb.store import LMDBStore
 _unpack = struct.Struct("<H6xd8xQB").unpack_from
 _BODY_AT = HEADER_BYTES + 1
 _PLAIN = FORMAT | PLAIN << 8
-_MAX_NAME_BYTES = PREFIX_BYTES + MEMCACHE_MAX_KEY_LENGTH  # bounds the key in bytes and characters
 _NO_BYTE = -1
-_COPIED_BELOW = 4096  # bytes: below this, a copy is faster than a view
 _FOR_EVER_S = int(FOR_EVER_S)  # comparing two integers takes a third of the time
-_KEY_ATTRIBUTES = frozenset(["key_func", "key_prefix", "version"])
 
 
-def _is_plain_text(key: str) -> bool:
-    """Return True if memcached accepts all characters of a key, and it can be encoded."""
-    return key.isprintable() and " " not in key
-
-
-class FastPath(SharedCache):
-    """A layer over `SharedCache` that handles the common case of three methods itself."""
+class FastPath(PlainNames):
+    """A layer that handles the common case of three methods itself."""
 
     _store: LMDBStore
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(location, params)
-        store: Any = self._store
-        refused = not isinstance(store, LMDBStore)  # then each use raises the mistakes in CACHES
-        self._environment: Environment = store if refused else store.environment
-        self._namespace: bytes = b"" if refused else store.keys.prefix
-        self._prepare_names()
         self._loads, self._dumps = self._codec.loads, self._codec.dumps
         head = self._codec.unsigned_head
         self._plain = head[0] if head else _NO_BYTE  # the fast path never reads signed values
         self._bare = self._codec.bare
 
-    def __setattr__(self, attribute: str, value: Any) -> None:
-        super().__setattr__(attribute, value)
-        if attribute in _KEY_ATTRIBUTES and "_head" in self.__dict__:
-            self._prepare_names()
-
-    def _prepare_names(self) -> None:
-        """Note how names begin, with and without the version; `b""` if keys are not Django's own."""
-        cls = type(self)
-        standard = (
-            self.key_func is default_key_func
-            and cls.make_key is BaseCache.make_key
-            and cls.validate_key is SharedCache.validate_key
-        )
-        stem = f"{self.key_prefix}:"
-        head = f"{stem}{self.version}:"
-        usable = standard and _is_plain_text(head)
-        self._stem = self._namespace + stem.encode() if usable else b""
-        self._head = self._namespace + head.encode() if usable else b""
-
-    def _name(self, key: Any, version: int | None) -> bytes | None:
-        """Return the name of a key in LMDB, or `None` if the slow twin must handle the key.
-
-        The methods below do the same for most keys by themselves: a call takes as long.
-        """
-        text = f"{self.version if version is None else version!s}:{key!s}"
-        return self._stem + text.encode() if self._stem and _is_plain_text(text) else None
+    def _source_of_names(self) -> tuple[Environment, bytes]:
+        store: Any = self._store
+        if not isinstance(store, LMDBStore):  # then each use raises the mistakes in CACHES
+            return store, b""
+        return store.environment, store.keys.prefix
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value, or `default`. A cached `None` is returned as `None`."""
@@ -109,7 +69,7 @@ class FastPath(SharedCache):
             name: bytes | None = head + key.encode()
         else:
             name = self._name(key, version)
-        if name is None or len(name) > _MAX_NAME_BYTES:
+        if name is None or len(name) > MAX_NAME_BYTES:
             return super().get(key, default, version)
         environment = self._environment
         now = clock.boot_s()
@@ -124,7 +84,7 @@ class FastPath(SharedCache):
         if kind == _PLAIN and first == self._plain and now < deadline:
             try:
                 value = self._loads(
-                    raw[_BODY_AT:] if len(raw) < _COPIED_BELOW else memoryview(raw)[_BODY_AT:]
+                    raw[_BODY_AT:] if len(raw) < COPIED_BELOW else memoryview(raw)[_BODY_AT:]
                 )
             except Exception as exc:
                 if self._codec.reason_to_reject(memoryview(raw)[_BODY_AT:], exc) is None:
@@ -160,7 +120,7 @@ class FastPath(SharedCache):
             name = self._name(key, version)
         if (
             name is not None
-            and len(name) <= _MAX_NAME_BYTES
+            and len(name) <= MAX_NAME_BYTES
             and self._bare
             and type(value) is not int
             and (ttl is None or (type(ttl) is int and 0 < ttl < _FOR_EVER_S))
@@ -188,7 +148,7 @@ class FastPath(SharedCache):
             name: bytes | None = head + key.encode()
         else:
             name = self._name(key, version)
-        if name is not None and len(name) <= _MAX_NAME_BYTES and type(delta) is int:
+        if name is not None and len(name) <= MAX_NAME_BYTES and type(delta) is int:
             try:
                 total = self._environment.transact(_incr_plain, (name, delta))
             except lmdb.MapFullError:

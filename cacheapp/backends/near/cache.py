@@ -29,7 +29,9 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.core.store import registry
+from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT
+from cacheapp.backends.lmdb.plain_names import COPIED_BELOW, MAX_NAME_BYTES, PlainNames
 from cacheapp.backends.lmdb.records import FORMAT, PLAIN
 from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.backends.near import records
@@ -44,7 +46,6 @@ from cacheapp.typed_values import none_or, seconds, whole_number
 
 _NONE: Final = object()
 _LEAST_STALENESS_S = 0.05
-_COPIED_BELOW = 4096  # bytes: below this, a copy is faster than a view
 _PLAIN_ENTRY = FORMAT | PLAIN << 8
 _VERIFIED = records.VERIFIED[0]
 _always_fresh: contextvars.ContextVar[bool] = contextvars.ContextVar("near_fresh", default=False)
@@ -79,7 +80,7 @@ _COPY_OPTIONS: Mapping[str, Option] = {
 
 
 @apply_error_policy
-class NearCache(RedisCache):
+class NearCache(PlainNames, RedisCache):
     """A `RedisCache` whose `get`, `get_many` and `has_key` are served from a copy on this machine.
 
     All other methods, and `get_or_set`, are those of `RedisCache`. A value that was overwritten,
@@ -96,12 +97,23 @@ class NearCache(RedisCache):
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(location, params)
-        store: Any = self._store
-        refused = not isinstance(store, NearStore)  # then each use raises the mistakes in CACHES
-        self._copy: LocalCopy = store if refused else store.copy
+        self._load_plain = self._codec.loads
         self._body_at = records.PLAIN_BODY_AT + self._codec.body_at
         self._copy_max_bytes: int | None = self.options["copy_max_bytes"]
+
+    def _source_of_names(self) -> tuple[Environment, bytes]:
         self._excluded = [glob_to_regex(each).fullmatch for each in self.options["copy_exclude"]]
+        store: Any = self._store
+        if not isinstance(store, NearStore):  # then each use raises the mistakes in CACHES
+            self._copy: LocalCopy = store
+            return store, b""
+        self._copy = store.copy
+        return store.copy.environment, store.copy.keys.prefix
+
+    def _prepare_names(self) -> None:
+        super()._prepare_names()
+        if self._excluded:  # the fast path does not look at the patterns
+            self._head = b""
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
@@ -145,6 +157,10 @@ class NearCache(RedisCache):
         self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
     ) -> Any:
         """Return the value, or `default`. With `fresh`, read from Redis."""
+        if version is None and type(key) is str and not fresh:
+            value = self._copied_plainly(key)
+            if value is not _NONE:
+                return value
         final = self.make_and_validate_key(key, version=version)
         value = self._copied(final, key, fresh=fresh)
         if value is _NONE:
@@ -152,7 +168,46 @@ class NearCache(RedisCache):
         if value is self._missing_key:
             self._count(MISSES)
             return default
-        self._counters.row[HITS] += 1
+        self._count(HITS)
+        return value
+
+    def _copied_plainly(self, key: str) -> Any:
+        """Return the value in the copy in the common case, counted as a hit; else `_NONE`."""
+        head = self._head
+        if not (head and key.isprintable() and " " not in key) or _always_fresh.get():
+            return _NONE
+        name = head + key.encode()
+        now = clock.boot_s()
+        state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
+        if state is None or raw is None or len(name) > MAX_NAME_BYTES:
+            return _NONE
+        try:
+            epoch, confirmed_until = records.unpack_proof(state)
+            kind, deadline, number, tag, entry_epoch = records.unpack_plain(raw)
+        except struct.error:  # too short: an entry that is no value
+            return _NONE
+        if not (
+            tag == _VERIFIED
+            and kind == _PLAIN_ENTRY
+            and entry_epoch == epoch
+            and now < deadline
+            and now < confirmed_until > self._copy.trusted_after
+        ):
+            return _NONE
+        at = self._body_at
+        try:
+            value = self._load_plain(raw[at:] if len(raw) < COPIED_BELOW else memoryview(raw)[at:])
+        except Exception as exc:
+            if self._codec.reason_to_reject(memoryview(raw)[at:], exc) is None:
+                raise
+            return _NONE  # its class no longer exists
+        reference_bits = self._environment.reference_bits
+        slot = number & reference_bits.mask
+        if not reference_bits.bits[slot]:
+            reference_bits.bits[slot] = 1
+        row = self._counters.row
+        row[HITS] += 1
+        row[COPY_HITS] += 1
         return value
 
     async def aget(
@@ -168,34 +223,6 @@ class NearCache(RedisCache):
 
     def _copied(self, final: str, key: Any, *, fresh: bool) -> Any:
         """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
-        if fresh or self._excluded or _always_fresh.get():
-            return self._copied_slowly(final, key, fresh=fresh)
-        now = clock.boot_s()
-        state, raw = self._copy.lookup(final)
-        if state is not None and raw is not None:
-            try:
-                epoch, confirmed_until = records.unpack_proof(state)
-                kind, key_bytes, deadline, tag, entry_epoch = records.unpack_plain(raw)
-            except struct.error:  # too short: an entry that is no value
-                return self._copied_slowly(final, key, fresh=fresh)
-            if (
-                tag == _VERIFIED
-                and kind == _PLAIN_ENTRY
-                and not key_bytes
-                and entry_epoch == epoch
-                and now < confirmed_until
-                and now < deadline
-                and confirmed_until > self._copy.trusted_after
-            ):
-                at = self._body_at
-                body = raw[at:] if len(raw) < _COPIED_BELOW else memoryview(raw)[at:]
-                value = self._load(body)
-                if value is not _NONE:
-                    self._counters.row[COPY_HITS] += 1
-                    return value
-        return self._copied_slowly(final, key, fresh=fresh)
-
-    def _copied_slowly(self, final: str, key: Any, *, fresh: bool) -> Any:
         if fresh or _always_fresh.get():
             return _NONE
         if self._is_excluded(key):

@@ -38,16 +38,16 @@ class LocalCopy:
     def __init__(self, path: Path, size_limit: int, max_staleness: float) -> None:
         self.max_staleness = max_staleness
         limits = SizeLimits(size_limit, None)
-        self._environment = registry.get_or_create(
+        self.environment = registry.get_or_create(
             ("near", path), lambda: Environment(path, limits, _TIMEOUT_S)
         )
-        if self._environment.limits != limits:
+        if self.environment.limits != limits:
             raise OptionsRefused(
-                f"{path}: one copy has one size_limit; found {self._environment.limits.size_limit} "
+                f"{path}: one copy has one size_limit; found {self.environment.limits.size_limit} "
                 f"in use, and {size_limit} for this cache; nothing was done"
             )
-        self._keys = KeyEncoder("", "")
-        self._retry = WriteRetry(self._environment)
+        self.keys = KeyEncoder("", "")
+        self._retry = WriteRetry(self.environment)
         self.trusted_after = 0.0
         """Entries are served while `confirmed_until` is later than this."""
         self._tokens = _tokens()
@@ -55,29 +55,21 @@ class LocalCopy:
 
     def encode(self, key: str) -> EncodedKey:
         """Return how the copy names a final key."""
-        return self._keys.encode(key)
+        return self.keys.encode(key)
 
     # -- readers -----------------------------------------------------------------------------
 
     def find(self, keys: Sequence[EncodedKey]) -> tuple[State, list[Copied]]:
         """Return the state and what the copy has of the keys, from one snapshot."""
         try:
-            return self._environment.read(records.find, keys)
+            return self.environment.read(records.find, keys)
         except CacheappError as exc:
             self._failed(exc)
             return records.NO_STATE, [records.ABSENT] * len(keys)
 
-    def lookup(self, key: str) -> tuple[bytes | None, bytes | None]:
-        """Return the stored state and the stored entry of a final key, from one snapshot."""
-        try:
-            return self._environment.read(records.lookup, self._keys.name(key))
-        except CacheappError as exc:
-            self._failed(exc)
-            return None, None
-
     def figures(self) -> dict[str, int]:
         """Return what the copy contains."""
-        return self._try(self._environment.read, records.figures) or {}
+        return self._try(self.environment.read, records.figures) or {}
 
     def is_proved(self, state: State, now: float) -> bool:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
@@ -102,18 +94,18 @@ class LocalCopy:
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove what the copy has of the keys, leases too, so that no older value is read."""
-        self._forget([self._keys.name(key) for key in keys])
+        self._forget([self.keys.name(key) for key in keys])
 
     def _forget(self, names: Sequence[bytes]) -> None:
         for start in range(0, len(names), _FORGET_BATCH):
             part = names[start : start + _FORGET_BATCH]
             # A fill that begins after this look reads from Redis after the write that was its cause.
-            if found := self._try(self._environment.read, records.present, part):
+            if found := self._try(self.environment.read, records.present, part):
                 self._try(self._retry.shrink, records.forget, found)
 
     def clear(self) -> None:
         """Remove everything."""
-        self._try(self._environment.discard_all)
+        self._try(self.environment.discard_all)
 
     # -- the listener ------------------------------------------------------------------------
 
@@ -138,8 +130,8 @@ class LocalCopy:
 
         Return how many entries and leases were removed.
         """
-        names = [self._keys.name(key.decode("utf-8", "surrogatepass")) for key in keys]
-        found = self._environment.read(records.present, names) if names else []
+        names = [self.keys.name(key.decode("utf-8", "surrogatepass")) for key in keys]
+        found = self.environment.read(records.present, names) if names else []
         if found or flushed or confirmed is not None:
             self._retry.shrink(records.apply, owner, found, flushed, confirmed)
         return len(found)
@@ -164,7 +156,7 @@ class LocalCopy:
         if (withheld := _failures.due()) is not None:
             logger.warning(
                 "%s: the copy failed, and Redis is used instead (%s; %d more since the last such line)",
-                self._environment.directory.path,
+                self.environment.directory.path,
                 error,
                 withheld,
                 extra={"event": "near_copy_failed"},
@@ -172,11 +164,11 @@ class LocalCopy:
 
     def end_request(self) -> None:
         """Check the files before their next use."""
-        self._environment.end_request()
+        self.environment.end_request()
 
     def close(self) -> None:
         """Close the files."""
-        self._environment.close()
+        self.environment.close()
 
     def after_fork_in_child(self) -> None:
         """Use other tokens than the parent."""

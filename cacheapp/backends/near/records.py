@@ -29,7 +29,7 @@ from cacheapp.backends.lmdb.reference_bits import EVICTED
 VERIFIED, PAYLOAD, MISSING, FILLING = b"\x01", b"\x02", b"\x03", b"\x04"
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
-_STATE_KEY = b"near"
+STATE_KEY = b"near"
 _STATE = struct.Struct("<16sQddddQ")
 
 
@@ -71,12 +71,12 @@ class NotOwner(Exception):
 
 
 def _state(env: OpenEnvironment, transaction: Transaction) -> State:
-    raw = transaction.get(_STATE_KEY, None, env.meta)
+    raw = transaction.get(STATE_KEY, None, env.meta)
     return NO_STATE if raw is None or len(raw) != _STATE.size else State(*_STATE.unpack(raw))
 
 
 def _put_state(env: OpenEnvironment, transaction: Transaction, state: State) -> None:
-    transaction.put(_STATE_KEY, _STATE.pack(*state), db=env.meta)
+    transaction.put(STATE_KEY, _STATE.pack(*state), db=env.meta)
 
 
 def _parse(encoded: EncodedKey, raw: bytes | None, env: OpenEnvironment) -> Copied:
@@ -94,19 +94,11 @@ def _parse(encoded: EncodedKey, raw: bytes | None, env: OpenEnvironment) -> Copi
 
 # -- reads ---------------------------------------------------------------------------------------
 
-# For the fast path of `NearCache.get`: epoch and `confirmed_until` of a state; format and kind, length
-# of the key inside, deadline, tag and epoch of an entry, if that length is 0.
+# For the fast path of `NearCache.get`: epoch and `confirmed_until` of a state; format and kind,
+# deadline, sequence number, tag and epoch of an entry without a key inside.
 unpack_proof = struct.Struct("<16xQd").unpack_from
-unpack_plain = struct.Struct("<H2xId8x8xBQ").unpack_from
+unpack_plain = struct.Struct("<H6xd8xQBQ").unpack_from
 PLAIN_BODY_AT: Final = HEADER_BYTES + _BODY_AT
-
-
-def lookup(
-    env: OpenEnvironment, transaction: Transaction, name: bytes
-) -> tuple[bytes | None, bytes | None]:
-    """Return the stored state and the stored entry of a name, from one snapshot."""
-    get = transaction.get
-    return get(_STATE_KEY, None, env.meta), get(name, None, env.entries)
 
 
 def find(
