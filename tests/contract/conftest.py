@@ -12,8 +12,6 @@ from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends.core.shared import SharedCache
-from cacheapp.backends.core.store import registry
-from cacheapp.backends.near.store import NearStore
 from cacheapp.processes.servers import RedisServer
 from tests.contract.backends import BACKENDS, Entry
 from tests.contract.clients import Clients
@@ -28,10 +26,6 @@ def entry(
     """The entry of CACHES, under a prefix of its own."""
     made = BACKENDS[request.param](tmp_path, redis_server)
     yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}
-    if request.param == "near":  # its listener would go on until the process ends
-        for store in registry.stores():
-            if isinstance(store, NearStore):
-                store.close()
     if request.param == "lmdb":  # what it reserved would be kept for every test of three runs
         shutil.rmtree(made["LOCATION"], ignore_errors=True)
 

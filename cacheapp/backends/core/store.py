@@ -290,14 +290,12 @@ class _Registry:
     def register(self) -> None:
         """Have all forks announced to the stores; called once, after construction."""
         forks.register(
-            before=lambda: forks.run_all([store.before_fork for store in self.stores()]),
-            in_parent=lambda: forks.run_all(
-                [store.after_fork_in_parent for store in self.stores()]
-            ),
+            before=lambda: forks.run_all([store.before_fork for store in self._all()]),
+            in_parent=lambda: forks.run_all([store.after_fork_in_parent for store in self._all()]),
             in_child=lambda: forks.run_all(
                 [
                     step
-                    for store in self.stores()
+                    for store in self._all()
                     for step in (store.reset_watches, store.after_fork_in_child)
                 ]
             ),
@@ -307,8 +305,7 @@ class _Registry:
             before=self._lock.before, in_parent=self._lock.in_parent, in_child=self._lock.in_child
         )
 
-    def stores(self) -> list[ForkAware]:
-        """Return all stores of this process, and what they share."""
+    def _all(self) -> list[ForkAware]:
         return list(self._stores.values())
 
 

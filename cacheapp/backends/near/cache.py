@@ -42,6 +42,7 @@ from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import OPTIONS, read_location, redacted
+from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
 
 _NONE: Final = object()
@@ -132,7 +133,7 @@ class NearCache(PlainNames, RedisCache):
         settings = hashable(self.params.get("OPTIONS", {}))
         prefix = self._prefix_of_keys()
         path = resolve_location(Path(options["copy"])) / _name_of(url, prefix, options)
-        key = (NearStore, url, settings, prefix)
+        key = (NearStore, path, url, settings, prefix)
         name = f"Redis at {redacted(url)}"
         store = registry.get_or_create(
             key,
@@ -178,12 +179,15 @@ class NearCache(PlainNames, RedisCache):
             return _NONE
         name = head + key.encode()
         now = clock.boot_s()
-        state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
-        if state is None or raw is None or len(name) > MAX_NAME_BYTES:
-            return _NONE
         try:
+            state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
+            if state is None or raw is None or len(name) > MAX_NAME_BYTES:
+                return _NONE
             epoch, confirmed_until = records.unpack_proof(state)
             kind, deadline, number, tag, entry_epoch = records.unpack_plain(raw)
+        except CacheappError as exc:
+            self._copy.failed(exc)
+            return _NONE
         except struct.error:  # too short: an entry that is no value
             return _NONE
         if not (
@@ -195,19 +199,15 @@ class NearCache(PlainNames, RedisCache):
         ):
             return _NONE
         at = self._body_at
-        try:
-            value = self._load_plain(raw[at:] if len(raw) < COPIED_BELOW else memoryview(raw)[at:])
-        except Exception as exc:
-            if self._codec.reason_to_reject(memoryview(raw)[at:], exc) is None:
-                raise
-            return _NONE  # its class no longer exists
-        reference_bits = self._environment.reference_bits
-        slot = number & reference_bits.mask
-        if not reference_bits.bits[slot]:
-            reference_bits.bits[slot] = 1
-        row = self._counters.row
-        row[HITS] += 1
-        row[COPY_HITS] += 1
+        value = self._load(raw[at:] if len(raw) < COPIED_BELOW else memoryview(raw)[at:])
+        if value is not _NONE:
+            reference_bits = self._environment.reference_bits
+            slot = number & reference_bits.mask
+            if not reference_bits.bits[slot]:
+                reference_bits.bits[slot] = 1
+            row = self._counters.row
+            row[HITS] += 1
+            row[COPY_HITS] += 1
         return value
 
     async def aget(
@@ -251,7 +251,7 @@ class NearCache(PlainNames, RedisCache):
     def _load(self, body: Any) -> Any:
         """Return the value of a body, or `_NONE` if its class no longer exists."""
         try:
-            return self._codec.loads(body)
+            return self._load_plain(body)
         except Exception as exc:
             if self._codec.reason_to_reject(memoryview(body), exc) is None:
                 raise

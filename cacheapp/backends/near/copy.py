@@ -64,7 +64,7 @@ class LocalCopy:
         try:
             return self.environment.read(records.find, keys)
         except CacheappError as exc:
-            self._failed(exc)
+            self.failed(exc)
             return records.NO_STATE, [records.ABSENT] * len(keys)
 
     def figures(self) -> dict[str, int]:
@@ -147,10 +147,10 @@ class LocalCopy:
         try:
             return operation(*args)
         except CacheappError as exc:
-            self._failed(exc)
+            self.failed(exc)
             return None
 
-    def _failed(self, error: CacheappError) -> None:
+    def failed(self, error: CacheappError) -> None:
         """Serve nothing in this process until a confirmation that began after this moment."""
         self.trusted_after = clock.boot_s() + self.max_staleness
         if (withheld := _failures.due()) is not None:

@@ -19,7 +19,9 @@ past may claim it. A kill needs no cleanup, and a stopped process blocks no othe
 """
 
 import atexit
+import contextlib
 import logging
+import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -41,6 +43,8 @@ _PINGS = 5  # in `max_staleness`
 _CLAIM_S = 10.0  # longer than it takes to connect, or to fail
 _RETRY_S = 0.5  # after a connection was lost or refused
 _UNSUPPORTED_S = 60.0  # after the server refused to track
+_IDLE_S = 60.0  # without a read on this machine: then the connection is not needed
+_END_WITHIN_S = 2.0
 _BATCH = 10_000  # invalidated keys in one transaction
 
 
@@ -57,18 +61,21 @@ class InvalidationListener:
         prefix: bytes,
         name: str,
         count: Callable[[int], None],
+        reads: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._copy = copy
         self._prefix = prefix
         self._name = name
         self._count = count
+        self._reads = reads
         self._interval_s = copy.max_staleness / _PINGS
         self._lock = threading.Lock()
         self._running = False
         self._stopping = False
         self._connection: Any = None
         self._owner: bytes | None = None
+        self._thread: threading.Thread | None = None
         atexit.register(_stop, weakref.ref(self))
 
     def ensure(self, state: State, now: float) -> None:
@@ -93,6 +100,13 @@ class InvalidationListener:
         self._stopping = True
         if (owner := self._owner) is not None:
             self._copy.release(owner)
+        connection, thread = self._connection, self._thread
+        if connection is not None and connection._sock is not None:  # noqa: SLF001
+            with contextlib.suppress(OSError):
+                if is_socket_intact(connection):
+                    connection._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 (wakes the thread)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_WITHIN_S)
 
     def close_in_child(self) -> None:
         """Close what a forked child inherited, without sending anything."""
@@ -102,6 +116,7 @@ class InvalidationListener:
 
     def _run(self, owner: bytes) -> None:
         self._owner = owner
+        self._thread = threading.current_thread()
         retry_in_s = _RETRY_S
         try:
             self._track()
@@ -129,7 +144,7 @@ class InvalidationListener:
         except Exception:
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:
-            self._owner = None
+            self._owner = self._thread = None
             self._copy.release(owner, retry_in_s)
             self._close_connection()
             self._running = self._stopping = False
@@ -168,7 +183,13 @@ class InvalidationListener:
         connection = self._connection
         self._copy.begin_epoch(owner)
         previous_sent_s = None
+        idle_at_s, reads = clock.boot_s() + _IDLE_S, self._reads()
         while not self._stopping:
+            if clock.boot_s() > idle_at_s:
+                before, reads = reads, self._reads()
+                if reads == before:
+                    return
+                idle_at_s = clock.boot_s() + _IDLE_S
             if not is_socket_intact(connection):
                 raise redis.ConnectionError("other code has closed the descriptors")
             sent_s = clock.boot_s()

@@ -77,8 +77,13 @@ class NearStore(RedisStore):
         super()._open()
         pool = self._own_client.get_client(write=True).connection_pool
         self.invalidations = InvalidationListener(
-            pool, self.copy, self._prefix, self._name, self._count_invalidations
+            pool, self.copy, self._prefix, self._name, self._count_invalidations, self._count_reads
         )
+
+    def _count_reads(self) -> int:
+        """Return how many reads of the copy this machine has counted."""
+        totals = (each.totals() for each in tuple(self.counters))
+        return sum(found["copy_hits"] + found["copy_absent"] for found in totals)
 
     def _count_invalidations(self, removed: int) -> None:
         for counters in tuple(self.counters):

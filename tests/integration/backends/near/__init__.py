@@ -1,0 +1,1 @@
+"""Tests of the Redis cache with a copy on this machine."""

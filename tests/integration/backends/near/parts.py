@@ -1,0 +1,133 @@
+"""Helpers of the NearCache tests: caches, and a worker whose reads are checked against the bound."""
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from django.conf import settings
+
+from cacheapp.backends import NearCache, RedisCache
+from cacheapp.errors import CacheappError
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+
+WORKER = """
+import json, sys, time
+from django.conf import settings
+settings.configure(CACHES={}, SECRET_KEY=sys.argv[7], CACHEAPP={"STATE_DIR": sys.argv[4]})
+from cacheapp.backends import NearCache, RedisCache
+from cacheapp.errors import CacheappError
+from cacheapp.errors import CacheappError
+cache = NearCache(sys.argv[1], {"KEY_PREFIX": "near", "OPTIONS": {
+    "copy": sys.argv[2], "size_limit": 8 * 2**20, "max_staleness": float(sys.argv[3])}})
+ends_s = time.monotonic() + float(sys.argv[5])
+reads = []
+while time.monotonic() < ends_s:
+    began_s = time.monotonic()
+    try:
+        value = cache.get("number")
+    except CacheappError:
+        continue
+    reads.append((began_s, value and value["number"]))
+    time.sleep(0.0002)
+with open(sys.argv[6], "w") as file:
+    json.dump({"reads": reads, "stats": cache.stats()}, file)
+"""
+
+
+def ours(server: RedisServer, directory: Path, prefix: str = "near", **options: Any) -> NearCache:
+    """Return a NearCache; equal options share one store, as aliases do."""
+    made = {"copy": str(directory / "copy"), "size_limit": 8 * 2**20, **options}
+    return NearCache(server.url, {"KEY_PREFIX": prefix, "OPTIONS": made})
+
+
+def raw(server: RedisServer) -> redis.Redis:
+    """Return a plain client of the server, as another machine would use."""
+    return redis.Redis(unix_socket_path=str(server.socket))
+
+
+def confirmed(cache: NearCache, key: str = "confirmed") -> None:
+    """Wait until reads are served from the copy."""
+
+    def is_served() -> bool:
+        before = cache.stats()["copy_hits"]
+        cache.get(key)
+        return cache.stats()["copy_hits"] > before
+
+    until(is_served, "the copy to be served", 30)
+
+
+def reads_of_redis(cache: NearCache, work: Callable[[], Any]) -> int:
+    """Return how many reads during `work` were not answered by the copy."""
+    names = ("copy_absent", "copy_unproved", "copy_excluded")
+    before = cache.stats()
+    work()
+    after = cache.stats()
+    return sum(after[name] - before[name] for name in names)
+
+
+def until_copied(cache: NearCache, work: Callable[[], Any]) -> None:
+    """Wait until the copy answers all reads of `work`: a late invalidation may void a fill or two."""
+    until(lambda: reads_of_redis(cache, work) == 0, "the copy to answer", 30)
+
+
+def start_worker(
+    server: RedisServer, directory: Path, staleness_s: float, seconds: float, results: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process that reads one key again and again, and writes what it saw to a file."""
+    state, secret = directory / "state", settings.SECRET_KEY
+    arguments = (server.url, directory / "copy", staleness_s, state, seconds, results, secret)
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+
+
+class Writer:
+    """Another machine: it replaces a value again and again, and notes when each was overwritten."""
+
+    def __init__(self, server: RedisServer, pause_s: float = 0.005) -> None:
+        self._cache = RedisCache(server.url, {"KEY_PREFIX": "near"})
+        self._pause_s = pause_s
+        self._ending = threading.Event()
+        self.overwritten_s: dict[int, float] = {}
+        """By number: when the write that replaced it was acknowledged."""
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            if self._ending.wait(self._pause_s):
+                return
+            with contextlib.suppress(CacheappError):  # then nothing is known about when
+                self._cache.set("number", {"number": number + 1})
+                self.overwritten_s[number] = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._ending.set()
+        self._thread.join(30)
+
+
+def stalest_s(writer: Writer, reads: list[list[Any]]) -> float:
+    """Return how long before a read began its value had been overwritten, at most."""
+    stalest = 0.0
+    for began_s, value in reads:
+        if value is None:
+            continue
+        later = [
+            writer.overwritten_s[n] for n in range(value, value + 50) if n in writer.overwritten_s
+        ]
+        if later:
+            stalest = max(stalest, began_s - min(later))
+    return stalest

@@ -1,0 +1,132 @@
+"""No read returns a value that was overwritten longer ago than the bound, whatever happens."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+from tests.integration.backends.near.parts import (
+    Writer,
+    confirmed,
+    ours,
+    raw,
+    stalest_s,
+    start_worker,
+)
+
+_STALENESS_S = 0.5
+_SECONDS = 4.0
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server that may be stopped."""
+    with RedisServer() as started:
+        yield started.start()
+
+
+def _listener_pid(server: RedisServer, directory: Path) -> int:
+    return ours(server, directory, max_staleness=_STALENESS_S).stats()["copy_listener_pid"]
+
+
+def _nothing(_server: RedisServer, _directory: Path, _pids: list[int]) -> None:
+    time.sleep(0.3)
+
+
+def _kill_the_connection(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
+    with raw(server) as client:
+        for each in client.client_list():
+            if "B" in each["flags"] or int(each.get("redir", -1)) >= 0 or "t" in each["flags"]:
+                client.client_kill_filter(_id=each["id"])
+    time.sleep(0.3)
+
+
+def _empty_the_database(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
+    with raw(server) as client:
+        client.flushall()
+    time.sleep(0.3)
+
+
+def _freeze_the_server(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
+    server.send(signal.SIGSTOP)
+    time.sleep(2 * _STALENESS_S)
+    server.send(signal.SIGCONT)
+    time.sleep(0.3)
+
+
+def _freeze_the_listener(server: RedisServer, directory: Path, pids: list[int]) -> None:
+    pid = _listener_pid(server, directory)
+    if pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(2 * _STALENESS_S)
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(0.3)
+
+
+def _restart_the_server(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
+    server.send(signal.SIGKILL)
+    assert server.process is not None
+    server.process.wait()
+    server.start()
+    time.sleep(0.3)
+
+
+_FAULTS: dict[str, Callable[[RedisServer, Path, list[int]], None]] = {
+    "nothing": _nothing,
+    "connection killed": _kill_the_connection,
+    "database emptied": _empty_the_database,
+    "server frozen": _freeze_the_server,
+    "listener frozen": _freeze_the_listener,
+    "server restarted": _restart_the_server,
+}
+
+
+@pytest.mark.parametrize("fault", list(_FAULTS))
+def test_no_read_is_older_than_the_bound(server: RedisServer, tmp_path: Path, fault: str) -> None:
+    results = [tmp_path / "first.json", tmp_path / "second.json"]
+    workers = [start_worker(server, tmp_path, _STALENESS_S, _SECONDS, path) for path in results]
+    pids = [worker.pid for worker in workers]
+    with Writer(server) as writer:
+        until(lambda: len(writer.overwritten_s) > 5, "some writes", 30)
+        while workers[0].poll() is None:
+            _FAULTS[fault](server, tmp_path, pids)
+        assert [worker.wait(60) for worker in workers] == [0, 0]
+    found: list[Any] = [json.loads(path.read_text()) for path in results]
+    reads = [read for each in found for read in each["reads"]]
+    assert len(reads) > 100
+    assert stalest_s(writer, reads) <= _STALENESS_S
+    assert found[0]["stats"]["copy_hits"] > 0  # else this has shown nothing
+
+
+def test_a_listener_that_was_killed_is_replaced(server: RedisServer, tmp_path: Path) -> None:
+    worker = start_worker(server, tmp_path, _STALENESS_S, 60, tmp_path / "unused.json")
+    cache = ours(server, tmp_path, max_staleness=_STALENESS_S)
+    with raw(server) as client:
+        cache.set("number", 1)
+        until(lambda: cache.stats()["copy_listener_pid"] == worker.pid, "the worker to listen", 30)
+        confirmed(cache, "number")
+        epoch = cache.stats()["copy_epoch"]
+        worker.kill()
+        worker.wait()
+        client.set("near:1:number", 2)
+        until(lambda: cache.get("number") == 2, "the bound", 30)
+        confirmed(cache, "number")
+    assert cache.stats()["copy_listener_pid"] == os.getpid()
+    assert cache.stats()["copy_epoch"] > epoch
+
+
+def test_a_server_that_is_gone_is_noticed_within_the_bound(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    cache = ours(server, tmp_path, max_staleness=_STALENESS_S, on_error="miss")
+    cache.set("key", "value")
+    confirmed(cache, "key")
+    server.send(signal.SIGKILL)
+    until(lambda: cache.get("key") is None, "the copy to be served no longer", 30)

@@ -1,0 +1,263 @@
+"""What the copy holds, what it does not, and what goes to Redis."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from cacheapp.backends import NearCache, RedisCache
+from cacheapp.backends.near.store import NearStore
+from cacheapp.errors import StoreUnavailable
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+from tests.integration.backends.near.parts import confirmed, ours, raw, reads_of_redis, until_copied
+
+
+@pytest.fixture
+def cache(redis_server: RedisServer, tmp_path: Path) -> NearCache:
+    """A cache whose copy is served, with a prefix of its own."""
+    made = ours(redis_server, tmp_path, prefix=tmp_path.name)
+    confirmed(made)
+    return made
+
+
+def _other(cache: NearCache) -> RedisCache:
+    """The same keys on another machine."""
+    return RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": [1, 2]}, "text", 7, -(2**70), None, b"x" * 100_000, True, 1.5]
+)
+def test_a_value_is_read_from_redis_once(cache: NearCache, value: object) -> None:
+    cache.set("key", value)
+    assert reads_of_redis(cache, lambda: cache.get("key")) == 1
+    until_copied(cache, lambda: [cache.get("key") for _ in range(10)])
+    found = cache.get("key")
+    assert found == value
+    assert type(found) is type(value)
+    assert cache.get_many(["key"]) == {"key": value}
+    assert cache.has_key("key")
+
+
+def test_a_missing_key_is_copied_too(cache: NearCache) -> None:
+    assert cache.get("key") is None
+    assert reads_of_redis(cache, lambda: (cache.get("key"), cache.has_key("key"))) == 0
+    _other(cache).set("key", 1)
+    until(lambda: cache.get("key") == 1, "the write of another machine to be seen", 30)
+
+
+def test_many_keys_are_read_in_one_step(cache: NearCache) -> None:
+    data = {f"key-{number}": number for number in range(2500)}
+    _other(cache).set_many(data)
+    assert cache.get_many([*data, "missing"]) == data
+    until_copied(cache, lambda: cache.get_many([*data, "missing"]))
+    assert cache.get_many([*data, "missing"]) == data
+
+
+def test_long_and_strange_keys_are_copied(cache: NearCache) -> None:
+    for key in ("k" * 200, "é" * 120, "a b", "", "\x01"):
+        with pytest.warns() if " " in key or "\x01" in key else threading.Lock():
+            cache.set(key, key)
+            assert [cache.get(key) for _ in range(3)] == [key] * 3
+
+
+def test_a_read_that_must_be_fresh_goes_to_redis(cache: NearCache) -> None:
+    cache.set("key", 1)
+    assert cache.get("key") == 1
+    other = _other(cache)
+    for number in range(200):
+        other.set("key", number)
+        assert cache.get("key", fresh=True) == number
+        # A fresh read leaves nothing older behind, so reads do not go back.
+        assert cache.get("key") == number
+    with cache.fresh():
+        other.set("key", "new")
+        assert cache.get("key") == "new"
+        assert cache.get_many(["key"]) == {"key": "new"}
+        other.delete("key")
+        assert not cache.has_key("key")
+
+
+def test_get_or_set_and_counting_never_use_the_copy(cache: NearCache) -> None:
+    other = _other(cache)
+    other.set("key", 0)
+    cache.get("key")
+    for number in range(1, 200):
+        other.incr("key")
+        assert cache.get_or_set("key", lambda: None) == number
+    assert other.incr("key") == cache.incr("key") - 1
+
+
+def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = _other(cache)
+    other.set("key", "old")
+    fetch = NearStore.fetch
+
+    def fetch_and_be_overtaken(self: NearStore, keys: Any) -> Any:
+        rows = fetch(self, keys)
+        before = cache.stats()["copy_invalidations"]
+        other.set("key", "new")
+        until(lambda: cache.stats()["copy_invalidations"] > before, "the invalidation", 30)
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NearStore, "fetch", fetch_and_be_overtaken)
+        assert cache.get("key") == "old"  # the read began before the write
+    assert cache.stats()["copy_voided_fills"] == 1
+    assert cache.get("key") == "new"
+
+
+def test_a_fill_that_began_before_redis_tracked_is_not_served(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ours(redis_server, tmp_path, prefix=tmp_path.name)
+    other = _other(cache)
+    other.set("key", "old")
+    fetch = NearStore.fetch
+
+    def fetch_and_wait(self: NearStore, keys: Any) -> Any:
+        rows = fetch(self, keys)
+        other.set("key", "new")  # nothing tracks it yet
+        monkeypatch.undo()
+        self.invalidations.ensure(self.copy.find([])[0], 1e18)
+        until(lambda: cache.stats()["copy_epoch"] > 0, "the listener", 30)
+        return rows
+
+    cache.get("key")  # the copy exists, and its listener has been started
+    cache._store.invalidations.stop()  # noqa: SLF001
+    monkeypatch.setattr(NearStore, "fetch", fetch_and_wait)
+    cache.get("key")
+    confirmed(cache)
+    assert cache.get("key") == "new"
+
+
+def test_no_entry_outlives_its_deadline_in_redis(cache: NearCache) -> None:
+    cache.set("key", "value", timeout=1)
+    ends_s = time.monotonic() + 1
+    while cache.get("key") is not None:
+        began_s = time.monotonic()
+        assert began_s < ends_s + 0.05
+    assert cache.stats()["copy_hits"] > 10
+
+
+def test_stale_values_are_hidden_from_get(cache: NearCache) -> None:
+    cache.set("key", "value", timeout=0.3, stale=100)
+    assert cache.get("key") == "value"
+    until(lambda: cache.get("key") is None, "the deadline", 30)
+    assert cache.get_or_set("key", "new", stale=100) in {"value", "new"}
+
+
+def test_large_values_and_excluded_keys_are_not_copied(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    cache = ours(
+        *(redis_server, tmp_path, tmp_path.name),
+        copy_max_bytes=1000,
+        copy_exclude=["session:*"],
+    )
+    confirmed(cache)
+    cache.set_many({"large": "x" * 2000, "session:1": 1, "small": 2})
+    for key in ("large", "session:1"):
+        assert reads_of_redis(cache, lambda key=key: (cache.get(key), cache.get(key))) == 2  # type: ignore[misc]
+    until_copied(cache, lambda: cache.get("small"))
+    assert cache.get_many(["large", "session:1", "small"]) == {
+        "large": "x" * 2000,
+        "session:1": 1,
+        "small": 2,
+    }
+
+
+def test_what_another_program_wrote_is_a_miss_and_is_removed(
+    cache: NearCache, redis_server: RedisServer
+) -> None:
+    with raw(redis_server) as client:
+        client.set(cache.make_key("key"), b"\x80\x04N.")
+        assert cache.get("key") is None
+        assert client.get(cache.make_key("key")) is None
+    assert cache.get("key") is None
+
+
+def test_an_emptied_database_is_an_empty_copy(cache: NearCache, redis_server: RedisServer) -> None:
+    cache.set("key", 1)
+    assert cache.get("key") == 1
+    with raw(redis_server) as client:
+        client.flushall()
+    until(lambda: cache.get("key") is None, "the copy to be empty", 30)
+
+
+async def test_a_value_in_the_copy_is_read_in_the_event_loop(cache: NearCache) -> None:
+    await cache.aset("key", {"a": 1})
+    assert await cache.aget("key") == {"a": 1}
+    assert await cache.aget("key") == {"a": 1}
+    assert await cache.aget("missing", "default") == "default"
+    assert await cache.ahas_key("key")
+    assert await cache.aget_many(["key", "missing"]) == {"key": {"a": 1}}
+    assert cache.stats()["copy_hits"] >= 2
+
+
+def test_a_user_who_may_not_track_has_a_plain_redis_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisServer() as server:
+        server.start()
+        with raw(server) as client:
+            client.acl_setuser(
+                "limited",
+                enabled=True,
+                passwords=["+secret"],
+                keys="*",
+                channels="*",
+                categories=["+@all"],
+                commands=["-client|tracking"],
+            )
+        cache = ours(server, tmp_path, USERNAME="limited", PASSWORD="secret")  # noqa: S106
+        with caplog.at_level(logging.WARNING):
+            cache.set("key", 1)
+            cache.get("key")
+            until(lambda: "does not track" in caplog.text, "the warning", 30)
+        with raw(server) as client:
+            client.set("near:1:key", 2)
+        assert cache.get("key") == 2
+        assert cache.stats()["copy_hits"] == 0
+        assert "secret" not in caplog.text
+
+
+def test_two_aliases_of_one_copy_must_have_one_size(cache: NearCache) -> None:
+    options = {**cache.params["OPTIONS"], "size_limit": 16 * 2**20}
+    with pytest.raises(ImproperlyConfigured, match="one copy has one size_limit"):
+        NearCache(cache.location, {"KEY_PREFIX": cache.key_prefix, "OPTIONS": options})
+
+
+def test_wrong_options_are_named(tmp_path: Path) -> None:
+    found = NearCache.mistakes(
+        "redis://localhost",
+        {"OPTIONS": {"max_staleness": 0.01, "copy_exclude": "x", "copy_max_bytes": -1}},
+    )
+    text = "\n".join(found)
+    for part in ("copy'] is missing", "max_staleness", "copy_exclude", "copy_max_bytes"):
+        assert part in text
+    assert not NearCache.mistakes("redis://localhost", {"OPTIONS": {"copy": str(tmp_path)}})
+
+
+def test_a_copy_that_cannot_be_opened_leaves_a_plain_redis_cache(
+    redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "copy").write_text("a file")
+    cache = ours(redis_server, tmp_path, prefix=tmp_path.name)
+    cache.set("key", 1)
+    assert cache.get("key") == 1
+    assert cache.get_many(["key"]) == {"key": 1}
+    assert "the copy failed" in caplog.text
+    assert cache.stats()["copy_hits"] == 0
+
+
+def test_a_server_that_is_down_is_an_error(tmp_path: Path) -> None:
+    with RedisServer() as server:
+        cache = ours(server, tmp_path)
+        with pytest.raises(StoreUnavailable):
+            cache.get("key")
