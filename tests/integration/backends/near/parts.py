@@ -91,12 +91,18 @@ def start_worker(
     )
 
 
-class Writer:
-    """Another machine: it replaces a value again and again, and notes when each was overwritten."""
+_BURST = 40
 
-    def __init__(self, server: RedisServer, pause_s: float = 0.005) -> None:
+
+class Writer:
+    """Another machine: it replaces a value again and again, and notes when each was overwritten.
+
+    It writes in bursts: an invalidation that was lost does harm only if no other one follows.
+    """
+
+    def __init__(self, server: RedisServer, silence_s: float) -> None:
         self._cache = RedisCache(server.url, {"KEY_PREFIX": "near"})
-        self._pause_s = pause_s
+        self._silence_s = silence_s
         self._ending = threading.Event()
         self.overwritten_s: dict[int, float] = {}
         """By number: when the write that replaced it was acknowledged."""
@@ -104,7 +110,7 @@ class Writer:
 
     def _run(self) -> None:
         for number in itertools.count():
-            if self._ending.wait(self._pause_s):
+            if self._ending.wait(0.005 if number % _BURST else self._silence_s):
                 return
             with contextlib.suppress(CacheappError):  # then nothing is known about when
                 self._cache.set("number", {"number": number + 1})
