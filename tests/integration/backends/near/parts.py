@@ -54,6 +54,15 @@ def raw(server: RedisServer) -> redis.Redis:
     return redis.Redis(unix_socket_path=str(server.socket))
 
 
+def kill_tracking(server: RedisServer) -> int:
+    """End the connections that track keys, as an overrun of their output buffer does; count them."""
+    with raw(server) as client:
+        tracking = [each for each in client.client_list() if "t" in each["flags"]]
+        for each in tracking:
+            client.client_kill_filter(_id=each["id"])
+    return len(tracking)
+
+
 def confirmed(cache: NearCache, key: str = "confirmed") -> None:
     """Wait until reads are served from the copy."""
 

@@ -15,6 +15,7 @@ from cacheapp.processes.waiting import until
 from tests.integration.backends.near.parts import (
     Writer,
     confirmed,
+    kill_tracking,
     ours,
     raw,
     stalest_s,
@@ -41,10 +42,7 @@ def _nothing(_server: RedisServer, _directory: Path, _pids: list[int]) -> None:
 
 
 def _kill_the_connection(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    with raw(server) as client:
-        for each in client.client_list():
-            if "B" in each["flags"] or int(each.get("redir", -1)) >= 0 or "t" in each["flags"]:
-                client.client_kill_filter(_id=each["id"])
+    kill_tracking(server)
     time.sleep(0.3)
 
 

@@ -14,7 +14,14 @@ from cacheapp.backends.near.store import NearStore
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
-from tests.integration.backends.near.parts import confirmed, ours, raw, reads_of_redis, until_copied
+from tests.integration.backends.near.parts import (
+    confirmed,
+    kill_tracking,
+    ours,
+    raw,
+    reads_of_redis,
+    until_copied,
+)
 
 
 @pytest.fixture
@@ -134,6 +141,21 @@ def test_a_fill_that_began_before_redis_tracked_is_not_served(
     cache.get("key")
     confirmed(cache)
     assert cache.get("key") == "new"
+
+
+def test_what_changed_while_nothing_tracked_it_is_not_served(tmp_path: Path) -> None:
+    with RedisServer() as server:
+        cache = ours(server.start(), tmp_path)
+        confirmed(cache)
+        other = _other(cache)
+        other.set("key", "old")
+        until_copied(cache, lambda: cache.get("key"))
+        epoch = cache.stats()["copy_epoch"]
+        assert kill_tracking(server) == 1
+        other.set("key", "new")  # read by nobody until there is a new connection
+        until(lambda: cache.get("other") or cache.stats()["copy_epoch"] > epoch, "an epoch", 30)
+        confirmed(cache)
+        assert cache.get("key") == "new"
 
 
 def test_no_entry_outlives_its_deadline_in_redis(cache: NearCache) -> None:
