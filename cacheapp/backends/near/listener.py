@@ -14,8 +14,8 @@ listener removes them from the copy, and confirms at intervals until when the co
 - Each change is made in a transaction that first checks that this listener is still the owner. One
   that was stopped for long, and replaced by another process, changes nothing and ends.
 
-The owner is elected by the state in the copy, without a lock: whoever finds `claimed_until` in the
-past may claim it. A kill needs no cleanup, and a stopped process blocks no other.
+The owner is elected by the state in the copy, without a lock: a reader that finds `claimed_until` in
+the past may claim it. A kill needs no cleanup, and a stopped process blocks no other.
 """
 
 import atexit
@@ -134,13 +134,14 @@ class InvalidationListener:
                     extra={"event": "near_tracking_refused"},
                 )
         except (redis.RedisError, OSError, CacheappError) as exc:
-            logger.info(
-                "%s: the connection for invalidations ended (%s); the copy is not served until "
-                "another one is made",
-                self._name,
-                exc,
-                extra={"event": "near_listener_ended"},
-            )
+            if not self._stopping:
+                logger.info(
+                    "%s: the connection for invalidations ended (%s); the copy is not served until "
+                    "another one is made",
+                    self._name,
+                    exc,
+                    extra={"event": "near_listener_ended"},
+                )
         except Exception:
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:

@@ -36,7 +36,7 @@ _STATE = struct.Struct("<16sQddddQ")
 class State(NamedTuple):
     """What the machine knows about its copy. Times are seconds since the machine booted.
 
-    `owner`: the listener, of whatever process; only it changes the state. `epoch`: entries of another
+    `owner`: the token of the listener; only it changes the state. `epoch`: entries of another
     one are not served. `confirmed_until`: entries are served before this time. `claimed_until`: until
     then no other process may become the owner. `lag_s`: how long the last confirmation took. `pid`:
     the owner's process.
