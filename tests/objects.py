@@ -65,7 +65,7 @@ class Thing:
     takes_s: float = 0.0
     """The duration of sending the body in pieces; 0 sends it at once."""
     gate: threading.Event | None = None
-    """Until it is set, only the first half of a body is sent."""
+    """Until it is set, the second half of a slow body is sent at a byte per second."""
     active: int = 0
     """Responses whose bodies are being sent."""
     most_active: int = 0

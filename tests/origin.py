@@ -175,14 +175,19 @@ class Origin:
         number = len(thing.sent)
         thing.sent.append(0)
         size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
-        for start in range(0, len(found), size):
+        start = 0
+        while start < len(found):
+            is_gated = (
+                thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set()
+            )
+            count = 1 if is_gated else size
             if start:  # not after the last one: the next request on the connection would wait
-                await asyncio.sleep(thing.takes_s * size / len(found))
-            while thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set():  # noqa: ASYNC110 (a thread sets it)
-                await asyncio.sleep(0.05)
-            writer.write(found[start : start + size])
+                await asyncio.sleep(1.0 if is_gated else thing.takes_s * size / len(found))
+            piece = found[start : start + count]
+            writer.write(piece)
             await writer.drain()
-            thing.sent[number] += len(found[start : start + size])
+            thing.sent[number] += len(piece)
+            start += count
 
     async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:
         line = f"{query['line']}\r\n".encode()

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from cacheapp.downloads.engine.transfer_options import READ_BYTES
 from cacheapp.downloads.storage.partial import find_leftovers
 from cacheapp.downloads.storage.run_directory import run_directories
 from cacheapp.processes.waiting import pause, until
@@ -26,6 +27,7 @@ from tests.system.downloads.parts import Site
 
 MAX_REQUESTS = 1000  # finding all workers takes up to a few hundred, while one is being replaced
 SIZES = (20_000, 1_000_000)
+PIECE = SIZES[1] // 8  # the most that the origin sends at once
 WHOLE = float("inf")
 GATED = 24
 """Files that do not come to their end before the faults are over: so the job is hit by all of them."""
@@ -199,6 +201,33 @@ class Chaos:
                     needless.append(f"{name}: from {first}, though {size} bytes were there")
         assert len(needless) <= late, f"{len(needless)}: {needless[:10]} after {self.done}"
 
+    def assert_breaks_cost_at_most_one_read(self, late: int) -> tuple[int, int]:
+        """Compare what was sent with the requests that followed; return breaks, and bytes sent twice.
+
+        After a break that the origin made, all that it had sent is kept, but for a read that the death
+        of a worker has cut off. Over all breaks, with those of killed workers, it is one read for each
+        on average. `late`: as above; a late owner may fetch a whole file again.
+        """
+        breaks = twice = 0
+        costly = []
+        for name in self.names:
+            thing = self.site.origin.things[name]
+            if len(self.versions[name]) > 1:
+                continue  # what is replaced begins again
+            end = 0
+            for number, (fields, sent) in enumerate(zip(thing.asked, thing.sent, strict=True)):
+                first = int(fields.get("range", "bytes=0-")[6:-1])
+                again = max(0, end - first)
+                breaks += number > 0
+                twice += again
+                cuts = thing.cuts[number - 1 : number] if number else []
+                if again > READ_BYTES + PIECE and cuts and cuts[0] is not None:
+                    costly.append(f"{name}: from {first}, though {end} bytes were sent")
+                end = max(end, first + sent)
+        assert len(costly) <= late, f"{len(costly)}: {costly[:10]} after {self.done}"
+        assert twice <= breaks * (READ_BYTES + PIECE) + late * SIZES[1]
+        return breaks, twice
+
     def assert_whole(self) -> None:
         """Compare each file with what its object was at some time, and with its recorded digest."""
         files = self.site.files(self.job)
@@ -221,7 +250,10 @@ def faults(chaos: Chaos, rng: random.Random) -> Iterator[str]:
         recycle: 3,
         replace: 6,
         refuse: 4,
-        cut: 4,
+        cut: 3,
+        reset: 4,
+        stall: 3,
+        slow: 3,
         forget: 2,
     }
     while True:
@@ -304,8 +336,31 @@ def refuse(chaos: Chaos, rng: random.Random) -> str:
 
 
 def cut(chaos: Chaos, rng: random.Random) -> str:
-    """Have the origin break connections in the middle of some objects."""
-    for name in rng.sample(chaos.names, 30):
+    """Have the origin close connections in the middle of some objects."""
+    return _break(chaos, rng, "cut", 30)
+
+
+def reset(chaos: Chaos, rng: random.Random) -> str:
+    """Have the origin reset connections in the middle of some objects."""
+    return _break(chaos, rng, "reset", 30)
+
+
+def stall(chaos: Chaos, rng: random.Random) -> str:
+    """Have the origin fall silent in the middle of some objects."""
+    return _break(chaos, rng, "stalled", 10)
+
+
+def _break(chaos: Chaos, rng: random.Random, kind: str, count: int) -> str:
+    for name in rng.sample(chaos.names, count):
         thing = chaos.site.origin.things[name]
-        thing.cuts = [None] * len(thing.asked) + [rng.randint(0, 300_000)]
-    return "cut 30"
+        thing.reset, thing.hang = kind == "reset", kind == "stalled"
+        thing.cuts = [*thing.cuts, *[None] * (len(thing.asked) - len(thing.cuts))]
+        thing.cuts.append(rng.randint(0, 300_000))
+    return f"{kind} {count}"
+
+
+def slow(chaos: Chaos, rng: random.Random) -> str:
+    """Give some objects a slow link, at most 20 times as slow as before."""
+    for name in rng.sample(chaos.names, 20):
+        chaos.site.origin.things[name].takes_s = rng.uniform(3.0, 10.0)
+    return "slowed 20"

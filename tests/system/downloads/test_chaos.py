@@ -1,4 +1,4 @@
-"""One job of 300 files, while workers are killed, suspended, replaced, and the origin fails."""
+"""One job of 300 files, while workers are killed, suspended, replaced, and its links break."""
 
 import contextlib
 import itertools
@@ -33,6 +33,7 @@ def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
     found = {
         **new_env(),
         **QUICK_START,
+        "DJANGO_SETTINGS_MODULE": "tests.system.downloads.chaos_settings",
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_HEARTBEAT_S": "2",
         "DOWNLOAD_TRIES": "100",
@@ -69,6 +70,7 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
         chaos = Chaos(site, Path(env["DATA_DIR"]) / "db.sqlite3", job, names)
         for fault in itertools.islice(faults(chaos, rng), count):
             chaos.done.append(fault)
+            print(f"{len(chaos.done)}: {fault}", flush=True)
             chaos.look_at_disk()
             chaos.every_worker_answers()
         assert not chaos.has_ended()  # all of them hit it
@@ -87,3 +89,5 @@ def test_no_file_is_torn_lost_or_fetched_again_whatever_happens_to_the_workers(
         late = [pid for pid in lost if int(pid) not in chaos.killed]
         print(f"{len(late)} owners were late")
         chaos.assert_nothing_was_fetched_without_need(late=THREADS * len(late))
+        breaks, twice = chaos.assert_breaks_cost_at_most_one_read(late=THREADS * len(late))
+        print(f"{breaks} breaks; {twice} bytes were sent twice")
