@@ -64,6 +64,8 @@ class Thing:
     """The bytes sent of each body."""
     takes_s: float = 0.0
     """The duration of sending the body in pieces; 0 sends it at once."""
+    piece_bytes: int = 64 * 1024
+    """The size of these pieces."""
     gate: threading.Event | None = None
     """Until it is set, the second half of a slow body is sent at a byte per second."""
     active: int = 0

@@ -174,7 +174,7 @@ class Origin:
         writer.write(head)
         number = len(thing.sent)
         thing.sent.append(0)
-        size = _PIECE * 4 if thing.gate is None else max(_PIECE, len(found) // 8)
+        size = thing.piece_bytes if thing.gate is None else max(_PIECE, len(found) // 8)
         start = 0
         while start < len(found):
             is_gated = (

@@ -70,8 +70,10 @@ def _is_whole(answer: bytes) -> bool:
 class Site:
     """A separate Gunicorn with a database."""
 
-    def __init__(self, stack: contextlib.ExitStack, origins: list[str], authority: str) -> None:
-        """Start it. `authority`: the certificates to trust."""
+    def __init__(
+        self, stack: contextlib.ExitStack, origins: list[str], authority: str, **settings: str
+    ) -> None:
+        """Start it. `authority`: the certificates to trust; `settings`: further environment."""
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = stack.enter_context(tempfile.TemporaryDirectory(dir=files_directory()))
         self.downloads = data / "downloads"
@@ -87,6 +89,7 @@ class Site:
             "WEB_CONCURRENCY": str(WORKERS),
             "DOWNLOAD_ORIGINS": ",".join(origins),
             "SSL_CERT_FILE": authority,
+            **settings,
         }
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
         subprocess.run(migrate, cwd=ROOT, env={**os.environ, **env}, check=True)
@@ -98,7 +101,10 @@ class Site:
 
     def order(self, pid: int, urls: list[str], threads: int) -> dict[str, Any]:
         """Create a job at a worker; return its JSON."""
-        wanted = {"urls": urls, "threads": threads}
+        return self.create(pid, {"urls": urls, "threads": threads})
+
+    def create(self, pid: int, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Create a job at a worker from the body of an order; return its JSON."""
         answer = self.workers.ask(pid, "POST", "/api/downloads", wanted)
         if answer.status != 202:  # noqa: PLR2004 (HTTP's)
             raise RuntimeError(f"not begun: {answer.body}")

@@ -1,5 +1,6 @@
 """API views that change a job, from any worker: pause, resume, cancel, retry, remove."""
 
+import functools
 from collections.abc import Callable
 from http import HTTPStatus
 from uuid import UUID
@@ -36,10 +37,23 @@ def _action_view(action: commands.Command) -> Callable[..., HttpResponseBase]:
     return view
 
 
+def _requeue_view(action: Callable[..., bool]) -> Callable[..., HttpResponseBase]:
+    """Return the view that queues a job again; with `?verify=true`, after its digests were compared."""
+
+    @permission_required(_CHANGE)
+    @allow_methods("POST")
+    def view(request: HttpRequest, /, job_id: UUID) -> HttpResponseBase:
+        found = read_query(request, {"verify": one_of("true", "false")})
+        verified = functools.partial(action, verify=found.get("verify") == "true")
+        return _run_action(request, verified, get_job(request, job_id))
+
+    return view
+
+
 pause = _action_view(commands.pause)
-resume = _action_view(commands.resume)
+resume = _requeue_view(commands.resume)
 cancel = _action_view(commands.cancel)
-retry = _action_view(commands.retry)
+retry = _requeue_view(commands.retry)
 
 
 def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:

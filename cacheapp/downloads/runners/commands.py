@@ -52,18 +52,23 @@ def cancel(job: DownloadJob, by: Actor = CODE) -> bool:
     return _is_already(job, JobState.CANCELLED, expected)
 
 
-def resume(job: DownloadJob, by: Actor = CODE) -> bool:
-    """Resume a paused job from the bytes on disk; otherwise like `pause`."""
-    return _requeue(job, by, [JobState.PAUSED], "only paused jobs can be resumed")
+def resume(job: DownloadJob, by: Actor = CODE, *, verify: bool = False) -> bool:
+    """Resume a paused job from the bytes on disk; otherwise like `pause`.
+
+    `verify`: read the complete files first, and fetch those again whose digest differs.
+    """
+    expected = "only paused jobs can be resumed"
+    return _requeue(job, by, [JobState.PAUSED], expected, verify=verify)
 
 
-def retry(job: DownloadJob, by: Actor = CODE) -> bool:
-    """Retry the files that failed or were cancelled, and keep the others; otherwise like `pause`.
+def retry(job: DownloadJob, by: Actor = CODE, *, verify: bool = False) -> bool:
+    """Retry the files that failed or were cancelled, and keep the others; otherwise like `resume`.
 
     Raise `QuotaExceeded` if the job's creator may have no further unfinished job.
     """
     states = [JobState.FAILED, JobState.CANCELLED]
-    return _requeue(job, by, states, "only failed and cancelled jobs can be retried")
+    expected = "only failed and cancelled jobs can be retried"
+    return _requeue(job, by, states, expected, verify=verify)
 
 
 def _wake_owner(job: DownloadJob) -> bool:
@@ -83,7 +88,9 @@ def _is_already(job: DownloadJob, state: JobState, expected: str) -> bool:
     raise _invalid(job, expected)
 
 
-def _requeue(job: DownloadJob, by: Actor, states: list[JobState], expected: str) -> bool:
+def _requeue(
+    job: DownloadJob, by: Actor, states: list[JobState], expected: str, *, verify: bool
+) -> bool:
     if job.state == JobState.QUEUED and job.owner is None:
         dispatch.submit(job.id)  # again: the broker may not have had the task
         return False
@@ -92,7 +99,7 @@ def _requeue(job: DownloadJob, by: Actor, states: list[JobState], expected: str)
     if job.fingerprint:
         raise InvalidTransition("the job belongs to a terminal; run the same command to resume it")
     try:
-        missing = missing_files(job)
+        missing = missing_files(job, verify=verify)
     except OSError as exc:
         raise InvalidTransition(f"its directory cannot be read ({exc.strerror})") from exc
     queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing, by=by)

@@ -1,5 +1,6 @@
 """API actions on a job that no thread runs: transitions, removal, paging, idempotent creation."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -179,6 +180,33 @@ def test_what_goes_on_is_queued_again_with_what_is_whole(move: str, state: str, 
     ]
     assert (found.json()["files_done"], found.json()["bytes_done"]) == (1, 5)
     assert DownloadJob.objects.get(id=job.id).owner == hosting.coordinator().owner.token
+
+
+@pytest.mark.parametrize(("move", "state"), [("resume", "paused"), ("retry", "failed")])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("", "succeeded"), ("?verify=false", "succeeded"), ("?verify=true", "queued")],
+)
+def test_digests_of_complete_files_are_compared_on_request(
+    move: str, state: str, query: str, expected: str, post: Post
+) -> None:
+    job = job_in(state, files=2)
+    good, bad = job.files.order_by("position")
+    digest = hashlib.sha256(b"whole").hexdigest()
+    job.files.update(state="succeeded", bytes_done=5, sha256=digest)
+    directory = repository.destination_of(job, conf().download_root)
+    directory.mkdir(parents=True)
+    (directory / good.name).write_bytes(b"whole")
+    (directory / bad.name).write_bytes(b"spoil")
+    assert post(f"/api/downloads/{job.id}/{move}{query}").status_code == 202
+    states = job.files.order_by("position").values_list("state", flat=True)
+    assert list(states) == ["succeeded", expected]
+
+
+def test_a_wrong_wish_to_verify_is_refused(post: Post) -> None:
+    found = post(f"/api/downloads/{job_in('paused').id}/resume?verify=maybe")
+    assert found.status_code == 400
+    assert "verify is 'maybe'; expected one of 'true', 'false'" in found.json()["error"]
 
 
 @pytest.mark.parametrize("move", ["resume", "retry"])
