@@ -68,6 +68,14 @@ def test_what_is_no_origin_is_refused(value: object) -> None:
     assert repr(value) in mistakes[0]
 
 
+def test_a_rate_may_have_a_unit() -> None:
+    found, mistakes = read({"DOWNLOAD_MAX_RATE": "10MiB/s", "DOWNLOAD_MAX_PROCESS_RATE": None})
+    assert (found.download_max_rate, found.download_max_process_rate) == (10 * 2**20, None)
+    assert mistakes == []
+    (mistake,) = read({"DOWNLOAD_MAX_RATE": "fast"})[1]
+    assert mistake.startswith("CACHEAPP['DOWNLOAD_MAX_RATE'] is 'fast'; expected None or bytes per")
+
+
 def test_the_setting_is_read_anew_when_it_is_overridden(settings: Settings) -> None:
     settings.CACHEAPP = {"DEMO": True}
     assert conf().demo is True

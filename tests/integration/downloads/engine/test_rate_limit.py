@@ -1,6 +1,7 @@
 """Jobs under a rate limit, measured at the origin."""
 
 import contextlib
+import dataclasses
 import socket
 import socketserver
 import threading
@@ -18,6 +19,9 @@ from cacheapp.downloads.engine.transfer_options import TransferLimits
 from cacheapp.downloads.plan import Item, Plan
 from cacheapp.downloads.states import FileState
 from cacheapp.processes.waiting import until
+from tests.integration.downloads.engine.part_jobs import LIMITS, V1, WHOLE, PartsJob
+from tests.objects import Thing
+from tests.origin import Origin
 
 SIZE = 3_000_000
 PIECE = 8 * 1024
@@ -159,3 +163,18 @@ def test_the_time_that_a_limit_takes_is_no_stall(new_run: NewRun) -> None:
     until(moved, "more bytes than count as progress", 60)
     assert run.retries_made == 0
     assert not run.ended
+
+
+def test_the_parts_of_a_large_file_share_its_limit(tmp_path: Path) -> None:
+    rate = 2_000_000
+    throttle = process_limits(tmp_path / "downloads.rate", None, rate)
+    limits = dataclasses.replace(LIMITS, throttle=throttle)
+    with Origin() as origin:
+        origin.things["x"] = thing = Thing([V1])
+        began_s = clock.monotonic_s()
+        found = PartsJob(origin, tmp_path / "job").run(limits=limits)
+        took_s = clock.monotonic_s() - began_s
+    assert found.state is FileState.SUCCEEDED
+    assert (tmp_path / "job" / "x").read_bytes() == WHOLE
+    assert took_s >= len(WHOLE) / rate - 0.2
+    assert len(thing.asked) >= 4  # in parts
