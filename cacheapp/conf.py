@@ -101,6 +101,12 @@ class Conf:
     download_max_process_rate: int | None = None
     """Maximum bytes per second that one process fetches. `None`: no limit."""
 
+    download_parts: int = 8
+    """Maximum connections for one large file of a job that does not set its own number."""
+
+    download_split_from_bytes: int = 64 * 2**20
+    """A file with so many missing bytes is fetched in parts."""
+
     download_tries: int = 5
     """Maximum attempts per file, if the error is temporary. An attempt that brought
     `download_stall_bytes` that stay on disk does not count."""
@@ -187,6 +193,8 @@ def _timeout(value: Any) -> float:
     return found
 
 
+MAX_PARTS = 64
+MIN_SPLIT_BYTES = 2**20
 _MAX_TIMEOUT_S = 86_400
 _SECRET = frozenset(["API_TOKENS", "DOWNLOAD_HEADERS", "DOWNLOAD_WEBHOOKS"])
 """Settings whose values are not shown in messages."""
@@ -211,6 +219,8 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_MAX_PER_HOST": whole_number(1),
     "DOWNLOAD_MAX_RATE": none_or(byte_rate),
     "DOWNLOAD_MAX_PROCESS_RATE": none_or(byte_rate),
+    "DOWNLOAD_PARTS": whole_number(1, MAX_PARTS),
+    "DOWNLOAD_SPLIT_FROM_BYTES": whole_number(MIN_SPLIT_BYTES),
     "DOWNLOAD_TRIES": whole_number(1),
     "DOWNLOAD_CONNECT_S": _timeout,
     "DOWNLOAD_READ_S": _timeout,

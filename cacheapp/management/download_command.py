@@ -51,6 +51,8 @@ from cacheapp.typed_values import Reader, byte_rate
 MAX_ERRORS = MAX_RENAMED = MAX_DELETED = 100
 _FAILED, _REFUSED = 1, 2
 _LIMITS: tuple[tuple[str, str, type[int | float], str], ...] = (
+    ("parts", "--parts", int, "connections for one large file; 1: never split"),
+    ("split_from_bytes", "--split-from-bytes", int, "size from which a file is fetched in parts"),
     ("tries", "--tries", int, "attempts per file without progress"),
     ("connect_s", "--connect-timeout", float, "longest time to connect"),
     ("read_s", "--read-timeout", float, "longest silence on a connection"),
@@ -231,6 +233,7 @@ class Command(BaseCommand):
             webhook=options["webhook"],
             portable_names=options["portable_names"],
             limit_rate=options["limit_rate"],
+            parts=options["parts"],
             logins={} if options["no_netrc"] else read_netrc(),
         )
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from cacheapp.conf import conf
+from cacheapp.conf import MAX_PARTS, conf
 from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.actors import is_creator
 from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
@@ -126,6 +126,7 @@ def _parse_body(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
         webhooks=settings.download_webhooks,
         max_files=settings.download_max_files,
         max_threads=settings.download_max_threads,
+        max_parts=MAX_PARTS,
     )
     try:
         return parse_request(body, allowed)

@@ -94,6 +94,7 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None, *, whole: bool) ->
         "exclude": job.exclude,
         "portable_names": job.portable_names,
         "limit_rate": job.limit_rate,
+        "parts": job.parts,
         "files_total": job.files_total,
         "files_unchanged": job.files_unchanged,
         "files_renamed": job.files_renamed,

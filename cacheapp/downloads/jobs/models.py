@@ -48,6 +48,8 @@ class DownloadJob(models.Model):
     """Globs of which a file of the source must match none."""
     limit_rate = models.PositiveBigIntegerField(null=True)
     """Limit of bytes per second; `None`: only those of the settings apply."""
+    parts = models.PositiveIntegerField(null=True)
+    """Connections for one large file; `None`: as in the settings."""
     listed_to = models.TextField(blank=True, default="")
     """The last key of a listing whose files have rows; the next run lists from there."""
     listed_all = models.BooleanField(default=True)

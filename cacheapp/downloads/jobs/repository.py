@@ -117,6 +117,7 @@ def create(
         portable_names=request.portable_names,
         webhook=request.webhook,
         limit_rate=request.limit_rate,
+        parts=request.parts,
         source=request.source,
         include=list(request.names_wanted.include),
         exclude=list(request.names_wanted.exclude),
@@ -209,10 +210,12 @@ def start(
     if not moved:
         return None
     job.refresh_from_db()
+    parts = job.parts or settings.download_parts
     return Plan(
         job=job.id,
         directory=destination_of(job, root),
-        threads=max(1, min(job.threads, job.files_total)) if job.listed_all else job.threads,
+        threads=_useful_threads(job, parts),
+        parts=parts,
         origins=frozenset(settings.download_origins) | frozenset(job.extra_origins),
         items=() if stream else unfinished_items(job.id),
         networks=read_networks(settings.download_networks),
@@ -228,6 +231,12 @@ def start(
         max_rate=job.limit_rate,
         done=progress_of(job),
     )
+
+
+def _useful_threads(job: DownloadJob, parts: int) -> int:
+    if not job.listed_all:
+        return job.threads
+    return max(1, min(job.threads, job.files_total * parts))
 
 
 def retry_policy(settings: Conf) -> RetryPolicy:

@@ -66,6 +66,7 @@ class TerminalOrder:
     """Fetch only what has changed since an earlier job."""
     portable_names: bool = False
     limit_rate: int | None = None
+    parts: int | None = None
     logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
@@ -103,6 +104,7 @@ def claim_job(
             "include": list(order.names.include),
             "exclude": list(order.names.exclude),
             "limit_rate": order.limit_rate,
+            "parts": order.parts,
         }
         return listing_rows.create_job(*facts, **further), False
     last = job.heartbeat_at
@@ -112,7 +114,7 @@ def claim_job(
     missing = missing_files(job, verify=order.limits.verify)
     if not transitions.requeue(job, owner, order.threads, missing, terminal_actor()):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
-    given = {"webhook": order.webhook, "limit_rate": order.limit_rate}
+    given = {"webhook": order.webhook, "limit_rate": order.limit_rate, "parts": order.parts}
     ownership.owned_by(job.id, owner).update(**given)
     return job, True
 

@@ -22,6 +22,7 @@ def transfer_limits(settings: Conf) -> TransferLimits:
         read_s=settings.download_read_s,
         stall_s=settings.download_stall_s,
         stall_bytes=settings.download_stall_bytes,
+        split_from_bytes=settings.download_split_from_bytes,
         min_free_bytes=settings.download_min_free_bytes,
         throttle=process_limits(state_dir() / "downloads.rate", machine_rate, process_rate),
     )

@@ -50,6 +50,7 @@ class DownloadRequest:
     portable_names: bool = False
     """Whether names are changed to be valid on all systems."""
     limit_rate: int | None = None
+    parts: int | None = None
     """Limit of bytes per second, or `None`."""
     source: str = ""
     """The bucket prefix to list the files of; empty for a list of URLs."""
@@ -79,6 +80,7 @@ class RequestLimits:
     webhooks: tuple[AllowedWebhook, ...] = ()
     max_files: int = 10_000
     max_threads: int = 200
+    max_parts: int = 64
 
 
 def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRequest:
@@ -90,6 +92,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         **dict.fromkeys(_GLOBS, list_of_str),
         "webhook": text,
         "limit_rate": byte_rate,
+        "parts": whole_number(1, allowed.max_parts),
     }
     values, mistakes = read_values(body, readers, "a field")
     problems: list[dict[str, Any]] = [{"field": it.name, "error": it.error} for it in mistakes]
@@ -131,6 +134,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         extra_origins=allowed.extra_origins,
         portable_names=rules.portable,
         limit_rate=values.get("limit_rate"),
+        parts=values.get("parts"),
     )
 
 

@@ -333,6 +333,25 @@ def test_limits_are_options(origin: Origin, download: Download) -> None:
         assert found["errors"][0]["error"].partition(";")[0] == error
 
 
+def test_parts_of_a_large_file_are_an_option(
+    origin: Origin, download: Download, tmp_path: Path
+) -> None:
+    large, gate = body({"bytes": "3000000"}), threading.Event()
+    thing = origin.things["large"] = Thing([Version(large, '"v"')], takes_s=0.01, gate=gate)
+
+    def open_gate() -> None:
+        until(lambda: thing.active >= 3, "three connections", 60)
+        gate.set()
+
+    opener = threading.Thread(target=open_gate, daemon=True)
+    opener.start()
+    url = f"{origin.url}/thing/large"
+    found = download(url, "--parts", "3", "--split-from-bytes", "1048576")
+    opener.join(60)
+    assert DownloadJob.objects.get(id=found["id"]).parts == 3
+    assert (tmp_path / "to" / "large").read_bytes() == large
+
+
 def test_a_rate_is_an_option(origin: Origin, download: Download) -> None:
     found = download(f"{origin.url}/file/rate.bin?bytes=307200", "--limit-rate", "200k")
     assert found["seconds"] >= 1.3

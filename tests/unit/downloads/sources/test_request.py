@@ -114,6 +114,9 @@ def test_a_base_url_belongs_to_a_manifest() -> None:
 
 
 def test_a_rate_is_a_number_or_a_text_with_a_unit() -> None:
+    assert _read({"urls": [URL + "a"], "parts": 3}).parts == 3
+    (found,) = _problems({"urls": [URL + "a"], "parts": 65})
+    assert found["error"] == "is 65; expected a whole number from 1 to 64"
     assert _read({"urls": [URL + "a"], "limit_rate": "500k"}).limit_rate == 500 * 1024
     assert _read({"urls": [URL + "a"]}).limit_rate is None
     (found,) = _problems({"urls": [URL + "a"], "limit_rate": "slow"})
