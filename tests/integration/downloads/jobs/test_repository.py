@@ -68,9 +68,19 @@ def test_only_its_owner_starts_a_job_and_only_once(job: DownloadJob, root: Path)
     plan = repository.start(job, ME, root)
     assert plan is not None
     assert plan.directory == root / str(job.id)
-    assert plan.threads == 4  # no more than there are files
+    assert (plan.threads, plan.parts) == (9, 8)  # a file may be large, and use several
     assert [item.name for item in plan.items] == ["0.bin", "1.bin", "2.bin", "3.bin"]
     assert repository.start(job, ME, root) is None
+
+
+@pytest.mark.parametrize(("parts", "threads"), [(1, 4), (2, 8), (3, 9)])
+def test_a_job_has_no_more_threads_than_its_files_can_use(
+    job: DownloadJob, root: Path, parts: int, threads: int
+) -> None:
+    DownloadJob.objects.filter(id=job.id).update(parts=parts)
+    plan = repository.start(job, ME, root)
+    assert plan is not None
+    assert (plan.threads, plan.parts) == (threads, parts)
 
 
 def test_a_job_that_was_cancelled_first_is_not_started(job: DownloadJob, root: Path) -> None:
