@@ -4,6 +4,7 @@ No form writes a row, because the job's owner writes it at the same time. Users 
 managers all. No page shows the query string of a URL, and no filter or search compares it.
 """
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -74,7 +75,7 @@ class DownloadJobAdmin(_ReadOnly):
     search_fields = ("id", "created_by", "error")
     ordering = ("-created_at", "-id")
     exclude = ("source", "webhook", "creator", "idempotency_key", "idempotency_digest")
-    readonly_fields = ("progress", "shown_source", "shown_webhook")
+    readonly_fields = ("progress", "trail", "shown_source", "shown_webhook")
     actions = ("cancel", "retry")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadJob]:
@@ -84,12 +85,19 @@ class DownloadJobAdmin(_ReadOnly):
     @admin.display(description="source")
     def shown_source(self, job: DownloadJob) -> str:
         """Return the source without query strings."""
-        return shown_source(job.source, whole=False)
+        return shown_source(job.source, whole=False) or "-"
 
     @admin.display(description="webhook")
     def shown_webhook(self, job: DownloadJob) -> str:
         """Return the webhook without its query string."""
-        return shown_url(job.webhook, whole=False)
+        return shown_url(job.webhook, whole=False) or "-"
+
+    @admin.display(description="actions")
+    def trail(self, job: DownloadJob) -> str:
+        """Link to the job's entries in the audit trail."""
+        query = urlencode({"job__exact": job.id})
+        place = f"{reverse('admin:cacheapp_auditentry_changelist')}?{query}"
+        return format_html('<a href="{}">{}</a>', place, "audit entries of the job")
 
     @admin.display(description="files")
     def progress(self, job: DownloadJob) -> str:
@@ -162,10 +170,15 @@ class DownloadFileAdmin(_ReadOnly):
 class AuditEntryAdmin(_ReadOnly):
     """Actions on jobs, also on removed ones, newest first."""
 
-    list_display = ("at", "action", "job", "actor_name", "via", "detail")
+    list_display = ("time", "action", "job", "actor_name", "via", "detail")
     list_filter = ("action", "via")
     search_fields = ("job", "actor_name")
     ordering = ("-at", "-id")
+
+    @admin.display(description="time (UTC)", ordering="at")
+    def time(self, entry: AuditEntry) -> str:
+        """Return the time with its seconds."""
+        return f"{entry.at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
         """Return the actions on the user's own jobs, or on all."""

@@ -2,11 +2,21 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.urls import include, path
 
 from cacheapp.views.sign_in import SignIn, limit_attempts
 
+
+def icon(_request: HttpRequest) -> HttpResponse:
+    """Redirect to the icon, which browsers request here for pages without one, such as the admin's."""
+    return redirect(static("cacheapp/icon.svg"))
+
+
 urlpatterns = [
+    path("favicon.ico", icon),
     path("admin/login/", limit_attempts(admin.site.login)),
     path("admin/", admin.site.urls),
     path("login/", SignIn.as_view(), name="login"),

@@ -144,6 +144,23 @@ def check_streams(**_: Any) -> Messages:
     ]
 
 
+@checks.register(checks.Tags.caches)
+def check_quota(**_: Any) -> Messages:
+    """W014: report a quota of files that is smaller than a job may be."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.download_max_user_files >= found.download_max_files:
+        return []
+    return [
+        checks.Warning(
+            f"CACHEAPP['DOWNLOAD_MAX_USER_FILES'] is {found.download_max_user_files}, less than "
+            f"DOWNLOAD_MAX_FILES, which is {found.download_max_files}: no bucket can be downloaded over "
+            "HTTP, because a prefix counts with DOWNLOAD_MAX_FILES until it is listed.",
+            hint="Raise DOWNLOAD_MAX_USER_FILES, or lower DOWNLOAD_MAX_FILES.",
+            id="cacheapp.W014",
+        )
+    ]
+
+
 @checks.register(checks.Tags.urls)
 def check_pages(**_: Any) -> Messages:
     """W010: report that the pages lack the script that updates them."""

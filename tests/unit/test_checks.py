@@ -125,6 +125,14 @@ def test_w009_more_streams_than_threads(settings: Settings) -> None:
     assert _found() == {}
 
 
+def test_w014_a_quota_that_is_smaller_than_a_job(settings: Settings) -> None:
+    limits = {"DOWNLOAD_MAX_FILES": 100, "DOWNLOAD_MAX_USER_FILES": 99}
+    settings.CACHEAPP = {**settings.CACHEAPP, **limits}
+    assert "is 99, less than DOWNLOAD_MAX_FILES, which is 100" in _found()["cacheapp.W014"]
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_MAX_USER_FILES": 100}
+    assert _found() == {}
+
+
 def test_w010_pages_without_their_script(settings: Settings) -> None:
     settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_htmx"]
     assert "'django_htmx' is not in INSTALLED_APPS" in _found()["cacheapp.W010"]
