@@ -131,4 +131,4 @@ def servers(session: nox.Session) -> None:
     """Run downloads under every server: a worker is killed, another one adopts its job."""
     _install(session, "5.2")
     session.install("uvicorn", "granian", "hypercorn", "daphne", "pyuwsgi")
-    _pytest(session, "-m", "soak", "tests/servers")
+    _pytest(session, "-m", "soak", "tests/system/downloads/test_every_server.py")

@@ -4,6 +4,8 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from cacheapp.asgi import with_downloads
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
-application = get_asgi_application()
+application = with_downloads(get_asgi_application())

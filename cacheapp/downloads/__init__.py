@@ -1,6 +1,7 @@
 """Threaded downloads that any worker can show, cancel and resume.
 
-`start_downloads` and `release_downloads` are for Gunicorn's hooks. The packages, from the top: `runners`
+Downloads start with the first request that a server handles, and release their jobs when the process
+exits. `start_downloads` and `release_downloads` do the same in the hooks of a server. The packages, from the top: `runners`
 run jobs, `jobs` keeps them in the database, `engine` transfers the files of one job, `sources` reads
 orders and listings, `storage` writes to disk, `http` makes requests; `plan` and `states` are pure.
 """
@@ -8,6 +9,7 @@ orders and listings, `storage` writes to disk, `http` makes requests; `plan` and
 import logging
 import os
 import sys
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ def start_downloads(*, forced: bool = False) -> None:
     """Start this process's coordinator; call it in each worker, after the fork.
 
     It does nothing if Celery runs the jobs, unless `forced`. For Gunicorn's `post_worker_init` hook: it
-    returns quickly and never raises. Without it, a process takes part from its first job on.
+    returns quickly and never raises. Without it, a process takes part from its first request on.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
 
@@ -30,6 +32,23 @@ def start_downloads(*, forced: bool = False) -> None:
             coordinator().wake()
     except Exception:
         logger.exception("worker %d: downloads not started", os.getpid())
+
+
+def start_at_first_request() -> None:
+    """Start downloads with the first request that a server handles in this process."""
+    from django.core.signals import request_started  # noqa: PLC0415 (as above)
+
+    request_started.connect(_start_once, dispatch_uid=__name__)
+
+
+def _start_once(sender: type, **_: Any) -> None:
+    from django.core.handlers.asgi import ASGIHandler  # noqa: PLC0415 (as above)
+    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 (as above)
+    from django.core.signals import request_started  # noqa: PLC0415 (as above)
+
+    if issubclass(sender, WSGIHandler | ASGIHandler):  # not a client of tests
+        request_started.disconnect(dispatch_uid=__name__)
+        start_downloads()
 
 
 def release_downloads(pid: int) -> None:
@@ -54,7 +73,7 @@ def _release() -> None:
 
     module = sys.modules.get("cacheapp.downloads.runners.coordinator")
     running = None if module is None else module.existing_coordinator()
-    if running is None:  # it never had a job
+    if running is None or running.is_closed():  # it never had a job, or released them
         return
     running.close(_THREADS_END_S)
     try:

@@ -22,7 +22,11 @@ from cacheapp.conf import Conf
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CHANGELOG = ROOT / "CHANGELOG.md"
-CURRENT = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]  # the changelog has earlier names too
+CURRENT = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.rglob("*.md")),
+]  # the changelog has earlier names too
 PAGES = [CHANGELOG, *CURRENT]
 SOURCES = [
     path

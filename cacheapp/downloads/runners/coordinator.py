@@ -13,12 +13,14 @@ import logging
 import os
 import random
 import threading
+from multiprocessing.util import Finalize
 from uuid import UUID
 
 from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf, state_dir
+from cacheapp.downloads import release_downloads
 from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
 from cacheapp.downloads.engine.thread_limit import thread_limit
@@ -129,6 +131,10 @@ class Coordinator:
         if thread is not None:
             thread.join(max(0.0, deadline_s - clock.monotonic_s()))
         self._heartbeat.stop(max(0.0, deadline_s - clock.monotonic_s()))
+
+    def is_closed(self) -> bool:
+        """Return True after `close`."""
+        return self._closed
 
     def release(self) -> None:
         """Release all jobs, after `close`. On a `DatabaseError`, other processes find them lost."""
@@ -408,6 +414,9 @@ def coordinator() -> Coordinator:
     with _coordinator_lock:
         if _coordinator is None:
             _coordinator = Coordinator()
+            # For servers without hooks; after a hook it finds nothing to do. Unlike `atexit`, it also
+            # runs in children that multiprocessing forks.
+            Finalize(None, release_downloads, (os.getpid(),), exitpriority=0)
         return _coordinator
 
 
