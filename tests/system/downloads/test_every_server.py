@@ -8,6 +8,7 @@ import http.client
 import importlib.util
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -94,9 +95,9 @@ class AnyServer(Server):
             connection.close()
 
     def end(self) -> None:
-        """End it as a process manager does."""
+        """End it as a process manager does, and `runserver` by Ctrl-C."""
         assert self.process is not None
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT if "runserver" in self._command else signal.SIGTERM)
         self.process.wait(60)
 
 
