@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_django.fixtures import Settings
+
 from cacheapp.asgi import Receive, Scope, Send, with_downloads
 
 
@@ -26,7 +28,8 @@ async def responses(scope: Scope, *messages: Mapping[str, Any]) -> list[Mapping[
     return sent
 
 
-async def test_it_answers_the_lifespan_protocol_and_returns_at_its_end() -> None:
+async def test_it_answers_the_lifespan_protocol_and_returns_at_its_end(settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": None}  # nothing starts here
     sent = await responses(
         {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
     )
