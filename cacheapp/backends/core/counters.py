@@ -31,7 +31,7 @@ from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-NAMES = (
+COMMON_NAMES = (
     "hits",
     "misses",
     "sets",
@@ -51,8 +51,8 @@ NAMES = (
 HITS, MISSES, SETS, DELETES, VALUES_REJECTED = range(5)
 ERRORS_RAISED, ERRORS_SWALLOWED, BREAKER_OPENED, BREAKER_OPEN_NOW = range(5, 9)
 FACTORY_RUNS, FACTORY_ERRORS, FACTORY_US, LEASE_WAITS, STALE_HITS, VOIDED_FILLS = range(9, 15)
-NEAR_NAMES = (
-    *NAMES,
+NAMES = (
+    *COMMON_NAMES,
     "copy_hits",
     "copy_absent",
     "copy_unproved",
@@ -61,7 +61,7 @@ NEAR_NAMES = (
     "copy_voided_fills",
     "copy_invalidations",
 )
-"""With those of a cache that has a copy on this machine."""
+"""The counters of a cache. Those after `COMMON_NAMES` are of a cache with a copy on this machine."""
 COPY_HITS, COPY_ABSENT, COPY_UNPROVED, COPY_EXCLUDED = range(15, 19)
 COPY_FILLS, COPY_VOIDED_FILLS, COPY_INVALIDATIONS = range(19, 22)
 _GAUGES = frozenset({BREAKER_OPEN_NOW})  # the state of a live process, not a sum over time

@@ -20,10 +20,10 @@ from cacheapp.backends.core.alias import alias_of
 from cacheapp.backends.core.async_methods import AsyncMethods
 from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
 from cacheapp.backends.core.counters import (
+    COMMON_NAMES,
     DELETES,
     HITS,
     MISSES,
-    NAMES,
     SETS,
     VALUES_REJECTED,
     Counters,
@@ -54,7 +54,7 @@ class SharedCache(AsyncMethods, abc.ABC):
     OPTIONS: ClassVar[Mapping[str, Option]]
     """The options of this backend."""
 
-    COUNTERS: ClassVar[Sequence[str]] = NAMES
+    COUNTERS: ClassVar[Sequence[str]] = COMMON_NAMES
     """The names in `stats()`."""
 
     rejections = LogThrottle()
@@ -85,7 +85,7 @@ class SharedCache(AsyncMethods, abc.ABC):
             self._counters = self._count = self._store = stub
         else:
             name = "unnamed" if self.alias is None else quote(self.alias, safe="")
-            self._counters = counters(conf.state_dir() / f"counters-{name}", self.COUNTERS)
+            self._counters = counters(conf.state_dir() / f"counters-{name}")
             self._count = self._counters.add
             self._store = self._shared_store()
         self._single_flight = SingleFlight(
@@ -493,11 +493,14 @@ class SharedCache(AsyncMethods, abc.ABC):
 
     def stats(self) -> dict[str, int]:
         """Return this alias's counters, summed over all processes on this machine."""
-        return self._counters.totals()
+        return self._named(self._counters.totals())
 
     def own_stats(self) -> dict[str, int]:
         """Return this process's counters for this alias."""
-        return self._counters.own()
+        return self._named(self._counters.own())
+
+    def _named(self, counts: Mapping[str, int]) -> dict[str, int]:
+        return {name: counts[name] for name in self.COUNTERS}
 
     def close(self, **kwargs: Any) -> None:  # noqa: ARG002 (Django passes what its signal has)
         """Notify the store that a request ended. Django calls this after each one; nothing is closed."""

@@ -5,7 +5,7 @@ import contextvars
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -23,7 +23,7 @@ from cacheapp.backends.core.counters import (
     COPY_VOIDED_FILLS,
     HITS,
     MISSES,
-    NEAR_NAMES,
+    NAMES,
 )
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.options import Option
@@ -93,7 +93,7 @@ class NearCache(PlainNames, RedisCache):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {**OPTIONS, **_COPY_OPTIONS}
-    COUNTERS = NEAR_NAMES
+    COUNTERS: ClassVar[Sequence[str]] = NAMES
     _store: NearStore
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
