@@ -58,6 +58,11 @@ _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
 _download_heartbeat_s = env.float("DOWNLOAD_HEARTBEAT_S", 5.0, validate=_above_0)
 _download_webhook_s = env.float("DOWNLOAD_WEBHOOK_S", 10.0, validate=_above_0)
+_download_user_jobs = env.int("DOWNLOAD_MAX_USER_JOBS", 1_000, validate=validate.Range(min=1))
+_download_user_files = env.int("DOWNLOAD_MAX_USER_FILES", 1_000_000, validate=validate.Range(min=1))
+_download_audit_retention_s = env.float(
+    "DOWNLOAD_AUDIT_RETENTION_S", 365 * 86_400.0, validate=_above_0
+)
 _download_retention_s = env.float("DOWNLOAD_RETENTION_S", 30 * 86_400.0, validate=_above_0)
 _download_machine_threads = env.int(
     "DOWNLOAD_MAX_MACHINE_THREADS", 400, validate=validate.Range(min=1)
@@ -209,6 +214,9 @@ CACHEAPP = {
     "DOWNLOAD_RUNNER": _download_runner,
     "DOWNLOAD_TRIES": _download_tries,
     "DOWNLOAD_HEARTBEAT_S": _download_heartbeat_s,
+    "DOWNLOAD_MAX_USER_JOBS": _download_user_jobs,
+    "DOWNLOAD_MAX_USER_FILES": _download_user_files,
+    "DOWNLOAD_AUDIT_RETENTION_S": _download_audit_retention_s,
     "DOWNLOAD_RETENTION_S": _download_retention_s,
     "DOWNLOAD_MAX_MACHINE_THREADS": _download_machine_threads,
     "DOWNLOAD_MAX_RATE": _download_max_rate,

@@ -43,18 +43,21 @@ def downloads(request: HttpRequest) -> HttpResponse:
     """Show the newest jobs and a form for a new one; POST: create it."""
     form = {"urls": _example_urls(request) if "example" in request.GET else "", "threads": "8"}
     problems: list[str] = []
+    status = HTTPStatus.OK
     if request.method == "POST":
         form = {name: request.POST.get(name, "") for name in form}
         try:
             return HttpResponseRedirect(_job_url(_create_job(request, form)))
         except ApiError as exc:
             problems = [_problem_text(one) for one in exc.extra.get("problems", [])] or [str(exc)]
+            is_bad = exc.status is HTTPStatus.BAD_REQUEST
+            status = HTTPStatus.UNPROCESSABLE_ENTITY if is_bad else exc.status
     found = visible_jobs(request).order_by("-created_at", "id")
     jobs = _page(found, request, JOBS_PER_PAGE)
     return render_page(
         request,
         "downloads.html",
-        status=HTTPStatus.UNPROCESSABLE_ENTITY if problems else HTTPStatus.OK,
+        status=status,
         part="parts/jobs.html",
         jobs=jobs,
         shown=[_job_context(job) for job in jobs],

@@ -1,11 +1,13 @@
 """`manage.py download`: what it fetches and prints, and how it resumes after Ctrl-C and a kill."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from cacheapp.downloads.jobs import rows
+from cacheapp.downloads.jobs.actors import terminal_actor
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
@@ -239,6 +242,7 @@ class Site:
     """A project of its own, whose command runs in processes that can be stopped."""
 
     def __init__(self, data: Path, target: Path) -> None:
+        self.data = data
         self.target = target
         self.env = {
             **os.environ,
@@ -258,6 +262,12 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def trail(self) -> list[tuple[str, str, str]]:
+        """Return the audit entries: action, actor and origin."""
+        with contextlib.closing(sqlite3.connect(self.data / "db.sqlite3")) as database:
+            query = "SELECT action, actor_name, via FROM cacheapp_auditentry ORDER BY at, id"
+            return list(database.execute(query))
 
     def download(self, *words: str) -> subprocess.Popen[str]:
         return self.manage("download", *words, "--to", str(self.target), "--json")
@@ -303,6 +313,9 @@ def test_the_same_command_resumes_after(
     assert int(asked["range"].removeprefix("bytes=").removesuffix("-")) >= half - 2**18
     assert (site.target / name).read_bytes() == WHOLE
     assert sorted(path.name for path in site.target.iterdir()) == [*"01234", name]
+    by = terminal_actor().name
+    paused = [("pause", by, "command")] if number is signal.SIGINT else []
+    assert site.trail() == [("create", by, "command"), *paused, ("resume", by, "command")]
 
 
 def test_the_bytes_of_a_file_that_failed_stay_for_the_same_command(

@@ -203,6 +203,9 @@ def test_a_job_too_many_is_refused_until_one_has_ended(ann: User) -> None:
     assert DownloadJob.objects.count() == 3
     DownloadJob.objects.filter(id=jobs[0]).update(state="paused")  # paused ones count too
     assert _order(client, _urls(1)).status_code == 429
+    form = client.post("/downloads/", {"urls": URL, "threads": "1"})
+    assert form.status_code == 429
+    assert "3 jobs wait for this user" in form.content.decode()
     assert client.post(f"/api/downloads/{jobs[0]}/cancel").json()["state"] == "cancelled"
     assert _order(client, _urls(1)).status_code == 202
     assert client.post(f"/api/downloads/{jobs[0]}/retry").status_code == 429
