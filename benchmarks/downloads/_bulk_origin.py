@@ -7,6 +7,7 @@ per page. It prints its address, and ends when its standard input is closed.
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 _PAGE = 1000
 _MAX_PACING_RATE = 47  # Linux's SO_MAX_PACING_RATE, which Python does not define
+_RANGE = re.compile(r"^range: *bytes=(\d+)-(\d*)\r?$", re.IGNORECASE | re.MULTILINE)
 _BLOCK = bytes(256 * 1024)
 
 
@@ -40,6 +42,15 @@ def _listing(query: dict[str, list[str]]) -> bytes:
     ).encode()
 
 
+def _span(head: str, size: int) -> tuple[int, int, str]:
+    """Return the first byte, the end, and the status line with `Content-Range`, for a request."""
+    found = _RANGE.search(head)
+    if found is None:
+        return 0, size, "200 OK"
+    first, end = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
+    return first, end, f"206 Partial Content\r\nContent-Range: bytes {first}-{end - 1}/{size}"
+
+
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zeros: Path) -> None:
     tls = writer.get_extra_info("ssl_object") is not None
     loop = asyncio.get_running_loop()
@@ -58,11 +69,12 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, zero
             continue
         _, _, size, delay_ms, name = parts.path.split("/", 4)
         await asyncio.sleep(int(delay_ms) / 1000)
-        tag = f'ETag: "v{name.partition(".")[0]}"'
-        writer.write(f"HTTP/1.1 200 OK\r\n{tag}\r\nContent-Length: {size}\r\n\r\n".encode())
+        first, end, status = _span(head, int(size))
+        left = end - first
+        tag = f'ETag: "v{name.partition(".")[0]}"\r\nAccept-Ranges: bytes'
+        writer.write(f"HTTP/1.1 {status}\r\n{tag}\r\nContent-Length: {left}\r\n\r\n".encode())
         if method == "HEAD":
             continue
-        left = int(size)
         if "rate" in (query := parse_qs(parts.query)):
             # The kernel paces packet by packet, as on a slow network; the server itself would send
             # bursts.

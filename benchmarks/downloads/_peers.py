@@ -56,6 +56,7 @@ def engine(work: Work) -> dict[str, float]:
     plan = Plan(
         *(uuid.uuid4(), Path(work["directory"]), work["threads"], None, items),
         networks=read_networks(["127.0.0.0/8", "::1/128"]),
+        parts=work["parts"],
     )
 
     def fetch() -> None:
@@ -189,10 +190,11 @@ def wget(work: Work) -> dict[str, float]:
 
 
 def aria2c(work: Work) -> dict[str, float]:
-    """Measure aria2c, with one connection per file."""
+    """Measure aria2c, with as many connections per file as the engine."""
     listed = Path(work["directory"]).with_suffix(".aria2c")
     listed.write_text("".join(f"{url}\n  out={n}.bin\n" for n, url in enumerate(work["urls"])))
-    words = ["aria2c", "--quiet", "--file-allocation=none", f"-j{work['threads']}", "-x1", "-s1"]
+    words = ["aria2c", "--quiet", "--file-allocation=none", f"-j{work['threads']}"]
+    words += [f"-x{work['parts']}", f"-s{work['parts']}", "--min-split-size=1M"]
     words += [f"--ca-certificate={work['authority']}"] if work.get("authority") else []
     return _program([*words, "-d", work["directory"], "-i", str(listed)])
 

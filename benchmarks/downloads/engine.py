@@ -41,6 +41,10 @@ class Work:
     tls: bool = False
     digest: bool = True
     prefix: bool = False
+    parts: int = 1
+    """Connections for one file."""
+    rate: int = 0
+    """Bytes per second of a connection, paced by the origin's kernel; 0: no limit."""
     divide: float = 1.0
     """The unit of the measure: files, or GiB."""
     goal: float | None = None
@@ -133,6 +137,38 @@ WORKS = (
         ratios=(("curl", 1.1),),
     ),
     Work(
+        "one file of 1 GiB in 8 parts, no digest",
+        1,
+        1024 * MIB,
+        0,
+        8,
+        ("engine", "aria2c", "curl"),
+        digest=False,
+        parts=8,
+        ratios=(("aria2c", 1.0),),
+    ),
+    Work(
+        "one file of 1 GiB in 8 parts, SHA-256",
+        1,
+        1024 * MIB,
+        0,
+        8,
+        ("engine", "aria2c", "curl"),
+        parts=8,
+        ratios=(("aria2c", 1.0),),
+    ),
+    Work(
+        "one file of 80 MB in 8 parts, 2 MB/s a connection (ideal 5 s)",
+        1,
+        80_000_000,
+        0,
+        8,
+        ("engine", "aria2c"),
+        parts=8,
+        rate=2_000_000,
+        ratios=(("aria2c", 1.0),),
+    ),
+    Work(
         "CPU ms per file, 2,000 x 4 KiB, 32 threads",
         2000,
         4096,
@@ -183,9 +219,11 @@ def once(work: Work, peer: str, origin: str, authority: str) -> float:
     with tempfile.TemporaryDirectory(dir=files_directory()) as place:
         directory = Path(place) / "files"
         directory.mkdir()
+        paced = f"?rate={work.rate}" if work.rate else ""
         below = f"{work.size}/{work.delay_ms}/{work.files}"
         found: dict[str, Any] = {
-            "urls": [f"{origin}/files/{below}/{n}.bin" for n in range(work.files)],
+            "urls": [f"{origin}/files/{below}/{n}.bin{paced}" for n in range(work.files)],
+            "parts": work.parts,
             "threads": work.threads,
             "directory": str(directory),
             "digest": work.digest,

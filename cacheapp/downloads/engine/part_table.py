@@ -1,19 +1,19 @@
 """Which bytes of a file are missing, divided into parts that threads claim. Pure.
 
 Parts are claimed in the order of the file. So its beginning grows while the rest is fetched, and its
-digest can be computed meanwhile: SHA-256 needs the bytes in order.
+digest can be computed meanwhile: SHA-256 needs the bytes in order. Parts become smaller towards its end
+(guided self-scheduling, Polychronopoulos & Kuck 1987): there are few requests, and all connections end
+at about the same time.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from cacheapp.downloads.storage.range_journal import Span
 
 _MAX_PART_BYTES = 64 * 2**20
-_PARTS_PER_CONNECTION = 8
-"""Enough that no connection ends long before the others; few enough that requests cost little."""
-_SMALLEST = 16
-"""The smallest part is this fraction of the size from which files are fetched in parts."""
+_SHARES = 2
+"""A part is the missing bytes from its begin on, divided by so many times the connections."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -32,16 +32,21 @@ class PartTable:
     claimed part belongs to one thread.
     """
 
-    def __init__(self, total: int, spans: Iterable[Span], part_bytes: int) -> None:
-        """`spans`: the ranges on disk, merged."""
+    def __init__(
+        self, total: int, spans: Sequence[Span], connections: int, least_bytes: int
+    ) -> None:
+        """`spans`: the ranges on disk, merged. `least_bytes`: the size of the last parts."""
         self.total = total
+        self.bytes_done = sum(end - first for first, end in spans)
         self._parts: list[Part] = []
-        at = 0
+        at, left = 0, total - self.bytes_done
         for first, end in (*spans, (total, total)):
-            for start in range(at, first, part_bytes):
-                self._parts.append(Part(start, min(start + part_bytes, first)))
+            while at < first:
+                wanted = max(least_bytes, left // (_SHARES * connections), 1)
+                size = min(wanted, _MAX_PART_BYTES, first - at)
+                self._parts.append(Part(at, at + size))
+                at, left = at + size, left - size
             at = end
-        self.bytes_done = total - sum(part.end - part.at for part in self._parts)
 
     def claim(self, since: int = 0, *, last: bool = False, at: int | None = None) -> Part | None:
         """Claim the first part that is free and does not begin before `since`; or `None`.
@@ -74,9 +79,3 @@ class PartTable:
     def prefix(self) -> int:
         """The number of bytes on disk before the first missing one."""
         return self._parts[0].at if self._parts else self.total
-
-
-def part_bytes(total: int, connections: int, split_from_bytes: int) -> int:
-    """Return the size of a part of a file that so many connections fetch."""
-    wanted = total // (connections * _PARTS_PER_CONNECTION)
-    return max(1, min(max(wanted, split_from_bytes // _SMALLEST), _MAX_PART_BYTES))

@@ -21,12 +21,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from cacheapp import clock
-from cacheapp.downloads.engine.part_table import Part, PartTable, part_bytes
+from cacheapp.downloads.engine.part_table import Part, PartTable
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.storage.partial import PartialFile
 from cacheapp.downloads.storage.range_journal import RangeJournal, Span
 from cacheapp.errors import CacheappError
 
+_LEAST_PARTS = 64
+"""The smallest part is this fraction of the size from which files are split."""
 _HASHED_READS = 4
 """How much one thread hashes between two reads of its own connection, which waits meanwhile."""
 
@@ -133,9 +135,7 @@ class SplitFile:
         self._proven = False
         self._is_complete_team = False
         self._ended = False
-        self._table = PartTable(
-            self.total, spans, part_bytes(self.total, connections, split_from_bytes)
-        )
+        self._table = PartTable(self.total, spans, connections, split_from_bytes // _LEAST_PARTS)
         self._active: set[PartWorker] = set()
         self._members = 0  # active, or waiting for their next attempt
         self._lock = threading.Lock()

@@ -27,7 +27,7 @@ WHOLE = body({"n": "1", "bytes": str(SIZE)})
 V1 = Version(WHOLE, '"v1"')
 NEW = body({"n": "2", "bytes": str(SIZE)})
 V2 = Version(NEW, '"v2"')
-LIMITS = TransferLimits(10**8, split_from_bytes=1_000_000, read_s=60, stall_s=60)
+LIMITS = TransferLimits(10**8, split_from_bytes=2_000_000, read_s=60, stall_s=60)
 QUICK = RetryPolicy(first_wait_s=0.01, max_wait_s=0.1)
 
 
