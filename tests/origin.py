@@ -40,6 +40,12 @@ def _unsent(sock: socket.socket) -> int:
     return found[0]
 
 
+def _first(head: bytes, fields: Mapping[str, str]) -> int:
+    """Return the position of the first byte of a response's body."""
+    is_part = head.startswith(b"HTTP/1.1 206")
+    return int(fields["range"].removeprefix("bytes=").partition("-")[0]) if is_part else 0
+
+
 class Origin:
     """The server, in its own thread. A context manager.
 
@@ -147,7 +153,7 @@ class Origin:
         thing.most_active = max(thing.most_active, thing.active)
         try:
             if thing.takes_s:
-                await self._slowly(writer, thing, head, found)
+                await self._slowly(writer, thing, head, found, _first(head, fields))
             else:
                 thing.sent.append(len(found))
                 writer.write(head + found)
@@ -169,17 +175,16 @@ class Origin:
         writer.transport.abort()
 
     async def _slowly(
-        self, writer: asyncio.StreamWriter, thing: Thing, head: bytes, found: bytes
+        self, writer: asyncio.StreamWriter, thing: Thing, head: bytes, found: bytes, first: int
     ) -> None:
         writer.write(head)
         number = len(thing.sent)
         thing.sent.append(0)
         size = thing.piece_bytes if thing.gate is None else max(_PIECE, len(found) // 8)
+        half = len(thing.versions[-1].body) // 2  # of the whole, however often it is resumed
         start = 0
         while start < len(found):
-            is_gated = (
-                thing.gate is not None and start > len(found) // 2 and not thing.gate.is_set()
-            )
+            is_gated = thing.gate is not None and first + start >= half and not thing.gate.is_set()
             count = 1 if is_gated else size
             if start:  # not after the last one: the next request on the connection would wait
                 await asyncio.sleep(1.0 if is_gated else thing.takes_s * size / len(found))
