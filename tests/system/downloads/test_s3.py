@@ -80,11 +80,9 @@ def test_a_bucket_that_the_settings_do_not_allow_is_refused(site: Site) -> None:
 def test_an_order_cannot_choose_a_buckets_endpoint(site: Site) -> None:
     answer = order(site, "s3://files/open/", endpoint="http://169.254.169.254")
     assert answer["status"] == 400
-    assert answer["problems"][0] == {
-        "field": "endpoint",
-        "error": "is not a field; expected one of base_url, manifest, portable_names, s3, "
-        "threads, urls",
-    }
+    (problem,) = answer["problems"]
+    assert problem["field"] == "endpoint"
+    assert problem["error"].startswith("is not a field; expected one of ")
 
 
 def test_a_missing_bucket_fails_its_job_with_the_reason(site: Site) -> None:
