@@ -9,6 +9,8 @@ page    requests per second of a page under Gunicorn with 4 workers
 memory  of 4 workers with 100,000 entries of 1 KiB
 growth  get of 1,000 to 1,000,000 entries, 10,000,000 with `--full`
 
+`--quick` takes three minutes: the caches that goals compare with, in fewer and shorter windows.
+
 All use pickle, in directories beside each other (`--under`). Not measured: a network between, a
 cold page cache, a cache at its size limit (`hit_ratio` does that), threads within one process; the
 memory of FileBasedCache, which lists its whole directory on every set, and, without `--full`, of
@@ -31,6 +33,14 @@ _SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _FULL_SIZE = 10_000_000
 # Of memory: too slow to fill, or the same store as another one's (django-redis, pylibmc).
 _NO_MEMORY = {"filebased", "redis", "pymemcache"}
+_NO_QUICK_MEMORY = {"database", "diskcache", "django-redis"}  # no goal compares with them
+_QUICK: dict[str, Any] = {
+    "caches": ("locmem", "diskcache", "django-redis", "our-lmdb"),
+    "rounds": 40,
+    "windows": 5,
+    "seconds": 0.5,
+    "sizes": (1_000, 100_000),
+}
 _PACKAGES = (
     *("Django", "diskcache", "django-redis", "redis", "hiredis", "pylibmc", "pymemcache"),
     *("lmdb", "gunicorn"),
@@ -91,6 +101,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--show", type=Path, metavar="FILE", help="measure nothing; print this result"
     )
+    parser.add_argument("--quick", action="store_true", help="three minutes, not fifteen")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(**_QUICK)
     asked = parser.parse_args()
     if asked.show and asked.json:
         parser.error("--show measures nothing that --json could keep")
@@ -114,6 +127,8 @@ def measure(peers: Peers, asked: argparse.Namespace) -> Samples:
         )
     if "memory" in asked.parts:
         apart = _NO_MEMORY if asked.full else _NO_MEMORY | {"database"}
+        if asked.quick:
+            apart = apart | _NO_QUICK_MEMORY
         kept = [name for name in names if name not in apart]
         samples[goals.MEMORY_MIB] = memory.measure(peers, kept, asked.entries, asked.processes)
     if "growth" in asked.parts:

@@ -22,7 +22,7 @@ from cacheapp.processes.servers import RedisServer
 
 _STOCK = "django-redis"
 _OURS = "ours, signed"
-_LIMITS = {"get": 1.15, "set": 1.15, "incr": 1.15, "get_many 100": 1.2, "set_many 100": 1.2}
+_LIMITS = {"get": 0.8, "set": 0.8, "incr": 0.8, "get_many 100": 1.2, "set_many 100": 1.2}
 
 
 def _calls(cache: Any) -> dict[str, Call]:

@@ -70,20 +70,20 @@ MEMORY = "memory over one copy"
 GROWTH = "get, most over fewest entries"
 
 GOALS = (
-    Goal(GET, 0.7, "locmem"),
+    Goal(GET, 0.6, "locmem"),
     Goal(MISS, 0.5, "locmem"),
-    Goal(SET, 1.4, "locmem"),
-    Goal(INCR, 1.0, "locmem"),
-    Goal(REQUEST, 0.8, "locmem"),
+    Goal(SET, 1.05, "locmem"),
+    Goal(INCR, 0.85, "locmem"),
+    Goal(REQUEST, 0.7, "locmem"),
     Goal(REQUEST, 1 / 30, "diskcache"),
     Goal(AGET, 2.0),
-    Goal(MIX, 15.0, "diskcache", at_least=True),
+    Goal(MIX, 10.0, "diskcache", at_least=True),
     Goal(MIX, 20.0, "django-redis", at_least=True),
     Goal(MIX_TAIL, 1.0, "diskcache"),
     Goal(BURNING_TAIL, 1.0, "diskcache"),
     Goal(PAGE, 1.0, "locmem", at_least=True),
     Goal(PAGE, 2.0, "diskcache", at_least=True),
-    Goal(MEMORY, 1.5),
+    Goal(MEMORY, 1.4),
     Goal(GROWTH, 2.0),
 )
 
