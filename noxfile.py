@@ -28,7 +28,7 @@ PINNED = re.compile(r"^([\w.-]+)(?:\[[^]]*\])?==([^ \\;]+) ?(;[^\\]*)?", re.MULT
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "wheel", "fork", "bare_posix", "servers"]
+nox.options.sessions = ["tests", "wheel", "fork", "bare_posix", "servers", "tasks"]
 
 
 def _directories() -> list[Path]:
@@ -97,6 +97,14 @@ def wheel(session: nox.Session) -> None:
     """Install the wheel in foreign projects: Django 5.2, and 6 where this Python allows it."""
     _install(session, "5.2")
     _pytest(session, "-m", "soak", "tests/package")
+
+
+@nox.session(python=PYTHONS[1])
+def tasks(session: nox.Session) -> None:
+    """Run jobs in Django's Tasks framework, with a queue in the database."""
+    _install(session, "6.0")
+    session.install("django-tasks-db>=0.13")
+    _pytest(session, "-m", "soak", "tests/tasks_queue")
 
 
 @nox.session(python=PYTHONS[0])

@@ -33,6 +33,7 @@ from cacheapp.typed_values import (
     read_values,
     seconds,
     show,
+    text,
     whole_number,
 )
 
@@ -142,7 +143,11 @@ class Conf:
     """Maximum bytes of a file."""
 
     download_runner: str = "worker"
-    """What runs the jobs created over HTTP: the "worker" that received the request, or "celery"."""
+    """What runs the jobs created over HTTP: the "worker" that received the request, "celery", or "tasks",
+    Django's Tasks framework (Django 6)."""
+
+    download_tasks_backend: str = "default"
+    """The entry of Django's setting `TASKS` that runs jobs if the runner is "tasks"."""
 
     download_streams: int = 4
     """Maximum concurrent event streams of one process. Each occupies a thread."""
@@ -232,7 +237,8 @@ _READERS: dict[str, Reader] = {
     "DOWNLOAD_MIN_FREE_BYTES": whole_number(1),
     "DOWNLOAD_MAX_FILES": whole_number(1),
     "DOWNLOAD_MAX_BYTES": whole_number(1),
-    "DOWNLOAD_RUNNER": one_of("worker", "celery"),
+    "DOWNLOAD_RUNNER": one_of("worker", "celery", "tasks"),
+    "DOWNLOAD_TASKS_BACKEND": text,
     "DOWNLOAD_STREAMS": whole_number(1),
     "DOWNLOAD_STREAM_S": seconds,
     "DOWNLOAD_HEARTBEAT_S": seconds,

@@ -50,7 +50,7 @@ _download_webhooks: Any = env.json("DOWNLOAD_WEBHOOKS", {})
 _download_proxy = env.bool("DOWNLOAD_PROXY", False)
 _download_buckets: Any = env.json("DOWNLOAD_BUCKETS", {})
 _download_runner = env.str(
-    "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery"])
+    "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery", "tasks"])
 )
 _celery_broker_url = env.str("CELERY_BROKER_URL", "")
 _api_tokens: Any = env.json("API_TOKENS", {})

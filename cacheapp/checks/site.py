@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_permission_codename
@@ -126,6 +127,36 @@ def check_packages(**_: Any) -> Messages:
         for setting, package, extra in needs
         if importlib.util.find_spec(package) is None
     ]
+
+
+@checks.register(checks.Tags.caches)
+def check_tasks(**_: Any) -> Messages:
+    """E008: report that Django's Tasks framework is missing, or has no such backend."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.download_runner != "tasks":
+        return []
+    runner, backend = "CACHEAPP['DOWNLOAD_RUNNER'] = 'tasks'", found.download_tasks_backend
+    if importlib.util.find_spec("django.tasks") is None:
+        message = f"{runner} requires Django 6; found {django.get_version()}."
+        hint = "Use 'worker' or 'celery', or upgrade Django."
+        return [checks.Error(message, hint=hint, id="cacheapp.E008")]
+    entry = getattr(settings, "TASKS", {}).get(backend, {})
+    path = entry.get("BACKEND", "")
+    if path and path not in _NO_QUEUE:
+        return []
+    shown = f"TASKS[{backend!r}] is {path or 'not set'}"
+    return [
+        checks.Error(
+            f"{runner}, but {shown}: no worker would run the jobs.",
+            hint="Install a backend with a queue, such as django-tasks-db, and name it in TASKS.",
+            id="cacheapp.E008",
+        )
+    ]
+
+
+_NO_QUEUE = frozenset(
+    f"django.tasks.backends.{name}" for name in ("immediate.ImmediateBackend", "dummy.DummyBackend")
+)
 
 
 @checks.register(checks.Tags.caches)

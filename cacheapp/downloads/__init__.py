@@ -20,8 +20,9 @@ _DATABASE_MS = 1000
 def start_downloads(*, forced: bool = False) -> None:
     """Start this process's coordinator; call it in each worker, after the fork.
 
-    It does nothing if Celery runs the jobs, unless `forced`. For Gunicorn's `post_worker_init` hook: it
-    returns quickly and never raises. Without it, a process takes part from its first request on.
+    It does nothing if Celery runs the jobs, unless `forced`; with Django's Tasks framework, the worker only
+    watches over the tasks. For Gunicorn's `post_worker_init` hook: it returns quickly and never raises.
+    Without it, a process takes part from its first request on.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
 
@@ -30,6 +31,10 @@ def start_downloads(*, forced: bool = False) -> None:
             from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (an extra)
 
             coordinator().wake()
+        elif conf().download_root is not None and conf().download_runner == "tasks":
+            from cacheapp.downloads.runners.task_supervisor import start_supervisor  # noqa: PLC0415
+
+            start_supervisor()
     except Exception:
         logger.exception("worker %d: downloads not started", os.getpid())
 

@@ -133,5 +133,5 @@ def test_what_is_no_bucket_is_refused(value: object) -> None:
 @pytest.mark.parametrize("value", ["Celery", "", None, ["celery"]], ids=repr)
 def test_who_runs_downloads_is_one_of_two(value: object) -> None:
     assert read({"DOWNLOAD_RUNNER": value})[1] == [
-        f"CACHEAPP['DOWNLOAD_RUNNER'] is {value!r}; expected one of 'worker', 'celery'"
+        f"CACHEAPP['DOWNLOAD_RUNNER'] is {value!r}; expected one of 'worker', 'celery', 'tasks'"
     ]

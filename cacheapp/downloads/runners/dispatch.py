@@ -1,10 +1,11 @@
-"""Passes a new job to its runner: the coordinator of this process, or Celery.
+"""Passes a new job to its runner: the coordinator of this process, Celery, or Django's Tasks framework.
 
-With Celery, a job has no owner until a task adopts it (`celery_task`). A task that is sent or delivered
+With the latter two, a job has no owner until a task adopts it (`celery_task`). A task that is sent or delivered
 twice is harmless, because only one adopts the job. A broker that cannot be reached is an error, which the
 client sees and may retry.
 """
 
+import importlib.util
 import logging
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -31,8 +32,8 @@ class BrokerUnavailable(CacheappError):
 
 
 def initial_owner() -> JobOwner | None:
-    """Return the owner of a job created now: this process, or `None` with Celery."""
-    return None if conf().download_runner == "celery" else _coordinator().owner
+    """Return the owner of a job created now: this process, or `None` if a task will run it."""
+    return _coordinator().owner if conf().download_runner == "worker" else None
 
 
 def _coordinator() -> "Coordinator":
@@ -58,7 +59,7 @@ def submit_new(job_id: UUID) -> None:
 def submit_notifications(job_id: UUID) -> None:
     """Have the notifications of a job that has ended without a process delivered soon.
 
-    Coordinators of workers find them by themselves; with Celery, they need a task.
+    Coordinators of workers find them by themselves; otherwise, they need a task.
     """
     if conf().download_runner == "worker" or not notifications.deliverable(job_id).exists():
         return
@@ -70,9 +71,28 @@ def submit_notifications(job_id: UUID) -> None:
 
 def submit(job_id: UUID) -> None:
     """Have a job started soon; raise `BrokerUnavailable`."""
-    if conf().download_runner != "celery":
+    runner = conf().download_runner
+    if runner == "celery":
+        _send_to_celery(job_id)
+    elif runner == "tasks":
+        _enqueue_task(job_id)
+    else:
         _coordinator().wake()
-        return
+
+
+def _enqueue_task(job_id: UUID) -> None:
+    if importlib.util.find_spec("django.tasks") is None:
+        raise BrokerUnavailable("DOWNLOAD_RUNNER = 'tasks' requires Django 6")
+    from cacheapp.downloads.runners.django_task import run_download  # noqa: PLC0415 (Django 6)
+
+    try:
+        run_download.enqueue(str(job_id))
+    except Exception as exc:
+        # Each backend has errors of its own.
+        raise BrokerUnavailable(f"the backend of tasks does not accept the job: {exc}") from exc
+
+
+def _send_to_celery(job_id: UUID) -> None:
     import celery  # noqa: PLC0415 (an extra)
     from kombu.exceptions import KombuError, OperationalError  # noqa: PLC0415 (the same)
 

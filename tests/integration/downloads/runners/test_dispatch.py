@@ -5,21 +5,28 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import celery
+import django
 import pytest
 from django.core.checks import run_checks
 from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp import tasks
+from cacheapp.checks.site import check_tasks
 from cacheapp.downloads import start_downloads
 from cacheapp.downloads.jobs import repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
+from cacheapp.downloads.runners import dispatch
 from cacheapp.downloads.runners.celery_task import OTHER_OWNER
 from cacheapp.downloads.runners.coordinator import existing_coordinator
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable
+from cacheapp.downloads.runners.task_supervisor import TaskSupervisor
 from cacheapp.downloads.sources.request import DownloadRequest
+from cacheapp.processes.waiting import pause, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -117,3 +124,89 @@ def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
     )
     (found,) = [found for found in run_checks() if found.id == "cacheapp.E006"]
     assert found.hint == "Run: pip install 'cacheapp[celery]'"
+
+
+def _with_tasks(settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_RUNNER": "tasks"}
+
+
+def _without_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "django.tasks" else real(name)
+    )
+
+
+def test_e008_tasks_need_django_6(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [found for found in run_checks() if found.id == "cacheapp.E008"]
+    _with_tasks(settings)
+    _without_tasks(monkeypatch)
+    (found,) = [found for found in run_checks() if found.id == "cacheapp.E008"]
+    assert f"requires Django 6; found {django.get_version()}" in found.msg
+
+
+def test_e008_tasks_need_a_backend_with_a_queue(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_tasks(settings)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    for path in ("", "django.tasks.backends.immediate.ImmediateBackend"):
+        settings.TASKS = {"default": {"BACKEND": path}}
+        (found,) = [found for found in check_tasks() if found.id == "cacheapp.E008"]
+        assert f"TASKS['default'] is {path or 'not set'}: no worker would run" in str(found.msg)
+    settings.TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+    assert check_tasks() == []
+
+
+def test_without_django_6_a_job_for_tasks_is_refused(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_tasks(settings)
+    _without_tasks(monkeypatch)
+    answer = client.post("/api/downloads", json.dumps({"urls": [URL]}), "application/json")
+    assert answer.status_code == 503
+    assert answer.json()["error"] == (
+        "DOWNLOAD_RUNNER = 'tasks' requires Django 6; nothing was started"
+    )
+    assert not DownloadJob.objects.exists()
+
+
+def test_a_job_whose_task_was_lost_is_submitted_again_by_one_supervisor(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DOWNLOAD_RUNNER": "tasks",
+        "DOWNLOAD_HEARTBEAT_S": 0.001,
+    }
+    queued: list[uuid.UUID] = []
+    refused = [BrokerUnavailable("no queue")]
+
+    def submit(job_id: uuid.UUID) -> None:
+        if refused:
+            raise refused.pop()
+        queued.append(job_id)
+
+    monkeypatch.setattr(dispatch, "submit", submit)
+    waits = repository.create(DownloadRequest((URL,), threads=1), None)
+    lost = repository.create(DownloadRequest((URL,), threads=1), JobOwner(uuid.uuid4(), 1))
+    repository.start(lost, JobOwner(lost.owner or uuid.uuid4(), 1), Path("/nowhere"))
+    supervisors = [TaskSupervisor(), TaskSupervisor()]
+
+    def look(found: list[Any]) -> list[Any]:
+        for supervisor in supervisors:
+            supervisor.look()
+        return found
+
+    supervisors[0].look()  # sees the heartbeat
+    pause(0.01)
+    supervisors[0].look()
+    assert not refused
+    lost.refresh_from_db()
+    assert (lost.state, lost.owner_pid, queued) == ("running", 1, [])  # nothing has changed
+    until(lambda: look(queued), "the new task", 30)
+    look(queued)
+    assert queued == [lost.id]
+    lost.refresh_from_db()
+    waits.refresh_from_db()
+    assert (lost.state, lost.owner, waits.owner) == ("queued", None, None)
