@@ -15,6 +15,8 @@ SMALL = {
     "consistency.search": "--rounds 1 --operations 500 --keys 5",
     "backends.disk": "--rounds 1 --calls 2",
     "downloads.engine": "--runs 1 --smaller 50 --only 50",
+    "downloads.many_files": "--files 50",
+    "downloads.slow_line": "--smaller 100",
     "downloads.waiting": "--runs 1 --files 4 --delay-ms 1 --workers 2",
     "downloads.hosting": "--runs 1 --smaller 50",
     "backends.hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
