@@ -50,6 +50,8 @@ def _unmap(counted: counters.Counters) -> None:
 
 def _close_slot_files(directory: Path) -> None:
     opened = slot_file._open_files  # noqa: SLF001
+    if not Path("/proc/self/fd").is_dir():  # `tests/package/bare_posix`: they stay open
+        return
     with opened.lock:
         opened.forget_lost()
         for identity, file in list(opened.files.items()):

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile  # noqa: F401
 import time
+import urllib.request  # noqa: F401
 import uuid  # noqa: F401
 from typing import Any
 
