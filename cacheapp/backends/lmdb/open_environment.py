@@ -70,7 +70,7 @@ class OpenEnvironment:
         """Return True if its files and claim are at their paths, and its descriptors lead there."""
         return (
             identity_of(self.data) == self.identity
-            and self.has_its_descriptors()
+            and are_intact(self._descriptors)
             and self._claim.is_linked()
         )
 

@@ -78,17 +78,19 @@ class Claim:
 
     def is_held(self) -> bool:
         """Return False if this process closed the descriptor: the claim ended with it."""
-        if self._identity is None:
-            return True
+        return self._identity is None or self._links() is not None
+
+    def is_linked(self) -> bool:
+        """Return False if it is not held, or its file was removed: other namespaces do not see it."""
+        return self._identity is None or bool(self._links())
+
+    def _links(self) -> int | None:
+        """Return the number of links of the claim's file; `None` if the descriptor is not its own."""
         try:
             found = os.fstat(self._descriptor)
         except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
-
-    def is_linked(self) -> bool:
-        """Return False if its file was removed: processes of another namespace do not see it."""
-        return self._identity is None or os.fstat(self._descriptor).st_nlink > 0
+            return None
+        return found.st_nlink if (found.st_dev, found.st_ino) == self._identity else None
 
     def mark_open(self) -> None:
         """Note that this process opens the environment; the mark ends with the claim.
