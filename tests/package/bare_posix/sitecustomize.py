@@ -12,6 +12,7 @@ import io
 import multiprocessing.context  # noqa: F401
 import os
 import socket  # noqa: F401
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -67,4 +68,20 @@ def _sysctl(*args: Any, **kwargs: Any) -> Any:
 
 
 subprocess.run = _sysctl
+
+_fcntl = fcntl.fcntl
+_LINUX, _DARWIN = struct.Struct("hhqqi"), struct.Struct("qqihh")
+
+
+def _translated(descriptor: Any, command: int, argument: Any = 0) -> Any:
+    """Take and return `struct flock` as macOS lays it out."""
+    if command != fcntl.F_GETLK or len(argument) != _DARWIN.size:
+        return _fcntl(descriptor, command, argument)
+    start, length, pid, kind, whence = _DARWIN.unpack(argument)
+    found = _fcntl(descriptor, command, _LINUX.pack(kind, whence, start, length, pid))
+    kind, whence, start, length, pid = _LINUX.unpack(found)
+    return _DARWIN.pack(start, length, pid, kind, whence)
+
+
+fcntl.fcntl = _translated
 sys.platform = "darwin"
