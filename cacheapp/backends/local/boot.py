@@ -4,6 +4,7 @@ import functools
 import subprocess
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.errors import StoreUnavailable
 
 _LINUX = Path("/proc/sys/kernel/random/boot_id")
@@ -14,8 +15,9 @@ def boot_id() -> str:
     """Return an identifier that is unique to this boot."""
     try:
         return _LINUX.read_text().strip()
-    except OSError:
-        pass
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
     try:  # macOS
         found = subprocess.run(
             ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"],

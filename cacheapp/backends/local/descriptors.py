@@ -7,6 +7,7 @@ place of a lost one while the library closes it, and puts the other file back.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -72,7 +73,9 @@ def are_intact(descriptors: Descriptors) -> bool:
     for number, identity in descriptors.items():
         try:
             found = os.fstat(number)
-        except OSError:
+        except OSError as exc:
+            if exc.errno != errno.EBADF:  # raised by a signal handler
+                raise
             return False
         if (found.st_dev, found.st_ino) != identity:
             return False

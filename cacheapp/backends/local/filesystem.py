@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
+
 _MOUNTS = Path("/proc/self/mountinfo")
 
 # POSIX locks or mmap differ between the machines that mount these, or are unreliable on one.
@@ -25,7 +27,9 @@ def filesystem_type(path: str | os.PathLike[str], mountinfo: str | None = None) 
     if mountinfo is None:
         try:
             mountinfo = _MOUNTS.read_text(errors="surrogateescape")
-        except OSError:
+        except OSError as exc:
+            if is_interruption(exc):
+                raise
             return None
     wanted = os.path.realpath(path)
     best, found = -1, None

@@ -7,6 +7,8 @@ Read for both versions of cgroups, see cgroups(7): every ancestor's limit counts
 
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
+
 _PROC = Path("/proc/self")
 _UNLIMITED = 2**60  # version 1 has no word for it: it shows the largest number of whole pages
 
@@ -19,7 +21,9 @@ def memory_available(proc: Path = _PROC) -> int | None:
     try:
         memberships = (proc / "cgroup").read_text().splitlines()
         mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
-    except OSError:
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
         return None
     left = [
         available

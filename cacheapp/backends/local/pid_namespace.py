@@ -15,6 +15,7 @@ open file description: they do not depend on process ids, and end with the last 
 description.
 """
 
+import errno
 import fcntl
 import os
 import struct
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.backends.local.boot import boot_id
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
 
@@ -46,6 +48,8 @@ def namespace_name() -> str | None:
     try:
         inode = os.stat(_NAMESPACE).st_ino
     except OSError as exc:
+        if is_interruption(exc):
+            raise
         raise StoreUnavailable(
             f"cannot read {_NAMESPACE} ({exc.strerror}), which identifies the PID namespace of this "
             "process; mount /proc; nothing was done"
@@ -88,7 +92,9 @@ class Claim:
         """Return the number of links of the claim's file; `None` if the descriptor is not its own."""
         try:
             found = os.fstat(self._descriptor)
-        except OSError:
+        except OSError as exc:
+            if exc.errno != errno.EBADF:  # raised by a signal handler
+                raise
             return None
         return found.st_nlink if (found.st_dev, found.st_ino) == self._identity else None
 
@@ -133,8 +139,10 @@ def remove_stale_claims(directory: Path) -> None:
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, _CLAIMED))
             other.unlink(missing_ok=True)
-        except OSError:
-            pass  # a process of that namespace came back
+        except OSError as exc:
+            if exc.errno is None:  # raised by a signal handler
+                raise
+            # A process of that namespace came back.
         finally:
             os.close(descriptor)
 

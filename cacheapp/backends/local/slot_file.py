@@ -15,6 +15,7 @@ So the descriptor is checked before anything is written or locked. A file whose 
 closed is forgotten, never closed again: its locks ended with the descriptor.
 """
 
+import errno
 import fcntl
 import os
 import struct
@@ -57,7 +58,9 @@ def identity_of_descriptor(descriptor: int) -> Identity | None:
     """Return device and inode of an open file, or `None` if the descriptor is closed."""
     try:
         found = os.fstat(descriptor)
-    except OSError:
+    except OSError as exc:
+        if exc.errno != errno.EBADF:  # raised by a signal handler
+            raise
         return None
     return found.st_dev, found.st_ino
 
@@ -94,7 +97,9 @@ class SlotFile:
         """Lock a slot that is not this process's own; return False if another process holds it."""
         try:
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
-        except OSError:
+        except OSError as exc:
+            if exc.errno is None:  # raised by a signal handler
+                raise
             return False
         return True
 

@@ -1,6 +1,7 @@
 """What a store knows of its library's descriptors, without a search of all that are open."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
+from cacheapp.backends.local.descriptors import are_intact
+from cacheapp.backends.local.slot_file import identity_of_descriptor
 from tests.integration.backends.disk import parts as disk
 from tests.integration.backends.lmdb import parts as lmdb
 
@@ -155,3 +158,33 @@ def test_opening_takes_no_longer_with_many_open_descriptors(
         few = _bytecodes(opened)
         with _many_open(MANY):
             assert _bytecodes(opened) < few + MANY / 10
+
+
+@pytest.mark.parametrize(
+    "check",
+    [identity_of_descriptor, lambda number: are_intact({number: (0, 0)})],
+    ids=["identity", "all"],
+)
+def test_a_time_out_that_a_handler_raises_passes_the_check_of_a_descriptor(
+    check: Callable[[int], object],
+) -> None:
+    raised = seen = 0
+
+    def handler(_number: int, _frame: object) -> None:
+        nonlocal raised
+        raised += 1
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, handler)
+    try:
+        for round_ in range(40):
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0.0001)
+                while raised == round_:
+                    check(0)
+            except TimeoutError:
+                seen += 1
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert seen == raised == 40
