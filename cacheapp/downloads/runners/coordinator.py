@@ -14,12 +14,14 @@ import os
 import random
 import threading
 from multiprocessing.util import Finalize
+from pathlib import Path
 from uuid import UUID
 
 from django.db import DatabaseError, connection
 
 from cacheapp import clock
 from cacheapp.conf import conf, state_dir
+from cacheapp.directory_trust import replaceable_reason
 from cacheapp.downloads import release_downloads
 from cacheapp.downloads.engine.estimate import ProgressMeter
 from cacheapp.downloads.engine.run import LOST, JobRun, QueuedFile
@@ -337,8 +339,9 @@ class Coordinator:
     def _start(self, job: DownloadJob) -> bool:
         """Start a queued job, or end it if it cannot run; return False if it must wait."""
         root, source = conf().download_root, None
-        if root is None:
-            self._end(job, "CACHEAPP['DOWNLOAD_ROOT'] is not set")
+        problem = _problem_of_root(root)
+        if root is None or problem:
+            self._end(job, problem)
             return True
         if is_listed(job):
             try:
@@ -432,3 +435,11 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
+
+
+def _problem_of_root(root: Path | None) -> str:
+    """Return why no job may save files below this root; empty if it may."""
+    if root is None:
+        return "CACHEAPP['DOWNLOAD_ROOT'] is not set"
+    reason = replaceable_reason(root)
+    return f"CACHEAPP['DOWNLOAD_ROOT']: {reason}; nothing was saved" if reason else ""

@@ -139,6 +139,22 @@ def test_a_job_whose_directory_cannot_be_written_does_not_delay_others(
     assert _left(bad)[0] == "cancelled"  # as soon as its directory can be written
 
 
+def test_a_root_that_another_user_could_replace_is_refused_when_a_job_starts(
+    coordinator: Coordinator, origin: Origin, settings: Settings, tmp_path: Path
+) -> None:
+    root = tmp_path / "open"
+    root.mkdir()
+    root.chmod(0o777)
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": root}
+    job = _job(origin, coordinator.owner)
+    coordinator.wake()
+    state, error = _left(job)
+    assert state == "failed"
+    assert "CACHEAPP['DOWNLOAD_ROOT']" in error
+    assert "nothing was saved" in error
+    assert list(root.iterdir()) == []
+
+
 def test_the_bytes_of_a_file_that_failed_stay_for_a_retry(
     coordinator: Coordinator, origin: Origin, settings: Settings, tmp_path: Path
 ) -> None:
