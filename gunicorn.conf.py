@@ -1,7 +1,7 @@
 """Gunicorn's configuration for this project: each value with its reason, some from the environment."""
 
 import gc
-from pathlib import Path
+import os
 from typing import Any
 
 import environs
@@ -42,7 +42,7 @@ max_requests = env.int("MAX_REQUESTS", 10_000, validate=validate.Range(min=0))
 max_requests_jitter = max_requests // 10
 
 # The heartbeat file is kept in memory: on a stalled disk, healthy workers would be killed.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (not a file name)
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (not a file name)
 
 # The control socket in the home directory would be shared by all servers of this user.
 control_socket_disable = True
