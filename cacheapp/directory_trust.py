@@ -53,6 +53,17 @@ def replaceable_reason(path: Path) -> str | None:
         return f"{path}: {exc.strerror}"
 
 
+def unwritable_reason(path: Path) -> str | None:
+    """Return why this user can neither write to the directory nor create it, or `None`."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    user = os.geteuid()
+    if there == path:
+        return f"user {user} cannot write to {path}"
+    return f"user {user} cannot create {path}: {there} is not writable for it"
+
+
 def _replaceable_reason(path: Path) -> str | None:
     for entry, found in _entries_on_the_way(Path.cwd() / path):
         if problem := _entry_problem(found):

@@ -12,11 +12,11 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
 from cacheapp import conf
-from cacheapp.backends import DiskCache, LMDBCache, RedisCache
+from cacheapp.backends import DiskCache, LMDBCache, NearCache, RedisCache
 from cacheapp.backends.core.options import read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
-from cacheapp.directory_trust import replaceable_reason
+from cacheapp.directory_trust import replaceable_reason, unwritable_reason
 
 Messages = list[checks.CheckMessage]
 
@@ -83,35 +83,47 @@ def check_entries(**_: Any) -> Messages:
     ]
 
 
+def _directories() -> Iterator[tuple[_AliasConfig, Path]]:
+    """Yield each valid entry that keeps files on this machine, with its directory."""
+    for kind in (DiskCache, LMDBCache, NearCache):
+        for config in _alias_configs(kind):
+            if not config.mistakes():
+                options = config.params.get("OPTIONS", {})
+                yield config, Path(options["copy"] if kind is NearCache else config.location)
+
+
 @checks.register(checks.Tags.caches)
 def check_directories(**_: Any) -> Messages:
-    """E003, E004: report directories that are unsafe for a cache."""
-    return [
-        message
-        for kind in (DiskCache, LMDBCache)
-        for config in _alias_configs(kind)
-        if not config.mistakes()
-        for message in _directory_errors(config)
-    ]
+    """E003, E004, W015: report directories that are unsafe for a cache, or cannot be used."""
+    return [message for found in _directories() for message in _directory_errors(*found)]
 
 
-def _directory_errors(config: _AliasConfig) -> Messages:
+def _directory_errors(config: _AliasConfig, directory: Path) -> Messages:
     found: Messages = []
-    if is_network_filesystem(config.location):
+    if is_network_filesystem(directory):
         found.append(
             checks.Error(
                 f"CACHES[{config.alias!r}] keeps its files on a network filesystem "
-                f"({filesystem_type(config.location)}), whose locks are unreliable.",
+                f"({filesystem_type(directory)}), whose locks are unreliable.",
                 hint="Use a directory on this machine's own disk, or RedisCache for several machines.",
                 id="cacheapp.E003",
             )
         )
-    if reason := replaceable_reason(Path(config.location)):
+    if reason := replaceable_reason(directory):
         found.append(
             checks.Error(
                 f"CACHES[{config.alias!r}]: {reason}. Its content may be unpickled, which can run code.",
                 hint=UNSAFE_DIRECTORY_HINT,
                 id="cacheapp.E004",
+            )
+        )
+    if reason := unwritable_reason(directory):
+        found.append(
+            checks.Warning(
+                f"CACHES[{config.alias!r}]: {reason}.",
+                hint="Run the checks as the user of the workers. Create the directory for that user "
+                f"(install -d -m 700 -o USER {directory}), or use one below BASE_DIR.",
+                id="cacheapp.W015",
             )
         )
     return found

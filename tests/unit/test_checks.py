@@ -1,5 +1,6 @@
 """Each system check, by its id."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,27 @@ def test_e004_a_directory_that_others_can_write_to(settings: Settings, tmp_path:
     assert _found() == {}
     (tmp_path / "open").chmod(0o777)
     assert "is world-writable (mode 0777)" in _found()["cacheapp.E004"]
+
+
+def test_the_directory_of_a_copy_is_checked_too(settings: Settings, tmp_path: Path) -> None:
+    near = {"BACKEND": "cacheapp.backends.NearCache", "LOCATION": "redis://localhost"}
+    settings.CACHES = {"default": {**near, "OPTIONS": {"copy": str(tmp_path / "open")}}}
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    assert "is world-writable (mode 0777)" in _found()["cacheapp.E004"]
+
+
+def test_w015_a_directory_that_this_user_cannot_create(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHES = {"default": _disk(tmp_path / "site" / "cache")}
+    assert _found() == {}
+    refused = [tmp_path / "site", tmp_path]  # root may write anywhere, so the kernel cannot refuse
+    monkeypatch.setattr(os, "access", lambda path, *_args, **_kwargs: path not in refused)
+    found = _found()["cacheapp.W015"]
+    assert f"cannot create {tmp_path}/site/cache: {tmp_path} is not writable for it" in found
+    (tmp_path / "site").mkdir(mode=0o700)
+    assert f"{tmp_path}/site is not writable for it" in _found()["cacheapp.W015"]
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o775, 0o2775], ids=oct)

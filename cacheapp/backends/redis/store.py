@@ -44,6 +44,7 @@ from cacheapp.errors import ValueRefused
 _MAX_BATCH_BYTES = 2**24
 MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
 _POLL_EVERY_S = 0.25
+_RESUBSCRIBE_S = 1.0  # a wait that could not subscribe polls so long; its caller then waits again
 _CHANNEL = scripts.WAKE_CHANNEL.encode()
 _READ, _REPEATABLE = FailureKind.READ, FailureKind.REPEATABLE
 _version = re.compile(r"-?\d+:")
@@ -306,7 +307,7 @@ class RedisStore(Store):
                     with self._polling(key, seen, subscription):
                         wait_until_done(subscription.notified, deadline_s - clock.monotonic_s())
                 return
-        super()._watch(key, seen, deadline_s - clock.monotonic_s())
+        super()._watch(key, seen, _time_to_poll(deadline_s))
 
     async def _awatch(self, key: str, seen: Payload, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s
@@ -322,7 +323,7 @@ class RedisStore(Store):
                             subscription.notified, deadline_s - clock.monotonic_s()
                         )
                 return
-        await super()._awatch(key, seen, deadline_s - clock.monotonic_s())
+        await super()._awatch(key, seen, _time_to_poll(deadline_s))
 
     @contextlib.contextmanager
     def _polling(self, key: str, seen: Payload, subscription: Subscription) -> Iterator[None]:
@@ -356,6 +357,10 @@ class RedisStore(Store):
     def after_fork_in_child(self) -> None:
         self._own_listener.close_in_child()
         self._open()
+
+
+def _time_to_poll(deadline_s: float) -> float:
+    return max(0.0, min(_RESUBSCRIBE_S, deadline_s - clock.monotonic_s()))
 
 
 def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
