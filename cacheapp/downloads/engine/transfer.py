@@ -3,7 +3,7 @@
 Invariants:
 
 - A final name appears only when the file is complete and matches every known checksum. It never
-  replaces a file unless that was requested (`partial.publish`).
+  replaces a file unless that was requested (`publication`, `partial.publish`).
 - After `abort` has returned, no final name appears: `_lock` is held for the check and the rename.
 - A partial file holds bytes of the one representation that its name describes. It is continued only
   with a strong validator as proof (`ranges.decide`); otherwise a new one is started.
@@ -25,23 +25,18 @@ from urllib3.exceptions import HTTPError
 from cacheapp import clock
 from cacheapp.downloads.engine.attempt_error import attempt_error
 from cacheapp.downloads.engine.part_fetcher import FetchHooks, PartFetcher
+from cacheapp.downloads.engine.publication import publish_file
 from cacheapp.downloads.engine.remote_checksums import RemoteChecksums
 from cacheapp.downloads.engine.split_file import PartsInTransfer, PartWorker, Seat, SplitFile
 from cacheapp.downloads.engine.transfer_options import (
     Buffer,
-    Existing,
     FetchedFile,
     TransferLimits,
     TransferOptions,
 )
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import HTTPClient, Response
-from cacheapp.downloads.http.errors import (
-    NotModified,
-    TransferAborted,
-    TransferFailed,
-    printable,
-)
+from cacheapp.downloads.http.errors import NotModified, TransferAborted, TransferFailed
 from cacheapp.downloads.http.ranges import (
     RangeDecision,
     ResumePoint,
@@ -53,10 +48,8 @@ from cacheapp.downloads.http.ranges import (
     strong_validator,
 )
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
-from cacheapp.downloads.storage.journal import PublishedFile
-from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, publish
+from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile
 from cacheapp.downloads.storage.range_journal import Span
-from cacheapp.downloads.storage.sync_index import set_modified
 
 _OK, _PRECONDITION_FAILED = 200, 412
 _MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
@@ -495,27 +488,12 @@ class Transfer:
             raise TransferFailed(mismatch, retryable=self._mismatches == 1)
         if self._limits.fsync:
             part.sync()
-        sha256 = (part.running.digest("sha256") or b"").hex()
         with self._lock:
             if self._aborted is not None:
                 raise TransferFailed("stopped")
-            mtime_ns = self._publish(part, sha256)
+            fetched = publish_file(part, self._options, self._limits, self._version, self._note)
         self._part = None
-        version = (*self._version, mtime_ns) if self._options.sync else ()
-        return FetchedFile(part.size, sha256, printable(self._note), *version)
+        return fetched
 
-    def _publish(self, part: PartialFile, sha256: str) -> int:
-        """Rename the file; return its modification time in ns, or 0 without `sync`."""
-        options, limits = self._options, self._limits
-        mtime_ns = set_modified(part.path, self._version[1]) if options.sync else 0
-        if options.journal is not None:
-            inode = part.path.stat().st_ino
-            options.journal.append(
-                options.partial_name.position, PublishedFile(part.size, sha256, inode)
-            )
-        replace = limits.existing is Existing.REPLACE
-        publish(part.path, options.target, replace=replace, fsync=limits.fsync)
-        return mtime_ns
-
-    def _check_free_space(self, options: int) -> None:
-        self._limits.check_free_space(self._options.partial_name.directory, options)
+    def _check_free_space(self, needed: int) -> None:
+        self._limits.check_free_space(self._options.partial_name.directory, needed)
