@@ -130,7 +130,7 @@ class Transfer:
 
         Raise `TransferFailed` or `TransferAborted`. If the failure is `retryable`, `run` may be
         called again and resumes from the bytes on disk, until `discard` is called. Without another
-        call they stay, for a later run.
+        call they stay, for a later run, as after a failure that `keeps_bytes`.
         """
         seat = seat or Seat()
         worker = seat.worker
@@ -197,7 +197,7 @@ class Transfer:
             elif self._part.size - self._progress_to >= self._limits.stall_bytes:
                 self._progress_to, self.tries_without_progress = self._part.size, 0
         failed = self._failure(exc, seat.worker)
-        useless = not self._keep if isinstance(failed, TransferAborted) else not failed.retryable
+        useless = not self._keep if isinstance(failed, TransferAborted) else not failed.keeps_bytes
         if useless and seat.ends_file:
             self.discard()
         return failed

@@ -169,6 +169,7 @@ class Response:
             retryable=self.status in RETRYABLE_STATUSES,
             slow_down=self.status in OVERLOAD_STATUSES,
             retry_after_s=read_retry_after(self.headers.get("retry-after"), now),
+            keeps_bytes=True,
         )
 
     def _s3_error(self) -> str:

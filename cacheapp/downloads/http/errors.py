@@ -27,6 +27,7 @@ class TransferFailed(CacheappError):
         retryable: bool = False,
         slow_down: bool = False,
         retry_after_s: float | None = None,
+        keeps_bytes: bool = False,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
@@ -35,6 +36,8 @@ class TransferFailed(CacheappError):
         """Whether the host seems overloaded."""
         self.retry_after_s = retry_after_s
         """The `Retry-After` of the response, if any."""
+        self.keeps_bytes = keeps_bytes or retryable
+        """Whether a later run may continue the bytes on disk: an expired login says nothing of them."""
 
 
 class TransferAborted(CacheappError):

@@ -152,3 +152,19 @@ def test_a_job_that_fails_without_partial_files_leaves_nothing(origin: Origin, j
     origin.things["x"] = Thing([], refusals=["404 Not Found"])
     assert job.run()[0].state is FileState.FAILED
     assert list(job.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("refusal", ["403 Forbidden", "404 Not Found"])
+def test_the_bytes_of_a_file_stay_when_its_server_refuses_to_continue(
+    origin: Origin, job: Job, refusal: str
+) -> None:
+    thing = origin.things["x"] = Thing([V1], cuts=[100_000], refusals=["", refusal, refusal])
+    for tried in ("; tried 2 times", ""):
+        (report,) = job.run()
+        assert (report.state, report.bytes_done) == (FileState.FAILED, 100_000)
+        kept = f"{tried}; 100000 bytes are kept for a retry"
+        assert report.error == f"responded with {refusal}{kept}"
+    assert job.run()[0].state is FileState.SUCCEEDED
+    assert _starts(thing) == [0, 100_000, 100_000, 100_000]
+    assert (job.directory / "x").read_bytes() == WHOLE
+    assert [path.name for path in job.directory.iterdir()] == ["x"]

@@ -235,6 +235,20 @@ def test_after_the_last_try_the_parts_are_kept_for_the_next_run(job: PartsJob) -
     job.assert_clean()
 
 
+def test_the_parts_are_kept_when_the_server_refuses_all_of_them(job: PartsJob) -> None:
+    thing = job.origin.things["x"] = Thing(
+        [V1], cut_every=20_000, refusals=["", "", "", "", *["403 Forbidden"] * 20]
+    )
+    report = job.run()
+    assert (report.state, report.bytes_done) == (FileState.FAILED, 80_000)
+    assert report.error.startswith("responded with 403 Forbidden; tried ")
+    assert report.error.endswith("; 80000 bytes are kept for a retry")
+    thing.refusals, thing.cut_every, seen = [], None, len(thing.asked)
+    job.assert_whole(job.run())
+    assert size_of(tuple(requested(thing, seen))) == SIZE - 80_000
+    job.assert_clean()
+
+
 def test_the_declared_digest_is_that_of_the_whole_file(job: PartsJob) -> None:
     job.origin.things["x"] = Thing([V1])
     wrong = hashlib.sha512(NEW).hexdigest()
