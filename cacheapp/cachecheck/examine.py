@@ -11,7 +11,7 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.cachecheck.clients import ClientFailed, Clients, Setup
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import CheckRun, remove
+from cacheapp.cachecheck.run import CheckRun, StoreFailed, remove
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     counting,
@@ -131,7 +131,10 @@ class Examination:
         return [one for one in self.workloads() if one[0] in self.plan.only]
 
     def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
-        """Run the workloads; `began(name)` is called before each."""
+        """Run the workloads; `began(name)` is called before each.
+
+        Raises `StoreFailed` at once if the store cannot be used.
+        """
         self._began_s = clock.monotonic_s()
         with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
             setup = Setup(
@@ -139,6 +142,7 @@ class Examination:
             )
             run = self._new_run(setup)
             try:
+                self._require_store(run)
                 for name, workload, use_async in self.chosen():
                     began(name)
                     self.findings += self._one(setup, run, name, workload, use_async=use_async)
@@ -160,6 +164,17 @@ class Examination:
             plan.max_bytes,
             plan.private,
         )
+
+    def _require_store(self, run: CheckRun) -> None:
+        clients = run.crew
+        assert isinstance(clients, Clients)  # noqa: S101
+        try:
+            clients.start(self.plan.processes)
+            run.require_store(self.alias)
+        except ClientFailed as exc:
+            raise StoreFailed(self.alias, _last_line(str(exc))) from exc
+        except EOFError as exc:
+            raise StoreFailed(self.alias, "a client process ended while it started") from exc
 
     def _one(
         self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, use_async: bool

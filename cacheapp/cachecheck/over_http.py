@@ -133,6 +133,7 @@ class HttpExamination(Examination):
             crew = HttpCrew(workers, self.alias, plan.seed, journals.directory)
             token = f"cachecheck-{token_hex(6)}"
             run = CheckRun(crew, journals, token, plan.seconds, plan.evicts)
+            run.require_store(self.alias)
             for title, workload, _twins in self.chosen():
                 began(title)
                 try:

@@ -9,8 +9,16 @@ from cacheapp.cachecheck.journal import Journals
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.consistency.history import Operation
 
+_KEPT_S = 30  # the key of `try_store`, if it cannot be removed
 MARGIN_S = 60.0
 """How long after its time a client may still be in a call before it counts as hung."""
+
+
+class StoreFailed(Exception):
+    """The store of an alias cannot be used: no workload would find anything."""
+
+    def __init__(self, alias: str, why: str) -> None:
+        super().__init__(f"alias {alias} was not checked, because its store cannot be used: {why}")
 
 
 class Crew(Protocol):
@@ -38,6 +46,12 @@ class CheckRun:
     use_async: bool = False
     written: set[str] = field(default_factory=set)
     """Keys that may have to be removed."""
+
+    def require_store(self, alias: str) -> None:
+        """Raise `StoreFailed` unless a key can be stored and removed."""
+        found = self.crew.run(try_store, f"{self.token}-first", within_s=MARGIN_S)
+        if why := "".join(found):
+            raise StoreFailed(alias, why)
 
     def keys(self, name: str, count: int) -> list[str]:
         """Return keys that no other run uses; they are removed after the workload."""
@@ -68,6 +82,17 @@ def remove(session: Any, keys: list[str]) -> str:
             session.cache.delete(key)
             if "-version" in key:
                 session.cache.delete(key, version=2)
+    except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
+def try_store(session: Any, key: str) -> str:
+    """Store a key and remove it, from one session; return the error, if any."""
+    try:
+        if session.number == 0:
+            session.cache.add(key, 1, _KEPT_S)
+            session.cache.delete(key)
     except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
         return f"{type(exc).__name__}: {exc}"
     return ""

@@ -22,13 +22,34 @@ ROOT = Path(__file__).resolve().parent.parent.parent
     ids=lambda arguments: arguments[0],
 )
 def test_a_command_works(tmp_path: Path, arguments: list[str]) -> None:
-    env = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.integration.bare_settings",
-        "BARE_PLACE": str(tmp_path),
-    }
-    command = [sys.executable, "-m", "django", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cachecheck_ends_at_once_with_one_line_if_the_store_cannot_be_opened(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cache").touch()
+    done = run(tmp_path, "cachecheck", "default", "--processes", "2")  # all workloads, of 5 s each
+    assert (done.returncode, done.stdout) == (2, ""), done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "CommandError: alias default was not checked, because its store cannot be used: "
+        f"StoreUnavailable: {tmp_path}/cache "
+    )
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "django", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.integration.bare_settings",
+            "BARE_PLACE": str(place),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

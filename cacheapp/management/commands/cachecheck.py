@@ -29,6 +29,7 @@ from cacheapp.cachecheck.report import (
     read_expected,
     write_drawings,
 )
+from cacheapp.cachecheck.run import StoreFailed
 from cacheapp.cachecheck.run_record import CheckRecorder
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyVerdict
 from cacheapp.demo.deployment import private_deployment
@@ -129,11 +130,11 @@ class Command(BaseCommand):
         recorder: CheckRecorder | None,
     ) -> None:
         examinations: list[Examination] = []
-        stopped = None
+        stopped: Stopped | StoreFailed | None = None
         try:
             with stopping(), _stores(chosen, options) as make:
                 self._examine(chosen, make, examinations, recorder)
-        except Stopped as exc:
+        except (Stopped, StoreFailed) as exc:
             stopped = exc
         except (NotReached, AnswerLost, ServerFailed, NotPrivate) as exc:
             raise _cannot(str(exc)) from exc
@@ -141,6 +142,8 @@ class Command(BaseCommand):
         if recorder is not None:
             recorder.record(reports)
         self._show(reports, options)
+        if isinstance(stopped, StoreFailed):
+            raise _cannot(str(stopped))
         if stopped:
             said = f"stopped by {stopped}; the findings above are incomplete"
             raise CommandError(said, returncode=128 + stopped.number)
@@ -174,7 +177,8 @@ class Command(BaseCommand):
             self.stderr.write(f"{alias}: {said}")
 
     def _show(self, reports: list[AliasReport], options: dict[str, Any]) -> None:
-        print_report(reports, sys.stdout)
+        if reports:
+            print_report(reports, sys.stdout)
         if options["json"]:
             options["json"].write_text(as_json(reports, _about(options)))
         if options["svg"]:
