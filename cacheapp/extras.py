@@ -12,7 +12,7 @@ from cacheapp.errors import ExtraMissing
 OPTIONAL = frozenset(
     [
         *("diskcache", "django_redis", "redis", "urllib3", "rich", "botocore", "awscrt"),
-        *("django_htmx", "celery", "kombu", "vl_convert", "gunicorn"),
+        *("django_htmx", "celery", "kombu", "vl_convert", "gunicorn", "rest_framework"),
     ]
 )
 """The packages that no part of the core imports, by the names of their modules."""

@@ -159,6 +159,14 @@ def test_a_use_of_such_a_backend_names_the_extra(project: Path) -> None:
     )
 
 
+def test_the_throttle_classes_name_their_extra(project: Path) -> None:
+    done = run(project, "-c", "import cacheapp.drf")
+    assert done.stderr.splitlines()[-1] == (
+        "cacheapp.errors.ExtraMissing: cacheapp.drf requires the package rest_framework, "
+        "which is not installed. Run: pip install 'cacheapp[drf]'"
+    )
+
+
 def test_the_urls_name_their_extra(project: Path) -> None:
     done = run(project, "-m", "django", "check", URLS="cacheapp.urls")
     assert done.returncode == 1

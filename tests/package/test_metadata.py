@@ -17,6 +17,7 @@ MODULE_OF = {
     "vl-convert-python": "vl_convert",
     "django-redis": "django_redis",
     "django-htmx": "django_htmx",
+    "djangorestframework": "rest_framework",
 }
 
 

@@ -1,0 +1,77 @@
+"""The throttle classes of `cacheapp.drf` in real views of Django REST framework, on every shared backend."""
+
+import multiprocessing
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from pytest_django.fixtures import Settings
+from rest_framework.test import APIRequestFactory
+from rest_framework.throttling import SimpleRateThrottle as TheirThrottle
+
+from cacheapp import clock, drf
+from cacheapp.backends.core.shared import SharedCache
+from tests.contract import drf_views
+from tests.contract.clients import Clients
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The wall clock, in a minute that has just begun."""
+    now = [clock.wall_s() // 60 * 60]
+    monkeypatch.setattr(clock, "wall_s", lambda: now[0])
+    return now
+
+
+def test_exactly_ten_of_sixty_requests_pass_in_four_processes(
+    cache: SharedCache, settings: Settings
+) -> None:
+    # A spawned client has no apps, which Django REST framework requires.
+    context = multiprocessing.get_context("fork")
+    clients = Clients(context, settings.CACHES, settings.CACHEAPP)
+    answers = clients.run(drf_views.request, 5, processes=4, threads=3)
+    found = [status for answer in answers for status in answer]
+    assert (len(found), found.count(200), found.count(429)) == (60, 10, 50)
+
+
+def test_a_refused_request_gets_429_and_the_time_until_the_next_window(
+    cache: SharedCache, now: list[float]
+) -> None:
+    now[0] += 12.5
+    request = APIRequestFactory().get("/")
+    view = drf_views.PerMinute.as_view()
+    assert [view(request).status_code for _ in range(11)] == [200] * 10 + [429]
+    refused = view(request)
+    assert (refused.status_code, refused["Retry-After"]) == (429, "48")
+    now[0] += 47.5
+    assert view(request).status_code == 200
+
+
+def test_a_scope_of_the_view_has_a_rate_and_a_counter_of_its_own(
+    cache: SharedCache, now: list[float]
+) -> None:
+    request = APIRequestFactory().get("/")
+    upload, search = drf_views.Scoped.as_view(), drf_views.Scoped.as_view(throttle_scope="search")
+    assert [upload(request).status_code for _ in range(3)] == [200, 200, 429]
+    assert [search(request).status_code for _ in range(4)] == [200, 200, 200, 429]
+    free = drf_views.Scoped.as_view(throttle_scope=None)
+    assert [free(request).status_code for _ in range(4)] == [200] * 4
+
+
+def test_a_rate_of_zero_allows_nothing_and_names_no_time(cache: SharedCache) -> None:
+    refused = drf_views.Closed.as_view()(APIRequestFactory().get("/"))
+    assert (refused.status_code, refused.has_header("Retry-After")) == (429, False)
+
+
+def test_a_cache_object_in_a_subclass_is_refused_with_the_attribute_to_use() -> None:
+    with pytest.raises(ImproperlyConfigured, match="cache is set; expected `alias`"):
+        type("Own", (drf.AnonRateThrottle,), {"cache": caches["default"]})
+
+
+@pytest.mark.parametrize("name", drf.__all__)
+def test_each_class_takes_all_but_the_counting_from_the_framework(name: str) -> None:
+    ours: Any = getattr(drf, name)
+    assert issubclass(ours, TheirThrottle)
+    assert ours.THROTTLE_RATES is TheirThrottle.THROTTLE_RATES
+    assert ours.wait is drf.SimpleRateThrottle.wait
