@@ -5,10 +5,12 @@ a thread only after `start` returned True, tries again at the next need, and doe
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
 from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.local.interruptions import raised_by_handler
 
 logger = logging.getLogger(__name__)
 _failures = LogThrottle()
@@ -16,8 +18,12 @@ _failures = LogThrottle()
 
 def start(name: str, target: Callable[..., None], *args: object) -> bool:
     """Start a daemon thread; return False if the system does not allow one now."""
+    handled_before = sys.exception()
     try:
         threading.Thread(target=target, args=args, name=name, daemon=True).start()
+    except KeyError as exc:
+        # Python replaces an exception that a signal handler raised while the thread began to run.
+        raise raised_by_handler(exc, handled_before) or exc from None
     except (RuntimeError, MemoryError) as exc:
         if (withheld := _failures.due()) is not None:
             logger.warning(

@@ -5,7 +5,7 @@ import contextvars
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -30,6 +30,7 @@ from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.environment import Environment
+from cacheapp.backends.lmdb.key_encoding import EncodedKey
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT
 from cacheapp.backends.lmdb.plain_names import COPIED_BELOW, MAX_NAME_BYTES, PlainNames
 from cacheapp.backends.lmdb.records import FORMAT, PLAIN
@@ -165,7 +166,8 @@ class NearCache(PlainNames, RedisCache):
         final = self.make_and_validate_key(key, version=version)
         value = self._copied(final, key, fresh=fresh)
         if value is _NONE:
-            value = self._read_through({key: final}, fresh=fresh).get(key, self._missing_key)
+            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key) else (key,)
+            value = self._read_through({key: final}, filled).get(key, self._missing_key)
         if value is self._missing_key:
             self._count(MISSES)
             return default
@@ -214,7 +216,7 @@ class NearCache(PlainNames, RedisCache):
         self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
     ) -> Any:
         """Async twin of `get`; a value in the copy is read in the thread of the event loop."""
-        if not (fresh or _always_fresh.get()):
+        if not self._is_read_fresh(fresh):
             value = self._copied(self.make_and_validate_key(key, version=version), key, fresh=False)
             if value is not _NONE:
                 self._count(MISSES if value is self._missing_key else HITS)
@@ -223,7 +225,7 @@ class NearCache(PlainNames, RedisCache):
 
     def _copied(self, final: str, key: Any, *, fresh: bool) -> Any:
         """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
-        if fresh or _always_fresh.get():
+        if self._is_read_fresh(fresh):
             return _NONE
         if self._is_excluded(key):
             self._count(COPY_EXCLUDED)
@@ -257,45 +259,45 @@ class NearCache(PlainNames, RedisCache):
                 raise
             return _NONE
 
+    @staticmethod
+    def _is_read_fresh(fresh: bool) -> bool:  # noqa: FBT001 (as it was given)
+        return fresh or _always_fresh.get()
+
     def _is_excluded(self, key: Any) -> bool:
         return any(matches(str(key)) for matches in self._excluded)
 
     # -- reads through to Redis ------------------------------------------------------------------
 
-    def _read_through(self, finals: Mapping[Any, str], *, fresh: bool) -> dict[Any, Any]:
-        """Read from Redis and copy what it has, unless the read must be `fresh`."""
-        fresh = fresh or _always_fresh.get()
-        copied = {} if fresh else {k: f for k, f in finals.items() if not self._is_excluded(k)}
-        plain = {key: final for key, final in finals.items() if key not in copied}
-        found = {}
-        if plain:
-            payloads = self._store.get_many(list(dict.fromkeys(plain.values())))
-            for key, final in plain.items():
-                found[key] = self._value_of(final, payloads.get(final))
-        if copied:
-            found.update(self._fill_copy(copied))
+    def _read_through(self, finals: Mapping[Any, str], filled: Collection[Any]) -> dict[Any, Any]:
+        """Return the values that Redis has, all of one moment; copy those of the keys in `filled`."""
+        unique = list(dict.fromkeys(finals.values()))
+        if not filled:
+            payloads = self._store.get_many(unique)
+            values = {final: self._value_of(final, payloads.get(final)) for final in unique}
+        else:
+            values = self._fill_copy(unique, dict.fromkeys(finals[key] for key in filled))
+        found = {key: values[final] for key, final in finals.items()}
         return {key: value for key, value in found.items() if value is not self._missing_key}
 
-    def _fill_copy(self, finals: Mapping[Any, str]) -> dict[Any, Any]:
-        """Read the keys from Redis, and store in the copy what no write or invalidation voids."""
-        unique = list(dict.fromkeys(finals.values()))
-        names = [self._copy.encode(final) for final in unique]
-        fill = self._copy.begin_fill(names, self._store.fill_s)
+    def _fill_copy(self, finals: Sequence[str], filled: Collection[str]) -> dict[str, Any]:
+        """Read the keys, and store in the copy what no write or invalidation voids."""
+        names = {final: self._copy.encode(final) for final in filled}
+        fill = self._copy.begin_fill(list(names.values()), self._store.fill_s)
+        taken = dict(zip(names, fill.taken, strict=True)) if fill else {}
         now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
-        rows = self._store.fetch(unique)
+        rows = dict(zip(finals, self._store.fetch(finals), strict=True))
+        self._store.forget_others({it: rows[it][0] for it in finals if it not in names})
         values: dict[str, Any] = {}
-        stored: list[tuple[Any, bytes, bytes, float | None]] = []
-        for final, name, (payload, ttl), taken in zip(
-            unique, names, rows, fill.taken if fill else [False] * len(unique), strict=True
-        ):
+        stored: list[tuple[EncodedKey, bytes, bytes, float | None]] = []
+        for final, (payload, ttl) in rows.items():
             values[final], tag, body = self._prepare_copy(final, payload)
-            if taken:
-                stored.append((name, tag, body, None if ttl is None else now + ttl))
+            if taken.get(final):
+                stored.append((names[final], tag, body, None if ttl is None else now + ttl))
         if fill is not None and stored:
             kept = self._copy.end_fill(fill, stored)
             self._count(COPY_FILLS, kept)
             self._count(COPY_VOIDED_FILLS, len(stored) - kept)
-        return {key: values[final] for key, final in finals.items()}
+        return values
 
     def _prepare_copy(self, final: str, payload: Payload | None) -> tuple[Any, bytes, bytes]:
         """Return the value, and tag and body for the copy; an empty tag means that it is not copied."""
@@ -316,21 +318,25 @@ class NearCache(PlainNames, RedisCache):
     def get_many(
         self, keys: Iterable[Any], version: int | None = None, *, fresh: bool = False
     ) -> dict[Any, Any]:
-        """Return a dict of the keys that exist. With `fresh`, read from Redis."""
+        """Return a dict of the keys that exist, all of one moment. With `fresh`, read from Redis.
+
+        If the copy lacks one of them, all are read from Redis.
+        """
         finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
         found: dict[Any, Any] = {}
-        missing = dict(finals)
-        if finals and not (fresh or _always_fresh.get()):
-            found, missing = self._copied_many(finals)
-        if missing:
-            found.update(self._read_through(missing, fresh=fresh))
-        found = {key: found[key] for key in finals if key in found}
+        if finals and self._is_read_fresh(fresh):
+            found = self._read_through(finals, ())
+        elif finals:
+            found, absent = self._copied_many(finals)
+            if absent:
+                filled = [key for key in absent if not self._is_excluded(key)]
+                found = self._read_through(finals, filled)
         self._count(HITS, len(found))
         self._count(MISSES, len(finals) - len(found))
         return found
 
     def _copied_many(self, finals: Mapping[Any, str]) -> tuple[dict[Any, Any], dict[Any, str]]:
-        """Return what the copy has, and the keys that must be read from Redis."""
+        """Return what the copy has, and the keys that it lacks."""
         wanted = {key: final for key, final in finals.items() if not self._is_excluded(key)}
         self._count(COPY_EXCLUDED, len(finals) - len(wanted))
         state, entries = self._copy.find([self._copy.encode(final) for final in wanted.values()])
@@ -346,7 +352,7 @@ class NearCache(PlainNames, RedisCache):
 
     def has_key(self, key: Any, version: int | None = None, *, fresh: bool = False) -> bool:
         """Return True if the key exists and has not expired. With `fresh`, read from Redis."""
-        if not (fresh or _always_fresh.get()):
+        if not self._is_read_fresh(fresh):
             final = self.make_and_validate_key(key, version=version)
             value = self._copied(final, key, fresh=False)
             if value is not _NONE:

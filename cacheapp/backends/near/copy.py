@@ -92,6 +92,12 @@ class LocalCopy:
         stored = self._try(self._retry.grow, length, records.end_fill, rows, fill.token, fill.epoch)
         return stored or 0
 
+    def block(self, keys: Sequence[str], lease_s: float) -> None:
+        """Have the keys read from Redis until they are forgotten, or for `lease_s` seconds."""
+        names = [self.keys.encode(key) for key in keys]
+        length = 64 * len(names)
+        self._try(self._retry.grow, length, records.block, names, next(self._tokens), lease_s)
+
     def forget(self, keys: Iterable[str]) -> None:
         """Remove what the copy has of the keys, leases too, so that no older value is read."""
         self._forget([self.keys.name(key) for key in keys])

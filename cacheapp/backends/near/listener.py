@@ -88,11 +88,14 @@ class InvalidationListener:
             if self._running:
                 return
             self._running = True
-        owner = None
+        owner, started = None, False
         try:
             owner = self._copy.claim(_CLAIM_S)
+            started = owner is not None and helper_thread.start("cacheapp-near", self._run, owner)
         finally:
-            if owner is None or not helper_thread.start("cacheapp-near", self._run, owner):
+            if (
+                not started
+            ):  # if a handler raised while it was, the thread finds that it is no owner
                 self._running = False
                 if owner is not None:
                     self._copy.release(owner, _RETRY_S)

@@ -158,6 +158,18 @@ def begin_fill(
     return epoch, taken
 
 
+def block(
+    env: OpenEnvironment,
+    transaction: Transaction,
+    keys: Sequence[EncodedKey],
+    token: bytes,
+    lease_s: float,
+) -> None:
+    """Replace entries and leases by leases that no fill has: the keys are read from Redis."""
+    forget(env, transaction, [name for name, _ in keys])
+    begin_fill(env, transaction, keys, token, lease_s)
+
+
 def end_fill(
     env: OpenEnvironment,
     transaction: Transaction,

@@ -52,10 +52,6 @@ def _all(keys: Iterable[str], *_args: Any, **_kwargs: Any) -> Iterable[str]:
     return keys
 
 
-def _both(source: str, target: str, *_args: Any, **_kwargs: Any) -> tuple[str, str]:
-    return source, target
-
-
 class NearStore(RedisStore):
     """One process's store: a `RedisStore`, this machine's copy, and perhaps the listener."""
 
@@ -94,13 +90,13 @@ class NearStore(RedisStore):
     def get(self, key: str) -> Payload | None:
         """Return the payload that Redis has."""
         payload = super().get(key)
-        self._forget_others({key: payload})
+        self.forget_others({key: payload})
         return payload
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads that Redis has."""
         found = super().get_many(keys)
-        self._forget_others({key: found.get(key) for key in keys})
+        self.forget_others({key: found.get(key) for key in keys})
         return found
 
     def has(self, key: str) -> bool:
@@ -114,10 +110,10 @@ class NearStore(RedisStore):
     def lease(self, key: str, lease: bytes, ttl: float) -> Payload | None:
         """Store the lease, or return what Redis has."""
         found = super().lease(key, lease, ttl)
-        self._forget_others({key: found})
+        self.forget_others({key: found})
         return found
 
-    def _forget_others(self, payloads: Mapping[str, Payload | None]) -> None:
+    def forget_others(self, payloads: Mapping[str, Payload | None]) -> None:
         """Remove from the copy what differs from what Redis has just returned."""
         _, entries = self.copy.find([self.copy.encode(key) for key in payloads])
         old = []
@@ -159,7 +155,15 @@ class NearStore(RedisStore):
     replace = _then_forget(RedisStore.replace, _first)
     fill = _then_forget(RedisStore.fill, _first)
     discard = _then_forget(RedisStore.discard, _first)
-    move = _then_forget(RedisStore.move, _both)
+
+    def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
+        """Move an entry on Redis; during that, no process of this machine reads one of both elsewhere."""
+        both = [source, target]
+        self.copy.block(both, self.fill_s)
+        try:
+            return super().move(source, target, expected, payload)
+        finally:
+            self.copy.forget(both)
 
     def _remove(self, keys: list[bytes]) -> int:
         try:
