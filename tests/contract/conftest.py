@@ -18,6 +18,18 @@ from tests.contract.clients import Clients
 
 Build = Callable[..., SharedCache]
 
+# What NearCache has from RedisCache as it is, and never reads from its copy.
+_OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_throttle"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make soak` what would run RedisCache's code a second time."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("entry") == "near" and item.path.stem in _OF_REDIS:
+            item.add_marker(pytest.mark.soak)
+
 
 @pytest.fixture(params=list(BACKENDS))
 def entry(

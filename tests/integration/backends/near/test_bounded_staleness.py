@@ -23,7 +23,7 @@ from tests.integration.backends.near.parts import (
 )
 
 _STALENESS_S = 0.5
-_SECONDS = 4.0
+_SECONDS = 3.0
 
 
 @pytest.fixture
