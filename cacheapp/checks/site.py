@@ -81,23 +81,29 @@ def check_own_directories(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.security, deploy=True)
 def check_database_files(**_: Any) -> Messages:
-    """W011: report SQLite databases that other users can open."""
+    """W011: report SQLite databases that other users can open or replace."""
     found: Messages = []
     for alias, database in settings.DATABASES.items():
         if not str(database.get("ENGINE")).endswith("sqlite3"):
             continue
         path = Path(str(database.get("NAME")))
-        if path.is_file() and _others_can_open(path):
+        if not path.is_file():
+            continue
+        if _others_can_open(path):
             mode = stat.S_IMODE(path.stat().st_mode)
-            found.append(
-                checks.Warning(
-                    f"DATABASES[{alias!r}]: other users can access {path} (mode {mode:04o}), which "
-                    "has sessions and password hashes.",
-                    hint=f"Run: chmod 600 {path}*",
-                    id="cacheapp.W011",
-                )
+            text = (
+                f"other users can access {path} (mode {mode:04o}), which has sessions and password "
+                "hashes."
             )
+            found.append(_database_warning(alias, text, f"Run: chmod 600 {path}*"))
+        if reason := replaceable_reason(path.parent):
+            text = f"another user could replace {path}: {reason}."
+            found.append(_database_warning(alias, text, UNSAFE_DIRECTORY_HINT))
     return found
+
+
+def _database_warning(alias: str, text: str, hint: str) -> checks.Warning:
+    return checks.Warning(f"DATABASES[{alias!r}]: {text}", hint=hint, id="cacheapp.W011")
 
 
 def _others_can_open(path: Path) -> bool:

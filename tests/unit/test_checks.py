@@ -244,6 +244,19 @@ def _check_modes(settings: Settings, path: Path, monkeypatch: pytest.MonkeyPatch
     assert _found(deploy=True) == {}
 
 
+def test_w011_a_database_that_others_can_replace(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data" / "db.sqlite3"
+    path.parent.mkdir()
+    path.touch(mode=0o600)
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", path)
+    assert _found(deploy=True) == {}
+    path.parent.chmod(0o777)
+    reason = f"{path.parent} is world-writable (mode 0777); run: chmod go-w {path.parent}"
+    assert f"another user could replace {path}: {reason}" in _found(deploy=True)["cacheapp.W011"]
+
+
 def test_e002_an_entry_with_mistakes(settings: Settings, tmp_path: Path) -> None:
     settings.CACHES = {
         "default": _disk(tmp_path, colour="red"),
