@@ -105,6 +105,7 @@ class NearCache(PlainNames, RedisCache):
 
     def _source_of_names(self) -> tuple[Environment, bytes]:
         self._excluded = [glob_to_regex(each).fullmatch for each in self.options["copy_exclude"]]
+        self._tracked = self._prefix_of_keys()  # and of no key that a later change of names makes
         store: Any = self._store
         if not isinstance(store, NearStore):  # then each use raises the mistakes in CACHES
             self._copy: LocalCopy = store
@@ -114,7 +115,8 @@ class NearCache(PlainNames, RedisCache):
 
     def _prepare_names(self) -> None:
         super()._prepare_names()
-        if self._excluded:  # the fast path does not look at the patterns
+        # The fast path looks neither at the patterns nor at what Redis tracks.
+        if self._excluded or not f"{self.key_prefix}:".startswith(self._tracked):
             self._head = b""
 
     @classmethod
@@ -166,7 +168,7 @@ class NearCache(PlainNames, RedisCache):
         final = self.make_and_validate_key(key, version=version)
         value = self._copied(final, key, fresh=fresh)
         if value is _NONE:
-            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key) else (key,)
+            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key, final) else (key,)
             value = self._read_through({key: final}, filled).get(key, self._missing_key)
         if value is self._missing_key:
             self._count(MISSES)
@@ -227,14 +229,15 @@ class NearCache(PlainNames, RedisCache):
         """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
         if self._is_read_fresh(fresh):
             return _NONE
-        if self._is_excluded(key):
+        if self._is_excluded(key, final):
             self._count(COPY_EXCLUDED)
             return _NONE
         state, (copied,) = self._copy.find([self._copy.encode(final)])
-        return self._value_of_copy(final, copied, state, clock.boot_s())
+        now = clock.boot_s()
+        self._store.invalidations.ensure(state, now)
+        return self._value_of_copy(final, copied, state, now)
 
     def _value_of_copy(self, final: str, copied: Copied, state: State, now: float) -> Any:
-        self._store.invalidations.ensure(state, now)
         if not self._copy.is_proved(state, now):
             self._count(COPY_UNPROVED)
         elif copied.epoch != state.epoch or copied.deadline <= now or copied.tag in _UNUSABLE:
@@ -263,8 +266,11 @@ class NearCache(PlainNames, RedisCache):
     def _is_read_fresh(fresh: bool) -> bool:  # noqa: FBT001 (as it was given)
         return fresh or _always_fresh.get()
 
-    def _is_excluded(self, key: Any) -> bool:
-        return any(matches(str(key)) for matches in self._excluded)
+    def _is_excluded(self, key: Any, final: str) -> bool:
+        """Return True if the key is kept out of the copy: by an option, or as Redis does not track it."""
+        return not final.startswith(self._tracked) or any(
+            matches(str(key)) for matches in self._excluded
+        )
 
     # -- reads through to Redis ------------------------------------------------------------------
 
@@ -286,7 +292,8 @@ class NearCache(PlainNames, RedisCache):
         taken = dict(zip(names, fill.taken, strict=True)) if fill else {}
         now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
         rows = dict(zip(finals, self._store.fetch(finals), strict=True))
-        self._store.forget_others({it: rows[it][0] for it in finals if it not in names})
+        # Another fill of a key that is not taken may have read an older value.
+        self._store.forget_others({it: rows[it][0] for it in finals if not taken.get(it)})
         values: dict[str, Any] = {}
         stored: list[tuple[EncodedKey, bytes, bytes, float | None]] = []
         for final, (payload, ttl) in rows.items():
@@ -329,7 +336,7 @@ class NearCache(PlainNames, RedisCache):
         elif finals:
             found, absent = self._copied_many(finals)
             if absent:
-                filled = [key for key in absent if not self._is_excluded(key)]
+                filled = [key for key in absent if not self._is_excluded(key, finals[key])]
                 found = self._read_through(finals, filled)
         self._count(HITS, len(found))
         self._count(MISSES, len(finals) - len(found))
@@ -337,10 +344,11 @@ class NearCache(PlainNames, RedisCache):
 
     def _copied_many(self, finals: Mapping[Any, str]) -> tuple[dict[Any, Any], dict[Any, str]]:
         """Return what the copy has, and the keys that it lacks."""
-        wanted = {key: final for key, final in finals.items() if not self._is_excluded(key)}
+        wanted = {key: final for key, final in finals.items() if not self._is_excluded(key, final)}
         self._count(COPY_EXCLUDED, len(finals) - len(wanted))
         state, entries = self._copy.find([self._copy.encode(final) for final in wanted.values()])
         now = clock.boot_s()
+        self._store.invalidations.ensure(state, now)
         found, missing = {}, {key: finals[key] for key in finals if key not in wanted}
         for (key, final), copied in zip(wanted.items(), entries, strict=True):
             value = self._value_of_copy(final, copied, state, now)
@@ -373,7 +381,7 @@ class NearCache(PlainNames, RedisCache):
         return {**super().stats(), **self._copy.figures()}
 
 
-_UNUSABLE = frozenset([b"", records.FILLING])
+_UNUSABLE = frozenset([b"", records.FILLING, records.BLOCKED])
 
 
 def _name_of(url: str, prefix: str, options: Mapping[str, Any]) -> str:

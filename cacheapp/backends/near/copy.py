@@ -8,7 +8,7 @@ import secrets
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from cacheapp import clock
 from cacheapp.backends.core.log_throttle import LogThrottle
@@ -19,7 +19,8 @@ from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.write_retry import WriteRetry
 from cacheapp.backends.near import records
 from cacheapp.backends.near.records import Copied, NotOwner, State
-from cacheapp.errors import CacheappError, OptionsRefused
+from cacheapp.backends.redis.encoding import decode_key
+from cacheapp.errors import CacheappError, OptionsRefused, StoreFull
 
 logger = logging.getLogger(__name__)
 _failures = LogThrottle()
@@ -79,24 +80,41 @@ class LocalCopy:
         """Take the leases of the keys before they are read from Redis; `None` if that failed."""
         token = next(self._tokens)
         length = 64 * len(keys)
-        found = self._try(self._retry.grow, length, records.begin_fill, keys, token, lease_s)
-        return None if found is None else Fill(token, *found)
+        try:
+            found = self._retry.grow(length, records.begin_fill, keys, token, lease_s)
+        except StoreFull:  # what is older than the read that follows must go all the same
+            self._forget([name for name, _ in keys])
+            return None
+        except CacheappError as exc:
+            self.failed(exc)
+            return None
+        return Fill(token, *found)
 
     def end_fill(
         self,
         fill: "Fill",
         rows: Sequence[tuple[EncodedKey, bytes, bytes, float | None]],
     ) -> int:
-        """Store what was read under the leases that are still there; return how many there were."""
-        length = sum(len(body) for _, _, body, _ in rows)
-        stored = self._try(self._retry.grow, length, records.end_fill, rows, fill.token, fill.epoch)
-        return stored or 0
+        """Store what was read under the leases that are still there; return how many there were.
+
+        A value that is too large for the copy is not stored.
+        """
+        stored = 0
+        for part, length in _batches(rows, self.environment.max_entry_bytes):
+            try:
+                stored += self._retry.grow(length, records.end_fill, part, fill.token, fill.epoch)
+            except StoreFull:  # nothing older is in the copy: the leases are, and expire
+                break
+            except CacheappError as exc:
+                self.failed(exc)
+                break
+        return stored
 
     def block(self, keys: Sequence[str], lease_s: float) -> None:
         """Have the keys read from Redis until they are forgotten, or for `lease_s` seconds."""
         names = [self.keys.encode(key) for key in keys]
         length = 64 * len(names)
-        self._try(self._retry.grow, length, records.block, names, next(self._tokens), lease_s)
+        self._try(self._retry.grow, length, records.block, names, lease_s)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove what the copy has of the keys, leases too, so that no older value is read."""
@@ -110,8 +128,8 @@ class LocalCopy:
                 self._try(self._retry.shrink, records.forget, found)
 
     def clear(self) -> None:
-        """Remove everything."""
-        self._try(self.environment.discard_all)
+        """Serve nothing that was fetched before, in any process."""
+        self._try(self._retry.shrink, records.next_epoch)
 
     # -- the listener ------------------------------------------------------------------------
 
@@ -136,11 +154,18 @@ class LocalCopy:
 
         Return how many entries and leases were removed.
         """
-        names = [self.keys.name(key.decode("utf-8", "surrogatepass")) for key in keys]
+        names = [name for key in keys if (name := self._name_of(key)) is not None]
         found = self.environment.read(records.present, names) if names else []
         if found or flushed or confirmed is not None:
             self._retry.shrink(records.apply, owner, found, flushed, confirmed)
         return len(found)
+
+    def _name_of(self, key: bytes) -> bytes | None:
+        """Return the name of a key that Redis sent; `None` if no cache has such keys."""
+        try:
+            return self.keys.name(decode_key(key))
+        except UnicodeDecodeError:  # another application's
+            return None
 
     def release(self, owner: bytes, retry_in_s: float = 0.0) -> None:
         """Let another process become the listener, after `retry_in_s` seconds."""
@@ -190,6 +215,25 @@ class Fill:
         self.token = token
         self.epoch = epoch
         self.taken = taken
+
+
+_Row: TypeAlias = tuple[EncodedKey, bytes, bytes, float | None]
+
+
+def _batches(rows: Sequence[_Row], max_bytes: int) -> Iterator[tuple[list[_Row], int]]:
+    """Yield batches of rows with their size, at most `max_bytes`; a larger body becomes an empty tag."""
+    part: list[_Row] = []
+    size = 0
+    for encoded, tag, body, deadline in rows:
+        fits = bool(tag) and len(body) <= max_bytes
+        row = (encoded, tag, body, deadline) if fits else (encoded, b"", b"", deadline)
+        if part and size + len(row[2]) > max_bytes:
+            yield part, size
+            part, size = [], 0
+        part.append(row)
+        size += len(row[2])
+    if part:
+        yield part, size
 
 
 def _tokens() -> Iterator[bytes]:

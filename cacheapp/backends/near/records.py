@@ -25,8 +25,9 @@ from cacheapp.backends.lmdb.records import (
 from cacheapp.backends.lmdb.reference_bits import EVICTED
 
 # VERIFIED: a payload whose signature was checked when it was copied. PAYLOAD: one that each reader
-# decodes in full. MISSING: Redis had no visible entry. FILLING: a lease, with its token.
-VERIFIED, PAYLOAD, MISSING, FILLING = b"\x01", b"\x02", b"\x03", b"\x04"
+# decodes in full. MISSING: Redis had no visible entry. FILLING: a lease, with its token. BLOCKED: a
+# lease over which no fill stores, so that readers leave it there.
+VERIFIED, PAYLOAD, MISSING, FILLING, BLOCKED = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
@@ -36,8 +37,8 @@ _STATE = struct.Struct("<16sQddddQ")
 class State(NamedTuple):
     """What the machine knows about its copy. Times are seconds since the machine booted.
 
-    `owner`: the token of the listener; only it changes the state. `epoch`: entries of another
-    one are not served. `confirmed_until`: entries are served before this time. `claimed_until`: until
+    `owner`: the token of the listener; only it changes the state, except the epoch. `epoch`: entries
+    of another one are not served. `confirmed_until`: entries are served before this time. `claimed_until`: until
     then no other process may become the owner. `lag_s`: how long the last confirmation took. `pid`:
     the owner's process.
     """
@@ -151,7 +152,8 @@ def begin_fill(
     taken = []
     for encoded in keys:
         found = _parse(encoded, transaction.get(encoded[0], None, env.entries), env)
-        free = found.tag != FILLING or found.epoch != epoch or found.deadline <= env.now
+        leased = found.tag in {FILLING, BLOCKED} and found.epoch == epoch
+        free = not leased or found.deadline <= env.now
         if free:
             put(env, transaction, encoded, lease, lease_s)
         taken.append(free)
@@ -162,12 +164,12 @@ def block(
     env: OpenEnvironment,
     transaction: Transaction,
     keys: Sequence[EncodedKey],
-    token: bytes,
     lease_s: float,
 ) -> None:
     """Replace entries and leases by leases that no fill has: the keys are read from Redis."""
-    forget(env, transaction, [name for name, _ in keys])
-    begin_fill(env, transaction, keys, token, lease_s)
+    lease = _EPOCH.pack(BLOCKED, _state(env, transaction).epoch)
+    for encoded in keys:
+        put(env, transaction, encoded, lease, lease_s)
 
 
 def end_fill(
@@ -204,6 +206,12 @@ def forget(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes
         raw = transaction.get(name, None, env.entries)
         if raw is not None:
             remove(env, transaction, name, parse_header(raw))
+
+
+def next_epoch(env: OpenEnvironment, transaction: Transaction) -> None:
+    """Let no entry, and no fill in progress, be served: the whole database was emptied."""
+    state = _state(env, transaction)
+    _put_state(env, transaction, state._replace(epoch=state.epoch + 1, began_s=env.now))
 
 
 # -- the listener --------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ Invariants, on which docs/near-cache.md bases its proof:
 - After a write of a key has been acknowledged, or its reply was lost, the copy has no entry and no
   lease from before: `_then_forget`. So a process reads its own writes, as does every other process of
   this machine from then on.
-- A read that returns what Redis has leaves no other value in the copy: a fill removes it before it
-  reads, and `get`, `get_many`, `has` and `lease` remove what differs. So reads of one key by the
-  processes of one machine never go back.
+- A read that returns what Redis has leaves no other value in the copy, and no lease over which another
+  fill would store one: a fill takes the lease before it reads, and a read that has no lease
+  (`get`, `get_many`, `has`, `lease`, and a fill that found another's) removes what differs. So reads
+  of one key by the processes of one machine never go back.
 """
 
 import functools
@@ -29,6 +30,8 @@ from cacheapp.backends.redis.encoding import (
 )
 from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore
+
+_NOTHING = frozenset([b"", records.BLOCKED])
 
 
 def _then_forget(method: Callable[..., Any], keys_of: Callable[..., Iterable[str]]) -> Any:
@@ -103,7 +106,8 @@ class NearStore(RedisStore):
         """Return True if Redis has a visible entry."""
         exists = super().has(key)
         _, (copied,) = self.copy.find([self.copy.encode(key)])
-        if copied.tag not in {b"", records.FILLING} and exists == (copied.tag == records.MISSING):
+        differs = exists == (copied.tag == records.MISSING)
+        if copied.tag not in _NOTHING and (differs or copied.tag == records.FILLING):
             self.copy.forget([key])
         return exists
 
@@ -114,15 +118,19 @@ class NearStore(RedisStore):
         return found
 
     def forget_others(self, payloads: Mapping[str, Payload | None]) -> None:
-        """Remove from the copy what differs from what Redis has just returned."""
+        """Remove from the copy what differs from what Redis has just returned.
+
+        Leases too: a fill in progress may have read an older value.
+        """
         _, entries = self.copy.find([self.copy.encode(key) for key in payloads])
         old = []
         for (key, payload), copied in zip(payloads.items(), entries, strict=True):
-            if copied.tag in {b"", records.FILLING}:
+            if copied.tag in _NOTHING:
                 continue
             missing = payload is None or lease_format.is_lease(payload)
             body = b"" if payload is None or missing else encode_payload(payload)
-            if body != copied.body or missing != (copied.tag == records.MISSING):
+            differs = body != copied.body or missing != (copied.tag == records.MISSING)
+            if differs or copied.tag == records.FILLING:
                 old.append(key)
         if old:
             self.copy.forget(old)
