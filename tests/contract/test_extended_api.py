@@ -241,7 +241,7 @@ def test_options_of_a_lock_that_cannot_be_kept_are_refused(
 # -- what only a server can do ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["sadd", "hset", "zadd"])
+@pytest.mark.parametrize("method", ["sadd", "hset", "zadd", "asmembers"])
 def test_collections_work_on_redis_and_are_refused_elsewhere(
     cache: SharedCache, method: str
 ) -> None:

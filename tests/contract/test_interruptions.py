@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from cacheapp.backends import RedisCache
+from cacheapp.backends.core.locks import Lock
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.step_runner import holds_lease
+from cacheapp.errors import LockLost
 from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
 
@@ -130,6 +133,27 @@ def test_a_handlers_exception_reaches_the_caller_of_a_write(
     assert seen >= ROUNDS - IN_FINALISERS
     write()
     assert cache.get("large") == LARGE
+
+
+def test_an_interrupted_acquisition_does_not_keep_the_lock(cache: SharedCache) -> None:
+    # A Redis server issues the token: if its reply is lost, the lock is held until its timeout.
+    numbers = itertools.count() if isinstance(cache, RedisCache) else itertools.repeat(0)
+    last: list[Lock] = []
+
+    def acquire_and_release() -> None:
+        last[:] = [cache.lock(f"lock-{next(numbers)}", timeout=600)]
+        assert last[0].acquire(blocking=False)
+        last[0].release()
+
+    def then_again() -> None:
+        if last[0].token is not None:  # it was acquired, or its release was interrupted
+            with contextlib.suppress(LockLost):
+                last[0].release()
+        acquire_and_release()
+
+    raised, seen = interrupted_again_and_again(acquire_and_release, SoftTimeLimit, then_again)
+    assert raised == ROUNDS
+    assert seen >= ROUNDS - IN_FINALISERS
 
 
 @pytest.mark.parametrize("stale", [0, 60], ids=["fresh", "stale"])

@@ -8,9 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
+from tests.contract.conftest import Build
 
 LONGEST_S = 2.0  # for any call here, on a busy machine
 
@@ -143,3 +146,32 @@ def test_a_finaliser_may_write_inside_an_operation(cache: SharedCache) -> None:
     assert calls.worked + calls.refused == 300
     assert cache.get("inner") == calls.worked
     assert calls.longest_s < LONGEST_S
+
+
+@pytest.mark.parametrize("stale", [0, 60], ids=["fresh", "stale"])
+def test_a_signal_handler_never_waits_for_a_lease_of_its_own_thread(
+    build: Build, stale: float
+) -> None:
+    cache = build("inline", OPTIONS={"refresh": "inline"})
+    keys = map(str, itertools.count())
+    current = [next(keys)]
+    calls = _Calls()
+    values: set[str] = set()
+
+    def get(value: str) -> None:
+        values.add(cache.get_or_set(current[0], lambda: value, 60, stale=stale))
+
+    def enough() -> bool:
+        for _ in range(20):
+            key = next(keys)
+            if stale:
+                cache.set(key, "old", 0.00001, stale=stale)
+            current[0] = key
+            get("outer")
+        return calls.worked + calls.refused >= 200
+
+    with _interrupted(lambda: calls.run(lambda: get("inner"))):
+        until(enough, "enough signals", within_s=60)
+    assert "inner" in values
+    assert values <= {"old", "outer", "inner"}
+    assert cache.stats()["lease_waits"] == 0

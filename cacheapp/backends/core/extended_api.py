@@ -29,6 +29,9 @@ COLLECTION_METHODS = frozenset(
 )
 """django-redis's methods on sets, hashes and sorted sets."""
 
+_GENERATORS = frozenset(["sscan_iter"])
+_ASYNC_TWINS = {f"a{name}": name for name in COLLECTION_METHODS - _GENERATORS}
+
 ITERSIZE = 1000
 """Keys that one step of `iter_keys` and `delete_pattern` examines."""
 
@@ -64,10 +67,15 @@ def version_prefix(cache: BaseCache, method: str, version: int | None) -> str:
     return cache.make_key("", version=version)
 
 
+def sync_twin(name: str) -> str | None:
+    """Return the collection method whose async twin has this name, or `None`: `sadd` for `asadd`."""
+    return _ASYNC_TWINS.get(name)
+
+
 def missing_method(cache: str, name: str) -> str:
     """Return the message of the `AttributeError` for a method that the cache lacks."""
     found = f"{cache!r} object has no attribute {name!r}"
-    if name in COLLECTION_METHODS:
+    if name in COLLECTION_METHODS or sync_twin(name) is not None:
         return (
             f"{found}: sets, hashes and sorted sets need a Redis server; use a RedisCache, or store "
             "a Python set or dict with set()"

@@ -1,5 +1,6 @@
 """What the two stores on this machine share: leases and locks that end with their holder's process."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from cacheapp.backends.core import lease_format
@@ -35,9 +36,9 @@ class LocalStore(Store):
             and not self._holders.is_alive(lease_format.holder_of(lease))
         )
 
-    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
+    def acquire_lock(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
         """Acquire a lock that is free, expired or held by a dead process."""
-        return self._locks.acquire(self._lock_prefix + name, ttl)
+        return self._locks.acquire(self._lock_prefix + name, ttl, note)
 
     def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
         """Restart the lock's TTL."""

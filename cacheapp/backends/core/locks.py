@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -145,15 +145,31 @@ class Lock:
                 f"lock {self._name!r} was not acquired: the system allows no thread that would "
                 "renew it; raise the limit of threads, or give the lock a timeout"
             )
+        issued: list[int] = []
+        try:
+            return self._acquire_once(issued.append, is_renewed=is_renewed)
+        except BaseException:  # a signal handler's too: the caller does not know of the lock
+            self._give_back(issued)
+            raise
+
+    def _acquire_once(self, note: Callable[[int], None], *, is_renewed: bool) -> bool:
         ttl = self._ttl()
         ends_at_s = _end_of(self._timeout)  # before the store's: it counts from later
-        self.token = self._store.acquire_lock(self._name, ttl)
+        self.token = self._store.acquire_lock(self._name, ttl, note)
         if self.token is None:
             return False
         self._pid, self._ends_at_s = os.getpid(), ends_at_s
         if is_renewed:
             self._renewing.enter_context(renewer.renewing(self._renew, self._lease_s))
         return True
+
+    def _give_back(self, issued: list[int]) -> None:
+        """Release what an acquisition that failed may hold; else the lock ends with its TTL."""
+        self.token = None
+        self._renewing.close()
+        with contextlib.suppress(CacheappError):
+            for token in issued[-1:]:
+                self._store.release_lock(self._name, token)
 
     def _ttl(self) -> float | None:
         """Return the TTL for the store; `None` if it detects the death of a holder."""

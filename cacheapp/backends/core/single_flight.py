@@ -46,6 +46,7 @@ from cacheapp.backends.core.step_runner import (
     StepRunner,
     Steps,
     WaitForChange,
+    holding_lease,
     holds_lease,
 )
 from cacheapp.backends.core.store import Store
@@ -143,18 +144,20 @@ class SingleFlight:
             raise
         except BaseException as exc:
             if not isinstance(exc, Exception) or raised_by_handler(exc) is not None:
-                yield from self._release(fill.key, lease)
-                if fill.stale_s:
-                    yield from self._release(fill.key + lease_format.REFRESH_SUFFIX, lease)
+                with holding_lease():
+                    yield from self._release(fill.key, lease)
+                    if fill.stale_s:
+                        yield from self._release(fill.key + lease_format.REFRESH_SUFFIX, lease)
             raise
 
     def _get_or_compute(self, fill: Fill, lease: bytes) -> Steps:
         """Get the value from the caller that computes it, or the right to compute it, or a stale one."""
         deadline_s = None
         while True:
-            found = yield CallStore(self._store.lease, (fill.key, lease, self._lease_s))
-            if found is None:
-                return (yield from self._compute(fill, fill.key, lease, lease))
+            with holding_lease():  # already: a signal handler must not wait for what is stored now
+                found = yield CallStore(self._store.lease, (fill.key, lease, self._lease_s))
+                if found is None:
+                    return (yield from self._compute(fill, fill.key, lease, lease))
             value = self._decode(fill.key, found, _MISSING)
             if value is not _MISSING:
                 return value
@@ -182,11 +185,12 @@ class SingleFlight:
         self, fill: Fill, lease_key: str, held: Payload, lease: bytes, found: Payload
     ) -> Steps:
         """Stop waiting for a holder that hangs: compute, and store only if the lease was replaced."""
-        taken = yield CallStore(self._store.fill, (lease_key, held, lease, self._lease_s))
-        if not taken:
-            return (yield RunFactory())
-        expected = lease if lease_key == fill.key else found
-        return (yield from self._compute(fill, lease_key, lease, expected))
+        with holding_lease():
+            taken = yield CallStore(self._store.fill, (lease_key, held, lease, self._lease_s))
+            if taken:
+                expected = lease if lease_key == fill.key else found
+                return (yield from self._compute(fill, lease_key, lease, expected))
+        return (yield RunFactory())
 
     def _stale_or_refreshed(
         self, fill: Fill, lease_key: str, lease: bytes, found: Payload
@@ -199,13 +203,14 @@ class SingleFlight:
         """
         # Decoded first: if that raises, no lease is held.
         old = self._stale_value(fill.key, found) if fill.stale_s else _MISSING
-        held = yield CallStore(self._store.lease, (lease_key, lease, self._lease_s))
-        if held is not None:
-            return held, old
-        refresh = self._compute(fill, lease_key, lease, found)
-        if old is _MISSING:
-            return None, (yield from refresh)
-        return None, (yield from self._refresh(old, refresh, lease_key, lease))
+        with holding_lease():
+            held = yield CallStore(self._store.lease, (lease_key, lease, self._lease_s))
+            if held is not None:
+                return held, old
+            refresh = self._compute(fill, lease_key, lease, found)
+            if old is _MISSING:
+                return None, (yield from refresh)
+            return None, (yield from self._refresh(old, refresh, lease_key, lease))
 
     def _refresh(self, old: Any, refresh: Steps, lease_key: str, lease: bytes) -> Steps:
         """Refresh now or in the background; return the old value unless there is a new one."""

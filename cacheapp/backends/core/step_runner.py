@@ -43,7 +43,7 @@ _lease: contextvars.ContextVar[_HeldLease | None] = contextvars.ContextVar(
 
 
 def holds_lease() -> bool:
-    """Return True while this thread or task computes a value under a lease."""
+    """Return True while this thread or task may hold a lease, whose value it computes."""
     return _innermost() is not None
 
 
@@ -55,8 +55,8 @@ def _innermost() -> _HeldLease | None:
 
 
 @contextlib.contextmanager
-def _holding_lease() -> Iterator[None]:
-    """Mark this context. The mark counts while it is `held`, which a signal handler cannot prolong.
+def holding_lease() -> Iterator[None]:
+    """Mark this context, before the store can grant the lease. The mark counts while it is `held`, which a signal handler cannot prolong.
 
     The variable keeps the last mark, which no longer counts: resetting it would be one more call
     after which a handler could raise.
@@ -177,7 +177,7 @@ class StepRunner:
     def _run_factory(self, step: RunFactory, factory: Factory) -> Any:
         if step.encode is None:
             return factory()
-        with _holding_lease(), self._renewing(step):
+        with holding_lease(), self._renewing(step):
             value = factory()
             return value, step.encode(value)
 
@@ -222,7 +222,7 @@ class StepRunner:
     async def _arun_factory(self, step: RunFactory, factory: Factory) -> Any:
         if step.encode is None:
             return await _await_factory(factory)
-        with _holding_lease(), self._renewing(step):
+        with holding_lease(), self._renewing(step):
             value = await _await_factory(factory)
             if are_plain([value]):
                 return value, step.encode(value)

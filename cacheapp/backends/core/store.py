@@ -179,11 +179,12 @@ class Store(abc.ABC):
     """Whether leases and locks of a dead process become free at once, before their deadline."""
 
     @abc.abstractmethod
-    def acquire_lock(self, name: str, ttl: float | None) -> int | None:
+    def acquire_lock(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
         """Acquire a lock that is free, expired or held by a dead process; else return `None`.
 
         Returns a fencing token, larger than every earlier token of the name. Locks are not entries:
-        `clear`, `scan` and eviction do not affect them.
+        `clear`, `scan` and eviction do not affect them. `note` is called with the token before
+        anything is stored, where the store can do that: an interrupted caller releases it.
         """
 
     @abc.abstractmethod

@@ -5,7 +5,6 @@ a commit that removed its name from the row. So the file of a committed row exis
 row is current. A writer that dies in between leaves an orphan, which `Shard.sweep` removes.
 """
 
-import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         except FileNotFoundError:
             # Only the folder: a shard's directory that was removed must not reappear without its
             # database.
-            with contextlib.suppress(FileExistsError):
+            with suppress_failure(FileExistsError):
                 Path(path).parent.mkdir(mode=0o700)
             number = os.open(path, flags, 0o600)
         try:
@@ -102,7 +101,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
                 while rest:
                     rest = rest[file.write(rest) :]
         except BaseException:
-            with contextlib.suppress(OSError):
+            with suppress_failure(OSError):
                 os.unlink(path)
             raise
 
@@ -128,13 +127,13 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         return [entry_name for entry_name, written in self._files() if written < before]
 
     def _files(self) -> Iterator[tuple[str, float]]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as folders:
+        with suppress_failure(FileNotFoundError), os.scandir(self._directory) as folders:
             for folder in folders:
                 if not _FOLDER.fullmatch(folder.name):
                     continue
                 with os.scandir(folder.path) as files:
                     for file in files:
-                        with contextlib.suppress(FileNotFoundError):
+                        with suppress_failure(FileNotFoundError):
                             yield f"{folder.name}/{file.name}", file.stat().st_mtime
 
 

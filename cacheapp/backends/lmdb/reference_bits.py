@@ -5,12 +5,12 @@ decides by. The sequence number of an entry determines its bit; if two entries s
 used when one of them is. Nothing but the choice of entries to evict depends on the bits.
 """
 
-import contextlib
 import mmap
 import os
 from pathlib import Path
 
 from cacheapp.backends.local.descriptors import descriptors_of, next_numbers
+from cacheapp.backends.local.interruptions import suppress_failure
 
 HEAD_BYTES = 4096
 RETIRED = 0  # a flag, not 0: check the directory again
@@ -50,7 +50,7 @@ class ReferenceBits:
 
 def retire(path: Path) -> None:
     """Make all processes that have the environment of this file open check the directory again."""
-    with contextlib.suppress(OSError):
+    with suppress_failure(OSError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.pwrite(descriptor, b"\1", RETIRED)

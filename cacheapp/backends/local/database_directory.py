@@ -8,7 +8,6 @@ beside its old database; two processes that map one `-shm` for different databas
 Functions that create, rename or remove a shard are called under the directory's lock.
 """
 
-import contextlib
 import errno
 import logging
 import os
@@ -17,6 +16,7 @@ import shutil
 from pathlib import Path
 
 from cacheapp import clock
+from cacheapp.backends.local.interruptions import suppress_failure
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.shared_directory import SharedDirectory
 
@@ -65,7 +65,7 @@ class DatabaseDirectory(SharedDirectory):
         """
         self._remove_other_layouts()
         link = self.shard(number)
-        with contextlib.suppress(OSError):
+        with suppress_failure(OSError):
             found = private_directory(self.current(number))
             if (found / self.database_name).exists():
                 return

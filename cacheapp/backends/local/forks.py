@@ -9,11 +9,12 @@ A hook for the child must not rely on the one before the fork: it replaces locks
 would release them. Locks that other threads held at a fork in C stay in an unknown state otherwise.
 """
 
-import contextlib
 import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
+
+from cacheapp.backends.local.interruptions import suppress_failure
 
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the mmap module does not name
 _MARK = 1.0
@@ -22,7 +23,7 @@ _MARK = 1.0
 def wiped_page() -> "memoryview[float]":
     """Return a float array that is all zeros in a forked child; an ordinary one on other systems."""
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError, AttributeError):
+    with suppress_failure(OSError, AttributeError):
         page.madvise(_WIPE_ON_FORK)
     return memoryview(page).cast("d")
 

@@ -57,9 +57,18 @@ class LockTable:
         return holder is not None and (deadline is None or now < deadline) and self._alive(holder)
 
     def acquire(
-        self, connection: Connection, name: bytes, holder: bytes, ttl: float | None
+        self,
+        connection: Connection,
+        name: bytes,
+        holder: bytes,
+        ttl: float | None,
+        note: Callable[[int], None],
     ) -> int | None:
-        """Acquire the lock unless it is held; return its token, or `None`."""
+        """Acquire the lock unless it is held; return its token, or `None`.
+
+        `note` is called with the token before it is stored, unless a transaction that is rolled back
+        may leave the same token to another caller: the clock is behind the last one.
+        """
         if self.token(connection, name) is not None:
             return None  # most attempts on a held lock end here, without the write lock
         with connection.sqlite:
@@ -75,6 +84,8 @@ class LockTable:
             wall_s = clock.wall_s()
             token = max(last + 1, int(wall_s * 1e6))
             deadline = None if ttl is None else now + ttl
+            if token > last + 1:
+                note(token)
             execute("REPLACE INTO Locks VALUES (?, ?, ?, ?)", (name, token, holder, deadline))
             if now >= self._prune_at_s:
                 self._prune_at_s = now + _PRUNE_EVERY_S
@@ -144,10 +155,10 @@ class LockStore:
             LockTableDirectory(location, name, 1, timeout_s), 1, timeout_s, spec
         )
 
-    def acquire(self, name: str, ttl: float | None) -> int | None:
-        """Acquire a lock; return its token, or `None` if it is held."""
+    def acquire(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
+        """Acquire a lock; return its token, or `None` if it is held. `note`: see `LockTable`."""
         holder = self._holders.own_name()
-        found: int | None = self._run(LockTable.acquire, name, holder, ttl)
+        found: int | None = self._run(LockTable.acquire, name, holder, ttl, note)
         return found
 
     def renew(self, name: str, token: int, ttl: float | None) -> bool:

@@ -5,6 +5,8 @@ import mmap
 import os
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
+
 _MAPS = Path("/proc/self/maps")
 _FIXED = 0x10  # MAP_FIXED, which the mmap module does not name
 
@@ -15,7 +17,9 @@ def make_mapping_private(path: Path) -> bool:
         inode = path.stat().st_ino
         ranges = _mappings(inode)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
         return False
     try:
         return bool(ranges) and all(_remap(descriptor, *each) for each in ranges)

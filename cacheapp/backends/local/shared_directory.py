@@ -5,7 +5,6 @@ directory again. So one process at a time initialises a database, and none sets 
 that another process has just created. The lock is a `flock`: it ends with its process.
 """
 
-import contextlib
 import errno
 import fcntl
 import io
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 from cacheapp import clock
+from cacheapp.backends.local.interruptions import suppress_failure
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.directory_trust import replaceable_reason
@@ -33,7 +33,7 @@ def resolve_location(location: str | os.PathLike[str]) -> Path:
     """
     path = Path(os.path.realpath(location))
     for known in _known:
-        with contextlib.suppress(OSError):
+        with suppress_failure(OSError):
             if known == path or (known.samefile(path) and not replaceable_reason(path)):
                 return known
     _known.append(path)

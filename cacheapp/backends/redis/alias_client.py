@@ -11,8 +11,10 @@ from typing import Any
 import redis
 from django_redis.exceptions import ConnectionInterrupted
 
+from cacheapp.backends.core.async_methods import in_thread, where_django_would
 from cacheapp.backends.core.codec import Codec, Rejected
 from cacheapp.backends.core.extended_api import COLLECTION_METHODS
+from cacheapp.backends.core.plain_data import are_plain
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.redis.encoding import decode_payload, encode_payload
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
@@ -89,6 +91,21 @@ def collection_method(
             raise OutcomeUnknown(
                 f"{name} failed ({type(cause).__name__}: {cause}): it may have been executed"
             ) from exc
+
+    call.__name__ = name
+    return call
+
+
+def async_collection_method(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return the async twin of a collection method.
+
+    It runs in a thread: where Django's own backends would run it if serializing an argument may run
+    other code.
+    """
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        run = in_thread if are_plain([*args, *kwargs.values()]) else where_django_would
+        return await run(method, *args, **kwargs)
 
     call.__name__ = name
     return call

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.core.cache.backends.base import BaseCache, default_key_func
 from django.utils.module_loading import import_string
 
-from cacheapp.backends.core.extended_api import COLLECTION_METHODS
+from cacheapp.backends.core.extended_api import COLLECTION_METHODS, sync_twin
 from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
-from cacheapp.backends.redis.alias_client import AliasClient, collection_method
+from cacheapp.backends.redis.alias_client import (
+    AliasClient,
+    async_collection_method,
+    collection_method,
+)
 from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
@@ -54,9 +58,11 @@ class RedisCache(SharedCache):
     if not TYPE_CHECKING:  # for a type checker, every attribute would exist
 
         def __getattr__(self, name: str) -> Any:
-            """Return django-redis's method on sets, hashes or sorted sets."""
+            """Return django-redis's method on sets, hashes or sorted sets, or its async twin."""
             if name in COLLECTION_METHODS:
                 return collection_method(self, lambda: self._store.client, self._codec, name)
+            if (twin := sync_twin(name)) is not None:
+                return async_collection_method(getattr(self, twin), name)
             return super().__getattr__(name)
 
     def clear(self) -> None:

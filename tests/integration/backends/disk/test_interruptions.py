@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 
 def _lock(cache: Any) -> None:
-    # A new name each time: an interrupted `acquire` may leave the named lock to its timeout.
+    # A new name each time: no `release` follows if the trace function raises as `acquire` returns.
     with cache.lock(f"lock-{next(_numbers)}", timeout=60, blocking_timeout=0.1):
         pass
 

@@ -1,6 +1,8 @@
 """`RedisCache.client` and django-redis's collections: the keys of this alias and no others."""
 
+import asyncio
 import pickle
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -87,6 +89,24 @@ def test_sets_hashes_and_sorted_sets_have_the_prefix_of_the_alias(cache: Any) ->
     found = {key.decode() for key in get_redis_connection("default").keys("*")}
     names = {f"shop:3:{name}" for name in ("set", "other", "hash", "sorted")}
     assert found == names | {"shop:1:set"}
+
+
+def test_collection_methods_have_async_twins(cache: Any) -> None:
+    async def use() -> None:
+        assert await cache.asadd("set", 1, "two", IPv4Address("192.0.2.1")) == 3
+        assert await cache.asmembers("set") == {1, "two", IPv4Address("192.0.2.1")}
+        assert await cache.asadd("set", "old", version=1) == 1
+        assert await cache.ahset("hash", "field", {"not": ["plain"]}) == 1
+        assert await cache.ahkeys("hash") == ["field"]
+        assert await cache.azadd("sorted", {"a": 1.0, "b": 2.0}) == 2
+        assert await cache.azrange("sorted", 0, -1) == ["a", "b"]
+        with pytest.raises(StoreUnavailable, match="Redis refused sadd: WRONGTYPE"):
+            await cache.asadd("hash", 1)
+
+    asyncio.run(use())
+    assert cache.smembers("set", version=1) == {"old"}
+    with pytest.raises(AttributeError, match="asscan_iter"):
+        cache.asscan_iter  # noqa: B018 (the access raises)
 
 
 def test_a_collection_is_an_entry_to_the_methods_on_keys(cache: Any) -> None:
