@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.management import load_command_class
 from django.utils.module_loading import import_string
+from pytest_django.fixtures import Settings
 
 from benchmarks.__main__ import NAMES
 from cacheapp import conf
@@ -154,6 +156,18 @@ def test_every_cache_that_a_page_configures_is_right(document: Path, tmp_path: P
             backend = import_string(entry["BACKEND"])
             params = {key: entry[key] for key in entry if key not in ("BACKEND", "LOCATION")}
             assert backend.mistakes(str(entry["LOCATION"]), params) == []
+
+
+def test_the_cache_of_readme_works_in_a_project_of_an_ordinary_user(
+    tmp_path: Path, settings: Settings
+) -> None:
+    (block,) = [each for each in _python(ROOT / "README.md") if "CACHES = {" in each]
+    names: dict[str, Any] = {"BASE_DIR": tmp_path}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    assert Path(names["CACHES"]["default"]["LOCATION"]).parent == tmp_path
+    settings.CACHES = names["CACHES"]
+    caches["default"].set("key", "value")
+    assert caches["default"].get("key") == "value"
 
 
 @pytest.mark.parametrize("document", CURRENT, ids=_ids)
