@@ -68,6 +68,7 @@ def run(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProce
             **kept,
             "PYTHONPATH": f"{project}:{ROOT}",
             "DJANGO_SETTINGS_MODULE": "core_only",
+            "TMPDIR": str(project),  # the default of STATE_DIR is below it
             "APPS": ADMIN,
             **env,
         },
