@@ -53,7 +53,9 @@ _BATCH = 10_000  # invalidated keys in one transaction
 class InvalidationListener:
     """Becomes the listener of its copy when there is none. `ensure` costs nothing while there is one.
 
-    `_lock` guards `_running`, which is True from before the thread is started until it has ended.
+    The claim in the copy elects one thread of one process, so `ensure` needs no lock, and may run in
+    a signal handler. `_owner` is the token of the current claim: a thread ends when its own is not
+    there any more. `_turn` is held by the thread that works: a late one waits for its predecessor.
     """
 
     def __init__(
@@ -72,9 +74,7 @@ class InvalidationListener:
         self._count = count
         self._reads = reads
         self._interval_s = copy.max_staleness / _PINGS
-        self._lock = threading.Lock()
-        self._running = False
-        self._stopping = False
+        self._turn = threading.Lock()
         self._connection: Any = None
         self._owner: bytes | None = None
         self._thread: threading.Thread | None = None
@@ -82,32 +82,27 @@ class InvalidationListener:
 
     def ensure(self, state: State, now: float) -> None:
         """Start listening if no process does; called by readers, at most every interval."""
-        if now < state.claimed_until or self._running:
+        if now < state.claimed_until or self._thread is not None:
             return
-        with self._lock:
-            if self._running:
-                return
-            self._running = True
-        owner, started = None, False
+        owner, started = self._copy.claim(_CLAIM_S), False
+        if owner is None:
+            return
         try:
-            owner = self._copy.claim(_CLAIM_S)
-            started = owner is not None and helper_thread.start("cacheapp-near", self._run, owner)
+            self._owner = owner
+            started = helper_thread.start("cacheapp-near", self._run, owner)
         finally:
-            if (
-                not started
-            ):  # if a handler raised while it was, the thread finds that it is no owner
-                self._running = False
-                if owner is not None:
-                    self._copy.release(owner, _RETRY_S)
+            if not started:  # if a handler raised while it was, the thread ends at once
+                self._owner = None
+                self._copy.release(owner, _RETRY_S)
 
     def stop(self) -> None:
         """End the thread soon, and let another process become the listener at once."""
-        self._stopping = True
-        if (owner := self._owner) is not None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
             self._copy.release(owner)
         connection, thread = self._connection, self._thread
         if connection is not None and connection._sock is not None:  # noqa: SLF001
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):  # the thread closes it just now
                 if is_socket_intact(connection):
                     connection._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 (wakes the thread)
         if thread is not None and thread is not threading.current_thread():
@@ -120,8 +115,15 @@ class InvalidationListener:
     # -- the thread ------------------------------------------------------------------------------
 
     def _run(self, owner: bytes) -> None:
-        self._owner = owner
-        self._thread = threading.current_thread()
+        with self._turn:
+            self._thread = threading.current_thread()
+            try:
+                if self._owner == owner:
+                    self._listen(owner)
+            finally:
+                self._thread = None
+
+    def _listen(self, owner: bytes) -> None:
         retry_in_s = _RETRY_S
         try:
             self._track()
@@ -139,7 +141,7 @@ class InvalidationListener:
                     extra={"event": "near_tracking_refused"},
                 )
         except (redis.RedisError, OSError, CacheappError) as exc:
-            if not self._stopping:
+            if self._owner == owner:
                 logger.info(
                     "%s: the connection for invalidations ended (%s); the copy is not served until "
                     "another one is made",
@@ -150,10 +152,10 @@ class InvalidationListener:
         except Exception:
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:
-            self._owner = self._thread = None
-            self._copy.release(owner, retry_in_s)
             self._close_connection()
-            self._running = self._stopping = False
+            if self._owner == owner:  # else `stop` has released it
+                self._owner = None
+                self._copy.release(owner, retry_in_s)
 
     def _close_connection(self) -> None:
         """Close the socket, unless other code has closed it: its number may be of another file."""
@@ -187,10 +189,12 @@ class InvalidationListener:
     def _follow(self, owner: bytes) -> None:
         """Apply and confirm until the connection ends, or another process is the owner."""
         connection = self._connection
+        if self._owner != owner:
+            return
         self._copy.begin_epoch(owner)
         previous_sent_s = None
         idle_at_s, reads = clock.boot_s() + _IDLE_S, self._reads()
-        while not self._stopping:
+        while self._owner == owner:
             if clock.boot_s() > idle_at_s:
                 before, reads = reads, self._reads()
                 if reads == before:
@@ -213,7 +217,7 @@ class InvalidationListener:
     def _apply_until(self, owner: bytes, deadline_s: float) -> None:
         """Apply invalidations as they arrive."""
         connection = self._connection
-        while (left_s := deadline_s - clock.boot_s()) > 0 and not self._stopping:
+        while (left_s := deadline_s - clock.boot_s()) > 0 and self._owner == owner:
             if not connection.can_read(left_s):
                 continue
             time.sleep(_GATHER_S)
