@@ -4,6 +4,7 @@ Celery's soft time limit is such an exception: an `Exception` that a handler rai
 """
 
 import contextlib
+import gc
 import itertools
 import signal
 import sys
@@ -23,10 +24,18 @@ from tests.contract.conftest import Build
 # The tests need ITIMER_REAL, which pytest-timeout uses otherwise.
 pytestmark = [
     pytest.mark.timeout(300, method="thread"),
-    # A file that a handler's exception leaves open is closed by its finaliser.
+    # A file or a socket that a handler's exception leaves open is closed by its finaliser.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Have those finalisers run in this test: in a later one their warning would be an error."""
+    yield
+    gc.collect()
+
 
 LARGE = {str(number): number for number in range(5000)}
 ROUNDS = 60
