@@ -141,7 +141,8 @@ class Command(BaseCommand):
         reports = [one.report for one in examinations if one.findings]
         if recorder is not None:
             recorder.record(reports)
-        self._show(reports, options)
+        if reports or not isinstance(stopped, StoreFailed):
+            self._show(reports, options)
         if isinstance(stopped, StoreFailed):
             raise _cannot(str(stopped))
         if stopped:
@@ -177,8 +178,7 @@ class Command(BaseCommand):
             self.stderr.write(f"{alias}: {said}")
 
     def _show(self, reports: list[AliasReport], options: dict[str, Any]) -> None:
-        if reports:
-            print_report(reports, sys.stdout)
+        print_report(reports, sys.stdout)
         if options["json"]:
             options["json"].write_text(as_json(reports, _about(options)))
         if options["svg"]:
