@@ -51,7 +51,7 @@ class LocalCopy:
         self._retry = WriteRetry(self.environment)
         self.trusted_after = 0.0
         """Entries are served while `confirmed_until` is later than this."""
-        self._tokens = _tokens()
+        self._process, self._numbers = secrets.token_bytes(8), itertools.count()
         atexit.register(_close, weakref.ref(self))
 
     def encode(self, key: str) -> EncodedKey:
@@ -76,9 +76,17 @@ class LocalCopy:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
         return now < state.confirmed_until > self.trusted_after
 
+    def _new_token(self) -> bytes:
+        """Return a token that is unique on this machine.
+
+        Not by a generator: it would end with the exception of a signal handler, and it refuses a
+        second thread.
+        """
+        return self._process + next(self._numbers).to_bytes(8, "little")
+
     def begin_fill(self, keys: Sequence[EncodedKey], lease_s: float) -> "Fill | None":
         """Take the leases of the keys before they are read from Redis; `None` if that failed."""
-        token = next(self._tokens)
+        token = self._new_token()
         length = 64 * len(keys)
         try:
             found = self._retry.grow(length, records.begin_fill, keys, token, lease_s)
@@ -203,7 +211,7 @@ class LocalCopy:
 
     def after_fork_in_child(self) -> None:
         """Use other tokens than the parent."""
-        self._tokens = _tokens()
+        self._process, self._numbers = secrets.token_bytes(8), itertools.count()
 
 
 class Fill:
@@ -234,12 +242,6 @@ def _batches(rows: Sequence[_Row], max_bytes: int) -> Iterator[tuple[list[_Row],
         size += len(row[2])
     if part:
         yield part, size
-
-
-def _tokens() -> Iterator[bytes]:
-    """Return an iterator of tokens, each unique on this machine."""
-    process = secrets.token_bytes(8)
-    return (process + number.to_bytes(8, "little") for number in itertools.count())
 
 
 def _close(copy: "weakref.ref[LocalCopy]") -> None:

@@ -3,7 +3,7 @@
 Invariants:
 
 - A final name appears only when the file is complete and matches every known checksum. It never
-  replaces a file unless that was requested (`publication`, `partial.publish`).
+  replaces a file unless that was requested (`partial.publish`).
 - After `abort` has returned, no final name appears: `_lock` is held for the check and the rename.
 - A partial file holds bytes of the one representation that its name describes. It is continued only
   with a strong validator as proof (`ranges.decide`); otherwise a new one is started.
@@ -25,18 +25,18 @@ from urllib3.exceptions import HTTPError
 from cacheapp import clock
 from cacheapp.downloads.engine.attempt_error import attempt_error
 from cacheapp.downloads.engine.part_fetcher import FetchHooks, PartFetcher
-from cacheapp.downloads.engine.publication import publish_file
 from cacheapp.downloads.engine.remote_checksums import RemoteChecksums
 from cacheapp.downloads.engine.split_file import PartsInTransfer, PartWorker, Seat, SplitFile
 from cacheapp.downloads.engine.transfer_options import (
     Buffer,
+    Existing,
     FetchedFile,
     TransferLimits,
     TransferOptions,
 )
 from cacheapp.downloads.http import connections
 from cacheapp.downloads.http.client import HTTPClient, Response
-from cacheapp.downloads.http.errors import NotModified, TransferAborted, TransferFailed
+from cacheapp.downloads.http.errors import NotModified, TransferAborted, TransferFailed, printable
 from cacheapp.downloads.http.ranges import (
     RangeDecision,
     ResumePoint,
@@ -48,8 +48,10 @@ from cacheapp.downloads.http.ranges import (
     strong_validator,
 )
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
-from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile
+from cacheapp.downloads.storage.journal import PublishedFile
+from cacheapp.downloads.storage.partial import LeftoverFile, PartialFile, publish
 from cacheapp.downloads.storage.range_journal import Span
+from cacheapp.downloads.storage.sync_index import set_modified
 
 _OK, _PRECONDITION_FAILED = 200, 412
 _MAX_REQUESTS = 4  # requests per attempt: the object may change repeatedly
@@ -491,9 +493,24 @@ class Transfer:
         with self._lock:
             if self._aborted is not None:
                 raise TransferFailed("stopped")
-            fetched = publish_file(part, self._options, self._limits, self._version, self._note)
+            fetched = self._publish(part)
         self._part = None
         return fetched
+
+    def _publish(self, part: PartialFile) -> FetchedFile:
+        """Record the file in the journal, and rename it."""
+        options, limits = self._options, self._limits
+        sha256 = (part.running.digest("sha256") or b"").hex()
+        mtime_ns = set_modified(part.path, self._version[1]) if options.sync else 0
+        if options.journal is not None:
+            inode = part.path.stat().st_ino
+            options.journal.append(
+                options.partial_name.position, PublishedFile(part.size, sha256, inode)
+            )
+        replace = limits.existing is Existing.REPLACE
+        publish(part.path, options.target, replace=replace, fsync=limits.fsync)
+        of_sync = (*self._version, mtime_ns) if options.sync else ()
+        return FetchedFile(part.size, sha256, printable(self._note), *of_sync)
 
     def _check_free_space(self, needed: int) -> None:
         self._limits.check_free_space(self._options.partial_name.directory, needed)
