@@ -24,10 +24,15 @@ _OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_throt
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make soak` what would run RedisCache's code a second time."""
+    """Leave to `make soak` what would run RedisCache's code a second time.
+
+    And clients that are spawned: the forked ones have everything that those have, and more.
+    """
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("entry") == "near" and item.path.stem in _OF_REDIS:
+        if params.get("entry") != "near":
+            continue
+        if item.path.stem in _OF_REDIS or params.get("clients") == "spawn":
             item.add_marker(pytest.mark.soak)
 
 
