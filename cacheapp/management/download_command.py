@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ _LIMITS: tuple[tuple[str, str, type[int | float], str], ...] = (
     ("max_retry_after_s", "--max-retry-after", float, "longest Retry-After that is waited for"),
 )
 """Options that replace a setting: the setting without DOWNLOAD_, the option, its type and help."""
+_FILE_FLAGS = {
+    "--sync": "fetch only what is missing or has changed since the last --sync, and replace it",
+    "--delete": "with --sync: delete files that it has saved and that the source has no more",
+    "--delete-all": "with --sync: delete all files of the destination that the source does not have",
+    "--fsync": "flush each file to disk, to survive a power cut",
+    "--no-digest": "compute and verify no checksum, not even a given one",
+    "--verify": "read files that are complete already, and fetch those again whose digest differs",
+}
 
 
 class Command(BaseCommand):
@@ -77,99 +85,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument(
-            "source", nargs="+", help="URLs, a manifest file or -, or s3://bucket/prefix"
-        )
-        parser.add_argument(
-            "--base-url",
-            default="",
-            metavar="URL",
-            help="folder of the files in a manifest that has checksums and names alone",
-        )
-        parser.add_argument(
-            "--portable-names",
-            action="store_true",
-            help="change names of files that are not valid on all systems (Windows, case folding)",
-        )
-        for name in ("include", "exclude"):
-            parser.add_argument(
-                f"--{name}",
-                action="append",
-                default=[],
-                metavar="GLOB",
-                help=f"{name} the objects of a prefix that match; * also matches /",
-            )
-        parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
-        parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
-        parser.add_argument(
-            "--existing",
-            choices=[choice.value for choice in Existing],
-            help="what to do with a file that already exists (default: fail; with --sync: replace)",
-        )
-        parser.add_argument(
-            "--sync",
-            action="store_true",
-            help="fetch only what is missing or has changed since the last --sync, and replace it",
-        )
-        parser.add_argument(
-            "--delete",
-            action="store_true",
-            help="with --sync: delete files that it has saved and that the source has no more",
-        )
-        parser.add_argument(
-            "--delete-all",
-            action="store_true",
-            help="with --sync: delete all files of the destination that the source does not have",
-        )
-        parser.add_argument(
-            "--fsync", action="store_true", help="flush each file to disk, to survive a power cut"
-        )
-        parser.add_argument(
-            "--no-digest",
-            action="store_true",
-            help="compute and verify no checksum, not even a given one",
-        )
-        parser.add_argument(
-            "--verify",
-            action="store_true",
-            help="read files that are complete already, and fetch those again whose digest differs",
-        )
-        parser.add_argument(
-            "--allow",
-            action="append",
-            default=[],
-            metavar="NETWORK",
-            help="allow connections to this private network, such as 127.0.0.0/8",
-        )
-        parser.add_argument(
-            "--no-netrc", action="store_true", help="send no passwords from ~/.netrc or $NETRC"
-        )
-        parser.add_argument(
-            "--webhook",
-            default="",
-            metavar="URL",
-            help="notify this receiver, of DOWNLOAD_WEBHOOKS, when the job has ended",
-        )
-        parser.add_argument(
-            "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
-        )
-        parser.add_argument("--region", help="region of the bucket")
-        parser.add_argument("--anonymous", action="store_true", help="do not sign requests to S3")
-        for name, flag, kind, text in _LIMITS:
-            setting = f"DOWNLOAD_{name.upper()}"
-            parser.add_argument(
-                *(flag,),
-                dest=name,
-                type=_typed(kind, reader_of(setting)),
-                metavar="N" if kind is int else "SECONDS",
-                help=f"{text} (default: {setting})",
-            )
-        parser.add_argument(
-            "--limit-rate",
-            type=_typed(str, byte_rate),
-            metavar="RATE",
-            help="limit of bytes per second of this job, such as 500k or 2M (default: no limit)",
-        )
+        _add_source_arguments(parser)
+        _add_file_arguments(parser)
+        _add_connection_arguments(parser)
+        _add_limit_arguments(parser)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -313,6 +232,88 @@ class Command(BaseCommand):
             self.stdout.write(_last_line(job, took_s, deleted))
         if job.state != JobState.SUCCEEDED:
             raise CommandError(job.error or job.state, returncode=_FAILED)
+
+
+def _add_source_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "source", nargs="+", help="URLs, a manifest file or -, or s3://bucket/prefix"
+    )
+    parser.add_argument(
+        "--base-url",
+        default="",
+        metavar="URL",
+        help="folder of the files in a manifest that has checksums and names alone",
+    )
+    parser.add_argument(
+        "--portable-names",
+        action="store_true",
+        help="change names of files that are not valid on all systems (Windows, case folding)",
+    )
+    for name in ("include", "exclude"):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="GLOB",
+            help=f"{name} the objects of a prefix that match; * also matches /",
+        )
+
+
+def _add_file_arguments(parser: CommandParser) -> None:
+    parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
+    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
+    parser.add_argument(
+        "--existing",
+        choices=[choice.value for choice in Existing],
+        help="what to do with a file that already exists (default: fail; with --sync: replace)",
+    )
+    _add_flags(parser, _FILE_FLAGS)
+
+
+def _add_connection_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="allow connections to this private network, such as 127.0.0.0/8",
+    )
+    _add_flags(parser, {"--no-netrc": "send no passwords from ~/.netrc or $NETRC"})
+    parser.add_argument(
+        "--webhook",
+        default="",
+        metavar="URL",
+        help="notify this receiver, of DOWNLOAD_WEBHOOKS, when the job has ended",
+    )
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="endpoint of an S3 service other than Amazon's"
+    )
+    parser.add_argument("--region", help="region of the bucket")
+    _add_flags(parser, {"--anonymous": "do not sign requests to S3"})
+
+
+def _add_limit_arguments(parser: CommandParser) -> None:
+    for name, flag, kind, text in _LIMITS:
+        setting = f"DOWNLOAD_{name.upper()}"
+        parser.add_argument(
+            *(flag,),
+            dest=name,
+            type=_typed(kind, reader_of(setting)),
+            metavar="N" if kind is int else "SECONDS",
+            help=f"{text} (default: {setting})",
+        )
+    parser.add_argument(
+        "--limit-rate",
+        type=_typed(str, byte_rate),
+        metavar="RATE",
+        help="limit of bytes per second of this job, such as 500k or 2M (default: no limit)",
+    )
+
+
+def _add_flags(parser: CommandParser, flags: Mapping[str, str]) -> None:
+    """Add options that are either given or not: their names and help."""
+    for flag, text in flags.items():
+        parser.add_argument(flag, action="store_true", help=text)
 
 
 def _typed(kind: type[int | float | str], read: Reader) -> Callable[[str], Any]:
