@@ -1,7 +1,6 @@
 """`SharedCache`, the base of all backends here: the whole cache API on top of a `Store`."""
 
 import abc
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,27 +17,24 @@ from cacheapp import clock, conf
 from cacheapp.backends.core import extended_api, lease_format, timeouts
 from cacheapp.backends.core.alias import alias_of
 from cacheapp.backends.core.async_methods import AsyncMethods
-from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
+from cacheapp.backends.core.codec import Codec
 from cacheapp.backends.core.counters import (
     COMMON_NAMES,
     DELETES,
     HITS,
     MISSES,
     SETS,
-    VALUES_REJECTED,
     Counters,
     counters,
 )
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.locks import Lock, LockOptions
-from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.core.misconfigured import Misconfigured
 from cacheapp.backends.core.options import Option, read_options, read_params, timeout_of, version_of
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.core.timeouts import Lifetime
-
-logger = logging.getLogger(__name__)
+from cacheapp.backends.core.value_decoder import ValueDecoder
 
 _unsafe_char = memcached_error_chars_re.search
 
@@ -56,9 +52,6 @@ class SharedCache(AsyncMethods, abc.ABC):
 
     COUNTERS: ClassVar[Sequence[str]] = COMMON_NAMES
     """The names in `stats()`."""
-
-    rejections = LogThrottle()
-    """Without it, a client that can write to the store could fill the disk with log lines."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         mistakes = self.mistakes(location, params)
@@ -88,6 +81,8 @@ class SharedCache(AsyncMethods, abc.ABC):
             self._counters = counters(conf.state_dir() / f"counters-{name}")
             self._count = self._counters.add
             self._store = self._shared_store()
+        self._decoder = ValueDecoder(self._codec, self._store, self._count, type(self).__name__)
+        self._decode = self._decoder.decode
         self._single_flight = SingleFlight(
             self._store, self._codec, self.options, self._count, self._decode
         )
@@ -112,37 +107,6 @@ class SharedCache(AsyncMethods, abc.ABC):
     def _ttl(self, timeout: float | None) -> float | None:
         """Return Django's `timeout` as a TTL: seconds, 0 or less for "do not store", or `None`."""
         return timeouts.ttl_of(self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout)
-
-    def _decode(self, key: str, payload: Payload, default: Any) -> Any:
-        """Return the value of a visible payload, else `default`.
-
-        A payload that this cache did not write is removed, unless a cache of other options may read it.
-        """
-        try:
-            return self._codec.decode(key, payload)
-        except Rejected as exc:
-            error = exc
-        visible = lease_format.visible(payload, clock.wall_s())
-        if visible is None:
-            return default
-        if visible is not payload:  # it has a soft deadline
-            try:
-                return self._codec.decode(key, visible)
-            except Rejected as exc:
-                error = exc
-        self._count(VALUES_REJECTED)
-        if not isinstance(error, OtherOptions) and not self._store.discard(key, payload):
-            return default  # it was replaced in between
-        if (withheld := self.rejections.due()) is not None:
-            logger.warning(
-                "%s: rejected a value that this cache did not write (%s; %d more since the last such "
-                "line)",
-                type(self).__name__,
-                error,
-                withheld,
-                extra={"event": "cache_value_rejected"},
-            )
-        return default
 
     def _fill(
         self, key: Any, version: int | None, timeout: float | None, stale: float, jitter: float

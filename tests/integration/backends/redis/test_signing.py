@@ -135,7 +135,7 @@ def test_rejected_values_are_counted_each_and_logged_once_a_minute(
     own_redis: RedisServer, cache: RedisCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1000.0]
-    cache.rejections = LogThrottle(now_s=lambda: now[0])
+    cache._decoder.rejections = LogThrottle(now_s=lambda: now[0])  # noqa: SLF001
     before = cache.stats()["values_rejected"]
 
     def reject(times: int) -> None:
