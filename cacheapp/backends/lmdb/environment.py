@@ -9,27 +9,18 @@ Invariants:
   parent's reader slots by closing it. `before_fork` takes `_opening`, sets `current` to `None` so
   that no thread enters, and waits until no thread is inside. Both processes open a new one when
   they next need it.
-- A thread is *inside* from before it reads `current` until its transaction has ended. It marks
-  that in `ThreadState.inside` before it reads `current`, and a fork reads `inside` after it has
-  cleared `current`: so at least one of them sees the other. A thread that is inside never waits for
-  `_opening`.
+- A thread is *inside* from before it reads `current` until its transaction has ended, and marks
+  itself (`thread_marks`). A thread that is inside never waits for `_opening`.
 - A transaction calls nothing but LMDB, and no result points into the map: values are copied out.
 
 A signal handler or a finaliser runs between two bytecodes of a thread, perhaps inside an operation of
 that thread. There it may read from an environment that is open. Whatever would have to wait for the
-interrupted operation (a write, or opening the environment) raises `ReentrantCall` at once: an
-operation marks its thread before it acquires anything, and removes the mark last. A fork in a handler
-closes the environment, which rolls back the interrupted transaction; the operation finds that out at
-its next step, and starts again.
-
-An exception that a handler raises can only leave a mark too many, at a bytecode between the mark and
-the `try` that removes it. So a mark is a hint, and the thread's stack decides: `_is_in_operation`.
+interrupted operation (a write, or opening the environment) raises `ReentrantCall` at once. A fork in
+a handler closes the environment, which rolls back the interrupted transaction; the operation finds
+that out at its next step, and starts again.
 """
 
 import logging
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,19 +32,18 @@ from cacheapp.backends.lmdb.directory import EnvironmentDirectory
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
+from cacheapp.backends.lmdb.thread_marks import ThreadMarks, ThreadState, operation
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.descriptors import are_intact
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.slot_file import identity_of
-from cacheapp.errors import ReentrantCall, StoreUnavailable
+from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 _ATTEMPTS = 8
-_PAUSE_S = 0.0002
-_PAUSES_PER_LOOK = 256
 _abandoned: list[OpenEnvironment | ReferenceBits] = []
 """What must stay open until the process ends."""
 _DAMAGE = (
@@ -70,42 +60,12 @@ class CheckRequired(Exception):
     """The directory must be checked before the open environment is used."""
 
 
-class ThreadState:
-    """Marks of one thread. `inside`: how many operations use the open environment, see above.
-
-    `working`: whether an operation checks, opens or retries, and may wait for `_opening`.
-    """
-
-    __slots__ = ("ident", "inside", "working")
-
-    def __init__(self) -> None:
-        self.inside = 0
-        self.working = False
-        self.ident = threading.get_ident()
-
-
-class _ThreadExit:
-    """A thread-local object: its finaliser forgets a thread that has ended."""
-
-    def __init__(self, thread: ThreadState, threads: set[ThreadState]) -> None:
-        self._thread = thread
-        self._threads = threads
-
-    def __del__(self) -> None:
-        self._threads.discard(self._thread)
-
-
-class _ThreadLocal(threading.local):
-    thread: ThreadState
-    exit: _ThreadExit
-
-
 class Environment:
     """The environment at one LOCATION, for all threads and aliases of this process.
 
-    `_opening` guards opening, closing and `_threads`; `current` is replaced whole. `_check_at` is
-    the time of the next check of the directory: in a page that is zero in a child that C code
-    forked, which therefore checks first, and finds that it is another process.
+    `_opening` guards opening, closing and the set of threads; `current` is replaced whole.
+    `_check_at` is the time of the next check of the directory: in a page that is zero in a child
+    that C code forked, which therefore checks first, and finds that it is another process.
     """
 
     reference_bits: ReferenceBits
@@ -120,23 +80,22 @@ class Environment:
         self._check_at = forks.wiped_page()
         self._opening = forks.ForkLock()
         self._forks = 0
-        self._threads: set[ThreadState] = set()
-        self._local = _ThreadLocal()
+        self._marks = ThreadMarks(self._opening, self.directory.path)
+        self._local = self._marks.local  # one look-up less in each operation
 
     def __repr__(self) -> str:
         state = "open" if self.current is not None else "closed"
-        return (
-            f"<{type(self).__name__} {self.directory.path} {state}, {len(self._threads)} threads>"
-        )
+        return f"<{type(self).__name__} {self.directory.path} {state}, {len(self._marks)} threads>"
 
     # -- one operation -----------------------------------------------------------------------
 
+    @operation
     def get(self, name: bytes, now: float) -> bytes | None:
         """Return the stored entry of a name; `now` is `clock.boot_s()`. Every hit takes this path."""
         try:
             thread = self._local.thread
         except AttributeError:
-            thread = self._thread()
+            thread = self._marks.own()
         thread.inside += 1
         try:
             env = self.current
@@ -152,6 +111,7 @@ class Environment:
             thread.inside -= 1
         return self._run_with_recovery(_get, (name,), writing=False)
 
+    @operation
     def get_with_meta(
         self, meta_key: bytes, name: bytes, now: float
     ) -> tuple[bytes | None, bytes | None]:
@@ -159,7 +119,7 @@ class Environment:
         try:
             thread = self._local.thread
         except AttributeError:
-            thread = self._thread()
+            thread = self._marks.own()
         thread.inside += 1
         try:
             env = self.current
@@ -176,9 +136,10 @@ class Environment:
             thread.inside -= 1
         return self._run_with_recovery(_get_with_meta, (meta_key, name), writing=False)
 
+    @operation
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Return `work(env, transaction, *args)`, run in one snapshot."""
-        thread = self._thread()
+        thread = self._marks.own()
         thread.inside += 1
         try:
             env = self.current
@@ -202,6 +163,7 @@ class Environment:
         result: ResultT = self.transact(_with_arguments, (work, args))
         return result
 
+    @operation
     def transact(
         self, work: Callable[[OpenEnvironment, Transaction, Any], ResultT], item: Any
     ) -> ResultT:
@@ -212,9 +174,9 @@ class Environment:
         try:
             thread = self._local.thread
         except AttributeError:
-            thread = self._thread()
+            thread = self._marks.own()
         if thread.inside or thread.working:
-            self._refuse_reentrance(thread)
+            self._marks.refuse_reentrance(thread)
         thread.inside = 1
         try:
             env = self.current
@@ -270,9 +232,9 @@ class Environment:
         self, work: Callable[..., ResultT], args: tuple[Any, ...], *, writing: bool
     ) -> ResultT:
         """Check the directory and run the work; repeat it after errors that had no effect."""
-        thread = self._thread()
+        thread = self._marks.own()
         if thread.inside or thread.working:
-            self._refuse_reentrance(thread)
+            self._marks.refuse_reentrance(thread)
         thread.working = True
         try:
             return self._attempts(thread, work, args, writing=writing)
@@ -320,33 +282,10 @@ class Environment:
             f"{self.directory.path}: other processes keep replacing it; nothing was done"
         )
 
-    def _refuse_reentrance(self, thread: ThreadState) -> None:
-        """Raise `ReentrantCall` inside an operation of this thread; else clear its stale marks."""
-        if _is_in_operation(thread.ident):
-            raise ReentrantCall(
-                f"{self.directory.path}: a signal handler, finaliser or callback used the cache "
-                "inside an operation of the same thread; nothing was done"
-            )
-        thread.inside, thread.working = 0, False
-
     def is_busy(self) -> bool:
         """Return True if a write is in progress, or the environment is closed. A hint."""
         env = self.current
         return env is None or env.flags[WRITER_ACTIVE] != 0
-
-    def _thread(self) -> ThreadState:
-        """Return the state of this thread."""
-        try:
-            return self._local.thread
-        except AttributeError:
-            if not forks.mark[0]:
-                forks.recover()  # replaces the lock, which a thread of the parent may hold
-            thread = ThreadState()
-            with self._opening.lock:
-                self._threads.add(thread)
-            self._local.thread = thread
-            self._local.exit = _ThreadExit(thread, self._threads)
-            return thread
 
     # -- open, check, recover ----------------------------------------------------------------
 
@@ -429,7 +368,7 @@ class Environment:
         with self._opening.lock:
             if env is not None and self.current is env:
                 self.current = None
-                self._wait_for_other_threads()
+                self._marks.wait_for_others()
                 if not env.has_its_descriptors():
                     logger.warning(
                         "%s: other code of this process closed its descriptors; opening it again",
@@ -437,20 +376,6 @@ class Environment:
                         extra={"event": "cache_descriptors_lost"},
                     )
                 env.close()
-
-    def _wait_for_other_threads(self) -> None:
-        """Wait until no other thread is inside; none enters, as `current` is `None`.
-
-        The operation of this thread that a fork in a signal handler interrupted does not count.
-        """
-        me = threading.get_ident()
-        for thread in list(self._threads):
-            pauses = 0
-            while thread.inside and thread.ident != me:
-                time.sleep(_PAUSE_S)
-                pauses += 1
-                if pauses % _PAUSES_PER_LOOK == 0 and not _is_in_operation(thread.ident):
-                    break  # the mark is stale
 
     def _recover(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt."""
@@ -522,18 +447,14 @@ class Environment:
 
     def after_fork_in_child(self) -> None:
         """Forget the threads that exist only in the parent, and its lock on the directory."""
-        me = threading.get_ident()
-        others = [thread for thread in self._threads if thread.ident != me]
-        self._threads = {thread for thread in self._threads if thread.ident == me}
-        for thread in self._threads:  # what it was inside of starts again when it comes back to it
-            thread.inside, thread.working = 0, False
+        used = self._marks.forget_others()
         self._check_at[0] = 0.0
         self._forks += 1
         self._opening.in_child()
         self.directory.unlock()
         env, self.current = self.current, None
         if env is not None:  # C code forked: `before_fork` did not run
-            self._drop_inherited(env, used=any(thread.inside for thread in others))
+            self._drop_inherited(env, used=used)
 
     def _drop_inherited(self, env: OpenEnvironment, *, used: bool) -> None:
         """Close an environment that is the parent's too, without effect on the parent."""
@@ -551,33 +472,6 @@ class Environment:
 
     def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""
-
-
-def _is_in_operation(ident: int) -> bool:
-    """Return True if an operation is on the stack of another thread; of this one, a second one."""
-    if ident == threading.get_ident():
-        frame, own = sys._getframe(), 1  # noqa: SLF001 (documented, for a look at the own stack)
-    else:
-        found = sys._current_frames().get(ident)  # noqa: SLF001 (documented)
-        if found is None:
-            return False
-        frame, own = found, 0
-    operations = 0
-    while frame is not None:
-        operations += frame.f_code in _OPERATIONS
-        frame = frame.f_back  # type: ignore[assignment]
-    return operations > own
-
-
-_OPERATIONS = frozenset(
-    each.__code__
-    for each in (
-        Environment.get,
-        Environment.get_with_meta,
-        Environment.read,
-        Environment.transact,
-    )
-)
 
 
 def _with_arguments(
