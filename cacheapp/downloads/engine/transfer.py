@@ -4,7 +4,8 @@ Invariants:
 
 - A final name appears only when the file is complete and matches every known checksum. It never
   replaces a file unless that was requested (`partial.publish`).
-- After `abort` has returned, no final name appears: `_lock` is held for the check and the rename.
+- After `abort` has returned, no final name appears: `StopState.lock` is held for the check and the
+  rename.
 - A partial file holds bytes of the one representation that its name describes. It is continued only
   with a strong validator as proof (`ranges.decide`); otherwise a new one is started.
 - Checksums are computed from the bytes as they are written to the file that is renamed. A file that
@@ -15,7 +16,6 @@ Invariants:
 """
 
 import math
-import threading
 from collections.abc import Sequence
 from http.client import HTTPException
 
@@ -27,6 +27,7 @@ from cacheapp.downloads.engine.attempt_error import attempt_error
 from cacheapp.downloads.engine.part_fetcher import FetchHooks, PartFetcher
 from cacheapp.downloads.engine.remote_checksums import RemoteChecksums
 from cacheapp.downloads.engine.split_file import PartsInTransfer, PartWorker, Seat, SplitFile
+from cacheapp.downloads.engine.stop_state import StopState
 from cacheapp.downloads.engine.transfer_options import (
     Buffer,
     Existing,
@@ -62,8 +63,7 @@ class Transfer:
 
     `tries_without_progress` counts the attempts since the last one that brought bytes to resume from.
     `bytes_done` and `moved_at_s` are written by the running thread and read by others, possibly a
-    moment late. `_lock` guards `_aborted`, `_keep`, `_stalled` and `_handle`, and the rename
-    against an abort.
+    moment late. `_stop.lock` guards `_split`, and the rename against an abort.
     """
 
     def __init__(self, options: TransferOptions, policy: UrlPolicy, limits: TransferLimits) -> None:
@@ -85,12 +85,7 @@ class Transfer:
         self._note = ""
         self._remote = RemoteChecksums(options, limits)
         self._parts = options.parts
-        self._lock = threading.Lock()
-        self._handle = connections.SocketHandle()
-        self._aborted: str | None = None
-        self._stalled: str | None = None
-        self._keep = False
-        self._wakeup = threading.Event() if limits.throttle else None
+        self._stop = StopState(waits=bool(limits.throttle))
         self._split: SplitFile | None = None
         self.was_split = False
 
@@ -99,26 +94,18 @@ class Transfer:
 
         `keep`: leave the partial file if it can be resumed from.
         """
-        with self._lock:
-            if self._aborted is None:
-                self._aborted, self._keep = reason, keep
-            self._shut_down()
+        with self._stop.lock:
+            self._stop.abort(reason, keep=keep)
             if self._split is not None:
                 self._split.interrupt()
 
     def stall(self, reason: str) -> None:
         """End the attempts that receive almost no data; the next may be faster."""
-        with self._lock:
+        with self._stop.lock:
             if self._split is not None:
                 self._split.stall(clock.monotonic_s() - self._limits.stall_s, reason)
             else:
-                self._stalled = reason
-                self._shut_down()
-
-    def _shut_down(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.set()
-        self._handle.shut_down()
+                self._stop.stall(reason)
 
     def is_stalled(self, now_s: float) -> bool:
         """Return whether a connection has received almost no data for too long."""
@@ -140,7 +127,7 @@ class Transfer:
         connections.bind(handle, self._policy.check_address)
         limits = self._limits
         client = HTTPClient(
-            *(pools, self._policy, handle, self._check),
+            *(pools, self._policy, handle, self._stop.check),
             *(limits.connect_s, limits.read_s, limits.max_redirects, self._options.sign),
         )
         try:
@@ -160,11 +147,7 @@ class Transfer:
         self.tries_without_progress += 1
         self.moved_at_s = clock.monotonic_s()
         self._moved_to = self.bytes_done
-        with self._lock:
-            self._handle, self._stalled = connections.SocketHandle(), None
-            if self._wakeup is not None:
-                self._wakeup.clear()  # an abort is found by `_check`
-            return self._handle
+        return self._stop.begin()
 
     @property
     def name(self) -> str:
@@ -199,30 +182,26 @@ class Transfer:
             elif self._part.size - self._progress_to >= self._limits.stall_bytes:
                 self._progress_to, self.tries_without_progress = self._part.size, 0
         failed = self._failure(exc, seat.worker)
-        useless = not self._keep if isinstance(failed, TransferAborted) else not failed.keeps_bytes
-        if useless and seat.ends_file:
+        kept = self._stop.keep if isinstance(failed, TransferAborted) else failed.keeps_bytes
+        if seat.ends_file and not kept:
             self.discard()
         return failed
 
     def _failure(
         self, exc: Exception, worker: PartWorker | None
     ) -> TransferFailed | TransferAborted:
-        with self._lock:
-            aborted, stalled = self._aborted, self._stalled if worker is None else worker.stalled
+        stop = self._stop
+        with stop.lock:
+            aborted, stalled = stop.aborted, stop.stalled if worker is None else worker.stalled
         return attempt_error(exc, aborted, stalled)
 
-    def _check(self) -> None:
-        with self._lock:
-            if self._aborted is not None or self._stalled is not None:
-                raise TransferFailed("stopped")
-
     def _fetch(self, client: HTTPClient, buffer: Buffer, seat: Seat) -> FetchedFile:
-        self._check()
+        self._stop.check()
         if self._leftover is not None and self._part is None:
             self._adopt_leftover(self._leftover, client, buffer)
         part = self._part
         if self._split is not None:
-            seat.worker = self._split.found(self._handle)
+            seat.worker = self._split.found(self._stop.handle)
             return self._fetch_parts(client, buffer, seat, seat.worker)
         if part is None or part.resume_point is None or not is_complete(part.resume_point):
             response, part = self._open_response(client)
@@ -245,7 +224,7 @@ class Transfer:
         """Split a file whose response is open, and have other threads fetch parts of it too."""
         try:
             split = self._split_file(part, [(0, part.size)] if part.size else [])
-            seat.worker = split.found(self._handle, part.size)
+            seat.worker = split.found(self._stop.handle, part.size)
             split.recruit()
         except BaseException:
             response.close()
@@ -255,7 +234,7 @@ class Transfer:
     def _split_file(self, part: PartialFile, spans: Sequence[Span]) -> SplitFile:
         smallest, queue = self._limits.split_from_bytes, self._options.queue_workers
         split = SplitFile(part, spans, smallest, self._parts, queue)
-        with self._lock:
+        with self._stop.lock:
             self._split, self.was_split = split, True
         self.moved_at_s = math.inf  # from here on, each worker has its own
         return split
@@ -274,10 +253,10 @@ class Transfer:
         def on_stored(count: int) -> None:
             worker.note_stored(count, self._limits.stall_bytes)
             self.bytes_done = split.bytes_done
-            if self._aborted is not None or worker.stalled is not None:
+            if self._stop.aborted is not None or worker.stalled is not None:
                 raise TransferFailed("stopped")
 
-        hooks = FetchHooks(self._limits.throttle, self._check, self._check_chunk, on_stored)
+        hooks = FetchHooks(self._limits.throttle, self._stop.check, self._check_chunk, on_stored)
         fetcher = PartFetcher(worker, client, self._options.url, view, hooks)
         try:
             fetcher.run(response)
@@ -293,7 +272,7 @@ class Transfer:
             self._restart(seat, split)
             raise TransferFailed("the object has changed", retryable=True)
         seat.worker = None
-        split.hash_rest(view, self._check)
+        split.hash_rest(view, self._stop.check)
         self._version = split.newest_version(self._version)
         fetched = self._finish(split.part)
         split.remove_journal()
@@ -456,13 +435,10 @@ class Transfer:
 
     def _wait(self, wait_s: float) -> None:
         """Wait for a rate limit, unless the transfer is stopped. The stall limit does not count it."""
-        if self._wakeup is None:
-            raise AssertionError("a transfer without a rate limit waits for one")
         moved_at_s, began_s = self.moved_at_s, clock.monotonic_s()
         self.moved_at_s = math.inf
         try:
-            self._wakeup.wait(wait_s)
-            self._check()
+            self._stop.wait(wait_s)
         finally:
             self.moved_at_s = moved_at_s + clock.monotonic_s() - began_s
 
@@ -472,7 +448,7 @@ class Transfer:
         if size - self._moved_to >= self._limits.stall_bytes:
             self._moved_to, self.moved_at_s = size, clock.monotonic_s()
         # After the write, which keeps the bytes; read without the lock, so one chunk late.
-        if self._aborted is not None or self._stalled is not None:
+        if self._stop.is_requested:
             raise TransferFailed("stopped")
 
     def _finish(self, part: PartialFile) -> FetchedFile:
@@ -490,8 +466,8 @@ class Transfer:
             raise TransferFailed(mismatch, retryable=self._mismatches == 1)
         if self._limits.fsync:
             part.sync()
-        with self._lock:
-            if self._aborted is not None:
+        with self._stop.lock:
+            if self._stop.aborted is not None:
                 raise TransferFailed("stopped")
             fetched = self._publish(part)
         self._part = None
