@@ -1,7 +1,7 @@
 """Jobs and files in Django's admin: read-only, with actions to cancel and retry jobs.
 
-No form writes a row, because the job's owner writes it at the same time. Users see their own jobs, and
-managers all. No page shows the query string of a URL, and no filter or search compares it.
+No form writes a row, because the job's owner writes it at the same time. Users see their own jobs,
+and managers all. No page shows the query string of a URL, and no filter or search compares it.
 """
 
 import datetime as dt

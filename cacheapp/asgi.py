@@ -2,8 +2,9 @@
 
     application = with_downloads(get_asgi_application())
 
-For servers that end their workers by a signal, such as Uvicorn: nothing else of Python runs then. Where
-a server has no lifespan protocol, downloads start with the first request and end with the process.
+For servers that end their workers by a signal, such as Uvicorn: nothing else of Python runs then.
+Where a server has no lifespan protocol, downloads start with the first request and end with the
+process.
 """
 
 import os

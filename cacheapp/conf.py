@@ -143,8 +143,8 @@ class Conf:
     """Maximum bytes of a file."""
 
     download_runner: str = "worker"
-    """What runs the jobs created over HTTP: the "worker" that received the request, "celery", or "tasks",
-    Django's Tasks framework (Django 6)."""
+    """What runs the jobs created over HTTP: the "worker" that received the request, "celery", or
+    "tasks", Django's Tasks framework (Django 6)."""
 
     download_tasks_backend: str = "default"
     """The entry of Django's setting `TASKS` that runs jobs if the runner is "tasks"."""

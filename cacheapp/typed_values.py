@@ -119,8 +119,8 @@ _LEAST_RATE, _MOST_RATE = 1024, 2**50
 def byte_rate(value: Any) -> int:
     """Read bytes per second: an `int`, or a `str` such as "500k" or "10MiB/s".
 
-    `k`, `M`, `G` and `T` are powers of 1024, as for curl, and so are `KiB` to `TiB`; `kB` to `TB` are
-    powers of 1000.
+    `k`, `M`, `G` and `T` are powers of 1024, as for curl, and so are `KiB` to `TiB`; `kB` to `TB`
+    are powers of 1000.
     """
     found = value
     if isinstance(value, str) and (match := _RATE.fullmatch(value.replace(" ", ""))):

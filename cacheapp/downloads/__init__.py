@@ -1,9 +1,10 @@
 """Threaded downloads that any worker can show, cancel and resume.
 
-Downloads start with the first request that a server handles, and release their jobs when the process
-exits. `start_downloads` and `release_downloads` do the same in the hooks of a server. The packages, from the top: `runners`
-run jobs, `jobs` keeps them in the database, `engine` transfers the files of one job, `sources` reads
-orders and listings, `storage` writes to disk, `http` makes requests; `plan` and `states` are pure.
+Downloads start with the first request that a server handles, and release their jobs when the
+process exits. `start_downloads` and `release_downloads` do the same in the hooks of a server. The
+packages, from the top: `runners` run jobs, `jobs` keeps them in the database, `engine` transfers
+the files of one job, `sources` reads orders and listings, `storage` writes to disk, `http` makes
+requests; `plan` and `states` are pure.
 """
 
 import logging
@@ -20,9 +21,9 @@ _DATABASE_MS = 1000
 def start_downloads(*, forced: bool = False) -> None:
     """Start this process's coordinator; call it in each worker, after the fork.
 
-    It does nothing if Celery runs the jobs, unless `forced`; with Django's Tasks framework, the worker only
-    watches over the tasks. For Gunicorn's `post_worker_init` hook: it returns quickly and never raises.
-    Without it, a process takes part from its first request on.
+    It does nothing if Celery runs the jobs, unless `forced`; with Django's Tasks framework, the
+    worker only watches over the tasks. For Gunicorn's `post_worker_init` hook: it returns quickly
+    and never raises. Without it, a process takes part from its first request on.
     """
     from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
 

@@ -2,10 +2,10 @@
 
 Credentials are tried in this order:
 
-1. API only: `Authorization: Bearer <secret>`. `CACHEAPP["API_TOKENS"]` has the digest of the secret,
-   its permissions, and optionally the user for whom it acts, who must have the permissions too. If
-   the header is present, only the token counts, so a wrong token is always an error. No CSRF token is
-   required, because browsers do not send this header on their own.
+1. API only: `Authorization: Bearer <secret>`. `CACHEAPP["API_TOKENS"]` has the digest of the
+   secret, its permissions, and optionally the user for whom it acts, who must have the permissions
+   too. If the header is present, only the token counts, so a wrong token is always an error. No
+   CSRF token is required, because browsers do not send this header on their own.
 2. A Django session of a user with the permission. Unsafe methods require a CSRF token.
 3. With the demo on, any program on this machine (`local_access.check_local`). Pages require a CSRF
    token here too.

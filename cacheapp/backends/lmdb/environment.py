@@ -13,11 +13,11 @@ Invariants:
   itself (`thread_marks`). A thread that is inside never waits for `_opening`.
 - A transaction calls nothing but LMDB, and no result points into the map: values are copied out.
 
-A signal handler or a finaliser runs between two bytecodes of a thread, perhaps inside an operation of
-that thread. There it may read from an environment that is open. Whatever would have to wait for the
-interrupted operation (a write, or opening the environment) raises `ReentrantCall` at once. A fork in
-a handler closes the environment, which rolls back the interrupted transaction; the operation finds
-that out at its next step, and starts again.
+A signal handler or a finaliser runs between two bytecodes of a thread, perhaps inside an operation
+of that thread. There it may read from an environment that is open. Whatever would have to wait for
+the interrupted operation (a write, or opening the environment) raises `ReentrantCall` at once. A
+fork in a handler closes the environment, which rolls back the interrupted transaction; the
+operation finds that out at its next step, and starts again.
 """
 
 import logging

@@ -2,14 +2,15 @@
 
 Invariants:
 
-- A thread is *inside* from before it reads `Environment.current` until its transaction has ended. It
-  marks that in `ThreadState.inside` before it reads `current`, and a fork reads `inside` after it has
-  cleared `current`: so at least one of them sees the other. A thread that is inside never waits for
-  the lock of opening and closing.
+- A thread is *inside* from before it reads `Environment.current` until its transaction has ended.
+  It marks that in `ThreadState.inside` before it reads `current`, and a fork reads `inside` after
+  it has cleared `current`: so at least one of them sees the other. A thread that is inside never
+  waits for the lock of opening and closing.
 - An operation marks its thread before it acquires anything, and removes the mark last. So a signal
   handler or a finaliser that finds no mark interrupts no operation of its thread.
 - A mark is a hint, and the thread's stack decides (`_is_in_operation`): an exception that a handler
-  raises can only leave a mark too many, at a bytecode between the mark and the `try` that removes it.
+  raises can only leave a mark too many, at a bytecode between the mark and the `try` that removes
+  it.
 """
 
 import sys
@@ -68,8 +69,8 @@ class _ThreadLocal(threading.local):
 class ThreadMarks:
     """The marks of all threads of this process, for one environment.
 
-    `opening`, the environment's lock of opening and closing, guards `_threads`. `local.thread` is the
-    state of the current thread; a thread that has none yet gets it from `own`.
+    `opening`, the environment's lock of opening and closing, guards `_threads`. `local.thread` is
+    the state of the current thread; a thread that has none yet gets it from `own`.
     """
 
     def __init__(self, opening: forks.ForkLock, path: Path) -> None:

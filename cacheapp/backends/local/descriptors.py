@@ -1,9 +1,9 @@
 """Notice that other code closed the descriptors of a store, and let its library close it all the same.
 
-Code that becomes a daemon closes all descriptors; their numbers then belong to files of others. SQLite
-and LMDB do not notice: they would write to those files, and closing the store would close them. So the
-numbers are noted when a store is opened, and checked before it is used. `parked` puts `/dev/null` in
-place of a lost one while the library closes it, and puts the other file back.
+Code that becomes a daemon closes all descriptors; their numbers then belong to files of others.
+SQLite and LMDB do not notice: they would write to those files, and closing the store would close
+them. So the numbers are noted when a store is opened, and checked before it is used. `parked` puts
+`/dev/null` in place of a lost one while the library closes it, and puts the other file back.
 """
 
 import contextlib
@@ -43,10 +43,10 @@ def descriptors_of(
 ) -> dict[int, Identity]:
     """Return the descriptors of files that a library has just opened.
 
-    `opened` names a file as often as it was opened, `perhaps` those that may have been; `numbers` are
-    the `next_numbers` before that. If other threads opened or closed files in between, the result
-    contains all descriptors of this process for these files: to find those takes some milliseconds
-    where thousands are open.
+    `opened` names a file as often as it was opened, `perhaps` those that may have been; `numbers`
+    are the `next_numbers` before that. If other threads opened or closed files in between, the
+    result contains all descriptors of this process for these files: to find those takes some
+    milliseconds where thousands are open.
     """
     files = (*opened, *perhaps)
     found = _among(numbers, files)

@@ -66,8 +66,8 @@ class LockTable:
     ) -> int | None:
         """Acquire the lock unless it is held; return its token, or `None`.
 
-        `note` is called with the token before it is stored, unless a transaction that is rolled back
-        may leave the same token to another caller: the clock is behind the last one.
+        `note` is called with the token before it is stored, unless a transaction that is rolled
+        back may leave the same token to another caller: the clock is behind the last one.
         """
         if self.token(connection, name) is not None:
             return None  # most attempts on a held lock end here, without the write lock

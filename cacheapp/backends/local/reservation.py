@@ -9,8 +9,8 @@ _CHUNK = bytes(1 << 20)
 def reserve(descriptor: int, size: int) -> None:
     """Give the file at least `size` bytes, with space on the disk; raise `OSError` if it is full.
 
-    Where `posix_fallocate` is missing (macOS), zeros are appended: if another process extends the file
-    at the same time, it becomes longer than `size`, and nothing is overwritten.
+    Where `posix_fallocate` is missing (macOS), zeros are appended: if another process extends the
+    file at the same time, it becomes longer than `size`, and nothing is overwritten.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)

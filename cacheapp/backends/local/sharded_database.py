@@ -247,8 +247,8 @@ class ShardedDatabase:
     def _opened(self, thread: ThreadConnections, number: int, path: str) -> Connection:
         """Open a connection, and note its descriptors.
 
-        SQLite keeps the descriptor of a closed connection while others are open, and uses it for the
-        next one: so there is one if more descriptors of the file are open than connections.
+        SQLite keeps the descriptor of a closed connection while others are open, and uses it for
+        the next one: so there is one if more descriptors of the file are open than connections.
         """
         with self._opening:  # so that the new descriptors are those of this connection
             known = still_intact(self._descriptors[number])

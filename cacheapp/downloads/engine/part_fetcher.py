@@ -70,8 +70,8 @@ class PartFetcher:
     def run(self, response: Response | None) -> None:
         """Fetch parts until none is free; the worker has left then.
 
-        `response`: an open one to begin with, at the worker's part. On an error, the caller makes the
-        part free.
+        `response`: an open one to begin with, at the worker's part. On an error, the caller makes
+        the part free.
         """
         try:
             if response is not None:

@@ -1,9 +1,9 @@
 """Which bytes of a file are missing, divided into parts that threads claim. Pure.
 
-Parts are claimed in the order of the file. So its beginning grows while the rest is fetched, and its
-digest can be computed meanwhile: SHA-256 needs the bytes in order. Parts become smaller towards its end
-(guided self-scheduling, Polychronopoulos & Kuck 1987): there are few requests, and all connections end
-at about the same time.
+Parts are claimed in the order of the file. So its beginning grows while the rest is fetched, and
+its digest can be computed meanwhile: SHA-256 needs the bytes in order. Parts become smaller towards
+its end (guided self-scheduling, Polychronopoulos & Kuck 1987): there are few requests, and all
+connections end at about the same time.
 """
 
 import dataclasses

@@ -67,9 +67,9 @@ class Schedule:
 class SharedSchedule(Schedule):
     """The reservations of all processes on this machine, in a file.
 
-    `_lock` guards `_file` too, as the lock on the file is the whole process's. Without the file, the
-    limit is one of this process. A suspended process may hold the lock: nothing waits for it but
-    reads, which can be aborted.
+    `_lock` guards `_file` too, as the lock on the file is the whole process's. Without the file,
+    the limit is one of this process. A suspended process may hold the lock: nothing waits for it
+    but reads, which can be aborted.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,15 +1,15 @@
 """A file that several threads fetch in parts, and what these threads share.
 
-The threads that work on a file are equal: each claims a part, fetches it, and claims the next one. The
-last of them to leave ends the file: it publishes it, reports why it failed, or starts again.
+The threads that work on a file are equal: each claims a part, fetches it, and claims the next one.
+The last of them to leave ends the file: it publishes it, reports why it failed, or starts again.
 
 Invariants:
 
-- Only parts of one representation are stored: each response proves its validator (`PartFetcher`). If
-  one does not, `restart` ends all threads, and the last to leave discards the file.
-- A thread leaves in the same step in which it finds no free part, or makes its own free again. So no
-  part stays free without a thread that works on the file or waits for its next attempt, and exactly one
-  thread is the last (`PartWorker.is_last`).
+- Only parts of one representation are stored: each response proves its validator (`PartFetcher`).
+  If one does not, `restart` ends all threads, and the last to leave discards the file.
+- A thread leaves in the same step in which it finds no free part, or makes its own free again. So
+  no part stays free without a thread that works on the file or waits for its next attempt, and
+  exactly one thread is the last (`PartWorker.is_last`).
 - After the last thread has ended the file (`_ended`), no other enters.
 - Bytes are recorded in the journal after they were written (`range_journal`).
 """
@@ -210,8 +210,8 @@ class SplitFile:
     def claim(self, worker: PartWorker, stream_at: int | None = None) -> Part | None:
         """Return the worker's next part; `None` if there is none, and it has left.
 
-        `stream_at`: the next byte of its open response. Such a part is preferred, and while ranges are
-        not proven, or are refused, the response is read on.
+        `stream_at`: the next byte of its open response. Such a part is preferred, and while ranges
+        are not proven, or are refused, the response is read on.
         """
         with self._lock:
             part = None

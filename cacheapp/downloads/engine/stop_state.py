@@ -1,7 +1,7 @@
 """Holds what other threads want of a transfer: that it ends for good, or only its present attempt.
 
-The running thread finds that out at its next `check` or chunk. It may be waiting for its connection or
-for a rate limit, so both are woken.
+The running thread finds that out at its next `check` or chunk. It may be waiting for its connection
+or for a rate limit, so both are woken.
 """
 
 import threading
@@ -13,8 +13,8 @@ from cacheapp.downloads.http.errors import TransferFailed
 class StopState:
     """The stop state of one transfer. `lock` guards all fields.
 
-    Fields may be read without it by the running thread, which then sees them possibly a moment late.
-    `waits`: whether the transfer has a rate limit to wait for.
+    Fields may be read without it by the running thread, which then sees them possibly a moment
+    late. `waits`: whether the transfer has a rate limit to wait for.
     """
 
     def __init__(self, *, waits: bool) -> None:

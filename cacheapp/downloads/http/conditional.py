@@ -23,7 +23,8 @@ class KnownVersion:
     def is_in(self, status: int, headers: Mapping[str, str], lengths: Sequence[str]) -> bool:
         """Return whether the response says that the version is still the current one.
 
-        Also if the server ignores conditions and sends the whole body with the same validator and length.
+        Also if the server ignores conditions and sends the whole body with the same validator and
+        length.
         """
         if status == _NOT_MODIFIED:
             return bool(self.headers())

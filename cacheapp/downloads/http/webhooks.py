@@ -1,8 +1,9 @@
 """Sends signed notifications to the receivers that `DOWNLOAD_WEBHOOKS` allows.
 
-Headers and signature are those of Standard Webhooks (standardwebhooks.com), so its libraries verify them:
-`webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of id, timestamp and body, joined by dots. A
-key that begins with `whsec_` is base64 after that; any other key is used as it is.
+Headers and signature are those of Standard Webhooks (standardwebhooks.com), so its libraries verify
+them: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of id, timestamp and body,
+joined by dots. A key that begins with `whsec_` is base64 after that; any other key is used as it
+is.
 
 The address of a receiver is checked as that of a download. Redirects are not followed.
 """

@@ -1,7 +1,7 @@
 """Decides which jobs a client may see and change, and who may see whole URLs.
 
-A job belongs to its creator: the user or API token that ordered it. Only the creator and managers see the
-job; only the creator sees query strings and credentials of its URLs.
+A job belongs to its creator: the user or API token that ordered it. Only the creator and managers
+see the job; only the creator sees query strings and credentials of its URLs.
 """
 
 import dataclasses

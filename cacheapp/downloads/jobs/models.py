@@ -69,8 +69,8 @@ class DownloadJob(models.Model):
     generation = models.PositiveBigIntegerField(default=1)
 
     creator = models.CharField(max_length=255, blank=True, default="")
-    """The client to which the job belongs (`actors.Actor.key`), such as `user:7`; empty: managers only.
-    Not a foreign key: a project may have no users."""
+    """The client to which the job belongs (`actors.Actor.key`), such as `user:7`; empty: managers
+    only. Not a foreign key: a project may have no users."""
     created_by = models.CharField(max_length=200, blank=True, default="")
     """The name of that client when it ordered the job."""
     idempotency_key = models.CharField(max_length=64, null=True, blank=True, unique=True)
@@ -241,8 +241,8 @@ class AuditEntry(models.Model):
 class DownloadNotification(models.Model):
     """One notification of a job's end: an outbox, which any process empties.
 
-    The row is created in the transaction that ends the job. A process claims it by raising `tries` and moving
-    `due_at` behind the longest duration of an attempt (`jobs.notifications`).
+    The row is created in the transaction that ends the job. A process claims it by raising `tries`
+    and moving `due_at` behind the longest duration of an attempt (`jobs.notifications`).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

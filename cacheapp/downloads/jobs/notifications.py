@@ -1,10 +1,10 @@
 """The outbox of notifications that a job has ended.
 
-Invariant: a notification is created in the transaction that ends the job, and stays pending until an attempt
-was recorded as delivered, or the last one as failed. An attempt is claimed first, by compare-and-set on
-`tries`: no two processes make it at once, unless it takes longer than the claim. The claim of a process
-that was killed ends by itself. So a notification is delivered at least once, after at most
-`DOWNLOAD_WEBHOOK_TRIES` attempts.
+Invariant: a notification is created in the transaction that ends the job, and stays pending until
+an attempt was recorded as delivered, or the last one as failed. An attempt is claimed first, by
+compare-and-set on `tries`: no two processes make it at once, unless it takes longer than the claim.
+The claim of a process that was killed ends by itself. So a notification is delivered at least once,
+after at most `DOWNLOAD_WEBHOOK_TRIES` attempts.
 """
 
 import datetime as dt

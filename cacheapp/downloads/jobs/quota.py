@@ -1,11 +1,11 @@
 """Limits the unfinished jobs of a creator, and the files in them that are still to be fetched.
 
 Invariant: no two orders pass a quota together, from any process. Each locks the creator's row
-(`JobCreator`) by an UPDATE before it counts, and keeps the lock until its job is committed; SQLite locks the
-whole database at that UPDATE. So orders of one creator are counted one after another.
+(`JobCreator`) by an UPDATE before it counts, and keeps the lock until its job is committed; SQLite
+locks the whole database at that UPDATE. So orders of one creator are counted one after another.
 
-Paused jobs count, or pausing would make room for more. A job whose source is still listed counts with
-`DOWNLOAD_MAX_FILES`. Jobs without a creator have no quota.
+Paused jobs count, or pausing would make room for more. A job whose source is still listed counts
+with `DOWNLOAD_MAX_FILES`. Jobs without a creator have no quota.
 """
 
 from typing import Any
@@ -37,7 +37,8 @@ class QuotaExceeded(CacheappError):
 def reserve(creator: str, files: int | None) -> None:
     """Lock the quota of a creator for one more job until the transaction ends; raise `QuotaExceeded`.
 
-    `files`: to fetch in the job; `None`: its source is not listed yet. The caller opens the transaction.
+    `files`: to fetch in the job; `None`: its source is not listed yet. The caller opens the
+    transaction.
     """
     if not creator:
         return

@@ -215,10 +215,10 @@ def requeue(
 ) -> bool:
     """Queue a paused, failed, cancelled or orphaned job as `owner`'s; return True if this call did it.
 
-    The job must be as it was read, so that one of several callers succeeds. Failed and cancelled files
-    are queued again, and so are files that succeeded and are `missing` on disk now. The other files that
-    succeeded stay, and so do those whose names were refused. Raise `QuotaExceeded` if the job has ended
-    and its creator may have no further one.
+    The job must be as it was read, so that one of several callers succeeds. Failed and cancelled
+    files are queued again, and so are files that succeeded and are `missing` on disk now. The other
+    files that succeeded stay, and so do those whose names were refused. Raise `QuotaExceeded` if
+    the job has ended and its creator may have no further one.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
     found = DownloadJob.objects.select_for_update().filter(same).first()

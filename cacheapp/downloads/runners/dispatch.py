@@ -1,8 +1,8 @@
 """Passes a new job to its runner: the coordinator of this process, Celery, or Django's Tasks framework.
 
-With the latter two, a job has no owner until a task adopts it (`celery_task`). A task that is sent or delivered
-twice is harmless, because only one adopts the job. A broker that cannot be reached is an error, which the
-client sees and may retry.
+With the latter two, a job has no owner until a task adopts it (`celery_task`). A task that is sent
+or delivered twice is harmless, because only one adopts the job. A broker that cannot be reached is
+an error, which the client sees and may retry.
 """
 
 import importlib.util

@@ -2,8 +2,9 @@
 
 Imported only with Django 6 or later: by `dispatch`, and by the workers of the backend.
 
-The framework has no retries, and a backend may keep a task of a killed worker for ever. So this task sends
-another one if it ends before its job, and `TaskSupervisor` does so for a worker that was killed.
+The framework has no retries, and a backend may keep a task of a killed worker for ever. So this
+task sends another one if it ends before its job, and `TaskSupervisor` does so for a worker that was
+killed.
 """
 
 import logging

@@ -88,8 +88,9 @@ def claim_job(
 ) -> tuple[DownloadJob, bool]:
     """Return the job of an order, owned by `owner` from now on, and whether it existed before.
 
-    Raise `JobBusy` if another process sends heartbeats. A process that was killed sends none: wait until
-    its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job. `anew`: create one in any case.
+    Raise `JobBusy` if another process sends heartbeats. A process that was killed sends none: wait
+    until its last heartbeat is `DOWNLOAD_HEARTBEAT_S` old, then take its job. `anew`: create one in
+    any case.
     """
     portable = order.portable_names
     digest = listing_rows.fingerprint(

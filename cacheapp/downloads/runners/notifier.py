@@ -1,7 +1,7 @@
 """Delivers the notifications that a job has ended: webhooks, and the signal `download_ended`.
 
-Any process does it: a coordinator starts a thread when one is due (`Notifier`), and a terminal or a task
-delivers those of its own job (`deliver`). What a killed process had claimed becomes due again.
+Any process does it: a coordinator starts a thread when one is due (`Notifier`), and a terminal or a
+task delivers those of its own job (`deliver`). What a killed process had claimed becomes due again.
 """
 
 import datetime as dt

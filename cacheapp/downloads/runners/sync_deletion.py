@@ -1,8 +1,8 @@
 """Deletes what `--sync` has saved before and what the source has no more, on request only.
 
-Invariants: nothing is deleted unless the source was listed anew, from its begin to its end, after the job
-succeeded; nothing outside the destination (`storage.removal`); nothing that was changed since it was saved, and
-nothing that is not in the index, unless that was requested.
+Invariants: nothing is deleted unless the source was listed anew, from its begin to its end, after
+the job succeeded; nothing outside the destination (`storage.removal`); nothing that was changed
+since it was saved, and nothing that is not in the index, unless that was requested.
 """
 
 import dataclasses
@@ -41,7 +41,8 @@ def plan_deletion(
 ) -> Deletion:
     """List a source and return what it has no more; raise `SourceRefused` if that fails.
 
-    `names`: files that it does not accept are not deleted. `unknown`: also files that are not in the index.
+    `names`: files that it does not accept are not deleted. `unknown`: also files that are not in
+    the index.
     """
     entries = [found for found in source.entries() if isinstance(found, SourceEntry)]
     kept, urls = {it.name for it in entries}, {it.url for it in entries}

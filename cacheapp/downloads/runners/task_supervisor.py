@@ -1,11 +1,11 @@
 """Sends a new task for each job whose worker was killed, for `DOWNLOAD_RUNNER = "tasks"`.
 
-Each Gunicorn worker has one such thread; it runs no job itself. It also delivers the notifications that a task
-could not deliver.
+Each Gunicorn worker has one such thread; it runs no job itself. It also delivers the notifications
+that a task could not deliver.
 
-Invariant: of all supervisors, one sends a task for a lost job: it adopts the job by compare-and-set and
-releases it, in one transaction with the task. If the backend refuses the task, nothing has changed, and the
-next round tries again.
+Invariant: of all supervisors, one sends a task for a lost job: it adopts the job by compare-and-set
+and releases it, in one transaction with the task. If the backend refuses the task, nothing has
+changed, and the next round tries again.
 """
 
 import logging

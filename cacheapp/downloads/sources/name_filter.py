@@ -1,7 +1,7 @@
 """Selects the files of a prefix by globs, before they have rows in the database. Pure.
 
-The globs are those of `cache.keys()` and Redis: `*` matches any characters, also `/`. Matching takes linear
-time, whatever the glob (`backends.core.patterns`).
+The globs are those of `cache.keys()` and Redis: `*` matches any characters, also `/`. Matching
+takes linear time, whatever the glob (`backends.core.patterns`).
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
 """A source without the files that are on disk as they are in the source, for `--sync`.
 
-Which files are left out depends on what the source tells: the size and ETag of a listing, or a given
-checksum. Others are requested, with the validator of the version on disk as a condition.
+Which files are left out depends on what the source tells: the size and ETag of a listing, or a
+given checksum. Others are requested, with the validator of the version on disk as a condition.
 
 A file that is left out has no row, so its name is not taken within the job. Therefore names must be
-distinct in the source (`require_distinct_names`): a number that makes a name unique would change from
-job to job.
+distinct in the source (`require_distinct_names`): a number that makes a name unique would change
+from job to job.
 """
 
 from collections.abc import Iterator

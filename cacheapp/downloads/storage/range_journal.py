@@ -7,8 +7,8 @@ point is resumed from the recorded ranges. This holds because:
 
 - A line is appended after its bytes were written to the partial file. Bytes without a line are
   fetched again: at most one read of each connection.
-- The journal has the bytes that the file has already before the file gets the name of one with holes
-  (`PartialFile.become_split`), and before any byte is written beyond them.
+- The journal has the bytes that the file has already before the file gets the name of one with
+  holes (`PartialFile.become_split`), and before any byte is written beyond them.
 - A file of that name without a journal is not resumed.
 - Each line ends with a line end; a truncated or invalid one is ignored. The ranges belong to the
   representation that the name describes, like the bytes.

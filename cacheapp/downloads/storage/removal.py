@@ -21,7 +21,8 @@ def remove_file(
 ) -> bool:
     """Remove a regular file, and its folders that are empty then; return False if it stays.
 
-    It stays if it is missing, is no regular file, would be outside, or `is_wanted` returns False for it.
+    It stays if it is missing, is no regular file, would be outside, or `is_wanted` returns False
+    for it.
     """
     *folders, last = segments = name.split("/")
     if {"", ".", ".."} & set(segments):

@@ -1,18 +1,20 @@
 r"""Remembers which version of each file is on disk, so that `--sync` fetches only what has changed.
 
-The index is a file `.<12 hex digits>.sync` in the destination, one for each source (its scope). Each line is
-JSON and describes one file as it was saved; the last line of a name counts.
+The index is a file `.<12 hex digits>.sync` in the destination, one for each source (its scope).
+Each line is JSON and describes one file as it was saved; the last line of a name counts.
 
-Invariant: a record is believed only while the file on disk has its size and modification time, which
-belong to exactly the bytes that were fetched with the record's validators: the time is read from the partial
-file before that is renamed, and the record is written after the rename. So a kill at any point, a torn or lost
-line, or a line of a late process costs at most one fetch, and never hides a change:
+Invariant: a record is believed only while the file on disk has its size and modification time,
+which belong to exactly the bytes that were fetched with the record's validators: the time is read
+from the partial file before that is renamed, and the record is written after the rename. So a kill
+at any point, a torn or lost line, or a line of a late process costs at most one fetch, and never
+hides a change:
 
-- Killed between rename and record: the file has no record, or one that does not fit, and is fetched again.
+- Killed between rename and record: the file has no record, or one that does not fit, and is fetched
+  again.
 - Killed within the write of a line: the line is not valid JSON and is ignored. The next process
   begins with a line end, so its first record is not appended to the torn one.
-- Killed while the index is rewritten: the old file stays until the new one is renamed over it. A process
-  that appends to the old one meanwhile loses these records only.
+- Killed while the index is rewritten: the old file stays until the new one is renamed over it. A
+  process that appends to the old one meanwhile loses these records only.
 - A power cut may leave zeros instead of lines: they are ignored.
 """
 
