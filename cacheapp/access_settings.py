@@ -1,6 +1,7 @@
-"""Read the settings that grant access: API tokens, and the origins, headers, buckets and webhooks of downloads.
+"""Read the settings that grant access: API tokens, and what downloads may use and notify.
 
-The readers return typed values; they raise `ValueError` with what they expect.
+Downloads have origins, headers, buckets and webhooks. The readers return typed values; they raise
+`ValueError` with what they expect.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Wrap the ASGI application, so that a server's workers start downloads at once and hand over in time.
+"""Wrap the ASGI application: a server's workers start downloads at once and hand over in time.
 
     application = with_downloads(get_asgi_application())
 

@@ -1,4 +1,4 @@
-"""A deadline for the bodies of requests under Gunicorn: a slow client occupies a thread only so long.
+"""A deadline for request bodies under Gunicorn: a slow client occupies a thread only so long.
 
 Gunicorn reads a body in the thread of its request, for as long as the client takes. `within` makes
 a `pre_request` hook for `gunicorn.conf.py` that bounds the whole body, not each read.

@@ -241,7 +241,7 @@ def _own_caller(token: ApiToken) -> Caller:
 
 
 def _caller_for_user(token: ApiToken, username: str) -> Caller:
-    """Return the caller of a token that acts for a user; raise `ApiError` if that user may not sign in."""
+    """Return the caller of a token for a user; raise `ApiError` if that user may not sign in."""
     user = None
     if apps.is_installed("django.contrib.auth"):
         from django.contrib.auth import get_user_model  # noqa: PLC0415 (loads its models)

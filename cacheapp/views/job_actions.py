@@ -38,7 +38,7 @@ def _action_view(action: commands.Command) -> Callable[..., HttpResponseBase]:
 
 
 def _requeue_view(action: Callable[..., bool]) -> Callable[..., HttpResponseBase]:
-    """Return the view that queues a job again; with `?verify=true`, after its digests were compared."""
+    """Return the view that queues a job again; with `?verify=true`, after comparing its digests."""
 
     @permission_required(_CHANGE)
     @allow_methods("POST")

@@ -56,10 +56,11 @@ def _innermost() -> _HeldLease | None:
 
 @contextlib.contextmanager
 def holding_lease() -> Iterator[None]:
-    """Mark this context, before the store can grant the lease. The mark counts while it is `held`, which a signal handler cannot prolong.
+    """Mark this context, before the store can grant the lease.
 
-    The variable keeps the last mark, which no longer counts: resetting it would be one more call
-    after which a handler could raise.
+    The mark counts while it is `held`, which a signal handler cannot prolong. The variable keeps
+    the last mark, which no longer counts: resetting it would be one more call after which a handler
+    could raise.
     """
     lease = _HeldLease(_innermost())
     try:

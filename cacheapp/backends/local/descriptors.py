@@ -1,4 +1,4 @@
-"""Notice that other code closed the descriptors of a store, and let its library close it all the same.
+"""Notice that other code closed the descriptors of a store; its library can still close it safely.
 
 Code that becomes a daemon closes all descriptors; their numbers then belong to files of others.
 SQLite and LMDB do not notice: they would write to those files, and closing the store would close
@@ -84,7 +84,7 @@ def are_intact(descriptors: Descriptors) -> bool:
 
 @contextlib.contextmanager
 def parked(descriptors: Descriptors) -> Iterator[None]:
-    """Let a library close these numbers in the block; those of other files are theirs again after it.
+    """Let a library close these numbers in the block; other files get theirs back after it.
 
     The locks that this process holds on those files by `fcntl` end, as with any closed descriptor.
     """

@@ -273,13 +273,13 @@ class JobRun:
             self._pool.drop(self, lambda other: other.transfer is transfer)
 
     def _unmodified(self, item: Item, transfer: Transfer) -> FileReport:
-        """Return the report of a file whose version on disk is still the current one."""
+        """Return the report of a file if its version on disk is still the current one."""
         found = self._sync_index.files[item.name] if self._sync_index is not None else None
         size, sha256 = (0, "") if found is None else (found.size, found.sha256)
         return FileReport(item, FileState.SUCCEEDED, size, "unchanged", sha256, transfer.tries)
 
     def _report_unexpected(self, file: QueuedFile, error: str) -> None:
-        """Report a file whose attempt ended unexpectedly, and remove its partial file."""
+        """Report a file after its attempt ended unexpectedly, and remove its partial file."""
         transfer = file.transfer
         if not file.seat.ends_file:
             return
@@ -422,7 +422,7 @@ class JobRun:
         self._end(file, FileReport(file.item, FileState.FAILED, kept, error, tries=tries))
 
     def _after_takeover(self, file: QueuedFile, transfer: Transfer) -> FileReport | None:
-        """Return the report of a file whose failure a takeover explains; `None` for a real one."""
+        """Return the report of a file if a takeover explains its failure; `None` for a real one."""
         if not self._directory.exists():
             self.stop(LOST, FileState.QUEUED, keep=True)
             return FileReport(file.item, FileState.QUEUED, tries=transfer.tries)

@@ -46,7 +46,7 @@ class PoolJob(Protocol[T]):
         """Try one file, in a thread of the pool."""
 
     def on_attempt_end(self) -> None:
-        """Handle the end of an attempt, whose thread is free again; called without any lock."""
+        """Handle the end of an attempt: its thread is free again; called without any lock."""
 
 
 class ThreadPool(Generic[T]):

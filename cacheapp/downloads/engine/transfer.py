@@ -221,7 +221,7 @@ class Transfer:
     def _fetch_split(
         self, client: HTTPClient, buffer: Buffer, seat: Seat, part: PartialFile, response: Response
     ) -> FetchedFile:
-        """Split a file whose response is open, and have other threads fetch parts of it too."""
+        """Split a file with an open response, and have other threads fetch parts of it too."""
         try:
             split = self._split_file(part, [(0, part.size)] if part.size else [])
             seat.worker = split.found(self._stop.handle, part.size)
@@ -434,7 +434,7 @@ class Transfer:
         self._limits.check_chunk(self._options.partial_name.directory, before, count)
 
     def _wait(self, wait_s: float) -> None:
-        """Wait for a rate limit, unless the transfer is stopped. The stall limit does not count it."""
+        """Wait for a rate limit, unless the transfer is stopped. The stall limit ignores it."""
         moved_at_s, began_s = self.moved_at_s, clock.monotonic_s()
         self.moved_at_s = math.inf
         try:

@@ -1,4 +1,4 @@
-"""Sends and receives on a blocking TCP socket whose timeouts the kernel enforces.
+"""Sends and receives on a blocking TCP socket with timeouts that the kernel enforces.
 
 A Python socket with a timeout makes two system calls per operation, a poll and the operation
 itself, and releases and reacquires the interpreter lock around each. With 32 threads on two

@@ -6,7 +6,7 @@ socket down: the blocked read returns at once, on Linux and macOS. Name resoluti
 cannot be interrupted; they end within `connect_s`.
 
 A host name is resolved once (`resolver`), and the connection goes to the address that was checked,
-so a name whose address changes between check and connection (DNS rebinding) gains nothing.
+so a name that changes its address between check and connection (DNS rebinding) gains nothing.
 """
 
 import contextlib

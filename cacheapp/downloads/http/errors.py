@@ -37,7 +37,7 @@ class TransferFailed(CacheappError):
         self.retry_after_s = retry_after_s
         """The `Retry-After` of the response, if any."""
         self.keeps_bytes = keeps_bytes or retryable
-        """Whether a later run may continue the bytes on disk: an expired login says nothing of them."""
+        """Whether a later run may continue the bytes on disk, such as after an expired login."""
 
 
 class TransferAborted(CacheappError):

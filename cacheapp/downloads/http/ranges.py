@@ -3,7 +3,7 @@
 Rule: bytes of two representations are never mixed in one file. A partial file is continued only
 with a response that provably comes from the same representation: the server sent the same *strong*
 validator with the first bytes and sends it again with the next ones (RFC 9110, 8.8, 13.1.5 and 14).
-A weak validator may be equal for objects whose bytes differ, and a server that ignores `If-Range`
+A weak validator may be equal for objects with other bytes, and a server that ignores `If-Range`
 answers 206 with bytes of another object. In doubt the file is fetched again from the start.
 """
 

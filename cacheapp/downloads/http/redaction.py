@@ -1,4 +1,4 @@
-"""Removes secrets from URLs for display. Imports no package, because the admin needs it everywhere."""
+"""Removes secrets from URLs for display. Imports no package: the admin needs it everywhere."""
 
 import re
 
@@ -9,9 +9,10 @@ _AMBIGUOUS_AUTHORITY = re.compile(r"//[^/?#]*[?#][^/]*@.*", re.DOTALL)
 
 
 def redacted(url: str) -> str:
-    """Return a URL without its secrets: `?...` for the query, which may hold a signature or a token.
+    """Return a URL without its secrets.
 
-    Likewise `#...` for the fragment, and `//...@` for a user name and password.
+    It has `?...` for the query, which may hold a signature or a token, `#...` for the fragment, and
+    `//...@` for a user name and password.
     """
     cut = _QUERY.sub(r"\g<1>...", _AMBIGUOUS_AUTHORITY.sub("//...", url, count=1))
     return _CREDENTIALS.sub("//...@", cut)

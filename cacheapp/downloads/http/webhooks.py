@@ -50,7 +50,7 @@ def find_webhook(url: str, allowed: Iterable[AllowedWebhook]) -> AllowedWebhook:
 
 
 def signature(key: str, event_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of `webhook-signature`; raise `ValueError` for a key that is not valid base64."""
+    """Return the value of `webhook-signature`; raise `ValueError` if the key is not base64."""
     secret = key.encode()
     if key.startswith(_KEY_PREFIX):
         try:

@@ -1,4 +1,4 @@
-"""Decides which jobs a client may see and change, and who may see whole URLs.
+"""Decides which jobs a client may see and change, and which one sees whole URLs.
 
 A job belongs to its creator: the user or API token that ordered it. Only the creator and managers
 see the job; only the creator sees query strings and credentials of its URLs.
@@ -22,7 +22,7 @@ class Actor:
     """A client that reads jobs or acts on them."""
 
     key: str
-    """Identifies a creator (`DownloadJob.creator`), such as `user:7`. Empty: creates no jobs over HTTP."""
+    """A creator (`DownloadJob.creator`), such as `user:7`. Empty: creates no jobs over HTTP."""
     name: str
     """For people: `user 7 (ann)`, `token nightly`."""
     via: str

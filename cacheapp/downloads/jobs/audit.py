@@ -1,4 +1,4 @@
-"""Records every action on a job and who did it, in the transaction that changes the job.
+"""Records every action on a job and its actor, in the transaction that changes the job.
 
 Entries are never changed, outlive the job, and are pruned after `DOWNLOAD_AUDIT_RETENTION_S`. An
 action that changed nothing (it was refused, or repeated) is not recorded.

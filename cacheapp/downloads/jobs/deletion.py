@@ -45,8 +45,8 @@ def delete_record(jobs: QuerySet[DownloadJob], by: Actor = CODE) -> bool:
 def remove(job: DownloadJob, *, with_files: bool, by: Actor = CODE) -> bool:
     """Remove a job, and its partial files; return whether other files of it are left.
 
-    Raise `RemovalRefused` for a queued or running job, and if `with_files` is True for a job whose
-    directory may hold other files too.
+    Raise `RemovalRefused` for a queued or running job, and if `with_files` is True and the
+    job's directory may hold other files too.
     """
     if with_files and job.destination:
         raise RemovalRefused(

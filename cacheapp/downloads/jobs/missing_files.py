@@ -19,7 +19,7 @@ Row = tuple[int, int, str, int, str, str]
 def missing_files(job: DownloadJob, *, verify: bool = False) -> list[int]:
     """Return the primary keys of the complete files that are missing or have another size.
 
-    `verify`: also of those whose content differs from the recorded digest. Raise `OSError` if the
+    `verify`: also of those that differ from the recorded digest. Raise `OSError` if the
     directory cannot be read: then nothing is known, and no file counts as missing.
     """
     root = conf().download_root

@@ -35,7 +35,7 @@ class DownloadJob(models.Model):
     pause_requested = models.BooleanField(default=False)
 
     source = models.TextField(blank=True, default="")
-    """The bucket, or a terminal's arguments, whose listing gives the files; empty: they were ordered one by one."""
+    """The bucket or the terminal's arguments that list the files; empty: ordered one by one."""
     fingerprint = models.CharField(max_length=64, blank=True, default="")
     """Of source and destination, by which the same command finds its job; empty: ordered over HTTP."""
     destination = models.TextField(blank=True, default="")
@@ -51,7 +51,7 @@ class DownloadJob(models.Model):
     parts = models.PositiveIntegerField(null=True)
     """Connections for one large file; `None`: as in the settings."""
     listed_to = models.TextField(blank=True, default="")
-    """The last key of a listing whose files have rows; the next run lists from there."""
+    """The last listed key with a row; the next run lists from there."""
     listed_all = models.BooleanField(default=True)
     """Whether every file of the source has a row."""
 
@@ -161,7 +161,7 @@ class DownloadFile(models.Model):
 
 
 class JobCreator(models.Model):
-    """A creator's row, which an order locks so that no two orders pass the quota together (`jobs.quota`)."""
+    """A creator's row: orders lock it, so that no two pass the quota together (`jobs.quota`)."""
 
     key = models.CharField(max_length=255, primary_key=True)
     """As `DownloadJob.creator`."""
@@ -194,12 +194,12 @@ class AuditEntries(models.QuerySet["AuditEntry"]):
 
 
 class AuditEntry(models.Model):
-    """One action on a job, and who did it. It never changes, and outlives the job."""
+    """One action on a job, and its actor. It never changes, and outlives the job."""
 
     job = models.UUIDField()
     """Not a foreign key, because the job may be removed."""
     job_creator = models.CharField(max_length=255, blank=True, default="")
-    """The creator of the job, who may see the entry too."""
+    """The creator of the job, which may see the entry too."""
     at = models.DateTimeField()
     action = models.CharField(max_length=20)
     """`create`, `pause`, `resume`, `cancel`, `retry` or `delete`."""
@@ -214,7 +214,7 @@ class AuditEntry(models.Model):
     objects = AuditEntries.as_manager()
 
     class Meta:
-        """Indexes for the entries of a job and of a creator, and for pruning; only viewing has a permission."""
+        """Indexes for pruning and a job's or creator's entries; only viewing has a permission."""
 
         default_permissions = ("view",)
         verbose_name_plural = "audit entries"

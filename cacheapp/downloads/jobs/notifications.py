@@ -31,7 +31,7 @@ def are_wanted() -> bool:
 
 
 def add(job_id: UUID) -> None:
-    """Create the notifications of a job whose end was just written; the caller opens the transaction."""
+    """Create the notifications of a job that just ended; the caller opens the transaction."""
     job = DownloadJob.objects.get(id=job_id)
     urls = [job.webhook] if job.webhook else []
     if download_ended.has_listeners(DownloadJob):
@@ -50,9 +50,9 @@ def add(job_id: UUID) -> None:
 def claim_due(
     now: dt.datetime, claim_s: float, job_id: UUID | None = None
 ) -> DownloadNotification | None:
-    """Claim an attempt at the notification that is due first, for `claim_s` seconds; `None` without one.
+    """Claim an attempt at the notification that is due first; `None` if none is due.
 
-    `job_id`: of this job alone.
+    `claim_s`: for how many seconds. `job_id`: of this job alone.
     """
     due = deliverable(job_id).filter(due_at__lte=now)
     for found in due.order_by("due_at", "id")[:_CANDIDATES]:

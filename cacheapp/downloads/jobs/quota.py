@@ -4,7 +4,7 @@ Invariant: no two orders pass a quota together, from any process. Each locks the
 (`JobCreator`) by an UPDATE before it counts, and keeps the lock until its job is committed; SQLite
 locks the whole database at that UPDATE. So orders of one creator are counted one after another.
 
-Paused jobs count, or pausing would make room for more. A job whose source is still listed counts
+Paused jobs count, or pausing would make room for more. While its source is listed, a job counts
 with `DOWNLOAD_MAX_FILES`. Jobs without a creator have no quota.
 """
 
@@ -35,7 +35,7 @@ class QuotaExceeded(CacheappError):
 
 
 def reserve(creator: str, files: int | None) -> None:
-    """Lock the quota of a creator for one more job until the transaction ends; raise `QuotaExceeded`.
+    """Lock a creator's quota for one more job until the transaction ends; or raise `QuotaExceeded`.
 
     `files`: to fetch in the job; `None`: its source is not listed yet. The caller opens the
     transaction.

@@ -80,7 +80,10 @@ class PendingRequests:
 def create_once(
     request: DownloadRequest, owner: JobOwner | None, order: IdempotentOrder
 ) -> tuple[DownloadJob, bool]:
-    """Return the job of an order, and True if this call created it; raise `KeyReused`, `QuotaExceeded`."""
+    """Return an order's job, and True if this call created it.
+
+    Raise `KeyReused` or `QuotaExceeded`.
+    """
     facts = {"idempotency_key": order.key, "idempotency_digest": order.digest}
     try:
         return create(request, owner, order.creator, **facts), True
@@ -263,8 +266,8 @@ def record(
 ) -> PendingRequests:
     """Write the progress of the owner's runs and a heartbeat for all its jobs, in one transaction.
 
-    `tokens`: the runs' fencing tokens. A job whose token differs had another owner in between, even if
-    it is this owner's again: that run has lost it.
+    `tokens`: the runs' fencing tokens. A job with another token had another owner in between, even
+    if it is this owner's again: that run has lost it.
     """
     moment = now()
     owned_now = DownloadJob.objects.filter(owner=owner.token, state__in=OWNED_JOB)

@@ -99,7 +99,7 @@ def finish(
     error: str,
     token: int | None = None,
 ) -> JobState | None:
-    """End a job whose run is over; return its state, or `None` if the job is not this run's."""
+    """End a job after its run; return its state, or `None` if the job is not this run's."""
     job = owned_by(job_id, owner, token).select_for_update().first()
     if job is None:
         return None
@@ -126,7 +126,7 @@ def pause(
     why: str,
     token: int | None = None,
 ) -> JobState | None:
-    """Pause a job whose run was stopped; return its new state, or `None` if it is not this run's.
+    """Pause a job after its run was stopped; return its state, or `None` if it is not this run's.
 
     If a cancellation was requested in the meantime, the job is cancelled, because that request was
     accepted. A queued job has no run that shuts out the earlier ones, so that case is left to
@@ -217,7 +217,7 @@ def requeue(
 
     The job must be as it was read, so that one of several callers succeeds. Failed and cancelled
     files are queued again, and so are files that succeeded and are `missing` on disk now. The other
-    files that succeeded stay, and so do those whose names were refused. Raise `QuotaExceeded` if
+    files that succeeded stay, and so do those with refused names. Raise `QuotaExceeded` if
     the job has ended and its creator may have no further one.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
@@ -276,9 +276,9 @@ def _queue_missing(job: DownloadJob, missing: Sequence[int], generation: int) ->
 
 
 def pause_lost(job: DownloadJob, why: str) -> bool:
-    """Pause a terminal's job whose process is gone; return True if this call did it.
+    """Pause a terminal's job after its process has ended; return True if this call did it.
 
-    The same command resumes it. A job whose cancellation is requested goes to `cancel_lost`.
+    The same command resumes it. If its cancellation was requested, use `cancel_lost`.
     """
     if job.cancel_requested:
         raise AssertionError(f"job {job.id} is to be cancelled; expected one without that request")
@@ -409,7 +409,7 @@ def _close_first(
 ) -> JobState | None:
     """End the job that a query still finds, with the reports; return its state, or `None`.
 
-    `by`: who cancels it with this call, and not by an earlier request.
+    `by`: the actor that cancels it with this call, if no earlier request did.
 
     After the commit, `run_directory` is removed: whole if the job has ended, else if it is empty.
     """

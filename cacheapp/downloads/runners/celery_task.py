@@ -1,8 +1,8 @@
 """Runs one job in this process for as long as it owns it: the body of the Celery task.
 
-A coordinator for this job alone adopts it like any other. So a task that is delivered twice finds a live
-owner and does nothing (`cacheapp.tasks`), and a task whose first worker was lost resumes from the bytes
-on disk.
+A coordinator for this job alone adopts it like any other. So a task that is delivered twice finds a
+live owner and does nothing (`cacheapp.tasks`), and a task that lost its first worker resumes from
+the bytes on disk.
 """
 
 import logging

@@ -36,7 +36,7 @@ def cancel(job: DownloadJob, by: Actor = CODE) -> bool:
     """Cancel a job; otherwise like `pause`. `InvalidTransition` also if its directory is not writable."""
     try:
         requested = transitions.cancel(job.id, by)
-    except OSError as exc:  # of a paused job, whose runs must publish no file after the end
+    except OSError as exc:  # of a paused job: its runs must publish no file after the end
         message = f"its directory cannot be written ({exc.strerror}); the job stays paused"
         raise InvalidTransition(message) from exc
     if requested:
@@ -55,7 +55,7 @@ def cancel(job: DownloadJob, by: Actor = CODE) -> bool:
 def resume(job: DownloadJob, by: Actor = CODE, *, verify: bool = False) -> bool:
     """Resume a paused job from the bytes on disk; otherwise like `pause`.
 
-    `verify`: read the complete files first, and fetch those again whose digest differs.
+    `verify`: read the complete files first, and fetch those again that differ from their digest.
     """
     expected = "only paused jobs can be resumed"
     return _requeue(job, by, [JobState.PAUSED], expected, verify=verify)

@@ -1,4 +1,4 @@
-"""Passes a new job to its runner: the coordinator of this process, Celery, or Django's Tasks framework.
+"""Passes a new job to its runner: this process's coordinator, Celery, or Django's Tasks framework.
 
 With the latter two, a job has no owner until a task adopts it (`celery_task`). A task that is sent
 or delivered twice is harmless, because only one adopts the job. A broker that cannot be reached is

@@ -29,7 +29,7 @@ def transfer_limits(settings: Conf) -> TransferLimits:
 
 
 def apply_requests(run: JobRun, requests: PendingRequests) -> None:
-    """Stop a run whose job is lost, cancelled or paused."""
+    """Stop a run if its job is lost, cancelled or paused."""
     job_id = run.plan.job
     if job_id in requests.lost:
         run.stop(LOST, FileState.QUEUED, keep=True)

@@ -1,4 +1,4 @@
-"""Sends a new task for each job whose worker was killed, for `DOWNLOAD_RUNNER = "tasks"`.
+"""Sends a new task for each job after its worker was killed, for `DOWNLOAD_RUNNER = "tasks"`.
 
 Each Gunicorn worker has one such thread; it runs no job itself. It also delivers the notifications
 that a task could not deliver.

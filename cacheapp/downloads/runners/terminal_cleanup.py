@@ -1,4 +1,4 @@
-"""Pauses or cancels the job of a terminal whose process is gone; done by the workers' coordinators.
+"""Pauses or cancels a terminal's job after its process has ended, in a worker's coordinator.
 
 Cancelling reads the job's directory, which may be on a disk that responds late or never. So it is done
 in a thread of its own, while the coordinator goes on writing the heartbeat of all jobs.

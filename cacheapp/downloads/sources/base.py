@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def scope(self) -> str:
-        """Equal for sources that keep one destination up to date: an edited manifest is the same one."""
+        """Equal for sources of the same destination: an edited manifest is the same source."""
 
     @property
     def sign(self) -> Signer | None:

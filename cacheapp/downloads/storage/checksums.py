@@ -183,7 +183,7 @@ def checksums_from_headers(
 
 @functools.cache
 def _is_computable(algorithm: str) -> bool:
-    """Return False for an algorithm of awscrt, which belongs to the extra `s3`, if it is not installed."""
+    """Return False for an algorithm of awscrt (the extra `s3`) if that is not installed."""
     plain = algorithm not in _CRC_SIZES or algorithm == "crc32"
     return plain or importlib.util.find_spec("awscrt") is not None
 

@@ -50,7 +50,7 @@ def remove_file(
 
 
 def find_files(directory: Path) -> Iterator[str]:
-    """Yield the names of all regular files below a directory, but not those of jobs and their runs."""
+    """Yield the names of the regular files below a directory, except those of jobs and runs."""
     for root, folders, names, descriptor in os.fwalk(directory, follow_symlinks=False):
         folders[:] = sorted(it for it in folders if not is_own_name(it))
         below = Path(root).relative_to(directory)

@@ -33,7 +33,7 @@ from cacheapp.downloads.storage.presence import is_present
 
 _APPEND = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SPARE_LINES = 1000
-"""Lines without effect that an index may have before it is rewritten, besides as many as it has files."""
+"""Lines without effect before an index is rewritten, besides as many as it has files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class SyncIndex:
 
 
 def set_modified(path: Path, last_modified: str) -> int:
-    """Set a file's modification time from `Last-Modified`, if that is valid; return the time in ns."""
+    """Set a file's modification time from a valid `Last-Modified`; return the time in ns."""
     with contextlib.suppress(ValueError, IndexError, TypeError, OverflowError, OSError):
         moment = parsedate_to_datetime(last_modified).timestamp()
         os.utime(path, ns=(path.stat().st_atime_ns, int(moment) * 10**9))
