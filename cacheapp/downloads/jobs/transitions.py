@@ -243,15 +243,19 @@ def requeue(
         error="",
         files_failed=0,
     )
-    again = (file_sources(FileState.QUEUED) | UNFINISHED_FILE) - {FileState.SUCCEEDED}
-    fetchable = found.files.exclude(name_key=None, name__startswith=REFUSED)
-    fetchable.filter(state__in=again).update(
-        state=FileState.QUEUED, error="", tries=0, generation=generation
-    )
+    _queue_unfinished(found, generation)
     if missing:
         _queue_missing(found, missing, generation)
     job.refresh_from_db()
     return True
+
+
+def _queue_unfinished(job: DownloadJob, generation: int) -> None:
+    again = (file_sources(FileState.QUEUED) | UNFINISHED_FILE) - {FileState.SUCCEEDED}
+    fetchable = job.files.exclude(name_key=None, name__startswith=REFUSED)
+    fetchable.filter(state__in=again).update(
+        state=FileState.QUEUED, error="", tries=0, generation=generation
+    )
 
 
 def _queue_missing(job: DownloadJob, missing: Sequence[int], generation: int) -> None:

@@ -89,12 +89,9 @@ def _deliver_beside() -> None:
 
 def _attempt(notification: DownloadNotification, settings: Conf) -> None:
     """Make a claimed attempt and record its outcome."""
-    if (
-        notification.tries > settings.download_webhook_tries
-    ):  # the last one was lost with its process
-        _record_failure(
-            notification, TransferFailed("the process of the last attempt ended"), settings
-        )
+    if notification.tries > settings.download_webhook_tries:
+        error = TransferFailed("the process of the last attempt ended")
+        _record_failure(notification, error, settings)
         return
     if not notification.url:
         _send_signal(notification)

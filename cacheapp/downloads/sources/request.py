@@ -113,22 +113,14 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
     if "s3" not in body:
         error = "given without s3; expected both"
         problems += [{"field": name, "error": error} for name in _GLOBS if name in values]
-    names_wanted = ALL_NAMES
-    try:
-        names_wanted = NameFilter.of(*(values.get(name, ()) for name in _GLOBS))
-    except SourceRefused as exc:
-        problems.append({"field": _GLOBS[0], "error": str(exc)})
-    webhook = values.get("webhook", "")
-    try:
-        if "webhook" in values:
-            find_webhook(webhook, allowed.webhooks)
-    except UrlRefused as exc:
-        problems.append({"field": "webhook", "error": str(exc)})
+    names_wanted = _read_globs(values, problems)
+    if "webhook" in values:
+        _check_webhook(values["webhook"], allowed, problems)
     if problems:
         raise RequestRefused(problems)
     return dataclasses.replace(
         request,
-        webhook=webhook,
+        webhook=values.get("webhook", ""),
         names_wanted=names_wanted,
         threads=threads,
         extra_origins=allowed.extra_origins,
@@ -140,6 +132,21 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
 
 Problems = list[dict[str, Any]]
 _Body = Mapping[str, Any]
+
+
+def _read_globs(values: Mapping[str, Any], problems: Problems) -> NameFilter:
+    try:
+        return NameFilter.of(*(values.get(name, ()) for name in _GLOBS))
+    except SourceRefused as exc:
+        problems.append({"field": _GLOBS[0], "error": str(exc)})
+        return ALL_NAMES
+
+
+def _check_webhook(webhook: str, allowed: RequestLimits, problems: Problems) -> None:
+    try:
+        find_webhook(webhook, allowed.webhooks)
+    except UrlRefused as exc:
+        problems.append({"field": "webhook", "error": str(exc)})
 
 
 def _urls(
