@@ -11,15 +11,17 @@ import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
+from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.processes.servers import RedisServer
 from tests.contract.backends import BACKENDS, Entry
 from tests.contract.clients import Clients
+from tests.contract.rates import Now
 
 Build = Callable[..., SharedCache]
 
 # What NearCache has from RedisCache as it is, and never reads from its copy.
-_OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_throttle"])
+_OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_limit", "test_throttle"])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -72,3 +74,11 @@ def clients(request: pytest.FixtureRequest, cache: SharedCache, settings: Settin
     """Clients in processes of their own, started afresh or forked from this one."""
     context = multiprocessing.get_context(request.param)
     return Clients(cast("Any", context), settings.CACHES, settings.CACHEAPP)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Now:
+    """The wall clock, which the test moves."""
+    made = Now()
+    monkeypatch.setattr(clock, "wall_s", made)
+    return made

@@ -10,18 +10,11 @@ from pytest_django.fixtures import Settings
 from rest_framework.test import APIRequestFactory
 from rest_framework.throttling import SimpleRateThrottle as TheirThrottle
 
-from cacheapp import clock, drf
+from cacheapp import drf
 from cacheapp.backends.core.shared import SharedCache
 from tests.contract import drf_views
 from tests.contract.clients import Clients
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The wall clock, in a minute that has just begun."""
-    now = [clock.wall_s() // 60 * 60]
-    monkeypatch.setattr(clock, "wall_s", lambda: now[0])
-    return now
+from tests.contract.rates import Now
 
 
 def test_exactly_ten_of_sixty_requests_pass_in_four_processes(
@@ -36,20 +29,20 @@ def test_exactly_ten_of_sixty_requests_pass_in_four_processes(
 
 
 def test_a_refused_request_gets_429_and_the_time_until_the_next_window(
-    cache: SharedCache, now: list[float]
+    cache: SharedCache, now: Now
 ) -> None:
-    now[0] += 12.5
+    now.wall_s += 12.5
     request = APIRequestFactory().get("/")
     view = drf_views.PerMinute.as_view()
     assert [view(request).status_code for _ in range(11)] == [200] * 10 + [429]
     refused = view(request)
     assert (refused.status_code, refused["Retry-After"]) == (429, "48")
-    now[0] += 47.5
+    now.wall_s += 47.5
     assert view(request).status_code == 200
 
 
 def test_a_scope_of_the_view_has_a_rate_and_a_counter_of_its_own(
-    cache: SharedCache, now: list[float]
+    cache: SharedCache, now: Now
 ) -> None:
     request = APIRequestFactory().get("/")
     upload, search = drf_views.Scoped.as_view(), drf_views.Scoped.as_view(throttle_scope="search")
