@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
-from tests.integration.backends.disk.parts import end_of
+from tests.integration.backends.children import end_of
 
 P = ParamSpec("P")
 

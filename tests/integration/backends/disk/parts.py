@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +10,8 @@ from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends import DiskCache
-from cacheapp.processes.waiting import until
 from tests.contract.clients import Clients
 
-HUNG = -9
 LARGE = 40_000  # bytes: above the 32 KiB from which diskcache keeps values in files
 STOCK = "diskcache.DjangoCache"
 OURS = "cacheapp.backends.DiskCache"
@@ -81,37 +77,6 @@ def bytes_under(location: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork; return the pid of a child that exits with 0 if `work()` is true, else with 1."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    return pid
-
-
-def end_of(pid: int, within_s: float = 30) -> int:
-    """Return how the child ended; kill it and return -9 if it hangs."""
-    ended: list[int] = []
-
-    def gone() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        until(gone, f"child {pid} to end", within_s)
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return HUNG
-    return ended[0]
 
 
 def open_databases(location: Path) -> list[str]:

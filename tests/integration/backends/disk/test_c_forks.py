@@ -1,6 +1,5 @@
 """Forks by C code, of which Python's hooks learn nothing, as uWSGI does without `lazy-apps`."""
 
-import ctypes
 import functools
 import os
 import sqlite3
@@ -15,22 +14,9 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
-from tests.integration.backends.disk.parts import LARGE, databases, end_of, ours
+from tests.integration.backends.children import end_of, in_child_of_c
+from tests.integration.backends.disk.parts import LARGE, databases, ours
 from tests.integration.backends.own_process import in_own_process
-
-_fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork
-
-
-def _in_child_of_c(work: Callable[[], object]) -> int:
-    """Fork in C; return the pid of a child that exits with 0 if `work()` is true, else with 1."""
-    pid = _fork_in_c()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    return pid
 
 
 @pytest.fixture
@@ -87,7 +73,7 @@ def test_parent_and_children_go_on_after_forks_in_c(
     began_s = time.monotonic()
     children = []
     for number in range(1, 6):
-        children.append(_in_child_of_c(functools.partial(_compute, cache, number)))
+        children.append(in_child_of_c(functools.partial(_compute, cache, number)))
         assert _use(cache, 100 + number)
     assert [end_of(pid) for pid in children] == [0] * 5
     assert cache.get("counter") == 20 * 11
@@ -107,7 +93,7 @@ def test_a_child_of_c_leaves_the_locks_of_its_parent_alone(
     def work() -> bool:
         return not cache.lock("lock").acquire(blocking=False) and cache.get("key") is None
 
-    assert end_of(_in_child_of_c(work)) == 0
+    assert end_of(in_child_of_c(work)) == 0
     assert _posix_locks() == before
     assert lock.owned()
     lock.release()
@@ -130,7 +116,7 @@ def test_the_counts_of_a_child_of_c_are_its_own(settings: Settings, tmp_path: Pa
         cache.get("key")
         return cache._counters.own()["hits"] == 1  # noqa: SLF001 (the row has no API)
 
-    assert end_of(_in_child_of_c(work)) == 0
+    assert end_of(in_child_of_c(work)) == 0
     assert cache._counters.own()["hits"] == 0  # noqa: SLF001
     assert cache.stats()["hits"] == before + 1
 
@@ -164,7 +150,7 @@ def test_a_child_is_refused_at_once_if_its_parent_was_using_sqlite(
             pass
         return time.monotonic() - began_s < 1
 
-    assert end_of(_in_child_of_c(work)) == 0
+    assert end_of(in_child_of_c(work)) == 0
     other.execute("ROLLBACK")
     other.close()
     thread.join(30)

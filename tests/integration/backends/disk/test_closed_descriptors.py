@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from tests.integration.backends.disk.parts import LARGE, end_of, in_child, ours
+from tests.integration.backends.children import end_of, in_child
+from tests.integration.backends.disk.parts import LARGE, ours
 
 _PRECIOUS = b"data of somebody else"
 

@@ -20,16 +20,8 @@ from cacheapp.backends.local.sqlite_connections import ThreadConnections
 from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract import work
-from tests.integration.backends.disk.parts import (
-    HUNG,
-    LARGE,
-    databases,
-    end_of,
-    in_child,
-    open_databases,
-    ours,
-    stock,
-)
+from tests.integration.backends.children import HUNG, end_of, in_child
+from tests.integration.backends.disk.parts import LARGE, databases, open_databases, ours, stock
 from tests.integration.interrupts import interrupted_in
 
 # Python 3.12 warns about every fork under threads; these tests show that it is survived.

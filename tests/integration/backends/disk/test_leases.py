@@ -20,7 +20,8 @@ from cacheapp.backends.local.process_identity import UNKNOWN, HolderRegistry
 from cacheapp.errors import LockLost, StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.contract.clients import Running, calls
-from tests.integration.backends.disk.parts import LARGE, forked, in_child, ours, value_files
+from tests.integration.backends.children import in_child
+from tests.integration.backends.disk.parts import LARGE, forked, ours, value_files
 
 DEADLINE_S = 30
 LEASE_S = 60.0  # no test may wait for so long

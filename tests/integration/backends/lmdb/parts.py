@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from cacheapp.backends import LMDBCache
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.processes.waiting import until
 from tests.contract.clients import Clients
+from tests.integration.backends.children import in_child
 
 MIB = 2**20
 
@@ -50,37 +51,6 @@ def environments(location: Path) -> list[Path]:
 def environment_of(cache: LMDBCache) -> Environment:
     """Return this process's `Environment` of the cache."""
     return cast("Any", cache)._store.environment  # type: ignore[no-any-return]  # noqa: SLF001
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork; return the pid of a child that ends with 0 if `work()` is true, else with 1."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    return pid
-
-
-def end_of(pid: int, within_s: float = 30) -> int:
-    """Return the exit code of a child; kill it and return -9 if it hangs."""
-    ended: list[int] = []
-
-    def gone() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        until(gone, f"child {pid} to end", within_s)
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return -signal.SIGKILL
-    return ended[0]
 
 
 def is_stopped(pid: int) -> bool:

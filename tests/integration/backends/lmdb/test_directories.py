@@ -17,14 +17,8 @@ from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.errors import OptionsRefused, StoreUnavailable
 from tests.contract.clients import Clients, calls
-from tests.integration.backends.lmdb.parts import (
-    MIB,
-    end_of,
-    environment_of,
-    environments,
-    in_child,
-    ours,
-)
+from tests.integration.backends.children import end_of, in_child
+from tests.integration.backends.lmdb.parts import MIB, environment_of, environments, ours
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

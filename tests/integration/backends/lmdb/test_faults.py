@@ -25,8 +25,9 @@ from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.contract.clients import Clients
+from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.interrupt_everywhere import interrupt_everywhere
-from tests.integration.backends.lmdb.parts import end_of, in_child, ours, stopped_inside
+from tests.integration.backends.lmdb.parts import ours, stopped_inside
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

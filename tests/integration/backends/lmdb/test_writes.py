@@ -8,7 +8,8 @@ from pytest_django.fixtures import Settings
 from cacheapp.backends.lmdb.directory import open_environment
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
-from tests.integration.backends.lmdb.parts import end_of, environment_of, in_child, ours
+from tests.integration.backends.children import end_of, in_child
+from tests.integration.backends.lmdb.parts import environment_of, ours
 
 TIMES = 300
 

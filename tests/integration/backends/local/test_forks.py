@@ -1,27 +1,17 @@
 """Hooks of forks by Python and by C code, in real processes."""
 
-import ctypes
-import os
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from cacheapp.backends.local.forks import ForkLock, _Forks, wiped_page
-
-_fork_in_c: Callable[[], int] = ctypes.PyDLL(None).fork  # no hook of Python runs
+from tests.integration.backends.children import end_of, in_child_of_c
 
 
 def _child_says(work: Callable[[], bool]) -> bool:
     """Fork in C; return what `work` returned in the child."""
-    pid = _fork_in_c()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    return os.waitpid(pid, 0)[1] == 0
+    return end_of(in_child_of_c(work)) == 0
 
 
 def test_a_child_of_c_code_finds_no_mark() -> None:
