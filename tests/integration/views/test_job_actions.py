@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,7 @@ SHA256 = "ab" * 32
 
 
 @pytest.fixture(autouse=True)
-def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    settings.ALLOWED_HOSTS = ["localhost"]
-    settings.SECURE_SSL_REDIRECT = False
-    (tmp_path / "static").mkdir()
-    settings.STATIC_ROOT = tmp_path / "static"
+def _site(idle_site: None, settings: Settings, tmp_path: Path) -> None:
     settings.CACHEAPP = {
         **settings.CACHEAPP,
         "DEMO": True,
@@ -44,9 +40,6 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "DOWNLOAD_ORIGINS": ["https://files.example.com"],
         "DOWNLOAD_BUCKETS": ["s3://open/pub/"],
     }
-    hosting.coordinator().close(0)  # what is ordered stays queued
-    yield
-    hosting._forget()  # noqa: SLF001 (as a fork does)
 
 
 @pytest.fixture
@@ -449,11 +442,7 @@ def test_a_place_that_no_page_named_is_refused(query: str, client: Client) -> No
     assert "expected the value in `next` of a page" in found.json()["error"]
 
 
-def test_api_and_page_show_the_time_left_that_the_owner_estimates(
-    client: Client, settings: Settings
-) -> None:
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+def test_api_and_page_show_the_time_left_that_the_owner_estimates(client: Client) -> None:
     job = job_in("running")
     DownloadJob.objects.update(bytes_done=100, bytes_total=1100)
     cache.set(f"cacheapp.download.{job.id}", {"rate_bps": 250, "eta_s": 7, "moving": []})

@@ -2,12 +2,11 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 from pytest_django.fixtures import Settings
@@ -18,8 +17,8 @@ from cacheapp.downloads.jobs.actors import CODE, Actor, terminal_actor
 from cacheapp.downloads.jobs.models import AuditEntry, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import commands
-from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
+from tests.integration.views.users import session, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -27,15 +26,7 @@ URL = "https://files.example.com/a"
 
 
 @pytest.fixture(autouse=True)
-def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    settings.ALLOWED_HOSTS = ["localhost"]
-    settings.SECURE_SSL_REDIRECT = False
-    (tmp_path / "static").mkdir()
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STORAGES = {
-        **settings.STORAGES,  # no collectstatic here
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
+def _site(idle_site: None, settings: Settings, tmp_path: Path) -> None:
     settings.CACHEAPP = {
         **settings.CACHEAPP,
         "DOWNLOAD_ROOT": tmp_path / "downloads",
@@ -45,17 +36,11 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "DOWNLOAD_MAX_USER_JOBS": 3,
         "DOWNLOAD_MAX_USER_FILES": 200,
     }
-    hosting.coordinator().close(0)  # new jobs stay queued
-    yield
-    hosting._forget()  # noqa: SLF001 (as a fork does)
 
 
 def _user(name: str, *more: str) -> User:
-    user = User.objects.create_user(name, is_staff=True)
     verbs = [f"{verb}_downloadjob" for verb in ("view", "add", "change", "delete")]
-    wanted = [*verbs, "view_auditentry", *more]
-    user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
-    return user
+    return staff(name, *verbs, "view_auditentry", *more)
 
 
 @pytest.fixture
@@ -66,12 +51,6 @@ def ann() -> User:
 @pytest.fixture
 def mia() -> User:
     return _user("mia", "manage_all_downloads")
-
-
-def _session(user: User) -> Client:
-    client = Client(HTTP_HOST="localhost")
-    client.force_login(user)
-    return client
 
 
 def _order(client: Client, body: dict[str, Any], **headers: str) -> Any:
@@ -89,7 +68,7 @@ def _trail(job_id: Any) -> list[tuple[str, str, str]]:
 
 
 def test_actions_over_the_api_a_page_and_the_admin_are_recorded(ann: User, mia: User) -> None:
-    user, manager = _session(ann), _session(mia)
+    user, manager = session(ann), session(mia)
     job_id = _order(user, _urls(2)).json()["id"]
     for _ in range(2):  # the second one changes nothing
         user.post(f"/api/downloads/{job_id}/pause")
@@ -117,7 +96,7 @@ def test_actions_over_the_api_a_page_and_the_admin_are_recorded(ann: User, mia: 
 
 def test_what_was_refused_leaves_no_entry(ann: User) -> None:
     job = repository.create(DownloadRequest((URL,), threads=1), None, Actor("user:0", "x", "api"))
-    client = _session(ann)
+    client = session(ann)
     for action in ("pause", "cancel", "resume", "retry"):
         assert client.post(f"/api/downloads/{job.id}/{action}").status_code == 404
     assert [action for action, *_ in _trail(job.id)] == ["create"]
@@ -141,23 +120,23 @@ def test_actions_of_code_the_command_line_and_retention_are_recorded() -> None:
 
 
 def test_the_page_of_a_job_shows_its_trail(ann: User, mia: User) -> None:
-    job_id = _order(_session(ann), _urls(1)).json()["id"]
-    _session(mia).post(f"/api/downloads/{job_id}/pause")
-    page = _session(ann).get(f"/downloads/{job_id}/").content.decode()
+    job_id = _order(session(ann), _urls(1)).json()["id"]
+    session(mia).post(f"/api/downloads/{job_id}/pause")
+    page = session(ann).get(f"/downloads/{job_id}/").content.decode()
     paused, created = f"by user {mia.pk} (mia)", f"by user {ann.pk} (ann)"
     assert page.index(paused) < page.index(created)
 
 
 def test_the_admin_shows_the_trail_and_changes_nothing(ann: User, mia: User) -> None:
-    job_id = _order(_session(ann), _urls(1)).json()["id"]
+    job_id = _order(session(ann), _urls(1)).json()["id"]
     entry = AuditEntry.objects.get()
     root = "/admin/cacheapp/auditentry/"
     for user, is_shown in ((ann, True), (mia, True), (_user("ben"), False)):
-        client = _session(user)
+        client = session(user)
         assert (job_id in client.get(root).content.decode()) is is_shown
         shown = client.get(f"{root}{entry.pk}/change/")
         assert shown.status_code == (200 if is_shown else 302)
-    boss = _session(User.objects.create_superuser("boss"))
+    boss = session(User.objects.create_superuser("boss"))
     assert boss.get(f"{root}add/").status_code == 403
     assert boss.post(f"{root}{entry.pk}/change/", {"action": "none"}).status_code == 403
     assert boss.post(f"{root}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
@@ -188,7 +167,7 @@ def test_entries_are_only_added_and_pruned(settings: Settings) -> None:
 
 
 def test_a_job_too_many_is_refused_until_one_has_ended(ann: User) -> None:
-    client = _session(ann)
+    client = session(ann)
     jobs = [_order(client, _urls(1)).json()["id"] for _ in range(3)]
     refused = _order(client, _urls(1))
     assert refused.status_code == 429
@@ -216,7 +195,7 @@ def test_a_job_too_many_is_refused_until_one_has_ended(ann: User) -> None:
 
 
 def test_files_too_many_are_refused_and_a_prefix_counts_with_all_it_may_have(ann: User) -> None:
-    client = _session(ann)
+    client = session(ann)
     assert _order(client, _urls(60)).status_code == 202
     assert _order(client, {"s3": "s3://open/pub/"}).status_code == 202
     found = _order(client, _urls(41)).json()
@@ -229,14 +208,14 @@ def test_files_too_many_are_refused_and_a_prefix_counts_with_all_it_may_have(ann
 
 def test_the_quota_of_a_user_is_no_other_ones(ann: User, mia: User) -> None:
     for _ in range(3):
-        assert _order(_session(ann), _urls(1)).status_code == 202
-    assert _order(_session(mia), _urls(1)).status_code == 202
+        assert _order(session(ann), _urls(1)).status_code == 202
+    assert _order(session(mia), _urls(1)).status_code == 202
     for _ in range(5):
         repository.create(DownloadRequest((URL,), threads=1), JobOwner(uuid.uuid4(), 1))
 
 
 def test_an_order_that_is_sent_again_is_no_further_one(ann: User) -> None:
-    client, key = _session(ann), {"Idempotency-Key": "k"}
+    client, key = session(ann), {"Idempotency-Key": "k"}
     first = _order(client, _urls(1), **key)
     for _ in range(2):
         assert _order(client, _urls(1)).status_code == 202

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.forms.models import model_to_dict
 from django.http.response import HttpResponseBase
@@ -22,9 +22,9 @@ from cacheapp.downloads.jobs import repository
 from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
-from cacheapp.downloads.runners import coordinator as hosting
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.urls import urlpatterns
+from tests.integration.views.users import session, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -91,15 +91,7 @@ FORWARDED = {
 
 
 @pytest.fixture(autouse=True)
-def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    settings.ALLOWED_HOSTS = ["localhost"]
-    settings.SECURE_SSL_REDIRECT = False
-    (tmp_path / "static").mkdir()
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STORAGES = {
-        **settings.STORAGES,  # no collectstatic here
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
+def _site(idle_site: None, settings: Settings, tmp_path: Path) -> None:
     permissions = [f"cacheapp.{name}" for name in PERMISSIONS]
     tokens: dict[str, dict[str, Any]] = {
         name: {"sha256": hashlib.sha256(it.encode()).hexdigest(), "permissions": permissions}
@@ -114,22 +106,10 @@ def _site(settings: Settings, tmp_path: Path) -> Iterator[None]:
         "DOWNLOAD_ORIGINS": ["https://files.example.com"],
         "DOWNLOAD_STREAM_S": 0.001,
     }
-    hosting.coordinator().close(0)  # new jobs stay queued
-    yield
-    hosting._forget()  # noqa: SLF001 (as a fork does)
 
 
 def _user(name: str, *more: str) -> User:
-    user = User.objects.create_user(name, is_staff=True)
-    wanted = [*PERMISSIONS, *more]
-    user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
-    return user
-
-
-def _session(user: User) -> Client:
-    client = Client(HTTP_HOST="localhost")
-    client.force_login(user)
-    return client
+    return staff(name, *PERMISSIONS, *more)
 
 
 def _token(name: str) -> Client:
@@ -224,7 +204,7 @@ def test_a_job_of_another_user_responds_as_one_that_does_not_exist(
     credential: str, creator: str, ann: User, ben: User
 ) -> None:
     tokens = {"own token": "a-token", "token of ann": "ann-token"}
-    client = _session(ann) if credential == "session" else _token(tokens[credential])
+    client = session(ann) if credential == "session" else _token(tokens[credential])
     creators = {"another user": _creator(ben), "another token": OTHER_TOKEN, "none": CODE}
     job, missing = job_of(creators[creator], "paused"), uuid.uuid4()
     before = _rows()
@@ -244,7 +224,7 @@ def test_no_other_url_shows_anything_of_a_job_of_another_user(ann: User, ben: Us
     before = _rows()
     paths = [reverse(f"cacheapp:{name}") for name in sorted(LISTS_OF_JOBS)]
     paths += [reverse(f"cacheapp:{name}", kwargs=kw) for name, kw in WITHOUT_JOBS.items()]
-    for client in (_session(ann), _token("a-token")):
+    for client in (session(ann), _token("a-token")):
         for method, path in itertools.product(METHODS, paths):
             answer = _text(client.generic(method, f"{path}?state=failed&limit=100&page=1"))
             assert CANARY not in answer, (method, path)
@@ -254,7 +234,7 @@ def test_no_other_url_shows_anything_of_a_job_of_another_user(ann: User, ben: Us
 
 def test_the_creator_sees_and_changes_the_job_with_whole_urls(ann: User) -> None:
     job = job_of(_creator(ann), "running", destination="")
-    for client in (_session(ann), _token("ann-token")):
+    for client in (session(ann), _token("ann-token")):
         path = f"/api/downloads/{job.id}"
         shown = client.get(path).json()
         assert shown["created_by"] == f"user {ann.pk} (ann)"
@@ -262,7 +242,7 @@ def test_the_creator_sees_and_changes_the_job_with_whole_urls(ann: User) -> None
         assert SECRET in shown["source"]
         assert [it["id"] for it in client.get("/api/downloads").json()["jobs"]] == [str(job.id)]
         assert client.post(f"{path}/pause").status_code == 202
-    page = _session(ann).get(reverse("cacheapp:downloads_page")).content.decode()
+    page = session(ann).get(reverse("cacheapp:downloads_page")).content.decode()
     assert str(job.id)[:8] in page
 
 
@@ -270,14 +250,14 @@ def test_a_renamed_user_keeps_his_jobs(ann: User) -> None:
     job = job_of(_creator(ann))
     User.objects.filter(pk=ann.pk).update(username="anna")
     User.objects.create_user("ann")
-    assert _session(User.objects.get(pk=ann.pk)).get(f"/api/downloads/{job.id}").status_code == 200
+    assert session(User.objects.get(pk=ann.pk)).get(f"/api/downloads/{job.id}").status_code == 200
 
 
 def test_a_manager_sees_and_changes_all_jobs_without_the_secrets_of_their_urls(
     ann: User, manager: User
 ) -> None:
     jobs = [job_of(_creator(ann), destination=""), job_of(CODE, destination="")]
-    client = _session(manager)
+    client = session(manager)
     listed = client.get("/api/downloads").json()["jobs"]
     assert {it["id"] for it in listed} == {str(job.id) for job in jobs}
     for job in jobs:
@@ -302,7 +282,7 @@ def test_a_manager_sees_and_changes_all_jobs_without_the_secrets_of_their_urls(
 def test_a_superuser_manages_all_jobs(ben: User) -> None:
     job = job_of(_creator(ben))
     boss = User.objects.create_superuser("boss")
-    text = _text(_session(boss).get(f"/api/downloads/{job.id}"))
+    text = _text(session(boss).get(f"/api/downloads/{job.id}"))
     assert text.startswith("200 ")
     assert SECRET not in text
 
@@ -315,7 +295,7 @@ def test_no_forwarded_header_makes_the_client_another_one(
     path = f"/api/downloads/{job.id}"
     for name, value in FORWARDED.items():
         header = {name: value}
-        for client in (_session(ann), _token("a-token")):
+        for client in (session(ann), _token("a-token")):
             answers = [client.get(path, headers=header), client.delete(path, headers=header)]
             answers.append(client.post(f"{path}/cancel", headers=header))
             assert [it.status_code for it in answers] == [404, 404, 404], name
@@ -335,7 +315,7 @@ def _admin_paths(model: str, key: Any) -> list[str]:
 def test_the_admin_shows_and_changes_no_job_of_another_user(ann: User, ben: User) -> None:
     job = job_of(_creator(ben))
     before = _rows()
-    client = _session(ann)
+    client = session(ann)
     for model, key in (("downloadjob", job.id), ("downloadfile", job.files.all()[0].pk)):
         for method, path in itertools.product(METHODS, _admin_paths(model, key)):
             assert CANARY not in _text(client.generic(method, path)), (method, path)
@@ -351,7 +331,7 @@ def test_the_admin_shows_no_secret_of_a_url_and_compares_none(ben: User, manager
     job = job_of(_creator(ben))
     file = job.files.order_by("position")[0]
     for user in (manager, ben, User.objects.create_superuser("boss")):
-        client = _session(user)
+        client = session(user)
         for model, key in (("downloadjob", job.id), ("downloadfile", file.pk)):
             texts = [_text(client.get(path, follow=True)) for path in _admin_paths(model, key)]
             assert any(CANARY in text for text in texts)
@@ -385,12 +365,12 @@ def test_no_log_line_has_a_secret(
     ann: User, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", logger="cacheapp")
-    client = _session(ann)
+    client = session(ann)
     order = json.dumps({"urls": [URL.format(f"{CANARY}-9")]})
     made = client.post("/api/downloads", order, content_type="application/json")
     assert made.status_code == 202
     path = f"/api/downloads/{made.json()['id']}"
-    for by in (client, _session(manager)):
+    for by in (client, session(manager)):
         for action in ("pause", "cancel", "retry"):
             by.post(f"{path}/{action}")
         by.delete(f"{path}?files=delete")

@@ -1,0 +1,25 @@
+"""A site whose pages render without collectstatic, and whose new jobs stay queued."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads.runners import coordinator as hosting
+
+
+@pytest.fixture
+def idle_site(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    """Serve on `localhost`, and run no job."""
+    settings.ALLOWED_HOSTS = ["localhost"]
+    settings.SECURE_SSL_REDIRECT = False
+    (tmp_path / "static").mkdir()
+    settings.STATIC_ROOT = tmp_path / "static"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    hosting.coordinator().close(0)
+    yield
+    hosting._forget()  # noqa: SLF001 (as a fork does)
