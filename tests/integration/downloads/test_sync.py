@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.sources.s3 import ListingFailed, S3Source
 from cacheapp.downloads.storage.sync_index import SyncIndex
-from tests.integration.downloads.sources.test_s3 import Handler, Store
+from tests.integration.downloads.s3_store import Handler, Store, running_store
 from tests.objects import Thing, Version
 from tests.origin import Origin
 
@@ -31,14 +31,8 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        found = Store()
+    with running_store() as found:
         yield found
-        found.stop()
 
 
 @pytest.fixture

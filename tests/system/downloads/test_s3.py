@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.downloads.sources.test_s3 import Handler, Store
+from tests.integration.downloads.s3_store import Handler, Store, running_store
 from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.parts import Site, migrate
@@ -18,16 +18,11 @@ SECRETS = {"AWS_ACCESS_KEY_ID": "id-of-key", "AWS_SECRET_ACCESS_KEY": "secret-of
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-        found = Store()
+    with running_store(SECRETS) as found:
         for number in range(COUNT):
             found.put(f"open/{number % 7}/{number}", _body(number))
         found.put("private/x", b"private")
         yield found
-        found.stop()
 
 
 @pytest.fixture(scope="module")
