@@ -168,7 +168,10 @@ def _start_nginx(front: _Front, backend: int) -> None:
 def _start_caddy(front: _Front, backend: int) -> None:
     caddy = shutil.which("caddy")
     if caddy is None:
-        pytest.skip("needs caddy on PATH. On Debian, run as root: apt install caddy")
+        pytest.skip(
+            "CADDY IS NOT INSTALLED, so its configuration in docs/howto/deploy.md was not tested. "
+            "On Debian, run as root: apt install caddy"
+        )
     config = _documented("caddyfile").replace("127.0.0.1:8000", f"127.0.0.1:{backend}")
     config = config.replace("cache.example", f"http://127.0.0.1:{front.port}")
     version = subprocess.run([caddy, "version"], capture_output=True, text=True, check=True).stdout

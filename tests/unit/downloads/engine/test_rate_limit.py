@@ -78,6 +78,7 @@ def test_readers_use_the_whole_rate_and_no_more_in_any_second(count: int) -> Non
 
 def test_readers_get_equal_shares() -> None:
     got, _ = _simulate([Reader(str(n), 1e9) for n in range(10)], 20.0)
+    assert len(got) == 10
     assert max(got.values()) - min(got.values()) <= 2 * TURN
 
 
