@@ -45,7 +45,7 @@ $(VENV)/.run: requirements.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/pip
-	@echo "Installing the dependencies of the tests: 130 packages, about 250 MB"
+	@echo "Installing the dependencies of the tests: 117 packages, about 250 MB"
 	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
@@ -113,7 +113,7 @@ $(VENV)/.pins: requirements-pins.txt | $(BIN)/pip
 	@$(PIP) --require-hashes -r requirements-pins.txt
 	@touch $@
 
-# With KEEP=1, only what the .in files require anew; every other pin stays.
+# With KEEP=1, only adds what the .in files newly require; every other pin stays.
 pins: UPGRADE := $(if $(KEEP),,--upgrade)
 pins: $(VENV)/.pins
 	@$(UV_COMPILE) $(UPGRADE) requirements.in -o requirements.txt
