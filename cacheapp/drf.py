@@ -2,8 +2,8 @@
 
 Each replaces the class of the same name in `rest_framework.throttling` and reads the same settings.
 Those classes read a list of requests, append to it and write it back, so that requests at the same
-moment overwrite each other's entry: 14 to 49 of 60 pass a rate of 10 per minute. These count with
-`limit()`; see `rates` for the promises.
+moment overwrite each other's entry: 23 to 46 of 60 passed a rate of 10 per minute on RedisCache. These
+count with `limit()`; see `rates` for the promises.
 """
 
 from typing import Any
