@@ -81,7 +81,7 @@ class InvalidationListener:
         atexit.register(_stop, weakref.ref(self))
 
     def ensure(self, state: State, now: float) -> None:
-        """Start listening if no process does; called by readers, at most every interval."""
+        """Start to listen if no process of this machine does. Readers call it."""
         if now < state.claimed_until or self._thread is not None:
             return
         owner, started = self._copy.claim(_CLAIM_S), False
@@ -187,8 +187,7 @@ class InvalidationListener:
                 return
 
     def _follow(self, owner: bytes) -> None:
-        """Apply and confirm until the connection ends, or another process is the owner."""
-        connection = self._connection
+        """Apply and confirm until the connection ends, another process is the owner, or nothing reads."""
         if self._owner != owner:
             return
         self._copy.begin_epoch(owner)
@@ -200,19 +199,25 @@ class InvalidationListener:
                 if reads == before:
                     return
                 idle_at_s = clock.boot_s() + _IDLE_S
-            if not is_socket_intact(connection):
-                raise redis.ConnectionError("other code has closed the descriptors")
-            sent_s = clock.boot_s()
-            connection.send_command(b"PING", check_health=False)
-            self._read_reply()
-            confirmed = None
-            if previous_sent_s is not None:
-                until = previous_sent_s + self._copy.max_staleness
-                confirmed = until, clock.boot_s() - sent_s
-            self._apply(owner, confirmed)
+            sent_s = self._ping(owner, previous_sent_s)
             if previous_sent_s is not None:
                 self._apply_until(owner, sent_s + self._interval_s)
             previous_sent_s = sent_s
+
+    def _ping(self, owner: bytes, previous_sent_s: float | None) -> float:
+        """Send PING, and after its reply confirm from the previous one on; return when it was sent."""
+        connection = self._connection
+        if not is_socket_intact(connection):
+            raise redis.ConnectionError("other code has closed the descriptors")
+        sent_s = clock.boot_s()
+        connection.send_command(b"PING", check_health=False)
+        self._read_reply()
+        confirmed = None
+        if previous_sent_s is not None:
+            until = previous_sent_s + self._copy.max_staleness
+            confirmed = until, clock.boot_s() - sent_s
+        self._apply(owner, confirmed)
+        return sent_s
 
     def _apply_until(self, owner: bytes, deadline_s: float) -> None:
         """Apply invalidations as they arrive."""

@@ -31,23 +31,22 @@ VERIFIED, PAYLOAD, MISSING, FILLING, BLOCKED = b"\x01", b"\x02", b"\x03", b"\x04
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
-_STATE = struct.Struct("<16sQddddQ")
+_STATE = struct.Struct("<16sQdddQ")
 
 
 class State(NamedTuple):
     """What the machine knows about its copy. Times are seconds since the machine booted.
 
     `owner`: the token of the listener; only it changes the state, except the epoch. `epoch`: entries
-    of another one are not served. `confirmed_until`: entries are served before this time. `claimed_until`: until
-    then no other process may become the owner. `lag_s`: how long the last confirmation took. `pid`:
-    the owner's process.
+    of another one are not served. `confirmed_until`: entries are served before this time.
+    `claimed_until`: until then no other process may become the owner. `lag_s`: how long the last
+    confirmation took. `pid`: the owner's process.
     """
 
     owner: bytes = bytes(16)
     epoch: int = 0
     confirmed_until: float = 0.0
     claimed_until: float = 0.0
-    began_s: float = 0.0
     lag_s: float = 0.0
     pid: int = 0
 
@@ -211,7 +210,7 @@ def forget(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes
 def next_epoch(env: OpenEnvironment, transaction: Transaction) -> None:
     """Let no entry, and no fill in progress, be served: the whole database was emptied."""
     state = _state(env, transaction)
-    _put_state(env, transaction, state._replace(epoch=state.epoch + 1, began_s=env.now))
+    _put_state(env, transaction, state._replace(epoch=state.epoch + 1))
 
 
 # -- the listener --------------------------------------------------------------------------------
@@ -237,7 +236,7 @@ def _owned(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> Stat
 def begin_epoch(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> None:
     """Begin a new epoch: no entry, and no fill in progress, of an earlier one is served."""
     state = _owned(env, transaction, owner)
-    changed = state._replace(epoch=state.epoch + 1, confirmed_until=0.0, began_s=env.now)
+    changed = state._replace(epoch=state.epoch + 1, confirmed_until=0.0)
     _put_state(env, transaction, changed)
 
 
@@ -257,7 +256,7 @@ def apply(
     state = _owned(env, transaction, owner)
     forget(env, transaction, names)
     if flushed:
-        state = state._replace(epoch=state.epoch + 1, began_s=env.now)
+        state = state._replace(epoch=state.epoch + 1)
     if confirmed is not None:
         until, lag_s = confirmed
         state = state._replace(confirmed_until=until, claimed_until=until, lag_s=lag_s)

@@ -23,8 +23,7 @@ WORKER = """
 import json, sys, time
 from django.conf import settings
 settings.configure(CACHES={}, SECRET_KEY=sys.argv[7], CACHEAPP={"STATE_DIR": sys.argv[4]})
-from cacheapp.backends import NearCache, RedisCache
-from cacheapp.errors import CacheappError
+from cacheapp.backends import NearCache
 from cacheapp.errors import CacheappError
 cache = NearCache(sys.argv[1], {"KEY_PREFIX": "near", "OPTIONS": {
     "copy": sys.argv[2], "size_limit": 8 * 2**20, "max_staleness": float(sys.argv[3])}})
@@ -37,7 +36,7 @@ while time.monotonic() < ends_s:
     except CacheappError:
         continue
     reads.append((began_s, value and value["number"]))
-    time.sleep(0.0002)
+    time.sleep(0.0002)  # what a request does between two reads
 with open(sys.argv[6], "w") as file:
     json.dump({"reads": reads, "stats": cache.stats()}, file)
 """
@@ -47,6 +46,11 @@ def ours(server: RedisServer, directory: Path, prefix: str = "near", **options: 
     """Return a NearCache; equal options share one store, as aliases do."""
     made = {"copy": str(directory / "copy"), "size_limit": 8 * 2**20, **options}
     return NearCache(server.url, {"KEY_PREFIX": prefix, "OPTIONS": made})
+
+
+def other(cache: NearCache) -> RedisCache:
+    """Return the cache of another machine, with the same keys."""
+    return RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
 
 
 def raw(server: RedisServer) -> redis.Redis:

@@ -1,9 +1,10 @@
 """No read returns a value that was overwritten longer ago than the bound, whatever happens."""
 
+import dataclasses
 import json
 import os
 import signal
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from cacheapp.processes.servers import RedisServer
-from cacheapp.processes.waiting import until
+from cacheapp.processes.waiting import pause, until
 from tests.integration.backends.near.parts import (
     Writer,
     confirmed,
@@ -33,50 +34,61 @@ def server() -> Iterator[RedisServer]:
         yield started.start()
 
 
-def _listener_pid(server: RedisServer, directory: Path) -> int:
-    return ours(server, directory, max_staleness=_STALENESS_S).stats()["copy_listener_pid"]
+@dataclasses.dataclass(frozen=True)
+class _Site:
+    """What a fault meets: a server, the directory of the copy, its readers, and another machine."""
+
+    server: RedisServer
+    directory: Path
+    readers: list[subprocess.Popen[bytes]]
+    writer: Writer
+
+    def go_on(self) -> None:
+        """Wait until the other machine has written a few times, or a reader has ended."""
+        wanted = len(self.writer.overwritten_s) + 10
+        until(
+            lambda: len(self.writer.overwritten_s) >= wanted or self.readers[0].poll() is not None,
+            "some writes",
+            30,
+        )
 
 
-def _nothing(_server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    time.sleep(0.3)
+def _nothing(_site: _Site) -> None:
+    pass
 
 
-def _kill_the_connection(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    kill_tracking(server)
-    time.sleep(0.3)
+def _kill_the_connection(site: _Site) -> None:
+    kill_tracking(site.server)
 
 
-def _empty_the_database(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    with raw(server) as client:
+def _empty_the_database(site: _Site) -> None:
+    with raw(site.server) as client:
         client.flushall()
-    time.sleep(0.3)
 
 
-def _freeze_the_server(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    server.send(signal.SIGSTOP)
-    time.sleep(2 * _STALENESS_S)
-    server.send(signal.SIGCONT)
-    time.sleep(0.3)
+def _freeze_the_server(site: _Site) -> None:
+    site.server.send(signal.SIGSTOP)
+    pause(2 * _STALENESS_S)
+    site.server.send(signal.SIGCONT)
 
 
-def _freeze_the_listener(server: RedisServer, directory: Path, pids: list[int]) -> None:
-    pid = _listener_pid(server, directory)
-    if pid in pids:
+def _freeze_the_listener(site: _Site) -> None:
+    cache = ours(site.server, site.directory, max_staleness=_STALENESS_S)
+    pid = cache.stats()["copy_listener_pid"]
+    if pid in [reader.pid for reader in site.readers]:
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(2 * _STALENESS_S)
+        pause(2 * _STALENESS_S)
         os.kill(pid, signal.SIGCONT)
-    time.sleep(0.3)
 
 
-def _restart_the_server(server: RedisServer, _directory: Path, _pids: list[int]) -> None:
-    server.send(signal.SIGKILL)
-    assert server.process is not None
-    server.process.wait()
-    server.start()
-    time.sleep(0.3)
+def _restart_the_server(site: _Site) -> None:
+    site.server.send(signal.SIGKILL)
+    assert site.server.process is not None
+    site.server.process.wait()
+    site.server.start()
 
 
-_FAULTS: dict[str, Callable[[RedisServer, Path, list[int]], None]] = {
+_FAULTS: dict[str, Callable[[_Site], None]] = {
     "nothing": _nothing,
     "connection killed": _kill_the_connection,
     "database emptied": _empty_the_database,
@@ -90,11 +102,12 @@ _FAULTS: dict[str, Callable[[RedisServer, Path, list[int]], None]] = {
 def test_no_read_is_older_than_the_bound(server: RedisServer, tmp_path: Path, fault: str) -> None:
     results = [tmp_path / "first.json", tmp_path / "second.json"]
     workers = [start_worker(server, tmp_path, _STALENESS_S, _SECONDS, path) for path in results]
-    pids = [worker.pid for worker in workers]
     with Writer(server, silence_s=2 * _STALENESS_S) as writer:
         until(lambda: len(writer.overwritten_s) > 5, "some writes", 30)
+        site = _Site(server, tmp_path, workers, writer)
         while workers[0].poll() is None:
-            _FAULTS[fault](server, tmp_path, pids)
+            _FAULTS[fault](site)
+            site.go_on()
         assert [worker.wait(60) for worker in workers] == [0, 0]
     found: list[Any] = [json.loads(path.read_text()) for path in results]
     reads = [read for each in found for read in each["reads"]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from cacheapp.backends import NearCache, RedisCache
+from cacheapp.backends import NearCache
 from cacheapp.backends.near.store import NearStore
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.servers import RedisServer
@@ -17,24 +17,12 @@ from cacheapp.processes.waiting import until
 from tests.integration.backends.near.parts import (
     confirmed,
     kill_tracking,
+    other,
     ours,
     raw,
     reads_of_redis,
     until_copied,
 )
-
-
-@pytest.fixture
-def cache(redis_server: RedisServer, tmp_path: Path) -> NearCache:
-    """A cache whose copy is served, with a prefix of its own."""
-    made = ours(redis_server, tmp_path, prefix=tmp_path.name)
-    confirmed(made)
-    return made
-
-
-def _other(cache: NearCache) -> RedisCache:
-    """The same keys on another machine."""
-    return RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
 
 
 @pytest.mark.parametrize(
@@ -54,13 +42,13 @@ def test_a_value_is_read_from_redis_once(cache: NearCache, value: object) -> Non
 def test_a_missing_key_is_copied_too(cache: NearCache) -> None:
     assert cache.get("key") is None
     assert reads_of_redis(cache, lambda: (cache.get("key"), cache.has_key("key"))) == 0
-    _other(cache).set("key", 1)
+    other(cache).set("key", 1)
     until(lambda: cache.get("key") == 1, "the write of another machine to be seen", 30)
 
 
 def test_many_keys_are_read_in_one_step(cache: NearCache) -> None:
     data = {f"key-{number}": number for number in range(2500)}
-    _other(cache).set_many(data)
+    other(cache).set_many(data)
     assert cache.get_many([*data, "missing"]) == data
     until_copied(cache, lambda: cache.get_many([*data, "missing"]))
     assert cache.get_many([*data, "missing"]) == data
@@ -76,33 +64,33 @@ def test_long_and_strange_keys_are_copied(cache: NearCache) -> None:
 def test_a_read_that_must_be_fresh_goes_to_redis(cache: NearCache) -> None:
     cache.set("key", 1)
     assert cache.get("key") == 1
-    other = _other(cache)
+    elsewhere = other(cache)
     for number in range(200):
-        other.set("key", number)
+        elsewhere.set("key", number)
         assert cache.get("key", fresh=True) == number
         # A fresh read leaves nothing older behind, so reads do not go back.
         assert cache.get("key") == number
     with cache.fresh():
-        other.set("key", "new")
+        elsewhere.set("key", "new")
         assert cache.get("key") == "new"
         assert cache.get_many(["key"]) == {"key": "new"}
-        other.delete("key")
+        elsewhere.delete("key")
         assert not cache.has_key("key")
 
 
 def test_get_or_set_and_counting_never_use_the_copy(cache: NearCache) -> None:
-    other = _other(cache)
-    other.set("key", 0)
+    elsewhere = other(cache)
+    elsewhere.set("key", 0)
     cache.get("key")
     for number in range(1, 200):
-        other.incr("key")
+        elsewhere.incr("key")
         assert cache.get_or_set("key", lambda: None) == number
-    assert other.incr("key") == cache.incr("key") - 1
+    assert elsewhere.incr("key") == cache.incr("key") - 1
 
 
 def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = _other(cache)
-    other.set("key", "old")
+    elsewhere = other(cache)
+    elsewhere.set("key", "old")
     until_copied(cache, lambda: cache.get("key"))  # so its own invalidation has been applied
     cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
     voided = cache.stats()["copy_voided_fills"]
@@ -111,7 +99,7 @@ def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.Monk
     def fetch_and_be_overtaken(self: NearStore, keys: Any) -> Any:
         rows = fetch(self, keys)
         before = cache.stats()["copy_invalidations"]
-        other.set("key", "new")
+        elsewhere.set("key", "new")
         until(lambda: cache.stats()["copy_invalidations"] > before, "the invalidation", 30)
         return rows
 
@@ -126,13 +114,13 @@ def test_a_fill_that_began_before_redis_tracked_is_not_served(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ours(redis_server, tmp_path, prefix=tmp_path.name)
-    other = _other(cache)
-    other.set("key", "old")
+    elsewhere = other(cache)
+    elsewhere.set("key", "old")
     fetch = NearStore.fetch
 
     def fetch_and_wait(self: NearStore, keys: Any) -> Any:
         rows = fetch(self, keys)
-        other.set("key", "new")  # nothing tracks it yet
+        elsewhere.set("key", "new")  # nothing tracks it yet
         monkeypatch.undo()
         self.invalidations.ensure(self.copy.find([])[0], 1e18)
         until(lambda: cache.stats()["copy_epoch"] > 0, "the listener", 30)
@@ -150,12 +138,12 @@ def test_what_changed_while_nothing_tracked_it_is_not_served(tmp_path: Path) -> 
     with RedisServer() as server:
         cache = ours(server.start(), tmp_path)
         confirmed(cache)
-        other = _other(cache)
-        other.set("key", "old")
+        elsewhere = other(cache)
+        elsewhere.set("key", "old")
         until_copied(cache, lambda: cache.get("key"))
         epoch = cache.stats()["copy_epoch"]
         assert kill_tracking(server) == 1
-        other.set("key", "new")  # read by nobody until there is a new connection
+        elsewhere.set("key", "new")  # read by nobody until there is a new connection
         until(lambda: cache.get("other") or cache.stats()["copy_epoch"] > epoch, "an epoch", 30)
         confirmed(cache)
         assert cache.get("key") == "new"

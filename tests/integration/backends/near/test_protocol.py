@@ -20,14 +20,6 @@ from tests.integration.backends.near.parts import (
 )
 
 
-@pytest.fixture
-def cache(redis_server: RedisServer, tmp_path: Path) -> NearCache:
-    """A cache whose copy is served, with a prefix of its own."""
-    made = ours(redis_server, tmp_path, prefix=tmp_path.name)
-    confirmed(made)
-    return made
-
-
 def _get(cache: NearCache) -> Any:
     return cache.get("key")
 

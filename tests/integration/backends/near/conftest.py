@@ -1,0 +1,17 @@
+"""Fixtures of the NearCache tests."""
+
+from pathlib import Path
+
+import pytest
+
+from cacheapp.backends import NearCache
+from cacheapp.processes.servers import RedisServer
+from tests.integration.backends.near.parts import confirmed, ours
+
+
+@pytest.fixture
+def cache(redis_server: RedisServer, tmp_path: Path) -> NearCache:
+    """A cache whose copy is served, with a prefix of its own."""
+    made = ours(redis_server, tmp_path, prefix=tmp_path.name)
+    confirmed(made)
+    return made
