@@ -1,6 +1,7 @@
 """Fixtures of all tests: a real Redis, and a private state directory."""
 
 import resource
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def redis_server() -> Iterator[RedisServer]:
 def _own_state(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
     yield
+    # A page starts it, below the STATE_DIR of its test; in another one it would not be found.
+    if (agent := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
+        agent.stop()
     close_below(tmp_path)
 
 
