@@ -9,11 +9,13 @@ from typing import Any
 
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
-from cacheapp.processes.workers import Moved, Workers
+from cacheapp.processes.workers import AnswerLost, Moved, NotReached, Workers
 from tests.origin import Origin, body
 
 ROOT = Path(__file__).resolve().parents[3]
 FINISHED = {"succeeded", "failed", "cancelled"}
+ENDING = (Moved, AnswerLost, NotReached)
+"""What a request raises whose worker is ending, or was killed."""
 
 
 def migrate(env: Mapping[str, str]) -> None:
@@ -53,7 +55,7 @@ class Site:
         def there() -> dict[str, Any]:
             try:
                 found = self.look(job)
-            except Moved:  # the chosen worker is ending
+            except ENDING:
                 return {}
             assert found["state"] in {state, "queued", "running"}, found
             return found if found["state"] == state else {}

@@ -14,11 +14,10 @@ import pytest
 
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
-from cacheapp.processes.workers import Moved
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 from tests.system.conftest import QUICK_START, NewEnv
-from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
+from tests.system.downloads.parts import ENDING, ROOT, Site, expected, migrate, paths
 from tests.webhook_receiver import WebhookReceiver
 
 SIZE, CUT = 1_500_000, 1_000_000
@@ -132,7 +131,7 @@ def test_a_job_whose_notifier_is_killed_is_notified_by_another_worker(
         killed.kill()
 
     def delivered() -> dict[str, Any]:
-        with contextlib.suppress(Moved):
+        with contextlib.suppress(*ENDING):
             found = site.look(job)
             return found if found["webhook"]["state"] == "delivered" else {}
         return {}
