@@ -3,6 +3,7 @@
 import functools
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from cacheapp.errors import StoreUnavailable
-from cacheapp.processes.waiting import until
+from cacheapp.processes.waiting import pause, until
 from tests.integration.backends.children import end_of, in_child_of_c
 from tests.integration.backends.disk.parts import LARGE, databases, ours
 from tests.integration.backends.own_process import in_own_process
@@ -140,7 +141,15 @@ def test_a_child_is_refused_at_once_if_its_parent_was_using_sqlite(
             found.lock.release()
         return False
 
-    until(is_inside, "the thread to wait")
+    def is_waiting() -> bool:
+        """Return True if the thread does not wait for the interpreter lock; see `in_own_process`."""
+        frame = sys._current_frames()[thread.ident or 0]  # noqa: SLF001 (documented)
+        at = frame.f_lasti
+        pause(0.05)  # without the lock, which the thread would take
+        found = sys._current_frames()[thread.ident or 0]  # noqa: SLF001 (documented)
+        return found is frame and found.f_lasti == at
+
+    until(lambda: is_inside() and is_waiting(), "the thread to wait")
 
     def work() -> bool:
         began_s = time.monotonic()
