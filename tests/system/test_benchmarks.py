@@ -33,7 +33,13 @@ def test_every_benchmark_is_found() -> None:
     assert set(NAMES) == set(SMALL)
 
 
-@pytest.mark.parametrize("name", NAMES)
+_LONG = ("downloads.hosting", "downloads.many_files")  # most of it starts of Gunicorn
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.soak if name in _LONG else ()) for name in NAMES],
+)
 def test_a_benchmark_runs_and_keeps_what_it_measured(name: str, tmp_path: Path) -> None:
     kept = tmp_path / "results" / "found.json"
     command = [
