@@ -152,9 +152,10 @@ class Codec:
         self._compress_min_bytes = compress_min_bytes
         # Keyed hashes without input; the first one signs, all verify.
         self._macs = [_keyed(secret) for secret in _secrets()] if signed else []
-        self._header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
-        self._plain = bytes([self._header])
-        self._packed = bytes([self._header | _COMPRESSED])
+        self.header = _FORMAT | _SERIALIZER_BITS[serializer] | (_SIGNED if signed else 0)
+        """The first byte of every payload that is neither an integer nor compressed."""
+        self._plain = bytes([self.header])
+        self._packed = bytes([self.header | _COMPRESSED])
         self.bare = not signed and compress_min_bytes is None
         """Whether every payload is an integer, or `unsigned_head` plus the result of `dumps`."""
         self.unsigned_head = b"" if signed else self._plain
@@ -202,9 +203,9 @@ class Codec:
 
     def verified_body(self, key: str, payload: bytes) -> Any:
         """Return the body, decompressed, if header and signature are right; raise `Rejected`."""
-        if not payload or payload[0] & ~_COMPRESSED != self._header:
+        if not payload or payload[0] & ~_COMPRESSED != self.header:
             error = OtherOptions if payload and payload[0] in _HEADERS else Rejected
-            raise error(f"header {payload[:1].hex() or 'missing'}, expected {self._header:02x}")
+            raise error(f"header {payload[:1].hex() or 'missing'}, expected {self.header:02x}")
         body = memoryview(payload)[self.body_at :]
         if self._macs:
             found = payload[1 : self.body_at]

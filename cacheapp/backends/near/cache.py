@@ -99,7 +99,7 @@ class NearCache(PlainNames, RedisCache):
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(location, params)
-        self._load_plain = self._codec.loads
+        self._load_plain, self._header = self._codec.loads, self._codec.header
         self._body_at = records.PLAIN_BODY_AT + self._codec.body_at
         self._copy_max_bytes: int | None = self.options["copy_max_bytes"]
 
@@ -188,7 +188,7 @@ class NearCache(PlainNames, RedisCache):
             if state is None or raw is None or len(name) > MAX_NAME_BYTES:
                 return _NONE
             epoch, confirmed_until = records.unpack_proof(state)
-            kind, deadline, number, tag, entry_epoch = records.unpack_plain(raw)
+            kind, deadline, number, tag, entry_epoch, first = records.unpack_plain(raw)
         except CacheappError as exc:
             self._copy.failed(exc)
             return _NONE
@@ -196,6 +196,7 @@ class NearCache(PlainNames, RedisCache):
             return _NONE
         if not (
             tag == _VERIFIED
+            and first == self._header
             and kind == _PLAIN_ENTRY
             and entry_epoch == epoch
             and now < deadline
@@ -244,9 +245,11 @@ class NearCache(PlainNames, RedisCache):
             self._count(COPY_ABSENT)
         else:
             value = self._missing_key
-            if copied.tag == records.VERIFIED:
+            if copied.tag == records.VERIFIED and copied.body[0] == self._header:
                 value = self._load(memoryview(copied.body)[self._codec.body_at :])
-            elif copied.tag == records.PAYLOAD:
+            elif (
+                copied.tag != records.MISSING
+            ):  # also one that an alias with other options verified
                 value = self._decode(final, decode_payload(copied.body), self._missing_key)
             if value is not _NONE:
                 self._count(COPY_HITS)
@@ -385,7 +388,6 @@ _UNUSABLE = frozenset([b"", records.FILLING, records.BLOCKED])
 
 
 def _name_of(url: str, prefix: str, options: Mapping[str, Any]) -> str:
-    """Return the directory of a copy: aliases share one only if their entries mean the same."""
-    parts = (url, prefix, options["serializer"], options["signed"], options["compress_min_bytes"])
-    text = "\0".join(map(str, (*parts, options["max_staleness"])))
+    """Return the directory of a copy; aliases of the same keys and the same bound share it."""
+    text = "\0".join([url, prefix, str(options["max_staleness"])])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

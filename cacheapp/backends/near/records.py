@@ -95,9 +95,9 @@ def _parse(encoded: EncodedKey, raw: bytes | None, env: OpenEnvironment) -> Copi
 # -- reads ---------------------------------------------------------------------------------------
 
 # For the fast path of `NearCache.get`: epoch and `confirmed_until` of a state; format and kind,
-# deadline, sequence number, tag and epoch of an entry without a key inside.
+# deadline, sequence number, tag, epoch and first byte of the payload of an entry without a key inside.
 unpack_proof = struct.Struct("<16xQd").unpack_from
-unpack_plain = struct.Struct("<H6xd8xQBQ").unpack_from
+unpack_plain = struct.Struct("<H6xd8xQBQB").unpack_from
 PLAIN_BODY_AT: Final = HEADER_BYTES + _BODY_AT
 
 
