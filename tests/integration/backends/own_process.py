@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
+from cacheapp.backends.core.store import registry
 from tests.integration.backends.children import end_of
 
 P = ParamSpec("P")
@@ -24,6 +25,7 @@ def in_own_process(test: Callable[P, None]) -> Callable[P, None]:
         if pid == 0:
             code = 1
             try:
+                registry._stores.clear()  # noqa: SLF001 (those of other tests, which a fork would reach)
                 test(*args, **kwargs)
                 code = 0
             except BaseException:  # noqa: BLE001 (the parent fails)

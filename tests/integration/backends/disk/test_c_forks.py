@@ -157,7 +157,7 @@ def test_a_child_is_refused_at_once_if_its_parent_was_using_sqlite(
             cache.get("key")
         with pytest.raises(StoreUnavailable, match="nothing was done"), cache.lock("lock"):
             pass
-        return time.monotonic() - began_s < 1
+        return time.monotonic() - began_s < 10  # not the 20 s that the thread waits
 
     assert end_of(in_child_of_c(work)) == 0
     other.execute("ROLLBACK")
