@@ -111,6 +111,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
+CSRF_FAILURE_VIEW = "cacheapp.views.error_pages.csrf_failure"
 DEFAULT_EXCEPTION_REPORTER = "project.debug_pages.PasswordFreeReporter"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

@@ -15,6 +15,11 @@ def icon(_request: HttpRequest) -> HttpResponse:
     return redirect(static("cacheapp/icon.svg"))
 
 
+handler400 = "cacheapp.views.error_pages.bad_request"
+handler403 = "cacheapp.views.error_pages.permission_denied"
+handler404 = "cacheapp.views.error_pages.page_not_found"
+handler500 = "cacheapp.views.error_pages.server_error"
+
 urlpatterns = [
     path("favicon.ico", icon),
     path("admin/login/", limit_attempts(admin.site.login)),

@@ -45,6 +45,10 @@ _CALLER_KEY = (
 _REALM = 'Bearer realm="cacheapp"'
 
 
+class CsrfRefused(PermissionDenied):
+    """A form without a valid CSRF token."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Caller:
     """The authenticated user, API token or local program."""
@@ -174,7 +178,7 @@ def _authorize_page(
     if request.method not in methods:
         return HttpResponseNotAllowed(methods)
     if mistake := _csrf_error(request):
-        raise PermissionDenied(f"CSRF: {mistake}")
+        raise CsrfRefused(f"CSRF: {mistake}")
     return found
 
 
@@ -184,6 +188,9 @@ def _redirect_to_login(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(
             "this project has no users; only the demo grants access, to programs on this machine"
         )
+    if request.headers.get("HX-Request") == "true":
+        # A part of a page would be replaced by the login: the browser loads the whole page instead.
+        return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
     from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 (loads its models)
 
     return redirect_to_login(request.get_full_path())

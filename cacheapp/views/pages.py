@@ -10,18 +10,20 @@ import os
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
-from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from cacheapp.errors import StoreUnavailable
-from cacheapp.views.access import permission_required
+from cacheapp.views.access import CsrfRefused, permission_required
+from cacheapp.views.navigation import navigation
 from cacheapp.views.responses import P, View
 
 logger = logging.getLogger(__name__)
@@ -32,13 +34,14 @@ CONTENT_SECURITY_POLICY = (
 )
 # A drawing has inline styles. It cannot load or run anything, neither as an image nor on its own.
 DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-_NAVIGATION = (
-    ("index", "Caches"),
-    ("lab_page", "Lab"),
-    ("check_page", "Check"),
-    ("downloads_page", "Downloads"),
-    ("stats_page", "Stats"),
-)
+CSRF_ADVICE = "Allow cookies for this site, load the page of the form again, and send it again."
+_ADVICE = {
+    HTTPStatus.FORBIDDEN: "An administrator can give you the permission.",
+    HTTPStatus.NOT_FOUND: "It may have been removed, or it belongs to another user.",
+    HTTPStatus.CONFLICT: "The state has changed since the page was loaded; look at it again.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Send less at once.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Nothing is wrong with your request; try again in a minute.",
+}
 
 
 def page(permission: str, *methods: str, **by_method: str) -> Callable[[View[P]], View[P]]:
@@ -58,8 +61,12 @@ def page(permission: str, *methods: str, **by_method: str) -> Callable[[View[P]]
         def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             try:
                 response = guarded(request, *args, **kwargs)
+            except CsrfRefused as exc:
+                response = error_page(request, HTTPStatus.FORBIDDEN, str(exc), CSRF_ADVICE)
             except PermissionDenied as exc:
                 response = error_page(request, HTTPStatus.FORBIDDEN, str(exc))
+            except RequestDataTooBig as exc:
+                response = error_page(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(exc))
             except Http404 as exc:
                 response = error_page(request, HTTPStatus.NOT_FOUND, str(exc))
             except StoreUnavailable as exc:
@@ -98,7 +105,7 @@ def render_page(
     if part and request.headers.get("HX-Request") == "true":
         return render(request, f"cacheapp/{part}", {**context, "answered_by": os.getpid()})
     return render(
-        request, f"cacheapp/{template}", {**_base_context(request), **context}, status=status
+        request, f"cacheapp/{template}", {**base_context(request), **context}, status=status
     )
 
 
@@ -114,22 +121,43 @@ def drawing_response(svg: str) -> HttpResponse:
     )
 
 
-def error_page(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
-    """Return an error page with the reason."""
-    return render_page(request, "error.html", status=status, heading=status.phrase, why=why)
+def error_page(
+    request: HttpRequest, status: HTTPStatus, why: str, advice: str | None = None
+) -> HttpResponse:
+    """Return an error page with the reason and advice; for a press of htmx, only the message.
+
+    The page of a 503 reads neither session nor permissions: the database may be what is missing.
+    """
+    is_press = request.method == "POST" and request.headers.get("HX-Request") == "true"
+    context = {
+        "heading": status.phrase,
+        "status": status.value,
+        "why": why,
+        "advice": _ADVICE.get(status, "") if advice is None else advice,
+        "back": _page_before(request),
+    }
+    if is_press:
+        response = render(request, "cacheapp/parts/refusal.html", context, status=status)
+        response["HX-Retarget"], response["HX-Reswap"] = "#refusal", "innerHTML"
+        return response
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        context |= {"navigation": [], "user_name": "", "login_url": ""}
+        return render(request, "cacheapp/error.html", context, status=status)
+    return render_page(request, "error.html", **{**context, "status": status})
 
 
-def _base_context(request: HttpRequest) -> dict[str, Any]:
+def _page_before(request: HttpRequest) -> str:
+    """Return the page of this site whose form was refused, or nothing."""
+    before = request.headers.get("Referer", "")
+    is_own = url_has_allowed_host_and_scheme(before, {request.get_host()})
+    return urlsplit(before).path if request.method == "POST" and is_own else ""
+
+
+def base_context(request: HttpRequest) -> dict[str, Any]:
     """Return the context that every page needs."""
     user = getattr(request, "user", None)
-    home = reverse("cacheapp:index")
-    navigation = []
-    for name, title in _NAVIGATION:
-        url = reverse(f"cacheapp:{name}")
-        is_current = request.path == url if url == home else request.path.startswith(url)
-        navigation.append({"url": url, "title": title, "is_current": is_current})
     return {
-        "navigation": navigation,
+        "navigation": navigation(request),
         "answered_by": os.getpid(),
         "user_name": user.get_username() if user is not None and user.is_authenticated else "",
         "login_url": resolve_url(settings.LOGIN_URL),

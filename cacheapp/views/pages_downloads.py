@@ -35,6 +35,12 @@ _LOOKS = {
     JobState.FAILED: "bad",
     JobState.CANCELLED: "warn",
 }
+_BUTTONS = (
+    {"do": "pause", "title": "Pause", "look": ""},
+    {"do": "resume", "title": "Resume", "look": "first"},
+    {"do": "retry", "title": "Retry", "look": "first"},
+    {"do": "cancel", "title": "Cancel", "look": "danger"},
+)
 _RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
@@ -90,6 +96,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
         actions=audit.entries_of(job)[:_ACTIONS_SHOWN],
         state_filter=state_filter,
         states=[state.value for state in FileState],
+        buttons=_BUTTONS,
         current_url=request.get_full_path(),
         announcement=f"{job.state}, {job.files_done} of {job.files_total} files",
     )
@@ -111,6 +118,9 @@ def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
         return error_page(request, HTTPStatus.TOO_MANY_REQUESTS, str(exc))
     except BrokerUnavailable as exc:
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
+    if request.headers.get("HX-Request") == "true":
+        # The page requests its own figures: this view does not know its filter.
+        return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"HX-Trigger": "job-changed"})
     return HttpResponseRedirect(_job_url(job))
 
 
@@ -178,10 +188,18 @@ def _job_context(job: DownloadJob, progress: dict[str, Any] | None = None) -> di
         "left_s": (progress or {}).get("eta_s"),
         "retries": (progress or {}).get("retries", 0),
         "silent": ownership.is_orphan(job),
-        "can_pause": state in OWNED_JOB and not (job.pause_requested or job.cancel_requested),
-        "can_cancel": (state in OWNED_JOB or state is JobState.PAUSED) and not job.cancel_requested,
-        "can_resume": state is JobState.PAUSED and not job.fingerprint,
-        "can_retry": state in _RETRYABLE and not job.fingerprint,
+        "can": [name for name, possible in _possible_actions(job).items() if possible],
+    }
+
+
+def _possible_actions(job: DownloadJob) -> dict[str, bool]:
+    state = JobState(job.state)
+    is_owned = state in OWNED_JOB
+    return {
+        "pause": is_owned and not (job.pause_requested or job.cancel_requested),
+        "resume": state is JobState.PAUSED and not job.fingerprint,
+        "retry": state in _RETRYABLE and not job.fingerprint,
+        "cancel": (is_owned or state is JobState.PAUSED) and not job.cancel_requested,
     }
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from django.contrib.auth.forms import UsernameField
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from cacheapp.throttle import client_address, throttle
-from cacheapp.views.pages import error_page, set_security_headers
+from cacheapp.views.navigation import first_allowed_page
+from cacheapp.views.pages import base_context, render_page, set_security_headers
 
 MAX_ATTEMPTS, PER_S = 10, 60.0
 """Attempts to sign in with one user name from one address, per so many seconds."""
@@ -22,6 +23,7 @@ MAX_ATTEMPTS, PER_S = 10, 60.0
 MAX_ATTEMPTS_OF_ADDRESS = 30
 """Attempts from one address with any names, in the same time: each costs a password hash."""
 
+_MAX_NAME = 150  # characters, as Django's users
 _clean = UsernameField().to_python
 
 
@@ -62,6 +64,14 @@ class SignIn(LoginView):
     redirect_authenticated_user = True
     http_method_names = ("get", "head", "post")
 
+    def get_context_data(self, **more: Any) -> dict[str, Any]:
+        """Return what every page needs, and the form."""
+        return super().get_context_data(**base_context(self.request), **more)
+
+    def get_success_url(self) -> str:
+        """Return the page that led here, or the first one that the user may open."""
+        return first_allowed_page(self.request, super().get_success_url())
+
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Apply the limits and the security headers."""
         response: HttpResponseBase = limit_attempts(super().dispatch)(request, *args, **kwargs)
@@ -71,6 +81,17 @@ class SignIn(LoginView):
                 "Too many attempts to sign in with this name or from this address. "
                 f"Try again in {wait_s} s."
             )
-            response = error_page(request, HTTPStatus.TOO_MANY_REQUESTS, why)
+            response = self._refuse(request, why)
             response["Retry-After"] = wait_s
         return set_security_headers(response)
+
+    def _refuse(self, request: HttpRequest, why: str) -> HttpResponse:
+        """Return the page with the reason, the name as it was typed, and no password."""
+        return render_page(
+            request,
+            "login.html",
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            refused=why,
+            typed_name=request.POST.get("username", "")[:_MAX_NAME],
+            next=request.POST.get("next", ""),
+        )

@@ -65,6 +65,64 @@ def test_a_job_is_paused_and_resumed(watched: Watched, origin: Origin) -> None:
     _state(page).to_have_text("cancelled", timeout=PATIENCE_MS)
 
 
+PRESS = """() => { window.held = Promise.all([
+    new Promise((done) => setTimeout(done, 120)),
+    new Promise((done) => {
+      document.addEventListener("htmx:afterSwap", done, { once: true });
+      htmx.trigger("#job", "job-changed");
+    }),
+]); }"""
+
+
+def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
+    watched: Watched, origin: Origin, new_context: Any, site: GunicornServer
+) -> None:
+    """120 presses of 120 ms, in six tabs; during each one the region of the job is swapped."""
+    _order(watched.page, [f"{origin.url}/hang-in-body/p.bin?bytes=900000"])
+    _state(watched.page).to_have_text("running", timeout=PATIENCE_MS)
+    tabs: list[Page] = [new_context(base_url=site.url).new_page() for _ in range(6)]
+    presses: list[str] = []
+
+    def count(route: Any) -> None:
+        presses.append(route.request.post_data)
+        route.fulfill(status=204)
+
+    for tab in tabs:
+        tab.route("**/action", count)
+        tab.goto(watched.page.url)
+        tab.get_by_role("button", name="Pause").hover()
+    for _ in range(20):
+        for tab in tabs:
+            tab.mouse.down()
+            tab.evaluate(PRESS)
+        for tab in tabs:
+            tab.evaluate("window.held")
+            with tab.expect_response("**/action"):
+                tab.mouse.up()
+            expect(tab.get_by_role("button", name="Pause")).to_be_enabled()
+    assert len(presses) == 120
+    assert all("do=pause" in press for press in presses)
+    watched.page.get_by_role("button", name="Cancel").click()
+    _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)
+
+
+def test_a_server_that_does_not_answer_is_said_and_so_is_its_return(
+    watched: Watched, origin: Origin
+) -> None:
+    page = watched.page
+    _order(page, [f"{origin.url}/hang-in-body/p.bin?bytes=900000"])
+    bar = page.get_by_text("Not connected since")
+    expect(bar).to_be_hidden()
+    page.context.set_offline(offline=True)
+    expect(bar).to_be_visible(timeout=PATIENCE_MS)
+    expect(bar).to_contain_text("these figures are old")
+    page.context.set_offline(offline=False)
+    expect(bar).to_be_hidden(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Cancel").click()
+    _state(page).to_have_text("cancelled", timeout=PATIENCE_MS)
+    watched.forgive("net::ERR_", "[object", "htmx:")  # of the requests that could not be sent
+
+
 def test_what_is_wrong_with_an_order_is_said_beside_the_form(
     new_context: Any, site: GunicornServer
 ) -> None:

@@ -114,6 +114,41 @@ def test_a_user_with_the_permission_sees_the_page(visitor: Client, user: User, p
     assert "Sign out ada" in response.content.decode()
 
 
+def _links(response: Any) -> list[str]:
+    return [item["url"] for item in response.context["navigation"]]
+
+
+def test_the_navigation_has_the_pages_that_the_user_may_open(visitor: Client, user: User) -> None:
+    assert _links(_get(visitor, "/login/")) == []
+    user.user_permissions.add(Permission.objects.get(codename="view_stats"))
+    user.user_permissions.add(Permission.objects.get(codename="run_lab"))
+    visitor.force_login(user)
+    assert _links(_get(visitor, "/stats/")) == ["/lab/", "/stats/"]
+    assert _links(_get(visitor, "/check/")) == ["/lab/", "/stats/"]  # a 403
+
+
+def test_the_login_leads_to_the_first_page_that_the_user_may_open(
+    visitor: Client, user: User
+) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="view_stats"))
+    token = _token(_get(visitor, "/login/?next=/check/"))
+    given = {"username": "ada", "password": PASSWORD, "csrfmiddlewaretoken": token}
+    assert _post(visitor, "/login/", {**given, "next": "/"})["Location"] == "/stats/"
+
+
+def test_a_part_of_a_page_is_not_replaced_by_the_login(visitor: Client) -> None:
+    response = visitor.get("/stats/", headers={"HX-Request": "true"})
+    assert (response.status_code, response["HX-Refresh"]) == (401, "true")
+
+
+def test_a_refused_press_is_a_message_beside_the_button(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/"))
+    form = {"do": "explode", "csrfmiddlewaretoken": token}
+    response = visitor.post("/", form, headers={"HX-Request": "true"}, SERVER_PROTOCOL="HTTP/1.1")
+    assert (response.status_code, response["HX-Retarget"]) == (400, "#refusal")
+    assert "<html" not in response.content.decode()
+
+
 def test_the_login_leads_back_and_goes_nowhere_else(visitor: Client, user: User) -> None:
     form = _get(visitor, "/login/?next=/stats/")
     assert form["Content-Security-Policy"] == CONTENT_SECURITY_POLICY

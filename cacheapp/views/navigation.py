@@ -1,0 +1,49 @@
+"""The links between the pages, for each user only those that it may open."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from cacheapp.conf import conf
+from cacheapp.views.local_access import is_local
+
+_PAGES = (
+    ("index", "Caches", "cacheapp.use_demo"),
+    ("lab_page", "Lab", "cacheapp.run_lab"),
+    ("check_page", "Check", "cacheapp.run_check"),
+    ("downloads_page", "Downloads", "cacheapp.view_downloadjob"),
+    ("stats_page", "Stats", "cacheapp.view_stats"),
+)
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the links to the pages that the user may open: `url`, `title`, `is_current`."""
+    home = reverse("cacheapp:index")
+    items = []
+    for name, title, permission in _PAGES:
+        url = reverse(f"cacheapp:{name}")
+        is_current = request.path == url if url == home else request.path.startswith(url)
+        if may_open(request, permission):
+            items.append({"url": url, "title": title, "is_current": is_current})
+    return items
+
+
+def first_allowed_page(request: HttpRequest, wanted: str) -> str:
+    """Return the wanted URL; if it is a page that the user may not open, the first one it may."""
+    pages = {reverse(f"cacheapp:{name}"): permission for name, _, permission in _PAGES}
+    permission = pages.get(wanted)
+    if permission is None or may_open(request, permission):
+        return wanted
+    return next((url for url, needed in pages.items() if may_open(request, needed)), wanted)
+
+
+def may_open(request: HttpRequest, permission: str) -> bool:
+    """Return whether the user may open a page that requires the permission, as `access` decides it.
+
+    It also answers for requests that `access` has not seen, such as those of the sign-in page.
+    """
+    user = getattr(request, "user", None)
+    if user is not None and user.is_authenticated and user.has_perm(permission):
+        return True
+    return conf().demo and is_local(request)
