@@ -129,7 +129,7 @@ def error_page(
     The page of a 503 reads neither session nor permissions: the database may be what is missing.
     """
     is_press = request.method == "POST" and request.headers.get("HX-Request") == "true"
-    context = {
+    context: dict[str, Any] = {
         "heading": status.phrase,
         "status": status.value,
         "why": why,
