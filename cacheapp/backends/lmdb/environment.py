@@ -418,6 +418,18 @@ class Environment:
             forks.recover()
         self._close(self.current)
 
+    def close_at_exit(self, within_s: float) -> None:
+        """Close it, unless threads remain inside: a stopped process may hold the lock they wait for."""
+        if self._opening.lock.acquire(timeout=within_s):
+            try:
+                env, self.current = self.current, None
+                if env is not None and self._marks.wait_for_others(within_s):
+                    env.close()
+                elif env is not None:
+                    _abandoned.append(env)
+            finally:
+                self._opening.lock.release()
+
     def before_fork(self) -> None:
         """Wait until no other thread is inside, and close; no thread opens during the fork.
 

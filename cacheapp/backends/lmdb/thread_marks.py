@@ -13,6 +13,7 @@ Invariants:
   it.
 """
 
+import math
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, TypeVar
 
+from cacheapp import clock
 from cacheapp.backends.local import forks
 from cacheapp.errors import ReentrantCall
 
@@ -105,12 +107,14 @@ class ThreadMarks:
             )
         thread.inside, thread.working = 0, False
 
-    def wait_for_others(self) -> None:
+    def wait_for_others(self, within_s: float = math.inf) -> bool:
         """Wait until no other thread is inside; none enters, as `current` is `None`.
 
         The operation of this thread that a fork in a signal handler interrupted does not count.
+        Return False if that took too long.
         """
         me = threading.get_ident()
+        deadline_s = clock.monotonic_s() + within_s
         for thread in list(self._threads):
             pauses = 0
             while thread.inside and thread.ident != me:
@@ -118,6 +122,9 @@ class ThreadMarks:
                 pauses += 1
                 if pauses % _PAUSES_PER_LOOK == 0 and not _is_in_operation(thread.ident):
                     break  # the mark is stale
+                if clock.monotonic_s() > deadline_s:
+                    return False
+        return True
 
     def forget_others(self) -> bool:
         """Forget the threads that exist only in the parent; return True if one of them was inside."""

@@ -168,8 +168,8 @@ class NearCache(PlainNames, RedisCache):
         final = self.make_and_validate_key(key, version=version)
         value = self._copied(final, key, fresh=fresh)
         if value is _NONE:
-            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key, final) else (key,)
-            value = self._read_through({key: final}, filled).get(key, self._missing_key)
+            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key, final) else (final,)
+            value = self._read_through([final], filled)[final]
         if value is self._missing_key:
             self._count(MISSES)
             return default
@@ -220,41 +220,44 @@ class NearCache(PlainNames, RedisCache):
     ) -> Any:
         """Async twin of `get`; a value in the copy is read in the thread of the event loop."""
         if not self._is_read_fresh(fresh):
-            value = self._copied(self.make_and_validate_key(key, version=version), key, fresh=False)
+            final = self.make_and_validate_key(key, version=version)
+            # If the copy lacks it, `get` looks again, and counts why.
+            value = self._copied(final, key, fresh=False, counted=False)
             if value is not _NONE:
+                self._count(COPY_HITS)
                 self._count(MISSES if value is self._missing_key else HITS)
                 return default if value is self._missing_key else value
         return await in_thread(self.get, key, default, version, fresh=fresh)
 
-    def _copied(self, final: str, key: Any, *, fresh: bool) -> Any:
+    def _copied(self, final: str, key: Any, *, fresh: bool, counted: bool = True) -> Any:
         """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
         if self._is_read_fresh(fresh):
             return _NONE
         if self._is_excluded(key, final):
-            self._count(COPY_EXCLUDED)
-            return _NONE
-        state, (copied,) = self._copy.find([self._copy.encode(final)])
-        now = clock.boot_s()
-        self._store.invalidations.ensure(state, now)
-        return self._value_of_copy(final, copied, state, now)
-
-    def _value_of_copy(self, final: str, copied: Copied, state: State, now: float) -> Any:
-        if not self._copy.is_proved(state, now):
-            self._count(COPY_UNPROVED)
-        elif copied.epoch != state.epoch or copied.deadline <= now or copied.tag in _UNUSABLE:
-            self._count(COPY_ABSENT)
+            value, reason = _NONE, COPY_EXCLUDED
         else:
-            value = self._missing_key
-            if copied.tag == records.VERIFIED and copied.body[0] == self._header:
-                value = self._load(memoryview(copied.body)[self._codec.body_at :])
-            elif (
-                copied.tag != records.MISSING
-            ):  # also one that an alias with other options verified
-                value = self._decode(final, decode_payload(copied.body), self._missing_key)
-            if value is not _NONE:
-                self._count(COPY_HITS)
-            return value
-        return _NONE
+            state, (copied,) = self._copy.find([self._copy.encode(final)])
+            now = clock.boot_s()
+            self._store.invalidations.ensure(state, now)
+            value, reason = self._value_of_copy(final, copied, state, now)
+        if counted:
+            self._count(reason)
+        return value
+
+    def _value_of_copy(
+        self, final: str, copied: Copied, state: State, now: float
+    ) -> tuple[Any, int]:
+        """Return the value, or `_NONE`, and the counter of this outcome."""
+        if not self._copy.is_proved(state, now):
+            return _NONE, COPY_UNPROVED
+        if copied.epoch != state.epoch or copied.deadline <= now or copied.tag in _UNUSABLE:
+            return _NONE, COPY_ABSENT
+        value = self._missing_key
+        if copied.tag == records.VERIFIED and copied.body[0] == self._header:
+            value = self._load(memoryview(copied.body)[self._codec.body_at :])
+        elif copied.tag != records.MISSING:  # also one that an alias with other options verified
+            value = self._decode(final, decode_payload(copied.body), self._missing_key)
+        return value, COPY_ABSENT if value is _NONE else COPY_HITS
 
     def _load(self, body: Any) -> Any:
         """Return the value of a body, or `_NONE` if its class no longer exists."""
@@ -277,16 +280,13 @@ class NearCache(PlainNames, RedisCache):
 
     # -- reads through to Redis ------------------------------------------------------------------
 
-    def _read_through(self, finals: Mapping[Any, str], filled: Collection[Any]) -> dict[Any, Any]:
-        """Return the values that Redis has, all of one moment; copy those of the keys in `filled`."""
-        unique = list(dict.fromkeys(finals.values()))
-        if not filled:
-            payloads = self._store.get_many(unique)
-            values = {final: self._value_of(final, payloads.get(final)) for final in unique}
-        else:
-            values = self._fill_copy(unique, dict.fromkeys(finals[key] for key in filled))
-        found = {key: values[final] for key, final in finals.items()}
-        return {key: value for key, value in found.items() if value is not self._missing_key}
+    def _read_through(self, finals: Iterable[str], filled: Collection[str]) -> dict[str, Any]:
+        """Return what Redis has, all of one moment, or `_missing_key`; copy the keys in `filled`."""
+        unique = list(dict.fromkeys(finals))
+        if filled:
+            return self._fill_copy(unique, dict.fromkeys(filled))
+        payloads = self._store.get_many(unique) if unique else {}
+        return {final: self._value_of(final, payloads.get(final)) for final in unique}
 
     def _fill_copy(self, finals: Sequence[str], filled: Collection[str]) -> dict[str, Any]:
         """Read the keys, and store in the copy what no write or invalidation voids."""
@@ -330,36 +330,41 @@ class NearCache(PlainNames, RedisCache):
     ) -> dict[Any, Any]:
         """Return a dict of the keys that exist, all of one moment. With `fresh`, read from Redis.
 
-        If the copy lacks one of them, all are read from Redis.
+        If the copy lacks one of them, all are read from Redis. Those that `copy_exclude` keeps out
+        of the copy are read from Redis on their own.
         """
         finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
-        found: dict[Any, Any] = {}
-        if finals and self._is_read_fresh(fresh):
-            found = self._read_through(finals, ())
+        values: dict[str, Any] = {}
+        if self._is_read_fresh(fresh):
+            values = self._read_through(finals.values(), ())
         elif finals:
-            found, absent = self._copied_many(finals)
-            if absent:
-                filled = [key for key in absent if not self._is_excluded(key, finals[key])]
-                found = self._read_through(finals, filled)
+            excluded = {final for key, final in finals.items() if self._is_excluded(key, final)}
+            wanted = [final for final in finals.values() if final not in excluded]
+            self._count(COPY_EXCLUDED, len(finals) - len(wanted))
+            values = self._copied_many(wanted)
+            absent = [final for final in wanted if final not in values]
+            values |= self._read_through([*(wanted if absent else ()), *excluded], absent)
+        found = {
+            key: values[final]
+            for key, final in finals.items()
+            if values[final] is not self._missing_key
+        }
         self._count(HITS, len(found))
         self._count(MISSES, len(finals) - len(found))
         return found
 
-    def _copied_many(self, finals: Mapping[Any, str]) -> tuple[dict[Any, Any], dict[Any, str]]:
-        """Return what the copy has, and the keys that it lacks."""
-        wanted = {key: final for key, final in finals.items() if not self._is_excluded(key, final)}
-        self._count(COPY_EXCLUDED, len(finals) - len(wanted))
-        state, entries = self._copy.find([self._copy.encode(final) for final in wanted.values()])
+    def _copied_many(self, finals: Sequence[str]) -> dict[str, Any]:
+        """Return what the copy has, all of one snapshot: the values, or `_missing_key`."""
+        state, entries = self._copy.find([self._copy.encode(final) for final in finals])
         now = clock.boot_s()
         self._store.invalidations.ensure(state, now)
-        found, missing = {}, {key: finals[key] for key in finals if key not in wanted}
-        for (key, final), copied in zip(wanted.items(), entries, strict=True):
-            value = self._value_of_copy(final, copied, state, now)
-            if value is _NONE:
-                missing[key] = final
-            elif value is not self._missing_key:
-                found[key] = value
-        return found, missing
+        found = {}
+        for final, copied in zip(finals, entries, strict=True):
+            value, reason = self._value_of_copy(final, copied, state, now)
+            self._count(reason)
+            if value is not _NONE:
+                found[final] = value
+        return found
 
     def has_key(self, key: Any, version: int | None = None, *, fresh: bool = False) -> bool:
         """Return True if the key exists and has not expired. With `fresh`, read from Redis."""

@@ -25,6 +25,7 @@ from cacheapp.errors import CacheappError, OptionsRefused, StoreFull
 logger = logging.getLogger(__name__)
 _failures = LogThrottle()
 _TIMEOUT_S = 5.0  # for the lock of the directory
+_EXIT_WITHIN_S = 1.0  # at the end of the process, for threads that are inside
 _FORGET_BATCH = 500
 ResultT = TypeVar("ResultT")
 
@@ -69,8 +70,8 @@ class LocalCopy:
             return records.NO_STATE, [records.ABSENT] * len(keys)
 
     def figures(self) -> dict[str, int]:
-        """Return what the copy contains."""
-        return self._try(self.environment.read, records.figures) or {}
+        """Return what the copy contains; zeros while it cannot be read."""
+        return self._try(self.environment.read, records.figures) or records.NO_FIGURES
 
     def is_proved(self, state: State, now: float) -> bool:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
@@ -246,4 +247,4 @@ def _batches(rows: Sequence[_Row], max_bytes: int) -> Iterator[tuple[list[_Row],
 
 def _close(copy: "weakref.ref[LocalCopy]") -> None:
     if found := copy():
-        found.close()
+        found.environment.close_at_exit(_EXIT_WITHIN_S)

@@ -21,6 +21,7 @@ the past may claim it. A kill needs no cleanup, and a stopped process blocks no 
 import atexit
 import contextlib
 import logging
+import select
 import socket
 import threading
 import time
@@ -96,10 +97,12 @@ class InvalidationListener:
                 self._copy.release(owner, _RETRY_S)
 
     def stop(self) -> None:
-        """End the thread soon, and let another process become the listener at once."""
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            self._copy.release(owner)
+        """End the thread soon. It lets another process become the listener at once.
+
+        The thread itself makes this last change of the copy. A process that is stopped in a write to
+        the copy delays it; it does not delay the caller, which may be the end of this process.
+        """
+        self._owner = None
         connection, thread = self._connection, self._thread
         if connection is not None and connection._sock is not None:  # noqa: SLF001
             with contextlib.suppress(OSError, AttributeError):  # the thread closes it just now
@@ -117,18 +120,22 @@ class InvalidationListener:
     def _run(self, owner: bytes) -> None:
         with self._turn:
             self._thread = threading.current_thread()
+            retry_in_s = 0.0
             try:
                 if self._owner == owner:
-                    self._listen(owner)
+                    retry_in_s = self._listen(owner)
             finally:
+                if self._owner == owner:
+                    self._owner = None
+                self._copy.release(owner, retry_in_s)
                 self._thread = None
 
-    def _listen(self, owner: bytes) -> None:
-        retry_in_s = _RETRY_S
+    def _listen(self, owner: bytes) -> float:
+        """Follow one connection to its end; return after how many seconds another may be made."""
+        retry_in_s = 0.0
         try:
             self._track()
             self._follow(owner)
-            retry_in_s = 0.0
         except NotOwner:
             pass
         except redis.ResponseError as exc:
@@ -141,6 +148,7 @@ class InvalidationListener:
                     extra={"event": "near_tracking_refused"},
                 )
         except (redis.RedisError, OSError, CacheappError) as exc:
+            retry_in_s = _RETRY_S
             if self._owner == owner:
                 logger.info(
                     "%s: the connection for invalidations ended (%s); the copy is not served until "
@@ -150,12 +158,11 @@ class InvalidationListener:
                     extra={"event": "near_listener_ended"},
                 )
         except Exception:
+            retry_in_s = _RETRY_S
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:
             self._close_connection()
-            if self._owner == owner:  # else `stop` has released it
-                self._owner = None
-                self._copy.release(owner, retry_in_s)
+        return retry_in_s if self._owner == owner else 0.0
 
     def _close_connection(self) -> None:
         """Close the socket, unless other code has closed it: its number may be of another file."""
@@ -207,8 +214,7 @@ class InvalidationListener:
     def _ping(self, owner: bytes, previous_sent_s: float | None) -> float:
         """Send PING, and after its reply confirm from the previous one on; return when it was sent."""
         connection = self._connection
-        if not is_socket_intact(connection):
-            raise redis.ConnectionError("other code has closed the descriptors")
+        self._check_socket()
         sent_s = clock.boot_s()
         connection.send_command(b"PING", check_health=False)
         self._read_reply()
@@ -221,14 +227,27 @@ class InvalidationListener:
 
     def _apply_until(self, owner: bytes, deadline_s: float) -> None:
         """Apply invalidations as they arrive."""
-        connection = self._connection
         while (left_s := deadline_s - clock.boot_s()) > 0 and self._owner == owner:
-            if not connection.can_read(left_s):
+            if not self._is_readable() and not self._wait(left_s):
                 continue
             time.sleep(_GATHER_S)
-            while len(self._messages) < _BATCH and connection.can_read(0):
-                connection.read_response(disable_decoding=True, push_request=True)
+            while len(self._messages) < _BATCH and self._is_readable():
+                self._connection.read_response(disable_decoding=True, push_request=True)
             self._apply(owner, None)
+
+    def _is_readable(self) -> bool:
+        self._check_socket()
+        return bool(self._connection.can_read(0))
+
+    def _wait(self, within_s: float) -> bool:
+        """Wait until something arrives, without reading it: the descriptor may be of another file then."""
+        poll = select.poll()
+        poll.register(self._connection._sock.fileno(), select.POLLIN)  # noqa: SLF001
+        return bool(poll.poll(within_s * 1000))
+
+    def _check_socket(self) -> None:
+        if not is_socket_intact(self._connection):
+            raise redis.ConnectionError("other code has closed the descriptors")
 
     def _apply(self, owner: bytes, confirmed: tuple[float, float] | None) -> None:
         messages = self._messages[:]

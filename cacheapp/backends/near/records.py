@@ -66,6 +66,18 @@ class Copied(NamedTuple):
 ABSENT = Copied()
 
 
+_FIGURES = (
+    "copy_entries",
+    "copy_bytes_used",
+    "copy_bytes_free",
+    "copy_evictions",
+    "copy_epoch",
+    "copy_listener_pid",
+    "copy_confirmation_us",
+)
+NO_FIGURES = dict.fromkeys(_FIGURES, 0)
+
+
 class NotOwner(Exception):
     """Another process has become the listener of this copy."""
 
@@ -120,15 +132,17 @@ def present(env: OpenEnvironment, transaction: Transaction, names: Sequence[byte
 def figures(env: OpenEnvironment, transaction: Transaction) -> dict[str, int]:
     """Return what the copy contains, and how its listener does."""
     state = _state(env, transaction)
-    return {
-        "copy_entries": transaction.stat(env.entries)["entries"],
-        "copy_bytes_used": used_bytes(env, transaction),
-        "copy_bytes_free": max(0, env.limits.usable_bytes - used_bytes(env, transaction)),
-        "copy_evictions": env.reference_bits.counters[EVICTED],
-        "copy_epoch": state.epoch,
-        "copy_listener_pid": state.pid,
-        "copy_confirmation_us": int(state.lag_s * 1e6),
-    }
+    used = used_bytes(env, transaction)
+    found = (
+        transaction.stat(env.entries)["entries"],
+        used,
+        max(0, env.limits.usable_bytes - used),
+        env.reference_bits.counters[EVICTED],
+        state.epoch,
+        state.pid,
+        int(state.lag_s * 1e6),
+    )
+    return dict(zip(_FIGURES, found, strict=True))
 
 
 # -- fills ---------------------------------------------------------------------------------------

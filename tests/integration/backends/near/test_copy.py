@@ -274,3 +274,55 @@ def test_a_server_that_is_down_is_an_error(tmp_path: Path) -> None:
         cache = ours(server, tmp_path)
         with pytest.raises(StoreUnavailable):
             cache.get("key")
+
+
+async def test_an_async_read_counts_once_why_it_went_to_redis(cache: NearCache) -> None:
+    await cache.aset("key", 1)
+    before = cache.stats()
+    assert await cache.aget("key") == 1
+    after = cache.stats()
+    assert after["copy_absent"] == before["copy_absent"] + 1
+    assert after["hits"] == before["hits"] + 1
+    assert after["copy_hits"] == before["copy_hits"]
+
+
+def test_a_key_that_is_no_text_and_has_no_hash_is_as_in_redis_cache(cache: NearCache) -> None:
+    for key in ([1], [2]):
+        assert cache.get(key) is None
+        cache.set(key, "value")
+        assert other(cache).get(key) == "value"
+        assert [cache.get(key) for _ in range(2)] == ["value"] * 2
+        assert cache.has_key(key)
+
+
+def test_an_excluded_key_leaves_the_others_to_the_copy(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ours(redis_server, tmp_path, tmp_path.name, copy_exclude=["session:*"])
+    confirmed(cache)
+    wanted = {"session:1": 1, "a": 2, "b": 3}
+    cache.set_many(wanted)
+    until_copied(cache, lambda: cache.get_many(["a", "b"]))
+    read: list[str] = []
+    get_many = NearStore.get_many
+
+    def noted(self: NearStore, keys: Any) -> Any:
+        read.extend(keys)
+        return get_many(self, keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NearStore, "get_many", noted)
+        assert cache.get_many([*wanted, "session:2"]) == wanted
+    assert sorted(read) == [cache.make_key(key) for key in ("session:1", "session:2")]
+    assert cache.get_many(["session:1"]) == {"session:1": 1}
+    assert cache.get_many(["session:2"]) == {}
+
+
+def test_figures_have_the_same_names_while_the_copy_cannot_be_read(
+    cache: NearCache, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "copy").write_text("a file")
+    down = ours(redis_server, tmp_path / "elsewhere", prefix=tmp_path.name)
+    assert down.stats().keys() == cache.stats().keys()
+    assert down.stats()["copy_entries"] == 0

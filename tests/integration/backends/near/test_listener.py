@@ -1,5 +1,9 @@
 """The listener's thread: started once, ended with its store, started again after any interruption."""
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -8,7 +12,8 @@ import pytest
 from cacheapp.backends import NearCache
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.records import NO_STATE
-from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.servers import RedisServer, child_env
+from cacheapp.processes.waiting import until
 from tests.integration.backends.interrupt_everywhere import finalised_everywhere, interrupt_at
 from tests.integration.backends.near.parts import confirmed, ours
 
@@ -80,3 +85,61 @@ def test_it_ends_with_its_store_and_starts_again(
         assert listener._connection is None  # noqa: SLF001
         assert cache._copy.environment.current is None  # noqa: SLF001
         cache._store.close()  # noqa: SLF001 (without a thread)
+
+
+def test_it_takes_no_byte_from_a_file_that_has_its_descriptor(cache: NearCache) -> None:
+    """As after code that closes all descriptors, while the thread waits for invalidations."""
+    confirmed(cache)
+    epoch = cache.stats()["copy_epoch"]
+    connection = cache._store.invalidations._connection  # noqa: SLF001
+    number = connection._sock.fileno()  # noqa: SLF001
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"not for the listener")
+        os.dup2(ours.fileno(), number)
+        with socket.socket(fileno=number) as taken:
+            until(lambda: cache.get("key") or cache.stats()["copy_epoch"] > epoch, "an epoch", 30)
+            taken.settimeout(0)
+            assert taken.recv(100) == b"not for the listener"
+    confirmed(cache)
+
+
+_READER = """
+import sys
+from django.conf import settings
+settings.configure(CACHES={}, SECRET_KEY="x" * 50, CACHEAPP={"STATE_DIR": sys.argv[2]})
+from cacheapp.backends import NearCache
+from cacheapp.processes.waiting import until
+cache = NearCache(sys.argv[1], {"OPTIONS": {"copy": sys.argv[2], "size_limit": 8 * 2**20}})
+until(lambda: cache.get("key") or cache.stats()["copy_hits"], "the copy to be served", 30)
+"""
+_ENDING = """
+print("served", flush=True)
+sys.stdin.read()
+"""
+_STOPPED_IN_A_WRITE = """
+import os, signal
+cache._copy.environment.write(lambda env, transaction: os.kill(os.getpid(), signal.SIGSTOP))
+"""
+
+
+def test_a_process_that_is_stopped_in_a_write_does_not_keep_others_from_ending(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    def start(script: str) -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-c", script, redis_server.url, str(tmp_path)]
+        return subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_env()
+        )
+
+    with start(_READER + _ENDING) as ending:
+        assert ending.stdout is not None
+        assert ending.stdout.readline() == b"served\n"
+        with start(_READER + _STOPPED_IN_A_WRITE) as stopped:
+            try:
+                os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+                ending.communicate(timeout=60)
+                assert ending.returncode == 0
+            finally:
+                stopped.kill()
+                ending.kill()
