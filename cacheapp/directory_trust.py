@@ -19,6 +19,7 @@ from pathlib import Path
 from cacheapp.errors import StoreUnavailable
 
 _MAX_LINKS = 40  # as the kernel
+_EFFECTIVE = os.access in os.supports_effective_ids  # not on macOS
 
 
 def create_private(path: Path) -> None:
@@ -56,12 +57,33 @@ def replaceable_reason(path: Path) -> str | None:
 def unwritable_reason(path: Path) -> str | None:
     """Return why this user can neither write to the directory nor create it, or `None`."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    if os.access(there, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
         return None
     user = os.geteuid()
     if there == path:
         return f"user {user} cannot write to {path}"
     return f"user {user} cannot create {path}: {there} is not writable for it"
+
+
+def denial_reason(path: Path) -> str:
+    """Return why this user was denied access to a path: which directory or file is another user's.
+
+    Empty if none is. Otherwise it continues a message.
+    """
+    user = os.geteuid()
+    for entry in [*reversed(path.absolute().parents), path]:
+        try:
+            found = entry.stat()
+        except OSError:
+            return ""
+        needed = os.X_OK if entry != path else os.R_OK | os.W_OK
+        if found.st_uid != user and not os.access(entry, needed, effective_ids=_EFFECTIVE):
+            return (
+                f": {entry} belongs to user {found.st_uid}, and this process runs as user {user}. "
+                "The first process that used it ran as that user, such as a Gunicorn master of root "
+                f"with `user=`; run: chown -R {user} {entry}"
+            )
+    return ""
 
 
 def _replaceable_reason(path: Path) -> str | None:

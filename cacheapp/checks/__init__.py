@@ -7,9 +7,9 @@ or without a queue. Warnings: W001 to W003 a cache that lives
 in one process (behind `default`, sessions, a rate limiter), W004 unsigned pickles on a server,
 W005 a pool smaller than the threads, W006 redis-py's client-side caching, W007 an empty KEY_PREFIX
 on a server, W008 a KEY_PREFIX that covers another alias's keys, W009 more streams than a worker
-has threads for, W010 pages without their script.
+has threads for, W010 pages without their script, W016 a directory that Gunicorn's `user` cannot use.
 """
 
-from cacheapp.checks import caches, site
+from cacheapp.checks import caches, gunicorn, site
 
-__all__ = ["caches", "site"]
+__all__ = ["caches", "gunicorn", "site"]

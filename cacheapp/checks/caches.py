@@ -83,7 +83,7 @@ def check_entries(**_: Any) -> Messages:
     ]
 
 
-def _directories() -> Iterator[tuple[_AliasConfig, Path]]:
+def cache_directories() -> Iterator[tuple[_AliasConfig, Path]]:
     """Yield each valid entry that keeps files on this machine, with its directory."""
     for kind in (DiskCache, LMDBCache, NearCache):
         for config in _alias_configs(kind):
@@ -95,7 +95,7 @@ def _directories() -> Iterator[tuple[_AliasConfig, Path]]:
 @checks.register(checks.Tags.caches)
 def check_directories(**_: Any) -> Messages:
     """E003, E004, W015: report directories that are unsafe for a cache, or cannot be used."""
-    return [message for found in _directories() for message in _directory_errors(*found)]
+    return [message for found in cache_directories() for message in _directory_errors(*found)]
 
 
 def _directory_errors(config: _AliasConfig, directory: Path) -> Messages:

@@ -171,3 +171,26 @@ def _fails_every_time(location: Path, cache_in: Callable[[Path], None]) -> None:
         with pytest.raises(StoreUnavailable, match=r"is group-writable|belongs to user"):
             caches["default"].get("key")
         caches["default"].close()
+
+
+@pytest.mark.parametrize("backend", ["LMDBCache", "DiskCache"])
+def test_workers_of_another_user_than_the_master_are_told_the_owner(
+    settings: Settings, reachable: Path, backend: str
+) -> None:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": f"cacheapp.backends.{backend}",
+            "LOCATION": str(reachable / "cache"),
+            "OPTIONS": {"size_limit": 2**22},
+        }
+    }
+    caches["default"].set("key", 1)  # as a master of root does that imports the application
+
+    def serve() -> None:
+        expected = rf"{reachable}/cache belongs to user 0, .*runs as user {UID}.*chown -R {UID} "
+        for use in (lambda: caches["default"].get("key"), lambda: caches["default"].set("key", 2)):
+            with pytest.raises(StoreUnavailable, match=expected):
+                use()
+
+    as_other_user(serve)
+    assert caches["default"].get("key") == 1

@@ -296,3 +296,40 @@ def test_w013_disk_aliases_that_look_like_one_cache(
     entry = _disk(tmp_path / "cache")
     settings.CACHES = {"default": entry, "other": {**entry, **changes}}
     assert ("cacheapp.W013" in _found()) is warned
+
+
+# -- the user of Gunicorn's workers ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "reported"),
+    [
+        ("", "workers = 2\nuser = 'nobody'\n", True),
+        ("", "user = 65534\n", True),
+        ("-u nobody --config gunicorn.conf.py", "user = 'root'\n", True),
+        (f"--user={os.geteuid()}", "user = 'nobody'\n", False),
+        ("-c other.py", "user = 'nobody'\n", False),
+        ("", "import os\nuser = os.environ.get('X')\n", False),
+        ("", "user = None\n", False),
+        ("", "user = 'no-such-user'\n", False),
+        ("--user", "user =", False),
+        ("'", "", False),
+    ],
+)
+def test_w016_gunicorn_runs_the_workers_as_another_user(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    config: str,
+    reported: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
+    Path("gunicorn.conf.py").write_text(config)
+    settings.CACHES = {"default": _disk(tmp_path / "cache")}
+    assert _found() == {}  # nothing is created yet
+    (tmp_path / "cache").mkdir(mode=0o700)
+    owner = (tmp_path / "cache").stat().st_uid
+    found = _found().get("cacheapp.W016", "")
+    assert (f"belongs to user {owner}, but Gunicorn is configured" in found) == reported

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.backends.local.interruptions import is_interruption
-from cacheapp.directory_trust import create_private
+from cacheapp.directory_trust import create_private, denial_reason
 from cacheapp.errors import StoreUnavailable
 
 
@@ -23,9 +23,14 @@ def private_directory(path: Path) -> Path:
         if is_interruption(exc):
             raise
         raise StoreUnavailable(
-            f"cannot create the directory {path}: {exc.strerror}; nothing was done"
+            f"cannot create the directory {path}: {exc.strerror}{denial(exc, path)}; nothing was done"
         ) from exc
     return path
+
+
+def denial(error: OSError, path: Path) -> str:
+    """Return what a message of this error adds, if another user owns what is at the path."""
+    return denial_reason(path) if isinstance(error, PermissionError) else ""
 
 
 @contextlib.contextmanager

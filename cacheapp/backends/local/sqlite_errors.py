@@ -2,7 +2,9 @@
 
 import errno
 import sqlite3
+from pathlib import Path
 
+from cacheapp.backends.local.private_directory import denial
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable, ValueRefused
 
 _NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
@@ -90,7 +92,7 @@ def translate_error(
     if isinstance(error, OSError):
         if writing and error.errno in _NO_ROOM:
             return StoreFull(f"{path}: {error.strerror}; nothing was stored")
-        return StoreUnavailable(f"{path}: {error}; nothing was done")
+        return StoreUnavailable(f"{path}: {error}{denial(error, Path(path))}; nothing was done")
     if writing and _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
         return StoreFull(f"{path}: {error}; nothing was changed")
     if _primary(error) == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
