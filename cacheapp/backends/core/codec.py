@@ -33,6 +33,7 @@ _HEADERS = frozenset(
     for flags in (0, _SIGNED, _COMPRESSED, _SIGNED | _COMPRESSED)
 )
 _MAC_BYTES = 16
+_LARGE = 2**20  # bytes; signing and copying more takes milliseconds
 _SHORT = 4096  # bytes; copying fewer is faster than a memoryview
 
 
@@ -163,8 +164,13 @@ class Codec:
         self.body_at = 1 + (_MAC_BYTES if signed else 0)
         """Where the body begins in a payload."""
 
-    def encode(self, key: str, value: Any) -> Payload:
-        """Return the payload of `value` under the final `key`; raise `ValueRefused`."""
+    def encode(
+        self, key: str, value: Any, check_size: Callable[[int], None] | None = None
+    ) -> Payload:
+        """Return the payload of `value` under the final `key`; raise `ValueRefused`.
+
+        `check_size` gets the size of a large body before anything else is done with it.
+        """
         if type(value) is int:
             return value
         body = self.dumps(value)
@@ -175,6 +181,8 @@ class Codec:
             packed = zlib.compress(body, 1)
             if len(packed) < len(body):
                 header, body = self._packed, packed
+        if check_size is not None and len(body) > _LARGE:
+            check_size(len(body))
         if self._macs:
             return header + _mac(self._macs[0], key, header, body) + body
         return header + body

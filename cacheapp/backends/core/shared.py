@@ -170,11 +170,12 @@ class SharedCache(AsyncMethods, abc.ABC):
     ) -> tuple[str, Payload, float | None]:
         """Return what `set` stores: the final key, the payload, the TTL."""
         final = self.make_and_validate_key(key, version=version)
-        payload = self._codec.encode(final, value)
         ttl = self._ttl(timeout)
+        stored = ttl is None or ttl > 0
+        payload = self._codec.encode(final, value, self._store.check_size if stored else None)
         if stale or jitter:
             fill = Fill(final, ttl, stale, jitter)
-            if ttl is not None and ttl > 0:
+            if stored and ttl is not None:
                 ttl, payload = fill.with_deadline(payload)
         return final, payload, ttl
 

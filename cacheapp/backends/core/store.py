@@ -52,6 +52,12 @@ class Store(abc.ABC):
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads of the keys that exist; atomic per key."""
 
+    def check_size(self, length: int) -> None:  # noqa: B027 (most stores know no such size)
+        """Raise what a write of so many bytes would raise if no value of that size is ever stored.
+
+        Called before a value is signed and copied, to refuse a very large one early.
+        """
+
     @abc.abstractmethod
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
         """Store the payload, replacing any entry and its deadline."""

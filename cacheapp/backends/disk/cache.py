@@ -128,7 +128,8 @@ class DiskCache(SharedCache):
         if tag is None or (ttl is not None and ttl <= 0):
             return super().add(key, value, timeout, version)
         final = self.make_and_validate_key(key, version=version)
-        added = self._store.add(final, self._codec.encode(final, value), ttl, tag)
+        payload = self._codec.encode(final, value, self._store.check_size)
+        added = self._store.add(final, payload, ttl, tag)
         self._count(SETS, added)
         return added
 

@@ -77,6 +77,16 @@ class Transaction:
         self.unlinked.append(filename)
 
 
+def check_size(length: int, largest: int, where: object) -> None:
+    """Raise `StoreFull` if no value may have so many bytes."""
+    if length > largest:
+        raise StoreFull(
+            f"{where}: the value has {length} bytes; the largest has {largest}, "
+            "OPTIONS['size_limit'] divided by OPTIONS['shards']; raise the one or lower the other; "
+            "nothing was stored"
+        )
+
+
 class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
     """One database file and the value files of its rows.
 
@@ -242,12 +252,8 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
 
     def to_columns(self, payload: Payload) -> Columns:
         """Return the payload as columns of a row, and write its value file if it needs one."""
-        if type(payload) is not int and len(payload) > self.size_limit:  # type: ignore[arg-type]
-            raise StoreFull(
-                f"{self._directory}: the value has {len(payload)} bytes; the largest has "  # type: ignore[arg-type]
-                f"{self.size_limit}, OPTIONS['size_limit'] divided by OPTIONS['shards']; raise the "
-                "one or lower the other; nothing was stored"
-            )
+        if isinstance(payload, bytes):
+            check_size(len(payload), self.size_limit, self._directory)
         columns: Columns = self.disk.to_columns(payload)
         return columns
 

@@ -14,17 +14,29 @@ _DISKCACHE_SETTINGS = (
 )
 
 
+def wal_pages_of(budget: int) -> int:
+    """Return the pages of a write-ahead log after which it is written back."""
+    return max(16, min(1000, budget // 16 // _PAGE))
+
+
+def largest_value(options: Any, shards: int) -> int:
+    """Return the bytes that the rows of a shard may have, and so the largest value.
+
+    The rest of its share is for the WAL and its index, and for freed pages, which the file keeps until
+    the next checkpoint.
+    """
+    budget: int = options["size_limit"] // shards
+    return max(budget // 4, budget - 4 * wal_pages_of(budget) * _PAGE - _SHM_BYTES)
+
+
 def shard_spec(options: Any, shards: int, timeout_s: float) -> DatabaseSpec:
     """Return how to open and maintain the databases, by the cache's options."""
-    budget = options["size_limit"] // shards
-    wal_pages = max(16, min(1000, budget // 16 // _PAGE))
+    wal_pages = wal_pages_of(options["size_limit"] // shards)
     wal_bytes = wal_pages * _PAGE
     settings = {
         **{name: options[name] for name in _DISKCACHE_SETTINGS},
         "tag_index": int(options["tag_index"]),
-        # What the rows may use; the rest is for the WAL and its index, and for freed pages, which
-        # the file keeps until the next checkpoint.
-        "size_limit": max(budget // 4, budget - 4 * wal_bytes - _SHM_BYTES),
+        "size_limit": largest_value(options, shards),
         "sqlite_journal_mode": "wal",
         "sqlite_wal_autocheckpoint": wal_pages,
         "sqlite_journal_size_limit": wal_bytes,

@@ -22,7 +22,8 @@ from cacheapp.backends.disk.entries import (
     SELECT_VALUE,
     is_visible_head,
 )
-from cacheapp.backends.disk.shard_options import shard_spec
+from cacheapp.backends.disk.shard import check_size
+from cacheapp.backends.disk.shard_options import largest_value, shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles, payload_from_column
 from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
@@ -48,6 +49,7 @@ class DiskStore(LocalStore):
         self._shards: int = shards
         self._version_start = len(key_prefix or "") + 1
         timeout_s: float = options["database_timeout"]
+        self._largest = largest_value(options, shards)
         directory = DatabaseDirectory(location, name, shards, timeout_s)
         holders = HolderRegistry(directory.path / "holders", directory.prepare)
         super().__init__(holders, LockStore(location, name, timeout_s, holders))
@@ -166,6 +168,10 @@ class DiskStore(LocalStore):
             yield found
 
     # -- writes ------------------------------------------------------------------------------
+
+    def check_size(self, length: int) -> None:
+        """Raise `StoreFull` if a shard never has room for so many bytes."""
+        check_size(length, self._largest, self.path)
 
     def set(self, key: str, payload: Payload, ttl: float | None, tag: str | None = None) -> None:
         """Store the payload."""

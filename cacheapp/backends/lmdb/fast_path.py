@@ -133,9 +133,12 @@ class FastPath(PlainNames):
                     return None
             except lmdb.MapFullError:
                 pass
-            # Serialized only once: it may be very large.
+            # Serialized only once and, if nothing can store it, not copied: it may be very large.
             final = self.make_and_validate_key(key, version=version)
-            self._store.set(final, self._codec.unsigned_head + body, ttl)
+            if len(body) >= self._environment.max_entry_bytes:
+                self._store.reject(final, len(body))
+            else:
+                self._store.set(final, self._codec.unsigned_head + body, ttl)
             self._counters.row[SETS] += 1
             return None
         how: dict[str, Any] = {"stale": stale, "jitter": jitter, "nx": nx, "xx": xx}

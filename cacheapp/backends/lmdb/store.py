@@ -158,6 +158,10 @@ class LMDBStore(LocalStore):
         except StoreFull:
             self._retry.reject([encoded[0]], length)
 
+    def reject(self, key: str, length: int) -> None:
+        """Do what `set` does with a payload that no space can be freed for."""
+        self._retry.reject([self._encode(key)[0]], length)
+
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads in one transaction, or none; return the keys that were not stored."""
         items = [(self._encode(key), payload) for key, payload in payloads.items()]

@@ -25,14 +25,20 @@ def decode_key(key: bytes) -> str:
     return key.decode("utf-8", "surrogatepass")
 
 
+def check_size(length: int) -> None:
+    """Raise `ValueRefused` if no value may have so many bytes."""
+    if length > _LARGEST_VALUE:
+        raise ValueRefused(
+            f"Redis accepts values of at most {_LARGEST_VALUE} bytes; found {length}; "
+            "nothing was stored"
+        )
+
+
 def encode_payload(payload: Payload) -> bytes:
     """Return the payload as Redis stores it: integers in decimal, which INCRBY can count."""
     if type(payload) is bytes:
         if len(payload) > _LARGEST_VALUE:
-            raise ValueRefused(
-                f"Redis accepts values of at most {_LARGEST_VALUE} bytes; found {len(payload)}; "
-                "nothing was stored"
-            )
+            check_size(len(payload))
         return payload
     try:
         return str(payload).encode()

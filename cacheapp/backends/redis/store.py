@@ -22,6 +22,7 @@ from cacheapp.backends.local import forks
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.encoding import (
+    check_size,
     decode_key,
     decode_payload,
     encode_key,
@@ -114,6 +115,9 @@ class RedisStore(Store):
     def get(self, key: str) -> Payload | None:
         found = self.executor.execute(b"GET", encode_key(key), kind=_READ)
         return None if found is None else decode_payload(found)
+
+    def check_size(self, length: int) -> None:
+        check_size(length)
 
     def set(self, key: str, payload: Payload, ttl: float | None) -> None:
         if ttl is None:

@@ -10,7 +10,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import DiskCache
-from cacheapp.errors import StoreUnavailable
+from cacheapp.errors import StoreFull, StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.contract.clients import calls
@@ -232,3 +232,19 @@ def test_a_key_that_sqlite_cannot_store_is_refused_by_name(
     ):
         with pytest.raises(InvalidCacheKey, match="half of a surrogate pair"):
             call()
+
+
+def test_a_value_that_no_shard_has_room_for_is_refused_before_the_store_is_touched(
+    settings: Settings, tmp_path: Path
+) -> None:
+    cache = ours(settings, tmp_path / "cache", size_limit=2**23)
+    for refused in (
+        lambda: cache.set("key", bytes(2**21)),
+        lambda: cache.add("key", bytes(2**21), tag="tag"),
+    ):
+        with pytest.raises(StoreFull, match=r"has 2097.* bytes; the largest has 7"):
+            refused()
+    assert not (tmp_path / "cache").exists()
+    cache.set("key", 1)
+    cache.set("key", bytes(2**21), 0)  # only removes the key
+    assert cache.get("key") is None

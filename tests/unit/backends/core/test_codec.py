@@ -279,3 +279,23 @@ def test_a_reader_without_room_does_not_call_the_value_foreign(error: type[Excep
     under_test = codec()
     with pytest.raises(error):
         under_test.decode(KEY, under_test.encode(KEY, _Costly(error)))
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@pytest.mark.parametrize("compress", [None, 0], ids=["bare", "compressed"])
+def test_a_large_value_is_refused_before_it_is_signed(
+    monkeypatch: pytest.MonkeyPatch, compress: int | None
+) -> None:
+    def check(length: int) -> None:
+        if length > 2**21:
+            raise _TooLarge
+
+    signing = codec(compress=compress)
+    large = os.urandom(2**21 + 1)
+    assert signing.decode(KEY, signing.encode(KEY, bytes(2**20), check)) == bytes(2**20)
+    monkeypatch.setattr(signing, "_macs", [None])  # signing with it would fail
+    with pytest.raises(_TooLarge):
+        signing.encode(KEY, large, check)
