@@ -19,6 +19,7 @@ from typing import Self
 
 from cacheapp import clock
 from cacheapp.backends.core.async_methods import in_thread
+from cacheapp.backends.core.operations import note_wait
 from cacheapp.backends.core.renewer import renewer
 from cacheapp.backends.core.store import Store
 from cacheapp.backends.core.watches import pauses
@@ -72,6 +73,8 @@ class Lock:
         self._ends_at_s = math.inf  # by `clock.boot_s`; never later than at the store
         self._renewing = contextlib.ExitStack()
         self._pid = os.getpid()
+        self.alias = self.backend_name = ""
+        self.operation_keys: tuple[str, ...] = (name,)
         self.token: int | None = None
         """The fencing token while it is held by this object."""
 
@@ -89,6 +92,7 @@ class Lock:
             return True
         for pause_s in self._pauses(sleep, blocking, blocking_timeout):
             time.sleep(pause_s)
+            note_wait(pause_s)
             if self._try_acquire():
                 return True
         return False
@@ -104,6 +108,7 @@ class Lock:
             return True
         for pause_s in self._pauses(sleep, blocking, blocking_timeout):
             await asyncio.sleep(pause_s)
+            note_wait(pause_s)
             if await self._atry_acquire():
                 return True
         return False

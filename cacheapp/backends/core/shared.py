@@ -29,7 +29,9 @@ from cacheapp.backends.core.counters import (
 )
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.locks import Lock, LockOptions
+from cacheapp.backends.core.measured_methods import CACHE_METHODS, LOCK_METHODS
 from cacheapp.backends.core.misconfigured import Misconfigured
+from cacheapp.backends.core.operations import UNNAMED, watch
 from cacheapp.backends.core.options import Option, read_options, read_params, timeout_of, version_of
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store
@@ -86,6 +88,7 @@ class SharedCache(AsyncMethods, abc.ABC):
         self._single_flight = SingleFlight(
             self._store, self._codec, self.options, self._count, self._decode
         )
+        watch(type(self), CACHE_METHODS)
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
@@ -449,7 +452,23 @@ class SharedCache(AsyncMethods, abc.ABC):
         """Return a lock of this name and version, for use with `with` or `async with`."""
         options = LockOptions(timeout, sleep, blocking, blocking_timeout, thread_local)
         final = self.make_key(key, version=version)
-        return Lock(self._store, final, options, self.options["lease_time"])
+        lock = Lock(self._store, final, options, self.options["lease_time"])
+        lock.alias, lock.backend_name = self.alias or UNNAMED, self.backend_name
+        lock.operation_keys = (key,)
+        watch(type(lock), LOCK_METHODS)
+        return lock
+
+    # -- what operations report --------------------------------------------------------------
+
+    @property
+    def backend_name(self) -> str:
+        """The name of this class, for those who watch operations."""
+        return type(self).__name__
+
+    def stored_bytes(self, values: Iterable[Any]) -> int:
+        """Return the size of the values as this cache stores them; an integer has eight bytes."""
+        payloads = (self._codec.encode("", value) for value in values)
+        return sum(8 if isinstance(payload, int) else len(payload) for payload in payloads)
 
     if not TYPE_CHECKING:  # for a type checker, every attribute would exist
 

@@ -37,6 +37,7 @@ from cacheapp.backends.core.counters import (
     VOIDED_FILLS,
 )
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.core.operations import note_miss, note_wait
 from cacheapp.backends.core.poller import NoThread
 from cacheapp.backends.core.step_runner import (
     CallStore,
@@ -134,6 +135,7 @@ class SingleFlight:
     def _miss(self, fill: Fill) -> Steps:
         """Get the value as `_get_or_compute` does; leave no lease behind if a handler interrupts it."""
         self._count(MISSES)
+        note_miss()
         lease = self._store.new_lease()
         try:
             return (yield from self._get_or_compute(fill, lease))
@@ -179,7 +181,9 @@ class SingleFlight:
             left_s = deadline_s - clock.monotonic_s()
             if left_s <= 0:
                 return (yield from self._take_over(fill, lease_key, held, lease, found))
+            began_s = clock.monotonic_s()
             yield WaitForChange(lease_key, held, left_s)
+            note_wait(clock.monotonic_s() - began_s)
 
     def _take_over(
         self, fill: Fill, lease_key: str, held: Payload, lease: bytes, found: Payload

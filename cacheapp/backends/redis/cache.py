@@ -7,6 +7,7 @@ from django.core.cache.backends.base import BaseCache, default_key_func
 from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.extended_api import COLLECTION_METHODS, sync_twin
+from cacheapp.backends.core.measured_methods import areport_call, report_call
 from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
@@ -60,9 +61,11 @@ class RedisCache(SharedCache):
         def __getattr__(self, name: str) -> Any:
             """Return django-redis's method on sets, hashes or sorted sets, or its async twin."""
             if name in COLLECTION_METHODS:
-                return collection_method(self, lambda: self._store.client, self._codec, name)
+                method = collection_method(self, lambda: self._store.client, self._codec, name)
+                return report_call(self, name, method)
             if (twin := sync_twin(name)) is not None:
-                return async_collection_method(getattr(self, twin), name)
+                method = async_collection_method(getattr(self, twin), name)
+                return areport_call(self, twin, method)
             return super().__getattr__(name)
 
     def clear(self) -> None:

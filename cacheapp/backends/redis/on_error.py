@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from cacheapp.backends.core.counters import ERRORS_RAISED, ERRORS_SWALLOWED
 from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.core.operations import note_error, note_miss
 from cacheapp.backends.core.run_once import RunOnce
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.interruptions import raised_by_handler
@@ -193,6 +194,7 @@ def _computing_without_store(method: Method) -> Method:
             if exc is once.error:
                 raise  # raised by the factory: this cache's store has not failed
             _swallow_or_raise(self, exc, "read", self._count)
+            note_miss()
             return once()
 
     return wrapped
@@ -214,6 +216,7 @@ def _acomputing_without_store(method: Method) -> Method:
             if exc is once.error:
                 raise  # raised by the factory: this cache's store has not failed
             _swallow_or_raise(self, exc, "read", self._count)
+            note_miss()
             return await once.awaited()
 
     return wrapped
@@ -228,6 +231,7 @@ def _swallow_or_raise(
         count(ERRORS_RAISED)
         raise error
     count(ERRORS_SWALLOWED)
+    note_error(error)
     if (withheld := _log_throttle.due()) is not None:
         logger.warning(
             "%s ignored an error of its store because of OPTIONS['on_error'] (%s; %d more such "

@@ -1,0 +1,271 @@
+"""Calls subscribers after each operation of a cache; without a subscriber, no operation pays for it.
+
+`subscribe` replaces the methods of the cache classes in use by methods that measure, and the last
+subscriber that leaves puts the original ones back. So the methods themselves contain no branch.
+
+One call of the application is one operation: `expire` calls `touch`, and `aget` calls `get` in perhaps
+another thread, but a context variable marks the operation in progress, and calls inside it are not
+reported. What the factory of `get_or_set` does is not inside: its calls are operations of their own.
+"""
+
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.local import forks
+from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.clock import stopwatch_s
+
+logger = logging.getLogger(__name__)
+_failures = LogThrottle()
+
+UNNAMED = "unnamed"
+"""The alias of a cache that was built by hand."""
+
+
+class Operation:
+    """One finished call of a cache or of one of its locks. Subscribers do not change it.
+
+    It has slots and no constructor: those would take as long as the rest of measuring a `get`.
+    """
+
+    __slots__ = (
+        *("cache", "default", "error", "factory_seconds", "hits", "is_running", "keys"),
+        *("operation", "seconds", "values", "waited_seconds"),
+    )
+
+    cache: Any
+    """The cache, or the lock."""
+    operation: str
+    """The name of the method; that of the sync one for an async method."""
+    keys: tuple[Any, ...]
+    """The keys as the caller gave them; the name of a lock."""
+    hits: int | None
+    """How many keys a read found; `None` if the operation is not a read."""
+    seconds: float
+    """Its whole duration. Includes `factory_seconds` and `waited_seconds`."""
+    error: BaseException | None
+    """What the call raised, or the error of the store that `OPTIONS["on_error"]` replaced by a result."""
+    factory_seconds: float
+    """The time that `get_or_set` spent in the function of its caller."""
+    waited_seconds: float
+    """The time that it waited for the value of another caller, or for a lock."""
+    values: Iterable[Any]
+    """The values that were read or written; not to be changed. Empty when the subscribers have run."""
+    default: Any
+    """What the caller gets for a missing key."""
+    is_running: bool
+    """False when its subscribers have been called: a task that it started inherits it."""
+
+    @property
+    def alias(self) -> str:
+        """The name in `CACHES`."""
+        return str(self.cache.alias or UNNAMED)
+
+    @property
+    def backend(self) -> str:
+        """The name of the class of the cache."""
+        return str(self.cache.backend_name)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the values as the cache stores them. Reading this serializes them once more."""
+        try:
+            return int(self.cache.stored_bytes(self.values)) if self.values else 0
+        except Exception as exc:
+            if is_interruption(exc):
+                raise
+            return 0  # a value that cannot be serialized was not stored either
+
+    def __repr__(self) -> str:
+        return f"<{self.alias}.{self.operation} {self.seconds * 1e6:.1f} us>"
+
+
+def new_operation(cache: Any, name: str) -> Operation:
+    """Return an operation that begins."""
+    operation = Operation()
+    operation.cache = cache
+    operation.operation = name
+    operation.keys = operation.values = ()
+    operation.hits = operation.error = operation.default = None
+    operation.factory_seconds = operation.waited_seconds = operation.seconds = 0.0
+    operation.is_running = True
+    return operation
+
+
+Subscriber = Callable[[Operation], object]
+Method = Callable[..., Any]
+
+_current: ContextVar[Operation | None] = ContextVar("cacheapp_operation", default=None)
+get_current = _current.get
+set_current = _current.set
+
+
+def is_inside() -> bool:
+    """Return True if an operation is in progress in this thread or task."""
+    return (operation := get_current()) is not None and operation.is_running
+
+
+def note_error(error: BaseException) -> None:
+    """Note an error that the caller does not see."""
+    if (operation := get_current()) is not None:
+        operation.error = error
+
+
+def note_miss() -> None:
+    """Note that the value was not stored: it is computed, here or by another caller."""
+    if (operation := get_current()) is not None:
+        operation.hits = 0
+
+
+def note_wait(seconds: float) -> None:
+    """Note that the operation waited."""
+    if (operation := get_current()) is not None:
+        operation.waited_seconds += seconds
+
+
+class Timed:
+    """The function that a `get_or_set` call got: measures it, outside the operation that calls it."""
+
+    def __init__(self, operation: Operation, factory: Method) -> None:
+        self._operation = operation
+        self._factory = factory
+
+    def __call__(self) -> Any:
+        """Call the function; measure its awaitable too, if it returns one."""
+        began = stopwatch_s()
+        set_current(None)
+        try:
+            result = self._factory()
+        finally:
+            set_current(self._operation)
+            self._operation.factory_seconds += stopwatch_s() - began
+        return self._awaited(result) if inspect.isawaitable(result) else result
+
+    async def _awaited(self, result: Awaitable[Any]) -> Any:
+        began = stopwatch_s()
+        set_current(None)
+        try:
+            return await result
+        finally:
+            set_current(self._operation)
+            self._operation.factory_seconds += stopwatch_s() - began
+
+
+class _Observation:
+    """The subscribers, the classes in use, and the methods that are replaced while there are any.
+
+    `_lock` guards all of them. `subscribers` is replaced whole, so that it is read without a lock.
+    """
+
+    def __init__(self) -> None:
+        self.subscribers: tuple[Subscriber, ...] = ()
+        self._lock = forks.ForkLock()
+        self._measure: dict[type, Mapping[str, Callable[[Method], Method]]] = {}
+        self._replaced: list[tuple[type, str, Method | None]] = []
+        forks.register(
+            before=self._lock.before, in_parent=self._lock.in_parent, in_child=self._lock.in_child
+        )
+
+    def watch(self, cls: type, measure: Mapping[str, Callable[[Method], Method]]) -> None:
+        """Have the methods of a class measured: `measure` wraps each by its name."""
+        if cls in self._measure:
+            return
+        with self._lock.lock:
+            if self._measure.setdefault(cls, measure) is measure and self.subscribers:
+                self._replace(cls)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with each operation from now on; return a function that ends it.
+
+        It runs in the thread or task of the operation, after it, and delays its caller. It must be
+        thread-safe. An exception in it is logged. Its own cache operations are not reported. A
+        forked child has the same subscribers.
+        """
+        with self._lock.lock:
+            first = not self.subscribers
+            self.subscribers = (*self.subscribers, subscriber)
+            if first:
+                for cls in self._measure:
+                    self._replace(cls)
+        return functools.partial(self._unsubscribe, subscriber)
+
+    def _unsubscribe(self, subscriber: Subscriber) -> None:
+        with self._lock.lock:
+            left = list(self.subscribers)
+            if subscriber not in left:
+                return
+            left.remove(subscriber)
+            self.subscribers = tuple(left)
+            if not left:
+                while self._replaced:
+                    cls, name, own = self._replaced.pop()
+                    if own is None:
+                        delattr(cls, name)
+                    else:
+                        setattr(cls, name, own)
+
+    def _replace(self, cls: type) -> None:
+        for name, wrap in self._measure[cls].items():
+            method = getattr(cls, name, None)
+            if method is None or hasattr(method, "reports_operations"):
+                continue  # inherited from a class whose methods report already
+            measuring: Any = wrap(method)
+            measuring.reports_operations = True
+            self._replaced.append((cls, name, vars(cls).get(name)))
+            setattr(cls, name, measuring)
+
+
+_observation = _Observation()
+watch = _observation.watch
+subscribe = _observation.subscribe
+
+
+def is_observed() -> bool:
+    """Return True if there is a subscriber."""
+    return bool(_observation.subscribers)
+
+
+class measuring:  # noqa: N801 (used as a function)
+    """Measure the operation in the block, and report it at the end."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._began = stopwatch_s()
+
+    def __enter__(self) -> Operation:
+        set_current(self._operation)
+        return self._operation
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._operation.seconds = stopwatch_s() - self._began
+        if error is not None:
+            self._operation.error = error
+        report(self._operation)
+
+
+def report(operation: Operation) -> None:
+    """Call the subscribers. Their own cache operations are inside this one."""
+    try:
+        for subscriber in _observation.subscribers:
+            try:
+                subscriber(operation)
+            except Exception as exc:
+                if is_interruption(exc):
+                    raise
+                if (withheld := _failures.due()) is not None:
+                    logger.exception(
+                        "a subscriber to cache operations failed: %r (%d more since the last message)",
+                        subscriber,
+                        withheld,
+                        extra={"event": "operation_subscriber_failed"},
+                    )
+    finally:
+        operation.is_running = False
+        operation.values = ()
+        if operation.error is not None:  # its frames would be kept until the next operation
+            set_current(None)
