@@ -8,17 +8,22 @@ history has too, never because something was left out:
 - the beginning is cut off; the state there may be any (`model.unsure`), and operations in progress
   may have taken effect before or may still;
 - an operation that changes nothing is left out;
-- one that may change something remains as an operation that may take effect at any time or never,
-  and is not shown.
+- one that may change something may take effect at any time, repeatedly or never, and is not shown.
+  Where that explains too much, it may take effect once at most.
 
-Both cuts are monotone, so the latest beginning is found by bisection.
+Both cuts are monotone, so the latest beginning is found by bisection. If zones proved that the history
+is illegal, the shrinking begins with the few operations that they found: these contradict each other
+whatever else was written, because each value is written once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
+from cacheapp.consistency.decision import decide
 from cacheapp.consistency.history import ABSENT, Operation, OperationKind
 from cacheapp.consistency.models import Model, State
+from cacheapp.consistency.relaxation import Relaxation
 from cacheapp.consistency.search import Found, Verdict, search
 
 
@@ -45,7 +50,11 @@ class _Part:
     initial: State
 
 
-_BUDGET = 100_000  # of each search during shrinking
+_Test = Callable[[_Part], bool]
+_BUDGET = 100_000  # of each search for the beginning
+_LITTLE = 5_000  # of each search that leaves one operation out
+_CONTRADICTIONS, _SHORT = 8, 4  # how many are tried at most, and the length that is good enough
+_FEW = 24  # operations shown, below which each may take effect once instead of repeatedly
 
 
 def shrink(
@@ -53,26 +62,52 @@ def shrink(
 ) -> Counterexample:
     """Return the minimal counterexample in one key's illegal history.
 
-    `found`: the result of a search of it, if known. Raise `ValueError` for a history that is not known
+    `found`: the decision on it, if known. Raise `ValueError` for a history that is not known
     to be illegal. Where the budget of a search runs out, operations that may be superfluous remain.
     """
-    found = found or search(operations, model)
+    found = found or decide(operations, model)
     if found.blocked is None:
         raise ValueError(f"the history is {found.verdict}; expected an illegal one")
     if invented := _invented(operations):
         why = "no operation wrote this value"
         return Counterexample((invented,), (), len(operations) - 1, why)
-    cut = _until(operations, found.blocked)
-    part = _latest_beginning(cut, model, _BUDGET)
-    part = _fewest(part, model, _BUDGET)
+    if found.core:
+        part = _shrunk(_Part(found.core, (), model.initial), model)
+    else:
+        part = _shortest(operations, model, found.blocked)
     shown = tuple(sorted(part.shown, key=lambda operation: operation.call_ns))
     origins = _origins(operations, shown)
     return Counterexample(shown, origins, len(operations) - len(shown), _why(len(shown)))
 
 
+def _shortest(operations: Sequence[Operation], model: Model, blocked: Operation) -> _Part:
+    """Shrink the first contradiction; where much of it is left, compare it with later ones."""
+    part = best = _Part(tuple(operations), (), model.initial)
+    for number in range(_CONTRADICTIONS):
+        shrunk = _shrunk(_until(part, blocked), model)
+        if not number or len(shrunk.shown) < len(best.shown):
+            best = shrunk
+        if len(best.shown) <= _SHORT or blocked.end == inf:
+            break
+        part = _from(_Part(tuple(operations), (), model.initial), int(blocked.end), model)
+        found = search([*part.shown, *part.unsure], model, _BUDGET, part.initial)
+        if found.blocked is None:
+            break
+        blocked = found.blocked
+    return best
+
+
+def _shrunk(part: _Part, model: Model) -> _Part:
+    part = _latest_beginning(part, model)
+    part = _fewest(part, lambda one: _illegal_repeatedly(one, model))
+    if len(part.shown) <= _FEW:
+        part = _fewest(part, lambda one: _illegal(one, model, _LITTLE))
+    return part
+
+
 def _why(count: int) -> str:
     if count == 1:
-        return "no state of the key allows this result"
+        return "nothing that was called before its end explains this result"
     return f"no order of these {count} calls explains their answers, whatever other calls did"
 
 
@@ -81,58 +116,66 @@ def _illegal(part: _Part, model: Model, budget: int) -> bool:
     return search(operations, model, budget, part.initial).verdict is Verdict.ILLEGAL
 
 
-def _until(operations: Sequence[Operation], blocked: Operation) -> list[Operation]:
-    kept = []
-    for operation in operations:
+def _illegal_repeatedly(part: _Part, model: Model) -> bool:
+    relaxed = Relaxation(model, part.unsure, part.initial)
+    return search(part.shown, relaxed, _BUDGET).verdict is Verdict.ILLEGAL
+
+
+def _until(part: _Part, blocked: Operation) -> _Part:
+    """Cut the end off; what was in progress there may still take effect."""
+    shown, unsure = [], [one for one in part.unsure if one.call_ns <= blocked.end]
+    for operation in part.shown:
         if operation.call_ns > blocked.end:
             continue
         if operation.end <= blocked.end:
-            kept.append(operation)
+            shown.append(operation)
         elif operation.may_write:
-            kept.append(operation.unsure())
-    return kept
+            unsure.append(operation.unsure())
+    return _Part(tuple(shown), tuple(unsure), part.initial)
 
 
-def _from(operations: Sequence[Operation], moment: int, model: Model) -> _Part:
+def _from(part: _Part, moment: int, model: Model) -> _Part:
     """Return the part from a moment on, with an unknown state at its beginning."""
-    shown = [one for one in operations if one.call_ns >= moment]
+    shown = tuple(one for one in part.shown if one.call_ns >= moment)
     unsure = [
         one.unsure()
-        for one in operations
+        for one in part.shown
         if one.call_ns < moment and one.end >= moment and one.may_write
     ]
-    return _Part(tuple(shown), tuple(unsure), model.unsure)
+    return _Part(shown, (*part.unsure, *unsure), model.unsure)
 
 
-def _latest_beginning(operations: Sequence[Operation], model: Model, budget: int) -> _Part:
-    """Return the shortest illegal end of the history, with any state at its beginning."""
-    whole = _Part(tuple(operations), (), model.initial)
-    moments = sorted({operation.call_ns for operation in operations})
+def _latest_beginning(whole: _Part, model: Model) -> _Part:
+    """Return the shortest illegal end of the part, with any state at its beginning."""
+    moments = sorted({operation.call_ns for operation in whole.shown})
     low, high, best = 0, len(moments), whole
     while low < high:  # illegal before `low`, not known to be illegal from `high` on
         middle = (low + high) // 2
-        part = _from(operations, moments[middle], model)
-        if _illegal(part, model, budget):
+        part = _from(whole, moments[middle], model)
+        if _illegal(part, model, _BUDGET):
             low, best = middle + 1, part
         else:
             high = middle
     return best
 
 
-def _fewest(part: _Part, model: Model, budget: int) -> _Part:
-    """Leave out one operation after the other, until each remaining one is needed."""
-    # Late ones first: they are the least likely to be part of the contradiction.
-    for operation in sorted(part.shown, key=lambda one: -one.call_ns):
-        fewer = _without(part, operation)
-        if _illegal(fewer, model, budget):
-            part = fewer
-    silent = _Part(part.shown, (), part.initial)
-    return silent if _illegal(silent, model, budget) else part
+def _fewest(part: _Part, illegal: _Test) -> _Part:
+    """Leave out ever smaller groups of operations, until each remaining one is needed."""
+    size = len(part.shown)
+    while size := size // 2:
+        # Late ones first: they are the least likely to be part of the contradiction.
+        rest = sorted(part.shown, key=lambda one: -one.call_ns)
+        for start in range(0, len(rest), size):
+            fewer = _without(part, rest[start : start + size])
+            if illegal(fewer):
+                part = fewer
+    return part
 
 
-def _without(part: _Part, operation: Operation) -> _Part:
-    shown = tuple(one for one in part.shown if one is not operation)
-    kept = (operation.unsure(),) if operation.may_write else ()
+def _without(part: _Part, operations: Sequence[Operation]) -> _Part:
+    gone = set(map(id, operations))
+    shown = tuple(one for one in part.shown if id(one) not in gone)
+    kept = tuple(one.unsure() for one in operations if one.may_write)
     return _Part(shown, (*part.unsure, *kept), part.initial)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cacheapp.consistency.counterexample import Counterexample, shrink
+from cacheapp.consistency.decision import decide
 from cacheapp.consistency.history import Operation, OperationKind, by_key
 from cacheapp.consistency.models import EvictingKey, Key, Model
-from cacheapp.consistency.search import BUDGET, Verdict, search
+from cacheapp.consistency.search import BUDGET, Verdict
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def judge(
     """
     model: Model = EvictingKey() if evicts else Key()
     keys = by_key(operations)
-    found = {key: search(own, model, budget) for key, own in keys.items()}
+    found = {key: decide(own, model, budget) for key, own in keys.items()}
     illegal = tuple(key for key, one in found.items() if one.verdict is Verdict.ILLEGAL)
     unknown = tuple(key for key, one in found.items() if one.verdict is Verdict.UNKNOWN)
     worst = Verdict.ILLEGAL if illegal else Verdict.UNKNOWN if unknown else Verdict.LINEARIZABLE

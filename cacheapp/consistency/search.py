@@ -6,6 +6,9 @@ tried again. Events are in a linked list, from which a placed operation is lifte
 Kroening (2015) and porcupine. The worst case is exponential in the number of concurrent operations,
 hence the budget.
 
+An operation that changes nothing is placed as soon as the state allows its result, and never later:
+in any order that has it later, it can be moved to the front.
+
 Invariant: the list holds, ordered by time, the calls and returns of the operations that are not
 placed yet. Its first return bounds the choice: an operation that begins later cannot come before it.
 """
@@ -14,6 +17,7 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cacheapp.consistency.history import Operation
 from cacheapp.consistency.models import IMPOSSIBLE, Model, State
@@ -36,12 +40,13 @@ class Found:
     """A verdict, its cost, and the operation that made the history illegal.
 
     `blocked`: the history became illegal at the return of this operation: without it and all later
-    calls, there is an order.
+    calls, there is an order. `core`: a few operations that prove it by themselves, if they are known.
     """
 
     verdict: Verdict
     steps: int
     blocked: Operation | None = None
+    core: tuple[Operation, ...] = ()
 
 
 class _Events:
@@ -91,13 +96,13 @@ class _Memory:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, State], list[int]] = {}
+        self._known: dict[tuple[int, int, State], list[int]] = {}
         self.compared = 0
         """Comparisons so far: with many unanswered operations they are most of the work."""
 
-    def is_new(self, placed: int, used: int, state: State) -> bool:
+    def is_new(self, low: int, placed: int, used: int, state: State) -> bool:
         """Store the way; return False if one at least as good is known."""
-        ways = self._known.setdefault((placed, state), [])
+        ways = self._known.setdefault((low, placed, state), [])
         self.compared += len(ways)
         if any(way & used == way for way in ways):
             return False
@@ -122,19 +127,36 @@ def search(
     return _Search(sure, unsure, model, start).run(budget)
 
 
+class _Choice(NamedTuple):
+    """A placed operation, and what it takes to undo it. `unsure`: its number, or -1."""
+
+    event: int
+    unsure: int
+    state: State
+    low: int
+    placed: int
+    final: bool
+    """Whether to place it later cannot help."""
+
+
 class _Search:
-    """The variables of a search: `placed` and `used` have a bit for each answered or unanswered operation."""
+    """The variables of a search.
+
+    All operations with a number below `low` are placed; `placed` has a bit for each after them, and
+    `used` one for each unanswered operation.
+    """
 
     def __init__(
         self, sure: Sequence[Operation], unsure: Sequence[Operation], model: Model, state: State
     ) -> None:
         self._sure, self._unsure = sure, unsure
+        self._changes = [one.may_write for one in sure]
         self._step = model.step
         self._state = state
         self._events = _Events(sure)
         self._memory = _Memory()
-        self._placed = self._used = self._tried = 0
-        self._path: list[tuple[int, int, State]] = []  # (event, which unsure one or -1, state)
+        self._low = self._placed = self._used = self._tried = 0
+        self._path: list[_Choice] = []
 
     def run(self, budget: int) -> Found:
         """Place one operation after the other; undo the last one if none fits."""
@@ -147,29 +169,39 @@ class _Search:
                 return Found(Verdict.UNKNOWN, steps)
             steps += 1
             if not is_return[event]:
-                number = events.operation[event]
-                reached = self._step(self._state, operations[number])
-                if reached is not IMPOSSIBLE and self._memory.is_new(
-                    self._placed | 1 << number, self._used, reached
-                ):
-                    self._path.append((event, -1, self._state))
-                    self._placed |= 1 << number
-                    self._state = reached
-                    events.lift(event)
-                    event = after[0]
-                else:
-                    event = after[event]
+                event = after[0] if self._try(event) else after[event]
             elif self._try_unsure(event, resume):
                 event, resume = after[0], 0
             else:
                 blocked_at = max(blocked_at, event)
+                while self._path and self._path[-1].final:
+                    self._take_back()
                 if not self._path:
                     return Found(Verdict.ILLEGAL, steps, operations[events.operation[blocked_at]])
                 event, resume = self._take_back()
         return Found(Verdict.LINEARIZABLE, steps)
 
+    def _try(self, event: int) -> bool:
+        """Place the operation that is called at `event`, if that is possible and new."""
+        number = self._events.operation[event]
+        reached = self._step(self._state, self._sure[number])
+        if reached is IMPOSSIBLE:
+            return False
+        final = not self._changes[number] and reached == self._state
+        low, placed = self._low, self._placed | 1 << number - self._low
+        if placed & 1:
+            done = (~placed & placed + 1).bit_length() - 1
+            low, placed = low + done, placed >> done
+        if not final and not self._memory.is_new(low, placed, self._used, reached):
+            return False
+        self._path.append(_Choice(event, -1, self._state, self._low, self._placed, final))
+        self._low, self._placed, self._state = low, placed, reached
+        self._events.lift(event)
+        return True
+
     def _try_unsure(self, event: int, resume: int) -> bool:
         """Place the next unanswered operation that was called before the return `event`."""
+        low, placed = self._low, self._placed
         for number in range(resume, len(self._unsure)):
             one = self._unsure[number]
             self._tried += 1
@@ -177,18 +209,17 @@ class _Search:
                 continue
             reached = self._step(self._state, one)
             used = self._used | 1 << number
-            if reached is not IMPOSSIBLE and self._memory.is_new(self._placed, used, reached):
-                self._path.append((event, number, self._state))
+            if reached is not IMPOSSIBLE and self._memory.is_new(low, placed, used, reached):
+                self._path.append(_Choice(event, number, self._state, low, placed, final=False))
                 self._used, self._state = used, reached
                 return True
         return False
 
     def _take_back(self) -> tuple[int, int]:
         """Undo the last choice; return the event to continue with, and the next unanswered operation."""
-        event, unsure, self._state = self._path.pop()
+        event, unsure, self._state, self._low, self._placed, _final = self._path.pop()
         if unsure >= 0:
             self._used ^= 1 << unsure
             return event, unsure + 1
-        self._placed ^= 1 << self._events.operation[event]
         self._events.put_back(event)
         return self._events.after[event], 0

@@ -9,9 +9,10 @@ from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, plain, with_proof
 from cacheapp.cachecheck.workloads.registers import LEAST
 from cacheapp.consistency.counterexample import shrink
+from cacheapp.consistency.decision import decide
 from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome, by_key
 from cacheapp.consistency.models import EvictingKey, Key
-from cacheapp.consistency.search import Verdict, search
+from cacheapp.consistency.search import Verdict
 
 INCREMENTS = 400
 """The most of each session."""
@@ -59,7 +60,7 @@ def counters(run: CheckRun) -> list[PropertyFinding]:
     if not wrong:
         return [finding]
     own, model = by_key(history)[key], EvictingKey() if run.evicts else Key()
-    illegal = search(own, model).verdict is Verdict.ILLEGAL
+    illegal = decide(own, model).verdict is Verdict.ILLEGAL
     return [with_proof(finding, shrink(own, model) if illegal else None)]
 
 

@@ -151,3 +151,28 @@ def run_history(
         else:
             found.append(op(f"p{process}", kind, call, end, argument, told, key=f"k{key}"))
     return found
+
+
+def distinct_history(rng: random.Random, size: int, kinds: Sequence[str]) -> list[Operation]:
+    """Return operations that write each value once, with random results."""
+    free = [0] * rng.randint(2, 4)
+    written: list[Any] = [ABSENT]
+    asked: list[tuple[str, str, int, int, Any]] = []
+    for number in range(size):
+        process = rng.randrange(len(free))
+        call = free[process] + rng.randint(0, 3)
+        end = call + rng.randint(0, 6)
+        free[process] = end + 1
+        kind = rng.choice(kinds)
+        argument = number + 1 if kind in {"set", "add"} else None
+        if argument is not None:
+            written.append(argument)
+        asked.append((f"p{process}", kind, call, end, argument))
+    found = []
+    for process_name, kind, call, end, argument in asked:
+        if kind != "get" and rng.random() < 0.1:
+            found.append(op(process_name, kind, call, None, argument))
+            continue
+        result: Any = {"get": rng.choice(written), "set": None}.get(kind, rng.random() < 0.6)
+        found.append(op(process_name, kind, call, end, argument, result))
+    return found

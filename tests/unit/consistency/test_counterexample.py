@@ -12,6 +12,7 @@ from cacheapp.consistency.models import Key
 from cacheapp.consistency.search import Verdict, search
 from cacheapp.consistency.sessions import monotonic_reads, read_your_writes, stale_reads
 from cacheapp.consistency.timeline import draw, moments
+from tests.unit.consistency.broken_caches import BROKEN, Right, played
 from tests.unit.consistency.histories import explained, op, random_history, run_history
 
 
@@ -63,6 +64,40 @@ def test_a_write_that_could_explain_an_answer_is_never_left_out() -> None:
     ]
     found = shrink(history, Key())
     assert [one.label for one in found.operations] == ["get -> 1", "get -> miss"]
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=[kind.__name__ for kind in BROKEN])
+def test_what_a_broken_cache_did_is_shown_by_a_few_calls(kind: type[Right]) -> None:
+    sizes, seed = [], 0
+    while len(sizes) < 3:
+        judged = judge(played(kind, seed))
+        if judged.counterexample is not None:
+            sizes.append(len(judged.counterexample.operations))
+            rest = list(judged.counterexample.operations)
+            assert search(rest, Key(), initial=Key.unsure).verdict is Verdict.ILLEGAL
+        seed += 1
+    assert sorted(sizes)[1] <= 6, sizes
+
+
+@pytest.mark.soak
+def test_of_a_thousand_broken_caches_nearly_all_are_shown_by_six_calls_at_most() -> None:
+    judged = [judge(played(kind, seed)) for kind in BROKEN for seed in range(1_000, 1_130)]
+    sizes = [len(one.counterexample.operations) for one in judged if one.counterexample]
+    assert len(sizes) > 1_000
+    assert sum(size <= 6 for size in sizes) >= 0.95 * len(sizes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_right_cache_has_none(seed: int) -> None:
+    assert judge(played(Right, seed)).verdict is Verdict.LINEARIZABLE
+
+
+def test_a_long_call_among_forty_others_does_not_make_the_proof_longer() -> None:
+    sums = [op("b", "incr", 10 * n, 10 * n + 5, 1, n) for n in range(1, 41)]
+    slow = op("a", "incr", 1, 1_000, 1, 20)
+    found = judge([op("b", "set", 0, 0, 0), *sums, slow]).counterexample
+    assert found is not None
+    assert set(found.operations) == {slow, sums[19]}
 
 
 def test_a_legal_history_has_no_counterexample() -> None:

@@ -1,0 +1,45 @@
+"""A key that operations left out of a history may have changed: the weakest claim about them.
+
+Each of them may have taken effect at any time after its call, any number of times, or never. So a
+history that is illegal even so is illegal whatever they did. In contrast to operations of unknown
+outcome, of which each takes effect once at most, this needs no search: the possible states are a set.
+"""
+
+from collections.abc import Sequence
+
+from cacheapp.consistency.history import Operation
+from cacheapp.consistency.models import IMPOSSIBLE, Model, State
+
+_MOST_STATES = 200  # beyond that, any state is assumed
+
+
+class Relaxation:
+    """A model of the operations that are shown, beside those that are left out."""
+
+    def __init__(self, model: Model, left_out: Sequence[Operation], initial: State) -> None:
+        self._model = model
+        self._changes = sorted((one.unsure() for one in left_out), key=lambda one: one.call_ns)
+        self._reachable: dict[tuple[State, int], frozenset[State]] = {}
+        self.initial: State = frozenset({initial})
+        self.unsure: State = frozenset({model.unsure})
+
+    def step(self, state: State, operation: Operation) -> State:
+        """Return the possible states; `IMPOSSIBLE` if none of those before allows the result."""
+        assert isinstance(state, frozenset)  # noqa: S101 (for the type checker)
+        called = sum(one.call_ns <= operation.end for one in self._changes)
+        known = self._reachable.get((state, called))
+        if known is None:
+            known = self._reachable[state, called] = self._reach(state, self._changes[:called])
+        after = {self._model.step(one, operation) for one in known} - {IMPOSSIBLE}
+        return frozenset(after) if after else IMPOSSIBLE
+
+    def _reach(self, states: frozenset[State], changes: Sequence[Operation]) -> frozenset[State]:
+        """Return the states that the changes lead to, in any number and order."""
+        found, fresh = set(states), set(states)
+        while fresh:
+            reached = {self._model.step(one, change) for one in fresh for change in changes}
+            fresh = reached - found - {IMPOSSIBLE}
+            found |= fresh
+            if len(found) > _MOST_STATES:
+                return frozenset({self._model.unsure})
+        return frozenset(found)
