@@ -68,7 +68,8 @@ def test_a_write_that_could_explain_an_answer_is_never_left_out() -> None:
 
 @pytest.mark.parametrize("kind", BROKEN, ids=[kind.__name__ for kind in BROKEN])
 def test_what_a_broken_cache_did_is_shown_by_a_few_calls(kind: type[Right]) -> None:
-    sizes, seed = [], 0
+    sizes: list[int] = []
+    seed = 0
     while len(sizes) < 3:
         judged = judge(played(kind, seed))
         if judged.counterexample is not None:
