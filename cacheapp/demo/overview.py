@@ -11,17 +11,26 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 
 from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.consistency.sharing import SharingJudgement
-from cacheapp.demo import worker_rpc
+from cacheapp.demo import timeline, worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.demo.page_record import Record, record
-from cacheapp.demo.verdict import Counted, LastChanges, WorkerView, Written, is_broken, judge
+from cacheapp.demo.timeline import Mark
+from cacheapp.demo.verdict import (
+    Counted,
+    LastChanges,
+    WorkerView,
+    Written,
+    is_broken,
+    judge,
+    judge_views,
+)
 from cacheapp.demo.worker_rpc import Reply, Request, Worker
 
 VALUE_KEY = "_page-value"
@@ -60,6 +69,7 @@ class Overview:
     rows: list[AliasRow]
     missing: int
     at_s: float
+    marks: list[Mark] = field(default_factory=list)
 
 
 class _Latest:
@@ -94,9 +104,13 @@ def write() -> None:
     def request(_alias: str, _number: int) -> Request:
         return {"do": "write", "key": VALUE_KEY, "value": value}
 
+    marks = []
     with record(changing=True) as found:
-        for alias, replies in _call_for_each(aliases(), own, request, _CHANGE_S).items():
-            found.put(alias, written=Written(value, os.getpid(), _first_error(replies)))
+        for alias, replies in call_for_each(aliases(), own, request, _CHANGE_S).items():
+            error = _first_error(replies)
+            found.put(alias, written=Written(value, os.getpid(), error))
+            marks.append(Mark(clock.wall_s(), alias, os.getpid(), "write", not error))
+    timeline.add(marks)
     _latest.forget()
 
 
@@ -109,9 +123,12 @@ def increment() -> None:
         times = len(range(number, INCREMENTS, len(callees)))
         return {"do": "count", "key": key, "times": times, "within_s": _CHANGE_S - 2}
 
+    marks: list[Mark] = []
     with record(changing=True) as found:
-        for alias, replies in _call_for_each(aliases(), callees, request, _CHANGE_S).items():
+        for alias, replies in call_for_each(aliases(), callees, request, _CHANGE_S).items():
             found.put(alias, counted=_counted(key, replies))
+            marks += _increment_marks(alias, replies)
+    timeline.add(marks)
     _latest.forget()
 
 
@@ -122,7 +139,7 @@ def clear() -> None:
         def request(alias: str, _number: int) -> Request:
             return {"do": "clear", "keys": _keys(found.of(alias))}
 
-        _call_for_each(aliases(), worker_rpc.workers(), request, _CHANGE_S)
+        call_for_each(aliases(), worker_rpc.workers(), request, _CHANGE_S)
         for alias in aliases():
             found.put(alias, written=None, counted=None)
     _latest.forget()
@@ -140,7 +157,27 @@ def _read(found: Record) -> Overview:
     again = [alias for alias, seen in views.items() if is_broken(found.of(alias), seen)]
     views |= _views(found, again, callees)
     rows = [_row(alias, found.of(alias), seen, missing) for alias, seen in views.items()]
-    return Overview(tiles, rows, missing, clock.monotonic_s())
+    timeline.add(mark for row in rows for mark in _read_marks(row))
+    return Overview(tiles, rows, missing, clock.monotonic_s(), timeline.recent())
+
+
+def _read_marks(row: AliasRow) -> list[Mark]:
+    now_s = clock.wall_s()
+    sights = judge_views(row.changes, row.views)
+    return [
+        Mark(now_s, row.alias, sight.view.pid, "read", not sight.misses)
+        for sight in sights
+        if not (sight.view.silent or sight.view.error)
+    ]
+
+
+def _increment_marks(alias: str, replies: list[Reply]) -> list[Mark]:
+    now_s = clock.wall_s()
+    return [
+        Mark(now_s, alias, reply.worker.pid, "increment", ok=True, times=len(reply.body["sums"]))
+        for reply in replies
+        if reply.body and reply.body.get("sums")
+    ]
 
 
 def _views(found: Record, about: list[str], callees: list[Worker]) -> dict[str, list[WorkerView]]:
@@ -149,11 +186,11 @@ def _views(found: Record, about: list[str], callees: list[Worker]) -> dict[str, 
 
     return {
         alias: [_view(reply, found.of(alias)) for reply in replies]
-        for alias, replies in _call_for_each(about, callees, request, _READ_S).items()
+        for alias, replies in call_for_each(about, callees, request, _READ_S).items()
     }
 
 
-def _call_for_each(
+def call_for_each(
     about: list[str],
     callees: list[Worker],
     request: Callable[[str, int], Request],

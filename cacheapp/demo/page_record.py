@@ -36,12 +36,7 @@ class Record:
     def put(self, alias: str, **changes: Any) -> None:
         """Replace `written` or `counted` of an alias, or both."""
         self._known[alias] = dataclasses.replace(self.of(alias), **changes)
-        new = self._path.with_suffix(f".{os.getpid()}")
-        known = {name: dataclasses.asdict(one) for name, one in self._known.items()}
-        new.unlink(missing_ok=True)  # left by a process of the same pid
-        with new.open("x") as file:  # never through a link
-            json.dump(known, file)
-        new.replace(self._path)
+        write_json(self._path, {name: dataclasses.asdict(one) for name, one in self._known.items()})
 
 
 @contextlib.contextmanager
@@ -50,18 +45,34 @@ def record(*, changing: bool = False) -> Iterator[Record]:
 
     Raises `StoreUnavailable` if the lock cannot be acquired in time.
     """
+    with locked("page", changing=changing) as directory:
+        yield Record(directory / "page.json")
+
+
+@contextlib.contextmanager
+def locked(name: str, *, changing: bool = False) -> Iterator[Path]:
+    """Hold a lock among the workers of this machine; yield the directory of their files."""
     directory = private_directory(state_dir())
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    number = os.open(directory / "page.lock", flags, 0o600)
+    number = os.open(directory / f"{name}.lock", flags, 0o600)
     try:
         wanted = fcntl.LOCK_EX if changing else fcntl.LOCK_SH
         try:
-            until(lambda: _take(number, wanted), "the lock of the front page", _LOCK_TIMEOUT_S)
+            until(lambda: _take(number, wanted), f"the lock {name} of the demo", _LOCK_TIMEOUT_S)
         except TimeoutError as exc:
             raise StoreUnavailable(f"{exc}: another worker holds it, or hangs") from exc
-        yield Record(directory / "page.json")
+        yield directory
     finally:
         os.close(number)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file whole, so that a reader finds the old content or the new one."""
+    new = path.with_suffix(f".{os.getpid()}")
+    new.unlink(missing_ok=True)  # left by a process of the same pid
+    with new.open("x") as file:  # never through a link
+        json.dump(content, file)
+    new.replace(path)
 
 
 def _take(number: int, wanted: int) -> bool:

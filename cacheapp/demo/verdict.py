@@ -92,6 +92,49 @@ def is_broken(changes: LastChanges, views: Sequence[WorkerView]) -> bool:
     return judge(changes, views).verdict is SharingVerdict.BROKEN
 
 
+@dataclass(frozen=True)
+class Sight:
+    """One worker's view against the last changes: `right`, `wrong`, `expired`, or `` to compare with nothing."""
+
+    view: WorkerView
+    value: str
+    count: str
+
+    @property
+    def misses(self) -> bool:
+        """Whether the worker does not see what another one did."""
+        return "wrong" in {self.value, self.count}
+
+
+def judge_views(changes: LastChanges, views: Sequence[WorkerView]) -> list[Sight]:
+    """Return how each worker's view compares with the last changes.
+
+    It follows the same rules as the verdict: a key that no worker has is expired, for all of them.
+    """
+    readable = [one for one in views if not (one.error or one.silent)]
+    written, counted = changes.written, changes.counted
+    no_value = all(one.value is None for one in readable)
+    no_count = all(one.count is None for one in readable)
+
+    def of_value(view: WorkerView) -> str:
+        if written is None or written.error:
+            return ""
+        return "expired" if no_value else _right(view.value == written.value)
+
+    def of_count(view: WorkerView) -> str:
+        if counted is None or not counted.done:
+            return ""
+        most = counted.done + counted.unknown
+        is_right = isinstance(view.count, int) and counted.done <= view.count <= most
+        return "expired" if no_count else _right(is_right)
+
+    return [Sight(view, of_value(view), of_count(view)) for view in views]
+
+
+def _right(is_right: bool) -> str:  # noqa: FBT001 (it is the subject)
+    return "right" if is_right else "wrong"
+
+
 def _write(written: Written | None, views: Sequence[WorkerView]) -> WriteReads | None:
     if written is None or not views:
         return None

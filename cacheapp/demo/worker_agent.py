@@ -128,6 +128,19 @@ def _count_up(request: Request) -> dict[str, Any]:
     return {"sums": sums, "unknown": unknown, **({"why": error} if error else {})}
 
 
+def _use(request: Request) -> dict[str, Any]:
+    """Try to sign in several times where a few are allowed, and to spend a one-time token once."""
+    cache, key = DemoCache(request["alias"]), request["login"]
+    passed = 0
+    try:
+        for _ in range(request["times"]):
+            cache.add(key, 0, TIMEOUT_S)
+            passed += cache.incr(key, 1) <= request["limit"]
+    except (ValueError, TypeError) as exc:  # a cache that keeps nothing cannot increment
+        return {"error": str(exc), "unknown": False}
+    return {"passed": passed, "spent": int(cache.add(request["token"], 1, TIMEOUT_S))}
+
+
 def _clear(request: Request) -> dict[str, Any]:
     cache = DemoCache(request["alias"])
     with contextlib.suppress(CacheappError):  # a cache that cannot list its keys deletes by name
@@ -151,6 +164,7 @@ _HANDLERS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "read": _read,
     "write": _write,
     "count": _count_up,
+    "use": _use,
     "clear": _clear,
     "stats": _stats,
 }

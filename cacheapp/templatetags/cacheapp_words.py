@@ -1,6 +1,11 @@
-"""Template filters that format durations and sizes. Pure."""
+"""Template filters that format durations, sizes, numbers and times for people."""
+
+import datetime as dt
 
 from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 register = template.Library()
 
@@ -38,3 +43,35 @@ def cacheapp_bytes(count: float | None) -> str:
         if count < _KIB:
             return f"{count:.1f} {unit}"
     return f"{count / _KIB:.1f} TiB"
+
+
+@register.filter
+def cacheapp_count(number: float | None) -> str:
+    """Return `10,000`; a dash for `None`."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+@register.filter
+def cacheapp_ago(moment: dt.datetime | None) -> SafeString | str:
+    """Return `3 min ago` as a `<time>`, with the exact time on hover; a dash for `None`.
+
+    live.js replaces the exact time by that of the reader's time zone.
+    """
+    if moment is None:
+        return UNKNOWN
+    seconds = (timezone.now() - moment).total_seconds()
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        _ago(seconds),
+    )
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 1:
+        return "now"
+    for unit_s, name in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min"), (1, "s")):
+        if seconds >= unit_s:
+            return f"{int(seconds // unit_s)} {name} ago"
+    return "now"

@@ -1,5 +1,6 @@
 """The front page: what every worker sees of every cache; JSON for clients that do not accept HTML."""
 
+import datetime as dt
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -12,10 +13,14 @@ from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
+from cacheapp import clock
+from cacheapp.conf import conf
 from cacheapp.consistency.sharing import SharingVerdict
-from cacheapp.demo import overview, worker_agent
+from cacheapp.demo import overview, show, timeline, worker_agent
 from cacheapp.demo.overview import AliasRow, Overview
-from cacheapp.demo.verdict import WorkerView
+from cacheapp.demo.show import AliasResult, ShowResult
+from cacheapp.demo.timeline import Spot
+from cacheapp.demo.verdict import Sight, judge_views
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
 from cacheapp.views.pages import error_page, page, render_page
@@ -26,7 +31,8 @@ _LOOKS = {  # CSS class, and a sign that does not depend on colour
     SharingVerdict.DOWN: ("warn", "!"),
     SharingVerdict.OPEN: ("", "·"),
 }
-_ACTIONS: dict[str, Callable[[], None]] = {
+_ACTIONS: dict[str, Callable[[], object]] = {
+    "show": show.run,
     "write": overview.write,
     "increment": overview.increment,
     "clear": overview.clear,
@@ -63,39 +69,68 @@ def caches(request: HttpRequest) -> HttpResponse:
 
 
 def _page_context(seen: Overview) -> dict[str, Any]:
-    rows = [_row_context(row) for row in seen.rows]
-    announcement = ", ".join(f"{row['alias']} {row['verdict']}" for row in rows)
+    lanes = timeline.lanes(seen.marks, clock.wall_s())
+    rows = [_row_context(row, lanes) for row in seen.rows]
+    workers = conf().workers or len(seen.tiles)
     return {
         "seen": seen,
         "rows": rows,
-        "announcement": announcement,
+        "announcement": ", ".join(f"{row['alias']} {row['verdict']}" for row in rows),
         "increments": overview.INCREMENTS,
+        "workers": workers,
+        "login_limit": show.LOGIN_LIMIT,
+        "let_through": workers * show.LOGIN_LIMIT,
+        "shown_s": round(timeline.SHOWN_S),
+        "last": _last_context(show.latest()),
     }
 
 
-def _row_context(row: AliasRow) -> dict[str, Any]:
+def _last_context(result: ShowResult | None) -> dict[str, Any] | None:
+    """Return the last run of Show me: its age, and what it says about each alias."""
+    if result is None:
+        return None
+    lost = [one for one in result.results if one.lost and not one.error]
+    return {
+        "at": dt.datetime.fromtimestamp(result.at_s, dt.UTC),
+        "results": [{"one": one, "look": _result_look(one)} for one in result.results],
+        "lost": lost,
+        "shared": [one for one in result.results if one.is_right],
+        "failed": [one for one in result.results if one.error],
+    }
+
+
+def _result_look(one: AliasResult) -> tuple[str, str]:
+    if one.error:
+        return _LOOKS[SharingVerdict.DOWN]
+    return _LOOKS[SharingVerdict.SHARED if one.is_right else SharingVerdict.BROKEN]
+
+
+def _row_context(row: AliasRow, lanes: dict[tuple[str, int], list[Spot]]) -> dict[str, Any]:
     look, sign = _LOOKS[row.judged.verdict]
-    label = "NOTHING YET" if row.judged.verdict is SharingVerdict.OPEN else row.judged.verdict.value
+    sights = judge_views(row.changes, row.views)
     return {
         "alias": row.alias,
         "backend": row.backend,
-        "verdict": label,
+        "verdict": _label(row, sights),
         "look": look,
         "sign": sign,
         "why": row.judged.why,
-        "cells": [_cell_context(row, one) for one in row.views],
+        "cells": [
+            {"sight": one, "one": one.view, "spots": lanes.get((row.alias, one.view.pid), [])}
+            for one in sights
+        ],
         "advice": _advice(row) if row.judged.verdict is SharingVerdict.DOWN else "",
     }
 
 
-def _cell_context(row: AliasRow, one: WorkerView) -> dict[str, Any]:
-    """Return what a worker reads; `right` and `counts` are `None` if there is nothing to compare."""
-    written, counted = row.changes.written, row.changes.counted
-    return {
-        "one": one,
-        "right": one.value == written.value if written else None,
-        "counts": one.count == counted.done if counted else None,
-    }
+def _label(row: AliasRow, sights: list[Sight]) -> str:
+    """Return the verdict for people; the undecided ones differ by their reason."""
+    if row.judged.verdict is not SharingVerdict.OPEN:
+        return row.judged.verdict.value
+    if not (row.changes.written or row.changes.counted):
+        return "NOTHING YET"
+    is_expired = any("expired" in {one.value, one.count} for one in sights)
+    return "EXPIRED" if is_expired else "UNDECIDED"
 
 
 def _advice(row: AliasRow) -> str:

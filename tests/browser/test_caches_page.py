@@ -1,5 +1,6 @@
 """The front page in a browser: it finds one cache broken and the others shared."""
 
+import re
 from typing import Any
 
 import pytest
@@ -34,17 +35,35 @@ def test_locmem_turns_broken_and_the_others_shared(watched: Watched) -> None:
     _press(page, "Clear the demo")
     for alias in (*SHARED, "locmem"):
         _verdict(page, alias).to_contain_text("NOTHING YET", timeout=PATIENCE_MS)
-    _press(page, "Write a value")
-    _press(page, "Increment 100 times at once")
+    _press(page, "Show me")
     for alias in SHARED:
         _verdict(page, alias).to_contain_text("SHARED", timeout=PATIENCE_MS)
         counts = _row(page, alias).locator("li")
         expect(counts).to_have_count(WORKERS)
         for cell in counts.all():
-            expect(cell).to_contain_text("count 100")
+            expect(cell).to_contain_text("100")
     _verdict(page, "locmem").to_contain_text("BROKEN", timeout=PATIENCE_MS)
     expect(_row(page, "locmem")).to_contain_text("100 acknowledged increments")
     expect(_row(page, "locmem").locator("li", has_text="nothing")).to_have_count(WORKERS - 1)
+    _assert_the_headline_and_the_timeline_show_it(page)
+    page.goto("/")  # the last result is there without a press
+    expect(page.get_by_role("heading", name="the shared caches lost 0")).to_be_visible()
+    expect(page.get_by_text("Counted on this server").locator("time")).to_contain_text("ago")
+
+
+def _assert_the_headline_and_the_timeline_show_it(page: Page) -> None:
+    headline = page.get_by_role("heading", name="lost")
+    expect(headline).to_have_text(
+        re.compile(r"locmem lost [1-9]\d* of 100 increments; the shared caches lost 0\s*$")
+    )
+    outcome = page.get_by_role("region", name="What it means for a site")
+    expect(outcome.get_by_role("row", name="locmem")).to_contain_text(f"{5 * WORKERS} of")
+    expect(outcome.get_by_role("row", name="locmem")).to_contain_text(f"{WORKERS} times")
+    for alias in SHARED:
+        expect(outcome.get_by_role("row", name=alias)).to_contain_text("5 of")
+        expect(_row(page, alias).locator("use[href='#mark-missed']")).to_have_count(0)
+    for lane in _row(page, "locmem").locator(".lane").all():  # each misses the others' increments
+        expect(lane.locator("use[href='#mark-missed']")).not_to_have_count(0, timeout=PATIENCE_MS)
 
 
 def test_the_page_goes_on_looking_by_itself(watched: Watched) -> None:
@@ -79,6 +98,7 @@ def test_a_store_that_is_down_says_so_and_how_to_start_it(
     page.goto("/")
     page.get_by_role("button", name="Write a value").click()
     _verdict(page, "redis").to_contain_text("DOWN", timeout=PATIENCE_MS)
+    expect(page.get_by_role("heading", name="Not shown yet")).to_be_visible()
     expect(_row(page, "redis")).to_contain_text("apt install redis-server")
     _verdict(page, "lmdb").to_contain_text("SHARED", timeout=PATIENCE_MS)
 

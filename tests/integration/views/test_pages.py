@@ -12,8 +12,8 @@ from django.core.cache import caches
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from cacheapp.conf import conf
-from cacheapp.demo import worker_agent
+from cacheapp.conf import conf, state_dir
+from cacheapp.demo import show, worker_agent
 from cacheapp.demo.namespace import DemoCache
 from cacheapp.demo.overview import VALUE_KEY
 from cacheapp.downloads.runners.coordinator import existing_coordinator
@@ -184,7 +184,25 @@ def test_a_button_that_there_is_none_is_named(demo: None, visitor: Client) -> No
     token = _token(_get(visitor, "/"))
     response = _post(visitor, "/", {"do": "explode", "csrfmiddlewaretoken": token})
     assert response.status_code == 400
-    assert "expected one of write, increment, clear" in response.content.decode()
+    assert "expected one of show, write, increment, clear" in response.content.decode()
+
+
+def test_show_me_leaves_its_result_and_its_marks(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/"))
+    assert "Not shown yet" in _get(visitor, "/").content.decode()
+    _post(visitor, "/", {"do": "show", "csrfmiddlewaretoken": token})
+    result = show.latest()
+    assert result is not None
+    by_alias = {one.alias: one for one in result.results}
+    lmdb = by_alias["lmdb"]  # one worker: nothing can go wrong
+    assert (lmdb.counted, lmdb.lost, lmdb.let_through, lmdb.spent) == (100, 0, 5, 1)
+    assert "No cache lost an increment" in _get(visitor, "/").content.decode()
+    marks = json.loads((state_dir() / "timeline.json").read_text())
+    assert {(alias, kind) for _, alias, _, kind, _, _ in marks} >= {
+        ("lmdb", "write"),
+        ("lmdb", "increment"),
+        ("lmdb", "read"),
+    }
 
 
 def test_no_page_shows_a_key_that_is_not_the_demos_or_a_secret(

@@ -3,7 +3,14 @@
 import pytest
 
 from cacheapp.consistency.sharing import SharingVerdict
-from cacheapp.demo.verdict import Counted, LastChanges, WorkerView, Written, judge
+from cacheapp.demo.verdict import (
+    Counted,
+    LastChanges,
+    WorkerView,
+    Written,
+    judge,
+    judge_views,
+)
 
 WRITTEN = Written("abc", 1)
 COUNTED = Counted("k", asked=100, done=100, unknown=0, repeated=0)
@@ -108,3 +115,27 @@ def test_a_sum_that_two_were_told_is_broken_even_where_all_read_the_same() -> No
     found = judge(LastChanges(None, counted), _all(None, None, counts=(100, 100)))
     assert found.verdict is SharingVerdict.BROKEN
     assert "3 increments returned the same sum as another one" in found.why
+
+
+@pytest.mark.parametrize(
+    ("values", "counts", "expected"),
+    [
+        (["v", "v"], [2, 2], [("right", "right"), ("right", "right")]),
+        (["v", None], [2, 1], [("right", "right"), ("wrong", "wrong")]),
+        ([None, None], [None, None], [("expired", "expired"), ("expired", "expired")]),
+        (["v", "v"], [3, 3], [("right", "right"), ("right", "right")]),
+    ],
+    ids=["shared", "broken", "expired for all", "an unknown increment happened"],
+)
+def test_a_cell_follows_the_rules_of_the_verdict(
+    values: list[str | None], counts: list[int | None], expected: list[tuple[str, str]]
+) -> None:
+    changes = LastChanges(Written("v", 1), Counted("k", 3, 2, 1, 0))
+    views = [
+        WorkerView(pid, value, count)
+        for pid, (value, count) in enumerate(zip(values, counts, strict=True), 1)
+    ]
+    sights = judge_views(changes, views)
+    assert [(one.value, one.count) for one in sights] == expected
+    is_wrong = any(one.misses for one in sights)
+    assert is_wrong == (judge(changes, views).verdict is SharingVerdict.BROKEN)
