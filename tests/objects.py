@@ -71,6 +71,8 @@ class Thing:
     active: int = 0
     """Responses whose bodies are being sent."""
     most_active: int = 0
+    hanging: int = 0
+    """Responses that fell silent at their cut."""
 
     def answer(self, fields: Mapping[str, str]) -> tuple[bytes, bytes, bool]:
         """Return head, body, and whether to break the connection afterwards."""

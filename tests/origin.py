@@ -66,7 +66,7 @@ class Origin:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class Origin:
         trace: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -161,6 +161,7 @@ class Origin:
         finally:
             thing.active -= 1
         if cut and thing.hang:
+            thing.hanging += 1
             await self._over.wait()
         if cut and thing.reset:
             await self._reset(writer)

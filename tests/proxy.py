@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 60.0
 
 
 class Proxy:

@@ -141,7 +141,7 @@ class RedisServer(Server):
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}?db=0"
 
-    def start(self, within_s: float = 10.0) -> Self:
+    def start(self, within_s: float = 60.0) -> Self:
         """Start the server, or start it again; return when it responds."""
         self._spawn(
             [

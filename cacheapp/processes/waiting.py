@@ -9,7 +9,7 @@ from cacheapp import clock
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, within_s: float = 10.0) -> T:
+def until(condition: Callable[[], T], what: str, within_s: float = 60.0) -> T:
     """Return the first true value of the condition; raise `TimeoutError` with `what` at the deadline."""
     deadline = clock.monotonic_s() + within_s
     pause_s = 0.001

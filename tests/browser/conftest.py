@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserType, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    BrowserType,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.deploying import deployed
@@ -25,6 +32,8 @@ ARGUMENTS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 SiteEnv = Callable[..., dict[str, str]]
+PATIENCE_MS = 120_000
+"""For what a busy machine does; Playwright itself waits for 5 s, or 30."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +54,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as running:
         yield running
 
@@ -98,6 +108,18 @@ def site(shared_env: dict[str, str]) -> Iterator[GunicornServer]:
     """The site that the browser tests share; a worker that one of them kills is replaced."""
     with GunicornServer("project.wsgi:application", ROOT, shared_env) as server:
         yield server.start()
+
+
+@pytest.fixture
+def new_context(new_context: Any) -> Any:
+    """pytest-playwright's own, with more patience."""
+
+    def new(**options: Any) -> BrowserContext:
+        context: BrowserContext = new_context(**options)
+        context.set_default_timeout(PATIENCE_MS)
+        return context
+
+    return new
 
 
 @pytest.fixture

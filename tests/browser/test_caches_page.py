@@ -12,7 +12,7 @@ from tests.browser.watching import Watched
 from tests.system.conftest import ROOT, WORKERS
 
 SHARED = ("lmdb", "disk", "redis")
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
 
 
 def _verdict(page: Page, alias: str) -> Any:
@@ -69,7 +69,9 @@ def _assert_the_headline_and_the_timeline_show_it(page: Page) -> None:
 def test_the_page_goes_on_looking_by_itself(watched: Watched) -> None:
     page = watched.page
     page.goto("/")
-    with page.expect_response(lambda found: "hx-request" in found.request.headers, timeout=10_000):
+    with page.expect_response(
+        lambda found: "hx-request" in found.request.headers, timeout=PATIENCE_MS
+    ):
         pass
     expect(page.locator("#overview")).to_have_count(1)
 

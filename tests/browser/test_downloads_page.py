@@ -12,7 +12,7 @@ from tests.browser.watching import Watched
 from tests.objects import Thing, Version
 from tests.origin import Origin
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 def _order(page: Page, urls: list[str], threads: int = 4) -> None:

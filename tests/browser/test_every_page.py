@@ -66,7 +66,7 @@ def test_no_page_has_script_or_style_of_its_own(
     """The policy, which every page has, forbids both, so they would not work."""
     address = site.url + (a_download if path == "a download" else path)
     asked = urllib.request.Request(address, headers={"Accept": "text/html"})  # noqa: S310 (http)
-    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 (the same)
+    with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310 (the same)
         policy, html = answer.headers["Content-Security-Policy"], answer.read().decode()
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

@@ -7,11 +7,14 @@ from typing import Any
 from cacheapp.processes.servers import RedisServer
 
 Entry = dict[str, Any]
+PATIENT = {"SOCKET_TIMEOUT": 60, "SOCKET_CONNECT_TIMEOUT": 60, "pool_timeout": 60}
+"""Options of RedisCache with which no busy machine counts as a failure of the server."""
 
 BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
     "disk": lambda directory, _redis: {
         "BACKEND": "cacheapp.backends.DiskCache",
         "LOCATION": str(directory / "cache"),
+        "OPTIONS": {"database_timeout": 60},  # as above
     },
     "lmdb": lambda directory, _redis: {
         "BACKEND": "cacheapp.backends.LMDBCache",
@@ -21,10 +24,11 @@ BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
     "near": lambda directory, redis: {
         "BACKEND": "cacheapp.backends.NearCache",
         "LOCATION": redis.url,
-        "OPTIONS": {"copy": str(directory / "copy"), "size_limit": 16 * 2**20},
+        "OPTIONS": {"copy": str(directory / "copy"), "size_limit": 16 * 2**20, **PATIENT},
     },
     "redis": lambda _directory, redis: {
         "BACKEND": "cacheapp.backends.RedisCache",
         "LOCATION": redis.url,
+        "OPTIONS": PATIENT,
     },
 }

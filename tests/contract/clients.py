@@ -23,8 +23,8 @@ from cacheapp.processes.waiting import until
 
 Context = multiprocessing.context.SpawnContext | multiprocessing.context.ForkContext
 Work = Callable[..., Any]
-DEADLINE_S = 60
-STACKS_WITHIN_S = 5
+DEADLINE_S = 120
+STACKS_WITHIN_S = 30
 
 
 def _client(

@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def entry(
     request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
 ) -> Iterator[Entry]:
-    """The entry of CACHES, under a prefix of its own."""
+    """The entry of CACHES, under a prefix of its own, with times that no busy machine comes to."""
     made = BACKENDS[request.param](tmp_path, redis_server)
-    yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}
+    options = {"lease_time": 100.0, "lease_wait": 200.0, **made.get("OPTIONS", {})}
+    yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}", "OPTIONS": options}
     if request.param == "lmdb":  # what it reserved would be kept for every test of three runs
         shutil.rmtree(made["LOCATION"], ignore_errors=True)
 

@@ -2,18 +2,27 @@
 
 import datetime as dt
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from cacheapp import clock
 from cacheapp.backends import RedisCache
+from cacheapp.backends.core.locks import Lock
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import LockLost
-from cacheapp.processes.waiting import until
+from cacheapp.processes.waiting import pause, until
 from tests.contract.conftest import Build
 
-DEADLINE_S = 30
+DEADLINE_S = 60
+
+
+def _of(found: int | None, timeout: int) -> bool:
+    """Return True if that is the TTL of an entry stored a moment ago, on however busy a machine."""
+    return found is not None and max(0, timeout - DEADLINE_S) < found <= timeout
+
 
 # -- set(nx=, xx=) ----------------------------------------------------------------------------
 
@@ -21,15 +30,17 @@ DEADLINE_S = 30
 def test_set_nx_stores_only_if_the_key_is_missing(cache: SharedCache) -> None:
     assert cache.set("key", "first", 100, nx=True) is True
     assert cache.set("key", "second", 5, nx=True) is False
-    assert (cache.get("key"), cache.ttl("key")) == ("first", 100)
+    assert cache.get("key") == "first"
+    assert _of(cache.ttl("key"), 100)
 
 
 def test_set_xx_stores_only_if_the_key_exists(cache: SharedCache) -> None:
     assert cache.set("key", "first", xx=True) is False
     assert cache.get("key") is None
-    cache.set("key", "first", 5)
+    cache.set("key", "first", 3600)
     assert cache.set("key", "second", 100, xx=True) is True
-    assert (cache.get("key"), cache.ttl("key")) == ("second", 100)
+    assert cache.get("key") == "second"
+    assert _of(cache.ttl("key"), 100)
     cache.set("number", 1)
     assert cache.set("number", 2, None, xx=True) is True
     assert (cache.incr("number"), cache.ttl("number")) == (3, None)
@@ -82,14 +93,22 @@ def test_what_django_documents_is_returned(cache: SharedCache) -> None:
 
 @pytest.mark.parametrize("timeout", [1, 25, 3600, 10**7])
 def test_a_ttl_is_rounded_up(cache: SharedCache, timeout: int) -> None:
-    cache.set("key", 1, timeout)
-    assert cache.ttl("key") == timeout
-    assert timeout * 1000 - 900 < (cache.pttl("key") or 0) <= timeout * 1000
+    def rounded_up() -> bool:
+        began_s = clock.monotonic_s()
+        cache.set("key", 1, timeout)
+        found, precisely_ms = cache.ttl("key"), cache.pttl("key")
+        if clock.monotonic_s() - began_s > 0.9:
+            return False  # this machine was too slow
+        assert found == timeout
+        assert timeout * 1000 - 900 < (precisely_ms or 0) <= timeout * 1000
+        return True
+
+    until(rounded_up, "the TTL in time", DEADLINE_S)
 
 
 def test_only_a_missing_key_has_a_ttl_of_zero(cache: SharedCache) -> None:
     cache.set("key", 1, 0.3)
-    assert cache.ttl("key") == 1
+    assert cache.ttl("key") in {0, 1}
     until(lambda: cache.ttl("key") == 0, "the deadline", DEADLINE_S)
     assert cache.get("key") is None
     assert cache.pttl("key") == 0
@@ -99,7 +118,7 @@ def test_only_a_missing_key_has_a_ttl_of_zero(cache: SharedCache) -> None:
 def test_a_lifetime_may_be_a_timedelta(cache: SharedCache, method: str) -> None:
     cache.set("key", 1)
     assert getattr(cache, method)("key", dt.timedelta(minutes=2)) is True
-    assert cache.ttl("key") == 120
+    assert _of(cache.ttl("key"), 120)
 
 
 @pytest.mark.parametrize("method", ["expire", "pexpire"])
@@ -107,7 +126,7 @@ def test_the_default_and_no_timeout_are_lifetimes_too(build: Build, method: str)
     cache = build("other", TIMEOUT=77)
     cache.set("key", 1, None)
     assert getattr(cache, method)("key", DEFAULT_TIMEOUT) is True
-    assert cache.ttl("key") == 77
+    assert _of(cache.ttl("key"), 77)
     assert getattr(cache, method)("key", None) is True
     assert cache.ttl("key") is None
 
@@ -115,7 +134,8 @@ def test_the_default_and_no_timeout_are_lifetimes_too(build: Build, method: str)
 def test_timeout_and_version_may_be_digits_as_in_djangos_own_backends(build: Build) -> None:
     cache = build("digits", TIMEOUT="40", VERSION="2")
     cache.set("key", "value")
-    assert (cache.ttl("key"), cache.get("key", version=2)) == (40, "value")
+    assert _of(cache.ttl("key"), 40)
+    assert cache.get("key", version=2) == "value"
     assert cache.incr_version("key") == 3
     assert cache.get("key", version=3) == "value"
 
@@ -187,11 +207,26 @@ def test_locked_is_true_for_every_holder(cache: SharedCache) -> None:
     assert other.locked() is False
 
 
+def _kept(cache: SharedCache, timeout: float, keep: Callable[[Lock], bool]) -> Lock:
+    """Return a lock that was acquired, and kept before its time was over."""
+
+    def kept() -> Lock | None:
+        lock: Lock = cache.lock("lock", timeout=timeout)
+        assert lock.acquire()
+        try:
+            assert keep(lock) is True
+        except LockLost:
+            return None  # this machine was too slow
+        return lock
+
+    found = until(kept, "a lock that was kept in time", DEADLINE_S)
+    assert found is not None
+    return found
+
+
 def test_extend_adds_to_the_time_left_or_replaces_it(cache: SharedCache) -> None:
-    lock = cache.lock("lock", timeout=0.4)
-    assert lock.acquire()
-    assert lock.extend(100) is True
-    assert not threading.Event().wait(0.5)
+    lock = _kept(cache, 0.4, lambda lock: lock.extend(100))
+    pause(0.5)
     assert lock.owned()
     assert lock.extend(0.2, replace_ttl=True) is True
     until(lambda: not lock.owned(), "the end of the lock", DEADLINE_S)
@@ -203,11 +238,10 @@ def test_reacquire_restarts_the_timeout(cache: SharedCache) -> None:
     lock = cache.lock("lock", timeout=100)
     with pytest.raises(LockLost):
         lock.reacquire()
-    with lock:
-        assert lock.extend(0.5, replace_ttl=True) is True
-        assert lock.reacquire() is True
-        assert not threading.Event().wait(0.6)
-        assert lock.owned()
+    lock = _kept(cache, 100, lambda lock: lock.extend(0.5, replace_ttl=True) and lock.reacquire())
+    pause(0.6)
+    assert lock.owned()
+    lock.release()
 
 
 def test_a_lock_without_a_timeout_has_none_to_extend(cache: SharedCache) -> None:

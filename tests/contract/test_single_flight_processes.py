@@ -16,7 +16,7 @@ forked = pytest.mark.parametrize("clients", ["fork"], indirect=True)
 """Starting afresh takes seconds, and shows nothing more than the first test does."""
 
 
-SHORT_S, LONG_S = 3.0, 100.0
+SHORT_S, LONG_S = 5.0, 100.0
 UNTIL_DEATH_S = 0.0  # which a server does not see: there the time ends
 
 

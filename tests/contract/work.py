@@ -204,7 +204,7 @@ def _reap(pid: int) -> int:
         return bool(found)
 
     try:
-        until(gone, f"child {pid} to end", within_s=20)
+        until(gone, f"child {pid} to end", within_s=100)
     except TimeoutError:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

@@ -74,7 +74,7 @@ def run(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProce
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
 

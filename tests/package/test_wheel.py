@@ -160,7 +160,7 @@ class Foreign:
                 yield f"http://127.0.0.1:{port}"
             finally:
                 process.terminate()
-                process.wait(60)
+                process.wait(120)
 
 
 @pytest.fixture(scope="module", params=DJANGOS)

@@ -85,7 +85,7 @@ def assert_stops_cleanly(server: GunicornServer) -> None:
         return
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.send(signal.SIGTERM)
-    status = server.process.wait(30)
+    status = server.process.wait(120)
     printed = server.output()
     assert status == 0, f"Gunicorn ended with {status}; it printed:\n{printed}"
     assert still_running(family) == [], f"Gunicorn printed:\n{printed}"

@@ -34,7 +34,7 @@ def run(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
 
@@ -108,10 +108,10 @@ def test_ctrl_c_shows_what_is_known_and_leaves_nothing(new_env: NewEnv, short_tm
                 text=True,
             ) as check,
         ):
-            until(lambda: client.keys("*-register-*"), "the check to write", 60)
+            until(lambda: client.keys("*-register-*"), "the check to write", 120)
             family = psutil.Process(check.pid).children(recursive=True)
             os.kill(check.pid, signal.SIGINT)
-            said, complained = check.communicate(timeout=60)
+            said, complained = check.communicate(timeout=120)
             assert check.returncode == 128 + signal.SIGINT
             assert client.keys() == []
     assert "stopped by SIGINT; the findings above are incomplete" in complained

@@ -36,7 +36,7 @@ def run(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
 
@@ -157,9 +157,9 @@ def test_ctrl_c_stops_all_that_was_started(new_env: NewEnv, short_tmp: Path) -> 
     with subprocess.Popen(DEMO, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as demo:
         me = psutil.Process(demo.pid)
         # Redis, the Gunicorn master and its 4 workers
-        family = until(lambda: (it := me.children(recursive=True))[5:] and it, "its servers", 60)
+        family = until(lambda: (it := me.children(recursive=True))[5:] and it, "its servers", 120)
         demo.send_signal(signal.SIGINT)
-        _, said = demo.communicate(timeout=60)
+        _, said = demo.communicate(timeout=120)
     assert demo.returncode == 128 + signal.SIGINT
     assert "stopped by SIGINT" in said
     assert "Traceback" not in said

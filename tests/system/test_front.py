@@ -17,7 +17,7 @@ TLS = {"X-Forwarded-Proto": "https"}
 
 
 def _status(server: GunicornServer, path: str, headers: dict[str, str], body: str = "") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         form = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         connection.request("POST" if body else "GET", path, body or None, {**form, **headers})

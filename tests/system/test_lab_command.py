@@ -37,7 +37,7 @@ def env(new_env: NewEnv, settings: Settings) -> Iterator[dict[str, str]]:
 
 def lab(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*LAB, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=200,
+        [*LAB, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280,
         check=False,
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def lab(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str
 def family_of(pid: int, at_least: int) -> list[psutil.Process]:
     """Wait until a process has started so many others; return them all."""
     me = psutil.Process(pid)
-    started = until(lambda: (it := me.children(recursive=True))[at_least - 1 :] and it, "it", 60)
+    started = until(lambda: (it := me.children(recursive=True))[at_least - 1 :] and it, "it", 120)
     return [me, *started]
 
 
@@ -123,7 +123,7 @@ def test_ctrl_c_stops_all_that_was_started_and_says_so(
         family = family_of(running.pid, processes)
         refused = lab(env, "starting")
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=120)
     assert refused.returncode == 2
     assert (
         f"{name!r} runs in process {running.pid}; wait for it to end, or stop it" in refused.stderr
@@ -143,9 +143,9 @@ def test_a_killed_run_leaves_no_process_and_no_lock(new_env: NewEnv, settings: S
         [*LAB, "waiting", "--full"], cwd=ROOT, env={**os.environ, **made}, stderr=subprocess.DEVNULL
     ) as running:
         family = family_of(running.pid, 2)
-        until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 30)
+        until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 120)
         running.kill()
-    until(lambda: not still_running(family), "what it started to end", 30)
+    until(lambda: not still_running(family), "what it started to end")
     assert getattr(run_record.status(), "state", None) is RunState.LOST
     os.close(exclusive_run.acquire())  # nobody has it
 
@@ -164,7 +164,7 @@ def test_a_page_starts_watches_and_stops_one(as_a_page: None) -> None:
         run_record.start("starting")
     assert getattr(run_record.status(), "state", None) is RunState.RUNNING
     family = family_of(holder.pid, 2)
-    until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 30)
+    until(lambda: getattr(run_record.status(), "progress", None), "a step to be noted", 120)
     status = run_record.status()
     assert status is not None
     assert (status.names, status.scale, status.pid) == (("waiting",), "full", holder.pid)

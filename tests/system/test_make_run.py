@@ -44,7 +44,7 @@ class Run:
         """Wait for Redis, Gunicorn and its workers; return these processes."""
         me = psutil.Process(self.process.pid)
         return until(
-            lambda: (it := me.children(recursive=True))[1 + WORKERS :] and it, "its servers", 60
+            lambda: (it := me.children(recursive=True))[1 + WORKERS :] and it, "its servers", 120
         )
 
 
@@ -80,7 +80,7 @@ def gunicorn_of(family: list[psutil.Process]) -> psutil.Process:
 
 
 def get(url: str, path: str) -> tuple[int, dict[str, object]]:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=120)
     connection.request("GET", path)
     answer = connection.getresponse()
     status, body = answer.status, json.load(answer)
@@ -100,9 +100,9 @@ def test_make_run_serves_and_ctrl_c_stops_all_of_it(make_run: Run, tmp: Path) ->
     first, second = psutil.Process(gunicorn_of(family).pid).children()
     first.suspend()
     make_run.process.send_signal(signal.SIGINT)
-    until(lambda: not still_running([second]), "the other worker to stop", 30)
+    until(lambda: not still_running([second]), "the other worker to stop")
     make_run.process.send_signal(signal.SIGINT)  # a second Ctrl-C
-    assert make_run.process.wait(60) == 0
+    assert make_run.process.wait(120) == 0
     assert still_running(family) == []
     assert list(tmp.iterdir()) == []
 
@@ -124,7 +124,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(new_env: NewEnv) ->
             env={**os.environ, **new_env(), "BIND": bind},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert done.returncode == 1

@@ -31,7 +31,7 @@ def workers(server: GunicornServer) -> Iterator[Workers]:
 def send(server: GunicornServer, head: list[str], body: bytes = b"") -> tuple[int, bytes]:
     """Send a request as it stands; return the status and the rest of the answer."""
     lines = [*head, "Connection: close", "", ""]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as sock:
         sock.sendall("\r\n".join(lines).encode() + body)
         data = b"".join(iter(lambda: sock.recv(65536), b""))
     return int(data.split()[1]), data.partition(b"\r\n\r\n")[2]

@@ -37,7 +37,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn) -> Site:
 
 def _get(server: GunicornServer, path: str, cookie: str = "") -> http.client.HTTPResponse:
     """Send a request on its own connection, so that any worker may get it; read the body."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.request("GET", path, headers={"Cookie": cookie, "Connection": "close"})
         response = connection.getresponse()
@@ -65,7 +65,7 @@ def _bodies_of_all_workers(server: GunicornServer, path: str) -> set[str]:
                 bodies.add(_body(response))
         return len(workers) == WORKERS
 
-    until(all_answered, f"all workers to answer {path}", within_s=60)
+    until(all_answered, f"all workers to answer {path}", within_s=150)
     return bodies
 
 
@@ -83,7 +83,7 @@ def _visits(server: GunicornServer) -> list[int]:
             counts.append(int(_body(response)))
         return len(workers) > 1
 
-    until(several_answered, "several workers to answer", within_s=60)
+    until(several_answered, "several workers to answer", within_s=150)
     return counts
 
 
@@ -98,7 +98,7 @@ def _allowed(server: GunicornServer) -> int:
         asked = Counter(worker for worker, _ in outcomes)
         return len(asked) == WORKERS and min(asked.values()) > ALLOWED_ATTEMPTS
 
-    until(all_asked, "all workers to be asked often enough", within_s=60)
+    until(all_asked, "all workers to be asked often enough", within_s=150)
     return sum(status == HTTPStatus.OK for _worker, status in outcomes)
 
 

@@ -17,6 +17,7 @@ import pytest
 from cacheapp.processes.servers import GunicornServer, Server
 from cacheapp.processes.waiting import until
 from tests.ensure_programs import NO_NGINX, find_nginx
+from tests.ports import free_port
 from tests.required import skip_or_fail
 from tests.system.conftest import QUICK_START, ROOT, NewEnv, StartGunicorn
 
@@ -58,7 +59,7 @@ class SlowClients:
             sock.close()
 
 
-def _status(port: int, timeout_s: float = 60) -> int:
+def _status(port: int, timeout_s: float = 120) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request("GET", "/login/")
@@ -88,13 +89,13 @@ def test_more_slow_bodies_than_threads_delay_others_only_to_their_deadline(
                 return _status(site.port, timeout_s=5) == HTTPStatus.OK
             return False
 
-        until(served, "a healthy request to be served", 60)
+        until(served, "a healthy request to be served", 120)
 
         def all_answered() -> bool:
             slow.drip()
             return slow.answered() == CLIENTS
 
-        until(all_answered, "every slow client to be answered", 60)
+        until(all_answered, "every slow client to be answered", 120)
     finally:
         slow.close()
 
@@ -123,7 +124,7 @@ class _Front(Server):
     def start(self, command: list[str]) -> None:
         self._spawn(command, env={**os.environ, "HOME": str(self.directory)})
         try:
-            until(self._listens, "the proxy to listen", 30)
+            until(self._listens, "the proxy to listen")
         except TimeoutError as exc:
             raise self._failed(str(exc)) from None
 
@@ -138,12 +139,6 @@ def _documented(language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", DEPLOY, re.DOTALL)
     assert found, language
     return found[1]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _start_nginx(front: _Front, backend: int) -> None:
@@ -186,7 +181,7 @@ def _start_caddy(front: _Front, backend: int) -> None:
 def front_and_site(
     request: pytest.FixtureRequest, new_env: NewEnv, start_gunicorn: StartGunicorn
 ) -> Iterator[tuple[_Front, GunicornServer]]:
-    with _Front(_free_port()) as front:
+    with _Front(free_port()) as front:
         site = _site(new_env, start_gunicorn, "60")
         {"nginx": _start_nginx, "caddy": _start_caddy}[request.param](front, site.port)
         yield front, site

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cacheapp.processes.waiting import until
+from tests.ports import free_port
 from tests.system.conftest import ROOT
 
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -68,7 +69,7 @@ class Reader:
                 env=self.env,
                 capture_output=True,
                 text=True,
-                timeout=200,
+                timeout=280,
                 check=False,
             )
             self.outputs.append((command, found.stdout + found.stderr))
@@ -79,7 +80,7 @@ class Reader:
             self.server = subprocess.Popen(
                 command.split(), cwd=self.directory, env=self.env, stdout=log, stderr=log
             )
-        until(self._answers, "Gunicorn", 30)
+        until(self._answers, "Gunicorn", 120)
 
     def _answers(self) -> bool:
         with socket.socket() as client:
@@ -88,7 +89,7 @@ class Reader:
     def end(self) -> None:
         if self.server is not None:
             self.server.terminate()
-            self.server.wait(30)
+            self.server.wait(120)
             self.server = None
 
     def printed_by(self, words: str) -> list[str]:
@@ -97,9 +98,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="tutorial-") as name:
         reader = Reader(Path(name), port)
         try:

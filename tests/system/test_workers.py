@@ -25,8 +25,9 @@ def workers(server: GunicornServer) -> Iterator[Workers]:
 def test_replaced_workers_are_found_again(server: GunicornServer, workers: Workers) -> None:
     before = set(workers.pids)
     assert len(before) == WORKERS
+    old = [psutil.Process(pid) for pid in before]
     server.send(signal.SIGHUP)  # replaces all workers gracefully
-    until(lambda: not any(map(psutil.pid_exists, before)), "the old workers to end", 30)
+    until(lambda: not any(it.is_running() for it in old), "the old workers to end")
     after = workers.find()
     assert len(after) == WORKERS
     assert not before & set(after)
@@ -37,8 +38,9 @@ def test_a_worker_that_is_gone_is_not_mistaken_for_another(
     server: GunicornServer, workers: Workers
 ) -> None:
     gone = workers.pids[0]
-    psutil.Process(gone).terminate()  # gracefully, as by max_requests
-    until(lambda: not psutil.pid_exists(gone), "the worker to end", 30)
+    worker = psutil.Process(gone)
+    worker.terminate()  # gracefully, as by max_requests
+    until(lambda: not worker.is_running(), "the worker to end")
     with pytest.raises((AnswerLost, Moved)):
         workers.ask(gone, "PUT", "/api/cache/disk/moved", {"value": 1})
     assert gone not in workers.find()

@@ -51,10 +51,10 @@ class TaskWorker:
         """End it; `hard`: it gives nothing back."""
         self.process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
         try:
-            self.process.wait(30)
+            self.process.wait(100)
         except subprocess.TimeoutExpired:  # it waits for a task
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(100)
 
 
 @pytest.fixture(scope="module")

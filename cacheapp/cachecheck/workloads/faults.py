@@ -66,7 +66,7 @@ def stopped(run: CheckRun) -> list[PropertyFinding]:
         clients.run(warm, key, to=[sleeper], threads=1)
         sleeper.signal(signal.SIGSTOP)
         try:
-            until(lambda: _state(sleeper.pid) == "T", "the client to stop", 10)
+            until(lambda: _state(sleeper.pid) == "T", "the client to stop", MARGIN_S)
             clients.run(write_one, key, to=[writer], threads=1)
         finally:
             sleeper.signal(signal.SIGCONT)

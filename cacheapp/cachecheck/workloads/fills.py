@@ -13,7 +13,7 @@ ROUNDS = 12
 _ROUND_NS = 40_000_000
 _FACTORY_S = 0.01
 FILLS = 6
-_SIGN_S = 5.0
+_SIGN_S = 8.0
 
 ONCE, FRESH = "one computation of a cold key", "no stale fill"
 

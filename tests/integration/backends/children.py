@@ -2,8 +2,11 @@
 
 import ctypes
 import os
+import platform
 import signal
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from cacheapp.processes.waiting import until
 
@@ -32,7 +35,7 @@ def _run_in_child(fork: Callable[[], int], work: Callable[[], object]) -> int:
     return pid
 
 
-def end_of(pid: int, within_s: float = 30) -> int:
+def end_of(pid: int, within_s: float = 100) -> int:
     """Return the exit code of a child; kill it and return `HUNG` if it does not end."""
     ended: list[int] = []
 
@@ -49,3 +52,16 @@ def end_of(pid: int, within_s: float = 30) -> int:
         os.waitpid(pid, 0)
         return HUNG
     return ended[0]
+
+
+_SLEEPS = {"x86_64": {"35", "230"}, "aarch64": {"101", "115"}}
+"""The numbers of the system calls nanosleep and clock_nanosleep."""
+
+
+def is_asleep(thread: threading.Thread) -> bool:
+    """Return True if the thread sleeps in C code, and so does not wait for the interpreter lock.
+
+    A fork in C would copy that lock with its waiters, which do not exist in the child.
+    """
+    call = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().split()[0]
+    return call in _SLEEPS[platform.machine()]

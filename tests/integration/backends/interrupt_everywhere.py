@@ -18,8 +18,10 @@ from types import CodeType, FrameType
 from typing import Any, Self
 
 _ACK = struct.Struct("q")
-_WITHIN_S = 4.0  # a lock that is left held is waited for longer
-_HANG_S = 30.0
+LEFT_HELD_S = 100.0
+"""How long a store waits at least for a lock that was left held."""
+_WITHIN_S = 50.0
+_HANG_S = 150.0
 
 
 class Interrupted(BaseException):

@@ -32,6 +32,6 @@ def in_own_process(test: Callable[P, None]) -> Callable[P, None]:
                 traceback.print_exc()
             finally:
                 os._exit(code)
-        assert end_of(pid, 60) == 0
+        assert end_of(pid, 200) == 0
 
     return run

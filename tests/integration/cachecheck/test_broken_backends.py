@@ -81,10 +81,14 @@ def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
 
 
 def test_late_expiry_is_measured(examine: Examine) -> None:
-    found = examine("ExpiresLate", deadlines.deadlines)
-    assert {one.verdict for one in found.values()} == {PropertyVerdict.BROKEN}
-    late_ms = int(found[deadlines.EXPIRY].figure.split()[0])
-    assert 100 < late_ms < 400
+    for _ in range(20):  # where no session was running at the end, a read may have come before
+        found = examine("ExpiresLate", deadlines.deadlines)
+        assert {one.verdict for one in found.values()} == {PropertyVerdict.BROKEN}
+        late_ms = int(found[deadlines.EXPIRY].figure.split()[0])
+        assert late_ms < 210  # a read that begins later finds nothing
+        if late_ms > 100:
+            break
+    assert late_ms > 100
     assert "still at the end" in found[deadlines.KEPT].why
     assert "still at the end" in found[deadlines.TOUCH].why
 

@@ -27,7 +27,7 @@ class Handler(WSGIRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.asked.append((self.command, self.path, headers))
         if "continuation-token" in self.path:
-            until(lambda: any("list-type" not in path for _, path, _ in self.asked), "a file", 30)
+            until(lambda: any("list-type" not in path for _, path, _ in self.asked), "a file")
         return super().make_environ()
 
     def run_wsgi(self) -> None:

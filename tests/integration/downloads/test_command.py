@@ -251,7 +251,7 @@ class Site:
             "DEBUG": "1",
             "DOWNLOAD_NETWORKS": "127.0.0.0/8",
         }
-        self.manage("migrate", "--verbosity", "0").communicate(timeout=60)
+        self.manage("migrate", "--verbosity", "0").communicate(timeout=200)
 
     def manage(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -296,15 +296,15 @@ def test_the_same_command_resumes_after(
         whole = list(site.target.glob("[0-9]"))
         return len(whole) == 5 and any(size >= half - 2**18 for size in sizes)
 
-    until(half_there, "five files, and half of the sixth", 30)
+    until(half_there, "five files, and half of the sixth", 200)
     first.send_signal(number)
-    _, complaint = first.communicate(timeout=30)
+    _, complaint = first.communicate(timeout=200)
     assert first.returncode == status
     if number is signal.SIGINT:
         assert "stopped by SIGINT; the same command resumes the job" in complaint
     before = len(origin.asked)
     second = site.download(*words)
-    out, _ = second.communicate(timeout=60)
+    out, _ = second.communicate(timeout=200)
     assert second.returncode == 0, out
     found = json.loads(out)
     assert (found["state"], found["files_done"], found["files_failed"]) == ("succeeded", 6, 0)

@@ -34,7 +34,7 @@ def _own_coordinator() -> Iterator[None]:
     """Give the test a coordinator whose thread starts under the trace."""
     coordinator._forget()  # noqa: SLF001 (as a fork does)
     yield
-    coordinator.coordinator().close(10)
+    coordinator.coordinator().close(60)
     coordinator._forget()  # noqa: SLF001
 
 
@@ -142,7 +142,7 @@ def test_the_page_lists_the_functions_that_a_download_passes(origin: Origin) -> 
         sys.setprofile(None)
     try:
         assert answer.status_code == 202, answer.content
-        until(lambda: DownloadJob.objects.get().state == "succeeded", "the job to succeed", 30)
+        until(lambda: DownloadJob.objects.get().state == "succeeded", "the job to succeed", 100)
     finally:
         threading.setprofile(None)
     assert walk.steps == _listed()

@@ -27,7 +27,7 @@ def _manage(tmp_path: Path, *args: str, **env: str) -> "subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
 
 
@@ -138,7 +138,7 @@ def test_all_workers_of_a_debug_checkout_get_one_secret_key(tmp_path: Path) -> N
         )
         for _ in range(8)
     ]
-    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+    keys = {process.communicate(timeout=200)[0].strip() for process in processes}
     assert len(keys) == 1
     assert len(keys.pop()) > 80
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db.sqlite3", "secret_key"]
@@ -154,7 +154,7 @@ def test_gunicorn_refuses_a_wrong_variable_by_name(name: str, tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode != 0
     assert name in done.stderr

@@ -76,7 +76,7 @@ class Chaos:
             thing.cuts.clear()
 
     def _row(self, columns: str) -> tuple[Any, ...]:
-        with contextlib.closing(sqlite3.connect(self._database, timeout=20)) as database:
+        with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database:
             sql = f"SELECT {columns} FROM cacheapp_downloadjob WHERE id = ?"  # noqa: S608
             found: tuple[Any, ...] = database.execute(
                 sql, (self.job["id"].replace("-", ""),)
@@ -114,7 +114,7 @@ class Chaos:
             assert not bad, bad
             return len(pids) == 4
 
-        until(asked, f"every worker to answer after {self.done[-1:]}", 60)
+        until(asked, f"every worker to answer after {self.done[-1:]}", 120)
 
     def look_at_disk(self) -> None:
         """Compare what is there with what was there before: no byte of it may be gone.
@@ -143,7 +143,7 @@ class Chaos:
             return not missing
 
         with contextlib.suppress(TimeoutError):
-            until(all_seen, "what was on disk to be seen again", 5)
+            until(all_seen, "what was on disk to be seen again", 60)
         assert not missing, self._told(missing)
 
     def _told(self, left: list[str]) -> str:
@@ -263,7 +263,7 @@ def faults(chaos: Chaos, rng: random.Random) -> Iterator[str]:
 
 def _victim(chaos: Chaos, rng: random.Random) -> psutil.Process:
     """Return a worker, more often than not the one that runs the job."""
-    workers = until(chaos.workers, "a worker to be there", 30)
+    workers = until(chaos.workers, "a worker to be there")
     owner = chaos.owner_pid()
     mine = [worker for worker in workers if worker.pid == owner]
     return mine[0] if mine and rng.random() < 0.7 else rng.choice(workers)

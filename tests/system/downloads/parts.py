@@ -60,7 +60,7 @@ class Site:
             assert found["state"] in {state, "queued", "running"}, found
             return found if found["state"] == state else {}
 
-        found = until(there, f"job {job['id']} to be {state}", 60)
+        found = until(there, f"job {job['id']} to be {state}", 150)
         if state in FINISHED:
             self.until_cleared(job)
         return found
@@ -68,7 +68,7 @@ class Site:
     def until_cleared(self, job: Mapping[str, Any]) -> None:
         """Wait until the runs of a job that has ended have left nothing: that comes a moment later."""
         directory = self.downloads / job["id"]
-        until(lambda: not list(directory.glob(".*")), "what the runs left to be removed", 30)
+        until(lambda: not list(directory.glob(".*")), "what the runs left to be removed")
 
     def files(self, job: Mapping[str, Any]) -> dict[str, bytes]:
         """Return all that lies in the job's directory."""
@@ -79,7 +79,7 @@ class Site:
     def until_partials(self, job: Mapping[str, Any], count: int) -> None:
         """Wait until so many files are on their way."""
         directory = self.downloads / job["id"]
-        until(lambda: len(list(directory.glob(".*/*.part"))) == count, f"{count} partial files", 30)
+        until(lambda: len(list(directory.glob(".*/*.part"))) == count, f"{count} partial files")
 
 
 def expected(count: int, size: int) -> dict[str, bytes]:

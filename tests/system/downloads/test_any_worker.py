@@ -53,7 +53,7 @@ def test_every_worker_shows_the_job_that_one_of_them_runs(any_site: Site) -> Non
     def all_but_one() -> bool:
         return bool(site.look(job)["files_done"] == 20)
 
-    until(all_but_one, "20 files to be recorded", 30)
+    until(all_but_one, "20 files to be recorded", 120)
     answers = site.workers.each("GET", f"/api/downloads/{job['id']}")
     assert len(answers) == 4
     for pid, answer in answers.items():
@@ -126,11 +126,11 @@ def test_a_job_waits_for_its_turn_when_the_worker_has_no_threads_left(site: Site
     owner = site.workers.find()[0]
     before = len(site.origin.asked)
     large = site.order([f"/hang/{n}" for n in range(200)], threads=200, pid=owner)
-    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 30)
+    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 120)
     small = site.order(paths(60, 100), threads=51, pid=owner)
     queued = site.order(paths(1, 100), threads=1, pid=owner)
     heartbeat = site.look(small)["heartbeat_at"]
-    until(lambda: site.look(small)["heartbeat_at"] > heartbeat, "a sign of life", 30)
+    until(lambda: site.look(small)["heartbeat_at"] > heartbeat, "a sign of life", 120)
     assert site.look(small)["state"] == "queued"
     assert site.look(queued)["state"] == "queued"  # in turn: it does not overtake
     site.workers.ask(owner, "DELETE", f"/api/downloads/{large['id']}")
@@ -143,7 +143,7 @@ def test_a_queued_job_can_be_cancelled(site: Site) -> None:
     owner, other = site.workers.find()[:2]
     before = len(site.origin.asked)
     large = site.order([f"/hang/{n}" for n in range(200)], threads=200, pid=owner)
-    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 30)
+    until(lambda: len(site.origin.asked) == before + 200, "200 requests in flight", 120)
     queued = site.order(paths(5, 100), pid=owner)
     assert site.workers.ask(other, "DELETE", f"/api/downloads/{queued['id']}").status == 202
     found = site.wait_for_state(queued, "cancelled")

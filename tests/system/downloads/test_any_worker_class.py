@@ -56,8 +56,8 @@ def test_other_workers_host_and_adopt_jobs(
         urls = [f"{origin.url}/thing/big", f"{origin.url}/file/small"]
         job = _ask(server, "POST", "/api/downloads", {"urls": urls})
         place = f"/api/downloads/{job['id']}"
-        until(lambda: _ask(server, "GET", place)["files_done"] == 1, "the small file", 60)
+        until(lambda: _ask(server, "GET", place)["files_done"] == 1, "the small file", 120)
         psutil.Process(job["owner_pid"]).kill()
-        until(lambda: _ask(server, "GET", place)["state"] == "succeeded", "another worker", 60)
+        until(lambda: _ask(server, "GET", place)["state"] == "succeeded", "another worker", 120)
         assert _ask(server, "GET", place)["adoptions"] == 1
         assert f"worker: {worker_class}" in server.output()

@@ -50,7 +50,7 @@ def send(
     site: Site, method: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
     """Ask over a connection of its own, so that any worker may get it."""
-    connection = http.client.HTTPConnection("127.0.0.1", site.server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", site.server.port, timeout=120)
     try:
         data = None if body is None else json.dumps(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -78,7 +78,7 @@ def test_exactly_one_of_many_orders_with_one_key_creates_a_job(site: Site) -> No
         workers.update(body["pid"] for _status, body, _headers in answers)
         return len(workers) > 1
 
-    until(all_workers_raced, "several workers to have had the same order", 60)
+    until(all_workers_raced, "several workers to have had the same order", 120)
 
 
 def test_any_worker_pauses_a_job_and_another_resumes_it(site: Site) -> None:
@@ -87,10 +87,10 @@ def test_any_worker_pauses_a_job_and_another_resumes_it(site: Site) -> None:
     site.origin.things["paused"] = thing
     job = site.order([*paths(5, 1000), "/thing/paused"], threads=2, pid=first)
     path = f"/api/downloads/{job['id']}"
-    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 30)
+    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
     asked = site.workers.ask(second, "POST", f"{path}/pause")
     assert (asked.status, asked.body["pause_requested"]) == (202, True)
-    until(lambda: site.look(job)["paused"], "the job to be paused", 30)
+    until(lambda: site.look(job)["paused"], "the job to be paused", 120)
     assert site.workers.ask(third, "POST", f"{path}/pause").status == 200
     going = site.workers.ask(third, "POST", f"{path}/resume")
     assert going.status == 202

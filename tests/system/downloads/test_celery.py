@@ -51,7 +51,7 @@ class CeleryWorker:
                 start_new_session=True,
             )
         try:
-            until(lambda: " ready." in self.output(), "the Celery worker to be ready", 60)
+            until(lambda: " ready." in self.output(), "the Celery worker to be ready", 120)
         except TimeoutError as exc:
             self.stop()
             raise AssertionError(f"{exc}; it printed:\n{self.output()}") from exc
@@ -66,7 +66,7 @@ class CeleryWorker:
     def stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(60)
+            self._process.wait(120)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise
@@ -74,7 +74,7 @@ class CeleryWorker:
     def kill(self) -> None:
         """End it with all its processes: it gives nothing back."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(60)
+        self._process.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def env(
             "REDIS_URL": broker.start().url,
             "DOWNLOAD_ORIGINS": origin.url,
             "DOWNLOAD_TRIES": "1",
-            "DOWNLOAD_HEARTBEAT_S": "3",
+            "DOWNLOAD_HEARTBEAT_S": "6",
         }
         migrate(found)
         yield found
@@ -136,13 +136,13 @@ def test_a_task_that_is_delivered_twice_changes_nothing(
     site: Site, celery: CeleryWorker, env: dict[str, str]
 ) -> None:
     job = order(site, [*paths(3, 1000), "/hang/x"])
-    until(lambda: site.look(job)["files_done"] == 3, "3 files to be recorded", 60)
+    until(lambda: site.look(job)["files_done"] == 3, "3 files to be recorded", 120)
     before = site.look(job)
     command = [sys.executable, "-c", SEND, job["id"]]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True)
     over = f"job {job['id']}: task ended: another process runs it"
-    until(lambda: over in celery.output(), "the second task to end", 60)
-    until(lambda: "retry: Retry in 18" in celery.output(), "it to be there for a lost owner", 60)
+    until(lambda: over in celery.output(), "the second task to end", 120)
+    until(lambda: "retry: Retry in 18" in celery.output(), "it to be there for a lost owner", 120)
     after = site.look(job)
     assert (after["owner_pid"], after["adoptions"]) == (before["owner_pid"], before["adoptions"])
     pid = site.workers.find()[1]
@@ -155,7 +155,7 @@ def test_a_job_outlives_the_process_that_ran_it(site: Site, celery: CeleryWorker
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
     site.origin.things["killed"] = thing
     job = order(site, [*paths(5, 1000), "/thing/killed"], threads=2)
-    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
     before = site.look(job)
     os.kill(before["owner_pid"], signal.SIGKILL)
     found = site.wait_for_state(job, "succeeded")
@@ -172,7 +172,7 @@ def test_a_worker_that_ends_releases_its_job_to_the_next(
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
     site.origin.things["handed"] = thing
     job = order(site, [*paths(5, 1000), "/thing/handed"], threads=2)
-    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
     second = CeleryWorker(env, tmp_path / "log")
     try:
         celery.stop()  # SIGTERM: it does not wait for the file that hangs
@@ -193,13 +193,13 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
     began = [CeleryWorker(env, tmp_path / "first", visible_again_s=VISIBLE_AGAIN_S)]
     try:
         job = order(site, [*paths(5, 1000), "/thing/given-out-again"], threads=2)
-        until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+        until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
         wait_for_the_broker()
         # A worker that starts looks for what is overdue; one that runs does so every 100 s.
         began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
         over = f"job {job['id']}: task ended: another process runs it"
-        until(lambda: any(over in it.output() for it in began), "it to be given out twice", 60)
-        until(lambda: any("Retry in 18" in it.output() for it in began), "the second to wait", 60)
+        until(lambda: any(over in it.output() for it in began), "it to be given out twice", 120)
+        until(lambda: any("Retry in 18" in it.output() for it in began), "the second to wait", 120)
         before = site.look(job)
         while began:
             began.pop().kill()
@@ -226,9 +226,9 @@ def test_a_paused_job_is_handed_over_again(site: Site, celery: CeleryWorker) -> 
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
     site.origin.things["rested"] = thing
     job = order(site, ["/thing/rested"])
-    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 60)
+    until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
     pid = site.workers.find()[0]
     site.workers.ask(pid, "POST", f"/api/downloads/{job['id']}/pause")
-    until(lambda: site.look(job)["paused"], "the job to be paused", 60)
+    until(lambda: site.look(job)["paused"], "the job to be paused", 120)
     assert site.workers.ask(pid, "POST", f"/api/downloads/{job['id']}/resume").status == 202
     assert site.wait_for_state(job, "succeeded")["owner_pid"] in celery.pids

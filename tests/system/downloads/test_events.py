@@ -62,7 +62,7 @@ def connect(server: GunicornServer, pid: int | None = None) -> http.client.HTTPC
     """Return a connection to one worker, or to any; it stays with that worker."""
 
     def find() -> http.client.HTTPConnection | None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         connection.request("GET", "/api/worker")
         found = json.loads(connection.getresponse().read())["pid"]
         if pid in {None, found}:
@@ -70,7 +70,7 @@ def connect(server: GunicornServer, pid: int | None = None) -> http.client.HTTPC
         connection.close()
         return None
 
-    found = until(find, f"a connection to worker {pid}", 60)
+    found = until(find, f"a connection to worker {pid}", 120)
     assert found is not None
     return found
 
@@ -134,7 +134,7 @@ def test_a_client_follows_a_job_from_worker_to_worker_and_misses_nothing(site: S
 def test_streams_never_take_all_threads_of_a_worker(site: Site) -> None:
     pid = workers_of(site)[2]
     job = site.order(["/hang/x"], pid=pid)
-    until(lambda: site.look(job, pid)["state"] == "running", "the job to run", 60)
+    until(lambda: site.look(job, pid)["state"] == "running", "the job to run", 120)
     path = f"/api/downloads/{job['id']}/events"
     taken = [Listener(connect(site.server, pid), path) for _ in range(4)]
     assert [listener.status for listener in taken] == [200] * 4
@@ -151,7 +151,7 @@ def test_streams_never_take_all_threads_of_a_worker(site: Site) -> None:
         with Listener(connect(site.server, pid), path) as listener:
             return listener.status == 200
 
-    until(has_capacity, "the worker to notice that its clients have left", 60)
+    until(has_capacity, "the worker to notice that its clients have left", 120)
     site.workers.ask(pid, "POST", f"/api/downloads/{job['id']}/cancel")
     site.wait_for_state(job, "cancelled")
 
@@ -192,7 +192,7 @@ def test_a_worker_that_ends_does_not_wait_for_its_streams(
         assert next(events)[0] == "job"
         server.send(signal.SIGTERM)
         assert server.process is not None
-        assert server.process.wait(60) == 0  # the grace time is 120
+        assert server.process.wait(100) == 0  # the grace time is 120
         assert {name for name, _data in events} <= {"job", "end"}
     site.workers.close()
     server.stop()

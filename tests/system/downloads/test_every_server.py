@@ -21,6 +21,7 @@ from cacheapp.processes.servers import Server
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
+from tests.ports import free_port
 from tests.system.conftest import NewEnv
 from tests.system.downloads.parts import ROOT, migrate
 
@@ -56,8 +57,7 @@ class AnyServer(Server):
 
     def __init__(self, name: str, env: Mapping[str, str]) -> None:
         super().__init__()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         words = COMMANDS[name][1].replace("PORT", str(self.port)).split()
         self._command = [
             word.replace("import(sys,pyuwsgi)", "import sys,pyuwsgi") for word in words

@@ -41,6 +41,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 def env(new_env: NewEnv, origin: Origin, receiver: WebhookReceiver) -> dict[str, str]:
     found = {
         **new_env(),
+        "DJANGO_SETTINGS_MODULE": "tests.system.downloads.patient_settings",
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_HEARTBEAT_S": "5",
         "DOWNLOAD_WEBHOOKS": json.dumps({receiver.url: "a key of the tests"}),
@@ -80,8 +81,8 @@ class Half:
         self.asked_before = len(site.origin.asked)
         names = [f"/thing/{name}" for name in self.things]
         self.job = site.order([*paths(10, 5000), *names], threads=13)
-        until(lambda: site.look(self.job)["files_done"] == 10, "10 files to be recorded", 30)
-        until(self._has_arrived, "what comes before the cuts", 30)
+        until(lambda: site.look(self.job)["files_done"] == 10, "10 files to be recorded", 120)
+        until(self._has_arrived, "what comes before the cuts", 120)
 
     def _has_arrived(self) -> bool:
         directory = self.site.downloads / self.job["id"]
@@ -125,7 +126,7 @@ def test_a_job_whose_notifier_is_killed_is_notified_by_another_worker(
     receiver.script = ["hang"]
     wanted = {"urls": [origin.url + paths(1, 100)[0]], "webhook": f"{receiver.url}/ended"}
     job = site.workers.ask(site.workers.find()[0], "POST", "/api/downloads", wanted).body
-    until(lambda: receiver.received, "the first attempt", 60)
+    until(lambda: receiver.received, "the first attempt", 120)
     killed = _peer(site, receiver.port)
     if killed is not None:  # else its attempt has just ended by its deadline: it counts as failed
         killed.kill()
@@ -136,9 +137,10 @@ def test_a_job_whose_notifier_is_killed_is_notified_by_another_worker(
             return found if found["webhook"]["state"] == "delivered" else {}
         return {}
 
-    found = until(delivered, "another worker to notify", 60)
+    found = until(delivered, "another worker to notify", 120)
     assert found["state"] == "succeeded"
-    assert found["webhook"]["tries"] == len(receiver.received) >= 2
+    # An attempt may have ended before its request was sent.
+    assert found["webhook"]["tries"] >= len(receiver.received) >= 2
     ids = {it.headers["webhook-id"] for it in receiver.received}
     assert ids == {found["webhook"]["event_id"]}
 
@@ -161,7 +163,7 @@ def test_a_locked_database_does_not_hold_up_a_worker_that_ends(
     with contextlib.closing(database):
         database.execute("BEGIN IMMEDIATE")
         worker.terminate()
-        worker.wait(18)  # it would wait 20 s for the lock
+        worker.wait(120)  # far less than it would wait for the lock
         database.execute("ROLLBACK")
     half.assert_resumed(site)
 
@@ -175,7 +177,7 @@ def test_a_reload_releases_jobs_and_another_worker_adopts_them_at_once(site: Sit
     printed = site.server.output()
     assert f"job {half.job['id']}: released, 10 of 13 files done" in printed
     assert f"job {half.job['id']}: adopted; it was released" in printed
-    until(lambda: not set(old) & set(site.workers.find()), "the old workers to go", 30)
+    until(lambda: not set(old) & set(site.workers.find()), "the old workers to go", 120)
     site.wait_for_state(site.order(paths(5, 100)), "succeeded")
 
 
@@ -206,7 +208,7 @@ def test_jobs_resume_after_all_workers_were_killed_and_started_again(
             process.suspend()  # or the master would replace the first before the last is dead
         for process in family:
             process.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=60)
     with _site(env, origin) as again:
         half.assert_resumed(again)
 
@@ -224,7 +226,7 @@ def test_jobs_resume_after_a_stop_and_a_start(new_env: NewEnv, origin: Origin) -
         stopped.workers.close()
         stopped.server.send(signal.SIGTERM)
         assert stopped.server.process is not None
-        assert stopped.server.process.wait(30) == 0
+        assert stopped.server.process.wait(120) == 0
     with _site(env, origin) as again:
         half.assert_resumed(again)  # at once, without waiting for a heartbeat
 
@@ -240,14 +242,14 @@ def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: S
             answer = site.workers.ask(others[0], "GET", f"/api/downloads/{half.job['id']}")
             return answer.body if answer.body["state"] == "succeeded" else {}
 
-        found = until(done, "another worker to do the rest", 60)
+        found = until(done, "another worker to do the rest", 120)
         site.until_cleared(half.job)
         directory = site.downloads / half.job["id"]
         written = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     finally:
         owner.resume()
     assert half.assert_resumed(site)["adoptions"] == 1
-    until(lambda: "lost, 10 files done" in site.server.output(), "the late owner to notice", 30)
+    until(lambda: "lost, 10 files done" in site.server.output(), "the late owner to notice", 120)
     assert site.look(half.job, owner.pid) == {**found, "pid": owner.pid}
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == written
 
@@ -263,7 +265,7 @@ def test_each_worker_logs_an_unmigrated_database_once_and_keeps_running(
     }
     with _site(env, origin) as site:
         said = "jobs not read: no such table: cacheapp_downloadjob; was `manage.py migrate` run?"
-        until(lambda: site.server.output().count(said) == 4, "each worker to say it", 30)
+        until(lambda: site.server.output().count(said) == 4, "each worker to say it", 120)
         for _ in range(20):
             assert len(site.workers.find()) == 4
         assert site.server.output().count(said) == 4

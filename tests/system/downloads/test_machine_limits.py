@@ -39,11 +39,11 @@ def test_jobs_of_two_workers_share_the_threads_of_the_machine_and_are_counted_to
     one, other = site.workers.find()[:2]
     asked = site.origin.asked
     hanging = site.order([f"/hang/{n}" for n in range(10)], threads=10, pid=one)
-    until(lambda: len(asked) == SLOTS, "as many requests as there are slots", 30)
+    until(lambda: len(asked) == SLOTS, "as many requests as there are slots", 120)
     waiting = site.order([*paths(20, 1000), "/cut/x?bytes=100"], threads=10, pid=other)
-    until(lambda: site.look(waiting)["state"] == "running", "the other job to be begun", 30)
+    until(lambda: site.look(waiting)["state"] == "running", "the other job to be begun", 120)
     heartbeat = site.look(waiting)["heartbeat_at"]
-    until(lambda: site.look(waiting)["heartbeat_at"] > heartbeat, "a look for a slot", 30)
+    until(lambda: site.look(waiting)["heartbeat_at"] > heartbeat, "a look for a slot", 120)
     assert len(asked) == SLOTS  # a job of its own gives a worker no more threads
     site.workers.ask(other, "DELETE", f"/api/downloads/{hanging['id']}")
     site.wait_for_state(hanging, "cancelled")
@@ -55,7 +55,7 @@ def test_jobs_of_two_workers_share_the_threads_of_the_machine_and_are_counted_to
         numbers = [answer.body["downloads"] for answer in answers]
         return numbers if all(it["threads_now"] == it["jobs_now"] == 0 for it in numbers) else []
 
-    numbers = until(counted, "all to be at rest", 30)
+    numbers = until(counted, "all to be at rest", 120)
     assert len(numbers) == 4
     for found in numbers:  # every worker returns the same
         assert (found["files_done"], found["files_failed"]) == (20, 1)

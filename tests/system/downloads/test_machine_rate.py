@@ -22,7 +22,7 @@ def test_jobs_of_two_workers_share_the_rate_of_the_machine_also_after_one_was_ki
             **QUICK_START,
             "DOWNLOAD_ORIGINS": origin.url,
             "DOWNLOAD_MAX_RATE": f"{RATE}B/s",
-            "DOWNLOAD_HEARTBEAT_S": "2",
+            "DOWNLOAD_HEARTBEAT_S": "5",
         }
         migrate(env)
         with GunicornServer("project.wsgi:application", ROOT, env) as server:
@@ -41,7 +41,7 @@ def _kill_one_of_two(site: Site) -> None:
     def received() -> list[int]:
         return [site.look(job)["bytes_done"] for job in jobs]
 
-    until(lambda: all(received()), "bytes of both jobs", 60)
+    until(lambda: all(received()), "bytes of both jobs", 120)
     psutil.Process(one).kill()
     for job in jobs:
         assert site.wait_for_state(job, "succeeded")["files_done"] == 3

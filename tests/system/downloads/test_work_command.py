@@ -85,14 +85,14 @@ def test_jobs_are_run_outside_gunicorn_and_released_on_sigterm(
         sizes = [path.stat().st_size for path in directory.glob(".*/*.part")]
         return len(list(directory.glob("[0-9]"))) == 5 and sizes > [CUT - 2**18 - 1]
 
-    until(half_there, "five files, and the better part of the sixth", 60)
+    until(half_there, "five files, and the better part of the sixth", 120)
     first.send_signal(signal.SIGTERM)
-    said, _ = first.communicate(timeout=30)
+    said, _ = first.communicate(timeout=120)
     assert first.returncode == 0
     assert said.endswith("stopped by SIGTERM; its jobs are released\n")
     assert _python(env, STATE) == "queued True 5 1"
     work()
-    until(lambda: _python(env, STATE) == "succeeded False 6 2", "the rest", 60)
+    until(lambda: _python(env, STATE) == "succeeded False 6 2", "the rest", 120)
     assert (directory / "big").read_bytes() == whole
     assert [path for path in directory.iterdir() if path.name.startswith(".")] == []
     asked = origin.things["big"].asked[1]["range"]

@@ -213,7 +213,7 @@ def test_hundreds_of_unanswered_writes_do_not_outlast_the_budget() -> None:
     own = by_key([one for one in [*history, lie] if one.key in {"k", "k0"}])
     together = [dataclasses.replace(one, key="k") for each in own.values() for one in each]
     assert judge(together).verdict in {Verdict.UNKNOWN, ILLEGAL}
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 60
 
 
 def test_one_illegal_key_outweighs_the_unknown_ones() -> None:

@@ -35,7 +35,7 @@ def test_a_question_that_hangs_can_be_given_up_from_another_thread() -> None:
             peer.sendall(b"HTTP/1.1 200 OK\r\n")  # and no more
             until(lambda: unread_bytes(connection) == 0, "it to read the beginning")
             connection.abort()
-            thread.join(20)  # well before the time that an answer may take
+            thread.join(60)  # well before the time that an answer may take
             assert not thread.is_alive()
         assert [type(exc) for exc in raised] == [AnswerLost]
         with pytest.raises(NotReached, match="aborted"):

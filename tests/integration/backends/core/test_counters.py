@@ -132,7 +132,7 @@ def test_a_forked_child_counts_in_its_own_row(tmp_path: Path) -> None:
     for _ in range(5000):
         here.add(HITS)
     for child in children:
-        child.join(30)
+        child.join(100)
     assert here.totals()["hits"] == 25_000
 
 
@@ -236,7 +236,7 @@ def test_a_forked_child_locks_no_file_that_has_the_number_of_the_closed_one(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2\n"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.disk.parts import LARGE, ours
 
 _PRECIOUS = b"data of somebody else"
+_TOO_LONG_S = 1000
+"""Longer than `end_of` waits: a child that waits for the lock of a lost database is found hung."""
 
 
 def _close_all(tmp_path: Path, files: int) -> Callable[[], bool]:
@@ -43,8 +44,7 @@ def _warm(cache: Any) -> None:
 
 
 def _works(cache: Any) -> bool:
-    began_s = time.monotonic()
-    with cache.lock("lock-2", blocking_timeout=2) as lock:
+    with cache.lock("lock-2", blocking=False) as lock:
         locked = lock.owned()
     for number in range(50):
         cache.incr(f"key-{number}")
@@ -52,13 +52,11 @@ def _works(cache: Any) -> bool:
     found = cache.get_many([f"key-{number}" for number in range(50)])
     computed = cache.get_or_set("cold", lambda: 3)
     cache.stats()
-    took_s = time.monotonic() - began_s
     return bool(
         locked
         and list(found.values()) == list(range(1, 51))
         and computed == 3
         and len(cache.get("large")) == LARGE
-        and took_s < 8  # without a new database, the lock alone took 10 s
     )
 
 
@@ -66,7 +64,7 @@ def _works(cache: Any) -> bool:
 def test_after_a_fork_nothing_is_written_to_files_of_others(
     settings: Settings, tmp_path: Path, files: int
 ) -> None:
-    cache = ours(settings, tmp_path / "cache", shards=2)
+    cache = ours(settings, tmp_path / "cache", shards=2, database_timeout=_TOO_LONG_S)
     _warm(cache)
 
     def work() -> bool:
@@ -81,7 +79,7 @@ def test_after_a_fork_nothing_is_written_to_files_of_others(
 def test_open_databases_are_opened_again_at_once(
     settings: Settings, tmp_path: Path, files: int
 ) -> None:
-    cache = ours(settings, tmp_path / "cache", shards=2)
+    cache = ours(settings, tmp_path / "cache", shards=2, database_timeout=_TOO_LONG_S)
 
     def work() -> bool:
         _warm(cache)
@@ -95,7 +93,7 @@ def test_open_databases_are_opened_again_at_once(
 def test_a_fork_after_the_descriptors_were_closed_closes_no_file_of_others(
     settings: Settings, tmp_path: Path
 ) -> None:
-    cache = ours(settings, tmp_path / "cache", shards=2)
+    cache = ours(settings, tmp_path / "cache", shards=2, database_timeout=_TOO_LONG_S)
 
     def work() -> bool:
         _warm(cache)

@@ -283,6 +283,6 @@ def test_a_database_that_is_locked_while_it_is_opened_is_an_error_in_time(
         began_s = clock.monotonic_s()
         with pytest.raises(StoreUnavailable, match=r"held the lock .* nothing was done"):
             cache.get("key")
-        assert clock.monotonic_s() - began_s < 10
+        assert clock.monotonic_s() - began_s < 50
         other.execute("ROLLBACK")
     assert cache.get("key") == "value"

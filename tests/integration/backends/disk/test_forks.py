@@ -105,7 +105,7 @@ def test_the_child_inherits_no_connection(settings: Settings, tmp_path: Path) ->
 
 
 def test_a_fork_waits_for_the_transaction_in_flight(settings: Settings, tmp_path: Path) -> None:
-    cache = ours(settings, tmp_path, shards=1, database_timeout=20)
+    cache = ours(settings, tmp_path, shards=1, database_timeout=100)
     cache.set("key", 0)
     (path,) = databases(tmp_path)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -128,7 +128,7 @@ def test_a_fork_that_a_signal_interrupts_leaves_both_sides_working(
     settings: Settings, tmp_path: Path
 ) -> None:
     """Python still forks, and prints the exception of the handler."""
-    cache = ours(settings, tmp_path, shards=1, database_timeout=20)
+    cache = ours(settings, tmp_path, shards=1, database_timeout=100)
     cache.set("key", 0)
     other = sqlite3.connect(databases(tmp_path)[0], isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -231,7 +231,8 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
 def test_a_signal_handler_inside_an_operation_works_or_is_refused_at_once(
     settings: Settings, tmp_path: Path
 ) -> None:
-    cache = ours(settings, tmp_path, shards=2)
+    # One that waits for itself gives up after that time, with another error.
+    cache = ours(settings, tmp_path, shards=2, database_timeout=100)
     cache.set_many({"outer": 0, "inner": 0, "read": "by the handler"})
     seen: list[Any] = []
     refused: list[str] = []
@@ -258,7 +259,7 @@ def test_a_signal_handler_inside_an_operation_works_or_is_refused_at_once(
     assert cache.get("inner") == written
     assert "is inside another operation" in refused[0]
     assert refused[0].endswith("nothing was done")
-    assert longest_s < 1.0
+    assert longest_s < 50
 
 
 def test_the_connections_of_threads_that_ended_are_closed(

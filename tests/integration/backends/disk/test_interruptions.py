@@ -12,6 +12,7 @@ from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.integration.backends.disk.parts import LARGE, ours
 from tests.integration.backends.interrupt_everywhere import (
+    LEFT_HELD_S,
     finalised_everywhere,
     interrupt_everywhere,
 )
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 def _lock(cache: Any) -> None:
     # A new name each time: no `release` follows if the trace function raises as `acquire` returns.
-    with cache.lock(f"lock-{next(_numbers)}", timeout=60, blocking_timeout=0.1):
+    with cache.lock(f"lock-{next(_numbers)}", timeout=60, blocking=False):
         pass
 
 
@@ -60,7 +61,7 @@ def _open_transactions(cache: Any) -> int:
 def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
-    cache = ours(settings, tmp_path, shards=1)
+    cache = ours(settings, tmp_path, shards=1, database_timeout=LEFT_HELD_S)
     operation, step = OPERATIONS[name]
 
     def prepare() -> None:
@@ -72,9 +73,9 @@ def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
     def check() -> None:
         seen[:] = cache.get("by-thread"), cache.get("by-process")
         # A thread that renews leases may be in a transaction of its own.
-        until(lambda: _open_transactions(cache) == 0, "all transactions to end", 30)
+        until(lambda: _open_transactions(cache) == 0, "all transactions to end")
         assert not cache._store._database.registry.current().is_inside()  # noqa: SLF001
-        with cache.lock("other", blocking_timeout=0.1):
+        with cache.lock("other", blocking=False):
             assert cache.get_or_set("computed", lambda: 1) == 1
 
     seen = [0, 0]

@@ -39,7 +39,7 @@ def _readers_and_writers(settings: Settings, reads: int) -> list[str]:
     try:
         found: list[str] = []
         for pipe in running.pipes[2:]:
-            assert pipe.poll(60)
+            assert pipe.poll(120)
             ((outcome, wrong),) = pipe.recv()
             assert outcome == "ok", wrong
             found += wrong
@@ -57,7 +57,7 @@ def test_a_reader_never_misses_a_large_value_that_is_being_overwritten(
 
 def test_with_the_stock_backend_a_reader_does_miss_it(settings: Settings, tmp_path: Path) -> None:
     use(settings, tmp_path, STOCK)
-    missed = until(lambda: _readers_and_writers(settings, 2000), "a miss", within_s=60)
+    missed = until(lambda: _readers_and_writers(settings, 2000), "a miss", within_s=200)
     assert set(missed) == {"key missing"}
 
 

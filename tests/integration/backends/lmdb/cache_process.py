@@ -62,7 +62,7 @@ class CacheProcess:
         """End the process; return what it logged."""
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGCONT)
-        return self.process.communicate(timeout=30)[1]
+        return self.process.communicate(timeout=100)[1]
 
 
 @contextmanager
@@ -101,5 +101,5 @@ def run_with_cache(script: str, directory: Path) -> subprocess.CompletedProcess[
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=60,
+        timeout=200,
     )

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from cacheapp.backends.local.forks import ForkLock, _Forks, wiped_page
-from tests.integration.backends.children import end_of, in_child_of_c
+from cacheapp.processes.waiting import pause, until
+from tests.integration.backends.children import end_of, in_child_of_c, is_asleep
+from tests.integration.backends.own_process import in_own_process
 
 
 def _child_says(work: Callable[[], bool]) -> bool:
@@ -14,6 +16,7 @@ def _child_says(work: Callable[[], bool]) -> bool:
     return end_of(in_child_of_c(work)) == 0
 
 
+@in_own_process
 def test_a_child_of_c_code_finds_no_mark() -> None:
     page = wiped_page()
     page[0] = 1.0
@@ -21,6 +24,7 @@ def test_a_child_of_c_code_finds_no_mark() -> None:
     assert page[0] == 1.0
 
 
+@in_own_process
 def test_recovery_runs_the_hooks_for_the_child_once() -> None:
     forks = _Forks()
     ran: list[str] = []
@@ -35,6 +39,7 @@ def test_recovery_runs_the_hooks_for_the_child_once() -> None:
     assert ran == []
 
 
+@in_own_process
 def test_a_child_of_c_code_that_forks_recovers_before_its_hooks() -> None:
     forks = _Forks()
     ran: list[str] = []
@@ -62,26 +67,23 @@ def test_every_hook_runs_and_the_last_exception_is_raised_then() -> None:
     assert ran == ["last", "first"], "hooks before a fork run in reverse order"
 
 
+@in_own_process
 def test_a_lock_that_another_thread_holds_is_new_in_the_child() -> None:
     fork_lock = ForkLock()
-    held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
         with fork_lock.lock:
-            held.set()
-            done.wait(30)
+            pause(1000)
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=hold, daemon=True)
     thread.start()
-    held.wait(30)
+    until(lambda: is_asleep(thread), "the thread to hold the lock")
 
     def work() -> bool:
         fork_lock.in_child()
         return fork_lock.lock.acquire(timeout=1)
 
     assert _child_says(work)
-    done.set()
-    thread.join()
 
 
 def test_a_fork_inside_a_fork_releases_the_lock_as_often_as_it_was_acquired() -> None:

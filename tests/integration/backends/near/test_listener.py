@@ -75,9 +75,10 @@ def test_it_ends_with_its_store_and_starts_again(
 
     monkeypatch.setattr(LocalCopy, "claim", counted)
     listener = cache._store.invalidations  # noqa: SLF001
-    for count in range(1, 4):
+    for _ in range(3):
+        del claims[:]
         confirmed(cache)
-        assert len(claims) == count
+        assert claims
         thread = listener._thread  # noqa: SLF001
         assert thread is not None
         cache._store.close()  # noqa: SLF001

@@ -1,11 +1,9 @@
 """Helpers of the RedisCache tests: a private Redis, and a proxy that loses replies on demand."""
 
 import contextlib
-import random
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,11 +15,13 @@ from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
+from tests.contract.backends import PATIENT
+from tests.ports import free_port
 
 
 def ours(url: str, prefix: str = "ours", **options: Any) -> RedisCache:
-    """Return a RedisCache; equal options share one store, as aliases do."""
-    return RedisCache(url, {"KEY_PREFIX": prefix, "OPTIONS": options})
+    """Return a patient RedisCache; equal options share one store, as aliases do."""
+    return RedisCache(url, {"KEY_PREFIX": prefix, "OPTIONS": {**PATIENT, **options}})
 
 
 def raw(server: RedisServer) -> redis.Redis:
@@ -154,7 +154,7 @@ class Wire:
         with self._lock:
             _cut(*self._sockets)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         _close(self._listener, *self._sockets)
 
 
@@ -169,22 +169,6 @@ def _cut(*sockets: socket.socket) -> None:
             each.shutdown(socket.SHUT_RDWR)
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 for a server that cannot inherit its socket.
-
-    It is below those that the kernel gives to connections: of them, one that was free a moment
-    ago may be somebody's end of a connection when the server binds it.
-    """
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
-    below = int(ephemeral.split()[0])
-    while True:
-        number = random.SystemRandom().randrange(
-            below - 12_000, below
-        )  # other test runs draw as well
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
-            return number
-
-
 class SentinelServer(RedisServer):
     """A real Sentinel that watches one primary, with a quorum of one."""
 
@@ -193,18 +177,25 @@ class SentinelServer(RedisServer):
         self.port = free_port()
         self._primary_port = primary_port
 
-    def start(self, within_s: float = 10.0) -> Self:
+    def start(self, within_s: float = 60.0) -> Self:
         """Start it; return when it replies."""
         config = self.directory / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
             f"sentinel monitor cached 127.0.0.1 {self._primary_port} 1\n"
-            "sentinel down-after-milliseconds cached 1000\n"
-            "sentinel failover-timeout cached 2000\n"
+            # No pause of a busy machine counts as a failure, or ends a promotion half-way.
+            "sentinel down-after-milliseconds cached 60000\n"
+            "sentinel failover-timeout cached 60000\n"
         )
         self._spawn([self._binary, str(config), "--sentinel"])
         until(self.knows_replica, "the sentinel to know primary and replica", within_s)
         return self
+
+    def suspect_after(self, milliseconds: int) -> None:
+        """Take a primary for dead after a silence of that length, from now on."""
+        with redis.Redis(port=self.port) as client:
+            words = ("SENTINEL", "SET", "cached", "down-after-milliseconds", milliseconds)
+            client.execute_command(*words)
 
     def knows_replica(self) -> bool:
         """Return True if the sentinel knows the replica."""

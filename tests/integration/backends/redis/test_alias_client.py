@@ -38,7 +38,7 @@ def test_the_client_uses_the_keys_that_django_redis_uses(cache: Any) -> None:
     assert cache.client.has_key("k") is True
     assert "k" in cache.client
     assert cache.client.keys("*") == ["k"]
-    assert cache.client.ttl("k") == 60
+    assert 0 < cache.client.ttl("k") <= 60
     assert cache.client.delete("k")
     assert cache.get("k") is None
     cache.client.set("w", 1)
@@ -114,7 +114,7 @@ def test_a_collection_is_an_entry_to_the_methods_on_keys(cache: Any) -> None:
     assert cache.has_key("set") is True
     assert cache.ttl("set") is None
     assert cache.expire("set", 50) is True
-    assert cache.ttl("set") == 50
+    assert 0 < cache.ttl("set") <= 50
     assert cache.persist("set") is True
     assert cache.keys("*") == ["set"]
     assert cache.add("set", 1) is False

@@ -79,7 +79,7 @@ def test_while_redis_loads_its_data_calls_fail_and_then_work() -> None:
         watcher.join()
         assert seen <= {StoreUnavailable, str}  # never a miss
         assert StoreUnavailable in seen
-        until(lambda: str in look(cache, seen), "the cache to work again", 20)
+        until(lambda: str in look(cache, seen), "the cache to work again")
 
 
 def look(cache: RedisCache, seen: set[type]) -> set[type]:
@@ -155,7 +155,7 @@ def test_the_breaker_is_counted_for_every_alias_that_uses_it(
     assert (counted["breaker_opened"], counted["breaker_open_now"]) == (1, 1)
     assert counted["errors_raised"] >= FAILURES_TO_OPEN
     own_redis.start()
-    until(lambda: str in look_up(own_cache), "the cache to work again", 20)
+    until(lambda: str in look_up(own_cache), "the cache to work again")
     assert own_cache.stats()["breaker_open_now"] == 0
 
 

@@ -17,8 +17,9 @@ from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.parts import Wire, ours, raw, sent
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 DOWN = (StoreUnavailable, OutcomeUnknown)
+LONG: dict[str, Any] = {"lease_time": 1000.0, "lease_wait": 1000.0}  # no test waits for so long
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def subscribed(server: RedisServer, count: int = 1) -> None:
 
 @pytest.mark.parametrize("end", ["fill", "failure", "delete", "add", "delete_many"])
 def test_the_end_of_a_lease_wakes_the_waiters(own_redis: RedisServer, end: str) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     store = cache._store  # noqa: SLF001
     key = cache.make_key("key")
     lease = store.new_lease()
@@ -117,7 +118,7 @@ def test_the_end_of_a_lease_wakes_the_waiters(own_redis: RedisServer, end: str) 
 
 
 def test_a_waiter_looks_once_and_is_then_woken(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url, lease_time=1000.0)  # no renewal during the test
+    cache = ours(own_redis.url, **LONG)
     cache.get_or_set("other", lambda: "makes Redis know the scripts")
     held = Held(cache, "key")
     waiters: list[Calls] = []
@@ -139,7 +140,7 @@ def test_a_waiter_looks_once_and_is_then_woken(own_redis: RedisServer) -> None:
 def test_waiting_costs_redis_next_to_nothing_and_takes_no_connection_of_the_pool(
     own_redis: RedisServer,
 ) -> None:
-    cache = ours(own_redis.url, max_connections=1, pool_timeout=DEADLINE_S)
+    cache = ours(own_redis.url, max_connections=1, **LONG)
     keys = [f"key-{n}" for n in range(20)]
     held = Held(cache, *keys)
     calls = waiting(cache, *keys)
@@ -155,10 +156,10 @@ def test_waiting_costs_redis_next_to_nothing_and_takes_no_connection_of_the_pool
         assert (
             rate < 20 * 6
         )  # each polls four times a second; without messages it would be 25 times
-        clients = client.client_list()
+        # The listener's, the pool's only one, and this test's; others are being closed.
+        until(lambda: len(client.client_list()) <= 3, "no more connections than these")
         clients = client.client_list()
         assert [int(each["sub"]) for each in clients if int(each["sub"])] == [20]
-        assert len(clients) <= 3  # the listener's, the pool's only one, and this test's
     cache.set("others", "work on")
     assert cache.get("others") == "work on"
     assert held.release() == [f"value of {key}" for key in keys]
@@ -166,7 +167,7 @@ def test_waiting_costs_redis_next_to_nothing_and_takes_no_connection_of_the_pool
 
 
 def test_a_plain_write_is_found_by_looking(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     held = Held(cache, "key")
     calls = waiting(cache, "key")
     subscribed(own_redis)
@@ -180,7 +181,7 @@ def test_without_permission_to_subscribe_or_publish_a_waiter_polls(own_redis: Re
     with raw(own_redis) as client:
         rights = ("on", ">secret", "~*", "+@all", "resetchannels")
         client.execute_command("ACL", "SETUSER", "limited", *rights)
-    cache = ours(own_redis.url, USERNAME="limited", PASSWORD="secret")  # noqa: S106
+    cache = ours(own_redis.url, USERNAME="limited", PASSWORD="secret", **LONG)  # noqa: S106
     held = Held(cache, "key")
     calls = waiting(cache, "key")
     assert held.release() == ["value of key"]
@@ -188,7 +189,7 @@ def test_without_permission_to_subscribe_or_publish_a_waiter_polls(own_redis: Re
 
 
 def test_a_listener_that_is_cut_off_is_replaced(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     held = Held(cache, "key")
     calls = waiting(cache, "key")
     subscribed(own_redis)
@@ -210,7 +211,7 @@ def test_a_listener_that_is_cut_off_is_replaced(own_redis: RedisServer) -> None:
 
 
 def test_a_forked_child_waits_with_a_connection_of_its_own(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     held = Held(cache, "key", "other")
     calls = waiting(cache, "key")
     subscribed(own_redis)
@@ -244,7 +245,7 @@ def test_a_forked_child_waits_with_a_connection_of_its_own(own_redis: RedisServe
 def test_a_restart_in_mid_factory_voids_the_lease_and_a_waiter_computes(
     own_redis: RedisServer,
 ) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     held = Held(cache, "key")
     store = cache._store  # noqa: SLF001
     calls = waiting(cache, "key")
@@ -273,7 +274,7 @@ def answers(cache: RedisCache) -> bool:
 
 @pytest.mark.parametrize("on_error", ["raise", "miss"])
 def test_a_waiter_stops_waiting_when_redis_goes_down(own_redis: RedisServer, on_error: str) -> None:
-    cache = ours(own_redis.url, on_error=on_error, lease_wait=1000.0)
+    cache = ours(own_redis.url, on_error=on_error, **LONG)
     held = Held(cache, "key")
     calls = waiting(cache, "key")
     subscribed(own_redis)
@@ -285,7 +286,7 @@ def test_a_waiter_stops_waiting_when_redis_goes_down(own_redis: RedisServer, on_
 
 
 def test_a_fill_without_room_gives_its_lease_back(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     with raw(own_redis) as client:
 
         def factory() -> str:
@@ -315,7 +316,7 @@ def test_a_factory_whose_own_store_fails_runs_once(own_redis: RedisServer) -> No
 def test_a_lease_and_a_fill_whose_reply_was_lost_are_repeated(
     own_redis: RedisServer, wire: Wire, what: str
 ) -> None:
-    store = ours(wire.url, SOCKET_TIMEOUT=5)._store  # noqa: SLF001
+    store = ours(wire.url)._store  # noqa: SLF001
     first, lease = store.new_lease(), store.new_lease()
     assert store.lease("warm", first, 100) is None
     assert store.fill("warm", first, b"x", 100)
@@ -384,7 +385,7 @@ def test_touched_a_soft_entry_becomes_a_plain_one(own_redis: RedisServer) -> Non
         store.set("key", lease_format.add_soft_deadline(inner, _SOON), 100)
         assert store.touch("key", 50)
         assert store.get("key") == inner
-        assert 49 < (store.ttl("key") or 0) <= 50
+        assert 0 < (store.ttl("key") or 0) <= 50
         store.set("key", lease_format.add_soft_deadline(inner, _SOON), 100)
         assert store.persist("key")
         assert (store.get("key"), store.ttl("key")) == (inner, None)
@@ -394,7 +395,7 @@ def test_touched_a_soft_entry_becomes_a_plain_one(own_redis: RedisServer) -> Non
 
 
 def test_tokens_grow_though_the_server_has_lost_everything(own_redis: RedisServer) -> None:
-    cache = ours(own_redis.url)
+    cache = ours(own_redis.url, **LONG)
     tokens: list[int] = []
 
     def take() -> None:
@@ -441,7 +442,7 @@ def test_no_clear_nor_pattern_reaches_a_lock(own_redis: RedisServer, prefix: str
 def test_a_lock_whose_reply_was_lost_is_requested_once_and_given_to_no_other_caller(
     own_redis: RedisServer, wire: Wire
 ) -> None:
-    cache = ours(wire.url, SOCKET_TIMEOUT=5)
+    cache = ours(wire.url)
     with cache.lock("warm"):
         pass
     lock = cache.lock("lock", timeout=100)

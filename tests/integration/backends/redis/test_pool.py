@@ -40,12 +40,12 @@ def test_aliases_with_one_url_and_other_options_have_pools_of_their_own(
 
 
 def test_no_timeout_is_left_to_chance(redis_server: RedisServer) -> None:
-    kwargs = pool_of(ours(redis_server.url)).connection_kwargs
+    kwargs = pool_of(RedisCache(redis_server.url, {"KEY_PREFIX": "ours"})).connection_kwargs
     assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"]) == (2.0, 1.0)
 
 
 def test_more_threads_than_connections_wait_instead_of_failing(redis_server: RedisServer) -> None:
-    cache = ours(redis_server.url, "many", max_connections=2, pool_timeout=30)
+    cache = ours(redis_server.url, "many", max_connections=2)
     cache.set("count", 0)
     errors: list[Exception] = []
 
@@ -66,34 +66,31 @@ def test_more_threads_than_connections_wait_instead_of_failing(redis_server: Red
     assert len(pool_of(cache)._available_connections) <= 2  # noqa: SLF001
 
 
-def test_no_waiting_call_is_overtaken_for_ever(
-    redis_server: RedisServer,
-) -> None:
-    cache = ours(redis_server.url, "fair", max_connections=1, pool_timeout=30)
-    counts = [0] * 4
-    done = threading.Event()
+def test_no_waiting_call_is_overtaken(redis_server: RedisServer) -> None:
+    pool = pool_of(ours(redis_server.url, "fair", max_connections=1))
+    served: list[int] = []
 
     def work(index: int) -> None:
-        while not done.is_set():
-            cache.set("key", index)
-            counts[index] += 1
+        connection = use(pool)
+        served.append(index)  # while no other thread has the only connection
+        pool.release(connection)
 
+    held = use(pool)
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-    for thread in threads:
+    for index, thread in enumerate(threads):
         thread.start()
-    try:
-        until(lambda: min(counts) >= 300, "the last thread to get on", 60)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert max(counts) < 2 * min(counts)
+        until(lambda index=index: len(pool._waiting) == index + 1, "the call to wait")  # type: ignore[misc]  # noqa: SLF001
+    pool.release(held)
+    work(4)  # the thread that had the connection has to wait for all of them
+    for thread in threads:
+        thread.join()
+    assert served == [0, 1, 2, 3, 4]
 
 
 def test_a_signal_handler_takes_the_place_in_line_of_the_wait_that_it_interrupts(
     redis_server: RedisServer,
 ) -> None:
-    cache = ours(redis_server.url, "handler", max_connections=1, pool_timeout=30)
+    cache = ours(redis_server.url, "handler", max_connections=1)
     cache.set("key", "value")
     pool = pool_of(cache)
     held = pool.get_connection()
@@ -161,7 +158,7 @@ def test_no_connection_is_lost_by_failures(own_redis: RedisServer) -> None:
             with pytest.raises(StoreUnavailable, match=r"the last \d attempts|failed"):
                 cache.get("key")
         own_redis.start()
-        until(lambda: works(cache), "the cache to work again", 20)
+        until(lambda: works(cache), "the cache to work again")
     pool = pool_of(cache)
     held = [use(pool), use(pool)]
     for connection in held:
@@ -217,7 +214,7 @@ def test_a_forked_child_uses_connections_of_its_own(redis_server: RedisServer) -
 
 
 def test_a_fork_amid_busy_threads_leaves_a_child_that_works(redis_server: RedisServer) -> None:
-    cache = ours(redis_server.url, "busy", max_connections=3, pool_timeout=30)
+    cache = ours(redis_server.url, "busy", max_connections=3)
     cache.set("count", 0)
     done = threading.Event()
 

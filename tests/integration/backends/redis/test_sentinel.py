@@ -11,8 +11,10 @@ from cacheapp.backends import RedisCache
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
-from tests.integration.backends.redis.parts import SentinelServer, free_port, raw
+from tests.contract.backends import PATIENT
+from tests.integration.backends.redis.parts import SentinelServer, raw
 from tests.integration.interrupts import interrupted_in
+from tests.ports import free_port
 
 
 @dataclass
@@ -29,7 +31,11 @@ class Watched:
             "redis://cached/0",
             {
                 "KEY_PREFIX": "ours",
-                "OPTIONS": {"SENTINELS": [("127.0.0.1", self.sentinel.port)], **options},
+                "OPTIONS": {
+                    "SENTINELS": [("127.0.0.1", self.sentinel.port)],
+                    **PATIENT,
+                    **options,
+                },
             },
         )
 
@@ -55,8 +61,8 @@ def watched() -> Iterator[Watched]:
         replica.start()
         with raw(replica) as client:
             client.replicaof("127.0.0.1", str(first))
-            until(lambda: client.info()["master_link_status"] == "up", "the replica to follow", 30)
-        sentinel.start(within_s=30)
+            until(lambda: client.info()["master_link_status"] == "up", "the replica to follow")
+        sentinel.start()
         yield Watched(primary, replica, sentinel)
 
 
@@ -91,9 +97,10 @@ def test_after_the_death_of_the_primary_the_cache_uses_the_promoted_replica(
     cache = watched.cache()
     cache.set("key", "value")
     with raw(watched.replica) as client:
-        until(lambda: client.exists("ours:1:key"), "the replica to have it", 30)
+        until(lambda: client.exists("ours:1:key"), "the replica to have it")
+        watched.sentinel.suspect_after(1000)
         watched.primary.kill()
-        until(lambda: works(cache), "the cache to find the new primary", 60)
+        until(lambda: works(cache), "the cache to find the new primary", 120)
         assert cache.get("key") == "value"
         assert client.exists("ours:1:after")
 
@@ -104,18 +111,18 @@ def test_a_primary_that_became_a_replica_is_left_for_the_new_one(watched: Watche
     cache.set("count", 1)
     cache.incr("count")
     with raw(watched.replica) as client:
-        until(lambda: client.get("ours:1:count") == b"2", "the replica to have it", 30)
-        until(watched.fail_over, "the sentinel to agree", 60)
-        until(lambda: client.role()[0] == b"master", "the promotion", 60)
+        until(lambda: client.get("ours:1:count") == b"2", "the replica to have it")
+        until(watched.fail_over, "the sentinel to agree", 120)
+        until(lambda: client.role()[0] == b"master", "the promotion", 120)
         with raw(watched.primary) as before:
-            until(lambda: before.role()[0] == b"slave", "the demotion", 60)
-        assert until(lambda: works(cache) and cache.incr("count"), "the new primary", 60) == 3
+            until(lambda: before.role()[0] == b"slave", "the demotion", 120)
+        assert until(lambda: works(cache) and cache.incr("count"), "the new primary", 120) == 3
         assert client.get("ours:1:count") == b"3"
 
 
 def test_an_interrupted_connection_of_sentinel_is_never_used_again(watched: Watched) -> None:
     """redis-py itself leaves these connected, with an unread reply."""
-    cache = watched.cache(SOCKET_TIMEOUT=20, max_connections=1)
+    cache = watched.cache(SOCKET_TIMEOUT=100, max_connections=1)
     cache.set_many({"mine": "mine", "other": "other"})
 
     class Interrupted(BaseException):

@@ -96,7 +96,7 @@ class PartsJob:
             run.enforce_limits()
             return run.ended
 
-        until(ended, f"{run} to end", 60)
+        until(ended, f"{run} to end", 150)
         reports = sorted(run.changes()[0], key=lambda it: it.item.position)
         run.clean(keep=run.has_partial_files())
         return reports
@@ -112,7 +112,7 @@ class PartsJob:
     def close(self) -> None:
         for run in self._runs:
             run.stop("the test is over")
-            assert run.join(30)
+            assert run.join(60)
             run.clean()
 
     def recorded(self) -> tuple[Span, ...]:

@@ -57,8 +57,8 @@ def _gated(job: PartsJob, *versions: Version, **options: object) -> tuple[Thing,
 
 def _held(job: PartsJob, thing: Thing) -> None:
     """Wait until all connections are open, and have brought bytes."""
-    until(lambda: thing.active >= PARTS, f"{PARTS} connections", 30)
-    until(lambda: len(job.recorded()) > 1, "several parts to be recorded", 30)
+    until(lambda: thing.active >= PARTS, f"{PARTS} connections")
+    until(lambda: len(job.recorded()) > 1, "several parts to be recorded")
 
 
 def _once(thing: Thing) -> bool:
@@ -70,7 +70,7 @@ def _once(thing: Thing) -> bool:
 def test_a_large_file_is_fetched_over_several_connections_at_once(job: PartsJob) -> None:
     thing, gate = _gated(job)
     run = job.start()
-    until(lambda: thing.active >= PARTS, f"{PARTS} connections", 30)
+    until(lambda: thing.active >= PARTS, f"{PARTS} connections")
     gate.set()
     job.assert_whole(job.end(run)[0])
     job.assert_clean()
@@ -92,7 +92,7 @@ def test_progress_counts_the_bytes_of_all_parts(job: PartsJob) -> None:
         found = (progress.bytes_done, progress.bytes_total)
         return {(done, total), found, (size_of(job.recorded()), SIZE)}
 
-    until(lambda: len(shown()) == 1, "the same progress everywhere", 30)
+    until(lambda: len(shown()) == 1, "the same progress everywhere")
     gate.set()
     job.assert_whole(job.end(run)[0])
 
@@ -137,7 +137,7 @@ def test_many_large_files_open_no_more_connections_than_there_are_threads(job: P
         most = max(most, sum(job.origin.things[name].active for name in names))
         return run.ended
 
-    until(ended, "the end", 60)
+    until(ended, "the end", 150)
     for name, report in zip(names, job.end(run), strict=True):
         job.assert_whole(report, name=name)
     assert most <= 3
@@ -149,7 +149,7 @@ def test_a_server_that_sends_the_whole_file_for_a_range_is_read_over_one_connect
 ) -> None:
     thing, gate = _gated(job, ranges=False)
     run = job.start()
-    until(lambda: len(thing.asked) == 2, "the request that would prove ranges", 30)
+    until(lambda: len(thing.asked) == 2, "the request that would prove ranges")
     gate.set()
     job.assert_whole(job.end(run)[0])
     assert len(thing.asked) == 2
@@ -216,7 +216,7 @@ def test_a_part_that_stalls_is_retried_alone(job: PartsJob) -> None:
     thing = job.origin.things["x"] = Thing(
         [V1], cuts=[None, None, 20_000, 30_000], hang=True, takes_s=0.02
     )
-    report = job.run(limits=TransferLimits(10**8, split_from_bytes=2_000_000, stall_s=0.8))
+    report = job.run(limits=TransferLimits(10**8, split_from_bytes=2_000_000, stall_s=4.0))
     job.assert_whole(report)
     assert [it.get("range") for it in thing.asked].count(None) == 1
 
@@ -267,7 +267,7 @@ def test_an_object_of_a_multipart_upload_is_fetched_in_parts(job: PartsJob) -> N
     etag = f'"{"ab" * 16}-17"'
     thing, gate = _gated(job, Version(WHOLE, etag))
     run = job.start(job.items(etag=etag))
-    until(lambda: thing.active >= PARTS, f"{PARTS} connections", 30)
+    until(lambda: thing.active >= PARTS, f"{PARTS} connections")
     gate.set()
     job.assert_whole(job.end(run)[0])
     assert thing.asked[0]["if-match"] == etag
@@ -277,7 +277,7 @@ def test_an_object_of_a_multipart_upload_is_fetched_in_parts(job: PartsJob) -> N
 def test_a_cancelled_file_leaves_nothing(job: PartsJob) -> None:
     thing, _ = _gated(job)
     run = job.start()
-    until(lambda: thing.active >= PARTS, f"{PARTS} connections", 30)
+    until(lambda: thing.active >= PARTS, f"{PARTS} connections")
     run.stop("cancelled", FileState.CANCELLED)
     (report,) = job.end(run)
     assert (report.state, report.error) == (FileState.CANCELLED, "cancelled")
@@ -340,7 +340,7 @@ class Killed:
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=100)
 
 
 def test_a_killed_run_is_continued_without_fetching_a_byte_twice(job: PartsJob) -> None:
@@ -360,7 +360,7 @@ def test_a_file_whose_runs_are_killed_at_any_moment_is_whole_in_the_end(job: Par
         def has_asked(wanted: int = wanted) -> bool:
             return len(thing.asked) >= wanted
 
-        until(has_asked, "requests", 30)
+        until(has_asked, "requests")
         run.kill()
         recorded = size_of(job.recorded())
     thing.takes_s = 0.01
@@ -389,5 +389,5 @@ def test_a_run_that_lost_its_job_stores_nothing_into_the_file_of_the_next(job: P
     job.assert_whole(job.run())
     late_gate.set()
     late.stop("lost", FileState.QUEUED, keep=True)
-    assert late.join(30)
+    assert late.join(60)
     assert (job.directory / "x").read_bytes() == WHOLE

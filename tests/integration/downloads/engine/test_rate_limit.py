@@ -130,7 +130,9 @@ def test_a_job_fetches_no_faster_than_its_limit(origin: MeteredOrigin, new_run: 
     began_s = clock.monotonic_s()
     run = new_run("a", rate=1_000_000)
     until(
-        lambda: _is_within(origin, began_s, 1_000_000, 1) and _done(run), "the file's last byte", 60
+        lambda: _is_within(origin, began_s, 1_000_000, 1) and _done(run),
+        "the file's last byte",
+        100,
     )
     assert clock.monotonic_s() - began_s >= 2.8
     assert sum(origin.sent) >= SIZE - PIECE
@@ -148,29 +150,29 @@ def test_jobs_of_equal_threads_share_the_limit_of_their_process_equally(
         return [run.changes()[1].bytes_done for run in (one, other)]
 
     def has_received() -> bool:
-        return _is_within(origin, began_s, 2_000_000, 6) and sum(received()) > 6_000_000
+        return _is_within(origin, began_s, 2_000_000, 6) and sum(received()) > 9_000_000
 
-    until(has_received, "a third of the bytes", 60)
+    until(has_received, "half of the bytes", 100)
     least, most = sorted(received())
-    assert least > 0.8 * most
+    assert least > 0.7 * most
 
 
 def test_a_stop_wakes_threads_that_wait_for_their_turn(new_run: NewRun) -> None:
     run = new_run("a", files=16, rate=1024)  # 4 s for each turn
-    until(lambda: run.changes()[1].bytes_done > 0, "the first turn", 30)
+    until(lambda: run.changes()[1].bytes_done > 0, "the first turn")
     run.stop("paused", FileState.QUEUED, keep=True)
-    assert run.join(10)
+    assert run.join(60)
 
 
 def test_the_time_that_a_limit_takes_is_no_stall(new_run: NewRun) -> None:
-    limits = TransferLimits(10**9, stall_s=1.5, stall_bytes=16 * 1024)
+    limits = TransferLimits(10**9, stall_s=3.0, stall_bytes=16 * 1024)
     run = new_run("a", rate=4096, limits=limits)  # 4 s for what counts as progress
 
     def moved() -> bool:
         run.enforce_limits()
         return run.ended or run.changes()[1].bytes_done >= 20 * 1024
 
-    until(moved, "more bytes than count as progress", 60)
+    until(moved, "more bytes than count as progress", 100)
     assert run.retries_made == 0
     assert not run.ended
 

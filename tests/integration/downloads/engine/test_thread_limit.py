@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cacheapp import clock
 from cacheapp.downloads.engine.scheduler import FileQueue
 from cacheapp.downloads.engine.thread_limit import ThreadLimit, thread_limit
 from cacheapp.downloads.engine.thread_pool import AttemptResult, ThreadPool
@@ -98,7 +99,7 @@ def test_the_slots_of_a_killed_process_are_free_at_once(path: Path, new_other: N
     mine = thread_limit(path, 10)
     assert _took(mine, 1) == 0
     other.end()
-    until(mine.acquire, "a slot to be free", 5)
+    until(mine.acquire, "a slot to be free")
     assert _took(mine, 20) == 9
 
 
@@ -108,17 +109,25 @@ def test_a_released_slot_is_free_for_others(path: Path, new_other: NewOther) -> 
     other = new_other(1)
     assert other.has == 0
     mine.release()
-    until(lambda: other.say("acquire") == "True", "the other to have it", 5)
+    until(lambda: other.say("acquire") == "True", "the other to have it")
 
 
-def test_a_process_with_slots_should_yield_to_one_without(path: Path, new_other: NewOther) -> None:
+def test_a_process_with_slots_should_yield_to_one_without(
+    path: Path, new_other: NewOther, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = clock.monotonic_s()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
     mine = thread_limit(path, 10)
     assert _took(mine, 10) == 10
     assert not mine.should_yield()
     other = new_other(1)
     assert other.say("starving") == "said"
-    until(mine.should_yield, "it to be heard of", 5)
+    now_s += 0.3
+    assert mine.should_yield()
+    now_s += 0.9
     assert not mine.should_yield()  # one per second is enough
+    now_s += 0.2
+    assert mine.should_yield()
     other.end()
 
 
@@ -147,14 +156,14 @@ def test_a_pool_has_no_more_threads_than_slots_and_yields_one_to_a_process_witho
     other = new_other(1)
     assert other.has == 0
     other.say("starving")
-    until(lambda: other.say("acquire") == "True", "a thread to give up its slot", 10)
+    until(lambda: other.say("acquire") == "True", "a thread to give up its slot")
     other.end()
 
     def refilled() -> bool:
         pool.refill()  # like the coordinator at each poll
         return pool.active_threads() == 10
 
-    until(refilled, "the slot to be taken again", 10)
+    until(refilled, "the slot to be taken again")
     pool.close(job)
     pool.remove(job)
 
@@ -220,7 +229,7 @@ def test_a_pool_without_threads_has_capacity_while_a_slot_is_free(
     pool.refill()
     assert third.say("asked") == "False"  # it is no longer refused
     other.end()
-    until(pool.has_capacity, "the slot to be free", 5)
+    until(pool.has_capacity, "the slot to be free")
     assert new_other(10).has == 10  # testing the capacity keeps no slot
 
 

@@ -256,7 +256,7 @@ def test_an_abort_wakes_a_thread_that_waits_for_bytes(
     else:
         until(lambda: list(tmp_path.iterdir()), "the partial file")
     transfer.abort("enough")
-    thread.join(10)  # far below the timeouts of an hour
+    thread.join(60)  # far below the timeouts of an hour
     assert not thread.is_alive()
     assert [str(exc) for exc in caught] == ["enough"]
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def _site(settings: Settings, tmp_path: Path, origin: Origin) -> None:
 def coordinator() -> Iterator[Coordinator]:
     found = Coordinator()
     yield found
-    found.close(10)
+    found.close(60)
 
 
 def _job(origin: Origin, owner: JobOwner, name: str = "a") -> DownloadJob:
@@ -63,7 +63,7 @@ def _left(job: DownloadJob) -> tuple[str, str]:
         job.refresh_from_db()
         return job.state not in {"queued", "running"}
 
-    until(ended, "the job to end", 30)
+    until(ended, "the job to end", 100)
     return job.state, job.error
 
 
@@ -190,11 +190,11 @@ def test_a_job_succeeds_although_a_power_cut_damaged_its_journal(
 def test_a_job_whose_start_takes_long_keeps_its_owner(
     coordinator: Coordinator, origin: Origin, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_HEARTBEAT_S": 1.0}
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_HEARTBEAT_S": 5.0}
     continues, stock = threading.Event(), JobRun.start
 
     def start(run: JobRun) -> None:
-        assert continues.wait(30)
+        assert continues.wait(120)
         stock(run)
 
     monkeypatch.setattr(JobRun, "start", start)
@@ -205,15 +205,15 @@ def test_a_job_whose_start_takes_long_keeps_its_owner(
     def beats() -> bool:
         job.refresh_from_db()
         heartbeats.add(job.heartbeat_at)
-        return len(heartbeats) > 12  # two periods
+        return len(heartbeats) > 8  # more than a period, after which it would be lost
 
     coordinator.wake()
     other.wake()
     try:
-        until(beats, "two periods of heartbeats", 30)
+        until(beats, "heartbeats", 100)
     finally:
         continues.set()
-        other.close(10)
+        other.close(60)
     assert _left(job) == ("succeeded", "")
     assert (job.adoptions, job.owner) == (0, coordinator.owner.token)
 
@@ -230,7 +230,7 @@ def test_a_slow_disk_of_a_terminals_job_does_not_delay_the_coordinator(
 
     def end(job: DownloadJob, owner: JobOwner, error: str) -> None:
         asked.set()
-        assert answers.wait(30)
+        assert answers.wait(120)
         stock(job, owner, error)
 
     monkeypatch.setattr(transitions, "end_queued", end)

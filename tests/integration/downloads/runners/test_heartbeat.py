@@ -27,7 +27,7 @@ def _often(settings: Settings) -> None:
 def beating() -> Iterator[Heartbeat]:
     found = Heartbeat(ME)
     yield found
-    found.stop(10)
+    found.stop(60)
 
 
 def _moment(job: DownloadJob) -> dt.datetime:

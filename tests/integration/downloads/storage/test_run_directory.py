@@ -55,7 +55,7 @@ def _run(
 
 
 def _ended(run: JobRun) -> dict[str, FileReport]:
-    until(lambda: run.ended, f"{run} to end", 30)
+    until(lambda: run.ended, f"{run} to end", 100)
     return {report.item.name: report for report in run.changes()[0]}
 
 
@@ -66,7 +66,7 @@ def _stalled(run: JobRun) -> dict[str, FileReport]:
         run.enforce_limits()
         return run.ended
 
-    until(ended, f"{run} to end", 30)
+    until(ended, f"{run} to end", 100)
     return _ended(run)
 
 

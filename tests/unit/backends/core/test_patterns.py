@@ -61,13 +61,13 @@ def test_a_glob_matches_as_in_redis(pattern: str, text: str, matches: bool) -> N
     ],
     ids=["stars", "only stars", "question marks", "classes", "no start"],
 )
-def test_thirty_stars_take_less_than_10_ms(pattern: str, text: str) -> None:
+def test_thirty_stars_take_no_time_to_speak_of(pattern: str, text: str) -> None:
     compiled, took_s = glob_to_regex(pattern), []
     for _ in range(5):
         began_s = time.process_time()
         assert compiled.fullmatch(text) is None
         took_s.append(time.process_time() - began_s)
-    assert min(took_s) < 0.01  # with nested repeats it would not end within an hour
+    assert min(took_s) < 1  # with nested repeats it would not end within an hour
 
 
 def test_the_last_run_is_found_at_the_end() -> None:

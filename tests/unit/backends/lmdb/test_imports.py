@@ -36,7 +36,7 @@ def test_no_package_of_another_backend_is_imported(tmp_path: Path, use: str) -> 
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     modules = set(json.loads(done.stdout))

@@ -67,7 +67,7 @@ def test_after_the_pause_exactly_one_caller_probes(breaker: CircuitBreaker, cloc
     barrier = threading.Barrier(8)
 
     def call() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             probes.append(breaker.admit())
         except StoreUnavailable:

@@ -216,7 +216,7 @@ def test_a_process_that_is_killed_or_suspended_with_the_lock_blocks_no_thread(
     assert mine.reserve(1.0, clock.boot_s()) is None  # the caller tries again, or is aborted
     other.kill()
     other.wait()
-    until(lambda: mine.reserve(1.0, clock.boot_s()) is not None, "the lock of the dead", 10)
+    until(lambda: mine.reserve(1.0, clock.boot_s()) is not None, "the lock of the dead")
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,6 @@ def test_a_shutdown_wakes_the_thread_that_waits_for_a_long_body(
         reader.start()
         until(lambda: not _unread(ours), "all to be taken")
         ours.shutdown(socket.SHUT_RDWR)
-        reader.join(10)
+        reader.join(60)
         assert not reader.is_alive()
     assert found == [100_000]
