@@ -40,12 +40,12 @@ $(BIN)/pip:
 
 # A stamp file is newer than its requirements file: nothing is installed twice.
 $(VENV)/.run: requirements.txt | $(BIN)/pip
-	@echo "Installing the dependencies: 27 packages, about 75 MB"
+	@echo "Installing the dependencies: 28 packages, about 75 MB"
 	@$(PIP) --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/pip
-	@echo "Installing the dependencies of the tests: 117 packages, about 250 MB"
+	@echo "Installing the dependencies of the tests: 130 packages, about 250 MB"
 	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 

@@ -12,7 +12,11 @@ class CacheappConfig(AppConfig):
 
     def ready(self) -> None:
         """Import what registers itself."""
-        from cacheapp import checks  # noqa: F401, PLC0415 (needs the settings)
+        from cacheapp import (  # noqa: PLC0415 (needs the settings)
+            checks,  # noqa: F401
+            telemetry,
+        )
         from cacheapp.downloads import start_at_first_request  # noqa: PLC0415 (the same)
 
         start_at_first_request()
+        telemetry.start_from_settings()

@@ -55,6 +55,9 @@ class Conf:
     """Directory of small files that the workers of this machine share, such as counters. `None`: a
     directory in the system's temporary directory, named after the user and the project."""
 
+    metrics: bool = False
+    """Count the operations of each cache by name, duration and error, for `/metrics`."""
+
     api_tokens: tuple[ApiToken, ...] = ()
     """Programs that use the API without a session: the digest of each secret, and its permissions."""
 
@@ -209,6 +212,7 @@ _READERS: dict[str, Reader] = {
     "WORKERS": none_or(whole_number(1)),
     "THREADS": none_or(whole_number(1)),
     "STATE_DIR": none_or(_directory),
+    "METRICS": boolean,
     "API_TOKENS": read_tokens,
     "DOWNLOAD_ROOT": none_or(_directory),
     "DOWNLOAD_ORIGINS": _origins,

@@ -12,6 +12,7 @@ from cacheapp.errors import ExtraMissing
 OPTIONAL = frozenset(
     [
         *("diskcache", "django_redis", "redis", "urllib3", "rich", "botocore", "awscrt"),
+        *("prometheus_client", "opentelemetry"),
         *("django_htmx", "celery", "kombu", "vl_convert", "gunicorn", "rest_framework"),
     ]
 )

@@ -53,6 +53,7 @@ _download_runner = env.str(
     "DOWNLOAD_RUNNER", "worker", validate=validate.OneOf(["worker", "celery", "tasks"])
 )
 _celery_broker_url = env.str("CELERY_BROKER_URL", "")
+_metrics = env.bool("METRICS", True)
 _api_tokens: Any = env.json("API_TOKENS", {})
 _download_tries = env.int("DOWNLOAD_TRIES", 5, validate=validate.Range(min=1))
 _above_0 = validate.Range(min=0, min_inclusive=False)
@@ -200,6 +201,7 @@ CACHES: dict[str, dict[str, Any]] = {
 
 CACHEAPP = {
     "DEMO": _demo,
+    "METRICS": _metrics,
     "API_TOKENS": _api_tokens,
     "WORKERS": _workers,
     "THREADS": _threads,

@@ -34,3 +34,5 @@ from project.settings import *  # noqa: E402, F403
 
 # A file, as in production: in memory, SQLite's threads fail on a lock instead of waiting.
 DATABASES["default"]["TEST"] = {"NAME": DATA_DIR / "tests.sqlite3"}  # noqa: F405
+# Off, as by default: the tests of the caches run the methods that no subscriber has replaced.
+CACHEAPP["METRICS"] = False  # noqa: F405

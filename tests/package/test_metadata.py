@@ -14,6 +14,8 @@ DATA = [
 ]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 MODULE_OF = {
+    "prometheus-client": "prometheus_client",
+    "opentelemetry-api": "opentelemetry",
     "vl-convert-python": "vl_convert",
     "django-redis": "django_redis",
     "django-htmx": "django_htmx",

@@ -66,9 +66,8 @@ COPY_HITS, COPY_ABSENT, COPY_UNPROVED, COPY_EXCLUDED = range(15, 19)
 COPY_FILLS, COPY_VOIDED_FILLS, COPY_INVALIDATIONS = range(19, 22)
 _GAUGES = frozenset({BREAKER_OPEN_NOW})  # the state of a live process, not a sum over time
 
-_ROW = 32  # numbers in a row, with space for counters of later versions
+_ROW = 32  # numbers in a row, or a multiple of it: with space for counters of later versions
 _ROWS = 512  # processes at a time
-_BYTES = _ROW * _ROWS * 8
 _lost_mappings: list[object] = []
 _Row: TypeAlias = "array.array[int] | memoryview[int]"
 
@@ -82,9 +81,10 @@ class Counters:
         self._path = path
         self._names = names
         self._gauges = gauges
-        self.row: _Row = array.array("Q", bytes(_ROW * 8))
+        self._length = -(-len(names) // _ROW) * _ROW
+        self.row: _Row = array.array("Q", bytes(self._length * 8))
         """This process's row. The most frequent callers add to it directly."""
-        self._found = [0] * _ROW
+        self._found = [0] * self._length
         """The row's numbers when this process claimed it, which its last process counted."""
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one, count in private memory
@@ -119,8 +119,9 @@ class Counters:
         self._file = open_slot_file(self._path, _ROWS)
         number = self._file.descriptor
         # Reserve the space: if it were missing later, a store to it would raise SIGBUS.
-        reserve(number, _BYTES)
-        return memoryview(mmap.mmap(number, _BYTES)).cast("B").cast("Q")
+        length = self._length * _ROWS * 8
+        reserve(number, length)
+        return memoryview(mmap.mmap(number, length)).cast("B").cast("Q")
 
     def _claim(self) -> None:
         if self._numbers is None or self._file is None:
@@ -130,10 +131,10 @@ class Counters:
             logger.warning(
                 "%s: all %d rows are in use; counting for this process only", self._path, _ROWS
             )
-            self.row = array.array("Q", bytes(_ROW * 8))
-            self._found = [0] * _ROW
+            self.row = array.array("Q", bytes(self._length * 8))
+            self._found = [0] * self._length
             return
-        self.row = self._numbers[index * _ROW : (index + 1) * _ROW]
+        self.row = self._numbers[index * self._length : (index + 1) * self._length]
         for gauge in self._gauges:
             self.row[gauge] = 0
         self._found = list(self.row)
@@ -161,7 +162,9 @@ class Counters:
             return own
         numbers = self._numbers
         self._reset_gauges_of_dead_processes(numbers)
-        totals = {name: sum(numbers[index::_ROW]) for index, name in enumerate(self._names)}
+        totals = {
+            name: sum(numbers[index :: self._length]) for index, name in enumerate(self._names)
+        }
         if self._index is None:  # without a row in the file
             return {name: own[name] + total for name, total in totals.items()}
         return totals
@@ -170,7 +173,7 @@ class Counters:
         """Set gauges in free rows to 0. The row is locked for it, so no process can claim it."""
         assert self._file is not None  # noqa: S101 (for the type checker)
         for index in range(_ROWS):
-            row = numbers[index * _ROW : (index + 1) * _ROW]
+            row = numbers[index * self._length : (index + 1) * self._length]
             if index == self._index or not any(row[gauge] for gauge in self._gauges):
                 continue
             if self._file.try_lock(index):  # else a live process has it, and its gauge counts
