@@ -8,24 +8,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Self
 
-import django
-from django.conf import settings
-from django.core.cache import caches
-from django.db import connections
-
 from cacheapp import clock
-from cacheapp.cachecheck.session import AsyncAdapter, ClientSession, Place
+from cacheapp.cachecheck.client_process import Order, Setup, Work, parent_of_forks, spawned
 
-Work = Callable[..., Any]
 START_WITHIN_S = 60.0
 _LEAD_NS = 30_000_000  # all clients receive their orders before the first begins
 _SPAWN = multiprocessing.get_context("spawn")
@@ -33,110 +23,6 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 class ClientFailed(Exception):
     """A client raised an unexpected error, ended, or did not respond in time."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The parameters of every client process."""
-
-    alias: str
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings that differ from those of the project: private stores."""
-    threads: int = 1
-    seed: int = 0
-    directory: Path = Path()
-    """Of journals and events."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """The work of a client, and when it begins."""
-
-    work: Work
-    args: tuple[Any, ...]
-    places: tuple[Place, ...]
-    """One for each thread's session."""
-    start_ns: int
-    alias: str
-    use_async: bool = False
-    """Whether to use the asynchronous methods."""
-
-
-def serve(pipe: Connection, setup: Setup, number: int) -> None:
-    """Execute the orders of the check until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError):
-        pipe.send(os.getpid())
-        while (order := pipe.recv()) is not None:
-            pipe.send(_in_threads(setup, number, order))
-
-
-def _in_threads(setup: Setup, number: int, order: Order) -> list[tuple[bool, Any]]:
-    results: list[tuple[bool, Any]] = [(False, "not run")] * len(order.places)
-
-    def run(index: int) -> None:
-        try:
-            results[index] = (True, _run(setup, number, index, order))
-        except BaseException:  # noqa: BLE001 (the check reports it)
-            results[index] = (False, traceback.format_exc())
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(1, len(results))]
-    for thread in threads:
-        thread.start()
-    run(0)
-    for thread in threads:
-        thread.join()
-    return results
-
-
-def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
-    cache: Any = caches[order.alias]
-    face = AsyncAdapter(cache) if order.use_async else cache
-    process = f"p{number}" if len(order.places) == 1 else f"p{number}.{index + 1}"
-    session = ClientSession(face, process, order.places[index], setup.seed, setup.directory)
-    try:
-        session.until_ns(order.start_ns)
-        return order.work(session, *order.args)
-    finally:
-        session.close()
-        if order.use_async:
-            face.finish()
-        caches.close_all()
-        connections.close_all()
-
-
-def adopt(setup: Setup) -> None:
-    """Set Django up in this process, with the overridden settings."""
-    for name, value in setup.overrides.items():
-        setattr(settings, name, value)
-    django.setup()
-
-
-def _spawned(pipe: Connection, setup: Setup, number: int) -> None:
-    adopt(setup)
-    serve(pipe, setup, number)
-
-
-def _parent_of_forks(pipes: Sequence[Connection], setup: Setup, numbers: Sequence[int]) -> None:
-    """Use the cache, then fork the clients, which inherit all that it has open."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    adopt(setup)
-    with contextlib.suppress(Exception):  # the clients report the error
-        caches[setup.alias].get("cachecheck-warm")
-    for pipe, number in zip(pipes, numbers, strict=True):
-        if os.fork() == 0:
-            for other in pipes:
-                if other is not pipe:
-                    other.close()
-            try:
-                serve(pipe, setup, number)
-            finally:
-                os._exit(0)  # in any case: no cleanup of the parent may run here
-    for pipe in pipes:
-        pipe.close()
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
 
 
 class Client:
@@ -195,11 +81,11 @@ class Clients:
         self.members += fresh
         theirs = [pipe for _, pipe in pairs]
         jobs: list[tuple[Work, tuple[Any, ...]]] = [
-            (_spawned, (pipe, self.setup, number))
+            (spawned, (pipe, self.setup, number))
             for pipe, number in zip(theirs, numbers, strict=True)
         ]
         if self.fork:
-            jobs = [(_parent_of_forks, (theirs, self.setup, list(numbers)))]
+            jobs = [(parent_of_forks, (theirs, self.setup, list(numbers)))]
         for target, args in jobs:
             child = _SPAWN.Process(target=target, args=args)
             child.start()

@@ -9,9 +9,13 @@ from secrets import token_hex
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.clients import ClientFailed, Clients, Setup
+from cacheapp.cachecheck.adapters.base import ASYNC, TIMEOUT
+from cacheapp.cachecheck.adapters.subject import about
+from cacheapp.cachecheck.client_process import Setup
+from cacheapp.cachecheck.clients import ClientFailed, Clients
 from cacheapp.cachecheck.journal import Journals
-from cacheapp.cachecheck.run import CheckRun, StoreFailed, remove
+from cacheapp.cachecheck.run import CheckRun, StoreFailed, lacks, remove
+from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     counting,
@@ -67,6 +71,19 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "cut": (outages.CUT,),
     "restart": (outages.RESTARTED,),
 }
+NEEDS: dict[str, tuple[str, ...]] = {
+    "counters": ("incr",),
+    "add": ("add",),
+    "get_or_set": ("get_or_set",),
+    "stale_fill": ("get_or_set", "delete"),
+    "expiry": (TIMEOUT,),
+    "many": ("get_many", "set_many"),
+    "incr_version": ("incr_version",),
+    "locks": ("lock",),
+    "cold": ("add",),
+    "clear": ("clear",),
+}
+"""What a workload cannot do without, beside `get` and `set`."""
 OVER_HTTP = ("registers", "counters", "add", "expiry")
 OUTAGES = ("cut", "restart")
 ASYNC_SUFFIX = " (async)"
@@ -98,6 +115,7 @@ class Examination:
         plan: CheckPlan,
         overrides: dict[str, Any] | None = None,
         server: RedisServer | None = None,
+        subject: str = "",
     ) -> None:
         self.alias = alias
         self.backend = backend
@@ -105,19 +123,26 @@ class Examination:
         self.findings: list[PropertyFinding] = []
         self._overrides = overrides or {}
         self._server = server
+        self._subject = subject
+        self.versions: dict[str, str] = {}
+        self._rates: dict[bool, float] = {}
         self._began_s = clock.monotonic_s()
 
     @property
     def report(self) -> AliasReport:
         """The findings so far."""
         spent_s = clock.monotonic_s() - self._began_s
-        return AliasReport(self.alias, self.backend, tuple(self.findings), spent_s)
+        findings = tuple(self.findings)
+        rate = max(self._rates.values(), default=0.0)
+        return AliasReport(
+            self.alias, self.backend, findings, spent_s, round(rate), dict(self.versions)
+        )
 
     def workloads(self) -> Iterator[tuple[str, Workload, bool]]:
         """Yield each workload: its name, its function, and whether it uses the async methods."""
         for name, workload in SYNC.items():
             yield name, workload, False
-        for name, workload in SYNC.items():
+        for name, workload in SYNC.items() if not self._subject else ():
             yield f"a{name}", workload, True
         for name, workload in PROCESSES.items():
             yield name, workload, False
@@ -138,14 +163,21 @@ class Examination:
         self._began_s = clock.monotonic_s()
         with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
             setup = Setup(
-                self.alias, self._overrides, self.plan.threads, self.plan.seed, Path(directory)
+                self.alias,
+                self._overrides,
+                self.plan.threads,
+                self.plan.seed,
+                Path(directory),
+                self._subject,
             )
             run = self._new_run(setup)
+            self._rates = run.calls_per_s
             try:
                 self._require_store(run)
+                self._describe(run)
                 for name, workload, use_async in self.chosen():
                     began(name)
-                    self.findings += self._one(setup, run, name, workload, use_async=use_async)
+                    self.findings += self._one(run, name, workload, use_async=use_async)
             finally:
                 self._stop(run)
                 if run.written:
@@ -176,13 +208,27 @@ class Examination:
         except EOFError as exc:
             raise StoreFailed(self.alias, "a client process ended while it started") from exc
 
+    def _describe(self, run: CheckRun) -> None:
+        """Find out what the subject is and has; one with an event loop is used by one thread."""
+        clients = run.crew
+        assert isinstance(clients, Clients)  # noqa: S101
+        kind, self.versions, has = clients.run(described, to=clients.living[:1], threads=1)[0]
+        if self._subject:
+            self.backend = kind
+        if ASYNC in has:
+            clients.setup = replace(clients.setup, threads=1)
+        run.abilities = has
+
     def _one(
-        self, setup: Setup, run: CheckRun, name: str, workload: Workload, *, use_async: bool
+        self, run: CheckRun, name: str, workload: Workload, *, use_async: bool
     ) -> list[PropertyFinding]:
         """Run one workload; if a client fails, the verdict is UNKNOWN and the clients are replaced."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
         run.use_async = use_async
+        if missing := self._missing(run, name.removeprefix("a") if use_async else name):
+            names = PROPERTIES[name[1:] if use_async else name]
+            return [self._named(lacks(run, each, *missing), use_async=use_async) for each in names]
         try:
             if len(clients.living) < self.plan.processes:
                 clients.start(self.plan.processes - len(clients.living))
@@ -195,11 +241,22 @@ class Examination:
             names = PROPERTIES[name[1:] if use_async else name]
             found = [PropertyFinding(each, PropertyVerdict.UNKNOWN, "", why) for each in names]
             self._stop(run)
-            run.crew = Clients(setup, self.plan.processes, fork=self.plan.fork)
+            run.crew = Clients(clients.setup, self.plan.processes, fork=self.plan.fork)
         run.history()  # discard the calls of a failure and of the removal
-        if not use_async:
-            return found
-        return [replace(one, property=one.property + ASYNC_SUFFIX) for one in found]
+        return [self._named(one, use_async=use_async) for one in found]
+
+    def _named(self, finding: PropertyFinding, *, use_async: bool) -> PropertyFinding:
+        suffix = ASYNC_SUFFIX if use_async else ""
+        return replace(finding, property=finding.property + suffix)
+
+    def _missing(self, run: CheckRun, name: str) -> list[str]:
+        """Return what the workload needs and the subject does not have."""
+        if not self._subject:
+            return []
+        missing = [one for one in NEEDS.get(name, ()) if one not in run.abilities]
+        if name == "fork" and ASYNC in run.abilities:
+            missing = ["event loop that survives a fork"]
+        return missing
 
     def _stop(self, run: CheckRun) -> None:
         if isinstance(run.crew, Clients):
@@ -221,6 +278,12 @@ class Examination:
                 wrong,
                 extra={"event": "cachecheck_left_keys"},
             )
+
+
+def described(session: ClientSession) -> tuple[str, dict[str, str], frozenset[str]]:
+    """Return the class of the subject, its version, and what it has."""
+    kind, versions = about(session.cache)
+    return kind, versions, session.abilities
 
 
 def _last_line(text: str) -> str:

@@ -14,7 +14,8 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.utils.module_loading import import_string
 
-from cacheapp.cachecheck.clients import Clients, Setup
+from cacheapp.cachecheck.client_process import Setup
+from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.processes.servers import RedisServer
 

@@ -44,6 +44,9 @@ def _table(reports: Sequence[AliasReport], *, coloured: bool) -> list[str]:
     rows: list[list[Cell]] = [
         [[(name, None)], *(_cell(each.get(name)) for each in found)] for name in properties(reports)
     ]
+    if any(report.calls_per_s for report in reports):
+        rates = [[(f"{one.calls_per_s:,}" if one.calls_per_s else "-", None)] for one in reports]
+        rows.append([[("calls per second", None)], *rates])
     return drawn(["", *(report.alias for report in reports)], rows, coloured=coloured)
 
 
@@ -64,6 +67,13 @@ def _proof(alias: str, finding: PropertyFinding, *, coloured: bool) -> list[str]
     return [head + why, *lines]
 
 
+def proof_text(finding: PropertyFinding) -> str:
+    """Return the counterexample as text: a timeline, and the times of its calls."""
+    if not finding.operations:
+        return ""
+    return "\n".join([draw(_shown(finding)), "", *moments(_shown(finding))])
+
+
 def _shown(finding: PropertyFinding) -> list[Operation]:
     """Return the counterexample, after the operations that wrote the values read in it."""
     return [*finding.origins, *finding.operations]
@@ -79,6 +89,8 @@ def as_json(reports: Sequence[AliasReport], about: Mapping[str, Any]) -> str:
                 "alias": report.alias,
                 "backend": report.backend,
                 "seconds": round(report.seconds, 1),
+                "calls_per_s": report.calls_per_s,
+                "versions": dict(report.versions),
                 "findings": [finding.as_json() for finding in report.findings],
             }
             for report in reports
@@ -135,7 +147,7 @@ def drawings(reports: Sequence[AliasReport]) -> list[dict[str, str]]:
             "alias": report.alias,
             "property": finding.property,
             "svg": svg(_shown(finding), _title(report, finding), finding.why),
-            "text": "\n".join([draw(_shown(finding)), "", *moments(_shown(finding))]),
+            "text": proof_text(finding),
         }
         for report in reports
         for finding in report.findings

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cacheapp import clock
+from cacheapp.cachecheck.adapters.base import OPERATIONS
 from cacheapp.cachecheck.journal import Journals
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.consistency.history import Operation
@@ -44,6 +45,10 @@ class CheckRun:
     max_bytes: int = 8 * 1024 * 1024
     private: bool = False
     use_async: bool = False
+    abilities: frozenset[str] = frozenset(OPERATIONS)
+    """What the cache has, by the methods that are used."""
+    calls_per_s: dict[bool, float] = field(default_factory=dict)
+    """How many calls the clients made, by whether they used the asynchronous methods."""
     written: set[str] = field(default_factory=set)
     """Keys that may have to be removed."""
 
@@ -78,7 +83,8 @@ class CheckRun:
 def remove(session: Any, keys: list[str]) -> str:
     """Remove keys in the versions that workloads use, from one session; return the error, if any."""
     try:
-        for key in keys if session.number == 0 else []:
+        removable = session.number == 0 and "delete" in session.abilities
+        for key in keys if removable else []:
             session.cache.delete(key)
             if "-version" in key:
                 session.cache.delete(key, version=2)
@@ -91,8 +97,9 @@ def try_store(session: Any, key: str) -> str:
     """Store a key and remove it, from one session; return the error, if any."""
     try:
         if session.number == 0:
-            session.cache.add(key, 1, _KEPT_S)
-            session.cache.delete(key)
+            (session.cache.add if session.can("add") else session.cache.set)(key, 1, _KEPT_S)
+            if session.can("delete"):
+                session.cache.delete(key)
     except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
         return f"{type(exc).__name__}: {exc}"
     return ""
@@ -106,3 +113,14 @@ def until_s(seconds: float) -> float:
 def not_applicable(*names: str, why: str) -> list[PropertyFinding]:
     """Return the finding for properties that the backend does not have."""
     return [PropertyFinding(name, PropertyVerdict.NOT_APPLICABLE, "", why) for name in names]
+
+
+def lacks(run: CheckRun, name: str, *needed: str) -> PropertyFinding:
+    """Return the finding for a property that needs operations which the cache does not have."""
+    missing = [one for one in needed if one not in run.abilities]
+    why = (
+        f"the cache has no {' and no '.join(missing)}"
+        if missing
+        else "the cache has no such method"
+    )
+    return not_applicable(name, why=why)[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheapp import clock
+from cacheapp.cachecheck.adapters.base import CREATES, abilities
 from cacheapp.cachecheck.journal import Journal
 from cacheapp.consistency.history import ABSENT, OperationKind, Outcome
 from cacheapp.errors import ClearRefused, StoreFull, StoreUnavailable, ValueRefused
@@ -29,9 +30,19 @@ _DID_NOTHING = (StoreUnavailable, StoreFull, ValueRefused, ClearRefused)
 class AsyncAdapter:
     """A synchronous adapter of a cache's `a…` methods."""
 
-    def __init__(self, cache: Any) -> None:
+    def __init__(self, cache: Any, runner: asyncio.Runner) -> None:
         self._cache = cache
-        self._runner = asyncio.Runner()
+        self._runner = runner
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What the cache can do by its asynchronous methods."""
+        return abilities(self._cache, use_async=True)
+
+    @property
+    def subject(self) -> Any:
+        """The cache itself."""
+        return self._cache
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         twin = getattr(self._cache, f"a{name}")
@@ -76,6 +87,11 @@ class AsyncLock:
         self._runner.run(self._lock.arelease())
 
 
+def _truth(result: Any) -> bool | None:
+    """Return the answer of a method that says yes or no; `None` says nothing."""
+    return None if result is None else bool(result)
+
+
 class ClientSession:
     """A client of a cache. `number` counts all sessions of a run, from 0 to `count` - 1."""
 
@@ -85,6 +101,8 @@ class ClientSession:
         self.number, self.count, turn = place
         self.rng = random.Random(f"{seed}/{self.number}/{turn}")
         self.directory = directory
+        known = cache.abilities if isinstance(cache, AsyncAdapter) else abilities(cache)
+        self.abilities: frozenset[str] = known
         self._journal = Journal(directory, process)
         self._written = turn * _PER_TURN
 
@@ -97,6 +115,12 @@ class ClientSession:
         self._journal = journal
         self.process = journal.process
         self._written += _PER_TURN // 2  # numbers that the parent does not use
+
+    def can(self, operation: str) -> bool:
+        """Return whether the cache has an operation, as Django defines it."""
+        if operation in {"incr", "decr"} and CREATES in self.abilities:
+            return False
+        return operation in self.abilities
 
     def unique(self) -> int:
         """Return a number that no other session uses, with room to increment it."""
@@ -158,16 +182,16 @@ class ClientSession:
     def add(self, key: str, value: int, timeout: float = TIMEOUT_S) -> Any:
         """Store a number if the key is absent; return whether this call did."""
         return self.record(
-            OperationKind.ADD, key, lambda: bool(self.cache.add(key, value, timeout)), value
+            OperationKind.ADD, key, lambda: _truth(self.cache.add(key, value, timeout)), value
         )
 
     def delete(self, key: str) -> Any:
         """Remove the key; return whether it was there."""
-        return self.record(OperationKind.DELETE, key, lambda: bool(self.cache.delete(key)))
+        return self.record(OperationKind.DELETE, key, lambda: _truth(self.cache.delete(key)))
 
     def touch(self, key: str, timeout: float = TIMEOUT_S) -> Any:
         """Give the key a timeout; return whether it was there."""
-        return self.record(OperationKind.TOUCH, key, lambda: bool(self.cache.touch(key, timeout)))
+        return self.record(OperationKind.TOUCH, key, lambda: _truth(self.cache.touch(key, timeout)))
 
     def incr(self, key: str, delta: int = 1) -> Any:
         """Add to the number; return the sum, or `ABSENT` where there is none."""

@@ -1,8 +1,8 @@
 """The findings on an alias: a verdict for each property, with its figure and its proof."""
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cacheapp.consistency.counterexample import Counterexample
@@ -53,6 +53,10 @@ class AliasReport:
     backend: str
     findings: tuple[PropertyFinding, ...]
     seconds: float
+    calls_per_s: int = 0
+    """How many calls all clients together made in a second."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the package that has the backend."""
 
 
 def plain(name: str, wrong: Sequence[str], figure: str, *, unanswered: str = "") -> PropertyFinding:

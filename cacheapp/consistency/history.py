@@ -63,7 +63,7 @@ class Operation:
     are of one monotonic clock; `return_ns` is `None` for a call that did not return.
     `argument`: the value of `set` and `add`, the delta of `incr` and `decr`. `result`: of `get` the
     value or `ABSENT`; of `incr` and `decr` the sum or `ABSENT` (the key was missing); of the others a
-    bool; of `set` nothing. With the outcome info, it is the result if the call took effect, or `None`.
+    bool, or `None` if the call did not say; of `set` nothing. With the outcome info, it is the result if the call took effect, or `None`.
     """
 
     process: str
@@ -116,6 +116,8 @@ class Operation:
             return call
         if self.kind in {OperationKind.INCR, OperationKind.DECR, OperationKind.GET}:
             return f"{call} -> {'miss' if self.result is ABSENT else self.result}"
+        if self.result is None:
+            return call
         return f"{call} -> {'yes' if self.result else 'no'}"
 
     def as_json(self) -> dict[str, Any]:

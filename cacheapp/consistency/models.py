@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
-from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind
 
 State = Hashable
 
@@ -48,6 +48,9 @@ class Model(Protocol):
         """Return the state after the operation; `IMPOSSIBLE` if this state does not allow its result."""
 
 
+_SAYING = {OperationKind.GET, OperationKind.SET}  # of the others, `None` is an unknown result
+
+
 class Key:
     """A key with an entry that only a call removes."""
 
@@ -56,7 +59,7 @@ class Key:
 
     def step(self, state: State, operation: Operation) -> State:
         """Return the state after the operation; `IMPOSSIBLE` if this state does not allow its result."""
-        if operation.outcome is Outcome.INFO and operation.result is None:
+        if operation.result is None and operation.kind not in _SAYING:
             return _forgotten(state, operation)
         return _STEPS[operation.kind](state, operation)
 
@@ -133,8 +136,6 @@ def _sum(state: State, operation: Operation) -> int | None:
 
 def _forgotten(state: State, operation: Operation) -> State:
     """Return the state after a call with an unknown result. It may be less exact than possible."""
-    if operation.kind is OperationKind.SET:
-        return operation.argument
     if operation.kind is OperationKind.DELETE:
         return ABSENT
     if operation.kind is OperationKind.ADD:

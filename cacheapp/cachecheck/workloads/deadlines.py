@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cacheapp import clock
-from cacheapp.cachecheck.run import CheckRun
+from cacheapp.cachecheck.run import CheckRun, lacks
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, plain
 from cacheapp.consistency.history import ABSENT
@@ -67,9 +67,12 @@ def _write(session: ClientSession, keys: Sequence[str]) -> dict[str, int]:
 
     session.set(expiring, 1, _TIMEOUT_S)
     gone_after(expiring, _TIMEOUT_S)
-    session.set(counted, 1, _TIMEOUT_S)
-    gone_after(counted, _TIMEOUT_S)
-    session.incr(counted)
+    if "incr" in session.abilities:
+        session.set(counted, 1, _TIMEOUT_S)
+        gone_after(counted, _TIMEOUT_S)
+        session.incr(counted)
+    if not session.can("touch"):
+        return promised
     session.set(shortened, 1, _LONG_S)
     if session.touch(shortened, _SHORTENED_S):
         gone_after(shortened, _SHORTENED_S)
@@ -91,7 +94,12 @@ def deadlines(run: CheckRun) -> list[PropertyFinding]:
     touched = _judge(TOUCH, shortened, first_error)
     if touched.verdict is PropertyVerdict.HOLDS and not run.evicts:
         touched = _stayed(touched, lengthened)
-    return [_judge(EXPIRY, expiring, first_error), touched, _judge(KEPT, counted, first_error)]
+    found = [_judge(EXPIRY, expiring, first_error), touched, _judge(KEPT, counted, first_error)]
+    needed = {TOUCH: "touch", KEPT: "incr"}
+    return [
+        one if needed.get(one.property, "set") in run.abilities else lacks(run, one.property)
+        for one in found
+    ]
 
 
 def _judge(name: str, own: Sequence[Seen], first_error: str) -> PropertyFinding:

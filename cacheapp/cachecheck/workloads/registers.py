@@ -34,10 +34,11 @@ def mixed_calls(
 ) -> None:
     """Make random calls of all kinds; `simple`: only get, set and delete."""
     deadline = until_s(seconds)
+    shares = possible(session, _SIMPLE if simple else _SHARES)
     for number in range(CALLS):
         if number >= LEAST and clock.monotonic_s() > deadline:
             return
-        one_call(session, session.rng.choice(keys), _SIMPLE if simple else _SHARES)
+        one_call(session, session.rng.choice(keys), shares)
 
 
 def simple_calls(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
@@ -45,9 +46,14 @@ def simple_calls(session: ClientSession, keys: Sequence[str], seconds: float) ->
     mixed_calls(session, keys, seconds, simple=True)
 
 
+def possible(session: ClientSession, shares: dict[str, int]) -> dict[str, int]:
+    """Return the shares of the calls that the cache has."""
+    return {call: share for call, share in shares.items() if session.can(call)}
+
+
 def one_call(session: ClientSession, key: str, shares: dict[str, int] | None = None) -> None:
     """Make one call at random: reads most often."""
-    shares = shares or _SIMPLE
+    shares = shares or possible(session, _SIMPLE)
     (call,) = session.rng.choices(list(shares), list(shares.values()))
     if call in {"set", "add"}:
         getattr(session, call)(key, session.unique())
@@ -60,6 +66,7 @@ def registers(run: CheckRun) -> list[PropertyFinding]:
     keys = run.keys("register", KEYS)
     run.work(mixed_calls, keys, run.seconds)
     history = run.history()
+    run.calls_per_s[run.use_async] = rate(history)
     order = one_order(ORDER, history, run)
     own = read_your_writes(history, evicts=run.evicts)
     back = monotonic_reads(history, evicts=run.evicts)
@@ -68,6 +75,15 @@ def registers(run: CheckRun) -> list[PropertyFinding]:
         _session_finding(OWN, own, order, "read something older than its own write"),
         _session_finding(FORWARD, back, order, "read something older than it had read before"),
     ]
+
+
+def rate(history: Sequence[Operation]) -> float:
+    """Return the number of answered calls per second, of all clients together."""
+    ends = [one.return_ns for one in history if one.return_ns is not None]
+    if len(ends) < _ENOUGH:
+        return 0.0
+    spent_ns = max(ends) - min(one.call_ns for one in history)
+    return len(ends) / max(spent_ns, 1) * 1e9
 
 
 def one_order(name: str, history: Sequence[Operation], run: CheckRun) -> PropertyFinding:

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from cacheapp.cachecheck.clients import Clients, Setup
+from cacheapp.cachecheck.client_process import Setup
+from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.journal import Journals
 from cacheapp.cachecheck.run import CheckRun
 from cacheapp.cachecheck.verdicts import PropertyFinding
