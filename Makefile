@@ -45,7 +45,7 @@ $(VENV)/.run: requirements.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/pip
-	@echo "Installing the dependencies of the tests: 130 packages, about 250 MB"
+	@echo "Installing the dependencies of the tests: 140 packages, about 255 MB"
 	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
