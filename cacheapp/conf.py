@@ -58,6 +58,9 @@ class Conf:
     metrics: bool = False
     """Count the operations of each cache by name, duration and error, for `/metrics`."""
 
+    ready_aliases: tuple[str, ...] = ()
+    """The aliases without which this project cannot work: `/readyz` reads from each."""
+
     api_tokens: tuple[ApiToken, ...] = ()
     """Programs that use the API without a session: the digest of each secret, and its permissions."""
 
@@ -180,6 +183,13 @@ def _directory(value: Any) -> Path:
     return Path(value)
 
 
+def _aliases(value: Any) -> tuple[str, ...]:
+    known = isinstance(value, list | tuple) and all(it in settings.CACHES for it in value)
+    if not known:
+        raise ValueError(f"a list of names in CACHES, which has {', '.join(settings.CACHES)}")
+    return tuple(value)
+
+
 def _origins(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
         raise ValueError("a list of origins such as 'https://files.example.com'")
@@ -213,6 +223,7 @@ _READERS: dict[str, Reader] = {
     "THREADS": none_or(whole_number(1)),
     "STATE_DIR": none_or(_directory),
     "METRICS": boolean,
+    "READY_ALIASES": _aliases,
     "API_TOKENS": read_tokens,
     "DOWNLOAD_ROOT": none_or(_directory),
     "DOWNLOAD_ORIGINS": _origins,

@@ -6,14 +6,13 @@ from django.urls.converters import StringConverter
 from cacheapp.extras import needed_for
 
 with needed_for("cacheapp.urls", "pages"):
-    from cacheapp import lab_views
+    from cacheapp import lab_views, watch_urls
     from cacheapp.views import (
         cache,
         downloads,
         events,
         index,
         job_actions,
-        metrics,
         origin,
         pages_caches,
         pages_check,
@@ -48,7 +47,7 @@ urlpatterns = [
     path("check/stop", pages_check.stop, name="check_stop"),
     path("check/drawing/<int:number>", pages_check.drawing, name="check_drawing"),
     path("stats/", pages_stats.stats, name="stats_page"),
-    path("metrics", metrics.metrics, name="metrics"),
+    *watch_urls.urlpatterns,
     path("api/", index.index, name="api"),
     path("api/worker", worker.worker, name="worker"),
     path("api/stats", stats.stats, name="stats"),

@@ -74,6 +74,7 @@ _download_max_process_rate = env.str("DOWNLOAD_MAX_PROCESS_RATE", "") or None
 # Secure unless DEBUG is set. HSTS is off by default, because browsers remember it for its whole
 # duration, for every host of the domain.
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes speak plain HTTP, and send no secrets
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0, validate=validate.Range(min=0))
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", False)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
@@ -202,6 +203,7 @@ CACHES: dict[str, dict[str, Any]] = {
 CACHEAPP = {
     "DEMO": _demo,
     "METRICS": _metrics,
+    "READY_ALIASES": ["default"],
     "API_TOKENS": _api_tokens,
     "WORKERS": _workers,
     "THREADS": _threads,

@@ -47,6 +47,35 @@ def test_one_alias_as_json() -> None:
     assert 0 < stats["bytes_used"] < stats["bytes_free"] < stats["bytes_reserved"] < 2**21
 
 
+def test_the_hit_rate_comes_first() -> None:
+    caches["default"].get_many(["not", "nor"])
+    assert said("default").splitlines()[1].split() == ["hit_rate", "33.3", "%"]
+    found = json.loads(said("--json"))
+    assert next(iter(found["default"].items())) == ("hit_rate", 0.3333)
+    assert next(iter(found["disk"].items())) == ("hit_rate", None)
+
+
+class Interrupted(io.StringIO):
+    """Uses the cache when the first line is flushed, and presses Ctrl-C at the third."""
+
+    lines = 0
+
+    def flush(self) -> None:
+        self.lines += 1
+        caches["default"].get_many(["a", "not"])
+        if self.lines == 3:
+            raise KeyboardInterrupt
+
+
+def test_it_watches_until_it_is_interrupted() -> None:
+    out = Interrupted()
+    call_command("cachestats", "default", "--watch", "0.01", "--json", stdout=out)
+    first, second, third = (json.loads(line)["default"] for line in out.getvalue().splitlines())
+    assert first["hit_rate"] is None
+    assert second["hit_rate"] == third["hit_rate"] == 0.5
+    assert second["hits"] == second["misses"] > 0
+
+
 def test_an_alias_that_counts_nothing_is_refused() -> None:
     with pytest.raises(CommandError, match="local is a LocMemCache, which has no counters"):
         said("local")

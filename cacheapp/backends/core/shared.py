@@ -458,6 +458,10 @@ class SharedCache(AsyncMethods, abc.ABC):
         watch(type(lock), LOCK_METHODS)
         return lock
 
+    def ping(self) -> None:
+        """Read from the store; raise its error, whatever `OPTIONS["on_error"]` says."""
+        self._store.has(self.make_key("cacheapp.ping"))
+
     # -- what operations report --------------------------------------------------------------
 
     @property
