@@ -168,7 +168,9 @@ class EnvironmentDirectory(SharedDirectory):
         for entry in self.path.iterdir():
             if entry.name.startswith(start):
                 size, entries, *requested = entry.name[len(start) :].split("-")
-                limits = SizeLimits(int(size), int(entries) or None)
+                limits = dataclasses.replace(
+                    self._limits, size_limit=int(size), max_entries=int(entries) or None
+                )
                 if _is_complete(entry, limits):
                     wanted = int(requested[0]) if requested else limits.size_limit
                     return _Found(entry, limits, dataclasses.replace(limits, size_limit=wanted))
@@ -197,7 +199,9 @@ class EnvironmentDirectory(SharedDirectory):
         temporary.mkdir(mode=0o700)
         try:
             _preallocate(temporary / LOCK_FILE, limits.lock_bytes)
-            _preallocate(temporary / BITS_FILE, file_bytes(limits.reference_bits))
+            _preallocate(
+                temporary / BITS_FILE, file_bytes(limits.reference_bits, limits.change_counters)
+            )
             # Without a map, as the data file's blocks are not yet allocated.
             created = open_environment(temporary, limits, writemap=False)
             for name in DATABASES:
@@ -321,7 +325,7 @@ def _is_complete(path: Path, limits: SizeLimits) -> bool:
     expected = {
         DATA_FILE: limits.map_bytes,
         LOCK_FILE: limits.lock_bytes,
-        BITS_FILE: file_bytes(limits.reference_bits),
+        BITS_FILE: file_bytes(limits.reference_bits, limits.change_counters),
     }
     try:
         return all((path / name).stat().st_size >= size for name, size in expected.items())

@@ -98,6 +98,7 @@ def evict(env: OpenEnvironment, transaction: Transaction, min_entries: int, min_
         raw = transaction.get(name, b"", env.entries)
         records.remove(env, transaction, name, records.parse_header(raw))
         transaction.delete(records.SEQUENCE_KEY.pack(number), b"", env.queue)
+        env.reference_bits.count_change(name)
         evicted += 1
         freed += len(raw) + len(name)
     if evicted:

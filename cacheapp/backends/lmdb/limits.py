@@ -7,6 +7,7 @@ READERS = 1022  # read transactions at a time: more than threads that read in th
 _LOCK_BYTES = (READERS + 4) * 64  # LMDB keeps one cache line per reader, and a few for itself
 _BYTES_PER_BIT = 256
 _MIN_BITS = 4096
+_MAX_CHANGE_COUNTERS = 2**16
 _USABLE = 0.8
 MIN_SIZE_LIMIT = 2**20
 
@@ -17,6 +18,8 @@ class SizeLimits:
 
     size_limit: int
     max_entries: int | None
+    counts_changes: bool = False
+    """Whether there are counters of removed entries, see `ReferenceBits.count_change`."""
 
     @property
     def name(self) -> str:
@@ -35,15 +38,23 @@ class SizeLimits:
         return 1 << (wanted.bit_length() - 1)
 
     @property
+    def change_counters(self) -> int:
+        """Number of counters of changes, of eight bytes each: 0 or a power of two."""
+        return min(_MAX_CHANGE_COUNTERS, self.reference_bits // 2) if self.counts_changes else 0
+
+    @property
+    def _overhead_bytes(self) -> int:
+        return self.lock_bytes + self.reference_bits + 8 * self.change_counters + PAGE
+
+    @property
     def map_bytes(self) -> int:
         """Size of the data file: the rest of `size_limit`."""
-        rest = self.size_limit - self.lock_bytes - self.reference_bits - PAGE
-        return rest // PAGE * PAGE
+        return (self.size_limit - self._overhead_bytes) // PAGE * PAGE
 
     @property
     def total_bytes(self) -> int:
         """Size of all files together."""
-        return self.map_bytes + self.lock_bytes + self.reference_bits + PAGE
+        return self.map_bytes + self._overhead_bytes
 
     @property
     def usable_bytes(self) -> int:

@@ -41,7 +41,9 @@ class OpenEnvironment:
         opened = None
         try:
             with pinned_directory(path) as pinned:
-                self.reference_bits = ReferenceBits(pinned / BITS_FILE, limits.reference_bits)
+                self.reference_bits = ReferenceBits(
+                    pinned / BITS_FILE, limits.reference_bits, limits.change_counters
+                )
                 self.flags = self.reference_bits.flags
                 data, lock = (_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE))
                 numbers = next_numbers(3)

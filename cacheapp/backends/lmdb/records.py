@@ -140,6 +140,7 @@ def expire_if_due(
     if deadline <= now:
         transaction.delete(SEQUENCE_KEY.pack(number), b"", env.queue)
         transaction.delete(name, b"", env.entries)
+        env.reference_bits.count_change(name)
         return True
     if deadline != NEVER:
         transaction.put(_DEADLINE_KEY.pack(deadline, number), b"", db=env.deadlines)

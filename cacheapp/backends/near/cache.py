@@ -30,14 +30,13 @@ from cacheapp.backends.core.options import Option
 from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.environment import Environment
-from cacheapp.backends.lmdb.key_encoding import EncodedKey
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT
 from cacheapp.backends.lmdb.plain_names import COPIED_BELOW, MAX_NAME_BYTES, PlainNames
 from cacheapp.backends.lmdb.records import FORMAT, PLAIN
 from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.backends.near import records
 from cacheapp.backends.near.copy import LocalCopy
-from cacheapp.backends.near.records import Copied, State
+from cacheapp.backends.near.records import Copied, Row, State
 from cacheapp.backends.near.store import NearStore
 from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
@@ -47,6 +46,7 @@ from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
 
 _NONE: Final = object()
+_ABSENT: Final = object()
 _LEAST_STALENESS_S = 0.05
 _PLAIN_ENTRY = FORMAT | PLAIN << 8
 _VERIFIED = records.VERIFIED[0]
@@ -145,7 +145,7 @@ class NearCache(PlainNames, RedisCache):
                 name,
                 LocalCopy(path, options["size_limit"], options["max_staleness"]),
                 encode_key(prefix),
-                fill_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
+                write_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
             ),
         )
         store.counters.add(self._counters)
@@ -161,23 +161,34 @@ class NearCache(PlainNames, RedisCache):
         self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
     ) -> Any:
         """Return the value, or `default`. With `fresh`, read from Redis."""
+        value = _NONE
         if version is None and type(key) is str and not fresh:
             value = self._copied_plainly(key)
-            if value is not _NONE:
+            if value is not _NONE and value is not _ABSENT:
                 return value
         final = self.make_and_validate_key(key, version=version)
-        value = self._copied(final, key, fresh=fresh)
-        if value is _NONE:
-            filled = () if self._is_read_fresh(fresh) or self._is_excluded(key, final) else (final,)
-            value = self._read_through([final], filled)[final]
+        if self._is_read_fresh(fresh):
+            value = self._value_of(final, self._store.get(final))
+        else:
+            reason = COPY_ABSENT
+            if value is not _ABSENT:
+                value, reason = self._copied(final, key)
+            self._count(reason)
+            if reason == COPY_ABSENT:
+                value = self._fill_one(final)
+            elif reason != COPY_HITS:
+                value = self._value_of(final, self._store.get(final))
         if value is self._missing_key:
             self._count(MISSES)
             return default
         self._count(HITS)
         return value
 
-    def _copied_plainly(self, key: str) -> Any:
-        """Return the value in the copy in the common case, counted as a hit; else `_NONE`."""
+    def _copied_plainly(self, key: str) -> Any:  # noqa: PLR0911 (the path of every hit)
+        """Return the value in the copy in the common case, counted as a hit; else `_NONE`.
+
+        `_ABSENT` if the copy may be served, and has no entry.
+        """
         head = self._head
         if not (head and key.isprintable() and " " not in key) or _always_fresh.get():
             return _NONE
@@ -185,9 +196,11 @@ class NearCache(PlainNames, RedisCache):
         now = clock.boot_s()
         try:
             state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
-            if state is None or raw is None or len(name) > MAX_NAME_BYTES:
+            if state is None or len(name) > MAX_NAME_BYTES:
                 return _NONE
             epoch, confirmed_until = records.unpack_proof(state)
+            if raw is None:
+                return _ABSENT if now < confirmed_until > self._copy.trusted_after else _NONE
             kind, deadline, number, tag, entry_epoch, first = records.unpack_plain(raw)
         except CacheappError as exc:
             self._copy.failed(exc)
@@ -222,27 +235,24 @@ class NearCache(PlainNames, RedisCache):
         if not self._is_read_fresh(fresh):
             final = self.make_and_validate_key(key, version=version)
             # If the copy lacks it, `get` looks again, and counts why.
-            value = self._copied(final, key, fresh=False, counted=False)
-            if value is not _NONE:
-                self._count(COPY_HITS)
+            value, reason = self._copied(final, key)
+            if reason == COPY_HITS:
+                self._count(reason)
                 self._count(MISSES if value is self._missing_key else HITS)
                 return default if value is self._missing_key else value
         return await in_thread(self.get, key, default, version, fresh=fresh)
 
-    def _copied(self, final: str, key: Any, *, fresh: bool, counted: bool = True) -> Any:
-        """Return the value in the copy, `_missing_key` if Redis has none, or `_NONE` if unknown."""
-        if self._is_read_fresh(fresh):
-            return _NONE
+    def _copied(self, final: str, key: Any) -> tuple[Any, int]:
+        """Return the value in the copy, or `_missing_key` if Redis has none; and how to count it.
+
+        If it is not counted as a hit of the copy, the value is `_NONE`: unknown.
+        """
         if self._is_excluded(key, final):
-            value, reason = _NONE, COPY_EXCLUDED
-        else:
-            state, (copied,) = self._copy.find([self._copy.encode(final)])
-            now = clock.boot_s()
-            self._store.invalidations.ensure(state, now)
-            value, reason = self._value_of_copy(final, copied, state, now)
-        if counted:
-            self._count(reason)
-        return value
+            return _NONE, COPY_EXCLUDED
+        state, (copied,) = self._copy.find([self._copy.encode(final)])
+        now = clock.boot_s()
+        self._store.invalidations.ensure(state, now)
+        return self._value_of_copy(final, copied, state, now)
 
     def _value_of_copy(
         self, final: str, copied: Copied, state: State, now: float
@@ -250,7 +260,7 @@ class NearCache(PlainNames, RedisCache):
         """Return the value, or `_NONE`, and the counter of this outcome."""
         if not self._copy.is_proved(state, now):
             return _NONE, COPY_UNPROVED
-        if copied.epoch != state.epoch or copied.deadline <= now or copied.tag in _UNUSABLE:
+        if not copied.tag or copied.epoch != state.epoch or copied.deadline <= now:
             return _NONE, COPY_ABSENT
         value = self._missing_key
         if copied.tag == records.VERIFIED and copied.body[0] == self._header:
@@ -280,33 +290,42 @@ class NearCache(PlainNames, RedisCache):
 
     # -- reads through to Redis ------------------------------------------------------------------
 
+    def _fill_one(self, final: str) -> Any:
+        """Return what Redis has, or `_missing_key`; copy it unless it may have changed since."""
+        encoded = self._copy.encode(final)
+        fill = self._copy.begin_fill([encoded])
+        now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
+        payload, ttl = self._store.fetch_one(final)
+        value, tag, body = self._prepare_copy(final, payload)
+        row = Row(encoded, tag, body, None if ttl is None else now + ttl)
+        self._count(COPY_FILLS if self._copy.end_fill(fill, [row]) else COPY_VOIDED_FILLS)
+        return value
+
     def _read_through(self, finals: Iterable[str], filled: Collection[str]) -> dict[str, Any]:
         """Return what Redis has, all of one moment, or `_missing_key`; copy the keys in `filled`."""
         unique = list(dict.fromkeys(finals))
         if filled:
-            return self._fill_copy(unique, dict.fromkeys(filled))
+            return self._fill_many(unique, dict.fromkeys(filled))
         payloads = self._store.get_many(unique) if unique else {}
         return {final: self._value_of(final, payloads.get(final)) for final in unique}
 
-    def _fill_copy(self, finals: Sequence[str], filled: Collection[str]) -> dict[str, Any]:
-        """Read the keys, and store in the copy what no write or invalidation voids."""
-        names = {final: self._copy.encode(final) for final in filled}
-        fill = self._copy.begin_fill(list(names.values()), self._store.fill_s)
-        taken = dict(zip(names, fill.taken, strict=True)) if fill else {}
-        now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
-        rows = dict(zip(finals, self._store.fetch(finals), strict=True))
-        # Another fill of a key that is not taken may have read an older value.
-        self._store.forget_others({it: rows[it][0] for it in finals if not taken.get(it)})
+    def _fill_many(self, finals: Sequence[str], filled: Collection[str]) -> dict[str, Any]:
+        """Read the keys, and copy those of `filled`, unless they may have changed since."""
+        names = {final: self._copy.encode(final) for final in finals}
+        fill = self._copy.begin_fill([names[final] for final in filled])
+        now = clock.boot_s()
+        found = dict(zip(finals, self._store.fetch(finals), strict=True))
         values: dict[str, Any] = {}
-        stored: list[tuple[EncodedKey, bytes, bytes, float | None]] = []
-        for final, (payload, ttl) in rows.items():
+        rows = []
+        for final, (payload, ttl) in found.items():
             values[final], tag, body = self._prepare_copy(final, payload)
-            if taken.get(final):
-                stored.append((names[final], tag, body, None if ttl is None else now + ttl))
-        if fill is not None and stored:
-            kept = self._copy.end_fill(fill, stored)
-            self._count(COPY_FILLS, kept)
-            self._count(COPY_VOIDED_FILLS, len(stored) - kept)
+            if final in filled:
+                deadline = None if ttl is None else now + ttl
+                rows.append(Row(names[final], tag, body, deadline))
+        stored = self._copy.end_fill(fill, rows)
+        self._count(COPY_FILLS, stored)
+        self._count(COPY_VOIDED_FILLS, len(rows) - stored)
+        self._store.forget_others({it: found[it][0] for it in finals if it not in filled})
         return values
 
     def _prepare_copy(self, final: str, payload: Payload | None) -> tuple[Any, bytes, bytes]:
@@ -341,9 +360,8 @@ class NearCache(PlainNames, RedisCache):
             excluded = {final for key, final in finals.items() if self._is_excluded(key, final)}
             wanted = [final for final in finals.values() if final not in excluded]
             self._count(COPY_EXCLUDED, len(finals) - len(wanted))
-            values = self._copied_many(wanted)
-            absent = [final for final in wanted if final not in values]
-            values |= self._read_through([*(wanted if absent else ()), *excluded], absent)
+            values, absent, filled = self._copied_many(wanted)
+            values |= self._read_through([*(wanted if absent else ()), *excluded], filled)
         found = {
             key: values[final]
             for key, final in finals.items()
@@ -353,25 +371,30 @@ class NearCache(PlainNames, RedisCache):
         self._count(MISSES, len(finals) - len(found))
         return found
 
-    def _copied_many(self, finals: Sequence[str]) -> dict[str, Any]:
-        """Return what the copy has, all of one snapshot: the values, or `_missing_key`."""
+    def _copied_many(
+        self, finals: Sequence[str]
+    ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
+        """Return what the copy has, all of one snapshot; what it lacks; and what it may copy of that."""
         state, entries = self._copy.find([self._copy.encode(final) for final in finals])
         now = clock.boot_s()
         self._store.invalidations.ensure(state, now)
-        found = {}
+        found, absent = {}, []
         for final, copied in zip(finals, entries, strict=True):
             value, reason = self._value_of_copy(final, copied, state, now)
             self._count(reason)
-            if value is not _NONE:
+            if reason == COPY_HITS:
                 found[final] = value
-        return found
+            else:
+                absent.append(final)
+        return found, absent, absent if self._copy.is_proved(state, now) else ()
 
     def has_key(self, key: Any, version: int | None = None, *, fresh: bool = False) -> bool:
         """Return True if the key exists and has not expired. With `fresh`, read from Redis."""
         if not self._is_read_fresh(fresh):
             final = self.make_and_validate_key(key, version=version)
-            value = self._copied(final, key, fresh=False)
-            if value is not _NONE:
+            value, reason = self._copied(final, key)
+            self._count(reason)
+            if reason == COPY_HITS:
                 return value is not self._missing_key
         return super().has_key(key, version)
 
@@ -387,9 +410,6 @@ class NearCache(PlainNames, RedisCache):
     def stats(self) -> dict[str, int]:
         """Return the counters of this alias, and what its copy contains."""
         return {**super().stats(), **self._copy.figures()}
-
-
-_UNUSABLE = frozenset([b"", records.FILLING, records.BLOCKED])
 
 
 def _name_of(url: str, prefix: str, options: Mapping[str, Any]) -> str:

@@ -2,13 +2,12 @@
 
 import atexit
 import contextlib
-import itertools
 import logging
 import secrets
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from cacheapp import clock
 from cacheapp.backends.core.log_throttle import LogThrottle
@@ -18,7 +17,7 @@ from cacheapp.backends.lmdb.key_encoding import EncodedKey, KeyEncoder
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.write_retry import WriteRetry
 from cacheapp.backends.near import records
-from cacheapp.backends.near.records import Copied, NotOwner, State
+from cacheapp.backends.near.records import Copied, Fill, NotOwner, Row, State
 from cacheapp.backends.redis.encoding import decode_key
 from cacheapp.errors import CacheappError, OptionsRefused, StoreFull
 
@@ -27,6 +26,7 @@ _failures = LogThrottle()
 _TIMEOUT_S = 5.0  # for the lock of the directory
 _EXIT_WITHIN_S = 1.0  # at the end of the process, for threads that are inside
 _FORGET_BATCH = 500
+_ATTEMPTS = 3  # to begin a fill
 ResultT = TypeVar("ResultT")
 
 
@@ -39,7 +39,7 @@ class LocalCopy:
 
     def __init__(self, path: Path, size_limit: int, max_staleness: float) -> None:
         self.max_staleness = max_staleness
-        limits = SizeLimits(size_limit, None)
+        limits = SizeLimits(size_limit, None, counts_changes=True)
         self.environment = registry.get_or_create(
             ("near", path), lambda: Environment(path, limits, _TIMEOUT_S)
         )
@@ -52,7 +52,6 @@ class LocalCopy:
         self._retry = WriteRetry(self.environment)
         self.trusted_after = 0.0
         """Entries are served while `confirmed_until` is later than this."""
-        self._process, self._numbers = secrets.token_bytes(8), itertools.count()
         atexit.register(_close, weakref.ref(self))
 
     def encode(self, key: str) -> EncodedKey:
@@ -77,64 +76,56 @@ class LocalCopy:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
         return now < state.confirmed_until > self.trusted_after
 
-    def _new_token(self) -> bytes:
-        """Return a token that is unique on this machine.
+    def begin_fill(self, keys: Sequence[EncodedKey]) -> Fill | None:
+        """Begin a fill before the keys are read from Redis; `None` if that failed.
 
-        Not by a generator: it would end with the exception of a signal handler, and it refuses a
-        second thread.
+        Afterwards no key has an entry that is older than what the caller is about to read.
         """
-        return self._process + next(self._numbers).to_bytes(8, "little")
-
-    def begin_fill(self, keys: Sequence[EncodedKey], lease_s: float) -> "Fill | None":
-        """Take the leases of the keys before they are read from Redis; `None` if that failed."""
-        token = self._new_token()
-        length = 64 * len(keys)
+        read, old = self.environment.read, None
         try:
-            found = self._retry.grow(length, records.begin_fill, keys, token, lease_s)
-        except StoreFull:  # what is older than the read that follows must go all the same
-            self._forget([name for name, _ in keys])
-            return None
+            for _ in range(_ATTEMPTS):
+                fill, old = read(records.begin_fill, keys)
+                if not old:
+                    return fill
+                self._retry.shrink(records.forget, old)
         except CacheappError as exc:
             self.failed(exc)
-            return None
-        return Fill(token, *found)
+        return None  # others fill the same keys at the same time
 
-    def end_fill(
-        self,
-        fill: "Fill",
-        rows: Sequence[tuple[EncodedKey, bytes, bytes, float | None]],
-    ) -> int:
-        """Store what was read under the leases that are still there; return how many there were.
+    def end_fill(self, fill: Fill | None, rows: Sequence[Row]) -> int:
+        """Store what was read, unless it may have changed since; return how many rows are stored.
 
-        A value that is too large for the copy is not stored.
+        Whether or not they are, nothing else is there, and no fill in progress stores what it read
+        earlier. A value that is too large for the copy is not stored.
         """
         stored = 0
         for part, length in _batches(rows, self.environment.max_entry_bytes):
             try:
-                stored += self._retry.grow(length, records.end_fill, part, fill.token, fill.epoch)
-            except StoreFull:  # nothing older is in the copy: the leases are, and expire
-                break
+                stored += self._retry.grow(length, records.end_fill, part, fill)
+            except StoreFull:
+                self._forget([row.encoded[0] for row in part])
             except CacheappError as exc:
                 self.failed(exc)
-                break
         return stored
 
-    def block(self, keys: Sequence[str], lease_s: float) -> None:
-        """Have the keys read from Redis until they are forgotten, or for `lease_s` seconds."""
-        names = [self.keys.encode(key) for key in keys]
+    def begin_move(self, keys: Sequence[str], within_s: float) -> float:
+        """Have the keys read from Redis until `end_move`; return when that ends at the latest."""
+        names = [self.keys.name(key) for key in keys]
         length = 64 * len(names)
-        self._try(self._retry.grow, length, records.block, names, lease_s)
+        return self._try(self._retry.grow, length, records.begin_move, names, within_s) or 0.0
+
+    def end_move(self, keys: Sequence[str], until: float) -> None:
+        """Remove what the copy has of the keys, and let it have them again."""
+        names = [self.keys.name(key) for key in keys]
+        self._try(self._retry.shrink, records.end_move, names, until)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Remove what the copy has of the keys, leases too, so that no older value is read."""
+        """Remove what the copy has of the keys, and void their fills, so that no older value is read."""
         self._forget([self.keys.name(key) for key in keys])
 
     def _forget(self, names: Sequence[bytes]) -> None:
         for start in range(0, len(names), _FORGET_BATCH):
-            part = names[start : start + _FORGET_BATCH]
-            # A fill that begins after this look reads from Redis after the write that was its cause.
-            if found := self._try(self.environment.read, records.present, part):
-                self._try(self._retry.shrink, records.forget, found)
+            self._try(self._retry.shrink, records.forget, names[start : start + _FORGET_BATCH])
 
     def clear(self) -> None:
         """Serve nothing that was fetched before, in any process."""
@@ -161,10 +152,13 @@ class LocalCopy:
     ) -> int:
         """Remove what was invalidated, then confirm; raise as `begin_epoch` does.
 
-        Return how many entries and leases were removed.
+        Return how many entries were removed.
         """
         names = [name for key in keys if (name := self._name_of(key)) is not None]
-        found = self.environment.read(records.present, names) if names else []
+        found: list[bytes] = []
+        if names:  # most of them have no entry here, and are looked up without the lock of writers
+            self._retry.shrink(records.void_fills, owner, names)
+            found = self.environment.read(records.present, names)
         if found or flushed or confirmed is not None:
             self._retry.shrink(records.apply, owner, found, flushed, confirmed)
         return len(found)
@@ -210,37 +204,19 @@ class LocalCopy:
         """Close the files."""
         self.environment.close()
 
-    def after_fork_in_child(self) -> None:
-        """Use other tokens than the parent."""
-        self._process, self._numbers = secrets.token_bytes(8), itertools.count()
 
-
-class Fill:
-    """A fill in progress: its token, its epoch, and for each key whether it holds the lease."""
-
-    __slots__ = ("epoch", "taken", "token")
-
-    def __init__(self, token: bytes, epoch: int, taken: list[bool]) -> None:
-        self.token = token
-        self.epoch = epoch
-        self.taken = taken
-
-
-_Row: TypeAlias = tuple[EncodedKey, bytes, bytes, float | None]
-
-
-def _batches(rows: Sequence[_Row], max_bytes: int) -> Iterator[tuple[list[_Row], int]]:
-    """Yield batches of rows with their size, at most `max_bytes`; a larger body becomes an empty tag."""
-    part: list[_Row] = []
+def _batches(rows: Sequence[Row], max_bytes: int) -> Iterator[tuple[list[Row], int]]:
+    """Yield batches of rows with their size, at most `max_bytes`; a larger body is not stored."""
+    part: list[Row] = []
     size = 0
-    for encoded, tag, body, deadline in rows:
-        fits = bool(tag) and len(body) <= max_bytes
-        row = (encoded, tag, body, deadline) if fits else (encoded, b"", b"", deadline)
-        if part and size + len(row[2]) > max_bytes:
+    for row in rows:
+        fits = bool(row.tag) and len(row.body) <= max_bytes
+        kept = row if fits else row._replace(tag=b"", body=b"")
+        if part and size + len(kept.body) > max_bytes:
             yield part, size
             part, size = [], 0
-        part.append(row)
-        size += len(row[2])
+        part.append(kept)
+        size += len(kept.body)
     if part:
         yield part, size
 

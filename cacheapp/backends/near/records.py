@@ -3,10 +3,14 @@
 An entry of the copy is a tag, the epoch in which it was fetched, and what Redis returned. The *state*
 is one record of the environment's own: it is read in the same snapshot as the entry, so a reader
 never combines an entry with the state of another moment.
+
+A counter of changes per name (`ReferenceBits.count_change`) grows with each write, each invalidation
+and each removal. A fill stores what it read only if the counter has not grown since it began.
 """
 
 import os
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -25,13 +29,14 @@ from cacheapp.backends.lmdb.records import (
 from cacheapp.backends.lmdb.reference_bits import EVICTED
 
 # VERIFIED: a payload whose signature was checked when it was copied. PAYLOAD: one that each reader
-# decodes in full. MISSING: Redis had no visible entry. FILLING: a lease, with its token. BLOCKED: a
-# lease over which no fill stores, so that readers leave it there.
-VERIFIED, PAYLOAD, MISSING, FILLING, BLOCKED = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
+# decodes in full. MISSING: Redis had no visible entry.
+VERIFIED, PAYLOAD, MISSING = b"\x01", b"\x02", b"\x03"
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
 _STATE = struct.Struct("<16sQdddQ")
+_MOVES = struct.Struct("<Qd")
+_MOVES_KEY = struct.Struct("<5sI")
 
 
 class State(NamedTuple):
@@ -148,86 +153,142 @@ def figures(env: OpenEnvironment, transaction: Transaction) -> dict[str, int]:
 # -- fills ---------------------------------------------------------------------------------------
 
 
+class Fill(NamedTuple):
+    """A fill in progress: where and when it began, and the counters of its names then."""
+
+    env: OpenEnvironment
+    epoch: int
+    changes: dict[bytes, int]
+
+
+class Row(NamedTuple):
+    """What a read found in Redis; an empty tag means that it is not stored in the copy."""
+
+    encoded: EncodedKey
+    tag: bytes
+    body: bytes
+    deadline: float | None
+
+
 def begin_fill(
-    env: OpenEnvironment,
-    transaction: Transaction,
-    keys: Sequence[EncodedKey],
-    token: bytes,
-    lease_s: float,
-) -> tuple[int, list[bool]]:
-    """Replace each entry by a lease, unless another fill's lease is there.
+    env: OpenEnvironment, transaction: Transaction, keys: Sequence[EncodedKey]
+) -> tuple[Fill, list[bytes]]:
+    """Return a fill of the keys, and the names of those that have an old entry.
 
-    Return the epoch, and for each key whether this call holds its lease. Afterwards no key has an
-    entry that is older than what the caller is about to read from Redis.
+    If there are any, `forget` them and begin again: a fill has begun if no name has an entry.
     """
-    epoch = _state(env, transaction).epoch
-    lease = _EPOCH.pack(FILLING, epoch) + token
-    taken = []
-    for encoded in keys:
-        found = _parse(encoded, transaction.get(encoded[0], None, env.entries), env)
-        leased = found.tag in {FILLING, BLOCKED} and found.epoch == epoch
-        free = not leased or found.deadline <= env.now
-        if free:
-            put(env, transaction, encoded, lease, lease_s)
-        taken.append(free)
-    return epoch, taken
-
-
-def block(
-    env: OpenEnvironment,
-    transaction: Transaction,
-    keys: Sequence[EncodedKey],
-    lease_s: float,
-) -> None:
-    """Replace entries and leases by leases that no fill has: the keys are read from Redis."""
-    lease = _EPOCH.pack(BLOCKED, _state(env, transaction).epoch)
-    for encoded in keys:
-        put(env, transaction, encoded, lease, lease_s)
+    names = [encoded[0] for encoded in keys]
+    changes = {name: env.reference_bits.changes(name) for name in names}
+    found = present(env, transaction, names)
+    return Fill(env, _state(env, transaction).epoch, changes), found
 
 
 def end_fill(
-    env: OpenEnvironment,
-    transaction: Transaction,
-    rows: Sequence[tuple[EncodedKey, bytes, bytes, float | None]],
-    token: bytes,
-    epoch: int,
+    env: OpenEnvironment, transaction: Transaction, rows: Sequence[Row], fill: Fill | None
 ) -> int:
-    """Replace each lease of this fill by tag and body, with its deadline; an empty tag removes it.
+    """Store each row whose name has not changed since the fill began; return how many are stored.
 
-    A lease that is gone stays gone: the key was written, or invalidated, after the fill began. Return
-    how many leases were there.
+    Afterwards the copy has no other value of these names, and no fill that is in progress stores
+    one: it may have read an older value than the rows. Without a fill, nothing is stored.
     """
-    count = 0
-    lease = _EPOCH.pack(FILLING, epoch) + token
-    for encoded, tag, body, deadline in rows:
-        raw = transaction.get(encoded[0], None, env.entries)
-        header = parse_header(raw)
-        if raw is None or header is None or raw[HEADER_BYTES + header[KEY_LENGTH] :] != lease:
-            continue
-        count += 1
-        ttl = None if deadline is None else deadline - env.now
-        if not tag or (ttl is not None and ttl <= 0):
-            remove(env, transaction, encoded[0], header)
-        else:
-            put(env, transaction, encoded, _EPOCH.pack(tag, epoch) + body, ttl)
-    return count
+    epoch = _state(env, transaction).epoch
+    if fill is not None and (fill.env is not env or fill.epoch != epoch):
+        fill = None
+    return sum(_end_fill_of(env, transaction, row, fill, epoch) for row in rows)
+
+
+def _end_fill_of(
+    env: OpenEnvironment, transaction: Transaction, row: Row, fill: Fill | None, epoch: int
+) -> bool:
+    encoded, tag, body, deadline = row
+    name = encoded[0]
+    raw = transaction.get(name, None, env.entries)
+    if raw is not None:  # of another fill, which ended earlier
+        found = _parse(encoded, raw, env)
+        if tag and (found.tag, found.epoch, found.body) == (tag, epoch, body):
+            return True
+        forget(env, transaction, [name])
+        return False
+    bits = env.reference_bits
+    ttl = None if deadline is None else deadline - env.now
+    if (
+        fill is None
+        or fill.changes[name] != bits.changes(name)
+        or not tag
+        or (ttl is not None and ttl <= 0)
+        or _is_moved(env, transaction, name)
+    ):
+        bits.count_change(name)
+        return False
+    put(env, transaction, encoded, _EPOCH.pack(tag, epoch) + body, ttl)
+    return True
 
 
 def forget(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes]) -> None:
-    """Remove entries and leases."""
+    """Remove entries, and void the fills in progress."""
+    get, database, count_change = transaction.get, env.entries, env.reference_bits.count_change
     for name in names:
-        raw = transaction.get(name, None, env.entries)
+        count_change(name)
+        raw = get(name, None, database)
         if raw is not None:
             remove(env, transaction, name, parse_header(raw))
 
 
+# -- moves ---------------------------------------------------------------------------------------
+
+
+def _moves_key(name: bytes) -> bytes:
+    return _MOVES_KEY.pack(b"moves", zlib.crc32(name))
+
+
+def _moves(env: OpenEnvironment, transaction: Transaction, name: bytes) -> tuple[int, float]:
+    """Return how many moves of an entry of this name are in progress, and until when at most."""
+    raw = transaction.get(_moves_key(name), None, env.meta)
+    count, until = (0, 0.0) if raw is None else _MOVES.unpack(raw)
+    return (count, until) if env.now < until else (0, 0.0)
+
+
+def _is_moved(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bool:
+    return _moves(env, transaction, name)[0] > 0
+
+
+def begin_move(
+    env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes], within_s: float
+) -> float:
+    """Remove the entries, and let no fill store any until `end_move`, or for `within_s` seconds.
+
+    Invalidations, writes and evictions do not change that. Return when it ends at the latest.
+    """
+    forget(env, transaction, names)
+    until = env.now + within_s
+    for name in names:
+        count = _moves(env, transaction, name)[0] + 1
+        transaction.put(_moves_key(name), _MOVES.pack(count, until), db=env.meta)
+    return until
+
+
+def end_move(
+    env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes], until: float
+) -> None:
+    """Let fills store entries again, when no other move is in progress."""
+    forget(env, transaction, names)
+    if env.now >= until:  # it does not count any more
+        return
+    for name in names:
+        count, latest = _moves(env, transaction, name)
+        if count > 1:
+            transaction.put(_moves_key(name), _MOVES.pack(count - 1, latest), db=env.meta)
+        else:
+            transaction.delete(_moves_key(name), b"", env.meta)
+
+
+# -- the state -----------------------------------------------------------------------------------
+
+
 def next_epoch(env: OpenEnvironment, transaction: Transaction) -> None:
-    """Let no entry, and no fill in progress, be served: the whole database was emptied."""
+    """Let no entry be served, and void the fills in progress: the whole database was emptied."""
     state = _state(env, transaction)
     _put_state(env, transaction, state._replace(epoch=state.epoch + 1))
-
-
-# -- the listener --------------------------------------------------------------------------------
 
 
 def claim(env: OpenEnvironment, transaction: Transaction, owner: bytes, within_s: float) -> bool:
@@ -248,10 +309,20 @@ def _owned(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> Stat
 
 
 def begin_epoch(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> None:
-    """Begin a new epoch: no entry, and no fill in progress, of an earlier one is served."""
+    """Begin a new epoch: no entry of an earlier one is served, and no fill of one ends."""
     state = _owned(env, transaction, owner)
     changed = state._replace(epoch=state.epoch + 1, confirmed_until=0.0)
     _put_state(env, transaction, changed)
+
+
+def void_fills(
+    env: OpenEnvironment, transaction: Transaction, owner: bytes, names: Sequence[bytes]
+) -> None:
+    """Void the fills of invalidated names: entries that are there afterwards are seen by `present`."""
+    _owned(env, transaction, owner)
+    count_change = env.reference_bits.count_change
+    for name in names:
+        count_change(name)
 
 
 def apply(

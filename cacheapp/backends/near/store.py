@@ -2,13 +2,12 @@
 
 Invariants, on which docs/near-cache.md bases its proof:
 
-- After a write of a key has been acknowledged, or its reply was lost, the copy has no entry and no
-  lease from before: `_then_forget`. So a process reads its own writes, as does every other process of
-  this machine from then on.
-- A read that returns what Redis has leaves no other value in the copy, and no lease over which another
-  fill would store one: a fill takes the lease before it reads, and a read that has no lease
-  (`get`, `get_many`, `has`, `lease`, and a fill that found another's) removes what differs. So reads
-  of one key by the processes of one machine never go back.
+- After a write of a key has been acknowledged, or its reply was lost, the copy has no entry from
+  before, and no fill in progress stores one: `_then_forget`. So a process reads its own writes, as
+  does every other process of this machine from then on.
+- A read that returns what Redis has leaves no other value in the copy, and no fill in progress that
+  stores one: neither the end of a fill, nor a read that fills nothing (`get`, `get_many`, `has`,
+  `lease`). So reads of one key by the processes of one machine never go back.
 """
 
 import functools
@@ -31,7 +30,7 @@ from cacheapp.backends.redis.encoding import (
 from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore
 
-_NOTHING = frozenset([b"", records.BLOCKED])
+_NO_DEADLINE = -1  # a reply of PTTL
 
 
 def _then_forget(method: Callable[..., Any], keys_of: Callable[..., Iterable[str]]) -> Any:
@@ -64,12 +63,12 @@ class NearStore(RedisStore):
         name: str,
         copy: LocalCopy,
         prefix: bytes,
-        fill_s: float,
+        write_s: float,
     ) -> None:
         self.copy = copy
         self._prefix = prefix
-        self.fill_s = fill_s
-        """How long a fill may take: then another process may fill the key."""
+        self.write_s = write_s
+        """How long a write may take."""
         super().__init__(build_client, name)
 
     def _open(self) -> None:
@@ -106,8 +105,7 @@ class NearStore(RedisStore):
         """Return True if Redis has a visible entry."""
         exists = super().has(key)
         _, (copied,) = self.copy.find([self.copy.encode(key)])
-        differs = exists == (copied.tag == records.MISSING)
-        if copied.tag not in _NOTHING and (differs or copied.tag == records.FILLING):
+        if not copied.tag or exists == (copied.tag == records.MISSING):
             self.copy.forget([key])
         return exists
 
@@ -118,22 +116,35 @@ class NearStore(RedisStore):
         return found
 
     def forget_others(self, payloads: Mapping[str, Payload | None]) -> None:
-        """Remove from the copy what differs from what Redis has just returned.
+        """Leave nothing in the copy that differs from what Redis has just returned.
 
-        Leases too: a fill in progress may have read an older value.
+        An equal entry may stay, and needs no transaction: no fill in progress replaces it.
         """
         _, entries = self.copy.find([self.copy.encode(key) for key in payloads])
         old = []
         for (key, payload), copied in zip(payloads.items(), entries, strict=True):
-            if copied.tag in _NOTHING:
-                continue
             missing = payload is None or lease_format.is_lease(payload)
             body = b"" if payload is None or missing else encode_payload(payload)
-            differs = body != copied.body or missing != (copied.tag == records.MISSING)
-            if differs or copied.tag == records.FILLING:
+            equal = body == copied.body and missing == (copied.tag == records.MISSING)
+            if not copied.tag or not equal:
                 old.append(key)
         if old:
             self.copy.forget(old)
+
+    def fetch_one(self, key: str) -> tuple[Payload | None, float | None]:
+        """Return what Redis has, and the seconds left, `None` without a deadline.
+
+        They are two commands, sent at once. The deadline is read first: a write in between voids
+        the fill, as any write after its begin.
+        """
+        encoded = encode_key(key)
+        left_ms, payload = self.executor.execute(
+            b"PTTL", encoded, kind=FailureKind.READ, also=(b"GET", encoded)
+        )
+        if payload is None:
+            return None, None
+        ttl = None if left_ms == _NO_DEADLINE else max(left_ms, 0) / 1000
+        return decode_payload(payload), ttl
 
     def fetch(self, keys: Sequence[str]) -> list[tuple[Payload | None, float | None]]:
         """Return for each key what Redis has, and the seconds left, `None` without a deadline."""
@@ -167,11 +178,11 @@ class NearStore(RedisStore):
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
         """Move an entry on Redis; during that, no process of this machine reads one of both elsewhere."""
         both = [source, target]
-        self.copy.block(both, self.fill_s)
+        until = self.copy.begin_move(both, self.write_s)
         try:
             return super().move(source, target, expected, payload)
         finally:
-            self.copy.forget(both)
+            self.copy.end_move(both, until)
 
     def _remove(self, keys: list[bytes]) -> int:
         try:
@@ -201,5 +212,4 @@ class NearStore(RedisStore):
     def after_fork_in_child(self) -> None:
         """Leave the listener to the parent."""
         self.invalidations.close_in_child()
-        self.copy.after_fork_in_child()
         super().after_fork_in_child()

@@ -68,9 +68,10 @@ class CommandExecutor:
         self._pool = pool
         self._name = name
 
-    def execute(self, *command: Any, kind: FailureKind = _WRITE) -> Any:
-        """Return Redis's reply to one command.
+    def execute(self, *command: Any, kind: FailureKind = _WRITE, also: tuple[Any, ...] = ()) -> Any:
+        """Return Redis's reply to one command; with `also`, the replies to both.
 
+        Other commands may be executed between the two.
         If a reply is lost, the command is repeated unless `kind` forbids it. Raises
         `StoreUnavailable`, `OutcomeUnknown`, `StoreFull`, and `NoScriptError` as it is.
         """
@@ -78,9 +79,9 @@ class CommandExecutor:
         if not breaker.closed:
             self._probe_or_raise()
         try:
-            reply = self._attempt(command)
+            reply = self._attempt(command, also)
         except _AttemptFailed as failure:
-            reply = self._retry(command, failure, kind)
+            reply = self._retry(command, failure, kind, also)
         except ResponseError as exc:
             raise self._translated(exc) from exc
         if breaker.has_failures:
@@ -96,7 +97,9 @@ class CommandExecutor:
 
     # -- one attempt -------------------------------------------------------------------------
 
-    def _attempt(self, command: tuple[Any, ...], *, probing: bool = False) -> Any:
+    def _attempt(
+        self, command: tuple[Any, ...], also: tuple[Any, ...] = (), *, probing: bool = False
+    ) -> Any:
         """Send the command and return its reply; raise `_AttemptFailed` or the error of the reply.
 
         Invariant: a connection returns to the pool only after its reply was read completely. After
@@ -111,17 +114,19 @@ class CommandExecutor:
         try:
             if connection.health_check_interval:
                 connection.check_health()
-            packed = connection.pack_command(*command)
+            packed = _packed(connection, command, also)
             try:
                 connection.send_packed_command(packed, check_health=False)
             except redis.TimeoutError:
                 may_have_run = True  # if the last byte was sent just then
                 raise
             may_have_run = True
-            return connection.read_response(disable_decoding=True)
+            return _reply(connection, also)
         except ResponseError as exc:
-            if raised_by_handler(exc, handled_before) is not None:
+            interrupted = raised_by_handler(exc, handled_before) is not None
+            if interrupted or also:  # the other reply may be unread
                 connection.disconnect()
+            if interrupted:
                 raise
             if _is_read_only(exc):
                 connection.disconnect()  # the next connection asks Sentinel for the primary
@@ -160,7 +165,13 @@ class CommandExecutor:
 
     # -- after a failure ---------------------------------------------------------------------
 
-    def _retry(self, command: tuple[Any, ...], failure: _AttemptFailed, kind: FailureKind) -> Any:
+    def _retry(
+        self,
+        command: tuple[Any, ...],
+        failure: _AttemptFailed,
+        kind: FailureKind,
+        also: tuple[Any, ...],
+    ) -> Any:
         """Repeat the command a few times if that is safe; else raise what is known about it."""
         may_have_run = failure.may_have_run  # any of the attempts
         for pause_s in _PAUSES_S:
@@ -171,7 +182,7 @@ class CommandExecutor:
             # Jitter: the threads that a restart disconnected would otherwise all reconnect at once.
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
             try:
-                return self._attempt(command)
+                return self._attempt(command, also)
             except _AttemptFailed as exc:
                 failure = exc
                 may_have_run = may_have_run or exc.may_have_run
@@ -212,6 +223,16 @@ class CommandExecutor:
         if isinstance(exc, NoScriptError):
             return exc
         return StoreUnavailable(f"{self._name} refused the command: {text}; nothing was changed")
+
+
+def _packed(connection: Any, command: tuple[Any, ...], also: tuple[Any, ...]) -> Any:
+    packed = connection.pack_command(*command)
+    return [*packed, *connection.pack_command(*also)] if also else packed
+
+
+def _reply(connection: Any, also: tuple[Any, ...]) -> Any:
+    reply = connection.read_response(disable_decoding=True)
+    return (reply, connection.read_response(disable_decoding=True)) if also else reply
 
 
 def _raise_interruption(exc: BaseException, handled_before: BaseException | None) -> None:

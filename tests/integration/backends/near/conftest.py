@@ -11,7 +11,10 @@ from tests.integration.backends.near.parts import confirmed, ours
 
 @pytest.fixture
 def cache(redis_server: RedisServer, tmp_path: Path) -> NearCache:
-    """A cache whose copy is served, with a prefix of its own."""
-    made = ours(redis_server, tmp_path, prefix=tmp_path.name)
+    """A cache whose copy is served, with a prefix of its own.
+
+    The bound is long, so that a machine under load does not keep the copy from being served.
+    """
+    made = ours(redis_server, tmp_path, prefix=tmp_path.name, max_staleness=30)
     confirmed(made)
     return made

@@ -92,6 +92,12 @@ def reads_of_redis(cache: NearCache, work: Callable[[], Any]) -> int:
     return sum(after[name] - before[name] for name in names)
 
 
+def changes_of(cache: NearCache, key: str) -> int:
+    """Return the counter of changes of a key in the copy."""
+    copy = cache._copy  # noqa: SLF001
+    return copy.environment.reference_bits.changes(copy.keys.name(cache.make_key(key)))
+
+
 def until_copied(cache: NearCache, work: Callable[[], Any]) -> None:
     """Wait until the copy answers all reads of `work`: a late invalidation may void a fill or two."""
     until(lambda: reads_of_redis(cache, work) == 0, "the copy to answer", 30)

@@ -16,6 +16,7 @@ from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.near.parts import (
+    changes_of,
     confirmed,
     kill_tracking,
     other,
@@ -95,42 +96,44 @@ def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.Monk
     until_copied(cache, lambda: cache.get("key"))  # so its own invalidation has been applied
     cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
     voided = cache.stats()["copy_voided_fills"]
-    fetch = NearStore.fetch
+    fetch = NearStore.fetch_one
 
-    def fetch_and_be_overtaken(self: NearStore, keys: Any) -> Any:
-        rows = fetch(self, keys)
-        before = cache.stats()["copy_invalidations"]
+    def fetch_and_be_overtaken(self: NearStore, key: str) -> Any:
+        found = fetch(self, key)
+        before = changes_of(cache, "key")
         elsewhere.set("key", "new")
-        until(lambda: cache.stats()["copy_invalidations"] > before, "the invalidation", 30)
-        return rows
+        until(lambda: changes_of(cache, "key") > before, "the invalidation", 30)
+        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(NearStore, "fetch", fetch_and_be_overtaken)
+        patch.setattr(NearStore, "fetch_one", fetch_and_be_overtaken)
         assert cache.get("key") == "old"  # the read began before the write
     assert cache.stats()["copy_voided_fills"] == voided + 1
     assert cache.get("key") == "new"
 
 
 def test_a_fill_that_began_before_redis_tracked_is_not_served(
-    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: NearCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = ours(redis_server, tmp_path, prefix=tmp_path.name)
     elsewhere = other(cache)
     elsewhere.set("key", "old")
-    fetch = NearStore.fetch
+    until_copied(cache, lambda: cache.get("key"))
+    cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
+    fetch = NearStore.fetch_one
 
-    def fetch_and_wait(self: NearStore, keys: Any) -> Any:
-        rows = fetch(self, keys)
-        elsewhere.set("key", "new")  # nothing tracks it yet
+    def fetch_and_lose_the_connection(self: NearStore, key: str) -> Any:
+        found = fetch(self, key)
+        epoch = cache.stats()["copy_epoch"]
+        self.invalidations.stop()
+        elsewhere.set("key", "new")  # nothing tracks it
         monkeypatch.undo()
-        self.invalidations.ensure(self.copy.find([])[0], 1e18)
-        until(lambda: cache.stats()["copy_epoch"] > 0, "the listener", 30)
-        return rows
+        until(
+            lambda: cache.get("other") or cache.stats()["copy_epoch"] > epoch, "another epoch", 30
+        )
+        return found
 
-    cache.get("key")  # the copy exists, and its listener has been started
-    cache._store.invalidations.stop()  # noqa: SLF001
-    monkeypatch.setattr(NearStore, "fetch", fetch_and_wait)
-    cache.get("key")
+    monkeypatch.setattr(NearStore, "fetch_one", fetch_and_lose_the_connection)
+    assert cache.get("key") == "old"
     confirmed(cache)
     assert cache.get("key") == "new"
 

@@ -1,4 +1,4 @@
-"""What the promises of NearCache rest on: leases, names that Redis sends, and sizes."""
+"""What the promises of NearCache rest on: voided fills, moves, names that Redis sends, and sizes."""
 
 import threading
 from collections.abc import Callable
@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 
 from cacheapp.backends import NearCache, RedisCache
-from cacheapp.backends.near import records
+from cacheapp.backends.lmdb import eviction
+from cacheapp.backends.near import records, store
+from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.store import NearStore
+from cacheapp.backends.redis.store import RedisStore
+from cacheapp.errors import OutcomeUnknown
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.near.parts import (
     confirmed,
     ours,
     raw,
+    reads_of_redis,
     until_copied,
 )
 
@@ -45,18 +50,18 @@ def test_reads_do_not_go_back_to_what_a_slow_fill_read(
     cache: NearCache, monkeypatch: pytest.MonkeyPatch, read: Callable[[NearCache], Any]
 ) -> None:
     """Another machine writes between two reads, and its invalidation is late."""
-    fetch = NearStore.fetch
+    fetch = NearStore.fetch_one
     fetched, end = threading.Event(), threading.Event()
 
-    def fetch_and_wait(self: NearStore, keys: Any) -> Any:
-        rows = fetch(self, keys)
+    def fetch_and_wait(self: NearStore, key: str) -> Any:
+        row = fetch(self, key)
         if threading.current_thread() is slow:
             fetched.set()
             end.wait(30)
-        return rows
+        return row
 
     slow = threading.Thread(target=cache.get, args=("key",))
-    monkeypatch.setattr(NearStore, "fetch", fetch_and_wait)
+    monkeypatch.setattr(NearStore, "fetch_one", fetch_and_wait)
     slow.start()
     assert fetched.wait(30)
     copy = cache._copy  # noqa: SLF001
@@ -128,3 +133,114 @@ def test_an_emptied_database_is_an_empty_copy_for_a_process_that_has_not_opened_
     copy.environment.close()
     copy.clear()
     assert cache.stats()["copy_epoch"] > epoch
+
+
+def _evict_all(cache: NearCache) -> None:
+    cache._copy.environment.write(eviction.evict, 1000, 0)  # noqa: SLF001
+
+
+def _write_here(cache: NearCache) -> None:
+    cache.set("key", "new")
+
+
+def _lose_an_answer(cache: NearCache) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisStore, "set", _raise_after(RedisStore.set))
+        patch.setattr(NearStore, "set", store._then_forget(RedisStore.set, store._first))  # noqa: SLF001
+        with pytest.raises(OutcomeUnknown):
+            cache.set("key", "new")
+
+
+def _raise_after(method: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any) -> None:
+        method(*args)
+        raise OutcomeUnknown
+
+    return wrapped
+
+
+def _read_and_evict(cache: NearCache) -> None:
+    RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix}).set("key", "new")
+    assert cache.get("key") == "new"
+    _evict_all(cache)
+
+
+@pytest.mark.parametrize("meanwhile", [_write_here, _lose_an_answer, _read_and_evict])
+def test_a_fill_stores_nothing_that_became_old_meanwhile(
+    cache: NearCache, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[NearCache], None]
+) -> None:
+    """The invalidations of Redis are late: only this machine knows of the change."""
+    cache.set("key", "old")
+    fetch = NearStore.fetch_one
+
+    def fetch_and_be_late(self: NearStore, key: str) -> Any:
+        monkeypatch.setattr(NearStore, "fetch_one", fetch)
+        row = fetch(self, key)
+        meanwhile(cache)
+        return row
+
+    monkeypatch.setattr(LocalCopy, "apply", _confirm_only(LocalCopy.apply))
+    monkeypatch.setattr(NearStore, "fetch_one", fetch_and_be_late)
+    assert cache.get("key") == "old"
+    assert cache.get("key") == "new"
+
+
+def _confirm_only(apply: Callable[..., int]) -> Callable[..., int]:
+    def wrapped(self: LocalCopy, owner: bytes, keys: Any, **options: Any) -> int:
+        del keys
+        return apply(self, owner, [], **options)
+
+    return wrapped
+
+
+def test_an_equal_value_of_another_fill_is_kept(
+    cache: NearCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the readers of a key that all read it at once would void each other's fills."""
+    cache.set("key", "value")
+    until_copied(cache, lambda: cache.get("other"))
+    fetch = NearStore.fetch_one
+
+    def fetch_beside_another(self: NearStore, key: str) -> Any:
+        row = fetch(self, key)
+        monkeypatch.setattr(NearStore, "fetch_one", fetch)
+        cache.get("key")
+        return row
+
+    monkeypatch.setattr(LocalCopy, "apply", _confirm_only(LocalCopy.apply))
+    cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
+    monkeypatch.setattr(NearStore, "fetch_one", fetch_beside_another)
+    assert cache.get("key") == "value"
+    assert reads_of_redis(cache, lambda: cache.get("key")) == 0
+
+
+def test_no_key_is_copied_while_it_is_moved(
+    cache: NearCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even after an invalidation, a write or an eviction in the meantime."""
+    cache.set("key", "value")
+    cache.set("other", 1)
+    until_copied(cache, lambda: cache.get("key"))
+    move = RedisStore.move
+    found = []
+
+    def move_late(self: RedisStore, *args: Any) -> bool:
+        monkeypatch.setattr(RedisStore, "move", move)
+        for disturb in (_forget, _evict_all, _move_another):
+            disturb(cache)
+            found.append(reads_of_redis(cache, lambda: [cache.get("key") for _ in range(3)]))
+        return move(self, *args)
+
+    monkeypatch.setattr(RedisStore, "move", move_late)
+    assert cache.incr_version("key") == 2
+    assert found == [3, 3, 3]
+    until_copied(cache, lambda: (cache.get("key"), cache.get("key", version=2)))
+    assert (cache.get("key"), cache.get("key", version=2)) == (None, "value")
+
+
+def _forget(cache: NearCache) -> None:
+    cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
+
+
+def _move_another(cache: NearCache) -> None:
+    cache.incr_version("other")
