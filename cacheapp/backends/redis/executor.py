@@ -227,7 +227,7 @@ class CommandExecutor:
 
 def _packed(connection: Any, command: tuple[Any, ...], also: tuple[Any, ...]) -> Any:
     packed = connection.pack_command(*command)
-    return [*packed, *connection.pack_command(*also)] if also else packed
+    return [b"".join([*packed, *connection.pack_command(*also)])] if also else packed
 
 
 def _reply(connection: Any, also: tuple[Any, ...]) -> Any:
