@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from django.utils.termcolors import colorize
 
+from cacheapp.cachecheck.meanings import link, meaning
 from cacheapp.cachecheck.table import Cell, drawn
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.consistency.drawing import svg
@@ -64,7 +65,18 @@ def _proof(alias: str, finding: PropertyFinding, *, coloured: bool) -> list[str]
     lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
     if finding.operations:
         lines += ["", *("  " + line for line in moments(_shown(finding)))]
-    return [head + why, *lines]
+    return [head + why, *_explained(finding), *lines]
+
+
+def _explained(finding: PropertyFinding) -> list[str]:
+    """Return what a broken property means for a site, and how it is usually mended."""
+    known = meaning(finding.property)
+    if known is None or finding.verdict is not PropertyVerdict.BROKEN:
+        return []
+    return [
+        f"  On a site: {known.site}",
+        f"  Usual fix: {known.fix} More: {link(finding.property)}",
+    ]
 
 
 def proof_text(finding: PropertyFinding) -> str:
@@ -91,12 +103,21 @@ def as_json(reports: Sequence[AliasReport], about: Mapping[str, Any]) -> str:
                 "seconds": round(report.seconds, 1),
                 "calls_per_s": report.calls_per_s,
                 "versions": dict(report.versions),
-                "findings": [finding.as_json() for finding in report.findings],
+                "findings": [
+                    {**finding.as_json(), **_meaning_json(finding)} for finding in report.findings
+                ],
             }
             for report in reports
         ],
     }
     return json.dumps(found, indent=2) + "\n"
+
+
+def _meaning_json(finding: PropertyFinding) -> dict[str, str]:
+    known = meaning(finding.property)
+    if known is None:
+        return {}
+    return {"means": known.site, "fix": known.fix, "link": link(finding.property)}
 
 
 def verdicts(reports: Sequence[AliasReport]) -> dict[str, dict[str, str]]:

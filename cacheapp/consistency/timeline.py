@@ -1,10 +1,11 @@
 """Draw a counterexample as text: a lane for each process, time from left to right.
 
 Time is in order, not to scale: operations that overlap in the drawing overlapped. An unanswered
-operation has no right end.
+operation has no right end. The answer that the others make impossible has a ✗.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,42 @@ class Bar:
     left: int
     right: int
     open: bool
+    impossible: bool = False
+
+    @property
+    def label(self) -> str:
+        """The call and its answer, with a mark if that is impossible."""
+        return f"{self.operation.label} ✗" if self.impossible else self.operation.label
+
+
+_CLIENT = re.compile(r"([pw])(\d+)(?:\.(\d+))?(-child)?")
+
+
+def lane_name(process: str) -> str:
+    """Return the name of a client for people: `p3.2` is process 3, thread 2."""
+    if not (found := _CLIENT.fullmatch(process)):
+        return process
+    kind, number, thread, child = found.groups()
+    parts = [f"{'process' if kind == 'p' else 'worker'} {number}"]
+    parts += [f"thread {thread}"] if thread else []
+    parts += ["forked child"] if child else []
+    return ", ".join(parts)
+
+
+def impossible_answer(operations: Sequence[Operation]) -> Operation | None:
+    """Return the call whose answer the earlier ones make impossible: the last one that says anything.
+
+    Each call of a counterexample is needed for it; people look for the culprit at the end.
+    """
+    if len(operations) < 2:  # noqa: PLR2004 (a single call needs no mark)
+        return None
+    saying = [one for one in operations if one.result is not None and one.end != math.inf]
+    return max(saying, key=lambda one: (one.end, one.call_ns), default=None)
 
 
 def place(operations: Sequence[Operation]) -> dict[str, list[Bar]]:
     """Return the bars of each process, in columns wide enough for the labels."""
+    wrong = impossible_answer(operations)
     ends = [one.return_ns for one in operations if one.return_ns is not None]
     last = max([*ends, *(one.call_ns for one in operations)]) + 1
     spans = [(one.call_ns, last if one.end == math.inf else int(one.end)) for one in operations]
@@ -33,11 +66,11 @@ def place(operations: Sequence[Operation]) -> dict[str, list[Bar]]:
         at += 1
         for one, (start, end) in zip(operations, spans, strict=True):
             if (end, 1) == moment:
-                at = max(at, column[start, 0] + len(one.label) + 3)
+                at = max(at, column[start, 0] + len(one.label) + 3 + 2 * (one is wrong))
         column[moment] = at
     lanes: dict[str, list[Bar]] = {}
     for one, (start, end) in sorted(zip(operations, spans, strict=True), key=lambda pair: pair[1]):
-        bar = Bar(one, column[start, 0], column[end, 1], one.end == math.inf)
+        bar = Bar(one, column[start, 0], column[end, 1], one.end == math.inf, one is wrong)
         lanes.setdefault(one.process, []).append(bar)
     return dict(sorted(lanes.items()))
 
@@ -45,7 +78,7 @@ def place(operations: Sequence[Operation]) -> dict[str, list[Bar]]:
 def _bar_text(bar: Bar) -> str:
     width = bar.right - bar.left - 1
     filler = "╌" if bar.open else "─"
-    return "├" + f" {bar.operation.label} ".center(width, filler) + ("╌" if bar.open else "┤")
+    return "├" + f" {bar.label} ".center(width, filler) + ("╌" if bar.open else "┤")
 
 
 def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None) -> str:
@@ -53,7 +86,7 @@ def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None
     if not operations:
         return ""
     lanes = place(operations)
-    shown = {process: (names or {}).get(process, process) for process in lanes}
+    shown = {process: (names or {}).get(process, lane_name(process)) for process in lanes}
     margin = max(map(len, shown.values())) + 2
     lines = []
     for process, bars in lanes.items():
@@ -67,8 +100,10 @@ def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None
 def moments(operations: Sequence[Operation]) -> list[str]:
     """Return a line for each operation: its interval since the first call, and its result."""
     first = min((one.call_ns for one in operations), default=0)
+    wide = max((len(lane_name(one.process)) for one in operations), default=0)
     return [
-        f"{(one.call_ns - first) / 1e6:9.3f} to {_end_ms(one, first)} ms  {one.process}  {one.label}"
+        f"{(one.call_ns - first) / 1e6:9.3f} to {_end_ms(one, first)} ms  "
+        f"{lane_name(one.process):{wide}}  {one.label}"
         for one in sorted(operations, key=lambda one: one.call_ns)
     ]
 

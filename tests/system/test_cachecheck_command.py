@@ -89,7 +89,7 @@ def test_over_http_the_workers_are_judged(new_env: NewEnv, short_tmp: Path) -> N
     )
     assert done.returncode == 1, done.stderr
     assert "2 broken: locmem: one order; locmem: no increment lost" in done.stderr
-    assert "w1." in done.stdout, "lanes are workers"
+    assert "worker 1, thread" in done.stdout, "lanes are workers"
 
 
 def test_ctrl_c_shows_what_is_known_and_leaves_nothing(new_env: NewEnv, short_tmp: Path) -> None:

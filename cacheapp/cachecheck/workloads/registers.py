@@ -6,7 +6,7 @@ from cacheapp import clock
 from cacheapp.cachecheck.run import CheckRun, until_s
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, with_proof
-from cacheapp.consistency.history import Operation
+from cacheapp.consistency.history import Operation, OperationKind
 from cacheapp.consistency.judge import Judgement, judge
 from cacheapp.consistency.search import Verdict
 from cacheapp.consistency.sessions import (
@@ -15,6 +15,7 @@ from cacheapp.consistency.sessions import (
     read_your_writes,
     stale_reads,
 )
+from cacheapp.consistency.timeline import lane_name
 
 KEYS = 6
 CALLS = 1_500
@@ -27,6 +28,10 @@ _SHARES = {"get": 45, "set": 20, "add": 10, "delete": 8, "touch": 5, "incr": 8, 
 _SIMPLE = {"get": 55, "set": 35, "delete": 10}
 
 ORDER, OWN, FORWARD = "one order", "own writes seen", "reads never go back"
+_SAID = {
+    OWN: "read something older than its own write",
+    FORWARD: "read something older than it had read before",
+}
 
 
 def mixed_calls(
@@ -72,9 +77,14 @@ def registers(run: CheckRun) -> list[PropertyFinding]:
     back = monotonic_reads(history, evicts=run.evicts)
     return [
         order,
-        _session_finding(OWN, own, order, "read something older than its own write"),
-        _session_finding(FORWARD, back, order, "read something older than it had read before"),
+        _session_finding(OWN, own, order, _reads(history, own, "behind an own write")),
+        _session_finding(FORWARD, back, order, _reads(history, back, "went back")),
     ]
+
+
+def _reads(history: Sequence[Operation], broken: Sequence[Broken], how: str) -> str:
+    count = sum(one.kind is OperationKind.GET and one.outcome == "ok" for one in history)
+    return f"{len(broken):,} of {count:,} reads {how}"
 
 
 def rate(history: Sequence[Operation]) -> float:
@@ -90,7 +100,7 @@ def one_order(name: str, history: Sequence[Operation], run: CheckRun) -> Propert
     """Judge a history; UNKNOWN if too few of its calls were answered."""
     judged = judge(history, evicts=run.evicts)
     stale, reads = stale_reads(history, evicts=run.evicts)
-    figure = f"{stale} of {reads} reads stale"
+    figure = f"{stale:,} of {reads:,} reads stale"
     if judged.illegal:
         keys = len({one.key for one in history})
         figure = f"{len(judged.illegal)} of {keys} keys, {figure}"
@@ -117,7 +127,7 @@ def _order_finding(
 
 
 def _session_finding(
-    name: str, broken: Sequence[Broken], order: PropertyFinding, what: str
+    name: str, broken: Sequence[Broken], order: PropertyFinding, figure: str
 ) -> PropertyFinding:
     if broken:
         one = broken[0]
@@ -125,10 +135,10 @@ def _session_finding(
         return PropertyFinding(
             name,
             PropertyVerdict.BROKEN,
-            f"{len(broken)} reads",
-            f"{one.read.process} {what}",
+            figure,
+            f"{lane_name(one.read.process)} {_SAID[name]}",
             tuple(shown),
         )
     if order.verdict is PropertyVerdict.UNKNOWN and "budget" not in order.why:
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", order.why)
-    return PropertyFinding(name, PropertyVerdict.HOLDS, "0 reads")
+    return PropertyFinding(name, PropertyVerdict.HOLDS, figure)

@@ -1,10 +1,12 @@
 import io
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from cacheapp.cachecheck.ci import write_annotations, write_junit
 from cacheapp.cachecheck.report import as_json, differences, print_report, read_expected, verdicts
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict, plain
 from tests.unit.consistency.histories import op
@@ -12,7 +14,7 @@ from tests.unit.consistency.histories import op
 LANES = (op("p1", "set", 0, 1_000_000, 2), op("p2", "get", 2_000_000, 3_000_000, result=1))
 STALE = PropertyFinding("one order", PropertyVerdict.BROKEN, "1 of 9 reads stale", "because", LANES)
 REPORTS = [
-    AliasReport("bad", "some.Cache", (STALE, plain("locks", [], "0 of 9")), 1.0),
+    AliasReport("bad", "some.Cache", (STALE, plain("locks", [], "0 of 9")), 1.0, 12_345),
     AliasReport("good", "some.Cache", (plain("one order", [], "0 of 9 reads stale"),), 1.0),
 ]
 
@@ -24,8 +26,13 @@ def test_the_table_names_each_property_once_and_the_proof_stands_below() -> None
     assert printed.count("│ one order") == 1
     assert "│ BROKEN             │ HOLDS" in printed
     assert "bad: one order: BROKEN: because" in printed
-    assert "p1  ├ set 2 ┤" in printed
-    assert "2.000 to     3.000 ms  p2  get -> 1" in printed
+    assert "On a site: A page shows an old value after another process" in printed
+    assert "Usual fix: Use one store" in printed
+    assert "docs/reference/cachecheck.md#one-order" in printed
+    assert printed.count("On a site") == 1, "only what is broken is explained"
+    assert "│ calls per second │ 12,345" in printed
+    assert "process 1  ├ set 2 ┤" in printed
+    assert "2.000 to     3.000 ms  process 2  get -> 1" in printed
     assert "\x1b" not in printed
 
 
@@ -86,3 +93,24 @@ def test_what_cannot_be_expected_is_refused(tmp_path: Path, text: str, complaint
 def test_what_cannot_run_is_an_error(arguments: list[str], complaint: str) -> None:
     with pytest.raises(CommandError, match=complaint):
         call_command("cachecheck", *arguments)
+
+
+def test_junit_has_a_case_for_each_property_and_the_proof_of_what_is_broken() -> None:
+    unknown = PropertyFinding("locks", PropertyVerdict.UNKNOWN, "", "down")
+    lacking = PropertyFinding("add", PropertyVerdict.NOT_APPLICABLE, "", "has no add")
+    report = AliasReport("bad", "some.Cache", (STALE, unknown, lacking), 1.5)
+    suite = ET.fromstring(write_junit([report]).partition("\n")[2])[0]  # noqa: S314 (our own)
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "3", "failures": "1", "errors": "1", "skipped": "1"}
+    failure = suite[0][0]
+    assert failure.get("message") == "1 of 9 reads stale; because"
+    assert "get -> 1" in (failure.text or "")
+
+
+def test_annotations_are_one_line_each() -> None:
+    out = io.StringIO()
+    write_annotations(REPORTS, out)
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith(
+        "::error title=cachecheck bad%3A one order::1 of 9 reads stale; because%0A"
+    )

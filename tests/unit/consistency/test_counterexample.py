@@ -11,7 +11,7 @@ from cacheapp.consistency.judge import judge
 from cacheapp.consistency.models import Key
 from cacheapp.consistency.search import Verdict, search
 from cacheapp.consistency.sessions import monotonic_reads, read_your_writes, stale_reads
-from cacheapp.consistency.timeline import draw, moments
+from cacheapp.consistency.timeline import draw, lane_name, moments
 from tests.unit.consistency.broken_caches import BROKEN, Right, played
 from tests.unit.consistency.histories import explained, op, random_history, run_history
 
@@ -156,9 +156,9 @@ def test_a_timeline_has_a_lane_for_each_process_and_shows_what_overlapped() -> N
         op("p1", "get", 20, 30, result=ABSENT),
     ]
     first, second = draw(history).splitlines()
-    assert first.startswith("p1  ├")
-    assert second.startswith("p2  ")
-    assert re.search(r"├─* set 5 ─*┤ *├─* get -> miss ─*┤", first)
+    assert first.startswith("process 1  ├")
+    assert second.startswith("process 2  ")
+    assert re.search(r"├─* set 5 ─*┤ *├─* get -> miss ✗ ─*┤", first)
     assert "├ get -> 5 " in second
     assert second.index("├") < first.index("┤") < second.index("┤") < first.rindex("├")
 
@@ -167,12 +167,45 @@ def test_what_was_never_answered_has_no_right_end() -> None:
     lines = draw([op("p1", "set", 0, None, 5), op("p2", "get", 5, 15, result=5)]).splitlines()
     assert "┤" not in lines[0]
     assert "set 5 ?" in lines[0]
-    assert moments([op("p1", "set", 0, None, 5)]) == ["    0.000 to         ? ms  p1  set 5 ?"]
+    assert moments([op("p1", "set", 0, None, 5)]) == [
+        "    0.000 to         ? ms  process 1  set 5 ?"
+    ]
 
 
 def test_the_drawing_is_good_xml_and_escapes_what_is_in_it() -> None:
     history = [op("<p1>", "set", 0, 10, "a&b"), op("p2", "set", 0, None, 1, outcome=Outcome.INFO)]
     drawn = ET.fromstring(svg(history, "stale & <old>", "note"))  # noqa: S314 (our own)
     texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts == ["stale & <old>", "<p1>", "set a&b", "p2", "set 1 ?", "note"]
+    assert texts[:5] == ["stale & <old>", "<p1>", "set a&b", "process 2", "set 1 ?"]
+    assert texts[5:] == ["0.000 ms", "0.000 ms", "note"]
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}rect"))) == 3
+
+
+def test_the_drawing_fits_a_phone_whatever_is_in_it() -> None:
+    history = [
+        op(f"p{n % 3}.2", "incr", n * 1_000_000, n * 1_000_000 + 900, 1, 80_014_000 + n)
+        for n in range(9)
+    ]
+    drawn = ET.fromstring(svg(history, "default: one order: BROKEN " * 3, "because " * 30))  # noqa: S314
+    assert drawn.get("width") == "360"
+    for element in drawn.iter("{http://www.w3.org/2000/svg}rect"):
+        assert float(element.get("x", "0")) + float(element.get("width", "0")) <= 360
+    labels = [
+        (float(element.get("x", "0")), element.text or "")
+        for element in drawn.iter("{http://www.w3.org/2000/svg}text")
+        if "->" in (element.text or "")
+    ]
+    assert len(labels) == 9
+    assert all(x >= 14 and x + 7.2 * len(text) <= 360 for x, text in labels)
+    assert [text for _, text in labels if text.startswith("✗")] == ["✗ incr 1 -> 80014008"]
+
+
+def test_lanes_are_named_for_people() -> None:
+    names = [lane_name(name) for name in ("p3.2", "p3", "w1.2", "p2.1-child", "other")]
+    assert names == [
+        "process 3, thread 2",
+        "process 3",
+        "worker 1, thread 2",
+        "process 2, thread 1, forked child",
+        "other",
+    ]
