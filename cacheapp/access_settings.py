@@ -83,7 +83,9 @@ def _token(name: Any, entry: Any) -> ApiToken:
     if not listed or not all(
         isinstance(it, str) and _PERMISSION.fullmatch(it) for it in permissions
     ):
-        raise ValueError(f"permissions such as ['cacheapp.view_downloadjob'] for {name!r}")
+        raise ValueError(
+            f"permissions such as ['cacheapp_downloads.view_downloadjob'] for {name!r}"
+        )
     user = entry.get("user")
     if user is not None and (not isinstance(user, str) or not user):
         raise ValueError(f"a user name, or None, as the 'user' of {name!r}")

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class CacheappConfig(AppConfig):
-    """Register the system checks, and start downloads with the first request."""
+    """Register the system checks."""
 
     name = "cacheapp"
     verbose_name = "Shared caches"
@@ -16,7 +16,5 @@ class CacheappConfig(AppConfig):
             checks,  # noqa: F401
             telemetry,
         )
-        from cacheapp.downloads import start_at_first_request  # noqa: PLC0415 (the same)
 
-        start_at_first_request()
         telemetry.start_from_settings()

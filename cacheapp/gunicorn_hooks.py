@@ -2,8 +2,9 @@
 
     from cacheapp.gunicorn_hooks import post_worker_init, worker_exit
 
-They require "cacheapp" in INSTALLED_APPS. Gunicorn's master process imports this module before
-Django is set up, so nothing of Django is imported at module level. The caches need no hooks.
+They require "cacheapp" in INSTALLED_APPS, and for downloads "cacheapp.downloads" too. Gunicorn's
+master process imports this module before Django is set up, so nothing of Django is imported at module
+level. The caches need no hooks.
 """
 
 import contextlib
@@ -19,17 +20,20 @@ def post_worker_init(worker: Any) -> None:
     them. Returns quickly. If `STATE_DIR` is not private, the worker agent does not start, and the
     front page reports the reason.
     """
-    from cacheapp.demo import worker_agent  # noqa: PLC0415 (the master has no settings)
+    from django.apps import apps  # noqa: PLC0415 (the master has no settings)
+
+    from cacheapp.demo import worker_agent  # noqa: PLC0415 (the same)
     from cacheapp.downloads import start_downloads  # noqa: PLC0415 (the same)
     from cacheapp.errors import ExtraMissing, StoreUnavailable  # noqa: PLC0415 (the same)
     from cacheapp.extras import needed_for  # noqa: PLC0415 (the same)
 
-    # Without the packages of downloads, there are no streams.
-    with contextlib.suppress(ExtraMissing), needed_for("A stream", "downloads"):
-        from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
+    if apps.is_installed("cacheapp.downloads"):
+        # Without its packages, there are no streams.
+        with contextlib.suppress(ExtraMissing), needed_for("A stream", "downloads"):
+            from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
 
-        end_streams_when(lambda: not worker.alive)
-    start_downloads()
+            end_streams_when(lambda: not worker.alive)
+        start_downloads()
     with contextlib.suppress(StoreUnavailable):
         worker_agent.start()
 

@@ -1,6 +1,7 @@
-"""The URLs of cacheapp, for `include("cacheapp.urls")`."""
+"""The URLs of cacheapp, for `include("cacheapp.urls")`; those of downloads only if they are installed."""
 
-from django.urls import path, register_converter
+from django.apps import apps
+from django.urls import URLPattern, path, register_converter
 from django.urls.converters import StringConverter
 
 from cacheapp.extras import needed_for
@@ -9,14 +10,10 @@ with needed_for("cacheapp.urls", "pages"):
     from cacheapp import lab_views, watch_urls
     from cacheapp.views import (
         cache,
-        downloads,
-        events,
         index,
-        job_actions,
         origin,
         pages_caches,
         pages_check,
-        pages_downloads,
         pages_stats,
         stats,
         worker,
@@ -31,13 +28,19 @@ class AnyText(StringConverter):
 
 register_converter(AnyText, "cacheapp_any")
 
+
+def _of_downloads() -> list[URLPattern]:
+    if not apps.is_installed("cacheapp.downloads"):
+        return []
+    from cacheapp.downloads.urls import urlpatterns as found  # noqa: PLC0415 (loads its models)
+
+    return found
+
+
 app_name = "cacheapp"
 
 urlpatterns = [
     path("", pages_caches.front_page, name="index"),
-    path("downloads/", pages_downloads.downloads, name="downloads_page"),
-    path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
-    path("downloads/<uuid:job_id>/action", pages_downloads.job_action, name="download_action"),
     path("lab/", lab_views.lab, name="lab_page"),
     path("lab/start", lab_views.start, name="lab_start"),
     path("lab/stop", lab_views.stop, name="lab_stop"),
@@ -56,14 +59,7 @@ urlpatterns = [
     path("api/cache/<str:alias>/<str:key>/add", cache.add, name="add"),
     path("api/cache/<str:alias>/<str:key>/touch", cache.touch, name="touch"),
     path("api/cache/<str:alias>/<cacheapp_any:key>", cache.key, name="key"),
-    path("api/downloads", downloads.downloads, name="downloads"),
-    path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
-    path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),
-    path("api/downloads/<uuid:job_id>/events", events.events, name="download_events"),
-    path("api/downloads/<uuid:job_id>/pause", job_actions.pause, name="download_pause"),
-    path("api/downloads/<uuid:job_id>/resume", job_actions.resume, name="download_resume"),
-    path("api/downloads/<uuid:job_id>/cancel", job_actions.cancel, name="download_cancel"),
-    path("api/downloads/<uuid:job_id>/retry", job_actions.retry, name="download_retry"),
     path("api/demo/file/<int:number>", origin.file, name="file"),
+    *_of_downloads(),
     path("api/<cacheapp_any:rest>", index.not_found, name="not_found"),
 ]

@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 app = Celery("project", set_as_current=True)
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["cacheapp"])
+app.autodiscover_tasks(["cacheapp.downloads"])
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

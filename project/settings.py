@@ -127,6 +127,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "cacheapp",
+    "cacheapp.downloads",
     "project",
 ]
 MIDDLEWARE = [

@@ -1,15 +1,15 @@
 """System checks of the CACHEAPP setting and of how it fits the rest of the project."""
 
-import importlib.util
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import django
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_permission_codename
 from django.core import checks
+from django.db import connections
 from django.urls import NoReverseMatch, reverse
 
 from cacheapp import conf
@@ -17,6 +17,10 @@ from cacheapp.checks.caches import UNSAFE_DIRECTORY_HINT
 from cacheapp.directory_trust import private_directory_problem, replaceable_reason
 
 Messages = list[checks.CheckMessage]
+
+DOWNLOADS = "cacheapp.downloads"
+_JOB_TABLES = {"cacheapp_downloadjob", "cacheapp_downloads_downloadjob"}
+"""Its name in releases before the app of downloads, and now."""
 
 
 @checks.register(checks.Tags.caches)
@@ -30,12 +34,7 @@ def check_setting(**_: Any) -> Messages:
 @checks.register(checks.Tags.security)
 def check_tokens(**_: Any) -> Messages:
     """E005: report permissions of tokens that do not exist, and users in a project without users."""
-    models = [model._meta for model in apps.get_app_config("cacheapp").get_models()]  # noqa: SLF001 (documented)
-    codenames = [
-        get_permission_codename(it, meta) for meta in models for it in meta.default_permissions
-    ]
-    codenames += [codename for meta in models for codename, _name in meta.permissions]
-    known = {f"cacheapp.{codename}" for codename in codenames}
+    known = _permissions()
     tokens = conf.read(getattr(settings, "CACHEAPP", {}))[0].api_tokens
     has_users = apps.is_installed("django.contrib.auth")
     userless = [] if has_users else [token for token in tokens if token.user is not None]
@@ -52,12 +51,72 @@ def check_tokens(**_: Any) -> Messages:
         checks.Error(
             f"CACHEAPP['API_TOKENS'][{token.name!r}] has the permission {permission!r}, which does "
             "not exist.",
-            hint=f"Expected one of {', '.join(sorted(known))}.",
+            hint=_permission_hint(permission, known),
             id="cacheapp.E005",
         )
         for token in tokens
         for permission in sorted(token.permissions - known)
     ]
+    return found
+
+
+def _permissions() -> set[str]:
+    """Return all permissions of cacheapp and, if they are installed, of downloads."""
+    found = set()
+    for config in apps.get_app_configs():
+        if config.name not in {"cacheapp", DOWNLOADS}:
+            continue
+        for meta in (model._meta for model in config.get_models()):  # noqa: SLF001 (documented)
+            names = [get_permission_codename(it, meta) for it in meta.default_permissions]
+            names += [codename for codename, _name in meta.permissions]
+            found |= {f"{config.label}.{name}" for name in names}
+    return found
+
+
+def _permission_hint(permission: str, known: set[str]) -> str:
+    codename = permission.partition(".")[2]
+    if (renamed := f"cacheapp_downloads.{codename}") in known:
+        return f"It is now {renamed!r}."
+    return f"Expected one of {', '.join(sorted(known))}."
+
+
+@checks.register(checks.Tags.caches)
+def check_downloads_app(**_: Any) -> Messages:
+    """E009: report settings of downloads in a project without their app."""
+    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
+    if found.download_root is None or apps.is_installed(DOWNLOADS):
+        return []
+    return [
+        checks.Error(
+            f"CACHEAPP['DOWNLOAD_ROOT'] is set, but {DOWNLOADS!r} is not in INSTALLED_APPS: there are no "
+            "downloads.",
+            hint=f"Add {DOWNLOADS!r} to INSTALLED_APPS below 'cacheapp', and run 'manage.py migrate'; "
+            "or remove DOWNLOAD_ROOT. Jobs of an earlier release are kept either way.",
+            id="cacheapp.E009",
+        )
+    ]
+
+
+@checks.register(checks.Tags.database)
+def check_left_tables(databases: Sequence[str] | None = None, **_: Any) -> Messages:
+    """W016: report tables of downloads in the database of a project without their app."""
+    if apps.is_installed(DOWNLOADS):
+        return []
+    found: Messages = []
+    for alias in databases or ():
+        connection = connections[alias]
+        with connection.cursor() as cursor:
+            tables = set(connection.introspection.table_names(cursor))
+        if left := sorted(tables & _JOB_TABLES):
+            found.append(
+                checks.Warning(
+                    f"The database {alias!r} has the table {left[0]} and others of downloads, but "
+                    f"{DOWNLOADS!r} is not in INSTALLED_APPS. They are kept, and nothing uses them.",
+                    hint=f"To use them, add {DOWNLOADS!r} to INSTALLED_APPS and run 'manage.py migrate'. "
+                    "To drop them, see docs/howto/downloads.md.",
+                    id="cacheapp.W016",
+                )
+            )
     return found
 
 
@@ -113,89 +172,6 @@ def _others_can_open(path: Path) -> bool:
         mode & access and all(parent & search for parent in way)
         for access, search in ((stat.S_IRWXG, stat.S_IXGRP), (stat.S_IRWXO, stat.S_IXOTH))
     )
-
-
-@checks.register(checks.Tags.caches)
-def check_packages(**_: Any) -> Messages:
-    """E006: report settings that require a package of an extra, which is not installed."""
-    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    needs = []
-    if found.download_root is not None:
-        needs.append(("CACHEAPP['DOWNLOAD_ROOT']", "urllib3", "downloads"))
-    if found.download_runner == "celery":
-        needs.append(("CACHEAPP['DOWNLOAD_RUNNER'] = 'celery'", "celery", "celery"))
-    return [
-        checks.Error(
-            f"{setting} requires the package {package}, which is not installed.",
-            hint=f"Run: pip install 'cacheapp[{extra}]'",
-            id="cacheapp.E006",
-        )
-        for setting, package, extra in needs
-        if importlib.util.find_spec(package) is None
-    ]
-
-
-@checks.register(checks.Tags.caches)
-def check_tasks(**_: Any) -> Messages:
-    """E008: report that Django's Tasks framework is missing, or has no such backend."""
-    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    if found.download_runner != "tasks":
-        return []
-    runner, backend = "CACHEAPP['DOWNLOAD_RUNNER'] = 'tasks'", found.download_tasks_backend
-    if importlib.util.find_spec("django.tasks") is None:
-        message = f"{runner} requires Django 6; found {django.get_version()}."
-        hint = "Use 'worker' or 'celery', or upgrade Django."
-        return [checks.Error(message, hint=hint, id="cacheapp.E008")]
-    entry = getattr(settings, "TASKS", {}).get(backend, {})
-    path = entry.get("BACKEND", "")
-    if path and path not in _NO_QUEUE:
-        return []
-    shown = f"TASKS[{backend!r}] is {path or 'not set'}"
-    return [
-        checks.Error(
-            f"{runner}, but {shown}: no worker would run the jobs.",
-            hint="Install a backend with a queue, such as django-tasks-db, and name it in TASKS.",
-            id="cacheapp.E008",
-        )
-    ]
-
-
-_NO_QUEUE = frozenset(
-    f"django.tasks.backends.{name}" for name in ("immediate.ImmediateBackend", "dummy.DummyBackend")
-)
-
-
-@checks.register(checks.Tags.caches)
-def check_streams(**_: Any) -> Messages:
-    """W009: report more event streams than the threads of a worker allow."""
-    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    if found.threads is None or found.download_streams < found.threads:
-        return []
-    return [
-        checks.Warning(
-            f"CACHEAPP['DOWNLOAD_STREAMS'] is {found.download_streams}, but a worker has "
-            f"{found.threads} threads: it serves at most {found.threads - 1} streams, to keep one thread free.",
-            hint=f"Set DOWNLOAD_STREAMS below {found.threads}.",
-            id="cacheapp.W009",
-        )
-    ]
-
-
-@checks.register(checks.Tags.caches)
-def check_quota(**_: Any) -> Messages:
-    """W014: report a quota of files that is smaller than a job may be."""
-    found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
-    if found.download_max_user_files >= found.download_max_files:
-        return []
-    return [
-        checks.Warning(
-            f"CACHEAPP['DOWNLOAD_MAX_USER_FILES'] is {found.download_max_user_files}, less than "
-            f"DOWNLOAD_MAX_FILES, which is {found.download_max_files}: no bucket can be downloaded over "
-            "HTTP, because a prefix counts with DOWNLOAD_MAX_FILES until it is listed.",
-            hint="Raise DOWNLOAD_MAX_USER_FILES, or lower DOWNLOAD_MAX_FILES.",
-            id="cacheapp.W014",
-        )
-    ]
 
 
 @checks.register(checks.Tags.urls)

@@ -21,13 +21,17 @@ _DATABASE_MS = 1000
 def start_downloads(*, forced: bool = False) -> None:
     """Start this process's coordinator; call it in each worker, after the fork.
 
-    It does nothing if Celery runs the jobs, unless `forced`; with Django's Tasks framework, the
-    worker only watches over the tasks. For Gunicorn's `post_worker_init` hook: it returns quickly
+    It does nothing unless `cacheapp.downloads` is installed, nor if Celery runs the jobs, unless
+    `forced`; with Django's Tasks framework, the worker only watches over the tasks. For Gunicorn's `post_worker_init` hook: it returns quickly
     and never raises. Without it, a process takes part from its first request on.
     """
-    from cacheapp.conf import conf  # noqa: PLC0415 (settings may not exist on import)
+    from django.apps import apps  # noqa: PLC0415 (settings may not exist on import)
+
+    from cacheapp.conf import conf  # noqa: PLC0415 (the same)
 
     try:
+        if not apps.is_installed("cacheapp.downloads"):
+            return
         if conf().download_root is not None and (forced or conf().download_runner == "worker"):
             from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (an extra)
 

@@ -5,6 +5,8 @@ import uuid
 import django.db.models.deletion
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -33,131 +35,139 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
             },
         ),
-        migrations.CreateModel(
-            name="DownloadJob",
-            fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+        Moved(
+            migrations.CreateModel(
+                name="DownloadJob",
+                fields=[
+                    (
+                        "id",
+                        models.UUIDField(
+                            default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                        ),
                     ),
-                ),
-                (
-                    "state",
-                    models.CharField(
-                        choices=[
-                            ("queued", "queued"),
-                            ("running", "running"),
-                            ("paused", "paused"),
-                            ("succeeded", "succeeded"),
-                            ("failed", "failed"),
-                            ("cancelled", "cancelled"),
-                        ],
-                        default="queued",
-                        max_length=10,
+                    (
+                        "state",
+                        models.CharField(
+                            choices=[
+                                ("queued", "queued"),
+                                ("running", "running"),
+                                ("paused", "paused"),
+                                ("succeeded", "succeeded"),
+                                ("failed", "failed"),
+                                ("cancelled", "cancelled"),
+                            ],
+                            default="queued",
+                            max_length=10,
+                        ),
                     ),
-                ),
-                ("threads", models.PositiveIntegerField()),
-                ("extra_origins", models.JSONField(default=list)),
-                ("error", models.TextField(blank=True, default="")),
-                ("cancel_requested", models.BooleanField(default=False)),
-                ("pause_requested", models.BooleanField(default=False)),
-                ("source", models.TextField(blank=True, default="")),
-                ("fingerprint", models.CharField(blank=True, default="", max_length=64)),
-                ("destination", models.TextField(blank=True, default="")),
-                ("portable_names", models.BooleanField(default=False)),
-                ("listed_to", models.TextField(blank=True, default="")),
-                ("listed_all", models.BooleanField(default=True)),
-                ("token", models.PositiveBigIntegerField(default=0)),
-                ("owner", models.UUIDField(null=True)),
-                ("owner_pid", models.PositiveIntegerField(null=True)),
-                ("heartbeat_at", models.DateTimeField()),
-                ("adoptions", models.PositiveIntegerField(default=0)),
-                ("generation", models.PositiveBigIntegerField(default=1)),
-                ("created_by", models.CharField(blank=True, default="", max_length=200)),
-                (
-                    "idempotency_key",
-                    models.CharField(blank=True, max_length=64, null=True, unique=True),
-                ),
-                ("idempotency_digest", models.CharField(blank=True, default="", max_length=64)),
-                ("files_total", models.PositiveIntegerField()),
-                ("files_renamed", models.PositiveIntegerField(default=0)),
-                ("files_done", models.PositiveIntegerField(default=0)),
-                ("files_failed", models.PositiveIntegerField(default=0)),
-                ("bytes_done", models.PositiveBigIntegerField(default=0)),
-                ("bytes_total", models.PositiveBigIntegerField(null=True)),
-                ("created_at", models.DateTimeField()),
-                ("started_at", models.DateTimeField(null=True)),
-                ("finished_at", models.DateTimeField(null=True)),
-            ],
-            options={
-                "indexes": [
-                    models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
-                    models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
-                    models.Index(fields=["state", "heartbeat_at"], name="cacheapp_job_heartbeat"),
-                    models.Index(fields=["-created_at"], name="cacheapp_job_created"),
+                    ("threads", models.PositiveIntegerField()),
+                    ("extra_origins", models.JSONField(default=list)),
+                    ("error", models.TextField(blank=True, default="")),
+                    ("cancel_requested", models.BooleanField(default=False)),
+                    ("pause_requested", models.BooleanField(default=False)),
+                    ("source", models.TextField(blank=True, default="")),
+                    ("fingerprint", models.CharField(blank=True, default="", max_length=64)),
+                    ("destination", models.TextField(blank=True, default="")),
+                    ("portable_names", models.BooleanField(default=False)),
+                    ("listed_to", models.TextField(blank=True, default="")),
+                    ("listed_all", models.BooleanField(default=True)),
+                    ("token", models.PositiveBigIntegerField(default=0)),
+                    ("owner", models.UUIDField(null=True)),
+                    ("owner_pid", models.PositiveIntegerField(null=True)),
+                    ("heartbeat_at", models.DateTimeField()),
+                    ("adoptions", models.PositiveIntegerField(default=0)),
+                    ("generation", models.PositiveBigIntegerField(default=1)),
+                    ("created_by", models.CharField(blank=True, default="", max_length=200)),
+                    (
+                        "idempotency_key",
+                        models.CharField(blank=True, max_length=64, null=True, unique=True),
+                    ),
+                    ("idempotency_digest", models.CharField(blank=True, default="", max_length=64)),
+                    ("files_total", models.PositiveIntegerField()),
+                    ("files_renamed", models.PositiveIntegerField(default=0)),
+                    ("files_done", models.PositiveIntegerField(default=0)),
+                    ("files_failed", models.PositiveIntegerField(default=0)),
+                    ("bytes_done", models.PositiveBigIntegerField(default=0)),
+                    ("bytes_total", models.PositiveBigIntegerField(null=True)),
+                    ("created_at", models.DateTimeField()),
+                    ("started_at", models.DateTimeField(null=True)),
+                    ("finished_at", models.DateTimeField(null=True)),
                 ],
-            },
+                options={
+                    "indexes": [
+                        models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
+                        models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
+                        models.Index(
+                            fields=["state", "heartbeat_at"], name="cacheapp_job_heartbeat"
+                        ),
+                        models.Index(fields=["-created_at"], name="cacheapp_job_created"),
+                    ],
+                },
+            ),
         ),
-        migrations.CreateModel(
-            name="DownloadFile",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+        Moved(
+            migrations.CreateModel(
+                name="DownloadFile",
+                fields=[
+                    (
+                        "id",
+                        models.BigAutoField(
+                            auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                        ),
                     ),
-                ),
-                ("position", models.PositiveIntegerField()),
-                ("url", models.TextField()),
-                ("name", models.CharField(max_length=1200)),
-                ("name_key", models.CharField(max_length=32, null=True)),
-                ("original_name", models.TextField(blank=True, default="")),
-                ("expected_checksum", models.CharField(blank=True, default="", max_length=140)),
-                ("expected_size", models.PositiveBigIntegerField(null=True)),
-                ("etag", models.CharField(blank=True, default="", max_length=200)),
-                ("sha256", models.CharField(blank=True, default="", max_length=64)),
-                ("tries", models.PositiveIntegerField(default=0)),
-                (
-                    "state",
-                    models.CharField(
-                        choices=[
-                            ("queued", "queued"),
-                            ("running", "running"),
-                            ("succeeded", "succeeded"),
-                            ("failed", "failed"),
-                            ("cancelled", "cancelled"),
-                        ],
-                        default="queued",
-                        max_length=10,
+                    ("position", models.PositiveIntegerField()),
+                    ("url", models.TextField()),
+                    ("name", models.CharField(max_length=1200)),
+                    ("name_key", models.CharField(max_length=32, null=True)),
+                    ("original_name", models.TextField(blank=True, default="")),
+                    ("expected_checksum", models.CharField(blank=True, default="", max_length=140)),
+                    ("expected_size", models.PositiveBigIntegerField(null=True)),
+                    ("etag", models.CharField(blank=True, default="", max_length=200)),
+                    ("sha256", models.CharField(blank=True, default="", max_length=64)),
+                    ("tries", models.PositiveIntegerField(default=0)),
+                    (
+                        "state",
+                        models.CharField(
+                            choices=[
+                                ("queued", "queued"),
+                                ("running", "running"),
+                                ("succeeded", "succeeded"),
+                                ("failed", "failed"),
+                                ("cancelled", "cancelled"),
+                            ],
+                            default="queued",
+                            max_length=10,
+                        ),
                     ),
-                ),
-                ("bytes_done", models.PositiveBigIntegerField(default=0)),
-                ("error", models.TextField(blank=True, default="")),
-                ("generation", models.PositiveBigIntegerField(default=1)),
-                (
-                    "job",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="files",
-                        to="cacheapp.downloadjob",
-                    ),
-                ),
-            ],
-            options={
-                "indexes": [
-                    models.Index(fields=["job", "state", "position"], name="cacheapp_file_state"),
-                    models.Index(fields=["job", "generation"], name="cacheapp_file_generation"),
-                ],
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("job", "position"), name="cacheapp_file_position"
-                    ),
-                    models.UniqueConstraint(fields=("job", "name"), name="cacheapp_file_name"),
-                    models.UniqueConstraint(
-                        fields=("job", "name_key"), name="cacheapp_file_name_key"
+                    ("bytes_done", models.PositiveBigIntegerField(default=0)),
+                    ("error", models.TextField(blank=True, default="")),
+                    ("generation", models.PositiveBigIntegerField(default=1)),
+                    (
+                        "job",
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.CASCADE,
+                            related_name="files",
+                            to="cacheapp.downloadjob",
+                        ),
                     ),
                 ],
-            },
+                options={
+                    "indexes": [
+                        models.Index(
+                            fields=["job", "state", "position"], name="cacheapp_file_state"
+                        ),
+                        models.Index(fields=["job", "generation"], name="cacheapp_file_generation"),
+                    ],
+                    "constraints": [
+                        models.UniqueConstraint(
+                            fields=("job", "position"), name="cacheapp_file_position"
+                        ),
+                        models.UniqueConstraint(fields=("job", "name"), name="cacheapp_file_name"),
+                        models.UniqueConstraint(
+                            fields=("job", "name_key"), name="cacheapp_file_name_key"
+                        ),
+                    ],
+                },
+            ),
         ),
     ]

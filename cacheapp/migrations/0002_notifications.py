@@ -5,6 +5,8 @@ import uuid
 import django.db.models.deletion
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -12,54 +14,58 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
-            model_name="downloadjob",
-            name="webhook",
-            field=models.TextField(blank=True, default=""),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="webhook",
+                field=models.TextField(blank=True, default=""),
+            ),
         ),
-        migrations.CreateModel(
-            name="DownloadNotification",
-            fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+        Moved(
+            migrations.CreateModel(
+                name="DownloadNotification",
+                fields=[
+                    (
+                        "id",
+                        models.UUIDField(
+                            default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                        ),
                     ),
-                ),
-                ("url", models.TextField(blank=True, default="")),
-                ("body", models.TextField()),
-                (
-                    "state",
-                    models.CharField(
-                        choices=[
-                            ("pending", "pending"),
-                            ("delivered", "delivered"),
-                            ("failed", "failed"),
-                        ],
-                        default="pending",
-                        max_length=10,
+                    ("url", models.TextField(blank=True, default="")),
+                    ("body", models.TextField()),
+                    (
+                        "state",
+                        models.CharField(
+                            choices=[
+                                ("pending", "pending"),
+                                ("delivered", "delivered"),
+                                ("failed", "failed"),
+                            ],
+                            default="pending",
+                            max_length=10,
+                        ),
                     ),
-                ),
-                ("tries", models.PositiveIntegerField(default=0)),
-                ("due_at", models.DateTimeField()),
-                ("error", models.TextField(blank=True, default="")),
-                ("created_at", models.DateTimeField()),
-                ("delivered_at", models.DateTimeField(null=True)),
-                (
-                    "job",
-                    models.ForeignKey(
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="notifications",
-                        to="cacheapp.downloadjob",
+                    ("tries", models.PositiveIntegerField(default=0)),
+                    ("due_at", models.DateTimeField()),
+                    ("error", models.TextField(blank=True, default="")),
+                    ("created_at", models.DateTimeField()),
+                    ("delivered_at", models.DateTimeField(null=True)),
+                    (
+                        "job",
+                        models.ForeignKey(
+                            null=True,
+                            on_delete=django.db.models.deletion.SET_NULL,
+                            related_name="notifications",
+                            to="cacheapp.downloadjob",
+                        ),
                     ),
-                ),
-            ],
-            options={
-                "default_permissions": (),
-                "indexes": [
-                    models.Index(fields=["state", "due_at"], name="cacheapp_notification_due")
                 ],
-            },
+                options={
+                    "default_permissions": (),
+                    "indexes": [
+                        models.Index(fields=["state", "due_at"], name="cacheapp_notification_due")
+                    ],
+                },
+            ),
         ),
     ]

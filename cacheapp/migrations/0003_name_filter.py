@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,14 +11,18 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
-            model_name="downloadjob",
-            name="exclude",
-            field=models.JSONField(default=list),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="exclude",
+                field=models.JSONField(default=list),
+            ),
         ),
-        migrations.AddField(
-            model_name="downloadjob",
-            name="include",
-            field=models.JSONField(default=list),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="include",
+                field=models.JSONField(default=list),
+            ),
         ),
     ]

@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,21 +11,30 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AlterModelOptions(
-            name="downloadjob",
-            options={
-                "permissions": [
-                    ("manage_all_downloads", "Can see and change the download jobs of all users")
-                ]
-            },
+        Moved(
+            migrations.AlterModelOptions(
+                name="downloadjob",
+                options={
+                    "permissions": [
+                        (
+                            "manage_all_downloads",
+                            "Can see and change the download jobs of all users",
+                        )
+                    ]
+                },
+            ),
         ),
-        migrations.AddField(
-            model_name="downloadjob",
-            name="creator",
-            field=models.CharField(blank=True, default="", max_length=255),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="creator",
+                field=models.CharField(blank=True, default="", max_length=255),
+            ),
         ),
-        migrations.AddIndex(
-            model_name="downloadjob",
-            index=models.Index(fields=["creator", "state"], name="cacheapp_job_creator"),
+        Moved(
+            migrations.AddIndex(
+                model_name="downloadjob",
+                index=models.Index(fields=["creator", "state"], name="cacheapp_job_creator"),
+            ),
         ),
     ]

@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,9 +11,11 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
-            model_name="downloadjob",
-            name="files_unchanged",
-            field=models.PositiveIntegerField(default=0),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="files_unchanged",
+                field=models.PositiveIntegerField(default=0),
+            ),
         ),
     ]

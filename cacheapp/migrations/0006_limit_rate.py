@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     """Adds `DownloadJob.limit_rate`."""
@@ -11,9 +13,11 @@ class Migration(migrations.Migration):
     dependencies: ClassVar = [("cacheapp", "0005_files_unchanged")]
 
     operations: ClassVar = [
-        migrations.AddField(
-            model_name="downloadjob",
-            name="limit_rate",
-            field=models.PositiveBigIntegerField(null=True),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="limit_rate",
+                field=models.PositiveBigIntegerField(null=True),
+            ),
         ),
     ]

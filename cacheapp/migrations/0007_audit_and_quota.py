@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -9,42 +11,46 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
-            name="JobCreator",
-            fields=[
-                ("key", models.CharField(max_length=255, primary_key=True, serialize=False)),
-                ("orders", models.PositiveBigIntegerField(default=1)),
-            ],
-            options={
-                "default_permissions": (),
-            },
-        ),
-        migrations.CreateModel(
-            name="AuditEntry",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("job", models.UUIDField()),
-                ("job_creator", models.CharField(blank=True, default="", max_length=255)),
-                ("at", models.DateTimeField()),
-                ("action", models.CharField(max_length=20)),
-                ("actor", models.CharField(blank=True, default="", max_length=255)),
-                ("actor_name", models.CharField(max_length=200)),
-                ("via", models.CharField(max_length=10)),
-                ("detail", models.CharField(blank=True, default="", max_length=200)),
-            ],
-            options={
-                "verbose_name_plural": "audit entries",
-                "default_permissions": ("view",),
-                "indexes": [
-                    models.Index(fields=["job", "at"], name="cacheapp_audit_job"),
-                    models.Index(fields=["job_creator", "at"], name="cacheapp_audit_creator"),
-                    models.Index(fields=["at"], name="cacheapp_audit_at"),
+        Moved(
+            migrations.CreateModel(
+                name="JobCreator",
+                fields=[
+                    ("key", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                    ("orders", models.PositiveBigIntegerField(default=1)),
                 ],
-            },
+                options={
+                    "default_permissions": (),
+                },
+            ),
+        ),
+        Moved(
+            migrations.CreateModel(
+                name="AuditEntry",
+                fields=[
+                    (
+                        "id",
+                        models.BigAutoField(
+                            auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                        ),
+                    ),
+                    ("job", models.UUIDField()),
+                    ("job_creator", models.CharField(blank=True, default="", max_length=255)),
+                    ("at", models.DateTimeField()),
+                    ("action", models.CharField(max_length=20)),
+                    ("actor", models.CharField(blank=True, default="", max_length=255)),
+                    ("actor_name", models.CharField(max_length=200)),
+                    ("via", models.CharField(max_length=10)),
+                    ("detail", models.CharField(blank=True, default="", max_length=200)),
+                ],
+                options={
+                    "verbose_name_plural": "audit entries",
+                    "default_permissions": ("view",),
+                    "indexes": [
+                        models.Index(fields=["job", "at"], name="cacheapp_audit_job"),
+                        models.Index(fields=["job_creator", "at"], name="cacheapp_audit_creator"),
+                        models.Index(fields=["at"], name="cacheapp_audit_at"),
+                    ],
+                },
+            ),
         ),
     ]

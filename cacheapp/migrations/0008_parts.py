@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from django.db import migrations, models
 
+from cacheapp.migrations._moved import Moved
+
 
 class Migration(migrations.Migration):
     """Adds `DownloadJob.parts`."""
@@ -11,9 +13,11 @@ class Migration(migrations.Migration):
     dependencies: ClassVar = [("cacheapp", "0007_audit_and_quota")]
 
     operations: ClassVar = [
-        migrations.AddField(
-            model_name="downloadjob",
-            name="parts",
-            field=models.PositiveIntegerField(null=True),
+        Moved(
+            migrations.AddField(
+                model_name="downloadjob",
+                name="parts",
+                field=models.PositiveIntegerField(null=True),
+            ),
         ),
     ]

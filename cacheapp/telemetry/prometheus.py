@@ -61,7 +61,7 @@ class _Machine(Collector):
 
 def has_downloads() -> bool:
     """Return True if this project has downloads."""
-    return apps.is_installed("cacheapp.downloads") or "downloadjob" in apps.all_models["cacheapp"]
+    return apps.is_installed("cacheapp.downloads")
 
 
 def shared_caches() -> dict[str, SharedCache]:

@@ -73,10 +73,10 @@ def permission_required(
 ) -> Callable[[View[P]], View[P]]:
     """Require a permission for a view; `None` requires only valid credentials.
 
-    `by_method` overrides the permission for a method: `POST="cacheapp.add_downloadjob"`. In the view,
-    `caller(request)` returns the caller. For the API, refusals, the view's `ApiError` and database
-    errors become problem responses in JSON. `page_methods` selects the rules for HTML pages: its methods
-    are allowed, and others get a 405 once the caller has the permission.
+    `by_method` overrides the permission for a method: `POST="cacheapp_downloads.add_downloadjob"`. In
+    the view, `caller(request)` returns the caller. For the API, refusals, the view's `ApiError` and
+    database errors become problem responses in JSON. `page_methods` selects the rules for HTML pages: its
+    methods are allowed, and others get a 405 once the caller has the permission.
     """
 
     def decorate(view: View[P]) -> View[P]:

@@ -36,14 +36,16 @@ BODY_LIMIT_BYTES = 2 * 2**20
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
-@permission_required("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
+@permission_required(
+    "cacheapp_downloads.view_downloadjob", POST="cacheapp_downloads.add_downloadjob"
+)
 @allow_methods("GET", "POST")
 def downloads(request: HttpRequest) -> HttpResponseBase:
     """POST: start a download; GET: list the newest jobs."""
     return _create(request) if request.method == "POST" else _list(request)
 
 
-@permission_required("cacheapp.view_downloadjob")
+@permission_required("cacheapp_downloads.view_downloadjob")
 @allow_methods("GET", "DELETE")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """GET: the state of a job; DELETE: cancel it, or with `?files=` remove it."""
@@ -53,7 +55,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     return json_response(HTTPStatus.OK, **serialize_job_detail(job, actor(request)))
 
 
-@permission_required("cacheapp.view_downloadjob")
+@permission_required("cacheapp_downloads.view_downloadjob")
 @allow_methods("GET")
 def files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """List a job's files in order; `?state=` filters by state."""

@@ -21,7 +21,7 @@ from cacheapp.views.streams import event_stream_response, format_event
 _BATCH = 100
 
 
-@permission_required("cacheapp.view_downloadjob")
+@permission_required("cacheapp_downloads.view_downloadjob")
 @allow_methods("GET")
 def events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """Stream the changes of a job; `?files=1` includes its files."""

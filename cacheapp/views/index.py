@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 
+from django.apps import apps
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -21,6 +22,9 @@ ENDPOINTS = {
     "POST /api/cache/<alias>/<key>/add": 'store {"value": ..., "timeout": ...} if the key is absent',
     "POST /api/cache/<alias>/<key>/touch": 'set a new {"timeout": ...} for a key',
     "DELETE /api/cache/<alias>": "remove the demo's keys only",
+    "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
+}
+DOWNLOAD_ENDPOINTS = {
     "POST /api/downloads": 'fetch {"urls": [...], "threads": 32}, or {"manifest": "..."}, {"s3": "..."}',
     "GET /api/downloads": "the newest downloads: ?limit=... (to 100) &state=...",
     "GET /api/downloads/<id>": "the state of a download, from any worker",
@@ -28,8 +32,8 @@ ENDPOINTS = {
     "GET /api/downloads/<id>/events": "server-sent events: ?files=1 includes its files",
     "POST /api/downloads/<id>/pause": "pause it, from any worker; also /resume, /cancel, /retry",
     "DELETE /api/downloads/<id>": "cancel it; with ?files=keep or ?files=delete remove it",
-    "GET /api/demo/file/<n>": "a file to download: ?bytes=... (to 10 MiB) &delay_ms=... (to 5000)",
 }
+"""If `cacheapp.downloads` is installed."""
 
 
 @permission_required()
@@ -37,7 +41,8 @@ ENDPOINTS = {
 def index(_request: HttpRequest) -> HttpResponseBase:
     """Return all endpoints and all aliases."""
     backends = {alias: settings.CACHES[alias]["BACKEND"] for alias in aliases()}
-    return json_response(HTTPStatus.OK, endpoints=ENDPOINTS, aliases=backends)
+    more = DOWNLOAD_ENDPOINTS if apps.is_installed("cacheapp.downloads") else {}
+    return json_response(HTTPStatus.OK, endpoints={**ENDPOINTS, **more}, aliases=backends)
 
 
 @permission_required()

@@ -23,7 +23,7 @@ from cacheapp.views.responses import ApiError, allow_methods, json_response
 from cacheapp.views.serializers import serialize_job
 
 KEEP, REMOVE = "keep", "delete"
-_CHANGE = "cacheapp.change_downloadjob"
+_CHANGE = "cacheapp_downloads.change_downloadjob"
 
 
 def _action_view(action: commands.Command) -> Callable[..., HttpResponseBase]:
@@ -62,7 +62,7 @@ def delete(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     if files is None:
         check_permission(request, _CHANGE)
         return _run_action(request, commands.cancel, get_job(request, job_id))
-    check_permission(request, "cacheapp.delete_downloadjob")
+    check_permission(request, "cacheapp_downloads.delete_downloadjob")
     job = get_job(request, job_id)
     try:
         left = deletion.remove(job, with_files=files == REMOVE, by=actor(request))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -12,7 +13,7 @@ _PAGES = (
     ("index", "Caches", "cacheapp.use_demo"),
     ("lab_page", "Lab", "cacheapp.run_lab"),
     ("check_page", "Check", "cacheapp.run_check"),
-    ("downloads_page", "Downloads", "cacheapp.view_downloadjob"),
+    ("downloads_page", "Downloads", "cacheapp_downloads.view_downloadjob"),
     ("stats_page", "Stats", "cacheapp.view_stats"),
 )
 
@@ -21,7 +22,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the links to the pages that the user may open: `url`, `title`, `is_current`."""
     home = reverse("cacheapp:index")
     items = []
-    for name, title, permission in _PAGES:
+    for name, title, permission in _installed_pages():
         url = reverse(f"cacheapp:{name}")
         is_current = request.path == url if url == home else request.path.startswith(url)
         if may_open(request, permission):
@@ -29,9 +30,15 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     return items
 
 
+def _installed_pages() -> list[tuple[str, str, str]]:
+    """Return the pages that have a URL: that of downloads only if their app is installed."""
+    has_downloads = apps.is_installed("cacheapp.downloads")
+    return [page for page in _PAGES if has_downloads or page[0] != "downloads_page"]
+
+
 def first_allowed_page(request: HttpRequest, wanted: str) -> str:
     """Return the wanted URL; if it is a page that the user may not open, the first one it may."""
-    pages = {reverse(f"cacheapp:{name}"): permission for name, _, permission in _PAGES}
+    pages = {reverse(f"cacheapp:{name}"): permission for name, _, permission in _installed_pages()}
     permission = pages.get(wanted)
     if permission is None or may_open(request, permission):
         return wanted

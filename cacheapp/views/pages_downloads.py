@@ -44,7 +44,7 @@ _BUTTONS = (
 _RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
-@page("cacheapp.view_downloadjob", POST="cacheapp.add_downloadjob")
+@page("cacheapp_downloads.view_downloadjob", POST="cacheapp_downloads.add_downloadjob")
 def downloads(request: HttpRequest) -> HttpResponse:
     """Show the newest jobs and a form for a new one; POST: create it."""
     form = {"urls": _example_urls(request) if "example" in request.GET else "", "threads": "8"}
@@ -75,7 +75,7 @@ def downloads(request: HttpRequest) -> HttpResponse:
     )
 
 
-@page("cacheapp.view_downloadjob")
+@page("cacheapp_downloads.view_downloadjob")
 def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: its figures, and its files in pages."""
     job = _get_job_or_404(request, job_id)
@@ -102,7 +102,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     )
 
 
-@page("cacheapp.change_downloadjob", "POST")
+@page("cacheapp_downloads.change_downloadjob", "POST")
 def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Pause, resume, cancel or retry a job, then redirect to it."""
     job = _get_job_or_404(request, job_id)

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
+from django.apps import apps
 from django.core.cache import caches
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -20,9 +21,10 @@ from cacheapp.views.responses import allow_methods, json_response
 def stats(_request: HttpRequest) -> HttpResponseBase:
     """Return the counters of downloads and of each alias that has any."""
     found = {alias: caches[alias] for alias in aliases()}
+    has_downloads = apps.is_installed("cacheapp.downloads")
     return json_response(
         HTTPStatus.OK,
-        downloads=metrics.totals(),
+        **({"downloads": metrics.totals()} if has_downloads else {}),
         aliases={
             alias: _stats(cache) for alias, cache in found.items() if isinstance(cache, SharedCache)
         },

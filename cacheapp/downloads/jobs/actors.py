@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from cacheapp.downloads.http.redaction import redacted
 from cacheapp.downloads.jobs.models import DownloadJob
 
-MANAGE_ALL = "cacheapp.manage_all_downloads"
+MANAGE_ALL = "cacheapp_downloads.manage_all_downloads"
 MAX_NAME = 200
 
 

@@ -97,6 +97,7 @@ class DownloadJob(models.Model):
     class Meta:
         """Indexes for the queries by fingerprint, owner, heartbeat, date and creator."""
 
+        app_label = "cacheapp_downloads"
         indexes: ClassVar = [
             models.Index(fields=["fingerprint"], name="cacheapp_job_fingerprint"),
             models.Index(fields=["owner", "state"], name="cacheapp_job_owner_state"),
@@ -146,6 +147,7 @@ class DownloadFile(models.Model):
     class Meta:
         """One file per position, and per name."""
 
+        app_label = "cacheapp_downloads"
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job", "position"], name="cacheapp_file_position"),
             models.UniqueConstraint(fields=["job", "name"], name="cacheapp_file_name"),
@@ -171,6 +173,7 @@ class JobCreator(models.Model):
     class Meta:
         """No permissions, as no view names it."""
 
+        app_label = "cacheapp_downloads"
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -216,6 +219,7 @@ class AuditEntry(models.Model):
     class Meta:
         """Indexes for pruning and a job's or creator's entries; only viewing has a permission."""
 
+        app_label = "cacheapp_downloads"
         default_permissions = ("view",)
         verbose_name_plural = "audit entries"
         indexes: ClassVar = [
@@ -271,6 +275,7 @@ class DownloadNotification(models.Model):
     class Meta:
         """One index for the query for what is due; no permissions, as no view names it."""
 
+        app_label = "cacheapp_downloads"
         default_permissions = ()
         indexes: ClassVar = [
             models.Index(fields=["state", "due_at"], name="cacheapp_notification_due"),

@@ -1,7 +1,7 @@
 """Runs one job in this process for as long as it owns it: the body of the Celery task.
 
 A coordinator for this job alone adopts it like any other. So a task that is delivered twice finds a
-live owner and does nothing (`cacheapp.tasks`), and a task that lost its first worker resumes from
+live owner and does nothing (`cacheapp.downloads.tasks`), and a task that lost its first worker resumes from
 the bytes on disk.
 """
 

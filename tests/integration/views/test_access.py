@@ -21,10 +21,10 @@ from cacheapp.views.responses import json_response
 pytestmark = pytest.mark.django_db
 
 SECRET = "a-secret-that-nobody-guesses"  # noqa: S105 (made up)
-MAY = "cacheapp.view_downloadjob"
+MAY = "cacheapp_downloads.view_downloadjob"
 
 
-@permission_required(MAY, POST="cacheapp.add_downloadjob")
+@permission_required(MAY, POST="cacheapp_downloads.add_downloadjob")
 def api(request: HttpRequest) -> HttpResponseBase:
     return json_response(HTTPStatus.OK, caller=caller(request).name)
 
@@ -93,7 +93,7 @@ def test_a_bearer_without_the_permission_is_told_which() -> None:
     assert found.status_code == 403
     assert found["Content-Type"] == "application/problem+json"
     assert found.json()["detail"] == (
-        "token reader does not have the permission cacheapp.add_downloadjob"
+        "token reader does not have the permission cacheapp_downloads.add_downloadjob"
     )
     assert 'error="insufficient_scope"' in found["WWW-Authenticate"]
 
@@ -115,7 +115,7 @@ def test_a_wrong_bearer_is_refused_also_where_the_demo_would_let_it_in(
 def test_a_bearer_changes_without_a_csrf_token_though_a_session_is_there(
     settings: Settings, reader: User
 ) -> None:
-    entry = _entry(SECRET, "cacheapp.add_downloadjob")
+    entry = _entry(SECRET, "cacheapp_downloads.add_downloadjob")
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"writer": entry}}
     client = signed_in(reader, HTTP_AUTHORIZATION=f"bearer {SECRET}")
     found = client.post("/api", content_type="application/json")
@@ -127,7 +127,7 @@ def _acting_for(username: str, *permissions: str) -> dict[str, Any]:
 
 
 def test_a_bearer_of_a_user_may_do_what_both_may(settings: Settings, reader: User) -> None:
-    tokens = _acting_for("reader", MAY, "cacheapp.add_downloadjob")
+    tokens = _acting_for("reader", MAY, "cacheapp_downloads.add_downloadjob")
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": tokens}
     found = bearing(SECRET).get("/api")
     name = f"user {reader.pk} (reader), token writer"
@@ -135,7 +135,7 @@ def test_a_bearer_of_a_user_may_do_what_both_may(settings: Settings, reader: Use
     refused = bearing(SECRET).post("/api", content_type="application/json")
     assert refused.status_code == 403
     assert refused.json()["detail"] == (
-        f"{name} does not have the permission cacheapp.add_downloadjob"
+        f"{name} does not have the permission cacheapp_downloads.add_downloadjob"
     )
 
 
@@ -267,11 +267,11 @@ def test_a_project_without_users_has_tokens_all_the_same(settings: Settings) -> 
         ({"a": {"sha256": "hunter2", "permissions": []}}, "the SHA-256 of the secret of 'a'"),
         (
             {"a": _entry("x", "everything")},
-            "permissions such as ['cacheapp.view_downloadjob'] for 'a'",
+            "permissions such as ['cacheapp_downloads.view_downloadjob'] for 'a'",
         ),
         (
             {"a": {**_entry("x"), "permissions": MAY}},
-            "permissions such as ['cacheapp.view_downloadjob'] for 'a'",
+            "permissions such as ['cacheapp_downloads.view_downloadjob'] for 'a'",
         ),
         ({"a": _entry("x"), "b": _entry("x")}, "each secret under one name"),
         ({"a": {**_entry("x"), "user": 7}}, "a user name, or None, as the 'user' of 'a'"),
@@ -294,4 +294,4 @@ def test_e005_a_permission_that_does_not_exist(settings: Settings) -> None:
     assert found.msg == (
         "CACHEAPP['API_TOKENS']['reader'] has the permission 'cacheapp.fly', which does not exist."
     )
-    assert "cacheapp.add_downloadjob" in str(found.hint)
+    assert "cacheapp_downloads.add_downloadjob" in str(found.hint)

@@ -198,7 +198,7 @@ def test_head_takes_no_place(client: Client) -> None:
 
 async def test_a_stream_is_told_over_asgi_too(settings: Settings) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
-    token = {"sha256": digest, "permissions": ["cacheapp.view_downloadjob"]}
+    token = {"sha256": digest, "permissions": ["cacheapp_downloads.view_downloadjob"]}
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"reader": token}}
     settings.ALLOWED_HOSTS = ["testserver"]
     reader = Actor("token:reader", "token reader", "api")

@@ -114,7 +114,7 @@ def test_the_own_origin_is_the_port_that_this_server_has_not_what_host_says(
 
 def test_the_own_origin_is_nobodys_elsewhere(client: Client, settings: Settings) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
-    token = {"sha256": digest, "permissions": ["cacheapp.add_downloadjob"]}
+    token = {"sha256": digest, "permissions": ["cacheapp_downloads.add_downloadjob"]}
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"writer": token}}
     answer = client.post(
         "/api/downloads",

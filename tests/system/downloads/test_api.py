@@ -26,7 +26,7 @@ def origin() -> Iterator[Origin]:
 TOKEN = {
     "reader": {
         "sha256": hashlib.sha256(b"secret-of-reader").hexdigest(),
-        "permissions": ["cacheapp.view_downloadjob"],
+        "permissions": ["cacheapp_downloads.view_downloadjob"],
     }
 }
 

@@ -2,4 +2,4 @@
 
 from cacheapp.management.optional import load_command
 
-Command = load_command("cacheapp.management.download_command", "downloads")
+Command = load_command("cacheapp.downloads.management.download_command", "downloads")

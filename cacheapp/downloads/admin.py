@@ -63,7 +63,7 @@ class _ReadOnly(_Admin):
 
     def has_control_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may cancel and retry jobs."""
-        return request.user.has_perm("cacheapp.change_downloadjob")
+        return request.user.has_perm("cacheapp_downloads.change_downloadjob")
 
 
 @admin.register(DownloadJob)
@@ -96,14 +96,14 @@ class DownloadJobAdmin(_ReadOnly):
     def trail(self, job: DownloadJob) -> str:
         """Link to the job's entries in the audit trail."""
         query = urlencode({"job__exact": job.id})
-        place = f"{reverse('admin:cacheapp_auditentry_changelist')}?{query}"
+        place = f"{reverse('admin:cacheapp_downloads_auditentry_changelist')}?{query}"
         return format_html('<a href="{}">{}</a>', place, "audit entries of the job")
 
     @admin.display(description="files")
     def progress(self, job: DownloadJob) -> str:
         """Link to the job's files."""
         query = urlencode({"job__id__exact": job.id})
-        place = f"{reverse('admin:cacheapp_downloadfile_changelist')}?{query}"
+        place = f"{reverse('admin:cacheapp_downloads_downloadfile_changelist')}?{query}"
         failed = f", {job.files_failed} failed" if job.files_failed else ""
         return format_html(
             '<a href="{}">{} of {}{}</a>', place, job.files_done, job.files_total, failed

@@ -1,0 +1,30 @@
+"""The URLs of downloads, which `cacheapp.urls` includes if `cacheapp.downloads` is installed."""
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import path
+
+from cacheapp.extras import needed_for
+
+if not apps.is_installed("cacheapp.downloads"):
+    raise ImproperlyConfigured(
+        "cacheapp.downloads.urls requires 'cacheapp.downloads' in INSTALLED_APPS. Add it, and run "
+        "'manage.py migrate'. A URLconf includes 'cacheapp.urls' only, which includes this module."
+    )
+
+with needed_for("cacheapp.downloads.urls", "downloads"):
+    from cacheapp.views import downloads, events, job_actions, pages_downloads
+
+urlpatterns = [
+    path("downloads/", pages_downloads.downloads, name="downloads_page"),
+    path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
+    path("downloads/<uuid:job_id>/action", pages_downloads.job_action, name="download_action"),
+    path("api/downloads", downloads.downloads, name="downloads"),
+    path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
+    path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),
+    path("api/downloads/<uuid:job_id>/events", events.events, name="download_events"),
+    path("api/downloads/<uuid:job_id>/pause", job_actions.pause, name="download_pause"),
+    path("api/downloads/<uuid:job_id>/resume", job_actions.resume, name="download_resume"),
+    path("api/downloads/<uuid:job_id>/cancel", job_actions.cancel, name="download_cancel"),
+    path("api/downloads/<uuid:job_id>/retry", job_actions.retry, name="download_retry"),
+]
