@@ -4,20 +4,17 @@ from django.apps import apps
 from django.urls import URLPattern, path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp.extras import needed_for
-
-with needed_for("cacheapp.urls", "pages"):
-    from cacheapp import lab_views, watch_urls
-    from cacheapp.views import (
-        cache,
-        index,
-        origin,
-        pages_caches,
-        pages_check,
-        pages_stats,
-        stats,
-        worker,
-    )
+from cacheapp import lab_views, watch_urls
+from cacheapp.views import (
+    cache,
+    index,
+    origin,
+    pages_caches,
+    pages_check,
+    pages_stats,
+    stats,
+    worker,
+)
 
 
 class AnyText(StringConverter):

@@ -99,7 +99,7 @@ def check_downloads_app(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.database)
 def check_left_tables(databases: Sequence[str] | None = None, **_: Any) -> Messages:
-    """W016: report tables of downloads in the database of a project without their app."""
+    """W017: report tables of downloads in the database of a project without their app."""
     if apps.is_installed(DOWNLOADS):
         return []
     found: Messages = []
@@ -113,8 +113,8 @@ def check_left_tables(databases: Sequence[str] | None = None, **_: Any) -> Messa
                     f"The database {alias!r} has the table {left[0]} and others of downloads, but "
                     f"{DOWNLOADS!r} is not in INSTALLED_APPS. They are kept, and nothing uses them.",
                     hint=f"To use them, add {DOWNLOADS!r} to INSTALLED_APPS and run 'manage.py migrate'. "
-                    "To drop them, see docs/howto/downloads.md.",
-                    id="cacheapp.W016",
+                    "To drop them, run 'manage.py migrate cacheapp zero' with it, then 'manage.py migrate' without.",
+                    id="cacheapp.W017",
                 )
             )
     return found

@@ -19,16 +19,16 @@ from cacheapp.views.responses import allow_methods, json_response
 @permission_required("cacheapp.view_stats")
 @allow_methods("GET")
 def stats(_request: HttpRequest) -> HttpResponseBase:
-    """Return the counters of downloads and of each alias that has any."""
+    """Return the counters of each alias that has any, and of downloads if they are installed."""
     found = {alias: caches[alias] for alias in aliases()}
-    has_downloads = apps.is_installed("cacheapp.downloads")
-    return json_response(
-        HTTPStatus.OK,
-        **({"downloads": metrics.totals()} if has_downloads else {}),
-        aliases={
+    fields: dict[str, Any] = {
+        "aliases": {
             alias: _stats(cache) for alias, cache in found.items() if isinstance(cache, SharedCache)
-        },
-    )
+        }
+    }
+    if apps.is_installed("cacheapp.downloads"):
+        fields["downloads"] = metrics.totals()
+    return json_response(HTTPStatus.OK, **fields)
 
 
 def _stats(cache: SharedCache) -> dict[str, Any]:

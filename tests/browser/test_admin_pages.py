@@ -49,7 +49,9 @@ def test_the_admin_and_the_trail_of_a_job_work_under_the_policy(
 ) -> None:
     """`watched` fails the test for each violation of the policy that the browser reports."""
     job = _order_a_job(admin, f"{site.url}/api/demo/file/1")
-    lists = [f"/admin/cacheapp/{it}/" for it in ("downloadjob", "downloadfile", "auditentry")]
+    lists = [
+        f"/admin/cacheapp_downloads/{it}/" for it in ("downloadjob", "downloadfile", "auditentry")
+    ]
     places = ["/admin/", *lists, f"{lists[0]}{job}/change/", "/admin/auth/user/add/"]
     for width in (NARROW, WIDE):
         admin.set_viewport_size({"width": width, "height": 740})

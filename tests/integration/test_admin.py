@@ -21,8 +21,8 @@ from cacheapp.views.sign_in import MAX_ATTEMPTS, MAX_ATTEMPTS_OF_ADDRESS, PER_S
 
 pytestmark = pytest.mark.django_db
 
-JOBS = "/admin/cacheapp/downloadjob/"
-FILES = "/admin/cacheapp/downloadfile/"
+JOBS = "/admin/cacheapp_downloads/downloadjob/"
+FILES = "/admin/cacheapp_downloads/downloadfile/"
 URL = "https://files.example.com/<script>"
 
 

@@ -42,10 +42,16 @@ from django.contrib import admin
 from django.urls import path
 urlpatterns = [path("admin/", admin.site.urls)]
 """
+PAGES = """
+from django.contrib import admin
+from django.urls import include, path
+urlpatterns = [path("admin/", admin.site.urls), path("", include("cacheapp.urls"))]
+"""
 ADMIN = (
     "django.contrib.admin django.contrib.auth django.contrib.contenttypes django.contrib.sessions "
     "django.contrib.messages cacheapp"
 )
+WITH_DOWNLOADS = f"{ADMIN} cacheapp.downloads"
 
 
 @pytest.fixture
@@ -124,7 +130,7 @@ def test_a_worker_starts_and_ends_by_the_hooks(project: Path) -> None:
 def test_a_command_without_its_packages_names_the_extra(
     project: Path, command: str, extra: str
 ) -> None:
-    done = run(project, "-m", "django", command, "--list", "x")
+    done = run(project, "-m", "django", command, "--list", "x", APPS=WITH_DOWNLOADS)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"CommandError: manage.py {command} requires the package ")
@@ -132,7 +138,8 @@ def test_a_command_without_its_packages_names_the_extra(
 
 
 def test_the_check_names_the_extra_of_each_backend_and_setting(project: Path) -> None:
-    done = run(project, "-m", "django", "check", ALIASES="disk redis", CACHEAPP="1")
+    arguments = ("-m", "django", "check")
+    done = run(project, *arguments, ALIASES="disk redis", CACHEAPP="1", APPS=WITH_DOWNLOADS)
     assert done.returncode == 1
     for line in (
         "(cacheapp.E002) CACHES['disk']: DiskCache requires the package diskcache",
@@ -168,11 +175,19 @@ def test_the_throttle_classes_name_their_extra(project: Path) -> None:
     )
 
 
-def test_the_urls_name_their_extra(project: Path) -> None:
-    done = run(project, "-m", "django", "check", URLS="cacheapp.urls")
+def test_the_urls_name_the_extra_of_downloads(project: Path) -> None:
+    done = run(project, "-m", "django", "check", URLS="cacheapp.urls", APPS=WITH_DOWNLOADS)
     assert done.returncode == 1
-    assert "cacheapp.urls requires the package urllib3" in done.stderr.splitlines()[-1]
-    assert "pip install 'cacheapp[pages]'" in done.stderr.splitlines()[-1]
+    assert "cacheapp.downloads.urls requires the package urllib3" in done.stderr.splitlines()[-1]
+    assert "pip install 'cacheapp[downloads]'" in done.stderr.splitlines()[-1]
+
+
+def test_the_check_names_the_extra_of_the_pages(project: Path) -> None:
+    (project / "pages.py").write_text(PAGES)
+    done = run(project, "-m", "django", "check", "--fail-level", "WARNING", URLS="pages")
+    assert done.returncode == 1
+    assert "(cacheapp.W010)" in done.stderr
+    assert "pip install 'cacheapp[pages]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -216,14 +216,18 @@ def test_the_reference_lists_every_option(
 
 
 @pytest.mark.parametrize(
-    "name", ["cachecheck", "cachestats", "demo", "download", "downloads", "lab"]
+    ("app", "name"),
+    [
+        *[("cacheapp", name) for name in ("cachecheck", "cachestats", "demo", "lab")],
+        *[("cacheapp.downloads", name) for name in ("download", "downloads")],
+    ],
 )
-def test_the_reference_lists_every_option_of_a_command(name: str) -> None:
+def test_the_reference_lists_every_option_of_a_command(app: str, name: str) -> None:
     page = "".join(
         (DOCS / "reference" / file).read_text()
         for file in ("commands.md", "cachecheck.md", "lab.md")
     )
-    parser = load_command_class("cacheapp", name).create_parser("manage.py", name)
+    parser = load_command_class(app, name).create_parser("manage.py", name)
     djangos = load_command_class("django.core", "check").create_parser("manage.py", "check")
     known = {option for action in djangos._actions for option in action.option_strings}  # noqa: SLF001
     options = [
@@ -249,10 +253,13 @@ def test_the_page_of_measurements_lists_every_benchmark() -> None:
     assert sorted(re.findall(r"^\| `(\w+\.\w+)` \|", page, re.MULTILINE)) == sorted(NAMES)
 
 
+CHECKS = ROOT / "cacheapp" / "checks"
+
+
 def test_the_reference_lists_every_system_check() -> None:
     ids = {
         found
-        for source in (ROOT / "cacheapp" / "checks").rglob("*.py")
+        for source in [*CHECKS.rglob("*.py"), ROOT / "cacheapp" / "downloads" / "checks.py"]
         for found in re.findall(r"\bcacheapp\.[EW]\d{3}\b", source.read_text())
     }
     page = (DOCS / "reference" / "checks.md").read_text()

@@ -53,5 +53,5 @@ def _merge_permissions(alias: str, source: Any, target: Any) -> None:
             continue
         for relation in Permission._meta.related_objects:  # noqa: SLF001 (documented)
             if relation.many_to_many:  # users and groups
-                name = relation.get_accessor_name()
+                name = str(relation.get_accessor_name())
                 getattr(kept, name).add(*getattr(permission, name).values_list("pk", flat=True))

@@ -266,7 +266,9 @@ class Site:
     def trail(self) -> list[tuple[str, str, str]]:
         """Return the audit entries: action, actor and origin."""
         with contextlib.closing(sqlite3.connect(self.data / "db.sqlite3")) as database:
-            query = "SELECT action, actor_name, via FROM cacheapp_auditentry ORDER BY at, id"
+            query = (
+                "SELECT action, actor_name, via FROM cacheapp_downloads_auditentry ORDER BY at, id"
+            )
             return list(database.execute(query))
 
     def download(self, *words: str) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ from django.conf import settings
 place = Path(sys.argv[1])
 settings.configure(
     SECRET_KEY="x" * 50,
-    INSTALLED_APPS=["cacheapp"],
+    INSTALLED_APPS=["cacheapp", "cacheapp.downloads"],
     ROOT_URLCONF="cacheapp.urls",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": place / "db.sqlite3"}},
     CACHEAPP={"STATE_DIR": place / "state", "DOWNLOAD_ROOT": place / "root"},

@@ -81,9 +81,11 @@ def _passes_the_job_on(frame: FrameType) -> bool:
     match frame.f_globals.get("__name__"):
         case "django.db.backends.sqlite3.base" if name == "SQLiteCursorWrapper.execute":
             sql = str(frame.f_locals["query"])
-            created = sql.startswith("INSERT INTO") and "cacheapp_download" in sql
+            created = sql.startswith("INSERT INTO") and "cacheapp_downloads_download" in sql
             return created or (
-                "cacheapp_downloadjob" in sql and 'SET "state"' in sql and _is_start(frame)
+                "cacheapp_downloads_downloadjob" in sql
+                and 'SET "state"' in sql
+                and _is_start(frame)
             )
         case "threading" if caller is not None:
             waker = caller.f_code.co_qualname

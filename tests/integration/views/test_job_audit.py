@@ -76,7 +76,7 @@ def test_actions_over_the_api_a_page_and_the_admin_are_recorded(ann: User, mia: 
     user.post(f"/downloads/{job_id}/action", {"do": "resume"})
     DownloadJob.objects.filter(id=job_id).update(state="paused")
     chosen = {"action": "cancel", "_selected_action": [job_id]}
-    manager.post("/admin/cacheapp/downloadjob/", chosen)
+    manager.post("/admin/cacheapp_downloads/downloadjob/", chosen)
     user.post(f"/api/downloads/{job_id}/retry")
     DownloadJob.objects.filter(id=job_id).update(state="failed")
     manager.delete(f"/api/downloads/{job_id}?files=keep")
@@ -130,7 +130,7 @@ def test_the_page_of_a_job_shows_its_trail(ann: User, mia: User) -> None:
 def test_the_admin_shows_the_trail_and_changes_nothing(ann: User, mia: User) -> None:
     job_id = _order(session(ann), _urls(1)).json()["id"]
     entry = AuditEntry.objects.get()
-    root = "/admin/cacheapp/auditentry/"
+    root = "/admin/cacheapp_downloads/auditentry/"
     for user, is_shown in ((ann, True), (mia, True), (_user("ben"), False)):
         client = session(user)
         assert (job_id in client.get(root).content.decode()) is is_shown

@@ -92,7 +92,7 @@ FORWARDED = {
 
 @pytest.fixture(autouse=True)
 def _site(idle_site: None, settings: Settings, tmp_path: Path) -> None:
-    permissions = [f"cacheapp.{name}" for name in PERMISSIONS]
+    permissions = [f"cacheapp_downloads.{name}" for name in PERMISSIONS]
     tokens: dict[str, dict[str, Any]] = {
         name: {"sha256": hashlib.sha256(it.encode()).hexdigest(), "permissions": permissions}
         for name, it in TOKENS.items()
@@ -308,7 +308,7 @@ def test_no_forwarded_header_makes_the_client_another_one(
 
 
 def _admin_paths(model: str, key: Any) -> list[str]:
-    root = f"/admin/cacheapp/{model}/"
+    root = f"/admin/cacheapp_downloads/{model}/"
     return [root, *(f"{root}{key}/{it}" for it in ("", "change/", "history/", "delete/"))]
 
 
@@ -319,11 +319,11 @@ def test_the_admin_shows_and_changes_no_job_of_another_user(ann: User, ben: User
     for model, key in (("downloadjob", job.id), ("downloadfile", job.files.all()[0].pk)):
         for method, path in itertools.product(METHODS, _admin_paths(model, key)):
             assert CANARY not in _text(client.generic(method, path)), (method, path)
-        text = _text(client.get(f"/admin/cacheapp/{model}/?q={CANARY}"))
+        text = _text(client.get(f"/admin/cacheapp_downloads/{model}/?q={CANARY}"))
         assert text.count(CANARY) == text.count(f'value="{CANARY}"') + text.count(f"q={CANARY}")
         for action in ("cancel", "retry", "delete_selected"):
             chosen = {"action": action, "_selected_action": [str(key)]}
-            assert CANARY not in _text(client.post(f"/admin/cacheapp/{model}/", chosen))
+            assert CANARY not in _text(client.post(f"/admin/cacheapp_downloads/{model}/", chosen))
     assert _rows() == before
 
 
@@ -336,7 +336,7 @@ def test_the_admin_shows_no_secret_of_a_url_and_compares_none(ben: User, manager
             texts = [_text(client.get(path, follow=True)) for path in _admin_paths(model, key)]
             assert any(CANARY in text for text in texts)
             assert not any(SECRET in text for text in texts)
-            found = _text(client.get(f"/admin/cacheapp/{model}/?q={SECRET}"))
+            found = _text(client.get(f"/admin/cacheapp_downloads/{model}/?q={SECRET}"))
             assert (
                 str(key)
                 not in found.replace(f"q={SECRET}", "").partition("<main")[2][:0]
@@ -349,7 +349,7 @@ def test_the_admin_shows_no_secret_of_a_url_and_compares_none(ben: User, manager
             f"downloadfile/?job__source__contains={SECRET}",
             f"downloadjob/?files__url__contains={SECRET}",
         ):
-            answer = client.get(f"/admin/cacheapp/{lookup}")
+            answer = client.get(f"/admin/cacheapp_downloads/{lookup}")
             assert answer.status_code == 400, lookup
 
 

@@ -77,7 +77,7 @@ class Chaos:
 
     def _row(self, columns: str) -> tuple[Any, ...]:
         with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database:
-            sql = f"SELECT {columns} FROM cacheapp_downloadjob WHERE id = ?"  # noqa: S608
+            sql = f"SELECT {columns} FROM cacheapp_downloads_downloadjob WHERE id = ?"  # noqa: S608
             found: tuple[Any, ...] = database.execute(
                 sql, (self.job["id"].replace("-", ""),)
             ).fetchone()
@@ -233,7 +233,7 @@ class Chaos:
         files = self.site.files(self.job)
         assert sorted(files) == self.names  # and no partial file
         with contextlib.closing(sqlite3.connect(self._database)) as database:
-            sql = "SELECT name, sha256, state FROM cacheapp_downloadfile WHERE job_id = ?"
+            sql = "SELECT name, sha256, state FROM cacheapp_downloads_downloadfile WHERE job_id = ?"
             rows = database.execute(sql, (self.job["id"].replace("-", ""),)).fetchall()
         assert {state for _, _, state in rows} == {"succeeded"}
         for name, sha256, _ in rows:

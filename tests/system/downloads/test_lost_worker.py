@@ -264,7 +264,7 @@ def test_each_worker_logs_an_unmigrated_database_once_and_keeps_running(
         "DOWNLOAD_HEARTBEAT_S": "0.3",
     }
     with _site(env, origin) as site:
-        said = "jobs not read: no such table: cacheapp_downloadjob; was `manage.py migrate` run?"
+        said = "jobs not read: no such table: cacheapp_downloads_downloadjob; was `manage.py migrate` run?"
         until(lambda: site.server.output().count(said) == 4, "each worker to say it", 120)
         for _ in range(20):
             assert len(site.workers.find()) == 4

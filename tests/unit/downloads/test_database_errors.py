@@ -12,7 +12,10 @@ from cacheapp.downloads.jobs.database_errors import migration_hint
         (OperationalError("database is locked"), ""),
         (OperationalError("unable to open database file"), ""),
         (OperationalError("connection to server at 127.0.0.1 failed"), ""),
-        (OperationalError("no such table: cacheapp_downloadjob"), "; was `manage.py migrate` run?"),
+        (
+            OperationalError("no such table: cacheapp_downloads_downloadjob"),
+            "; was `manage.py migrate` run?",
+        ),
         (OperationalError("no such column: parts"), "; was `manage.py migrate` run?"),
         (ProgrammingError('relation "x" does not exist'), "; was `manage.py migrate` run?"),
     ],

@@ -14,9 +14,8 @@ from django.core.checks import run_checks
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from cacheapp import tasks
-from cacheapp.checks.site import check_tasks
-from cacheapp.downloads import start_downloads
+from cacheapp.downloads import start_downloads, tasks
+from cacheapp.downloads.checks import check_tasks
 from cacheapp.downloads.jobs import repository, transitions
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
