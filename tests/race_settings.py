@@ -9,5 +9,5 @@ if "POSTGRES_SOCKET" in os.environ:
         "ENGINE": "django.db.backends.postgresql",
         "HOST": os.environ["POSTGRES_SOCKET"],
         "USER": "cacheapp",
-        "NAME": "postgres",
+        "NAME": os.environ.get("POSTGRES_NAME", "postgres"),
     }

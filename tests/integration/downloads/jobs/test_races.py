@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.postgres import MISSING, PostgresServer, find_postgres
-from tests.required import skip_or_fail
-
 PROCESSES = 4
 ROUNDS = 15
 
@@ -44,15 +41,6 @@ class Racer:
     def do(self, *order: Any) -> Any:
         self.tell(*order)
         return self.hear()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL; without one, skip loudly on a developer's machine, and fail in CI."""
-    if find_postgres() is None:
-        skip_or_fail(MISSING)
-    with PostgresServer() as server:
-        yield server.start()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
