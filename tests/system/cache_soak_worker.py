@@ -2,7 +2,8 @@
 
 Usage: `python -m tests.system.cache_soak_worker BACKEND LOCATION STATE_DIR SLOTS SLOT`. `SLOTS` is a
 file of two numbers for each slot: increments that were acknowledged, and those with an unknown
-outcome. Orders come from standard input, a word a line: `daemon` or `fork`; each is answered with `done`.
+outcome. Orders come from standard input, a word a line: `daemon`, `fork` or `grow`; each is answered with
+`done`.
 """
 
 import ctypes
@@ -126,6 +127,29 @@ def _configure(backend: str, location: str, state: str) -> Any:
     return cache
 
 
+def _grow() -> None:
+    """Take memory until the kernel kills this process, while another thread uses the cache."""
+    taken = []
+    while True:
+        taken.append(b"x" * 2**24)
+
+
+def _obey(order: str, cache: Any, slots: Path, slot: int, directory: Path) -> str:
+    """Do what an order says; return the answer."""
+    if order == "grow":
+        threading.Thread(target=_grow, daemon=True).start()
+        return "done"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    pid = os.fork() if order == "daemon" else _fork_in_c()
+    if pid == 0 and order == "daemon":
+        _become_daemon(cache, slots, slot, directory)
+    elif pid == 0:
+        _in_child(cache, slots, slot)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    return "done" if status == 0 else f"{order} ended with {status}"
+
+
 def main() -> None:
     """Count until standard input ends."""
     backend, location, state, slots_path, slot_text = sys.argv[1:]
@@ -151,19 +175,11 @@ def main() -> None:
             counter.add()
             Interruption.armed = False
             if orders:
-                order = orders[0]
                 children += 1
                 child_slot = slot + children % _CHILDREN
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                pid = os.fork() if order == "daemon" else _fork_in_c()
-                if pid == 0 and order == "daemon":
-                    _become_daemon(cache, slots, child_slot, Path(state).parent)
-                elif pid == 0:
-                    _in_child(cache, slots, child_slot)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                answer = _obey(orders[0], cache, slots, child_slot, Path(state).parent)
                 del orders[0]
-                print("done" if status == 0 else f"{order} ended with {status}", flush=True)
-                signal.setitimer(signal.ITIMER_REAL, 0.01)
+                print(answer, flush=True)
         except Interrupted:
             continue
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the handler starts the timer again

@@ -5,8 +5,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from cacheapp.backends.lmdb import directory
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.local import pid_namespace
 from cacheapp.errors import StoreUnavailable
+from tests.cgroups import in_cgroup, memory_cgroup
 from tests.integration.backends.lmdb.cache_process import (
     CACHE,
     ROOT,
@@ -25,7 +24,6 @@ from tests.integration.backends.lmdb.cache_process import (
     small_disk,
 )
 from tests.integration.backends.lmdb.parts import MIB, environment_of, ours, stopped_inside
-from tests.required import skip_or_fail
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -162,49 +160,21 @@ def test_a_value_too_large_for_a_smaller_environment_displaces_nothing(
     assert len(cache.get_many([f"key-{number}" for number in range(100)])) == 100
 
 
-@contextmanager
-def _memory_cgroup(limit: int) -> Iterator[Path]:
-    """Make a cgroup with a memory limit, of either version."""
-    for base, name in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        group = base / f"cacheapp-test-{os.getpid()}"
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        try:
-            if (group / name).exists():
-                (group / name).write_text(str(limit))
-                yield group
-                return
-        finally:
-            group.rmdir()
-    skip_or_fail("needs root and a memory cgroup; run as root: make test")
-
-
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")  # noqa: S108
 def test_a_cache_in_memory_beyond_the_cgroups_limit_is_refused_not_killed() -> None:
     location = Path("/dev/shm") / f"cacheapp-test-{os.getpid()}"  # noqa: S108
-    script = "open(sys.argv[4] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
     use = (
         "try:\n    cache.set('key', 1)\nexcept CacheappError as exc:\n    print(exc)\n"
         "else:\n    print(cache.get('key'))\n"
     )
     try:
-        with _memory_cgroup(150 * MIB) as group:
+        with memory_cgroup(150 * MIB) as group:
             found = []
             for size_limit in (256 * MIB, 32 * MIB):
+                command = [sys.executable, "-c", "import sys\n" + CACHE + use]
+                command += [str(location / "c"), str(location / "s"), str(size_limit)]
                 done = subprocess.run(
-                    [
-                        *(sys.executable, "-c", "import os, sys\n" + script + CACHE + use),
-                        *(str(location / "c"), str(location / "s"), str(size_limit), str(group)),
-                    ],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    cwd=ROOT,
+                    in_cgroup(group, command), capture_output=True, text=True, check=False, cwd=ROOT
                 )
                 assert done.returncode == 0, (done.returncode, done.stderr)
                 found.append(done.stdout.strip())
