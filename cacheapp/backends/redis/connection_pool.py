@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -62,6 +63,7 @@ class BoundedConnectionPool(ConnectionPool):
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
         self._pool_timeout_s = pool_timeout
         self._waiting: deque[_Waiter] = deque()
+        self._has_own_listeners = kwargs.get("event_dispatcher") is not None
         super().__init__(max_connections=max_connections, **kwargs)
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
@@ -152,8 +154,10 @@ class BoundedConnectionPool(ConnectionPool):
                 if connection.should_reconnect():
                     connection.disconnect()
                 self._available_connections.append(connection)
-                dispatcher: Any = self._event_dispatcher
-                dispatcher.dispatch(_AfterRelease(connection))
+                # redis-py's own dispatcher has one listener, which sends a new token.
+                if self._has_own_listeners or connection._re_auth_token is not None:  # noqa: SLF001
+                    dispatcher: Any = self._event_dispatcher
+                    dispatcher.dispatch(_AfterRelease(connection))
             else:
                 connection.disconnect()
         if self._waiting:
@@ -174,7 +178,8 @@ def _ensure_ready(connection: Any) -> None:
             connect(connection)
             return
         try:
-            if not connection.can_read():
+            # `connection.can_read` does the same, and prepares a message for each call.
+            if not connection._parser.can_read(0):  # noqa: SLF001
                 return
         except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
             if raised_by_handler(exc, handled_before) is not None:
@@ -217,6 +222,13 @@ class _Packer(HiredisRespSerializer):
     """
 
     def pack(self, *args: Any) -> Any:
+        """Return the packed command in a list. Ours need none of redis-py's conversions."""
+        for arg in args:
+            if type(arg) is not bytes:
+                break
+        else:
+            if b" " not in args[0]:
+                return [hiredis.pack_command(args)]
         converted: list[Any] = [
             repr(arg).encode() if type(arg) in {int, float} else arg for arg in args
         ]

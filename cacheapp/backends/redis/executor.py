@@ -91,9 +91,9 @@ class CommandExecutor:
     def run_script(self, script: Script, keys: int, *args: Any, kind: FailureKind = _WRITE) -> Any:
         """Return the reply of a script; the first `keys` of its arguments are keys."""
         try:
-            return self.execute(b"EVALSHA", script.sha, keys, *args, kind=kind)
+            return self.execute(b"EVALSHA", script.sha, b"%d" % keys, *args, kind=kind)
         except NoScriptError:  # it has not run; EVAL also makes Redis cache the script
-            return self.execute(b"EVAL", script.text, keys, *args, kind=kind)
+            return self.execute(b"EVAL", script.text, b"%d" % keys, *args, kind=kind)
 
     # -- one attempt -------------------------------------------------------------------------
 

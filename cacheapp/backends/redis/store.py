@@ -124,7 +124,7 @@ class RedisStore(Store):
             self.executor.execute(b"SET", encode_key(key), encode_payload(payload))
         else:
             self.executor.execute(
-                b"SET", encode_key(key), encode_payload(payload), b"PX", ttl_ms(ttl)
+                b"SET", encode_key(key), encode_payload(payload), b"PX", b"%d" % ttl_ms(ttl)
             )
 
     def add(self, key: str, payload: Payload, ttl: float | None) -> bool:

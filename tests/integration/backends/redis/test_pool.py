@@ -9,6 +9,7 @@ import redis.exceptions
 from django.core.cache import caches
 from django_redis import get_redis_connection
 from pytest_django.fixtures import Settings
+from redis.auth.token import SimpleToken
 
 from cacheapp.backends import RedisCache
 from cacheapp.errors import StoreUnavailable
@@ -258,3 +259,13 @@ def test_django_redis_hands_out_its_client_for_commands_of_ones_own(
         assert client.get("plain:1:count") == b"41"
     assert get_redis_connection("default").incr("plain:1:count") == 42
     assert caches["default"].get("count") == 42
+
+
+def test_a_released_connection_sends_the_new_token_of_its_user(redis_server: RedisServer) -> None:
+    pool = pool_of(ours(redis_server.url))
+    connection = pool.get_connection()
+    connection.set_re_auth_token(SimpleToken("any", -1, 0, {"oid": "default"}))
+    pool.release(connection)
+    assert connection._re_auth_token is None  # noqa: SLF001
+    assert pool.get_connection() is connection
+    pool.release(connection)
