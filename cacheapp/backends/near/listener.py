@@ -241,8 +241,10 @@ class InvalidationListener:
         reader = getattr(self._connection._parser, "_reader", None)  # noqa: SLF001
         if reader is None:  # another parser
             return []
-        found = iter(lambda: reader.gets(False), False)  # noqa: FBT003 (raw bytes; none is complete)
-        return [each for each in found if isinstance(each, list) and each[0] == b"invalidate"]
+        found = []
+        while isinstance(message := reader.gets(False), list):  # noqa: FBT003 (not decoded)
+            found.append(message)
+        return [message for message in found if message[0] == b"invalidate"]
 
     def _is_readable(self) -> bool:
         self._check_socket()
