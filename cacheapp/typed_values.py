@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Container, Mapping
+from types import MappingProxyType
 from typing import Any
 
 Reader = Callable[[Any], Any]
@@ -30,15 +31,20 @@ def read_values(
     what: str,
     *,
     secret: Container[str] = (),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[Mistake]]:
     """Return the values that could be read, and the mistakes in the others.
 
     `what` completes the message about an unknown name: `a setting`, `a field`. The values of
-    `secret` names never appear in a message, only their types.
+    `secret` names never appear in a message, only their types. `elsewhere` are names that other
+    packages have, with what takes their place here.
     """
     values: dict[str, Any] = {}
     mistakes = []
     for name, value in found.items():
+        if name not in readers and name in elsewhere:
+            mistakes.append(Mistake(name, f"is not {what} here; expected {elsewhere[name]}"))
+            continue
         if name not in readers:
             known = ", ".join(sorted(readers))
             mistakes.append(Mistake(str(name), f"is not {what}; expected one of {known}"))

@@ -11,6 +11,6 @@ downloads without their app. `cacheapp.downloads.checks` has those of downloads:
 and W014.
 """
 
-from cacheapp.checks import caches, gunicorn, site
+from cacheapp.checks import caches, gunicorn, site, unlike
 
-__all__ = ["caches", "gunicorn", "site"]
+__all__ = ["caches", "gunicorn", "site", "unlike"]

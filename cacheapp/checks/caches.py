@@ -1,6 +1,5 @@
 """Checks of CACHES: what each alias is, where it is kept, and what it is used for."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ from django.conf import settings
 from django.core import checks
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.utils.module_loading import import_string
 
 from cacheapp import conf
-from cacheapp.backends import DiskCache, LMDBCache, NearCache, RedisCache
-from cacheapp.backends.core.options import read_options
+from cacheapp.backends import DiskCache, LMDBCache, NearCache
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
+from cacheapp.checks.entries import AliasConfig, alias_configs, redis_configs
 from cacheapp.directory_trust import replaceable_reason, unwritable_reason
 
 Messages = list[checks.CheckMessage]
@@ -29,46 +27,6 @@ UNSAFE_DIRECTORY_HINT = (
 _LIMITERS = {"RATELIMIT_USE_CACHE": "django-ratelimit", "AXES_CACHE": "django-axes"}
 
 
-@dataclasses.dataclass(frozen=True)
-class _AliasConfig:
-    """An entry of CACHES whose backend can be imported. Reading it opens no store."""
-
-    alias: str
-    backend: type
-    location: Any
-    params: dict[str, Any]
-
-    def mistakes(self) -> list[str]:
-        """Return the mistakes in an entry of a cacheapp backend."""
-        backend: Any = self.backend
-        found: list[str] = backend.mistakes(self.location, self.params)
-        return found
-
-    @property
-    def prefix(self) -> str:
-        return str(self.params.get("KEY_PREFIX", ""))
-
-
-def _alias_configs(kind: type = object) -> Iterator[_AliasConfig]:
-    """Yield the entries with a backend that is a subclass of `kind`."""
-    for alias, config in settings.CACHES.items():
-        params = dict(config)
-        location = params.pop("LOCATION", "")
-        try:
-            backend = import_string(params.pop("BACKEND"))
-        except (ImportError, KeyError):
-            continue  # Django's own check reports it
-        if issubclass(backend, kind):
-            yield _AliasConfig(alias, backend, location, params)
-
-
-def _redis_configs() -> Iterator[tuple[_AliasConfig, dict[str, Any]]]:
-    """Yield each valid RedisCache entry with its options."""
-    for config in _alias_configs(RedisCache):
-        if not config.mistakes():
-            yield config, read_options(config.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
-
-
 @checks.register(checks.Tags.caches)
 def check_entries(**_: Any) -> Messages:
     """E002: report each unknown or ill-typed argument and option of cacheapp's backends."""
@@ -78,15 +36,15 @@ def check_entries(**_: Any) -> Messages:
             hint="docs/reference/backends.md lists the arguments and options.",
             id="cacheapp.E002",
         )
-        for config in _alias_configs(SharedCache)
+        for config in alias_configs(SharedCache)
         for mistake in config.mistakes()
     ]
 
 
-def cache_directories() -> Iterator[tuple[_AliasConfig, Path]]:
+def cache_directories() -> Iterator[tuple[AliasConfig, Path]]:
     """Yield each valid entry that keeps files on this machine, with its directory."""
     for kind in (DiskCache, LMDBCache, NearCache):
-        for config in _alias_configs(kind):
+        for config in alias_configs(kind):
             if not config.mistakes():
                 options = config.params.get("OPTIONS", {})
                 yield config, Path(options["copy"] if kind is NearCache else config.location)
@@ -98,7 +56,7 @@ def check_directories(**_: Any) -> Messages:
     return [message for found in cache_directories() for message in _directory_errors(*found)]
 
 
-def _directory_errors(config: _AliasConfig, directory: Path) -> Messages:
+def _directory_errors(config: AliasConfig, directory: Path) -> Messages:
     found: Messages = []
     if is_network_filesystem(directory):
         found.append(
@@ -135,7 +93,7 @@ def _directory_errors(config: _AliasConfig, directory: Path) -> Messages:
 def _local_backend_name(alias: str) -> str | None:
     """Return the class name if the alias does not share its entries between processes."""
     for kind in (LocMemCache, DummyCache):
-        for config in _alias_configs(kind):
+        for config in alias_configs(kind):
             if config.alias == alias:
                 return config.backend.__name__
     return None
@@ -195,13 +153,22 @@ def check_servers(**_: Any) -> Messages:
     """W004 to W007 for each Redis alias."""
     return [
         message
-        for config, options in _redis_configs()
+        for config, options in redis_configs()
         for check in (_unsigned_pickle, _small_pool, _empty_prefix)
         for message in check(config, options)
     ] + _client_side_caching()
 
 
-def _unsigned_pickle(config: _AliasConfig, options: dict[str, Any]) -> Messages:
+def _unsigned_pickle(config: AliasConfig, options: dict[str, Any]) -> Messages:
+    if options["reads_django_redis"] and options["signed"]:
+        return [
+            checks.Warning(
+                f"CACHES[{config.alias!r}] trusts unsigned values: anyone who can write to the server can "
+                "change sessions and all other values of plain data.",
+                hint="Remove OPTIONS['reads_django_redis'] once no process of the old release runs.",
+                id="cacheapp.W004",
+            )
+        ]
     if options["signed"] or options["serializer"] != "pickle":
         return []
     return [
@@ -214,7 +181,7 @@ def _unsigned_pickle(config: _AliasConfig, options: dict[str, Any]) -> Messages:
     ]
 
 
-def _small_pool(config: _AliasConfig, options: dict[str, Any]) -> Messages:
+def _small_pool(config: AliasConfig, options: dict[str, Any]) -> Messages:
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     size = options["max_connections"]
     if found.threads is None or size >= found.threads:
@@ -237,7 +204,7 @@ def _client_side_caching() -> Messages:
             hint="Remove 'cache' and 'cache_config' from OPTIONS['CONNECTION_POOL_KWARGS'].",
             id="cacheapp.W006",
         )
-        for config in _alias_configs()
+        for config in alias_configs()
         if {"cache", "cache_config"} & set(_pool_kwargs(config.params))
     ]
 
@@ -248,7 +215,7 @@ def _pool_kwargs(params: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _empty_prefix(config: _AliasConfig, options: dict[str, Any]) -> Messages:
+def _empty_prefix(config: AliasConfig, options: dict[str, Any]) -> Messages:
     if config.prefix or options["owns_database"]:
         return []
     return [
@@ -264,7 +231,7 @@ def _empty_prefix(config: _AliasConfig, options: dict[str, Any]) -> Messages:
 @checks.register(checks.Tags.caches)
 def check_prefixes(**_: Any) -> Messages:
     """W008: report a KEY_PREFIX that covers the keys of another alias on the same store."""
-    found = [config for config, options in _redis_configs() if config.prefix]
+    found = [config for config, options in redis_configs() if config.prefix]
     return [
         checks.Warning(
             f"CACHES[{config.alias!r}] has the KEY_PREFIX {config.prefix!r}, which also covers the keys of "
@@ -278,68 +245,7 @@ def check_prefixes(**_: Any) -> Messages:
     ]
 
 
-def _prefixes_overlap(config: _AliasConfig, other: _AliasConfig) -> bool:
+def _prefixes_overlap(config: AliasConfig, other: AliasConfig) -> bool:
     if config.location != other.location or config.params == other.params:
         return False  # another store, or one cache under two aliases
     return other.prefix == config.prefix or other.prefix.startswith(config.prefix + ":")
-
-
-# -- settings and aliases that have no effect here ---------------------------------------------
-
-_DJANGO_REDIS_SETTINGS = {
-    "DJANGO_REDIS_IGNORE_EXCEPTIONS": "Set OPTIONS['on_error'], which decides by kind of operation.",
-    "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS": "Errors that OPTIONS['on_error'] hides are always logged.",
-    "DJANGO_REDIS_LOGGER": "Configure the logger 'cacheapp' in LOGGING.",
-    "DJANGO_REDIS_SCAN_ITERSIZE": "Pass itersize to iter_keys() and delete_pattern().",
-    "DJANGO_REDIS_CLOSE_CONNECTION": "Connections are kept until the process ends.",
-    "DJANGO_REDIS_CONNECTION_FACTORY": "Set OPTIONS['CONNECTION_FACTORY'].",
-}
-
-
-@checks.register(checks.Tags.caches)
-def check_django_redis_settings(**_: Any) -> Messages:
-    """W012: report settings of django-redis that a RedisCache does not read."""
-    aliases = ", ".join(repr(config.alias) for config in _alias_configs(RedisCache))
-    return [
-        checks.Warning(
-            f"{name} is set, but cacheapp's RedisCache ({aliases}) does not read it.",
-            hint=f"{instead} Keep the setting only for aliases of django-redis itself.",
-            id="cacheapp.W012",
-        )
-        for name, instead in _DJANGO_REDIS_SETTINGS.items()
-        if aliases and getattr(settings, name, None)
-    ]
-
-
-_KEY_PARAMS = frozenset(["VERSION", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION", "TIMEOUT"])
-
-
-@checks.register(checks.Tags.caches)
-def check_disk_aliases(**_: Any) -> Messages:
-    """W013: report aliases that share entries on other backends, and none on DiskCache."""
-    found = list(_alias_configs(DiskCache))
-    return [
-        checks.Warning(
-            f"CACHES[{one.alias!r}] and CACHES[{other.alias!r}] are DiskCaches with one LOCATION and "
-            f"KEY_PREFIX, and differ only in {' and '.join(sorted(differing))}: each has a directory "
-            "of its own, so they do not share entries.",
-            hint="Use one alias, and the arguments version= and timeout= of its methods; or give each "
-            "its own LOCATION or KEY_PREFIX to make clear that they are two caches.",
-            id="cacheapp.W013",
-        )
-        for index, one in enumerate(found)
-        for other in found[index + 1 :]
-        if (differing := _differing_params(one, other)) and differing <= _KEY_PARAMS
-    ]
-
-
-def _differing_params(one: _AliasConfig, other: _AliasConfig) -> frozenset[str]:
-    """Return the arguments that differ; none for caches of two locations."""
-    if str(one.location) != str(other.location) or one.prefix != other.prefix:
-        return frozenset()
-    missing = object()
-    return frozenset(
-        name
-        for name in one.params.keys() | other.params.keys()
-        if one.params.get(name, missing) != other.params.get(name, missing)
-    )

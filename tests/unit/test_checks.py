@@ -279,6 +279,50 @@ def test_w012_settings_of_django_redis_that_are_not_read(settings: Settings) -> 
     assert _found() == {}
 
 
+def test_w004_while_values_of_django_redis_are_read(settings: Settings) -> None:
+    settings.CACHES = {"default": _redis(reads_django_redis=True)}
+    assert "trusts unsigned values" in _found()["cacheapp.W004"]
+
+
+@pytest.mark.parametrize(
+    ("other", "warned"), [("here", True), ("elsewhere", False)], ids=["shared", "its-own"]
+)
+def test_w017_a_limit_of_entries_that_other_aliases_share(
+    settings: Settings, tmp_path: Path, other: str, *, warned: bool
+) -> None:
+    lmdb = {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": str(tmp_path / "here")}
+    settings.CACHES = {
+        "default": lmdb | {"OPTIONS": {"MAX_ENTRIES": 1000}},
+        "sessions": lmdb | {"LOCATION": str(tmp_path / other), "KEY_PREFIX": "sessions"},
+    }
+    found = _found()
+    assert set(found) == ({"cacheapp.W017"} if warned else set())
+    assert not warned or "share ('sessions')" in found["cacheapp.W017"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ({"OPTIONS": {"CULL_FREQUENCY": 4}}, "OPTIONS['CULL_FREQUENCY'] is not an option here"),
+        ({"OPTIONS": {"db": 3}}, "expected the number of the database at the end of LOCATION"),
+        ({"OPTIONS": {"pool_class": "x"}}, "expected CONNECTION_POOL_CLASS"),
+        ({"OPTIONS": {"compressor": "x"}}, "expected compress_min_bytes"),
+        ({"OPTIONS": {"tracking": True}}, "expected the backend cacheapp.backends.NearCache"),
+        ({"SHARDS": 4}, "SHARDS is not a cache argument here; expected OPTIONS['shards']"),
+        (
+            {"OPTIONS": {"reads_django_redis": True, "serializer": "json"}},
+            "requires 'serializer' to be 'pickle'",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_e002_names_what_replaces_an_option_of_another_package(
+    settings: Settings, entry: dict[str, Any], hint: str
+) -> None:
+    settings.CACHES = {"default": _redis() | entry}
+    assert hint in _found()["cacheapp.E002"]
+
+
 @pytest.mark.parametrize(
     ("changes", "warned"),
     [

@@ -39,6 +39,40 @@ COMMON: Mapping[str, Option] = {
 }
 
 
+OPTIONS_ELSEWHERE: Mapping[str, str] = {
+    # Django
+    "CULL_FREQUENCY": "nothing: entries are evicted one by one, when space is needed",
+    "MAX_ENTRIES": "size_limit, in bytes; or maxmemory of the Redis server",
+    "db": "the number of the database at the end of LOCATION",
+    "parser_class": "PARSER_CLASS",
+    "pool_class": "CONNECTION_POOL_CLASS",
+    "username": "USERNAME",
+    "password": "PASSWORD",
+    "socket_timeout": "SOCKET_TIMEOUT",
+    "socket_connect_timeout": "SOCKET_CONNECT_TIMEOUT",
+    # diskcache
+    "disk": "serializer: 'pickle', 'json' or 'msgpack'",
+    "disk_pickle_protocol": "nothing: the highest protocol is used",
+    "statistics": "nothing: `manage.py cachestats` counts hits and misses",
+    "sqlite_auto_vacuum": "nothing: it is set",
+    "sqlite_journal_mode": "nothing: it is always wal",
+    # django-cachex
+    "compressor": "compress_min_bytes",
+    "sentinels": "SENTINELS",
+    "sentinel_kwargs": "SENTINEL_KWARGS",
+    "stampede_prevention": "nothing: get_or_set() computes once, and with stale= early",
+    "tracking": "the backend cacheapp.backends.NearCache",
+}
+"""Options of other cache backends, and what takes their place in a backend that lacks them."""
+
+_PARAMS_ELSEWHERE: Mapping[str, str] = {
+    "SHARDS": "OPTIONS['shards']",
+    "DATABASE_TIMEOUT": "OPTIONS['database_timeout'], in seconds",
+    "MAX_ENTRIES": "OPTIONS['size_limit'], in bytes",
+    "CULL_FREQUENCY": OPTIONS_ELSEWHERE["CULL_FREQUENCY"],
+}
+
+
 def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
     """Return the options, with defaults for the others, and one sentence per mistake."""
     defaults = {name: option.default for name, option in known.items()}
@@ -46,7 +80,9 @@ def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any
         return defaults, [f"OPTIONS is of type {type(found).__name__}; expected a dict"]
     readers = {name: option.reader for name, option in known.items()}
     secret = {name for name, option in known.items() if option.secret}
-    values, mistakes = read_values(found, readers, "an option", secret=secret)
+    values, mistakes = read_values(
+        found, readers, "an option", secret=secret, elsewhere=OPTIONS_ELSEWHERE
+    )
     return defaults | values, [f"OPTIONS[{it.name!r}] {it.error}" for it in mistakes]
 
 
@@ -84,7 +120,9 @@ def read_params(params: Mapping[str, Any]) -> list[str]:
 
     `BaseCache` would silently replace an invalid TIMEOUT with 300.
     """
-    _values, mistakes = read_values(params, _PARAMS, "a cache argument")
+    _values, mistakes = read_values(
+        params, _PARAMS, "a cache argument", elsewhere=_PARAMS_ELSEWHERE
+    )
     return [f"{it.name} {it.error}" for it in mistakes]
 
 

@@ -65,11 +65,7 @@ class SharedCache(AsyncMethods, abc.ABC):
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
-        self._codec = Codec(
-            self.options["serializer"],
-            self.options["compress_min_bytes"],
-            signed=self.options["signed"],
-        )
+        self._codec = self._new_codec()
         self.alias = alias_of(type(self), location, params)
         self._counters: Counters
         self._count: Callable[..., None]
@@ -95,6 +91,14 @@ class SharedCache(AsyncMethods, abc.ABC):
         """Return one sentence per mistake in an entry of `CACHES`; access no store."""
         del location  # each backend checks its own
         return read_params(params) + read_options(params.get("OPTIONS", {}), cls.OPTIONS)[1]
+
+    def _new_codec(self) -> Codec:
+        """Return the codec of these options."""
+        return Codec(
+            self.options["serializer"],
+            self.options["compress_min_bytes"],
+            signed=self.options["signed"],
+        )
 
     @abc.abstractmethod
     def _shared_store(self) -> Store:

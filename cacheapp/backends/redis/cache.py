@@ -17,6 +17,7 @@ from cacheapp.backends.redis.alias_client import (
     collection_method,
 )
 from cacheapp.backends.redis.connection_pool import connection_factory
+from cacheapp.backends.redis.django_redis_format import RedisCodec
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
 from cacheapp.backends.redis.store import RedisStore
@@ -29,6 +30,7 @@ class RedisCache(SharedCache):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
     _store: RedisStore
+    _codec: RedisCodec
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
@@ -38,7 +40,23 @@ class RedisCache(SharedCache):
             read_location(location)
         except ValueError as exc:
             found.insert(0, str(exc))
+        options = params.get("OPTIONS", {})
+        if isinstance(options, Mapping) and options.get("reads_django_redis") is True:
+            found += [
+                f"OPTIONS['reads_django_redis'] requires {name!r} to be {default!r}, which django-redis "
+                f"can read; found {options[name]!r}"
+                for name, default in (("serializer", "pickle"), ("compress_min_bytes", None))
+                if options.get(name, default) != default
+            ]
         return found
+
+    def _new_codec(self) -> RedisCodec:
+        return RedisCodec(
+            self.options["serializer"],
+            self.options["compress_min_bytes"],
+            signed=self.options["signed"],
+            reads_django_redis=self.options["reads_django_redis"],
+        )
 
     def _shared_store(self) -> RedisStore:
         url = read_location(self.location)
@@ -61,7 +79,9 @@ class RedisCache(SharedCache):
         def __getattr__(self, name: str) -> Any:
             """Return django-redis's method on sets, hashes or sorted sets, or its async twin."""
             if name in COLLECTION_METHODS:
-                method = collection_method(self, lambda: self._store.client, self._codec, name)
+                method = collection_method(
+                    self, lambda: self._store.client, self._codec.for_members, name
+                )
                 return report_call(self, name, method)
             if (twin := sync_twin(name)) is not None:
                 method = async_collection_method(getattr(self, twin), name)

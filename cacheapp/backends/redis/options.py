@@ -131,6 +131,7 @@ _OURS: Mapping[str, Option] = {
     "pool_timeout": Option(seconds, 2.0),
     "on_error": Option(read_error_policy, read_error_policy("raise")),
     "owns_database": Option(boolean, default=False),
+    "reads_django_redis": Option(boolean, default=False),
 }
 
 _connections_kept = _refused("nothing: connections are kept until the process ends")

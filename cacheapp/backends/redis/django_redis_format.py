@@ -1,0 +1,121 @@
+"""Values of django-redis and of Django's own RedisCache: how they are recognised, kept and read.
+
+Both store the result of `pickle.dumps`, django-redis perhaps compressed by zlib, and integers in
+decimal as here. Without `OPTIONS["reads_django_redis"]` these values are misses that stay.
+
+With it, values are written so that those backends read them as well: the pickle comes first, then
+what this cache puts before it otherwise (header and signature). `pickle.loads` ignores what follows
+a pickle. This cache reads that form with and without the option, so that no entry is lost when the
+option is removed.
+"""
+
+import copyreg
+import datetime as dt
+import decimal
+import io
+import pickle
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
+from cacheapp.backends.core.lease_format import Payload
+
+_PICKLE = pickle.PROTO  # the first byte from protocol 2 on
+_ZLIB = 0x78  # of a window of 32 KiB, which is what `zlib.compress` makes
+_FIRST_BYTES = frozenset([_PICKLE[0], _ZLIB])
+
+_PLAIN_CLASSES = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (
+        *(set, frozenset, complex, decimal.Decimal),
+        *(dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone),
+    )
+}
+"""What an unsigned pickle may name. They are written in C: creating one runs no other code, and a
+pickle cannot set their attributes."""
+
+
+class _ClassRefused(Exception):
+    """An unsigned pickle names a class that is not plain data."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads a pickle of plain data only, because anyone who can write to the server may have made it."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """Return a class of `_PLAIN_CLASSES`; raise `_ClassRefused` for any other."""
+        try:
+            return _PLAIN_CLASSES[module_name, global_name]
+        except KeyError:
+            raise _ClassRefused(f"{module_name}.{global_name}") from None
+
+
+def _load_plain(body: bytes) -> Any:
+    """Return the value of a pickle of plain data."""
+    # A class named by a number that is in this cache would not be looked up by `find_class`.
+    copyreg.clear_extension_cache()
+    return _PlainUnpickler(io.BytesIO(body)).load()
+
+
+class RedisCodec(Codec):
+    """The codec of a RedisCache, which never takes a value of django-redis for one to remove."""
+
+    def __init__(
+        self,
+        serializer: str,
+        compress_min_bytes: int | None,
+        *,
+        signed: bool,
+        reads_django_redis: bool = False,
+    ) -> None:
+        super().__init__(serializer, compress_min_bytes, signed=signed)
+        self._reads = reads_django_redis
+        self._signed = signed
+        self._pickles = serializer == "pickle"
+        self.for_members: Codec = (
+            Codec(serializer, compress_min_bytes, signed=signed) if reads_django_redis else self
+        )
+        """Encodes members of collections, which have the same bytes with and without the option."""
+
+    def encode(
+        self, key: str, value: Any, check_size: Callable[[int], None] | None = None
+    ) -> Payload:
+        """Return the payload; with `reads_django_redis` in the form that django-redis reads."""
+        payload = super().encode(key, value, check_size)
+        if not self._reads or type(payload) is not bytes:
+            return payload
+        return payload[self.body_at :] + payload[: self.body_at]
+
+    def decode(self, key: str, payload: Payload) -> Any:
+        """Return the value; raise `OtherOptions` for one of django-redis that is not to be read."""
+        if type(payload) is not bytes or not payload or payload[0] not in _FIRST_BYTES:
+            return super().decode(key, payload)
+        if self._pickles and payload[-self.body_at :][:1] == self._plain:
+            try:
+                return super().decode(
+                    key, payload[-self.body_at :] + payload[: -self.body_at]
+                )  # this cache wrote it, with `reads_django_redis`
+            except Rejected:
+                pass  # by chance, that byte of a compressed value equals the header
+        if not self._reads:
+            raise OtherOptions(
+                "a value of django-redis or Django's RedisCache; OPTIONS['reads_django_redis'] reads these"
+            )
+        return self._load_unsigned(payload)
+
+    def _load_unsigned(self, payload: bytes) -> Any:
+        """Return a value of django-redis: any if values are not signed, else plain data only."""
+        try:
+            body = zlib.decompress(payload) if payload[0] == _ZLIB else payload
+            return _load_plain(body) if self._signed else self.loads(body)
+        except _ClassRefused as exc:
+            raise OtherOptions(
+                f"a value of django-redis that contains {exc}, which is read only if it is signed"
+            ) from exc
+        except Exception as exc:
+            if isinstance(exc, zlib.error):
+                raise OtherOptions(f"zlib: {exc}") from exc
+            if (reason := self.reason_to_reject(body, exc)) is None:
+                raise
+            raise OtherOptions(reason) from exc
