@@ -46,7 +46,8 @@ _IN_MEMORY = frozenset(["tmpfs", "ramfs"])
 # LMDB reports a write that the disk took in part as EIO.
 _FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 FORMAT = "v1"
-NAME = "lmdb"
+# Releases of different formats may run side by side: in one directory, each would remove the other's.
+NAME = "lmdb" if FORMAT == "v1" else f"lmdb-{FORMAT}"
 DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
 DATABASES = (b"entries", b"queue", b"deadlines", b"meta")
 _TEMPORARY = "making-"
