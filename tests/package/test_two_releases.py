@@ -1,11 +1,12 @@
-"""The previous commit and this one, side by side on one store: neither crashes, and nothing is lost.
+"""Two releases side by side on one store: neither crashes, and nothing is lost.
 
-A second case gives the older one another format of LMDBCache's files: then the two share no entries,
-and must leave each other alone.
+The older one is the commit before the last change of the backends. A second case gives the newer one
+another format of LMDBCache's files: then the two share no entries, and must leave each other alone.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -54,19 +55,20 @@ print(json.dumps(seen | {"counter": cache.get("counter"), "unsafe": cache.get("u
 """
 
 
+def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+
 @pytest.fixture
 def previous(tmp_path: Path) -> Path:
-    """The package of the previous commit, as its wheel has it."""
+    """The package before the last change of the backends, as its wheel has it."""
     archive = tmp_path / "previous.tar"
-    made = subprocess.run(
-        ["git", "archive", "--output", str(archive), "HEAD~1", "cacheapp"],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    last = _git("rev-list", "-1", "HEAD", "--", "cacheapp/backends").stdout.strip()
+    made = _git("archive", "--output", str(archive), f"{last}~1", "cacheapp")
     if made.returncode:
-        pytest.skip(f"the checkout has no previous commit: {made.stderr.strip()}")
+        pytest.skip(f"THE CHECKOUT HAS NO EARLIER COMMIT: {made.stderr.strip()}")
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "previous", filter="data")
     return tmp_path / "previous"
@@ -105,11 +107,13 @@ def _go_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def _run_both(previous: Path, entry: dict[str, Any], state: Path) -> dict[str, dict[str, int]]:
+def _run_both(
+    old: Path, new: Path, entry: dict[str, Any], state: Path
+) -> dict[str, dict[str, int]]:
     """Return what each release found at the end; fail if one of them raised."""
     both = {
-        "old": _start(previous, "old", entry, state),
-        "new": _start(ROOT, "new", entry, state),
+        "old": _start(old, "old", entry, state),
+        "new": _start(new, "new", entry, state),
     }
     found: dict[str, dict[str, int]] = {}
     try:
@@ -147,24 +151,23 @@ def test_two_releases_share_every_entry(
         "KEY_PREFIX": f"two-releases-{kind}",
         "OPTIONS": {"copy": str(tmp_path / "copy")} if kind == "near" else {},
     }
-    found = _run_both(previous, entry, tmp_path / "state")
+    found = _run_both(previous, ROOT, entry, tmp_path / "state")
     expected = {"old": ROUNDS, "new": ROUNDS, "counter": 2 * ROUNDS, "unsafe": 2 * ROUNDS}
     assert found == {"old": expected, "new": expected}
 
 
-def test_releases_of_different_formats_leave_each_other_alone(
-    previous: Path, tmp_path: Path
-) -> None:
-    for part in ("directory.py", "records.py"):
-        path = previous / "cacheapp/backends/lmdb" / part
+def test_releases_of_different_formats_leave_each_other_alone(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cacheapp", tmp_path / "next" / "cacheapp")
+    for part, now, then in (
+        ("directory.py", 'FORMAT = "v1"\n', 'FORMAT = "v2"\n'),
+        ("records.py", "FORMAT = 1\n", "FORMAT = 2\n"),
+    ):
+        path = tmp_path / "next" / "cacheapp/backends/lmdb" / part
         text = path.read_text()
-        other = text.replace('FORMAT = "v1"', 'FORMAT = "v0"').replace(
-            "FORMAT = 1\n", "FORMAT = 9\n"
-        )
-        assert other != text
-        path.write_text(other)
+        assert now in text
+        path.write_text(text.replace(now, then))
     entry = {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": str(tmp_path / "cache")}
-    found = _run_both(previous, entry, tmp_path / "state")
-    for name, other_name in (("old", "new"), ("new", "old")):
-        own = {name: ROUNDS, other_name: 0, "counter": ROUNDS, "unsafe": ROUNDS}
+    found = _run_both(ROOT, tmp_path / "next", entry, tmp_path / "state")
+    for name, other in (("old", "new"), ("new", "old")):
+        own = {name: ROUNDS, other: 0, "counter": ROUNDS, "unsafe": ROUNDS}
         assert found[name] == own
