@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 MANAGE := DEBUG=1 $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo cachecheck lab shell manage test check venv soak matrix bench pictures pins clean
+.PHONY: help run demo cachecheck lab shell manage test check venv soak matrix docs bench pictures pins clean
 
 help:
 	@echo "make run    serve the demo on http://127.0.0.1:8000 with 4 workers"
@@ -24,6 +24,7 @@ help:
 	@echo "make venv   only create $(VENV), with the dependencies of the tests"
 	@echo "make soak   run the long tests"
 	@echo "make matrix  run the tests on every Python and Django that is here: hours; make matrix ARGS='-s wheel' runs a part"
+	@echo "make docs   build the documentation as a static site in build/docs"
 	@echo "make bench  run the benchmarks"
 	@echo "make pictures  take the pictures of README from a real run"
 	@echo "make pins   renew all pins (requirements*.txt) from requirements*.in"
@@ -98,6 +99,18 @@ $(VENV)/.matrix: requirements-matrix.txt | $(BIN)/pip
 matrix: $(VENV)/.matrix
 	@$(BIN)/nox $(ARGS)
 
+$(VENV)/.docs: requirements-docs.txt | $(BIN)/pip
+	@$(PIP) --require-hashes -r requirements-docs.txt
+	@touch $@
+
+# A warning is an error, such as a link to a page or heading that does not exist.
+docs: $(VENV)/.docs
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees -b html . build/docs
+	@if grep -rnoE '<(script|img|iframe)[^>]* src="(https?:)?//[^"]*|<link[^>]* href="(https?:)?//[^"]*' \
+	  build/docs --include='*.html'; then echo "The pages load these from elsewhere."; exit 1; fi
+	@echo "build/docs/docs/index.html"
+
 # The peers in the benchmarks, which report those that could not be installed.
 $(VENV)/.bench: requirements-bench.txt | $(BIN)/pip
 	@$(PIP) --only-binary :all: --require-hashes -r requirements-bench.txt || true
@@ -122,6 +135,7 @@ pins: $(VENV)/.pins
 	@$(UV_COMPILE) $(UPGRADE) requirements-bench.in -o requirements-bench.txt
 	@$(UV_COMPILE) $(UPGRADE) requirements-pins.in -o requirements-pins.txt
 	@$(UV_COMPILE) $(UPGRADE) requirements-matrix.in -o requirements-matrix.txt
+	@$(UV_COMPILE) $(UPGRADE) requirements-docs.in -o requirements-docs.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

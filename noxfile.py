@@ -6,6 +6,8 @@ colons). The sessions of those that are missing are skipped, and named at the en
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -19,6 +21,14 @@ PAIRS = [
     for django in DJANGOS
     if django == "5.2" or python != "3.11"  # Django 6 requires Python 3.12
 ]
+QUICK = (
+    "tests/contract/test_one_process.py",
+    "tests/contract/test_many_processes.py",
+    "tests/unit/backends",
+    "tests/unit/consistency",
+    "tests/unit/test_checks.py",
+    "tests/unit/test_conf.py",
+)
 TESTED = ("tests/contract", "tests/unit", "tests/integration")
 # What checks the sources, and not the tests, runs once, by `make check`.
 CHECKS = frozenset(
@@ -81,6 +91,32 @@ def _pytest(session: nox.Session, *arguments: str, **env: str) -> None:
         *("--dist", "loadfile", *arguments, *session.posargs),
         env={"PYTHONDEVMODE": "1", **env},
     )
+
+
+def _works(python: str) -> bool:
+    """Return True if this interpreter starts."""
+    try:
+        subprocess.run([f"python{python}", "-c", ""], check=True, capture_output=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
+OTHER = next(
+    (each for each in ("3.13", "3.12", "3.14", "3.11") if each != OWN and _works(each)), None
+)
+
+
+@nox.session(python=OTHER or False)
+def pair(session: nox.Session) -> None:
+    """Run a part of the tests on one other Python with the newest Django: what `.ci/run` has time for."""
+    if OTHER is None:
+        session.skip(f"NO OTHER PYTHON IS HERE than {OWN}: looked for {', '.join(PYTHONS)}")
+    django = DJANGOS[-1] if OTHER != "3.11" else DJANGOS[0]
+    _install(session, django)
+    session.run("python", "-c", "import sys, django; print(sys.version, django.__version__)")
+    _pytest(session, *QUICK)
 
 
 @nox.session

@@ -290,14 +290,18 @@ def test_w004_while_values_of_django_redis_are_read(settings: Settings) -> None:
 def test_w017_a_limit_of_entries_that_other_aliases_share(
     settings: Settings, tmp_path: Path, other: str, *, warned: bool
 ) -> None:
-    lmdb = {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": str(tmp_path / "here")}
+    lmdb = {
+        "BACKEND": "cacheapp.backends.LMDBCache",
+        "LOCATION": str(tmp_path / "here"),
+        "OPTIONS": {"MAX_ENTRIES": 1000},
+    }
     settings.CACHES = {
-        "default": lmdb | {"OPTIONS": {"MAX_ENTRIES": 1000}},
-        "sessions": lmdb | {"LOCATION": str(tmp_path / other), "KEY_PREFIX": "sessions"},
+        "default": lmdb,
+        "other": lmdb | {"LOCATION": str(tmp_path / other), "KEY_PREFIX": "other"},
     }
     found = _found()
     assert set(found) == ({"cacheapp.W017"} if warned else set())
-    assert not warned or "share ('sessions')" in found["cacheapp.W017"]
+    assert not warned or "share ('default')" in found["cacheapp.W017"]
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_what_another_program_wrote_is_a_miss_and_is_removed(
     cache: NearCache, redis_server: RedisServer
 ) -> None:
     with raw(redis_server) as client:
-        client.set(cache.make_key("key"), b"\x80\x04N.")
+        client.set(cache.make_key("key"), b"\xf0 by another program")
         assert cache.get("key") is None
         assert client.get(cache.make_key("key")) is None
     assert cache.get("key") is None
