@@ -25,7 +25,7 @@ help:
 	@echo "make soak   run the long tests"
 	@echo "make matrix  run the tests on every Python and Django that is here: hours; make matrix ARGS='-s wheel' runs a part"
 	@echo "make docs   build the documentation as a static site in build/docs"
-	@echo "make bench  run the benchmarks"
+	@echo "make bench  run the benchmarks, and write their figures into README and docs"
 	@echo "make pictures  take the pictures of README from a real run"
 	@echo "make pins   renew all pins (requirements*.txt) from requirements*.in"
 	@echo "make clean  remove $(VENV) and the tools' caches, but not var/"
@@ -117,7 +117,7 @@ $(VENV)/.bench: requirements-bench.txt | $(BIN)/pip
 	@touch $@
 
 bench: venv $(VENV)/.bench
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --usual
 
 pictures: venv
 	@$(BIN)/python -m tests.browser.pictures

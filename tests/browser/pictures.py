@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from benchmarks import speed_chart
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
@@ -24,11 +25,9 @@ from tests.origin import Origin
 from tests.system.conftest import ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
-FIGURES = ROOT / "benchmarks" / "results" / "lmdb_cache.json"
 MOST_BYTES = 300_000
 _PANELS = 2  # of the lab's eight: README does not show all
 _COLOURS = 128  # the pages have few colours, so the difference is invisible
-_SHOWN = ("locmem", "our-lmdb", "our-disk", "our-redis", "filebased", "database", "django-redis")
 
 
 def main() -> int:
@@ -51,7 +50,7 @@ def main() -> int:
         browser.close()
         broken = json.loads(_lab(directory, "what-breaks"))[0]
         _write("what-breaks", {**broken, "panels": broken["panels"][:_PANELS]})
-    _write("speed", _speed())
+    _keep("speed", speed_chart.draw().encode(), "svg")
     return 0
 
 
@@ -99,61 +98,8 @@ def _lab(directory: Path, name: str) -> str:
     return results.read_text()
 
 
-def _speed() -> dict[str, Any]:
-    """Return the medians of the benchmark as a result that the lab can draw."""
-    found = json.loads(FIGURES.read_text())
-    panels = [
-        {
-            "title": f"{what}: median",
-            "unit": "µs",
-            "kind": "bars",
-            "x_title": "",
-            "log_y": False,
-            "expected": None,
-            "measures": [
-                {
-                    "label": alias,
-                    "group": "",
-                    "at": None,
-                    "samples": [found["summaries"][what][alias]["median"]],
-                }
-                for alias in _SHOWN
-            ],
-        }
-        for what in ("get, small dict", "get, 4 KiB")
-    ]
-    about = {"date": found["date"], "machine": found["machine"], "python": found["python"]}
-    return {
-        "name": "speed",
-        "title": "speed",
-        "claim": "",
-        "code": "",
-        "scale": "usual",
-        "seconds": 0,
-        "findings": [],
-        "notes": [],
-        "panels": panels,
-        "about": {**about, "kernel": "", "load": found["load_before"], "versions": {}},
-    }
-
-
 def _write(name: str, raw: dict[str, Any]) -> None:
-    """Draw a result in a separate process, because the drawing library is large."""
-    code = (
-        "import sys\n"
-        "from cacheapp.lab.charts import alone, svg\n"
-        "from cacheapp.lab.results import Result\n"
-        "sys.stdout.write(alone(svg(Result.from_json(sys.stdin.read()))))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        input=json.dumps(raw),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    _keep(name, done.stdout.encode(), "svg")
+    _keep(name, speed_chart.render(raw).encode(), "svg")
 
 
 def _keep(name: str, picture: bytes, kind: str = "png") -> None:
