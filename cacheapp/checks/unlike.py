@@ -70,14 +70,14 @@ def _differing_params(one: AliasConfig, other: AliasConfig) -> frozenset[str]:
 
 @checks.register(checks.Tags.caches)
 def check_max_entries(**_: Any) -> Messages:
-    """W017: report a MAX_ENTRIES that counts the entries of other aliases too."""
+    """W020: report a MAX_ENTRIES that counts the entries of other aliases too."""
     found = list(alias_configs(LMDBCache))
     return [
         checks.Warning(
             f"CACHES[{config.alias!r}] limits MAX_ENTRIES of the whole directory, which other aliases "
             f"share ({', '.join(others)}). In Django's backends it is the limit of one alias.",
             hint="Give the alias a LOCATION of its own, or remove MAX_ENTRIES: size_limit is enough.",
-            id="cacheapp.W017",
+            id="cacheapp.W020",
         )
         for config in found
         if _limits_entries(config)

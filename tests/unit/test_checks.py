@@ -287,7 +287,7 @@ def test_w004_while_values_of_django_redis_are_read(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("other", "warned"), [("here", True), ("elsewhere", False)], ids=["shared", "its-own"]
 )
-def test_w017_a_limit_of_entries_that_other_aliases_share(
+def test_w020_a_limit_of_entries_that_other_aliases_share(
     settings: Settings, tmp_path: Path, other: str, *, warned: bool
 ) -> None:
     lmdb = {
@@ -300,8 +300,8 @@ def test_w017_a_limit_of_entries_that_other_aliases_share(
         "other": lmdb | {"LOCATION": str(tmp_path / other), "KEY_PREFIX": "other"},
     }
     found = _found()
-    assert set(found) == ({"cacheapp.W017"} if warned else set())
-    assert not warned or "share ('default')" in found["cacheapp.W017"]
+    assert set(found) == ({"cacheapp.W020"} if warned else set())
+    assert not warned or "share ('default')" in found["cacheapp.W020"]
 
 
 @pytest.mark.parametrize(
