@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from django.apps import apps
 from django.conf import settings
 from django.core.cache import caches
 from django.db import connections
@@ -71,7 +72,7 @@ def _cache_state(alias: str) -> str:
 
 def _download_root() -> Iterator[tuple[str, str]]:
     root = conf().download_root
-    if root is None:
+    if root is None or not apps.is_installed("cacheapp.downloads"):
         return
     place = _existing(root)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

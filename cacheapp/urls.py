@@ -4,7 +4,7 @@ from django.apps import apps
 from django.urls import URLPattern, path, register_converter
 from django.urls.converters import StringConverter
 
-from cacheapp import lab_views, watch_urls
+from cacheapp import api_views, lab_views, watch_urls
 from cacheapp.views import (
     cache,
     index,
@@ -49,6 +49,8 @@ urlpatterns = [
     path("stats/", pages_stats.stats, name="stats_page"),
     *watch_urls.urlpatterns,
     path("api/", index.index, name="api"),
+    path("api/openapi.json", api_views.openapi, name="openapi"),
+    path("api/docs/", api_views.browse, name="api_docs"),
     path("api/worker", worker.worker, name="worker"),
     path("api/stats", stats.stats, name="stats"),
     path("api/cache/<str:alias>", cache.alias, name="alias"),

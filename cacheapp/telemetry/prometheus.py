@@ -8,7 +8,6 @@ worker that is killed takes no count with it.
 import logging
 from collections.abc import Callable, Iterator
 
-from django.apps import apps
 from django.conf import settings
 from django.core.cache import caches
 from django.db import DatabaseError
@@ -18,6 +17,7 @@ from cacheapp.conf import conf
 from cacheapp.errors import CacheappError
 from cacheapp.extras import needed_for
 from cacheapp.telemetry import operation_counts
+from cacheapp.telemetry.installed import has_downloads
 from cacheapp.telemetry.metric_table import CACHE_METRICS, DOWNLOAD_METRICS, Kind, Metric
 
 with needed_for("/metrics", "metrics"):
@@ -57,11 +57,6 @@ class _Machine(Collector):
     def describe(self) -> list[Family]:
         """Return nothing: the names are unique by construction."""
         return []
-
-
-def has_downloads() -> bool:
-    """Return True if this project has downloads."""
-    return apps.is_installed("cacheapp.downloads")
 
 
 def shared_caches() -> dict[str, SharedCache]:

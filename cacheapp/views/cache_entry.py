@@ -23,7 +23,8 @@ from cacheapp.errors import (
 from cacheapp.views.responses import ApiError, json_response
 
 # With prefix and version within memcached's 250 bytes; no character that needs quoting.
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,99}")
+KEY_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:~-]{0,99}"
+_KEY = re.compile(KEY_PATTERN)
 
 # What the caller may conclude: "fail", it did not happen; "info", it may have happened or may still.
 _ERRORS: dict[type[CacheappError], tuple[HTTPStatus, str]] = {

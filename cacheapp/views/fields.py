@@ -9,21 +9,21 @@ from django.http import HttpRequest
 from cacheapp.typed_values import Reader, number, read_values, whole_number
 from cacheapp.views.responses import ApiError, has_body, read_json
 
-_EXACT_IN_JSON = 2**53  # all JSON readers keep integers up to this exact
-_MAX_TIMEOUT_S = 10 * 365 * 86_400
+EXACT_IN_JSON = 2**53  # all JSON readers keep integers up to this exact
+MAX_TIMEOUT_S = 10 * 365 * 86_400
 
-exact_int = whole_number(-_EXACT_IN_JSON, _EXACT_IN_JSON)
+exact_int = whole_number(-EXACT_IN_JSON, EXACT_IN_JSON)
 """Reads an int that every JSON reader keeps exact."""
 
 
 def timeout(value: Any) -> float | None:
     """Read Django's timeout: seconds; 0 for "do not store"; `None` for no expiry."""
-    expected = f"seconds from 0 to {_MAX_TIMEOUT_S}, or null for ever"
+    expected = f"seconds from 0 to {MAX_TIMEOUT_S}, or null for ever"
     try:
         found = None if value is None else number(value)
     except ValueError:
         raise ValueError(expected) from None
-    if found is not None and not 0 <= found <= _MAX_TIMEOUT_S:
+    if found is not None and not 0 <= found <= MAX_TIMEOUT_S:
         raise ValueError(expected)
     return found
 

@@ -13,6 +13,7 @@ from cacheapp.views.responses import ApiError, allow_methods, json_response
 
 ENDPOINTS = {
     "GET /api/": "this list",
+    "GET /api/openapi.json": "the description of this API, in OpenAPI 3.1; GET /api/docs/ is a page of it",
     "GET /api/worker": "the worker that responds: pid, live threads, uptime_s",
     "GET /api/stats": "hits, misses, writes and errors of each alias, summed over all workers",
     "GET /api/cache/<alias>/<key>": "the value of a key, as this worker reads it",

@@ -44,7 +44,7 @@ _ADVICE = {
 }
 
 
-def page(permission: str, *methods: str, **by_method: str) -> Callable[[View[P]], View[P]]:
+def page(permission: str | None, *methods: str, **by_method: str) -> Callable[[View[P]], View[P]]:
     """Make a view a page that requires a permission and has the security headers.
 
     `methods` are the allowed ones, GET by default; GET includes HEAD. `by_method` allows further ones,
