@@ -47,7 +47,7 @@ def test_no_request_gets_a_response_that_the_description_does_not_have(
             *(sys.executable, "-m", "schemathesis.cli", "run"),
             f"{server.url}/api/openapi.json",
             *("--header", f"Authorization: Bearer {SECRET}"),
-            *("--max-examples", "8", "--seed", "20", "--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", "5", "--seed", "20", "--phases", "examples,coverage,fuzzing"),
             # Valid in form only: a cursor of no page, a URL of an origin that is not allowed.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--request-timeout", "30", "--generation-database", "none", "--no-color"),
