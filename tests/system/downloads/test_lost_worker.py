@@ -5,6 +5,7 @@ import itertools
 import json
 import signal
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
-from tests.system.conftest import QUICK_START, NewEnv
+from tests.system.conftest import QUICK_START, WORKERS, NewEnv
 from tests.system.downloads.parts import ENDING, ROOT, Site, expected, migrate, paths
 from tests.webhook_receiver import WebhookReceiver
 
@@ -93,20 +94,26 @@ class Half:
     def owner(self) -> psutil.Process:
         return psutil.Process(self.job["owner_pid"])
 
-    def assert_resumed(self, site: Site) -> dict[str, Any]:
-        """Wait for its end; check that every file is complete and nothing was fetched twice without need."""
+    def assert_resumed(self, site: Site, most: int = 1) -> dict[str, Any]:
+        """Wait for its end; check that every file is complete and nothing was fetched twice without need.
+
+        `most`: how often it may have been adopted.
+        """
         found = site.wait_for_state(self.job, "succeeded")
         assert (found["files_done"], found["files_failed"], found["error"]) == (13, 0, "")
         assert found["bytes_done"] == found["bytes_total"] == 10 * 5000 + 3 * SIZE
-        assert found["adoptions"] == 1
+        assert 1 <= found["adoptions"] <= most
         assert site.files(self.job) == {**expected(10, 5000), **self.things}
-        asked = [path for _, path in site.origin.asked[self.asked_before :]]
-        assert sorted(asked) == sorted(
-            [*paths(10, 5000), *2 * [f"/thing/{name}" for name in self.things]]
-        )
+        asked = Counter(path for _, path in site.origin.asked[self.asked_before :])
+        assert [asked.pop(path) for path in paths(10, 5000)] == [1] * 10
+        assert set(asked) == {f"/thing/{name}" for name in self.things}
         for name in self.things:
-            again = site.origin.things[name].asked[1]["range"]
-            assert int(again.removeprefix("bytes=").removesuffix("-")) >= CUT - READ
+            first, *later = site.origin.things[name].asked
+            assert "range" not in first
+            assert 1 <= len(later) <= found["adoptions"]
+            for fields in later:
+                again = fields["range"].removeprefix("bytes=").removesuffix("-")
+                assert int(again) >= CUT - READ
         return found
 
 
@@ -172,7 +179,8 @@ def test_a_reload_releases_jobs_and_another_worker_adopts_them_at_once(site: Sit
     half = Half(site)
     old = site.workers.find()
     site.server.send(signal.SIGHUP)  # each old worker gets a SIGTERM
-    half.assert_resumed(site)
+    # One that has not got it yet may adopt the job, and then release it too.
+    half.assert_resumed(site, most=WORKERS)
     # Released by the worker itself, not found by its missing heartbeat.
     printed = site.server.output()
     assert f"job {half.job['id']}: released, 10 of 13 files done" in printed
@@ -228,7 +236,8 @@ def test_jobs_resume_after_a_stop_and_a_start(new_env: NewEnv, origin: Origin) -
         assert stopped.server.process is not None
         assert stopped.server.process.wait(120) == 0
     with _site(env, origin) as again:
-        half.assert_resumed(again)  # at once, without waiting for a heartbeat
+        # At once, without waiting for a heartbeat. As above, one of those that end may have had it.
+        half.assert_resumed(again, most=WORKERS)
 
 
 def test_a_worker_that_was_suspended_too_long_writes_nothing_that_counts(site: Site) -> None:
