@@ -26,6 +26,9 @@ if float(sys.argv[1]):
 c.app.worker_main(sys.argv[2:])
 """
 VISIBLE_AGAIN_S = 2.0
+HEARTBEAT_S = 6
+WAITS = f"Retry in {6 * HEARTBEAT_S}"
+"""What Celery logs when a task finds its job run by another process."""
 SEND = "import sys, project.celery as c; c.app.send_task('cacheapp.run_download', [sys.argv[1]])"
 
 
@@ -95,7 +98,7 @@ def env(
             "REDIS_URL": broker.start().url,
             "DOWNLOAD_ORIGINS": origin.url,
             "DOWNLOAD_TRIES": "1",
-            "DOWNLOAD_HEARTBEAT_S": "6",
+            "DOWNLOAD_HEARTBEAT_S": f"{HEARTBEAT_S}",
         }
         migrate(found)
         yield found
@@ -142,7 +145,7 @@ def test_a_task_that_is_delivered_twice_changes_nothing(
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True)
     over = f"job {job['id']}: task ended: another process runs it"
     until(lambda: over in celery.output(), "the second task to end", 120)
-    until(lambda: "retry: Retry in 18" in celery.output(), "it to be there for a lost owner", 120)
+    until(lambda: f"retry: {WAITS}" in celery.output(), "it to be there for a lost owner", 120)
     after = site.look(job)
     assert (after["owner_pid"], after["adoptions"]) == (before["owner_pid"], before["adoptions"])
     pid = site.workers.find()[1]
@@ -199,7 +202,7 @@ def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
         began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
         over = f"job {job['id']}: task ended: another process runs it"
         until(lambda: any(over in it.output() for it in began), "it to be given out twice", 120)
-        until(lambda: any("Retry in 18" in it.output() for it in began), "the second to wait", 120)
+        until(lambda: any(WAITS in it.output() for it in began), "the second to wait", 120)
         before = site.look(job)
         while began:
             began.pop().kill()

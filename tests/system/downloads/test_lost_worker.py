@@ -193,8 +193,8 @@ def test_a_cancel_request_survives_the_kill_of_its_worker(
     site: Site,
 ) -> None:
     half = Half(site)
-    half.owner.suspend()  # so that it cannot apply the request
     others = [pid for pid in site.workers.find() if pid != half.job["owner_pid"]]
+    half.owner.suspend()  # so that it cannot apply the request, nor answer a search for workers
     answer = site.workers.ask(others[0], "DELETE", f"/api/downloads/{half.job['id']}")
     assert answer.status == 202
     half.owner.kill()
