@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,17 +16,30 @@ from django.utils.module_loading import import_string
 from cacheapp.backends import RedisCache
 from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo.probe import SharingFinding
-from cacheapp.processes.servers import GunicornServer, RedisServer, find_redis_server
+from cacheapp.processes.servers import (
+    GunicornServer,
+    RedisServer,
+    ServerFailed,
+    find_redis_server,
+)
 
 
 def redis_can_be_had() -> bool:
-    """Return whether `REDIS_URL` is set or a redis-server is installed."""
-    return bool(os.environ.get("REDIS_URL")) or find_redis_server() is not None
+    """Return whether `REDIS_URL` is set, or a redis-server and a client for it are installed."""
+    has_client = importlib.util.find_spec("redis") is not None
+    return bool(os.environ.get("REDIS_URL")) or (has_client and find_redis_server() is not None)
 
 
 @contextlib.contextmanager
 def private_deployment(workers: int) -> Iterator[GunicornServer]:
-    """Serve this project's settings with the demo on; stop all of it at the end."""
+    """Serve this project's settings with the demo on; stop all of it at the end.
+
+    Raises `ServerFailed` if a server or a setting is missing.
+    """
+    if not settings.WSGI_APPLICATION:
+        raise ServerFailed(
+            "WSGI_APPLICATION is not set; expected the application that Gunicorn serves"
+        )
     with contextlib.ExitStack() as stack:
         env = {
             "DEMO": "1",
@@ -38,7 +52,7 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
         if not os.environ.get("REDIS_URL") and redis_can_be_had():
             env["REDIS_URL"] = stack.enter_context(RedisServer()).start().url
         module, _, name = settings.WSGI_APPLICATION.rpartition(".")
-        root = Path(settings.BASE_DIR)
+        root = Path(getattr(settings, "BASE_DIR", Path.cwd()))
         server = stack.enter_context(GunicornServer(f"{module}:{name}", root, env))
         yield server.start()
 

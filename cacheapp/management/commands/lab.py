@@ -2,4 +2,4 @@
 
 from cacheapp.management.optional import load_command
 
-Command = load_command("cacheapp.management.lab_command", "lab")
+Command = load_command("cacheapp.management.lab_command", "lab", "gunicorn")
