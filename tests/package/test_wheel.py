@@ -112,6 +112,7 @@ class Foreign:
         before = self.installed()
         self.pip("install", str(wheel))
         self.brought = self.installed() - before
+        self.wheel = wheel
         self.pip("install", *PACKAGES)
 
     def pip(self, *arguments: str) -> str:
@@ -134,9 +135,10 @@ class Foreign:
         )
         return int(run([self.python, "-c", code, package], self.place))
 
-    def manage(self, *arguments: str) -> str:
+    def manage(self, *arguments: str, **env: str) -> str:
         """Run a command with cacheapp in INSTALLED_APPS."""
-        return run([self.python, "manage.py", *arguments], self.place, {"WITH_APP": "1"})
+        command = [self.python, "manage.py", *arguments]
+        return run(command, self.place, {"WITH_APP": "1", **env})
 
     @contextlib.contextmanager
     def served(self) -> Iterator[str]:
@@ -255,6 +257,18 @@ def test_every_worker_shows_the_cached_page(url: str, path: str) -> None:
     first = fetch(f"{url}/{path}")
     assert first[0] == 200
     assert set(at_once(f"{url}/{path}", 40)) == {first}
+
+
+def test_downloads_are_an_app_to_add(foreign: Foreign, url: str, tmp_path: Path) -> None:
+    assert "cacheapp_" not in foreign.manage("inspectdb")  # no tables for a cache
+    foreign.pip("install", f"{foreign.wheel}[downloads]")
+    both = {"WITH_DOWNLOADS": "1"}
+    foreign.manage("migrate", "--verbosity", "0", **both)
+    assert "cacheapp_downloads_downloadjob" in foreign.manage("inspectdb", **both)
+    assert "no issues" in foreign.manage("check", "--fail-level", "WARNING", **both)
+    places = ["--allow", "127.0.0.0/8", "--to", str(tmp_path)]
+    foreign.manage("download", f"{url}/hit", *places, **both)
+    assert json.loads((tmp_path / "hit").read_text()).keys() == {"hits", "worker"}
 
 
 def test_the_server_reported_no_error(foreign: Foreign, url: str) -> None:

@@ -28,10 +28,11 @@ from tests.system.downloads.parts import ROOT, migrate
 pytestmark = pytest.mark.soak
 
 ASGI, WSGI = "project.asgi:application", "project.wsgi:application"
+UVICORN_OPTIONS = "--timeout-graceful-shutdown 10"
 UWSGI = "-c import(sys,pyuwsgi);pyuwsgi.run(sys.argv[1:])"
 UWSGI_OPTIONS = "--lazy-apps --enable-threads --die-on-term --need-app"
 COMMANDS: dict[str, tuple[str, str]] = {
-    "uvicorn": ("uvicorn", f"-m uvicorn {ASGI} --workers 2 --port PORT"),
+    "uvicorn": ("uvicorn", f"-m uvicorn {ASGI} --workers 2 --port PORT {UVICORN_OPTIONS}"),
     "granian-asgi": ("granian", f"-m granian --interface asgi {ASGI} --workers 2 --port PORT"),
     "granian-wsgi": ("granian", f"-m granian --interface wsgi {WSGI} --workers 2 --port PORT"),
     "hypercorn": ("hypercorn", f"-m hypercorn {ASGI} --workers 2 --bind 127.0.0.1:PORT"),

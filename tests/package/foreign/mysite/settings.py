@@ -22,6 +22,8 @@ INSTALLED_APPS = [
 if os.environ.get("WITH_APP"):
     INSTALLED_APPS += ["cacheapp"]
     CACHEAPP = {"WORKERS": 4}
+if os.environ.get("WITH_DOWNLOADS"):
+    INSTALLED_APPS += ["cacheapp.downloads"]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
