@@ -1,7 +1,7 @@
 """The locks of RedisStore, with fencing tokens.
 
-A lock is two keys: the lock itself, which holds its holder's token and expires with the lock, and
-the fence, which holds the last token that was issued and never expires.
+A lock is two keys: the lock itself, which holds its holder's token and nonce and expires with the
+lock, and the fence, which holds the last token that was issued and never expires.
 
 Invariant: a token is larger than every token issued for the name before. The script that issues one
 takes the larger of "the last + 1" and the server's clock in microseconds. As long as the fence
@@ -11,13 +11,25 @@ more than the number of tokens issued, unless it was set back: **a lost fence to
 server clock that is set back before the last token is the one case in which a token may repeat.**
 
 An `acquire` without a reply raises `OutcomeUnknown` and is not repeated. The caller then does
-not hold the lock and has no token. The lock may have been given to this call, and is then
-unavailable until the requested TTL has passed. Trying again is safe at any time.
+not hold the lock and has no token. The lock may have been given to this call, so it is cancelled by
+the call's nonce, as is one that a signal handler interrupts. The command may still be on its way
+to the server: a third key forbids it, for a minute. Where the server does not reply in time, nothing is
+cancelled, and the lock may be unavailable until the requested TTL has passed. Trying again is safe
+at any time.
 """
+
+import contextlib
+import os
+from collections.abc import Callable
+
+import redis
 
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.encoding import encode_key, ttl_ms_or_0
 from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
+from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
+
+_FORBIDDEN_MS = 60_000
 
 
 class RedisLocks:
@@ -26,10 +38,36 @@ class RedisLocks:
     def __init__(self, executor: CommandExecutor) -> None:
         self._executor = executor
 
-    def acquire(self, name: str, ttl: float | None) -> int | None:
-        """Acquire the lock if it is free; the module describes what a lost reply means."""
-        reply = self._executor.run_script(scripts.ACQUIRE_LOCK, 2, *_keys(name), ttl_ms_or_0(ttl))
-        return None if reply is None else int(reply)
+    def acquire(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
+        """Acquire the lock if it is free; the module describes what a lost reply means.
+
+        `note` is called with the token. If this raises before, the lock is not held.
+        """
+        nonce = os.urandom(8).hex().encode()
+        keys = (*_keys(name), _cancelled(name, nonce))
+        try:
+            reply = self._executor.run_script(
+                scripts.ACQUIRE_LOCK, len(keys), *keys, ttl_ms_or_0(ttl), nonce
+            )
+            if reply is None:
+                return None
+            token = int(reply)
+            note(token)
+        except (StoreUnavailable, StoreFull):
+            raise  # it has not run
+        except BaseException as exc:
+            if not isinstance(exc.__cause__, redis.TimeoutError):  # or the caller waits twice
+                self._cancel(name, nonce)
+            raise
+        return token
+
+    def _cancel(self, name: str, nonce: bytes) -> None:
+        """Free the lock if the acquisition with this nonce has it, or may still get it."""
+        keys = (_keys(name)[0], _cancelled(name, nonce))
+        with contextlib.suppress(CacheappError):
+            self._executor.run_script(
+                scripts.CANCEL_LOCK, 2, *keys, nonce, _FORBIDDEN_MS, kind=FailureKind.REPEATABLE
+            )
 
     def renew(self, name: str, token: int, ttl: float | None) -> bool:
         """Restart the lock's TTL if `token` still holds it; return True if it did."""
@@ -44,7 +82,7 @@ class RedisLocks:
     def token(self, name: str) -> int | None:
         """Return the token that holds the lock, or `None` if the lock is free."""
         reply = self._executor.execute(b"GET", _keys(name)[0], kind=FailureKind.READ)
-        return None if reply is None else int(reply)
+        return None if reply is None else int(reply.partition(b" ")[0])
 
 
 def _keys(name: str) -> tuple[bytes, bytes]:
@@ -56,3 +94,7 @@ def _keys(name: str) -> tuple[bytes, bytes]:
     """
     start = name.replace(":", "\x1f:")
     return encode_key(f"{start}\x1flock"), encode_key(f"{start}\x1ffence")
+
+
+def _cancelled(name: str, nonce: bytes) -> bytes:
+    return _keys(name)[0] + b"\x1f" + nonce

@@ -275,23 +275,35 @@ return 1
 ACQUIRE_LOCK = _script(
     "acquire_lock",
     """
-if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+if redis.call('EXISTS', KEYS[1], KEYS[3]) > 0 then return false end
 local time = redis.call('TIME')
 local token = time[1] * 1000000 + time[2]
 local last = tonumber(redis.call('GET', KEYS[2]) or 0)
 if last >= token then token = last + 1 end
 local text = string.format('%.0f', token)
 redis.call('SET', KEYS[2], text)
-if ARGV[1] == '0' then redis.call('SET', KEYS[1], text)
-else redis.call('SET', KEYS[1], text, 'PX', ARGV[1]) end
+local held = text .. ' ' .. ARGV[2]
+if ARGV[1] == '0' then redis.call('SET', KEYS[1], held)
+else redis.call('SET', KEYS[1], held, 'PX', ARGV[1]) end
 return text
+""",
+)
+
+CANCEL_LOCK = _script(
+    "cancel_lock",
+    """
+redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, ' (.*)') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 """,
 )
 
 RENEW_LOCK = _script(
     "renew_lock",
     """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, '%d+') ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1])
 else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1
@@ -301,7 +313,8 @@ return 1
 RELEASE_LOCK = _script(
     "release_lock",
     """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, '%d+') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """,
 )
@@ -323,6 +336,6 @@ _ALL = (
         DISCARD,
         MOVE,
     ),
-    *(SET_MANY, ACQUIRE_LOCK, RENEW_LOCK, RELEASE_LOCK),
+    *(SET_MANY, ACQUIRE_LOCK, CANCEL_LOCK, RENEW_LOCK, RELEASE_LOCK),
 )
 SCRIPT_NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}

@@ -341,10 +341,7 @@ class RedisStore(Store):
     # -- locks -------------------------------------------------------------------------------
 
     def acquire_lock(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
-        token = self._locks.acquire(name, ttl)
-        if token is not None:  # the server issues it, so it is not known before
-            note(token)
-        return token
+        return self._locks.acquire(name, ttl, note)
 
     def renew_lock(self, name: str, token: int, ttl: float | None) -> bool:
         return self._locks.renew(name, token, ttl)

@@ -12,7 +12,7 @@ from cacheapp import clock
 from cacheapp.backends import RedisCache
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.local.process_identity import HOLDER_BYTES
-from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from cacheapp.errors import LockLost, OutcomeUnknown, StoreFull, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.parts import Wire, ours, raw, sent
@@ -439,7 +439,7 @@ def test_no_clear_nor_pattern_reaches_a_lock(own_redis: RedisServer, prefix: str
     lock.release()
 
 
-def test_a_lock_whose_reply_was_lost_is_requested_once_and_given_to_no_other_caller(
+def test_a_lock_whose_reply_was_lost_is_requested_once_and_cancelled(
     own_redis: RedisServer, wire: Wire
 ) -> None:
     cache = ours(wire.url)
@@ -452,7 +452,32 @@ def test_a_lock_whose_reply_was_lost_is_requested_once_and_given_to_no_other_cal
         with pytest.raises(OutcomeUnknown, match=r"acquire_lock .* it was not repeated"):
             lock.acquire()
 
-    assert len(sent(own_redis, lose)) == 1
+    assert sent(own_redis, lose) == ["EVALSHA", "EVALSHA", "EVAL"]  # the last two cancel it
     assert lock.token is None
-    assert not cache.lock("lock").acquire(blocking=False)  # until its TTL has passed
+    with cache.lock("lock", blocking=False) as other:
+        assert other.locked()
+        with pytest.raises(LockLost):
+            lock.release()
+        assert other.owned()
     assert wire.lost == 1
+
+
+def test_an_acquisition_that_arrives_after_its_cancellation_gets_nothing(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ours(own_redis.url)
+    locks: Any = cache._store._locks  # noqa: SLF001
+    monkeypatch.setattr(os, "urandom", bytes)
+    locks._cancel("ours:1:lock", bytes(8).hex().encode())  # noqa: SLF001
+    assert locks.acquire("ours:1:lock", 100, lambda _token: None) is None
+    monkeypatch.undo()
+    assert locks.acquire("ours:1:lock", 100, lambda _token: None) is not None
+    assert locks.acquire("ours:1:lock", 100, lambda _token: None) is None
+
+
+def test_a_cancellation_frees_no_lock_of_another_call(own_redis: RedisServer) -> None:
+    cache = ours(own_redis.url)
+    locks: Any = cache._store._locks  # noqa: SLF001
+    with cache.lock("lock", timeout=100) as lock:
+        locks._cancel(lock.operation_keys[0], bytes(8).hex().encode())  # noqa: SLF001
+        assert lock.owned()
