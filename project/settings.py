@@ -40,6 +40,7 @@ _redis_url = env.str(
 _log_level = env.str(
     "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
 )
+_log_format = env.str("LOG_FORMAT", "line", validate=validate.OneOf(["line", "json"]))
 _demo = env.bool("DEMO", False)
 _workers = env.int("WEB_CONCURRENCY", 4, validate=validate.Range(min=1))  # as gunicorn.conf.py
 _threads = env.int("WEB_THREADS", 8, validate=validate.Range(min=1))
@@ -257,9 +258,10 @@ LOGGING = {
         "line": {
             "format": "{asctime} [{process}] {levelname} {name}: {message}",
             "style": "{",
-        }
+        },
+        "json": {"()": "cacheapp.json_log.JsonFormatter"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": _log_format}},
     "root": {"handlers": ["stderr"], "level": _log_level},
     # With Django's own handlers, each line would be written twice.
     "loggers": {"django": {"handlers": [], "level": _log_level, "propagate": True}},

@@ -7,6 +7,7 @@ import hashlib
 import pkgutil
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,33 @@ def test_the_reference_lists_every_log_event() -> None:
     }
     page = (DOCS / "reference" / "log-events.md").read_text()
     assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == events
+
+
+def _logged() -> Iterator[tuple[str, str, set[str]]]:
+    """Yield event, level and the other fields of each call of a logger that names its event."""
+    for source in (ROOT / "cacheapp").rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            for given in node.keywords:
+                if given.arg == "extra" and isinstance(given.value, ast.Dict):
+                    names = [it.value for it in given.value.keys if isinstance(it, ast.Constant)]
+                    fields = dict(zip(names, given.value.values, strict=False))
+                    event = fields.pop("event", None)
+                    if isinstance(event, ast.Constant):
+                        yield str(event.value), node.func.attr, set(map(str, fields))
+
+
+def test_the_reference_has_the_level_and_the_fields_of_each_event() -> None:
+    page = (DOCS / "reference" / "log-events.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    found = list(_logged())
+    assert len(found) > 30
+    wrong = []
+    for event, level, fields in found:
+        if level in {"debug", "info", "warning", "error", "exception", "critical"}:
+            named = "error" if level == "exception" else level
+            if named not in rows[event]:
+                wrong.append((event, f"is a {named}"))
+        wrong += [(event, field) for field in fields if f"`{field}`" not in page]
+    assert wrong == []

@@ -1,0 +1,68 @@
+"""A Sentry integration: one span for each cache operation.
+
+Sentry's Django integration wraps only `get`, `get_many`, `set` and `set_many`; leave its `cache_spans` off.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import sentry_sdk
+from sentry_sdk.integrations import Integration
+
+from cacheapp import clock
+from cacheapp.backends.core.operations import Operation, subscribe
+
+_PUT, _REMOVE = "cache.put", "cache.remove"
+_OPS: Mapping[str, str] = {
+    **dict.fromkeys(("set", "set_many", "add", "incr", "decr", "touch"), _PUT),
+    **dict.fromkeys(("delete", "delete_many", "delete_pattern", "evict"), _REMOVE),
+    "clear": "cache.flush",
+    **dict.fromkeys(("lock_acquire", "lock_release", "lock_extend"), "cache.lock"),
+}
+_ORIGIN = "auto.cache.cacheapp"
+
+
+class CacheappIntegration(Integration):
+    """Records each operation of a cacheapp backend as a span of the current transaction.
+
+    Pass an object to `sentry_sdk.init(integrations=[…])`.
+    """
+
+    identifier = "cacheapp"
+
+    @staticmethod
+    def setup_once() -> None:
+        """Subscribe; Sentry calls this once per process."""
+        _subscribe()
+
+
+@functools.cache
+def _subscribe() -> Callable[[], None]:
+    return subscribe(record)
+
+
+def record(operation: Operation) -> None:
+    """Add a finished span, if this client uses the integration and a transaction is sampled."""
+    parent = sentry_sdk.get_current_span()
+    if parent is None or not parent.sampled:
+        return
+    if sentry_sdk.get_client().get_integration(CacheappIntegration) is None:
+        return
+    ended_s = clock.wall_s()
+    keys = [str(key) for key in operation.keys]
+    span = parent.start_child(
+        op=_OPS.get(operation.operation, "cache.get"),
+        name=", ".join(keys) or operation.operation,
+        origin=_ORIGIN,
+        start_timestamp=ended_s - operation.seconds,
+    )
+    span.set_data("cache.key", keys)
+    span.set_data("cache.operation", operation.operation)
+    span.set_data("cache.alias", operation.alias)
+    if operation.hits is not None:
+        span.set_data("cache.hit", operation.hits > 0)
+    if operation.values:
+        span.set_data("cache.item_size", operation.bytes)
+    if operation.error is not None:
+        span.set_status("internal_error")
+    span.finish(end_timestamp=ended_s)
