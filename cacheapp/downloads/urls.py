@@ -13,12 +13,17 @@ if not apps.is_installed("cacheapp.downloads"):
     )
 
 with needed_for("cacheapp.downloads.urls", "downloads"):
-    from cacheapp.views import downloads, events, job_actions, pages_downloads
+    from cacheapp.views import downloads, events, job_actions, pages_downloads, pages_job
 
 urlpatterns = [
     path("downloads/", pages_downloads.downloads, name="downloads_page"),
-    path("downloads/<uuid:job_id>/", pages_downloads.download, name="download_page"),
-    path("downloads/<uuid:job_id>/action", pages_downloads.job_action, name="download_action"),
+    path("downloads/actions", pages_downloads.bulk_action, name="downloads_action"),
+    path("downloads/<uuid:job_id>/", pages_job.download, name="download_page"),
+    path("downloads/<uuid:job_id>/action", pages_job.job_action, name="download_action"),
+    path("downloads/<uuid:job_id>/map", pages_job.file_states, name="download_map"),
+    path("downloads/<uuid:job_id>/failed", pages_job.failed_files, name="download_failed"),
+    path("downloads/<uuid:job_id>/files/<int:position>", pages_job.file, name="download_file"),
+    path("downloads/<uuid:job_id>/files.zip", pages_job.all_files, name="download_zip"),
     path("api/downloads", downloads.downloads, name="downloads"),
     path("api/downloads/<uuid:job_id>", downloads.download, name="download"),
     path("api/downloads/<uuid:job_id>/files", downloads.files, name="download_files"),

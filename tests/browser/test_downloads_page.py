@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zipfile
 from typing import Any
 
 from playwright.sync_api import Page, expect
@@ -41,13 +42,21 @@ def test_a_download_is_watched_to_its_end(watched: Watched, origin: Origin) -> N
     watched.page.get_by_role("link", name="Next").click()
     expect(watched.page.locator(".files li", has_text="succeeded")).to_have_count(15)
     expect(watched.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    drawing = watched.page.get_by_role("img", name="The state of each file")
+    expect(drawing.locator("path")).to_have_class(["succeeded"])
+    with watched.page.expect_download() as saved:
+        watched.page.get_by_role("link", name="Fetch 40 files as a zip").click()
+    with zipfile.ZipFile(saved.value.path()) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 40
 
 
 def test_a_file_that_hangs_is_seen_moving_and_can_be_cancelled(
     watched: Watched, origin: Origin
 ) -> None:
     _order(watched.page, [f"{origin.url}/hang-in-body/a.bin?bytes=900000"])
-    bar = watched.page.get_by_role("progressbar", name="a.bin")
+    moving = watched.page.get_by_role("list", name="Moving now")
+    bar = moving.get_by_role("progressbar", name="a.bin")
     expect(bar).to_have_attribute("max", "900000", timeout=PATIENCE_MS)
     watched.page.get_by_role("button", name="Cancel").click()
     _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)
@@ -78,7 +87,8 @@ def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
     watched: Watched, origin: Origin, new_context: Any, site: GunicornServer
 ) -> None:
     """120 presses of 120 ms, in six tabs; during each one the region of the job is swapped."""
-    _order(watched.page, [f"{origin.url}/hang-in-body/p.bin?bytes=900000"])
+    urls = [f"{origin.url}/file/{n}.bin?n={n}&bytes=9&delay_ms=1000" for n in range(900)]
+    _order(watched.page, urls, threads=1)  # it does not end by itself, and meets no timeout
     _state(watched.page).to_have_text("running", timeout=PATIENCE_MS)
     tabs: list[Page] = [new_context(base_url=site.url).new_page() for _ in range(6)]
     presses: list[str] = []
@@ -104,6 +114,7 @@ def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
     assert all("do=pause" in press for press in presses)
     watched.page.get_by_role("button", name="Cancel").click()
     _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)
+    watched.forgive("[object")  # a stream that ended in the meantime, and was opened again
 
 
 def test_a_server_that_does_not_answer_is_said_and_so_is_its_return(
@@ -166,7 +177,11 @@ def test_a_download_goes_on_under_the_eyes_of_its_watcher_when_its_worker_is_kil
     os.kill(owner, signal.SIGKILL)
     adopted = page.locator("[data-adopted]")
     expect(adopted).to_contain_text("The first worker ended", timeout=PATIENCE_MS)
-    assert page.locator("[data-owner]").inner_text() != str(owner)
+    adopter = page.locator("[data-owner]").inner_text()
+    assert adopter != str(owner)
+    history = page.locator("#history")
+    expect(history).to_contain_text(f"began by worker {owner}")
+    expect(history).to_contain_text(f"taken over by worker {adopter}")
     _state(page).to_have_text("succeeded", timeout=PATIENCE_MS)
     expect(page.locator("#job")).to_contain_text("20 of 20")
     watched.forgive("net::ERR_", "[object Event]")  # responses that the killed worker was sending

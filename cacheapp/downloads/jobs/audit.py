@@ -1,4 +1,4 @@
-"""Records every action on a job and its actor, in the transaction that changes the job.
+"""Records every action on a job and its actor, and each process that ran it, in the transaction of the change.
 
 Entries are never changed, outlive the job, and are pruned after `DOWNLOAD_AUDIT_RETENTION_S`. An
 action that changed nothing (it was refused, or repeated) is not recorded.
@@ -17,10 +17,13 @@ from cacheapp.downloads.jobs.actors import MAX_NAME, Actor
 from cacheapp.downloads.jobs.models import AuditEntries, AuditEntry, DownloadJob
 from cacheapp.downloads.jobs.rows import now
 
+WORKER = "worker"
 logger = logging.getLogger(__name__)
 
 CREATE, PAUSE, RESUME, CANCEL = "create", "pause", "resume", "cancel"
 RETRY, DELETE = "retry", "delete"
+BEGIN, ADOPT = "begin", "adopt"
+"""Of the processes that run a job; all others are of clients."""
 
 
 def record(job_id: UUID, action: str, by: Actor, detail: str = "") -> None:
@@ -42,6 +45,19 @@ def record(job_id: UUID, action: str, by: Actor, detail: str = "") -> None:
         extra={"event": "job_action", "job": str(job_id), "action": action, "actor": by.name},
     )
     transaction.on_commit(line)
+
+
+def record_run(job: DownloadJob, action: str, pid: int, detail: str = "") -> None:
+    """Record that a process began or took over a job, in the caller's transaction; the log has it already."""
+    AuditEntry.objects.create(
+        job=job.id,
+        job_creator=job.creator,
+        at=now(),
+        action=action,
+        actor_name=f"worker {pid}",
+        via=WORKER,
+        detail=detail,
+    )
 
 
 def entries_of(job: DownloadJob) -> QuerySet[AuditEntry]:

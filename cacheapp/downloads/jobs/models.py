@@ -205,13 +205,13 @@ class AuditEntry(models.Model):
     """The creator of the job, which may see the entry too."""
     at = models.DateTimeField()
     action = models.CharField(max_length=20)
-    """`create`, `pause`, `resume`, `cancel`, `retry` or `delete`."""
+    """`create`, `pause`, `resume`, `cancel`, `retry` or `delete`; of a worker: `begin` or `adopt`."""
     actor = models.CharField(max_length=255, blank=True, default="")
     """The key of the client (`actors.Actor.key`)."""
     actor_name = models.CharField(max_length=200)
     """Its name then."""
     via = models.CharField(max_length=10)
-    """`api`, `page`, `admin`, `command` or `code`."""
+    """`api`, `page`, `admin`, `command` or `code`; `worker` for the process that runs the job."""
     detail = models.CharField(max_length=200, blank=True, default="")
 
     objects = AuditEntries.as_manager()

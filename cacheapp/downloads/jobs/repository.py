@@ -203,15 +203,17 @@ def start(
     moment = now()
     settings = conf()
     free = owned_by(job.id, owner).filter(cancel_requested=False, pause_requested=False)
-    moved = free.filter(state__in=sources(JobState.RUNNING)).update(
-        state=JobState.RUNNING,
-        started_at=Coalesce("started_at", Value(moment)),
-        heartbeat_at=moment,
-        token=F("token") + 1,
-        generation=F("generation") + 1,
-    )
-    if not moved:
-        return None
+    with transaction.atomic():
+        moved = free.filter(state__in=sources(JobState.RUNNING)).update(
+            state=JobState.RUNNING,
+            started_at=Coalesce("started_at", Value(moment)),
+            heartbeat_at=moment,
+            token=F("token") + 1,
+            generation=F("generation") + 1,
+        )
+        if not moved:
+            return None
+        audit.record_run(job, audit.BEGIN, owner.pid)
     job.refresh_from_db()
     parts = job.parts or settings.download_parts
     return Plan(

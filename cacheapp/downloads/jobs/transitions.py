@@ -196,6 +196,7 @@ def adopt(job: DownloadJob, owner: JobOwner) -> bool:
         )
         if moved:
             _queue_files(job.id, bump_generation(job.id))
+            audit.record_run(job, audit.ADOPT, owner.pid, _why_adopted(job))
     if moved:
         was = "released" if job.owner is None else f"lost by process {job.owner_pid}"
         logger.warning(
@@ -205,6 +206,14 @@ def adopt(job: DownloadJob, owner: JobOwner) -> bool:
     return bool(moved)
 
 
+def _why_adopted(job: DownloadJob) -> str:
+    """Return the reason for the audit trail; `job` is as it was before."""
+    if job.owner is None:
+        return "it had no worker"
+    silent_s = (now() - job.heartbeat_at).total_seconds()
+    return f"worker {job.owner_pid} gave no sign of life for {silent_s:.1f} s"
+
+
 @transaction.atomic
 def requeue(
     job: DownloadJob,
@@ -212,12 +221,14 @@ def requeue(
     threads: int | None = None,
     missing: Sequence[int] = (),
     by: Actor = CODE,
+    only: int | None = None,
 ) -> bool:
     """Queue a paused, failed, cancelled or orphaned job as `owner`'s; return True if this call did it.
 
     The job must be as it was read, so that one of several callers succeeds. Failed and cancelled
     files are queued again, and so are files that succeeded and are `missing` on disk now. The other
-    files that succeeded stay, and so do those with refused names. Raise `QuotaExceeded` if
+    files that succeeded stay, and so do those with refused names. `only`: of the failed and cancelled
+    files, queue the one at this position. Raise `QuotaExceeded` if
     the job has ended and its creator may have no further one.
     """
     same = Q(id=job.id, owner=job.owner, state=job.state, heartbeat_at=job.heartbeat_at)
@@ -243,16 +254,18 @@ def requeue(
         error="",
         files_failed=0,
     )
-    _queue_unfinished(found, generation)
+    _queue_unfinished(found, generation, only)
     if missing:
         _queue_missing(found, missing, generation)
     job.refresh_from_db()
     return True
 
 
-def _queue_unfinished(job: DownloadJob, generation: int) -> None:
+def _queue_unfinished(job: DownloadJob, generation: int, only: int | None = None) -> None:
     again = (file_sources(FileState.QUEUED) | UNFINISHED_FILE) - {FileState.SUCCEEDED}
     fetchable = job.files.exclude(name_key=None, name__startswith=REFUSED)
+    if only is not None:
+        fetchable = fetchable.filter(position=only)
     fetchable.filter(state__in=again).update(
         state=FileState.QUEUED, error="", tries=0, generation=generation
     )

@@ -12,9 +12,11 @@ from cacheapp.downloads.jobs.actors import CODE, Actor
 from cacheapp.downloads.jobs.missing_files import missing_files
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.runners import dispatch
-from cacheapp.downloads.states import OWNED_JOB, JobState
+from cacheapp.downloads.states import OWNED_JOB, FileState, JobState
 from cacheapp.errors import CacheappError
 
+_RETRYABLE = [JobState.FAILED, JobState.CANCELLED]
+_EXPECTED_FOR_RETRY = "only failed and cancelled jobs can be retried"
 Command = Callable[[DownloadJob, Actor], bool]
 
 
@@ -66,9 +68,15 @@ def retry(job: DownloadJob, by: Actor = CODE, *, verify: bool = False) -> bool:
 
     Raise `QuotaExceeded` if the job's creator may have no further unfinished job.
     """
-    states = [JobState.FAILED, JobState.CANCELLED]
-    expected = "only failed and cancelled jobs can be retried"
-    return _requeue(job, by, states, expected, verify=verify)
+    return _requeue(job, by, _RETRYABLE, _EXPECTED_FOR_RETRY, verify=verify)
+
+
+def retry_file(job: DownloadJob, position: int, by: Actor = CODE) -> bool:
+    """Retry one file that failed or was cancelled; otherwise like `retry`."""
+    states = [FileState.FAILED, FileState.CANCELLED]
+    if not job.files.filter(position=position, state__in=states).exists():
+        raise InvalidTransition(f"file {position} has neither failed nor been cancelled")
+    return _requeue(job, by, _RETRYABLE, _EXPECTED_FOR_RETRY, verify=False, only=position)
 
 
 def _wake_owner(job: DownloadJob) -> bool:
@@ -89,7 +97,13 @@ def _is_already(job: DownloadJob, state: JobState, expected: str) -> bool:
 
 
 def _requeue(
-    job: DownloadJob, by: Actor, states: list[JobState], expected: str, *, verify: bool
+    job: DownloadJob,
+    by: Actor,
+    states: list[JobState],
+    expected: str,
+    *,
+    verify: bool,
+    only: int | None = None,
 ) -> bool:
     if job.state == JobState.QUEUED and job.owner is None:
         dispatch.submit(job.id)  # again: the broker may not have had the task
@@ -102,7 +116,7 @@ def _requeue(
         missing = missing_files(job, verify=verify)
     except OSError as exc:
         raise InvalidTransition(f"its directory cannot be read ({exc.strerror})") from exc
-    queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing, by=by)
+    queued = transitions.requeue(job, dispatch.initial_owner(), missing=missing, by=by, only=only)
     _refresh(job)
     if queued:
         dispatch.submit(job.id)

@@ -16,6 +16,9 @@ from cacheapp.downloads.engine.run import JobRun
 logger = logging.getLogger(__name__)
 
 MAX_FILES = 20
+RATES_S = 600
+"""How far back the published rates go."""
+_RATE_GAP_S = 2.0
 _KEEP_S = 10
 
 
@@ -37,8 +40,27 @@ def publish(run: JobRun, meter: ProgressMeter, files_total: int | None) -> None:
     }
     try:
         cache.set(_key(run.plan.job), seen, _KEEP_S)
+        _publish_rate(run.plan.job, meter.estimate.rate_bps)
     except Exception as exc:  # noqa: BLE001 (any cache backend may be configured)
         logger.debug("job %s: live progress not published: %s", run.plan.job, exc)
+
+
+def _publish_rate(job_id: UUID, rate_bps: float) -> None:
+    """Append to the rates of the last ten minutes, which outlive the run and its process."""
+    now_s = clock.wall_s()
+    rates = [one for one in rates_of(job_id) if one[0] > now_s - RATES_S]
+    if not rates or now_s - rates[-1][0] >= _RATE_GAP_S:
+        rates.append((now_s, round(rate_bps)))
+        cache.set(f"{_key(job_id)}.rates", rates, RATES_S)
+
+
+def rates_of(job_id: UUID) -> list[tuple[float, float]]:
+    """Return the published rates of a job, as wall time and bytes per second; empty if the cache fails."""
+    try:
+        return [(one[0], one[1]) for one in cache.get(f"{_key(job_id)}.rates") or []]
+    except Exception as exc:  # noqa: BLE001 (as above)
+        logger.debug("job %s: rates not read: %s", job_id, exc)
+        return []
 
 
 def read(job_id: UUID) -> dict[str, Any] | None:

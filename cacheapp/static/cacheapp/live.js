@@ -2,9 +2,9 @@
 // that they are old, and show which button works.
 "use strict";
 
-// A morph keeps each <details> as the reader left it.
+// A morph keeps each <details> and each checkbox as the reader left it.
 Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
-  !(name === "open" && node.nodeName === "DETAILS");
+  !(name === "open" && node.nodeName === "DETAILS") && !(name === "checked" && node.nodeName === "INPUT");
 
 // Regions with data-live are requested again and again; the value is the expected number of seconds
 // between two responses.

@@ -1,0 +1,238 @@
+"""The list of downloads and the page of one: search, actions on several, retries, and complete files."""
+
+import io
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from cacheapp.downloads.jobs import repository, transitions
+from cacheapp.downloads.jobs.actors import Actor
+from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
+from cacheapp.downloads.jobs.ownership import JobOwner
+from cacheapp.downloads.sources.request import DownloadRequest
+from tests.integration.views.users import session, staff
+
+pytestmark = pytest.mark.django_db
+
+URL = "https://files.example.com"
+OWNER = JobOwner(uuid.uuid4(), 4711)
+VERBS = [f"{verb}_downloadjob" for verb in ("view", "add", "change")]
+CONTENT = b"0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _site(idle_site: None, settings: Settings, tmp_path: Path) -> None:
+    settings.CACHEAPP = {
+        **settings.CACHEAPP,
+        "DOWNLOAD_ROOT": tmp_path / "downloads",
+        "DOWNLOAD_ORIGINS": [URL],
+    }
+
+
+@pytest.fixture
+def ann() -> User:
+    return staff("ann", *VERBS)
+
+
+def _job(user: User, state: str, *names: str) -> DownloadJob:
+    """Create a job of the user; the files of a succeeded one are on disk."""
+    by = Actor(f"user:{user.pk}", f"user {user.pk} ({user})", "api")
+    order = DownloadRequest(tuple(f"{URL}/{name}" for name in names), threads=1)
+    job = repository.create(order, OWNER, by)
+    of_files = "queued" if state == "paused" else state
+    job.files.update(state=of_files, bytes_done=10 if state == "succeeded" else 0)
+    failed = len(names) if state == "failed" else 0
+    done = len(names) if state == "succeeded" else 0
+    DownloadJob.objects.filter(id=job.id).update(state=state, files_failed=failed, files_done=done)
+    job.refresh_from_db()
+    if state == "succeeded":
+        directory = repository.destination_of(job, None if job.destination else _root())
+        directory.mkdir(parents=True)
+        for name in names:
+            (directory / name).write_bytes(CONTENT)
+    return job
+
+
+def _root() -> Path:
+    from cacheapp.conf import conf  # noqa: PLC0415 (it reads the settings of the test)
+
+    found = conf().download_root
+    assert found is not None
+    return found
+
+
+def _titles(response: Any) -> list[str]:
+    return [one["title"] for one in response.context["shown"]]
+
+
+def test_a_job_has_a_title_made_from_its_files(ann: User) -> None:
+    _job(ann, "paused", "a.bin?key=secret", "b.bin")
+    said = session(ann).get("/downloads/").content.decode()
+    assert "a.bin and 1 more from files.example.com" in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["c.bin", "b.bin", "a.bin"]),
+        ("?sort=oldest", ["a.bin", "b.bin", "c.bin"]),
+        ("?state=paused", ["a.bin"]),
+        ("?q=B.BIN", ["b.bin"]),
+        ("?q=ann", ["c.bin", "b.bin", "a.bin"]),
+        ("?q=nothing", []),
+        ("?state=no&sort=no&page=99", ["c.bin", "b.bin", "a.bin"]),
+    ],
+)
+def test_the_list_is_filtered_searched_and_sorted(ann: User, query: str, found: list[str]) -> None:
+    for state, name in (("paused", "a.bin"), ("failed", "b.bin"), ("succeeded", "c.bin")):
+        _job(ann, state, name)
+    titles = _titles(session(ann).get(f"/downloads/{query}"))
+    assert [title.partition(" ")[0] for title in titles] == found
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(ann: User) -> None:
+    job, _ = _job(ann, "paused", "a.bin"), _job(ann, "paused", "b.bin")
+    assert len(_titles(session(ann).get(f"/downloads/?q={str(job.id)[:13]}"))) == 1
+
+
+def test_an_action_on_several_jobs_reports_those_that_refused(ann: User) -> None:
+    other = _job(staff("bob", *VERBS), "paused", "x")
+    jobs = [_job(ann, "paused", "a"), _job(ann, "succeeded", "b"), other]
+    form = {"do": "cancel", "job": [str(job.id) for job in jobs]}
+    said = session(ann).post("/downloads/actions", form).content.decode()
+    assert "Cancelled 1 of 3 jobs." in said
+    assert "the job has already succeeded" in said
+    for job in jobs:
+        job.refresh_from_db()
+    assert [job.state for job in jobs] == ["cancelled", "succeeded", "paused"]
+
+
+def test_an_action_on_no_job_says_so(ann: User) -> None:
+    response = session(ann).post("/downloads/actions", {"do": "cancel"})
+    assert response.status_code == 422
+    assert "No job is selected" in response.content.decode()
+
+
+def test_one_failed_file_is_retried_and_the_others_stay_failed(ann: User) -> None:
+    job = _job(ann, "failed", "a.bin", "b.bin")
+    page = session(ann).get(f"/downloads/{job.id}/").content.decode()
+    assert 'name="file" value="1"' in page
+    form = {"do": "retry", "file": "1"}
+    session(ann).post(f"/downloads/{job.id}/action", form)
+    states = (
+        DownloadFile.objects.filter(job=job).order_by("position").values_list("state", flat=True)
+    )
+    assert list(states) == ["failed", "queued"]
+    again = session(ann).post(f"/downloads/{job.id}/action", {"do": "retry", "file": "7"})
+    assert again.status_code == 409
+
+
+def test_waiting_files_of_a_paused_job_are_called_paused(ann: User) -> None:
+    job = _job(ann, "paused", "a.bin")
+    response = session(ann).get(f"/downloads/{job.id}/")
+    assert [tab["title"] for tab in response.context["tabs"]] == ["paused"]
+    assert [row["state"] for row in response.context["rows"]] == ["paused"]
+
+
+def test_the_history_names_the_worker_that_was_lost_and_the_one_that_took_over(ann: User) -> None:
+    job = _job(ann, "queued", "a.bin")
+    assert repository.start(job, OWNER, _root()) is not None
+    job.refresh_from_db()
+    assert transitions.adopt(job, JobOwner(uuid.uuid4(), 4712))
+    events = session(ann).get(f"/downloads/{job.id}/").context["history"]
+    assert [(event.what, event.by) for event in events] == [
+        ("created", f"user {ann.pk} (ann) (api)"),
+        ("began", "worker 4711"),
+        ("taken over", "worker 4712"),
+    ]
+    assert events[-1].detail.startswith("worker 4711 gave no sign of life for ")
+
+
+def _fetch(client: Client, job: DownloadJob, position: int = 0, **headers: str) -> Any:
+    return client.get(f"/downloads/{job.id}/files/{position}", headers=headers)
+
+
+def _body(response: Any) -> bytes:
+    return b"".join(response.streaming_content)
+
+
+def test_a_file_is_an_attachment_that_a_browser_does_not_show(ann: User) -> None:
+    response = _fetch(session(ann), _job(ann, "succeeded", "page.html"))
+    assert _body(response) == CONTENT
+    assert response["Content-Disposition"] == 'attachment; filename="page.html"'
+    assert response["Content-Type"] == "application/octet-stream"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in response["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "content_range", "body"),
+    [
+        ("bytes=2-4", 206, "bytes 2-4/10", b"234"),
+        ("bytes=7-", 206, "bytes 7-9/10", b"789"),
+        ("bytes=-3", 206, "bytes 7-9/10", b"789"),
+        ("bytes=8-99", 206, "bytes 8-9/10", b"89"),
+        ("bytes=0-1,5-6", 200, None, CONTENT),
+        ("lines=1-2", 200, None, CONTENT),
+        ("bytes=10-", 416, "bytes */10", None),
+        ("bytes=5-2", 416, "bytes */10", None),
+    ],
+)
+def test_a_part_of_a_file_is_sent(
+    ann: User, wanted: str, status: int, content_range: str | None, body: bytes | None
+) -> None:
+    response = _fetch(session(ann), _job(ann, "succeeded", "a.bin"), Range=wanted)
+    assert (response.status_code, response.get("Content-Range")) == (status, content_range)
+    if body is not None:
+        assert _body(response) == body
+        assert response["Content-Length"] == str(len(body))
+
+
+def test_a_part_of_a_file_that_has_changed_since_is_the_whole_file(ann: User) -> None:
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    tag = client.head(f"/downloads/{job.id}/files/0")["ETag"]
+    same = {"Range": "bytes=2-4", "If-Range": tag}
+    assert _body(_fetch(client, job, **same)) == b"234"
+    other = {"Range": "bytes=2-4", "If-Range": '"other"'}
+    assert _body(_fetch(client, job, **other)) == CONTENT
+
+
+def test_the_files_of_others_and_of_unfinished_jobs_are_not_found(ann: User) -> None:
+    of_bob = _job(staff("bob", *VERBS), "succeeded", "a.bin")
+    for job in (of_bob, _job(ann, "paused", "b.bin")):
+        assert _fetch(session(ann), job).status_code == 404
+        assert session(ann).get(f"/downloads/{job.id}/files.zip").status_code == 404
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(ann: User, tmp_path: Path) -> None:
+    job = _job(ann, "succeeded", "a.bin", "b.bin")
+    secret = tmp_path / "secret"
+    secret.write_text("a secret")
+    path = repository.destination_of(job, _root()) / "a.bin"
+    path.unlink()
+    path.symlink_to(secret)
+    assert _fetch(session(ann), job).status_code == 404
+    response = session(ann).get(f"/downloads/{job.id}/files.zip")
+    with zipfile.ZipFile(io.BytesIO(_body(response))) as archive:
+        assert archive.namelist() == ["b.bin"]
+
+
+def test_all_files_are_sent_as_one_zip(ann: User) -> None:
+    job = _job(ann, "succeeded", "a.bin", "b.bin")
+    response = session(ann).get(f"/downloads/{job.id}/files.zip")
+    assert (
+        response["Content-Disposition"] == f'attachment; filename="download-{str(job.id)[:8]}.zip"'
+    )
+    with zipfile.ZipFile(io.BytesIO(_body(response))) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "a.bin": CONTENT,
+            "b.bin": CONTENT,
+        }
