@@ -22,7 +22,7 @@ def post_worker_init(worker: Any) -> None:
     """
     from django.apps import apps  # noqa: PLC0415 (the master has no settings)
 
-    from cacheapp.demo import worker_agent  # noqa: PLC0415 (the same)
+    from cacheapp.demo import stats_ring, worker_agent  # noqa: PLC0415 (the same)
     from cacheapp.downloads import start_downloads  # noqa: PLC0415 (the same)
     from cacheapp.errors import ExtraMissing, StoreUnavailable  # noqa: PLC0415 (the same)
     from cacheapp.extras import needed_for  # noqa: PLC0415 (the same)
@@ -36,6 +36,7 @@ def post_worker_init(worker: Any) -> None:
         start_downloads()
     with contextlib.suppress(StoreUnavailable):
         worker_agent.start()
+        stats_ring.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -50,3 +51,5 @@ def worker_exit(server: Any, worker: Any) -> None:
     # A worker that failed to boot never loaded the agent.
     if (agent := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
         agent.stop()
+    if (ring := sys.modules.get("cacheapp.demo.stats_ring")) is not None:
+        ring.stop()

@@ -1,7 +1,7 @@
-"""Drawings of a job: a map with a square for each file, and the rate of the last minutes. Pure.
+"""A map of a job's files with a square for each, as the paths of an SVG. Pure.
 
-Both are paths in a view box of their own, for the template to put into an SVG. Equal neighbours of a
-row are one line, dashed into squares, so ten thousand files need a few hundred bytes.
+Equal neighbours of a row are one line, which the stylesheet dashes into squares, so ten thousand files
+usually need a few hundred bytes.
 """
 
 import itertools
@@ -57,23 +57,3 @@ def draw_map(states: Sequence[str]) -> FileMap:
 
 def _most_urgent(states: Sequence[str]) -> str:
     return next((state.value for state in _URGENCY if state in states), states[0])
-
-
-SPARK_WIDTH, SPARK_HEIGHT = 600, 60
-
-
-def draw_rates(samples: Sequence[tuple[float, float]], now_s: float, shown_s: float) -> str:
-    """Draw rates (wall time, bytes per second) as an area that ends now; empty without two samples."""
-    shown = [(at_s, bps) for at_s, bps in samples if now_s - shown_s <= at_s <= now_s]
-    most = max((bps for _, bps in shown), default=0)
-    if len(shown) < 2 or not most:  # noqa: PLR2004 (a line needs two)
-        return ""
-    points = [
-        (
-            round(SPARK_WIDTH * (1 - (now_s - at_s) / shown_s), 1),
-            round((SPARK_HEIGHT - 2) * (1 - bps / most) + 1, 1),
-        )
-        for at_s, bps in shown
-    ]
-    line = "L".join(f"{x} {y}" for x, y in points)
-    return f"M{points[0][0]} {SPARK_HEIGHT}L{line}L{points[-1][0]} {SPARK_HEIGHT}Z"

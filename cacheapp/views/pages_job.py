@@ -28,6 +28,7 @@ from cacheapp.views.job_titles import titles_of
 from cacheapp.views.pages import error_page, page, render_page
 from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import serialize_webhook
+from cacheapp.views.sparkline import draw_area
 
 FILES_PER_PAGE = 25
 _MAP_FILES = 200_000
@@ -174,7 +175,7 @@ def _shown_destination(job: DownloadJob) -> str:
 
 def _rate_path(job: DownloadJob) -> str:
     rates = live_progress.rates_of(job.id)
-    return file_map.draw_rates(rates, clock.wall_s(), live_progress.RATES_S)
+    return draw_area(rates, clock.wall_s(), live_progress.RATES_S)
 
 
 def _map_context(job: DownloadJob) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 
+from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
-from cacheapp.demo import worker_agent, worker_rpc
+from cacheapp.demo import stats_ring, worker_agent, worker_rpc
 from cacheapp.demo.namespace import aliases
+from cacheapp.demo.stats_ring import Sample
 from cacheapp.errors import CacheappError
 from cacheapp.views.pages import page, render_page
+from cacheapp.views.stats_charts import draw_charts
 
 _REPLY_TIMEOUT_S = 2.0
 
@@ -19,7 +22,8 @@ _REPLY_TIMEOUT_S = 2.0
 def stats(request: HttpRequest) -> HttpResponse:
     """Show a card per alias: the sums of this machine, and the counters of each worker."""
     by_worker = _counts_by_worker()
-    cards = [_card_context(alias, by_worker) for alias in aliases()]
+    samples = _samples()
+    cards = [_card_context(alias, by_worker, samples) for alias in aliases()]
     announcement = f"{len(by_worker)} workers"
     return render_page(
         request, "stats.html", part="parts/stats.html", cards=cards, announcement=announcement
@@ -38,7 +42,17 @@ def _counts_by_worker() -> dict[int, dict[str, dict[str, int]]]:
     return {reply.worker.pid: reply.body["counts"] for reply in replies if reply.body}
 
 
-def _card_context(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -> dict[str, Any]:
+def _samples() -> list[Sample]:
+    """Return the samples of the last 15 minutes; none if their directory cannot be used."""
+    try:
+        return stats_ring.samples()
+    except CacheappError:
+        return []
+
+
+def _card_context(
+    alias: str, by_worker: dict[int, dict[str, dict[str, int]]], samples: list[Sample]
+) -> dict[str, Any]:
     cache = caches[alias]
     card: dict[str, Any] = {"alias": alias, "backend": settings.CACHES[alias]["BACKEND"]}
     if not isinstance(cache, SharedCache):
@@ -48,6 +62,7 @@ def _card_context(alias: str, by_worker: dict[int, dict[str, dict[str, int]]]) -
     except CacheappError as exc:
         return {**card, "silent": str(exc)}
     lines = [_line_context(str(pid), counts.get(alias, {})) for pid, counts in by_worker.items()]
+    card["charts"] = draw_charts(samples, alias, clock.wall_s(), stats_ring.SHOWN_S)
     return {**card, "total": _line_context("all", total), "held": total, "lines": lines}
 
 

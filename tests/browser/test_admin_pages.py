@@ -68,7 +68,8 @@ def test_the_admin_and_the_trail_of_a_job_work_under_the_policy(
                     admin.screenshot(path=f"{SHOTS}/{name}-{width}-{scheme}.png", full_page=True)
     admin.goto(f"{lists[0]}{job}/change/")
     admin.click("text=audit entries of the job")
-    row = admin.inner_text("#result_list tbody tr")
-    assert job in row
-    assert "create" in row
-    assert NAME in row
+    begun, created = admin.locator("#result_list tbody tr").all_inner_texts()
+    assert "begin" in begun
+    assert job in created
+    assert "create" in created
+    assert NAME in created

@@ -43,9 +43,13 @@ OF_ONE_JOB = {
     "download_retry": True,
     "download_page": False,
     "download_action": False,
+    "download_map": False,
+    "download_failed": False,
+    "download_file": False,
+    "download_zip": False,
 }
 """URLs that take a job's id; True: part of the API, so that tokens may use it."""
-LISTS_OF_JOBS = {"downloads", "downloads_page"}
+LISTS_OF_JOBS = {"downloads", "downloads_page", "downloads_action"}
 WITHOUT_JOBS: Mapping[str, dict[str, Any]] = {
     "index": {},
     "lab_page": {},
@@ -166,7 +170,8 @@ def _rows() -> list[Any]:
 
 
 def _paths(job_id: uuid.UUID) -> list[str]:
-    return [reverse(f"cacheapp:{name}", args=[job_id]) for name in OF_ONE_JOB]
+    more = {"download_file": [0]}  # the position of a file
+    return [reverse(f"cacheapp:{name}", args=[job_id, *more.get(name, [])]) for name in OF_ONE_JOB]
 
 
 def _requests(job_id: uuid.UUID) -> Iterator[tuple[str, str, dict[str, Any]]]:

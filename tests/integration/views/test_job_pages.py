@@ -155,8 +155,8 @@ def test_the_history_names_the_worker_that_was_lost_and_the_one_that_took_over(a
     assert events[-1].detail.startswith("worker 4711 gave no sign of life for ")
 
 
-def _fetch(client: Client, job: DownloadJob, position: int = 0, **headers: str) -> Any:
-    return client.get(f"/downloads/{job.id}/files/{position}", headers=headers)
+def _fetch(client: Client, job: DownloadJob, **headers: str) -> Any:
+    return client.get(f"/downloads/{job.id}/files/0", headers=headers)
 
 
 def _body(response: Any) -> bytes:

@@ -1,6 +1,7 @@
-"""The map of a job's files and its rate, as paths."""
+"""The map of a job's files, and area charts, as paths."""
 
-from cacheapp.views.file_map import draw_map, draw_rates
+from cacheapp.views.file_map import draw_map
+from cacheapp.views.sparkline import draw_area
 
 
 def test_equal_neighbours_are_one_line() -> None:
@@ -26,9 +27,9 @@ def test_a_shared_square_has_the_state_that_needs_attention_most() -> None:
 
 
 def test_rates_end_now_and_have_the_height_of_the_largest() -> None:
-    path = draw_rates([(0.0, 9.0), (400.0, 0.0), (1000.0, 5.0)], 1000.0, 600.0)
+    path = draw_area([(0.0, 9.0), (400.0, 0.0), (1000.0, 5.0)], 1000.0, 600.0)
     assert path == "M0.0 60L0.0 59.0L600.0 1.0L600.0 60Z"
 
 
 def test_one_rate_is_no_line() -> None:
-    assert draw_rates([(1.0, 5.0)], 2.0, 600.0) == ""
+    assert draw_area([(1.0, 5.0)], 2.0, 600.0) == ""
