@@ -27,6 +27,7 @@ from tests.system.conftest import ROOT
 PICTURES = ROOT / "docs" / "pictures"
 MOST_BYTES = 300_000
 _PANELS = 2  # of the lab's eight: README does not show all
+_FRAMES_MS = [1500, 5000]
 _COLOURS = 128  # the pages have few colours, so the difference is invisible
 
 
@@ -45,7 +46,9 @@ def main() -> int:
         site = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env)).start()
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        _keep("caches", _caches(_tab(browser, site.url)))
+        front = _tab(browser, site.url)
+        _keep("show-me", _show_me(front), "gif")
+        _keep("caches", _locmem(front))
         _keep("download", _download(_tab(browser, site.url), origin.url))
         browser.close()
         broken = json.loads(_lab(directory, "what-breaks"))[0]
@@ -59,15 +62,33 @@ def _tab(browser: Browser, url: str) -> Page:
     return browser.new_context(base_url=url, viewport=size, color_scheme="light").new_page()
 
 
-def _caches(page: Page) -> bytes:
+def _show_me(page: Page) -> bytes:
+    """Return the front page before and after a press of Show me, as an animation of two pictures."""
     page.goto("/")
     expect(page.locator(".tiles li")).to_have_count(4)
-    for button in ("Write a value", "Increment"):
-        with page.expect_response(lambda found: found.request.method == "POST"):
-            page.get_by_role("button", name=button).click()
-    expect(page.locator("[data-verdict=locmem]")).to_contain_text("BROKEN")
-    rows = page.get_by_role("article")
-    first, last = rows.first.bounding_box(), rows.last.bounding_box()
+    expect(page.get_by_role("heading", name="Not shown yet")).to_be_visible()
+    before = page.screenshot()
+    page.get_by_role("button", name="Show me").click()
+    expect(page.get_by_role("heading", name="the shared caches lost 0")).to_be_visible(
+        timeout=60_000
+    )
+    expect(page.get_by_role("button", name="Show me")).to_be_enabled()
+    page.mouse.move(0, 0)
+    after = page.screenshot()
+    first, second = (
+        Image.open(io.BytesIO(one)).convert("RGB").quantize(_COLOURS) for one in (before, after)
+    )
+    out = io.BytesIO()
+    first.save(out, "GIF", save_all=True, append_images=[second], duration=_FRAMES_MS, loop=0)
+    return out.getvalue()
+
+
+def _locmem(page: Page) -> bytes:
+    """Return the timeline of the broken cache and of a shared one."""
+    rows = [page.locator(f"#row-{alias}") for alias in ("disk", "locmem")]
+    crosses = rows[1].locator(".lane").first.locator("use[href='#mark-missed']")
+    expect(crosses.nth(5)).to_be_attached(timeout=60_000)
+    first, last = rows[0].bounding_box(), rows[1].bounding_box()
     assert first is not None
     assert last is not None
     bottom = last["y"] + last["height"]
@@ -79,13 +100,14 @@ def _download(page: Page, origin: str) -> bytes:
     page.goto("/downloads/")
     page.get_by_text("New download").click()
     urls = [
-        f"{origin}/file/part-{n:02}.bin?n={n}&bytes={700_000 + n * 60_000}&delay_ms=900"
+        f"{origin}/file/part-{n:02}.bin?n={n}&bytes={700_000 + n * 60_000}&delay_ms=2500"
         for n in range(24)
     ]
     page.get_by_label("URLs, one per line").fill("\n".join(urls))
     page.get_by_label("Threads").fill("4")
     page.get_by_role("button", name="Start").click()
-    expect(page.locator(".files li", has_text="succeeded")).to_have_count(8, timeout=60_000)
+    succeeded = page.locator(".files li", has_text="succeeded")
+    expect(succeeded.nth(7)).to_be_visible(timeout=60_000)
     return page.screenshot()
 
 
