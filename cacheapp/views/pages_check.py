@@ -2,9 +2,10 @@
 
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.urls import reverse
 
 from cacheapp import clock
@@ -14,7 +15,7 @@ from cacheapp.demo.namespace import aliases
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
 from cacheapp.processes.run_record import RunState
-from cacheapp.views.pages import drawing_response, error_page, page, refresh_when_done, render_page
+from cacheapp.views.pages import drawing_response, page, refresh_when_done, render_page
 
 SECONDS = (0.5, 2.0, 5.0)
 LOOKS = {
@@ -32,41 +33,70 @@ def check(request: HttpRequest) -> HttpResponse:
     if request.headers.get("HX-Request") == "true":
         response = render_page(request, "check.html", part="parts/running.html", running=running)
         return refresh_when_done(request, response, is_over=running is None)
-    status = run_record.status()
-    ended = status if status and status.state not in {RunState.RUNNING, RunState.DONE} else None
-    return render_page(
-        request,
-        "check.html",
-        running=running,
-        ended=ended,
-        aliases=aliases(),
-        seconds=SECONDS,
-        found=_results_context(run_record.report() or {}),
-    )
+    choices = _choices(request.GET) if "seconds" in request.GET else _default_choices()
+    return _check_page(request, HTTPStatus.OK, choices, {})
 
 
 @page("cacheapp.run_check", "POST")
 def start(request: HttpRequest) -> HttpResponse:
     """Start a check in its own process; one check or experiment runs at a time on a machine."""
-    chosen = request.POST.getlist("alias")
-    wrong = [f"no alias {alias[:40]!r}" for alias in chosen if alias not in settings.CACHES]
-    if not chosen:
-        wrong.append("no alias selected")
-    seconds = {f"{one:g}": one for one in SECONDS}.get(request.POST.get("seconds", ""))
-    if seconds is None:
-        wrong.append(f"seconds: expected one of {', '.join(f'{one:g}' for one in SECONDS)}")
-    if wrong or seconds is None:
-        return error_page(request, HTTPStatus.BAD_REQUEST, "; ".join(wrong))
+    choices = _choices(request.POST)
+    seconds = {f"{one:g}": one for one in SECONDS}.get(choices["seconds"])
+    mistakes = _mistakes(choices)
+    if mistakes or seconds is None:
+        return _check_page(request, HTTPStatus.BAD_REQUEST, choices, mistakes)
     try:
         run_record.start(
-            chosen,
-            seconds,
-            private=request.POST.get("private") == "1",
-            quick=request.POST.get("what") != "all",
+            choices["aliases"], seconds, private=choices["private"], quick=choices["quick"]
         )
     except Busy as exc:
-        return error_page(request, HTTPStatus.CONFLICT, str(exc))
-    return HttpResponseRedirect(reverse("cacheapp:check_page"))
+        return _check_page(request, HTTPStatus.CONFLICT, choices, {"form": str(exc)})
+    kept = {name: request.POST.getlist(name) for name in ("alias", "seconds", "private", "what")}
+    return HttpResponseRedirect(f"{reverse('cacheapp:check_page')}?{urlencode(kept, doseq=True)}")
+
+
+def _check_page(
+    request: HttpRequest, status: HTTPStatus, choices: dict[str, Any], mistakes: dict[str, str]
+) -> HttpResponse:
+    last = run_record.status()
+    return render_page(
+        request,
+        "check.html",
+        status=status,
+        running=_running(),
+        ended=last if last and last.state not in {RunState.RUNNING, RunState.DONE} else None,
+        aliases=aliases(),
+        seconds=[f"{one:g}" for one in SECONDS],
+        choices=choices,
+        mistakes=mistakes,
+        found=_results_context(run_record.report() or {}),
+    )
+
+
+def _default_choices() -> dict[str, Any]:
+    return {"aliases": aliases(), "seconds": "2", "private": True, "quick": True}
+
+
+def _choices(form: QueryDict) -> dict[str, Any]:
+    """Return what the form has selected, which the page shows again."""
+    return {
+        "aliases": form.getlist("alias"),
+        "seconds": form.get("seconds", ""),
+        "private": form.get("private") == "1",
+        "quick": form.get("what") != "all",
+    }
+
+
+def _mistakes(choices: dict[str, Any]) -> dict[str, str]:
+    """Return what is wrong, by field."""
+    wrong = {}
+    unknown = [f"no alias {one[:40]!r}" for one in choices["aliases"] if one not in settings.CACHES]
+    if unknown or not choices["aliases"]:
+        wrong["aliases"] = "; ".join(unknown) or "no alias selected"
+    expected = [f"{one:g}" for one in SECONDS]
+    if choices["seconds"] not in expected:
+        wrong["seconds"] = f"seconds: expected one of {', '.join(expected)}"
+    return wrong
 
 
 @page("cacheapp.run_check", "POST")

@@ -272,8 +272,21 @@ def test_a_check_of_nothing_says_what_is_missing(demo: None, visitor: Client) ->
     token = _token(_get(visitor, "/check/"))
     form = {"alias": "nobody", "seconds": "9999", "csrfmiddlewaretoken": token}
     said = _post(visitor, "/check/start", form).content.decode()
-    assert "no alias &#x27;nobody&#x27;" in said
-    assert "seconds: expected one of 0.5, 2, 5" in said
+    assert "No alias &#x27;nobody&#x27;" in said
+    assert "Seconds: expected one of 0.5, 2, 5" in said
+
+
+def test_a_refused_check_keeps_the_choices(demo: None, visitor: Client) -> None:
+    token = _token(_get(visitor, "/check/"))
+    form = {"seconds": "5", "what": "all", "csrfmiddlewaretoken": token}
+    response = _post(visitor, "/check/start", form)
+    assert response.status_code == 400
+    kept = {"aliases": [], "seconds": "5", "private": False, "quick": False}
+    assert response.context["choices"] == kept
+    assert "No alias selected" in response.content.decode()
+    again = _get(visitor, "/check/?alias=lmdb&seconds=0.5&private=1")
+    kept = {"aliases": ["lmdb"], "seconds": "0.5", "private": True, "quick": True}
+    assert again.context["choices"] == kept
 
 
 def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> None:
@@ -285,7 +298,8 @@ def test_a_second_one_is_refused_while_one_runs(demo: None, visitor: Client) -> 
     finally:
         os.close(descriptor)
     assert response.status_code == 409
-    assert "only one experiment or check runs on a machine at a time" in response.content.decode()
+    said = response.content.decode().lower()
+    assert "only one experiment or check runs on a machine at a time" in said
 
 
 def test_a_drawing_is_an_image_that_can_do_nothing(demo: None, visitor: Client) -> None:
