@@ -32,6 +32,8 @@ def draw_charts(samples: Samples, alias: str, now_s: float, shown_s: float) -> l
         return []
 
     def rates(*names: str) -> list[tuple[float, float]]:
+        if not any(name in own[-1][1] for name in names):
+            return []  # this backend does not count it
         return [
             (at_s, max(0.0, sum(_grown(old, new, name) for name in names)) / took_s)
             for at_s, took_s, old, new in pairs

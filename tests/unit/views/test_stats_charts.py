@@ -35,7 +35,9 @@ def test_one_sample_is_no_chart() -> None:
 
 
 def test_a_rate_that_was_always_0_has_no_line() -> None:
-    charts = draw_charts(_samples({"sets": 1}, {"sets": 9}, {"sets": 9}), "a", 10.0, 900.0)
+    counts = [{"sets": sets, "evictions": 0} for sets in (1, 9, 9)]
+    charts = draw_charts(_samples(*counts), "a", 10.0, 900.0)
     paths = {chart.title: chart.path for chart in charts}
     assert paths["Calls per second"].startswith("M596.7 60L596.7 1.0L600.0 59.0L")
     assert paths["Evictions per second"] == ""
+    assert "Waits for a lease per second" not in paths  # nothing counted them
