@@ -48,7 +48,7 @@ def stale_reads(operations: Iterable[Operation], *, evicts: bool = False) -> tup
     """
     stale = reads = 0
     for own in by_key(operations).values():
-        writers = _writers(own)
+        writers = writers_of(own)
         ended = sorted(
             (one.end, one.call_ns) for one in own if one.may_write and one.outcome is Outcome.OK
         )
@@ -69,10 +69,10 @@ def _is_stale(read: Operation, writers: _Writers, newest: list[tuple[float, int]
     if index < 0:
         return False
     _end, call = newest[index]
-    return all(writer.end < call for writer in _possible(read, writers))
+    return all(writer.end < call for writer in possible_writers(read, writers))
 
 
-def _writers(operations: Sequence[Operation]) -> _Writers:
+def writers_of(operations: Sequence[Operation]) -> _Writers:
     """Return, for each value and for absence, the operations that may have produced it."""
     found: _Writers = defaultdict(list)
     for one in operations:
@@ -89,7 +89,8 @@ def _writers(operations: Sequence[Operation]) -> _Writers:
     return found
 
 
-def _possible(read: Operation, writers: _Writers) -> list[Operation]:
+def possible_writers(read: Operation, writers: _Writers) -> list[Operation]:
+    """Return the operations that may have written what a read returned."""
     unsaid = writers.get(None, []) if isinstance(read.result, int) else []
     candidates = [*writers.get(read.result, []), *unsaid]
     return [one for one in candidates if one.call_ns <= read.end]
@@ -97,14 +98,14 @@ def _possible(read: Operation, writers: _Writers) -> list[Operation]:
 
 def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> Iterator[Broken]:
     for own in by_key(operations).values():
-        writers = _writers(own)
+        writers = writers_of(own)
         before: dict[str, list[Operation]] = defaultdict(list)
         for one in own:  # by call, and a process does one thing at a time
             if one.outcome is not Outcome.OK:
                 continue
             is_read = one.kind is OperationKind.GET and not (evicts and one.result is ABSENT)
             if is_read:
-                written = tuple(_possible(one, writers))
+                written = tuple(possible_writers(one, writers))
                 for earlier in before[one.process]:
                     if _went_back(earlier, written, writers):
                         yield Broken(earlier, one, written)
@@ -117,7 +118,7 @@ def _went_back(earlier: Operation, written: Sequence[Operation], writers: _Write
     """Return whether every possible writer of the value ended before the version of `earlier` began."""
     if earlier.kind is not OperationKind.GET:
         return all(one.precedes(earlier) for one in written)
-    versions = _possible(earlier, writers)
+    versions = possible_writers(earlier, writers)
     if not versions:  # absent since the beginning: nothing is older
         return False
     return all(one.precedes(version) for one in written for version in versions)

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cacheapp import clock
 from cacheapp.backends import NearCache
 from cacheapp.backends.near.copy import LocalCopy
+from cacheapp.backends.near.listener import InvalidationListener
 from cacheapp.backends.near.records import NO_STATE
 from cacheapp.processes.servers import RedisServer, child_env
 from cacheapp.processes.waiting import until
@@ -144,3 +147,32 @@ def test_a_process_that_is_stopped_in_a_write_does_not_keep_others_from_ending(
             finally:
                 stopped.kill()
                 ending.kill()
+
+
+def test_the_bound_counts_from_the_sending_of_the_previous_ping(
+    cache: NearCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from a reply, which may have been on its way for long."""
+    ping, apply = InvalidationListener._ping, LocalCopy.apply  # noqa: SLF001
+    pings: list[tuple[float, float]] = []
+    counted_from: list[tuple[float, int]] = []
+
+    def timed(self: InvalidationListener, owner: bytes, previous_sent_s: float | None) -> float:
+        began_s = clock.boot_s()
+        sent_s = ping(self, owner, previous_sent_s)
+        pings.append((began_s, clock.boot_s()))
+        return sent_s
+
+    def noted(self: LocalCopy, owner: bytes, keys: Any, **options: Any) -> int:
+        if options.get("confirmed"):
+            until_s, _lag_s = options["confirmed"]
+            counted_from.append((until_s - self.max_staleness, len(pings)))
+        return apply(self, owner, keys, **options)
+
+    monkeypatch.setattr(InvalidationListener, "_ping", timed)
+    monkeypatch.setattr(LocalCopy, "apply", noted)
+    confirmed(cache)
+    until(lambda: len(counted_from) > 2, "confirmations", 30)
+    for moment_s, number in counted_from:
+        began_s, ended_s = pings[number - 1]
+        assert began_s <= moment_s <= ended_s
