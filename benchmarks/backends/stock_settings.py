@@ -37,6 +37,18 @@ CACHES = {
         "LOCATION": _REDIS_URL,
         "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
     },
+    "django-valkey": {
+        "BACKEND": "django_valkey.cache.ValkeyCache",
+        "LOCATION": "valkey://127.0.0.1:6379",
+    },
+    "memcached": {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": "127.0.0.1:11211",
+    },
+    "community": {
+        "BACKEND": "diskcache_community.DjangoCache",
+        "LOCATION": "/var/tmp/diskcache-community",  # noqa: S108 (as documented; replaced)
+    },
     "diskcache": {
         "BACKEND": "diskcache.DjangoCache",
         "LOCATION": "/var/tmp/diskcache",  # noqa: S108 (as documented; replaced)

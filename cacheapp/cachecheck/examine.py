@@ -18,6 +18,7 @@ from cacheapp.cachecheck.run import CheckRun, StoreFailed, lacks, remove
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
+    abandoned,
     counting,
     deadlines,
     faults,
@@ -49,6 +50,7 @@ PROCESSES: dict[str, Workload] = {
     "stop": faults.stopped,
     "cold": faults.cold,
     "kill": faults.killed,
+    "abandon": abandoned.abandoned,
     "fork": faults.forked,
     "clear": faults.cleared,
 }
@@ -66,6 +68,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "stop": (faults.STOPPED,),
     "cold": (faults.COLD,),
     "kill": (faults.KILLED,),
+    "abandon": (abandoned.ABANDONED,),
     "fork": (faults.FORKED,),
     "clear": (faults.CLEARED,),
     "cut": (outages.CUT,),
@@ -81,6 +84,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "incr_version": ("incr_version",),
     "locks": ("lock",),
     "cold": ("add",),
+    "abandon": ("get_or_set",),
     "clear": ("clear",),
 }
 """What a workload cannot do without, beside `get` and `set`."""
@@ -233,6 +237,12 @@ class Examination:
             if len(clients.living) < self.plan.processes:
                 clients.start(self.plan.processes - len(clients.living))
             found = workload(run)
+            if name == "fork":  # what a child has read from a shared connection, its parent misses
+                self._stop(run)
+                run.crew = clients = Clients(
+                    clients.setup, self.plan.processes, fork=self.plan.fork
+                )
+                clients.start(self.plan.processes)
             if not any(clients.run(remove, sorted(run.written), within_s=30.0)):
                 run.written.clear()
         except (ClientFailed, TimeoutError) as exc:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from cacheapp.cachecheck.workloads import (
+    abandoned,
     counting,
     deadlines,
     faults,
@@ -92,6 +93,10 @@ MEANINGS: dict[str, Meaning] = {
     faults.KILLED: Meaning(
         "One worker that is killed, by the OOM killer for example, makes the others fail or wait.",
         "Use locks that end with their holder, and writes that are complete or absent.",
+    ),
+    abandoned.ABANDONED: Meaning(
+        "A worker is killed while it renders a page, and the page hangs for everyone.",
+        "Give the right to compute a time limit, or detect that its holder is dead.",
     ),
     faults.FORKED: Meaning(
         "Workers that are forked from a loaded application hang, or read each other's answers.",

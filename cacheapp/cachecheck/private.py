@@ -19,7 +19,7 @@ from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.processes.servers import RedisServer
 
-_REDIS = ("redis://", "rediss://", "unix://")
+_REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
 
 class NotPrivate(Exception):

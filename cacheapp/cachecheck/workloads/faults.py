@@ -28,6 +28,7 @@ _AFTERWARDS_S = 0.3
 IN_THE_MIDDLE = 40  # lines of a client's journal: 20 calls
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
+_ORDER_S = 0.04  # an order is for a moment 30 ms later
 
 STOPPED, KILLED, FORKED = (
     "a client stopped (SIGSTOP)",
@@ -68,9 +69,13 @@ def stopped(run: CheckRun) -> list[PropertyFinding]:
         try:
             until(lambda: _state(sleeper.pid) == "T", "the client to stop", MARGIN_S)
             clients.run(write_one, key, to=[writer], threads=1)
+            reading = clients.order(warm, key, to=[sleeper], threads=1)
+            pause(
+                _ORDER_S
+            )  # so that it reads at once when it wakes, before any thread of its own runs
         finally:
             sleeper.signal(signal.SIGCONT)
-        clients.run(warm, key, to=[sleeper], threads=1)
+        clients.results(reading, MARGIN_S)
     return [one_order(STOPPED, run.history(), run)]
 
 

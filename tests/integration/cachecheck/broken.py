@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -221,6 +222,59 @@ class CountsBadlyAsync(DiskCache):
         await asyncio.sleep(0)
         await self.aset(key, value + delta, version=version)
         return value + delta
+
+
+class LocksBriefly(DiskCache):
+    """Locks that end after 150 ms, whatever was wanted."""
+
+    def lock(self, name: str, timeout: float | None = None, **how: Any) -> Any:
+        """Return a lock that ends early, and is not renewed."""
+        del timeout
+        return super().lock(name, timeout=0.15, **how)
+
+
+class InvalidatesByThread(DiskCache):
+    """Keeps copies, which a thread of the process drops every 10 ms."""
+
+    _copies: ClassVar[dict[str, Any]] = {}
+    _threads: ClassVar[dict[int, threading.Thread]] = {}
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the copy, if the thread has not dropped it yet."""
+        if os.getpid() not in self._threads:
+            thread = threading.Thread(target=self._drop, daemon=True)
+            self._threads[os.getpid()] = thread
+            thread.start()
+        if key not in self._copies:
+            value = super().get(key, default, version)
+            if value is default:
+                return default
+            self._copies[key] = value
+        return self._copies.get(key, default)
+
+    def _drop(self) -> None:
+        while True:
+            pause(0.01)
+            self._copies.clear()
+
+
+class LeavesItsLease(DiskCache):
+    """Lets one compute, who takes the right to do so with him if he dies."""
+
+    def get_or_set(  # type: ignore[override]
+        self, key: Any, default: Any, timeout: Any = 300, version: int | None = None
+    ) -> Any:
+        """Return the value, computed by the one that adds the mark first."""
+        while (value := self.get(key, version=version)) is None:
+            if self.add(f"{key}-computing", 1, 300, version):
+                try:
+                    value = default()
+                    self.set(key, value, timeout, version)
+                finally:
+                    self.delete(f"{key}-computing", version)
+                return value
+            pause(_A_MOMENT_S)
+        return value
 
 
 class ClearsNothing(DiskCache):

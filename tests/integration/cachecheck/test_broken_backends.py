@@ -7,6 +7,7 @@ from cacheapp.cachecheck.examine import SYNC
 from cacheapp.cachecheck.run import CheckRun
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
+    abandoned,
     counting,
     deadlines,
     faults,
@@ -40,6 +41,8 @@ CAUGHT: list[tuple[str, Workload, str]] = [
     ("MovesInSteps", versions.versions, versions.MOVE),
     ("LocksUnfenced", locking.locks, locking.FENCED),
     ("LocksForMany", locking.locks, locking.EXCLUSIVE),
+    ("LocksBriefly", locking.locks, locking.EXCLUSIVE),
+    ("InvalidatesByThread", faults.stopped, faults.STOPPED),
     ("ClearsNothing", faults.cleared, faults.CLEARED),
     ("TripsOverTheDead", faults.killed, faults.KILLED),
     ("LocMem", faults.cold, faults.COLD),
@@ -78,6 +81,15 @@ def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
         return outage(run, lab.redis)
 
     test_a_broken_backend_is_caught(examine, alias, disturbed, broken)
+
+
+def test_a_lease_that_outlives_its_holder_is_caught(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abandoned, "WITHIN_S", 1.0)
+    found = examine("LeavesItsLease", abandoned.abandoned)[abandoned.ABANDONED]
+    assert found.verdict is PropertyVerdict.BROKEN, found
+    assert "1 s after the death of the computing client the others still waited" in found.why
 
 
 def test_late_expiry_is_measured(examine: Examine) -> None:
@@ -121,6 +133,7 @@ RIGHT = {
     **{name: workload for name, workload in SYNC.items() if name != "expiry"},
     "stop": faults.stopped,
     "kill": faults.killed,
+    "abandon": abandoned.abandoned,
     "cold": faults.cold,
     "fork": faults.forked,
     "clear": faults.cleared,
