@@ -227,10 +227,9 @@ class CountsBadlyAsync(DiskCache):
 class LocksBriefly(DiskCache):
     """Locks that end after 150 ms, whatever was wanted."""
 
-    def lock(self, name: str, timeout: float | None = None, **how: Any) -> Any:
+    def lock(self, *args: Any, **how: Any) -> Any:
         """Return a lock that ends early, and is not renewed."""
-        del timeout
-        return super().lock(name, timeout=0.15, **how)
+        return super().lock(*args, **{**how, "timeout": 0.15})
 
 
 class InvalidatesByThread(DiskCache):

@@ -17,6 +17,7 @@ from cacheapp.cachecheck.verdicts import PropertyFinding
 from cacheapp.processes.servers import RedisServer
 from tests.integration.cachecheck.broken import BACKENDS
 from tests.integration.cachecheck.broken_redis import ON_REDIS
+from tests.integration.cachecheck.held_out import HELD_OUT
 
 Workload = Callable[[CheckRun], list[PropertyFinding]]
 Examine = Callable[..., dict[str, PropertyFinding]]
@@ -37,7 +38,10 @@ def lab() -> Iterator[Lab]:
     """Three processes for all tests of this package: starting one costs more than most tests."""
     with tempfile.TemporaryDirectory(prefix="check-") as name, RedisServer() as server:
         directory = Path(name)
-        aliases = {alias: f"{backend.__module__}.{alias}" for alias, backend in BACKENDS.items()}
+        aliases = {
+            alias: f"{backend.__module__}.{alias}"
+            for alias, backend in {**BACKENDS, **HELD_OUT}.items()
+        }
         aliases["Right"] = "cacheapp.backends.DiskCache"
         aliases["LocMem"] = "django.core.cache.backends.locmem.LocMemCache"
         overrides: dict[str, Any] = {

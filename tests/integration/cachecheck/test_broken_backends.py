@@ -164,16 +164,6 @@ def test_a_redis_that_is_disturbed_is_not_accused(
     assert (lab.redis.pid != before) is (outage is outages.restarted)
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(1_200)
-def test_a_right_backend_is_not_accused_in_many_rounds(examine: Examine) -> None:
-    for number in range(50):
-        for name, workload in SYNC.items():
-            found = examine("Right", workload, use_async=bool(number % 2))
-            verdicts = {one.verdict for one in found.values()}
-            assert verdicts == {PropertyVerdict.HOLDS}, (number, name, found)
-
-
 @pytest.mark.parametrize(
     ("workload", "name"),
     [
