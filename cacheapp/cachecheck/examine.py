@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.cachecheck.adapters.base import ASYNC, TIMEOUT
+from cacheapp.cachecheck.adapters.base import ASYNC, TIMEOUT, abilities
 from cacheapp.cachecheck.adapters.subject import about
 from cacheapp.cachecheck.client_process import Setup
 from cacheapp.cachecheck.clients import ClientFailed, Clients
@@ -130,6 +130,7 @@ class Examination:
         self._subject = subject
         self.versions: dict[str, str] = {}
         self._rates: dict[bool, float] = {}
+        self._abilities: dict[bool, frozenset[str]] = {}
         self._began_s = clock.monotonic_s()
 
     @property
@@ -216,12 +217,14 @@ class Examination:
         """Find out what the subject is and has; one with an event loop is used by one thread."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
-        kind, self.versions, has = clients.run(described, to=clients.living[:1], threads=1)[0]
+        kind, self.versions, has, its_async = clients.run(
+            described, to=clients.living[:1], threads=1
+        )[0]
         if self._subject:
             self.backend = kind
         if ASYNC in has:
             clients.setup = replace(clients.setup, threads=1)
-        run.abilities = has
+        self._abilities = {False: has, True: its_async}
 
     def _one(
         self, run: CheckRun, name: str, workload: Workload, *, use_async: bool
@@ -229,8 +232,8 @@ class Examination:
         """Run one workload; if a client fails, the verdict is UNKNOWN and the clients are replaced."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
-        run.use_async = use_async
-        if missing := self._missing(run, name.removeprefix("a") if use_async else name):
+        run.use_async, run.abilities = use_async, self._abilities[use_async]
+        if missing := self._missing(run, name[1:] if use_async else name):
             names = PROPERTIES[name[1:] if use_async else name]
             return [self._named(lacks(run, each, *missing), use_async=use_async) for each in names]
         try:
@@ -261,9 +264,10 @@ class Examination:
 
     def _missing(self, run: CheckRun, name: str) -> list[str]:
         """Return what the workload needs and the subject does not have."""
-        if not self._subject:
-            return []
-        missing = [one for one in NEEDS.get(name, ()) if one not in run.abilities]
+        needed = ("get", "set", *NEEDS.get(name, ()))
+        missing = [one for one in needed if one not in run.abilities]
+        if run.use_async:
+            missing = [f"a{one}" for one in missing if one != "lock"]
         if name == "fork" and ASYNC in run.abilities:
             missing = ["event loop that survives a fork"]
         return missing
@@ -290,10 +294,12 @@ class Examination:
             )
 
 
-def described(session: ClientSession) -> tuple[str, dict[str, str], frozenset[str]]:
-    """Return the class of the subject, its version, and what it has."""
+def described(
+    session: ClientSession,
+) -> tuple[str, dict[str, str], frozenset[str], frozenset[str]]:
+    """Return the class of the subject, its version, and its methods, also the asynchronous ones."""
     kind, versions = about(session.cache)
-    return kind, versions, session.abilities
+    return kind, versions, session.abilities, abilities(session.cache, use_async=True)
 
 
 def _last_line(text: str) -> str:

@@ -87,8 +87,8 @@ class AsyncLock:
         self._runner.run(self._lock.arelease())
 
 
-def _truth(result: Any) -> bool | None:
-    """Return the answer of a method that says yes or no; `None` says nothing."""
+def _removed(result: Any) -> bool | None:
+    """Return whether `delete` found the key; of some libraries it says nothing, and returns `None`."""
     return None if result is None else bool(result)
 
 
@@ -182,16 +182,16 @@ class ClientSession:
     def add(self, key: str, value: int, timeout: float = TIMEOUT_S) -> Any:
         """Store a number if the key is absent; return whether this call did."""
         return self.record(
-            OperationKind.ADD, key, lambda: _truth(self.cache.add(key, value, timeout)), value
+            OperationKind.ADD, key, lambda: bool(self.cache.add(key, value, timeout)), value
         )
 
     def delete(self, key: str) -> Any:
         """Remove the key; return whether it was there."""
-        return self.record(OperationKind.DELETE, key, lambda: _truth(self.cache.delete(key)))
+        return self.record(OperationKind.DELETE, key, lambda: _removed(self.cache.delete(key)))
 
     def touch(self, key: str, timeout: float = TIMEOUT_S) -> Any:
         """Give the key a timeout; return whether it was there."""
-        return self.record(OperationKind.TOUCH, key, lambda: _truth(self.cache.touch(key, timeout)))
+        return self.record(OperationKind.TOUCH, key, lambda: bool(self.cache.touch(key, timeout)))
 
     def incr(self, key: str, delta: int = 1) -> Any:
         """Add to the number; return the sum, or `ABSENT` where there is none."""

@@ -63,7 +63,8 @@ class Operation:
     are of one monotonic clock; `return_ns` is `None` for a call that did not return.
     `argument`: the value of `set` and `add`, the delta of `incr` and `decr`. `result`: of `get` the
     value or `ABSENT`; of `incr` and `decr` the sum or `ABSENT` (the key was missing); of the others a
-    bool, or `None` if the call did not say; of `set` nothing. With the outcome info, it is the result if the call took effect, or `None`.
+    bool, of `delete` also `None` if it did not say; of `set` nothing. With the outcome info, it is the
+    result if the call took effect, or `None`.
     """
 
     process: str

@@ -82,7 +82,8 @@ def _by_write(operations: Sequence[Operation]) -> dict[Hashable, _Cluster] | Non
         if kind is _GET:
             continue
         if kind is _SET or (kind is _ADD and one.result is not False):
-            if one.argument in found:
+            unsaid = kind is _ADD and one.result is None and one.outcome is Outcome.OK
+            if one.argument in found or unsaid:
                 return None
             found[one.argument] = _Cluster(one, one, one, one.end, one.call_ns)
         elif kind in _COUNTING and one.result is not ABSENT:

@@ -173,8 +173,13 @@ class StashAdapter(Adapter):
     timeouts = False
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Read."""
-        return self.subject.get(key, default)
+        """Read. Gunicorn 27 raises a general error for a missing key."""
+        try:
+            return self.subject.get(key, default)
+        except Exception as exc:
+            if "not found" in str(exc):
+                return default
+            raise
 
     def set(self, key: str, value: Any, timeout: float) -> None:
         """Write."""

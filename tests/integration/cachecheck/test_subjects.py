@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cacheapp.cachecheck.adapters.base import ASYNC, abilities
+from cacheapp.cachecheck.adapters.stores import StashAdapter
 from cacheapp.cachecheck.adapters.subject import NoSubject, about, open_subject
 from cacheapp.cachecheck.session import AsyncAdapter
 from cacheapp.processes.servers import RedisServer
@@ -119,6 +120,24 @@ def test_the_report_names_the_class_and_the_version_of_its_package(opened: Any) 
 def test_what_cannot_be_opened_is_a_clear_error(name: str, complaint: str) -> None:
     with pytest.raises(NoSubject, match=complaint):
         open_subject(name)
+
+
+class Table(dict[str, int]):
+    """A table of Gunicorn 27, whose `get` raises a general error for a missing key."""
+
+    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+        del default
+        if key not in self:
+            raise RuntimeError(f"Key not found: {key}")
+        return self[key]
+
+
+def test_a_missing_key_of_the_stash_is_a_miss() -> None:
+    cache = StashAdapter(Table())
+    assert cache.get("k", "none") == "none"
+    cache.set("k", 5, 300)
+    assert cache.get("k", "none") == 5
+    assert [cache.delete("k"), cache.delete("k")] == [True, False]
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
