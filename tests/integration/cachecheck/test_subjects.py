@@ -125,7 +125,7 @@ def test_what_cannot_be_opened_is_a_clear_error(name: str, complaint: str) -> No
 class Table(dict[str, int]):
     """A table of Gunicorn 27, whose `get` raises a general error for a missing key."""
 
-    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, key: str, default: Any = None) -> Any:
         del default
         if key not in self:
             raise RuntimeError(f"Key not found: {key}")
