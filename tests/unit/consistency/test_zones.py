@@ -56,8 +56,9 @@ def test_a_hundred_thousand_histories_are_judged_as_by_the_search() -> None:
     [
         [op("a", "set", 0, 1, 1), op("b", "set", 2, 3, 1)],
         [op("a", "set", 0, 1, 1), op("b", "incr", 2, 3, 1, 2)],
+        [op("a", "set", 0, 1, 1), op("b", "add", 2, 3, 5), op("a", "get", 4, 5, result=1)],
     ],
-    ids=["a value written twice", "a counter"],
+    ids=["a value written twice", "a counter", "an add that does not say whether it wrote"],
 )
 def test_what_zones_cannot_judge_is_left_to_the_search(history: list[Operation]) -> None:
     assert judge_zones(history) is None
