@@ -1,6 +1,6 @@
 """Check the caches that people use, one after the other, and print the table of the documentation.
 
-`python -m benchmarks.consistency.table --write`: runs `cachecheck` on Django's backends and others in private
+`python -m benchmarks.consistency.caches --write`: runs `cachecheck` on Django's backends and others in private
 stores, and on other libraries; with `--write`, puts the table into docs/guarantees.md. What cannot be
 imported here is named. Not measured: several machines.
 """
@@ -24,7 +24,7 @@ from typing import Any
 from cacheapp.processes.servers import GunicornServer, RedisServer
 from cacheapp.processes.waiting import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "guarantees.md"
 _NONE = "\N{EN DASH}"
 BEGIN, END = "<!-- table of cachecheck: begin -->", "<!-- table of cachecheck: end -->"
@@ -111,7 +111,7 @@ def _stores() -> Iterator[dict[str, str]]:
         port = _free_port()  # some libraries cannot use a Unix socket
         stack.enter_context(RedisServer(["--port", str(port), "--bind", "127.0.0.1"])).start()
         (directory / "gunicorn.conf.py").write_text(
-            'dirty_apps = ["benchmarks.consistency.stash_app:Anything"]\ndirty_workers = 1\nworkers = 1\n'
+            'dirty_apps = ["benchmarks.consistency.caches.stash_app:Anything"]\ndirty_workers = 1\nworkers = 1\n'
         )
         env = {
             "CHECK_DIR": str(directory),
@@ -120,7 +120,9 @@ def _stores() -> Iterator[dict[str, str]]:
             "STASH_SOCKET_FILE": str(directory / "stash"),
             "DATA_DIR": str(directory / "data"),
         }
-        server = GunicornServer("benchmarks.consistency.stash_app:application", directory, env)
+        server = GunicornServer(
+            "benchmarks.consistency.caches.stash_app:application", directory, env
+        )
         stack.enter_context(server).start()
         until((directory / "stash").exists, "the arbiter of the stash", 60)
         yield {**env, "CHECK_STASH": (directory / "stash").read_text()}
@@ -143,7 +145,7 @@ def _checked(name: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any
             command = ["manage.py", "cachecheck", name, *common, str(path)]
             more = {"DJANGO_SETTINGS_MODULE": "benchmarks.backends.stock_settings"}
         else:
-            subject = f"benchmarks.consistency.libraries:{name}"
+            subject = f"benchmarks.consistency.caches.libraries:{name}"
             command, more = ["-m", "cacheapp.cachecheck", subject, *common, str(path)], {}
         done = subprocess.run(
             [sys.executable, *command],
@@ -172,7 +174,7 @@ def _markdown(found: Mapping[str, Mapping[str, Any]], took: str, missing: Sequen
     lines = [
         (
             f"Run on {one['date']} with Python {one['python']} on {os.cpu_count()} shared cores, "
-            f"{took}, by `python -m benchmarks.consistency.table --write`:"
+            f"{took}, by `python -m benchmarks.consistency.caches --write`:"
         ),
         "",
         "| | " + " | ".join(f"`{name}`" for name in found) + " |",

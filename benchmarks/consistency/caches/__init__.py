@@ -1,0 +1,1 @@
+"""The table of the caches that people use, as `cachecheck` finds them."""
