@@ -81,6 +81,7 @@ def test_what_a_broken_cache_did_is_shown_by_a_few_calls(kind: type[Right]) -> N
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1_800)
 def test_of_a_thousand_broken_caches_nearly_all_are_shown_by_six_calls_at_most() -> None:
     judged = [judge(played(kind, seed)) for kind in BROKEN for seed in range(1_000, 1_130)]
     sizes = [len(one.counterexample.operations) for one in judged if one.counterexample]

@@ -45,6 +45,7 @@ def test_with_other_calls_only_what_is_illegal_is_decided() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1_800)
 def test_a_hundred_thousand_histories_are_judged_as_by_the_search() -> None:
     for number, kinds in enumerate([REGISTER, ALL]):
         for evicts in (False, True):
