@@ -74,7 +74,7 @@ def test_every_worker_gives_the_machines_sum_also_after_a_kill(new_env: NewEnv) 
         before = _assert_equal_sums(workers, WORKERS * ROUNDS)
         victim = workers.pids[0]
         os.kill(victim, signal.SIGKILL)
-        until(lambda: victim not in workers.find(), "the worker's successor", 60)
+        until(lambda: victim not in workers.find(), "the worker's successor", 120)
         for scraped in workers.together(_work):
             _assert_growing([before, *scraped])
         _assert_equal_sums(workers, 2 * WORKERS * ROUNDS)

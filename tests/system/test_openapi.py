@@ -50,7 +50,7 @@ def test_no_request_gets_a_response_that_the_description_does_not_have(
             *("--max-examples", "5", "--seed", "20", "--phases", "examples,coverage,fuzzing"),
             # Valid in form only: a cursor of no page, a URL of an origin that is not allowed.
             *("--exclude-checks", "positive_data_acceptance"),
-            *("--request-timeout", "30", "--generation-database", "none", "--no-color"),
+            *("--request-timeout", "100", "--generation-database", "none", "--no-color"),
         ],
         cwd=tmp_path,
         capture_output=True,

@@ -17,21 +17,18 @@ import diskcache
 
 
 class Forgets:
-    """A dictionary per process."""
+    """Finds nothing: proven by one process alone, however little the two overlap."""
 
     timeouts = False
 
-    def __init__(self):
-        self.entries = {}
-
     def get(self, key, default=None):
-        return self.entries.get(key, default)
+        return default
 
     def set(self, key, value, timeout):
-        self.entries[key] = value
+        pass
 
     def delete(self, key):
-        return self.entries.pop(key, None) is not None
+        return False
 
 
 def right():

@@ -65,6 +65,8 @@ WITHOUT_JOBS: Mapping[str, dict[str, Any]] = {
     "readyz": {},
     "metrics": {},
     "api": {},
+    "openapi": {},
+    "api_docs": {},
     "worker": {},
     "stats": {},
     "alias": {"alias": "default"},
