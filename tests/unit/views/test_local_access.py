@@ -212,7 +212,8 @@ def _addresses(*, api: bool) -> list[str]:
     routes = [str(pattern.pattern) for pattern in urlpatterns]
     routes = [route for route in routes if route not in _FOR_PROGRAMS]
     found = ["/" + re.sub(r"<(\w+):\w+>", lambda it: _SAMPLES[it[1]], route) for route in routes]
-    return [path for path in found if path.startswith("/api/") is api]
+    # The page that shows the API is a page.
+    return [path for path in found if (path.startswith("/api/") and path != "/api/docs/") is api]
 
 
 def _page(method: str, path: str, **meta: str) -> tuple[int, str]:
