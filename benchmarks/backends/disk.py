@@ -47,6 +47,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--calls", type=int, default=200, help="per variant and round")
     parser.add_argument("--under", type=Path, help="directory whose filesystem is measured")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(rounds=10, calls=40)
     asked = parser.parse_args()
     set_up_django()
     from diskcache import DjangoCache  # noqa: PLC0415 (needs the settings)

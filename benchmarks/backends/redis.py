@@ -40,6 +40,9 @@ def main() -> int:
     parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--calls", type=int, default=300, help="per variant and round")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(rounds=10, calls=60)
     asked = parser.parse_args()
     set_up_django()
     from django_redis.cache import RedisCache as Stock  # noqa: PLC0415 (needs the settings)
