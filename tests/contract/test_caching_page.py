@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.test import RequestFactory
 
 from cacheapp import clock
@@ -26,7 +27,7 @@ def shop(cache: SharedCache) -> dict[str, Any]:
             r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
         )
     ]
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names: dict[str, Any] = {"__name__": "shop.prices"}
     for number, (page, block) in enumerate(blocks, 1):
         exec(compile(block, f"{page}, example {number}", "exec"), names)  # noqa: S102
@@ -58,3 +59,8 @@ def test_the_examples_of_throttle_hold(
     request = factory.get("/")
     request.user = SimpleNamespace(pk=3)  # type: ignore[assignment]
     assert shop["search"](request).content == b"results"
+    for _ in range(5):
+        assert shop["sign_in"](factory.post("/")).content == b"welcome"
+    with pytest.raises(PermissionDenied):
+        shop["sign_in"](factory.post("/"))
+    assert shop["sign_in"](factory.get("/")).content == b"welcome"
