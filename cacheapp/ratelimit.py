@@ -191,7 +191,7 @@ def _rule(
     if key is None:
         raise ImproperlyConfigured(f"key is missing; expected {_EXPECTED_KEY}")
     counted = None if methods is None else frozenset(each.upper() for each in methods)
-    return _Rule(group or "", cast("Key", key), rate, counted, alias)
+    return _Rule(group or "", key, rate, counted, alias)
 
 
 def _is_known(key: str) -> bool:

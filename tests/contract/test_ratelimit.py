@@ -115,7 +115,7 @@ async def test_an_async_view_learns_that_it_is_late(cache: SharedCache, now: Now
         async def auser() -> Any:
             return SimpleNamespace(pk=None, is_authenticated=False)
 
-        made.auser = auser  # type: ignore[method-assign]
+        made.auser = auser
         return made
 
     found = [(await async_view(request())).content for _ in range(3)]
@@ -176,4 +176,4 @@ def test_a_wrong_argument_is_an_error_where_it_is_written(
     arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
-        read_rate(ratelimit(**arguments) and arguments["rate"])
+        ratelimit(**arguments)
