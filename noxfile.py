@@ -23,7 +23,6 @@ PAIRS = [
 ]
 QUICK = (
     "tests/contract/test_one_process.py",
-    "tests/contract/test_many_processes.py",
     "tests/unit/backends",
     "tests/unit/consistency",
     "tests/unit/test_checks.py",
