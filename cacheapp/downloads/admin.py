@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
+from django.template.defaultfilters import filesizeformat
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
 from cacheapp.downloads.jobs.actors import (
@@ -70,12 +71,21 @@ class _ReadOnly(_Admin):
 class DownloadJobAdmin(_ReadOnly):
     """Jobs, newest first."""
 
-    list_display = ("id", "state", "progress", "owner_pid", "adoptions", "created_by", "created_at")
+    list_display = (
+        "id",
+        "state",
+        "progress",
+        "size",
+        "owner_pid",
+        "adoptions",
+        "created_by",
+        "created_at",
+    )
     list_filter = ("state",)
     search_fields = ("id", "created_by", "error")
     ordering = ("-created_at", "-id")
     exclude = ("source", "webhook", "creator", "idempotency_key", "idempotency_digest")
-    readonly_fields = ("progress", "trail", "shown_source", "shown_webhook")
+    readonly_fields = ("page", "progress", "size", "trail", "shown_source", "shown_webhook")
     actions = ("cancel", "retry")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadJob]:
@@ -98,6 +108,20 @@ class DownloadJobAdmin(_ReadOnly):
         query = urlencode({"job__exact": job.id})
         place = f"{reverse('admin:cacheapp_downloads_auditentry_changelist')}?{query}"
         return format_html('<a href="{}">{}</a>', place, "audit entries of the job")
+
+    @admin.display(description="page")
+    def page(self, job: DownloadJob) -> str:
+        """Link to the job's page, if the project has the pages."""
+        try:
+            place = reverse("cacheapp:download_page", args=[job.id])
+        except NoReverseMatch:
+            return "-"
+        return format_html('<a href="{}">{}</a>', place, "page of the job")
+
+    @admin.display(description="size", ordering="bytes_done")
+    def size(self, job: DownloadJob) -> str:
+        """Return the size of what was fetched, for people."""
+        return filesizeformat(job.bytes_done)
 
     @admin.display(description="files")
     def progress(self, job: DownloadJob) -> str:
@@ -148,7 +172,7 @@ class DownloadJobAdmin(_ReadOnly):
 class DownloadFileAdmin(_ReadOnly):
     """Files, by job and position in the order."""
 
-    list_display = ("name", "state", "bytes_done", "tries", "error", "job")
+    list_display = ("name", "state", "size", "tries", "error", "job")
     list_filter = ("state",)
     search_fields = ("name",)
     ordering = ("job", "position")
@@ -159,6 +183,11 @@ class DownloadFileAdmin(_ReadOnly):
     def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadFile]:
         """Return the files of the user's own jobs, or of all."""
         return super().get_queryset(request).filter(job__in=visible_jobs(_actor(request)))
+
+    @admin.display(description="size", ordering="bytes_done")
+    def size(self, file: DownloadFile) -> str:
+        """Return the size of what was fetched, for people."""
+        return filesizeformat(file.bytes_done)
 
     @admin.display(description="URL")
     def shown_url(self, file: DownloadFile) -> str:

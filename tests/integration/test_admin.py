@@ -68,7 +68,11 @@ def test_jobs_and_files_are_listed_and_shown() -> None:
     listed = client.get(JOBS).content.decode()
     assert str(job.id) in listed
     assert "0 of 1" in listed
-    assert str(job.id) in client.get(f"{JOBS}{job.id}/change/").content.decode()
+    DownloadJob.objects.filter(id=job.id).update(bytes_done=3 * 2**20)
+    change = client.get(f"{JOBS}{job.id}/change/").content.decode()
+    assert str(job.id) in change
+    assert f'<a href="/downloads/{job.id}/">page of the job</a>' in change
+    assert "3.0\xa0MB" in change
     files = client.get(f"{FILES}?job__id__exact={job.id}").content.decode()
     assert "&lt;script&gt;" in files
     assert "<script>a" not in files
