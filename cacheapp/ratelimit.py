@@ -6,6 +6,7 @@ request costs nothing, the alias is an argument, and a failing store raises its 
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
@@ -182,8 +183,10 @@ def _rule(
 ) -> _Rule:
     """Return the arguments, checked where they are written and not at the first request."""
     methods = [method] if isinstance(method, str) else method
-    if isinstance(rate, str) and not _RATE.fullmatch(rate):
-        rate = import_string(rate) if "." in rate else read_rate(rate)
+    if isinstance(rate, str) and "." in rate:
+        rate = cast("Rate", import_string(rate))
+    if rate is not None and not callable(rate):
+        rate = read_rate(rate)
     if isinstance(key, str) and not _is_known(key):
         if "." not in key:
             raise ImproperlyConfigured(f"key is {key!r}; expected {_EXPECTED_KEY}")
@@ -204,12 +207,14 @@ _PLAIN_KEYS = ("ip", "user", "user_or_ip")
 
 def read_rate(rate: Any) -> tuple[int, float]:
     """Return count and seconds of a rate; raise `ImproperlyConfigured`."""
-    if isinstance(rate, tuple) and len(rate) == 2:  # noqa: PLR2004
-        return int(rate[0]), float(rate[1])
-    match = _RATE.fullmatch(rate) if isinstance(rate, str) else None
-    if match is None or match[2] == "0":
+    count, per = -1, 0.0
+    if isinstance(rate, tuple) and [type(it) for it in rate] in ([int, int], [int, float]):
+        count, per = rate
+    elif isinstance(rate, str) and (match := _RATE.fullmatch(rate)):
+        count, per = int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower() or "s"]
+    if count < 0 or not 0 < per < math.inf:
         raise ImproperlyConfigured(f"rate is {rate!r}; expected {_EXPECTED_RATE}")
-    return int(match[1]), float(int(match[2] or 1) * _SECONDS[match[3].lower() or "s"])
+    return count, float(per)
 
 
 def _called(function: Any, group: str, request: HttpRequest) -> Any:

@@ -166,6 +166,8 @@ def test_a_rate_is_read_as_by_django_ratelimit(rate: Any, expected: tuple[int, f
     [
         ({"key": "ip", "rate": "often"}, "rate is 'often'"),
         ({"key": "ip", "rate": "5/0m"}, "rate is '5/0m'"),
+        ({"key": "ip", "rate": (5, 0)}, r"rate is \(5, 0\)"),
+        ({"key": "ip", "rate": ("5", 60)}, "rate is "),
         ({"key": "get", "rate": "5/m"}, "key is 'get'"),
         ({"key": "address", "rate": "5/m"}, "key is 'address'"),
         ({"rate": "5/m"}, "key is missing"),
