@@ -317,7 +317,9 @@ def test_the_same_command_resumes_after(
     assert sorted(path.name for path in site.target.iterdir()) == [*"01234", name]
     by = terminal_actor().name
     paused = [("pause", by, "command")] if number is signal.SIGINT else []
-    assert site.trail() == [("create", by, "command"), *paused, ("resume", by, "command")]
+    began = [("begin", f"worker {run.pid}", "worker") for run in (first, second)]
+    create, resume = (("create", by, "command"), ("resume", by, "command"))
+    assert site.trail() == [create, began[0], *paused, resume, began[1]]
 
 
 def test_the_bytes_of_a_file_that_failed_stay_for_the_same_command(
