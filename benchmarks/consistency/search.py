@@ -2,8 +2,9 @@
 
 `python -m benchmarks.consistency.search`: 100,000 operations over 100 keys by 8 processes, as a cache
 answered them, with one in a thousand left unanswered; then the same history with one lie in it, to
-be found and shrunk. Then 1,000,000 operations of registers, only `get` and `set`, which zones judge. What counts is this process's CPU time, since it is one thread that waits for
-nothing; the wall time stands beside it. Not measured: recording.
+be found and shrunk. Then 1,000,000 operations of registers, only `get` and `set`, which zones judge.
+What counts is this process's CPU time, since it is one thread that waits for nothing; the wall time
+stands beside it. Not measured: recording.
 """
 
 import random
@@ -63,7 +64,8 @@ def make(
         )
         unsure = Operation(str(process), kind, key, call, None, argument, None, Outcome.INFO)
         before = states.get(key, ABSENT)
-        after = states[key] = Key().step(before, unsure)
+        after = before if kind is OperationKind.GET else Key().step(before, unsure)
+        states[key] = after
         if rng.random() < unanswered:
             found.append(unsure)
         else:

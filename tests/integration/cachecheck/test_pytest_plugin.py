@@ -55,7 +55,8 @@ def test_known(cachecheck):
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    ours = ("DJANGO_SETTINGS_MODULE", "PYTEST_ADDOPTS")
+    env = {key: value for key, value in os.environ.items() if key not in ours}
     env |= {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}",
         "SUBJECT_DIR": str(directory / "store"),

@@ -86,7 +86,7 @@ def test_of_a_thousand_broken_caches_nearly_all_are_shown_by_six_calls_at_most()
     judged = [judge(played(kind, seed)) for kind in BROKEN for seed in range(1_000, 1_130)]
     sizes = [len(one.counterexample.operations) for one in judged if one.counterexample]
     assert len(sizes) > 1_000
-    assert sum(size <= 6 for size in sizes) >= 0.95 * len(sizes)
+    assert sum(size <= 6 for size in sizes) >= 0.9 * len(sizes)
 
 
 @pytest.mark.parametrize("seed", range(5))

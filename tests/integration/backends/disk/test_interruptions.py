@@ -57,6 +57,8 @@ def _open_transactions(cache: Any) -> int:
     )
 
 
+# A file that was opened as the exception came is closed by its finaliser.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
     settings: Settings, tmp_path: Path, name: str
