@@ -73,11 +73,12 @@ def _subscribe() -> Callable[[], None]:
 
 
 def _add_headers(response: HttpResponseBase, usage: dict[str, _Usage]) -> None:
-    if not usage:
+    found = list(usage.items())  # a thread that the request started may add an alias meanwhile
+    if not found:
         return
     for header, values in (
-        ("Server-Timing", [used.timing(alias) for alias, used in usage.items()]),
-        ("Cache-Status", [used.status(alias) for alias, used in usage.items()]),
+        ("Server-Timing", [used.timing(alias) for alias, used in found]),
+        ("Cache-Status", [used.status(alias) for alias, used in found]),
     ):
         earlier = [response.headers[header]] if header in response.headers else []
         response.headers[header] = ", ".join([*earlier, *values])

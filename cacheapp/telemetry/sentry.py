@@ -25,10 +25,14 @@ _ORIGIN = "auto.cache.cacheapp"
 class CacheappIntegration(Integration):
     """Records each operation of a cacheapp backend as a span of the current transaction.
 
-    Pass an object to `sentry_sdk.init(integrations=[…])`.
+    Pass an object to `sentry_sdk.init(integrations=[…])`. The spans have the keys only with `keys`, or
+    with Sentry's `send_default_pii`: the keys of sessions are credentials.
     """
 
     identifier = "cacheapp"
+
+    def __init__(self, *, keys: bool = False) -> None:
+        self.keys = keys
 
     @staticmethod
     def setup_once() -> None:
@@ -46,17 +50,21 @@ def record(operation: Operation) -> None:
     parent = sentry_sdk.get_current_span()
     if parent is None or not parent.sampled:
         return
-    if sentry_sdk.get_client().get_integration(CacheappIntegration) is None:
+    client = sentry_sdk.get_client()
+    integration = client.get_integration(CacheappIntegration)
+    if integration is None:
         return
     ended_s = clock.wall_s()
-    keys = [str(key) for key in operation.keys]
+    shows_keys = integration.keys or client.should_send_default_pii()
+    keys = [str(key) for key in operation.keys] if shows_keys else []
     span = parent.start_child(
         op=_OPS.get(operation.operation, "cache.get"),
         name=", ".join(keys) or operation.operation,
         origin=_ORIGIN,
         start_timestamp=ended_s - operation.seconds,
     )
-    span.set_data("cache.key", keys)
+    if keys:
+        span.set_data("cache.key", keys)
     span.set_data("cache.operation", operation.operation)
     span.set_data("cache.alias", operation.alias)
     if operation.hits is not None:

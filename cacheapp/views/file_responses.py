@@ -2,26 +2,36 @@
 
 A file is always an attachment of an unknown type, so a browser saves it and never shows it: what
 was downloaded must not act as a page of this site.
+
+A client may read slowly, and its file occupies a thread meanwhile. So files take the streams of
+`views.streams`, which leave a thread free, and a response without one is 503.
 """
 
 import datetime as dt
 import os
 import re
 import stat
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
+from cacheapp.views.pages import error_page
+from cacheapp.views.streams import RETRY_AFTER_S, slots
+
 CHUNK_BYTES = 256 * 1024
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_NOT_IN_ZIP = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?<=^[A-Za-z]):|(?<=/[A-Za-z]):")
+"""What some programs take for a directory, a drive or a command to the terminal."""
 _POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
@@ -30,11 +40,10 @@ def file_response(request: HttpRequest, directory: Path, name: str, etag: str) -
     file = _open(directory, name)
     size = os.fstat(file.fileno()).st_size
     quoted = f'"{etag}"'
-    wanted = request.headers.get("Range")
-    if wanted is not None and request.headers.get("If-Range", quoted) != quoted:
-        wanted = None
-    first, last = _range(wanted, size)
-    if first > last and wanted is not None:
+    is_meant = request.method == "GET" and request.headers.get("If-Range", quoted) == quoted
+    wanted = _range(request.headers.get("Range", ""), size) if is_meant else None
+    first, last = wanted or (0, size - 1)
+    if wanted is not None and first > last:
         file.close()
         return HttpResponse(
             status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -96,19 +105,24 @@ def _open(directory: Path, name: str) -> BinaryIO:
     return file
 
 
-def _range(wanted: str | None, size: int) -> tuple[int, int]:
-    """Return the first and the last byte to send; all for a header that has no single range.
+def _range(wanted: str, size: int) -> tuple[int, int] | None:
+    """Return the first and the last byte of a range; `None` for a header without one valid range.
 
-    The first is larger than the last if the range is not in the file.
+    Such a header is ignored (RFC 9110, 14.2). If the range is valid but not in the file, the first
+    byte is larger than the last.
     """
-    found = _RANGE.fullmatch((wanted or "").strip())
+    found = _RANGE.fullmatch(wanted.strip())
     if found is None or not (found[1] or found[2]):
-        return 0, size - 1
+        return None
     if not found[1]:  # the last bytes
         count = int(found[2])
-        return (max(0, size - count), size - 1) if count else (size, size - 1)
-    first, last = int(found[1]), int(found[2]) if found[2] else size - 1
-    return first, min(last, size - 1)
+        if count and not size:
+            return None  # all of an empty file, which no Content-Range can name
+        return size - min(size, count), size - 1
+    first = int(found[1])
+    if found[2] and int(found[2]) < first:
+        return None
+    return first, min(int(found[2]), size - 1) if found[2] else size - 1
 
 
 class _Part(Iterator[bytes]):
@@ -154,13 +168,14 @@ class _Buffer:
 def _zip(directory: Path, names: Iterable[str]) -> Iterator[bytes]:
     """Yield a zip of the files, uncompressed; files that are gone meanwhile are left out."""
     buffer: Any = _Buffer()
+    taken: dict[str, int] = {}
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             try:
                 file = _open(directory, name)
             except Http404:
                 continue
-            with file, archive.open(_entry(file, name), "w", force_zip64=True) as entry:
+            with file, archive.open(_entry(file, name, taken), "w", force_zip64=True) as entry:
                 while chunk := file.read(CHUNK_BYTES):
                     entry.write(chunk)
                     yield buffer.take()
@@ -168,36 +183,67 @@ def _zip(directory: Path, names: Iterable[str]) -> Iterator[bytes]:
     yield buffer.take()
 
 
-def _entry(file: BinaryIO, name: str) -> zipfile.ZipInfo:
+def _entry(file: BinaryIO, name: str, taken: dict[str, int]) -> zipfile.ZipInfo:
     at = dt.datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, dt.UTC)
     # A zip knows no time before 1980.
     date = (max(1980, at.year), at.month, at.day, at.hour, at.minute, at.second)
-    return zipfile.ZipInfo(name, date_time=date)
+    return zipfile.ZipInfo(_entry_name(name, taken), date_time=date)
+
+
+def _entry_name(name: str, taken: dict[str, int]) -> str:
+    """Return a name that every program unpacks as the same file, with a number if it is taken."""
+    safe = found = _NOT_IN_ZIP.sub("_", name)
+    path = PurePosixPath(safe)
+    while found in taken:
+        taken[safe] += 1
+        found = str(path.with_name(f"{path.stem} ({taken[safe]}){path.suffix}"))
+    taken[found] = 1
+    return found
 
 
 class _Response(StreamingHttpResponse):
-    """Closes what it sends, also if the client left before the first byte."""
+    """Closes what it sends and frees its stream, also if the client left before the first byte."""
 
-    def __init__(self, chunks: Any, body: Any, status: HTTPStatus) -> None:
-        super().__init__(body, status=status)
+    def __init__(self, chunks: Any, body: Any, status: HTTPStatus, headers: dict[str, str]) -> None:
+        super().__init__(body, status=status, headers=headers)
         self._chunks = chunks
+        self._closed = threading.Lock()  # acquired by the first `close`
 
     def close(self) -> None:
-        """Close the response and the file."""
+        """Close the response and the file; free the stream, once."""
         try:
             super().close()
         finally:
+            if self._closed.acquire(blocking=False):
+                slots.release()
             self._chunks.close()
 
 
 def _stream(
-    request: HttpRequest, chunks: Iterator[bytes], status: HTTPStatus, headers: dict[str, str]
+    request: HttpRequest, chunks: Any, status: HTTPStatus, headers: dict[str, str]
 ) -> HttpResponseBase:
-    body: Any = _in_threads(chunks) if isinstance(request, ASGIRequest) else iter(chunks)
-    response = _Response(chunks, body, status)
-    for header, value in headers.items():
-        response[header] = value
-    return response
+    if not slots.acquire(at_least=1):  # a worker with a single thread sends files too
+        chunks.close()
+        busy = "All streams of this worker are in use: it is sending other files or events."
+        response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, busy)
+        response["Retry-After"] = str(RETRY_AFTER_S)
+        return response
+    try:
+        sent = _without_database(chunks)
+        body: Any = _in_threads(sent) if isinstance(request, ASGIRequest) else sent
+        return _Response(chunks, body, status, headers)
+    except BaseException:
+        slots.release()
+        chunks.close()
+        raise
+
+
+def _without_database(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the chunks; before them, close the connections, which nothing needs as long as it takes."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+    yield from chunks
 
 
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -149,8 +149,13 @@ def error_page(
 def _page_before(request: HttpRequest) -> str:
     """Return the page of this site whose form was refused, or nothing."""
     before = request.headers.get("Referer", "")
-    is_own = url_has_allowed_host_and_scheme(before, {request.get_host()})
-    return urlsplit(before).path if request.method == "POST" and is_own else ""
+    if request.method != "POST" or not before:
+        return ""
+    try:
+        is_own = url_has_allowed_host_and_scheme(before, {request.get_host()})
+    except DisallowedHost:  # which may be what this page is about
+        return ""
+    return urlsplit(before).path if is_own else ""
 
 
 def base_context(request: HttpRequest) -> dict[str, Any]:

@@ -90,7 +90,9 @@ def bulk_action(request: HttpRequest) -> HttpResponse:
 
 def _list_page(request: HttpRequest, status: HTTPStatus, **context: Any) -> HttpResponse:
     query = _query(request)
-    found = _matching(visible_jobs(request), query).order_by(*_SORTS[query["sort"]][1])
+    found = _matching(visible_jobs(request), query, actor(request).key).order_by(
+        *_SORTS[query["sort"]][1]
+    )
     jobs = Paginator(found, JOBS_PER_PAGE).get_page(request.GET.get("page"))
     titles = titles_of(jobs)
     chosen = {name: value for name, value in query.items() if value and value != "newest"}
@@ -123,12 +125,20 @@ def _query(request: HttpRequest) -> dict[str, str]:
     }
 
 
-def _matching(jobs: QuerySet[DownloadJob], query: dict[str, str]) -> QuerySet[DownloadJob]:
+def _matching(
+    jobs: QuerySet[DownloadJob], query: dict[str, str], creator: str
+) -> QuerySet[DownloadJob]:
+    """Return the jobs that match. `creator`: the caller; only the sources of his own jobs are searched.
+
+    A source has secrets that the manager does not see, and a search would tell whether he guessed one.
+    """
     if query["state"]:
         jobs = jobs.filter(state=query["state"])
     if words := query["q"]:
         of_file = DownloadFile.objects.filter(job=OuterRef("pk"), name__icontains=words)
-        found = Q(source__icontains=words) | Q(created_by__icontains=words) | Q(Exists(of_file))
+        found = Q(created_by__icontains=words) | Q(Exists(of_file))
+        if creator:
+            found |= Q(creator=creator, source__icontains=words)
         if digits := _hexadecimal(words):
             found |= Q(id__gte=UUID(digits.ljust(32, "0")), id__lte=UUID(digits.ljust(32, "f")))
         jobs = jobs.filter(found)

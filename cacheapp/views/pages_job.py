@@ -30,6 +30,8 @@ from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import serialize_webhook
 from cacheapp.views.sparkline import draw_area
 
+_Active = dict[str, tuple[int, int | None]]  # names of files, each with its bytes: done, of all
+
 FILES_PER_PAGE = 25
 _MAP_FILES = 200_000
 _FAILED_SHOWN = 10
@@ -51,33 +53,25 @@ ACTIONS: dict[str, commands.Command] = {
 def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: its figures, what moves, what failed, and its files in pages."""
     job = _get_job_or_404(request, job_id)
-    state_filter = request.GET.get("files", "")
-    found = job.files.order_by("position")
-    if state_filter in set(FileState):
-        found = found.filter(state=state_filter)
-    files = Paginator(found, FILES_PER_PAGE).get_page(request.GET.get("page"))
     progress = live_progress.read(job.id) if job.state == JobState.RUNNING else None
     active = _active_files(progress)
+    current_url = request.get_full_path()
+    if request.headers.get("HX-Request") == "true":  # a part: nothing is read for the others
+        part, context = "parts/job.html", _figures_context(job, active)
+        if request.headers.get("HX-Target") == "files":
+            part, context = "parts/job_files.html", _files_context(request, job, active)
+        context |= {"job": job_context(job, "", progress), "current_url": current_url}
+        return render_page(request, "download.html", part=part, **context)
     return render_page(
         request,
         "download.html",
-        part="parts/job_files.html"
-        if request.headers.get("HX-Target") == "files"
-        else "parts/job.html",
         job=job_context(job, titles_of([job])[job.id], progress),
-        webhook=serialize_webhook(job),
-        moving=[_moving_context(*one) for one in active.items()],
-        rate_path=_rate_path(job),
-        files=files,
-        rows=[_file_context(job, row, active) for row in files],
-        history=history_of(job),
-        state_filter=state_filter,
-        tabs=_tabs(job),
         buttons=_BUTTONS,
-        current_url=request.get_full_path(),
+        current_url=current_url,
         destination=_shown_destination(job),
         curl=f"curl {request.build_absolute_uri(reverse('cacheapp:download', args=[job.id]))}",
-        announcement=f"{job.state}, {job.files_done} of {job.files_total} files",
+        **_figures_context(job, active),
+        **_files_context(request, job, active),
         **_map_context(job),
         **_failed_context(job),
     )
@@ -178,6 +172,27 @@ def _rate_path(job: DownloadJob) -> str:
     return draw_area(rates, clock.wall_s(), live_progress.RATES_S)
 
 
+def _figures_context(job: DownloadJob, active: _Active) -> dict[str, Any]:
+    return {
+        "webhook": serialize_webhook(job),
+        "moving": [_moving_context(*one) for one in active.items()],
+        "rate_path": _rate_path(job),
+        "history": history_of(job),
+        "announcement": f"{job.state}, {job.files_done} of {job.files_total} files",
+    }
+
+
+def _files_context(request: HttpRequest, job: DownloadJob, active: _Active) -> dict[str, Any]:
+    """Return a page of the files, those of one state if the request says so."""
+    state_filter = request.GET.get("files", "")
+    found = job.files.order_by("position")
+    if state_filter in set(FileState):
+        found = found.filter(state=state_filter)
+    files = Paginator(found, FILES_PER_PAGE).get_page(request.GET.get("page"))
+    rows = [_file_context(job, row, active) for row in files]
+    return {"files": files, "rows": rows, "state_filter": state_filter, "tabs": _tabs(job)}
+
+
 def _map_context(job: DownloadJob) -> dict[str, Any]:
     if not 1 < job.files_total <= _MAP_FILES:
         return {"map": None}
@@ -209,7 +224,7 @@ def _word(job: DownloadJob, state: str) -> str:
     return JobState.PAUSED.value if is_paused else state
 
 
-def _active_files(progress: dict[str, Any] | None) -> dict[str, tuple[int, int | None]]:
+def _active_files(progress: dict[str, Any] | None) -> _Active:
     return {
         one["name"]: (one["bytes_done"], one["bytes_total"])
         for one in (progress or {}).get("moving", [])
@@ -221,9 +236,7 @@ def _moving_context(name: str, size: tuple[int, int | None]) -> dict[str, Any]:
     return {"name": name, "done": done, "total": total}
 
 
-def _file_context(
-    job: DownloadJob, row: DownloadFile, active: dict[str, tuple[int, int | None]]
-) -> dict[str, Any]:
+def _file_context(job: DownloadJob, row: DownloadFile, active: _Active) -> dict[str, Any]:
     """Return a file's bar: its progress from the cache, or else from the database."""
     done, total = row.bytes_done, row.expected_size
     state = FileState(row.state)

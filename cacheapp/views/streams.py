@@ -2,7 +2,7 @@
 
 The id of an event is the job's generation in the database, so a client that reconnects with
 `Last-Event-ID` misses nothing, whichever worker responds. A stream occupies a thread, so a worker has
-at most `DOWNLOAD_STREAMS`; each ends after `DOWNLOAD_STREAM_S` seconds, and the client reconnects. If
+at most `DOWNLOAD_STREAMS`, with the files that it sends; each ends after `DOWNLOAD_STREAM_S` seconds, and the client reconnects. If
 no stream is free, the response is 503 with the URL to poll instead.
 """
 
@@ -39,7 +39,7 @@ _POLL_S = 0.5
 _KEEPALIVE_S = 5.0
 """After this time a comment is sent: only a write detects that the client is gone."""
 _RECONNECT_MS = 1000
-_RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter for nginx
 
 
@@ -58,20 +58,22 @@ class _StreamSlots:
         self._taken = 0
         self.is_ending: Callable[[], bool] = lambda: False
 
-    def acquire(self) -> bool:
-        """Return True if a stream was free."""
+    def acquire(self, at_least: int = 0) -> bool:
+        """Return True if a stream was free. `at_least`: as many are allowed, whatever the settings are."""
         with self._lock:
-            if self._taken >= max_streams():
+            if self._taken >= max(at_least, max_streams()):
                 return False
             self._taken += 1
             return True
 
     def release(self) -> None:
+        """Free a stream; call it once for each that was acquired."""
         with self._lock:
             self._taken -= 1
 
 
-_slots = _StreamSlots()
+slots = _StreamSlots()
+"""Those of this process, which event streams and the files of `file_responses` share."""
 
 
 def max_streams() -> int:
@@ -83,7 +85,7 @@ def max_streams() -> int:
 
 def end_streams_when(is_ending: Callable[[], bool]) -> None:
     """End streams when `is_ending` returns True, so that the worker does not wait for them."""
-    _slots.is_ending = is_ending
+    slots.is_ending = is_ending
 
 
 class EventStream:
@@ -118,7 +120,7 @@ class EventStream:
     def close(self) -> None:
         """Free the slot. Django calls it however the response ends, also before it began."""
         if self._closed.acquire(blocking=False):
-            _slots.release()
+            slots.release()
 
     def _preamble(self) -> bytes:
         return f"retry: {_RECONNECT_MS}\n\n".encode()
@@ -132,7 +134,7 @@ class EventStream:
             logger.warning("events of job %s ended early: %s", self._job_id, exc)
             self._is_finished = True
             return b": the database is unavailable\n\n"
-        if now_s > self._ends_at_s or _slots.is_ending():
+        if now_s > self._ends_at_s or slots.is_ending():
             self._is_finished = True
         if not text and now_s - self._last_sent_s >= _KEEPALIVE_S:
             text = ": nothing new\n\n"
@@ -164,12 +166,11 @@ def event_stream_response(
         return HttpResponse(status=HTTPStatus.NO_CONTENT)  # browsers do not reconnect after it
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream", headers=_HEADERS)
-    if not _slots.acquire():
+    if not slots.acquire():
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"all {max_streams()} event streams of this worker are in use; try again, or "
-            f"poll GET {poll}",
-            headers={"Retry-After": str(_RETRY_AFTER_S)},
+            f"all {max_streams()} streams of this worker are in use; try again, or poll GET {poll}",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
             poll=poll,
         )
     stream = EventStream(job.id, seen, events_since)

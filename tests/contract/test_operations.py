@@ -233,6 +233,17 @@ def test_a_subscriber_that_fails_or_uses_the_cache_harms_no_caller(
     assert [getattr(it, "event", None) for it in caplog.records] == ["operation_subscriber_failed"]
 
 
+def test_a_subscriber_may_list_the_keys(cache: SharedCache, seen: list[Operation]) -> None:
+    cache.set("key", 1)
+    listed: list[list[str]] = []
+    end = subscribe(lambda _operation: listed.append(list(cache.iter_keys("*"))))
+    assert list(cache.iter_keys("*")) == ["key"]
+    cache.get("key")  # reported: the listing is no longer in progress
+    end()
+    assert listed == [["key"], ["key"]]
+    assert [it.operation for it in seen] == ["set", "iter_keys", "get"]
+
+
 def test_without_a_subscriber_the_methods_are_those_of_the_class(cache: SharedCache) -> None:
     own = {name: getattr(type(cache), name) for name in ("get", "set", "aget", "incr", "clear")}
     first, second = subscribe(print), subscribe(repr)

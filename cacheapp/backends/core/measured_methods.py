@@ -224,7 +224,12 @@ def _wrap_generator(method: Method) -> Method:
             raise
         finally:
             operation.seconds = spent_s
-            report(operation)
+            outer = get_current()
+            set_current(operation)  # what the subscribers do with a cache is inside
+            try:
+                report(operation)
+            finally:
+                set_current(outer)
 
     return iter_keys
 

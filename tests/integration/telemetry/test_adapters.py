@@ -80,6 +80,7 @@ def sent() -> Iterator[list[Envelope]]:
         auto_enabling_integrations=False,
         default_integrations=False,
     )
+    sentry._subscribe()  # noqa: SLF001 (Sentry calls `setup_once` for the first client only)
     yield Kept.envelopes
     sentry_sdk.get_client().close(timeout=0)
     sentry_sdk.get_global_scope().set_client(None)
@@ -100,10 +101,27 @@ def test_sentry_gets_a_span_for_each_operation(sent: list[Envelope]) -> None:
     assert [span["op"] for span in spans[:3]] == ["cache.get", "cache.put", "cache.get"]
     hits = [span["data"].get("cache.hit") for span in spans[:-1]]
     assert hits == [None if found is None else found > 0 for found in HITS]
-    assert spans[3]["data"]["cache.key"] == ["key", "not"]
+    assert not any("cache.key" in span["data"] for span in spans)
+    assert (spans[0]["description"], spans[3]["description"]) == ("get", "get_many")
     assert 100 <= spans[1]["data"]["cache.item_size"] < 200
     assert all(span["start_timestamp"] <= span["timestamp"] for span in spans)
     assert spans[-1]["status"] == "internal_error"
+
+
+@pytest.mark.parametrize("by_argument", [True, False])
+def test_sentry_gets_keys_only_if_they_are_wanted(
+    sent: list[Envelope], *, by_argument: bool
+) -> None:
+    client = sentry_sdk.get_client()
+    client.options["send_default_pii"] = not by_argument
+    client.integrations["cacheapp"] = CacheappIntegration(keys=by_argument)
+    with sentry_sdk.start_transaction(name="page"):
+        caches["default"].get_many(["key", "not"])
+    transaction = sent[0].get_transaction_event()
+    assert transaction is not None
+    spans: Any = transaction["spans"]
+    assert [span["description"] for span in spans] == ["key, not"]
+    assert spans[0]["data"]["cache.key"] == ["key", "not"]
 
 
 # -- OpenTelemetry ---------------------------------------------------------------------------------
@@ -212,3 +230,16 @@ def test_async_requests_are_told_apart() -> None:
 
     found = [response["Cache-Status"] for response in asyncio.run(both())]
     assert found == [f'default; fwd=miss; detail="0 of {times} keys"' for times in (1, 3)]
+
+
+def test_a_thread_that_still_uses_a_cache_breaks_no_header() -> None:
+    class Growing(middleware._Usage):  # noqa: SLF001
+        def timing(self, alias: str) -> str:
+            usage.setdefault("late", middleware._Usage())  # noqa: SLF001
+            return super().timing(alias)
+
+    usage: dict[str, middleware._Usage] = {"default": Growing()}
+    response = HttpResponse()
+    middleware._add_headers(response, usage)  # noqa: SLF001
+    assert response["Server-Timing"].startswith("cache-default;")
+    assert response["Cache-Status"] == "default"

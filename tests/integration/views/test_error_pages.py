@@ -121,5 +121,12 @@ def test_the_page_of_a_503_does_not_read_the_session(client: Client) -> None:
     assert "secret" not in said
 
 
+@pytest.mark.django_db
+def test_a_foreign_host_is_a_400(client: Client) -> None:
+    referer = {"Host": "foreign.example", "Referer": "http://foreign.example/", **HTML}
+    for method in (client.get, client.post):
+        assert method("/downloads/", headers=referer).status_code == 400
+
+
 def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

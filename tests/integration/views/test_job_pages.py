@@ -1,5 +1,6 @@
 """The list of downloads and the page of one: search, actions on several, retries, and complete files."""
 
+import contextlib
 import io
 import uuid
 import zipfile
@@ -8,7 +9,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
+from django.db import connection, connections
+from django.http import StreamingHttpResponse
+from django.test import AsyncRequestFactory, Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository, transitions
@@ -16,6 +20,8 @@ from cacheapp.downloads.jobs.actors import Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
+from cacheapp.views import file_map
+from cacheapp.views.file_responses import file_response, zip_response
 from tests.integration.views.users import session, staff
 
 pytestmark = pytest.mark.django_db
@@ -179,10 +185,13 @@ def test_a_file_is_an_attachment_that_a_browser_does_not_show(ann: User) -> None
         ("bytes=7-", 206, "bytes 7-9/10", b"789"),
         ("bytes=-3", 206, "bytes 7-9/10", b"789"),
         ("bytes=8-99", 206, "bytes 8-9/10", b"89"),
+        ("Bytes=8-8", 206, "bytes 8-8/10", b"8"),
         ("bytes=0-1,5-6", 200, None, CONTENT),
+        ("bytes=-", 200, None, CONTENT),
+        ("bytes=5-2", 200, None, CONTENT),
         ("lines=1-2", 200, None, CONTENT),
         ("bytes=10-", 416, "bytes */10", None),
-        ("bytes=5-2", 416, "bytes */10", None),
+        ("bytes=-0", 416, "bytes */10", None),
     ],
 )
 def test_a_part_of_a_file_is_sent(
@@ -236,3 +245,117 @@ def test_all_files_are_sent_as_one_zip(ann: User) -> None:
             "a.bin": CONTENT,
             "b.bin": CONTENT,
         }
+
+
+def test_an_empty_file_has_no_range(ann: User) -> None:
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    (repository.destination_of(job, _root()) / "a.bin").write_bytes(b"")
+    for wanted, status in (("bytes=-3", 200), ("nonsense", 200), ("bytes=0-", 416)):
+        response = _fetch(client, job, Range=wanted)
+        assert (response.status_code, b"".join(response)) == (status, b"")
+
+
+@pytest.mark.django_db(transaction=True)  # closing a response closes connections
+def test_slow_readers_leave_a_thread_for_others(ann: User, settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 4, "THREADS": 3}
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    paths = [f"/downloads/{job.id}/files/0", f"/downloads/{job.id}/files.zip"]
+    held = [client.get(path) for path in paths]
+    try:
+        assert [one.status_code for one in held] == [200, 200]
+        for path in paths:
+            refused = client.get(path)
+            assert (refused.status_code, refused["Retry-After"]) == (503, "5")
+            assert client.head(path).status_code == 200
+        held[0].close()  # nothing was read of it
+        held[0].close()
+        with contextlib.closing(client.get(paths[0])) as again:
+            assert again.status_code == 200
+            assert client.get(paths[1]).status_code == 503
+            assert _body(again) == CONTENT
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_a_worker_with_one_thread_sends_files(ann: User, settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "THREADS": 1}
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    for _ in range(2):
+        assert _body(_fetch(client, job)) == CONTENT
+
+
+def test_names_in_a_zip_are_the_same_file_for_every_program(tmp_path: Path) -> None:
+    names = ["a_b.bin", "a\\b.bin", "a\nb.bin", "C:/x", "12:30.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    response = zip_response(RequestFactory().get("/"), tmp_path, names, "all.zip")
+    found = ["a_b.bin", "a_b (2).bin", "a_b (3).bin", "C_/x", "12:30.txt"]
+    with contextlib.closing(response), zipfile.ZipFile(io.BytesIO(_body(response))) as archive:
+        assert archive.namelist() == found
+        assert [archive.read(name).decode() for name in found] == names
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_file_is_sent_without_a_connection_to_the_database(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    response = _fetch(session(ann), _job(ann, "succeeded", "a.bin"))
+    kind = type(connections["default"])
+    monkeypatch.setattr(kind, "close", lambda one: closed.append(one.alias))
+    with contextlib.closing(response):
+        chunks = iter(response.streaming_content)
+        assert closed == []
+        assert next(chunks) == CONTENT
+        assert "default" in closed
+
+
+def test_a_part_of_the_page_reads_nothing_for_the_other_parts(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(ann, "failed", "a.bin", "b.bin")
+    drawn: list[object] = []
+    monkeypatch.setattr(file_map, "draw_map", drawn.append)
+    for target, wanted, missing in (("job", "history", "rows"), ("files", "rows", "history")):
+        headers = {"HX-Request": "true", "HX-Target": target}
+        with CaptureQueriesContext(connection) as queries:
+            response = session(ann).get(f"/downloads/{job.id}/", headers=headers)
+        assert f'<div id="{target}"' in response.content.decode()
+        assert wanted in response.context
+        assert missing not in response.context
+        of_files = [one for one in queries if "downloads_downloadfile" in one["sql"]]
+        assert bool(of_files) == (target == "files")
+    assert drawn == []
+    session(ann).get(f"/downloads/{job.id}/")
+    assert len(drawn) == 1
+
+
+def test_a_manager_cannot_guess_the_secrets_of_the_sources_of_others(ann: User) -> None:
+    job = _job(ann, "paused", "a.bin")
+    DownloadJob.objects.filter(id=job.id).update(source=f"{URL}/?key=Pa55word")
+    boss = session(User.objects.create_superuser("boss"))
+    assert len(_titles(boss.get("/downloads/"))) == 1
+    assert _titles(boss.get("/downloads/?q=key=Pa")) == []
+    assert len(_titles(session(ann).get("/downloads/?q=key=Pa"))) == 1
+
+
+def test_a_search_is_repeated_less_often_than_the_list(ann: User) -> None:
+    _job(ann, "paused", "a.bin")
+    for query, seconds in (("", 2), ("?state=paused", 2), ("?q=a.bin", 30)):
+        said = session(ann).get(f"/downloads/{query}").content.decode()
+        assert f'hx-trigger="every {seconds}s, ' in said
+        assert f'data-live="{seconds}"' in said
+
+
+async def test_a_file_is_sent_over_asgi_too(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    request = AsyncRequestFactory().get("/")
+    for response in (
+        file_response(request, tmp_path, "a.bin", "tag"),
+        zip_response(request, tmp_path, ["a.bin"], "all.zip"),
+    ):
+        assert isinstance(response, StreamingHttpResponse)
+        with contextlib.closing(response):
+            assert CONTENT in b"".join([chunk async for chunk in response])
