@@ -21,6 +21,7 @@ from cacheapp.backends.core.operations import (
     measuring,
     new_operation,
     report,
+    report_alone,
     set_current,
 )
 from cacheapp.clock import stopwatch_s
@@ -224,12 +225,7 @@ def _wrap_generator(method: Method) -> Method:
             raise
         finally:
             operation.seconds = spent_s
-            outer = get_current()
-            set_current(operation)  # what the subscribers do with a cache is inside
-            try:
-                report(operation)
-            finally:
-                set_current(outer)
+            report_alone(operation)
 
     return iter_keys
 

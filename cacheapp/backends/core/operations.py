@@ -269,3 +269,13 @@ def report(operation: Operation) -> None:
         operation.values = ()
         if operation.error is not None:  # its frames would be kept until the next operation
             set_current(None)
+
+
+def report_alone(operation: Operation) -> None:
+    """Report an operation that is not in progress, perhaps while another one is."""
+    outer = get_current()
+    set_current(operation)
+    try:
+        report(operation)
+    finally:
+        set_current(outer)
