@@ -14,8 +14,9 @@ import datetime as dt
 import decimal
 import io
 import pickle
+import pickletools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
@@ -36,8 +37,28 @@ _PLAIN_CLASSES = {
 pickle cannot set their attributes."""
 
 
+_MOST_BYTES = 2**20
+_MOST_OPCODES = 100_000
+_MOST_TUPLES = 10_000
+"""Bounds of an unsigned pickle. The hash of a tuple calls the hashes of its items on the stack of C,
+which has room for many times this number."""
+
+_NESTING = frozenset(
+    (
+        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"),
+        *("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"),
+    )
+)
+_PUTS = frozenset(["PUT", "BINPUT", "LONG_BINPUT"])
+_REFUSED = frozenset(["BUILD", "DUP"])  # no value of `_PLAIN_CLASSES` is written with them
+
+
 class _ClassRefused(Exception):
     """An unsigned pickle names a class that is not plain data."""
+
+
+class _Unsafe(Exception):
+    """An unsigned value is no pickle or exceeds a bound: reading it could exhaust memory or the stack."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -51,8 +72,49 @@ class _PlainUnpickler(pickle.Unpickler):
             raise _ClassRefused(f"{module_name}.{global_name}") from None
 
 
+def _inflated(payload: bytes) -> bytes:
+    """Return the content of a zlib stream; raise `_Unsafe` rather than exceed the bound."""
+    stream = zlib.decompressobj()
+    body = stream.decompress(payload, _MOST_BYTES + 1)
+    if len(body) > _MOST_BYTES:
+        raise _Unsafe(f"more than {_MOST_BYTES} bytes when decompressed")
+    if not stream.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return body
+
+
+def _parts(body: bytes) -> Iterator[tuple[Any, Any, int | None]]:
+    """Return the parts of a pickle without loading it, each with its argument and position."""
+    try:
+        yield from pickletools.genops(body)
+    except ValueError as exc:
+        raise _Unsafe(f"no pickle: {exc}") from exc
+
+
+def _checked(body: bytes) -> bytes:
+    """Return the pickle without its frames; raise `_Unsafe` if reading it could be harmful.
+
+    A frame that ends within an argument would make the unpickler skip bytes that are seen here.
+    """
+    if len(body) > _MOST_BYTES:
+        raise _Unsafe(f"more than {_MOST_BYTES} bytes")
+    kept, begin, nested, stop = [], 0, 0, 0
+    for count, (opcode, arg, position) in enumerate(_parts(body), 1):
+        name, stop = opcode.name, position or 0
+        nested += name in _NESTING
+        if count > _MOST_OPCODES or nested > _MOST_TUPLES:
+            raise _Unsafe("more parts than an unsigned value may have")
+        if name in _REFUSED or (name in _PUTS and not 0 <= int(arg or 0) <= _MOST_OPCODES):
+            raise _Unsafe(f"{name}, which no plain value contains like this")
+        if name == "FRAME":
+            kept.append(body[begin:stop])
+            begin = stop + 9  # the opcode and the length
+    return b"".join([*kept, body[begin : stop + 1]])
+
+
 def _load_plain(body: bytes) -> Any:
     """Return the value of a pickle of plain data."""
+    body = _checked(body)
     # A class named by a number that is in this cache would not be looked up by `find_class`.
     copyreg.clear_extension_cache()
     return _PlainUnpickler(io.BytesIO(body)).load()
@@ -107,8 +169,11 @@ class RedisCodec(Codec):
     def _load_unsigned(self, payload: bytes) -> Any:
         """Return a value of django-redis: any if values are not signed, else plain data only."""
         try:
-            body = zlib.decompress(payload) if payload[0] == _ZLIB else payload
+            inflate = _inflated if self._signed else zlib.decompress
+            body = inflate(payload) if payload[0] == _ZLIB else payload
             return _load_plain(body) if self._signed else self.loads(body)
+        except _Unsafe as exc:
+            raise OtherOptions(f"an unsigned value of django-redis: {exc}") from exc
         except _ClassRefused as exc:
             raise OtherOptions(
                 f"a value of django-redis that contains {exc}, which is read only if it is signed"

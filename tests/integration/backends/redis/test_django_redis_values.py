@@ -192,6 +192,42 @@ def test_a_class_that_a_pickle_names_by_number_is_refused(
         copyreg.remove_extension("os", "mkdir", 240)
 
 
+def _harmful() -> dict[str, bytes]:
+    deep = b"\x80\x04}" + b")" + b"\x85" * 1_000_000 + b"Ns."
+    many = b"\x80\x04](" + b")" * 190_000 + b"e."
+    return {
+        "tuples in a key": deep,
+        "tuples in a compressed key": zlib.compress(deep),
+        "a number of the memo that is large": b"\x80\x04Nr\xff\xff\xff\x7f.",
+        "a compressed value that is large": zlib.compress(pickle.dumps("a" * 50_000_000)),
+        "one that is large": pickle.dumps("a" * 2**20),
+        "a state": b"\x80\x04)NNb.",
+        "all of these": many[:-1] + b"r\xff\xff\xff\x7f.",
+    }
+
+
+def test_an_unsigned_pickle_cannot_exhaust_stack_or_memory(own_redis: RedisServer) -> None:
+    cache = new(own_redis, reads_django_redis=True)
+    with raw(own_redis) as client:
+        for name, payload in _harmful().items():
+            client.set("site:1:key", payload)
+            assert cache.get("key", "missing") == "missing", name
+            assert client.get("site:1:key") == payload, name
+    plain: dict[Any, Any] = {("a", i): [i, {"b": (i, str(i))}] for i in range(2_000)}
+    django_redis.cache.RedisCache(own_redis.url, {**PREFIX}).set("key", plain)
+    assert cache.get("key") == plain
+
+
+def test_a_frame_cannot_hide_parts_of_an_unsigned_pickle(own_redis: RedisServer) -> None:
+    framed = b"\x80\x04\x95" + (2).to_bytes(8, "little") + b"B\x00"  # it ends within a length
+    text = b"\x00" + b" " * 80 + b"})" + b"\x85" * 20_394 + b"Ns."
+    payload = framed + b"\x50\x00\x00" + text + b"."
+    assert type(pickle.loads(payload)) is bytes
+    with raw(own_redis) as client:
+        client.set("site:1:key", payload)
+    assert new(own_redis, reads_django_redis=True).get("key") == text
+
+
 def test_where_signing_is_off_every_class_is_read(own_redis: RedisServer) -> None:
     django_redis.cache.RedisCache(own_redis.url, {**PREFIX}).set("key", Gone())
     assert isinstance(new(own_redis, signed=False, reads_django_redis=True).get("key"), Gone)
