@@ -1,20 +1,10 @@
 """Carry the permissions on downloads over from the label `cacheapp`, with the users' and groups' grants."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db import migrations
 
-from cacheapp.downloads.migrations._content_types import move_content_types
-
-
-def forwards(_apps: Any, schema_editor: Any) -> None:
-    """Adopt the content types of an earlier release."""
-    move_content_types(schema_editor.connection.alias, "cacheapp", "cacheapp_downloads")
-
-
-def backwards(_apps: Any, schema_editor: Any) -> None:
-    """Return them to the earlier release."""
-    move_content_types(schema_editor.connection.alias, "cacheapp_downloads", "cacheapp")
+from cacheapp.downloads.migrations._content_types import MoveContentTypes
 
 
 class Migration(migrations.Migration):
@@ -22,4 +12,4 @@ class Migration(migrations.Migration):
 
     dependencies: ClassVar = [("cacheapp_downloads", "0001_initial")]
 
-    operations: ClassVar = [migrations.RunPython(forwards, backwards)]
+    operations: ClassVar = [MoveContentTypes("cacheapp", "cacheapp_downloads")]

@@ -4,13 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.db.migrations.state import ProjectState
+from pytest_django.fixtures import Settings
 
 from tests.postgres import USER
+
+MIGRATION = import_module("cacheapp.downloads.migrations.0002_content_types").Migration
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ("auditentry", "downloadfile", "downloadjob", "downloadnotification", "jobcreator")
@@ -74,7 +83,7 @@ def test_users_and_groups_keep_their_permissions(after: Any) -> None:
     label = "cacheapp_downloads"
     found = after["upgraded"]
     assert found["labels"] == [label] * len(MODELS)
-    assert found["log"] == [label]
+    assert found["log"] == [label] * 2  # also that of the content type that was merged
     cems = [f"{label}.add_downloadjob", f"{label}.fly_downloadjob"]
     assert found["permissions"] == {**_grants(label), "cem": cems}
 
@@ -83,7 +92,7 @@ def test_the_earlier_release_finds_everything_again(after: Any) -> None:
     found = after["back"]
     assert found["tables"] == _tables("cacheapp")
     assert found["labels"] == ["cacheapp"] * len(MODELS)
-    assert found["log"] == ["cacheapp"]
+    assert found["log"] == ["cacheapp"] * 2
     cems = ["cacheapp.add_downloadjob", "cacheapp.fly_downloadjob"]
     assert found["permissions"] == {**_grants("cacheapp"), "cem": cems}
 
@@ -97,3 +106,48 @@ def test_all_tables_can_be_dropped_and_created_anew(after: Any) -> None:
     assert after["removed"]["tables"] == []
     assert after["new"]["tables"] == _tables("cacheapp_downloads")
     assert after["new"]["jobs"] == 0
+
+
+class DownloadsElsewhere:
+    """A router that gives downloads a database of their own."""
+
+    def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
+        """Keep downloads out of the default database."""
+        return db != "default" if app_label == "cacheapp_downloads" else None
+
+
+def _apply() -> None:
+    """Run the migration of the content types on the database of the test."""
+    editor = connection.SchemaEditorClass(connection)
+    MIGRATION("0002_content_types", "cacheapp_downloads").apply(ProjectState(), editor)
+
+
+@pytest.mark.django_db
+def test_permissions_move_where_a_router_keeps_downloads_in_another_database(
+    settings: Settings,
+) -> None:
+    settings.DATABASE_ROUTERS = [f"{__name__}.DownloadsElsewhere"]
+    ContentType.objects.filter(app_label="cacheapp_downloads").update(app_label="cacheapp")
+    dee = User.objects.create_user("dee")
+    dee.user_permissions.add(Permission.objects.get(codename="add_downloadjob"))
+    _apply()
+    assert dee.get_all_permissions() == {"cacheapp_downloads.add_downloadjob"}
+    assert not ContentType.objects.filter(app_label="cacheapp", model__in=MODELS).exists()
+
+
+@pytest.mark.django_db
+def test_rows_that_may_not_move_keep_their_content_type(settings: Settings) -> None:
+    kind = ContentType.objects.get(app_label="cacheapp_downloads", model="downloadjob")
+    earlier = ContentType.objects.create(app_label="cacheapp", model="downloadjob")
+    granted = Permission.objects.create(content_type=earlier, codename="add_downloadjob")
+    dee = User.objects.create_user("dee")
+    dee.user_permissions.add(granted)
+    LogEntry.objects.create(user=dee, content_type=kind, action_flag=CHANGE)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER fixed BEFORE UPDATE ON django_admin_log "
+            "BEGIN SELECT RAISE(ABORT, 'rows are fixed'); END"
+        )
+    _apply()
+    assert [it.content_type for it in LogEntry.objects.all()] == [kind]
+    assert "cacheapp_downloads.add_downloadjob" in dee.get_all_permissions()

@@ -79,7 +79,9 @@ def create_later_content_type() -> None:
     kind = ContentType.objects.create(app_label="cacheapp_downloads", model="downloadjob")
     names = ("add_downloadjob", "fly_downloadjob")
     added = [Permission.objects.create(content_type=kind, codename=name) for name in names]
-    User.objects.create_user("cem").user_permissions.add(*added)
+    cem = User.objects.create_user("cem")
+    cem.user_permissions.add(*added)
+    LogEntry.objects.create(user=cem, content_type=kind, action_flag=CHANGE)
 
 
 def rows() -> dict[str, Any]:
