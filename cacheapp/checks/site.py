@@ -19,7 +19,8 @@ from cacheapp.directory_trust import private_directory_problem, replaceable_reas
 Messages = list[checks.CheckMessage]
 
 DOWNLOADS = "cacheapp.downloads"
-_JOB_TABLES = {"cacheapp_downloadjob", "cacheapp_downloads_downloadjob"}
+_EARLIER_TABLE = "cacheapp_downloadjob"
+_JOB_TABLES = {_EARLIER_TABLE, "cacheapp_downloads_downloadjob"}
 """Its name in releases before the app of downloads, and now."""
 
 
@@ -99,15 +100,16 @@ def check_downloads_app(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.database)
 def check_left_tables(databases: Sequence[str] | None = None, **_: Any) -> Messages:
-    """W017: report tables of downloads in the database of a project without their app."""
-    if apps.is_installed(DOWNLOADS):
-        return []
+    """W017: report tables of downloads that nothing uses: without their app, or of an earlier release."""
+    is_installed = apps.is_installed(DOWNLOADS)
     found: Messages = []
     for alias in databases or ():
         connection = connections[alias]
         with connection.cursor() as cursor:
             tables = set(connection.introspection.table_names(cursor))
-        if left := sorted(tables & _JOB_TABLES):
+        if is_installed and _EARLIER_TABLE in tables:
+            found.append(_earlier_table(alias))
+        elif not is_installed and (left := sorted(tables & _JOB_TABLES)):
             found.append(
                 checks.Warning(
                     f"The database {alias!r} has the table {left[0]} and others of downloads, but "
@@ -118,6 +120,17 @@ def check_left_tables(databases: Sequence[str] | None = None, **_: Any) -> Messa
                 )
             )
     return found
+
+
+def _earlier_table(alias: str) -> checks.Warning:
+    return checks.Warning(
+        f"The database {alias!r} has the table {_EARLIER_TABLE} of an earlier release, which "
+        f"{DOWNLOADS!r} does not use: its jobs are not found.",
+        hint="Run 'manage.py migrate'. If that was done, a database router kept it from renaming the table: "
+        "let the router treat 'cacheapp_downloads' as 'cacheapp', and run 'manage.py migrate --fake "
+        "cacheapp_downloads zero', then 'manage.py migrate', each with this database.",
+        id="cacheapp.W017",
+    )
 
 
 @checks.register(checks.Tags.security)

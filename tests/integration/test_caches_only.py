@@ -144,6 +144,15 @@ def test_w017_tables_that_are_left_without_the_app(settings: Settings) -> None:
     )
 
 
+@pytest.mark.django_db
+def test_w017_a_table_of_an_earlier_release_that_was_not_renamed() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE cacheapp_downloadjob (id integer)")
+    message = _message("cacheapp.W017", databases=["default"], tags=["database"])
+    assert "'default' has the table cacheapp_downloadjob of an earlier release" in message.msg
+    assert "let the router treat 'cacheapp_downloads' as 'cacheapp'" in str(message.hint)
+
+
 def test_the_urls_of_downloads_name_the_app_that_they_require() -> None:
     code = (
         "from django.conf import settings; settings.configure(INSTALLED_APPS=['cacheapp'])\n"
