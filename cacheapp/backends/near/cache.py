@@ -412,7 +412,11 @@ class NearCache(PlainNames, RedisCache):
         return {**super().stats(), **self._copy.figures()}
 
 
+_FORMAT = "counters"
+"""What the files of a copy contain, so that two releases with different files do not share a directory."""
+
+
 def _name_of(url: str, prefix: str, options: Mapping[str, Any]) -> str:
     """Return the directory of a copy; aliases of the same keys and the same bound share it."""
-    text = "\0".join([url, prefix, str(options["max_staleness"])])
+    text = "\0".join([_FORMAT, url, prefix, str(options["max_staleness"])])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,6 +1,7 @@
 """What the copy holds, what it does not, and what goes to Redis."""
 
 import asyncio
+import hashlib
 import logging
 import threading
 import time
@@ -254,6 +255,17 @@ def test_two_aliases_of_one_copy_must_have_one_size(cache: NearCache) -> None:
     options = {**cache.params["OPTIONS"], "size_limit": 16 * 2**20}
     with pytest.raises(ImproperlyConfigured, match="one copy has one size_limit"):
         NearCache(cache.location, {"KEY_PREFIX": cache.key_prefix, "OPTIONS": options})
+
+
+def test_a_copy_of_another_format_is_left_to_the_release_that_made_it(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    cache = ours(redis_server, tmp_path)
+    cache.set("key", [1])
+    assert cache.get("key") == [1]
+    (made,) = (tmp_path / "copy").iterdir()
+    earlier = f"{redis_server.url}\0near:\x0030.0"
+    assert made.name != hashlib.blake2b(earlier.encode(), digest_size=8).hexdigest()
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
