@@ -6,6 +6,7 @@ request costs nothing, the alias is an argument, and a failing store raises its 
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -16,8 +17,9 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
+from cacheapp.canonical import name_of
 from cacheapp.rates import alimit, limit
-from cacheapp.throttle import client_address
+from cacheapp.throttle import class_of, client_address
 
 __all__ = ["ALL", "UNSAFE", "Ratelimited", "is_ratelimited", "ratelimit"]
 
@@ -61,14 +63,13 @@ def ratelimit(
     """Refuse requests beyond the rate; set `request.limited`.
 
     `block=False` only sets `request.limited` and calls the view. Views with the same group, rate,
-    methods and value of the key share a counter; the default group is the view's name.
+    methods and value of the key share a counter; the default group is the name of the view or its class.
+    Functions for `key` and `rate` are not async.
     """
     rule = _rule(group, key, rate, method, alias)
 
     def decorate(view: V) -> V:
-        own = dataclasses.replace(
-            rule, group=rule.group or f"{view.__module__}.{view.__qualname__}"
-        )
+        own = dataclasses.replace(rule, group=rule.group or _group_of(view))
 
         @functools.wraps(view)
         def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -191,6 +192,11 @@ def _rule(
         if "." not in key:
             raise ImproperlyConfigured(f"key is {key!r}; expected {_EXPECTED_KEY}")
         key = import_string(key)
+    for name, given in (("key", key), ("rate", rate)):
+        if iscoroutinefunction(given):
+            raise ImproperlyConfigured(
+                f"{name} is {given!r}; expected a function that is not async"
+            )
     if key is None:
         raise ImproperlyConfigured(f"key is missing; expected {_EXPECTED_KEY}")
     counted = None if methods is None else frozenset(each.upper() for each in methods)
@@ -218,7 +224,23 @@ def read_rate(rate: Any) -> tuple[int, float]:
 
 
 def _called(function: Any, group: str, request: HttpRequest) -> Any:
-    return function(group, request)
+    found = function(group, request)
+    if inspect.isawaitable(found):  # its text would be another key at each request
+        if inspect.iscoroutine(found):
+            found.close()
+        raise ImproperlyConfigured(f"{function!r} returned an awaitable; it must not be async")
+    return found
+
+
+def _group_of(view: Callable[..., Any]) -> str:
+    """Return the name of a view; raise `ImproperlyConfigured` if another view may have the same."""
+    found = class_of(view) or view
+    try:
+        name_of(found)
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"the view is {exc}; pass group=") from exc
+    name = f"{found.__module__}.{found.__qualname__}"
+    return f"{name}.{view.func.__name__}" if isinstance(view, functools.partial) else name
 
 
 def _user(request: HttpRequest) -> Any:

@@ -136,7 +136,7 @@ def _response(
     return response
 
 
-def _class_of(view: Callable[..., Any]) -> type | None:
+def class_of(view: Callable[..., Any]) -> type | None:
     """Return the class of a view from `as_view()`, or from `method_decorator`."""
     found: type | None = getattr(view, "view_class", None)
     if found is None and isinstance(view, functools.partial) and inspect.ismethod(view.func):
@@ -181,7 +181,7 @@ def throttle(
 
 def _view_name(view: Callable[..., Any]) -> str | None:
     try:
-        return name_of(_class_of(view) or view)
+        return name_of(class_of(view) or view)
     except ValueError:
         return None
 

@@ -1,5 +1,6 @@
 """`@ratelimit`, with the arguments of django-ratelimit, on every shared backend."""
 
+import functools
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
+from django.views import View
 
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.ratelimit import ALL, UNSAFE, Ratelimited, is_ratelimited, ratelimit, read_rate
@@ -179,3 +181,44 @@ def test_a_wrong_argument_is_an_error_where_it_is_written(
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         ratelimit(**arguments)
+
+
+async def async_key(_group: str, _request: HttpRequest) -> str:
+    return "same"
+
+
+def returns(function: Any, *given: Any) -> Any:
+    return function(*given)
+
+
+@pytest.mark.parametrize("name", ["key", "rate"])
+def test_async_functions_for_key_and_rate_are_refused(cache: SharedCache, name: str) -> None:
+    arguments: dict[str, Any] = {"key": "ip", "rate": "1/m", "group": "own"}
+    with pytest.raises(ImproperlyConfigured, match=f"^{name} is .*; expected a function"):
+        ratelimit(**{**arguments, name: async_key})
+    late = ratelimit(**{**arguments, name: functools.partial(returns, async_key)})(view)
+    with pytest.raises(ImproperlyConfigured, match="returned an awaitable"):
+        late(FACTORY.get("/"))
+
+
+class One(View):
+    """A view."""
+
+    def get(self, _request: HttpRequest) -> HttpResponse:
+        """Respond."""
+        return HttpResponse()
+
+
+class Two(One):
+    """Another view."""
+
+
+def test_each_class_based_view_has_a_counter(cache: SharedCache, now: Now) -> None:
+    one, two = (ratelimit(key="ip", rate="1/m")(it.as_view()) for it in (One, Two))
+    assert _passes(one, FACTORY.get("/"), FACTORY.get("/")) == [True, False]
+    assert _passes(two, FACTORY.get("/"), FACTORY.get("/")) == [True, False]
+
+
+def test_a_view_without_a_name_of_its_own_needs_a_group() -> None:
+    with pytest.raises(ImproperlyConfigured, match="pass group="):
+        ratelimit(key="ip", rate="1/m")(lambda _request: HttpResponse())
