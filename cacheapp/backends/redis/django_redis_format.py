@@ -21,6 +21,7 @@ from typing import Any
 
 from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.redis.pickle_cost import Hashing
 
 _PICKLE = pickle.PROTO  # the first byte from protocol 2 on
 _ZLIB = 0x78  # of a window of 32 KiB, which is what `zlib.compress` makes
@@ -40,6 +41,7 @@ pickle cannot set their attributes."""
 _MOST_BYTES = 2**20
 _MOST_OPCODES = 100_000
 _MOST_TUPLES = 10_000
+_MOST_REPEATED = 1_000_000
 """Bounds of an unsigned pickle. The hash of a tuple calls the hashes of its items on the stack of C,
 which has room for many times this number."""
 
@@ -99,6 +101,7 @@ def _checked(body: bytes) -> bytes:
     if len(body) > _MOST_BYTES:
         raise _Unsafe(f"more than {_MOST_BYTES} bytes")
     kept, begin, nested, stop = [], 0, 0, 0
+    hashing = Hashing()
     for count, (opcode, arg, position) in enumerate(_parts(body), 1):
         name, stop = opcode.name, position or 0
         nested += name in _NESTING
@@ -106,6 +109,12 @@ def _checked(body: bytes) -> bytes:
             raise _Unsafe("more parts than an unsigned value may have")
         if name in _REFUSED or (name in _PUTS and not 0 <= int(arg or 0) <= _MOST_OPCODES):
             raise _Unsafe(f"{name}, which no plain value contains like this")
+        try:
+            hashing.follow(opcode, arg)
+        except IndexError as exc:
+            raise _Unsafe(f"no pickle: {exc}") from exc
+        if hashing.repeated > _MOST_REPEATED:
+            raise _Unsafe("values that are named too often")
         if name == "FRAME":
             kept.append(body[begin:stop])
             begin = stop + 9  # the opcode and the length

@@ -194,6 +194,8 @@ def test_a_class_that_a_pickle_names_by_number_is_refused(
 
 def _harmful() -> dict[str, bytes]:
     deep = b"\x80\x04}" + b")" + b"\x85" * 1_000_000 + b"Ns."
+    doubled = b"".join(b"q%ch%c\x86" % (it, it) for it in range(60))
+    numbered = b"".join(b"\x94h%c\x86" % it for it in range(60))
     many = b"\x80\x04](" + b")" * 190_000 + b"e."
     return {
         "tuples in a key": deep,
@@ -201,6 +203,9 @@ def _harmful() -> dict[str, bytes]:
         "a number of the memo that is large": b"\x80\x04Nr\xff\xff\xff\x7f.",
         "a compressed value that is large": zlib.compress(pickle.dumps("a" * 50_000_000)),
         "one that is large": pickle.dumps("a" * 2**20),
+        "tuples of the one before twice": b"\x80\x04})" + doubled + b"Ns.",
+        "the same, filled with nothing": b"\x80\x04})" + doubled.replace(b"q", b"(eq") + b"Ns.",
+        "the same, by its number alone": b"\x80\x04})" + numbered + b"Ns.",
         "a state": b"\x80\x04)NNb.",
         "all of these": many[:-1] + b"r\xff\xff\xff\x7f.",
     }
