@@ -128,9 +128,9 @@ def _query(request: HttpRequest) -> dict[str, str]:
 def _matching(
     jobs: QuerySet[DownloadJob], query: dict[str, str], creator: str
 ) -> QuerySet[DownloadJob]:
-    """Return the jobs that match. `creator`: the caller; only the sources of his own jobs are searched.
+    """Return the jobs that match. `creator`: the caller, of whose jobs alone the sources are searched.
 
-    A source has secrets that the manager does not see, and a search would tell whether he guessed one.
+    A source may have secrets that managers do not see, and a search would confirm a guess.
     """
     if query["state"]:
         jobs = jobs.filter(state=query["state"])

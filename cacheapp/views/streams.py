@@ -2,8 +2,9 @@
 
 The id of an event is the job's generation in the database, so a client that reconnects with
 `Last-Event-ID` misses nothing, whichever worker responds. A stream occupies a thread, so a worker has
-at most `DOWNLOAD_STREAMS`, with the files that it sends; each ends after `DOWNLOAD_STREAM_S` seconds, and the client reconnects. If
-no stream is free, the response is 503 with the URL to poll instead.
+at most `DOWNLOAD_STREAMS`, together with the files that it sends. Each stream ends after
+`DOWNLOAD_STREAM_S` seconds, and the client reconnects. If none is free, the response is 503 with the URL
+to poll instead.
 """
 
 import asyncio
