@@ -376,6 +376,7 @@ def test_w016_gunicorn_runs_the_workers_as_another_user(
     monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
     Path("gunicorn.conf.py").write_text(config)
     settings.CACHES = {"default": _disk(tmp_path / "cache")}
+    settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
     assert _found() == {}  # nothing is created yet
     (tmp_path / "cache").mkdir(mode=0o700)
     owner = (tmp_path / "cache").stat().st_uid
