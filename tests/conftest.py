@@ -31,12 +31,15 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(autouse=True)
 def _own_state(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
+    # Beside `tmp_path`: a thread of an earlier test may open counters there at any time.
+    state = tmp_path.with_name(f"{tmp_path.name}-state")
+    settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": state}
     yield
     # A page starts it, below the STATE_DIR of its test; in another one it would not be found.
     if (agent := sys.modules.get("cacheapp.demo.worker_agent")) is not None:
         agent.stop()
     close_below(tmp_path)
+    close_below(state)
 
 
 @pytest.fixture(autouse=True)
