@@ -72,17 +72,21 @@ def page(permission: str | None, *methods: str, **by_method: str) -> Callable[[V
             except StoreUnavailable as exc:
                 response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
             except OperationalError as exc:
-                # The error may name hosts and users, and the caller may not be authenticated.
-                logger.warning(
-                    "no page: the database is unavailable: %s", exc, extra={"event": "no_database"}
-                )
-                message = "The database is unavailable; try again later."
-                response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
+                response = _no_database(request, exc)
             return set_security_headers(response)
 
         return wrapper
 
     return decorate
+
+
+def _no_database(request: HttpRequest, error: OperationalError) -> HttpResponse:
+    # The error may name hosts and users, and the caller may not be authenticated.
+    logger.warning(
+        "no page: the database is unavailable: %s", error, extra={"event": "no_database"}
+    )
+    message = "The database is unavailable; try again later."
+    return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
 def set_security_headers(response: HttpResponseBase) -> HttpResponseBase:

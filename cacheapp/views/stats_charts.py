@@ -11,6 +11,24 @@ Samples = Sequence[tuple[float, Mapping[str, Counts]]]
 """Pairs of a wall time and the counters of each alias."""
 
 
+Points = list[tuple[float, float]]
+"""Pairs of a wall time and a figure."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The counters of two samples in a row."""
+
+    at_s: float
+    took_s: float
+    old: Counts
+    new: Counts
+
+    def grown(self, name: str) -> int:
+        """Return by how much a counter grew; 0 after its file was removed."""
+        return max(0, self.new.get(name, 0) - self.old.get(name, 0))
+
+
 @dataclass(frozen=True)
 class Chart:
     """One small chart: its title, its path (empty: nothing to draw) and its last value for people."""
@@ -23,38 +41,25 @@ class Chart:
 def draw_charts(samples: Samples, alias: str, now_s: float, shown_s: float) -> list[Chart]:
     """Return the charts of an alias; none without two samples."""
     own = [(at_s, counts[alias]) for at_s, counts in samples if alias in counts]
-    pairs = [
-        (after[0], after[0] - before[0], before[1], after[1])
+    steps = [
+        _Step(after[0], after[0] - before[0], before[1], after[1])
         for before, after in itertools.pairwise(own)
         if after[0] > before[0]
     ]
-    if not pairs:
+    if not steps:
         return []
-
-    def rates(*names: str) -> list[tuple[float, float]]:
-        if not any(name in own[-1][1] for name in names):
-            return []  # this backend does not count it
-        return [
-            (at_s, max(0.0, sum(_grown(old, new, name) for name in names)) / took_s)
-            for at_s, took_s, old, new in pairs
-        ]
-
-    hits = [
-        (at_s, 100 * _grown(old, new, "hits") / reads)
-        for at_s, _, old, new in pairs
-        if (reads := _grown(old, new, "hits") + _grown(old, new, "misses")) > 0
-    ]
     memory = [
         (at_s, 100 * counts["bytes_used"] / counts["bytes_reserved"])
         for at_s, counts in own
         if counts.get("bytes_reserved")
     ]
-    figures: list[tuple[str, list[tuple[float, float]], float | None, Callable[[float], str]]] = [
-        ("Hit rate", hits, 100, _percent),
-        ("Calls per second", rates("hits", "misses", "sets", "deletes"), None, _per_second),
+    calls = _rates(steps, "hits", "misses", "sets", "deletes")
+    figures: list[tuple[str, Points, float | None, Callable[[float], str]]] = [
+        ("Hit rate", _hit_rates(steps), 100, _percent),
+        ("Calls per second", calls, None, _per_second),
         ("Memory used of the limit", memory, 100, _percent),
-        ("Evictions per second", rates("evictions"), None, _per_second),
-        ("Waits for a lease per second", rates("lease_waits"), None, _per_second),
+        ("Evictions per second", _rates(steps, "evictions"), None, _per_second),
+        ("Waits for a lease per second", _rates(steps, "lease_waits"), None, _per_second),
     ]
     return [
         Chart(title, draw_area(points, now_s, shown_s, most), shown(points[-1][1]))
@@ -63,9 +68,20 @@ def draw_charts(samples: Samples, alias: str, now_s: float, shown_s: float) -> l
     ]
 
 
-def _grown(old: Counts, new: Counts, name: str) -> int:
-    """Return by how much a counter grew; 0 after its file was removed."""
-    return max(0, new.get(name, 0) - old.get(name, 0))
+def _rates(steps: Sequence[_Step], *names: str) -> Points:
+    """Return the growth of counters per second; empty if the backend does not count them."""
+    if not any(name in steps[-1].new for name in names):
+        return []
+    return [(it.at_s, sum(map(it.grown, names)) / it.took_s) for it in steps]
+
+
+def _hit_rates(steps: Sequence[_Step]) -> Points:
+    """Return the share of the reads that were hits, in percent."""
+    return [
+        (it.at_s, 100 * it.grown("hits") / reads)
+        for it in steps
+        if (reads := it.grown("hits") + it.grown("misses")) > 0
+    ]
 
 
 def _percent(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from cacheapp.processes.waiting import until
+from tests.integration.backends.children import end_of
 
 Cache = Any
 Work = Any
@@ -184,29 +184,10 @@ def fork_while_busy(cache: Cache, forks: int) -> list[int]:
             with contextlib.suppress(BaseException):
                 code = 0 if use_after_fork(cache) else 2
             os._exit(code)
-        codes.append(_reap(pid))
+        codes.append(end_of(pid))
     stop.set()
     for thread in threads:
         thread.join()
     if failed:
         raise failed[0]
     return codes
-
-
-def _reap(pid: int) -> int:
-    """Return the child's exit code; kill it and return -9 when it hangs."""
-    ended: list[int] = []
-
-    def gone() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        until(gone, f"child {pid} to end", within_s=100)
-    except TimeoutError:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        return -9
-    return ended[0]

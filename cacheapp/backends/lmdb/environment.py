@@ -30,7 +30,12 @@ import lmdb
 from cacheapp import clock
 from cacheapp.backends.lmdb.directory import EnvironmentDirectory
 from cacheapp.backends.lmdb.limits import SizeLimits
-from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
+from cacheapp.backends.lmdb.open_environment import (
+    OpenEnvironment,
+    Transaction,
+    read_entry,
+    read_with_meta,
+)
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
 from cacheapp.backends.lmdb.thread_marks import ThreadMarks, ThreadState, operation
 from cacheapp.backends.local import forks
@@ -109,7 +114,7 @@ class Environment:
             # The retry below reports it.
         finally:
             thread.inside -= 1
-        return self._run_with_recovery(_get, (name,), writing=False)
+        return self._run_with_recovery(read_entry, (name,), writing=False)
 
     @operation
     def get_with_meta(
@@ -134,7 +139,7 @@ class Environment:
             # The retry below reports it.
         finally:
             thread.inside -= 1
-        return self._run_with_recovery(_get_with_meta, (meta_key, name), writing=False)
+        return self._run_with_recovery(read_with_meta, (meta_key, name), writing=False)
 
     @operation
     def read(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
@@ -493,13 +498,3 @@ def _with_arguments(
 ) -> ResultT:
     work, args = item
     return work(env, transaction, *args)
-
-
-def _get(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:
-    return transaction.get(name, None, env.entries)
-
-
-def _get_with_meta(
-    env: OpenEnvironment, transaction: Transaction, meta_key: bytes, name: bytes
-) -> tuple[bytes | None, bytes | None]:
-    return transaction.get(meta_key, None, env.meta), transaction.get(name, None, env.entries)

@@ -100,3 +100,15 @@ class OpenEnvironment:
 
 def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
+
+
+def read_entry(env: OpenEnvironment, transaction: Transaction, name: bytes) -> bytes | None:
+    """Return the stored entry of a name."""
+    return transaction.get(name, None, env.entries)
+
+
+def read_with_meta(
+    env: OpenEnvironment, transaction: Transaction, meta_key: bytes, name: bytes
+) -> tuple[bytes | None, bytes | None]:
+    """Return a record of the environment itself and the stored entry of a name."""
+    return transaction.get(meta_key, None, env.meta), transaction.get(name, None, env.entries)
