@@ -88,7 +88,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--caches", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     parser.add_argument("--ours", choices=NAMES, default="our-lmdb", help="whose goals are judged")
     parser.add_argument("--rounds", type=int, default=20, help="of calls and growth")
-    parser.add_argument("--calls", type=int, default=50, help="per cache and round")
+    parser.add_argument("--calls", type=int, default=1000, help="per cache and round, at most")
     parser.add_argument("--windows", type=int, default=5, help="rounds of mix and page")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a window")
     parser.add_argument("--processes", type=int, default=4, help="of mix, page and memory")
