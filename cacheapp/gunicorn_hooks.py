@@ -18,15 +18,17 @@ def post_worker_init(worker: Any) -> None:
 
     Event streams then end as soon as the worker begins to stop; otherwise, the worker would wait for
     them. Returns quickly. If `STATE_DIR` is not private, the worker agent does not start, and the
-    front page reports the reason.
+    front page reports the reason. A directory of another user than this worker's is logged.
     """
     from django.apps import apps  # noqa: PLC0415 (the master has no settings)
 
+    from cacheapp.checks.gunicorn import log_foreign_directories  # noqa: PLC0415 (the same)
     from cacheapp.demo import stats_ring, worker_agent  # noqa: PLC0415 (the same)
     from cacheapp.downloads import start_downloads  # noqa: PLC0415 (the same)
     from cacheapp.errors import ExtraMissing, StoreUnavailable  # noqa: PLC0415 (the same)
     from cacheapp.extras import needed_for  # noqa: PLC0415 (the same)
 
+    log_foreign_directories()
     if apps.is_installed("cacheapp.downloads"):
         # Without its packages, there are no streams.
         with contextlib.suppress(ExtraMissing), needed_for("A stream", "downloads"):

@@ -44,7 +44,7 @@ def _close_stores(directory: Path) -> None:
 
 def _unmap(counted: counters.Counters) -> None:
     """Let it count in private memory: asgiref keeps the caches of old settings, which have it."""
-    counted.row = array.array("Q", bytes(len(counted.row) * 8))
+    counted.row = array.array("Q", bytes(counted._length * 8))  # noqa: SLF001
     counted._numbers = counted._index = counted._file = None  # noqa: SLF001
 
 

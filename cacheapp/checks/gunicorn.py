@@ -7,6 +7,7 @@ cache as root. They are private, so the workers cannot use them.
 import argparse
 import ast
 import contextlib
+import logging
 import os
 import pwd
 import shlex
@@ -19,6 +20,8 @@ from django.core import checks
 
 from cacheapp import conf
 from cacheapp.checks.caches import cache_directories
+
+logger = logging.getLogger(__name__)
 
 
 @checks.register(checks.Tags.caches)
@@ -42,10 +45,28 @@ def check_user_of_workers(**_: Any) -> list[checks.CheckMessage]:
     ]
 
 
+def log_foreign_directories() -> None:
+    """Log an error for each directory that another user owns, in a worker that just started.
+
+    By then Gunicorn has changed the user, wherever that was configured.
+    """
+    uid = os.geteuid()
+    for name, directory in _directories():
+        for path, owner in _owned(directory):
+            if owner != uid:
+                logger.error(
+                    "%s: %s belongs to user %d, but this worker runs as user %d and cannot use it; "
+                    "run: chown -R %d %s",
+                    *(name, path, owner, uid, uid, path),
+                    extra={"event": "directory_of_another_user"},
+                )
+
+
 def configured_user() -> str | None:
     """Return `user` of GUNICORN_CMD_ARGS or of the configuration file, if it is a constant there.
 
-    The file is not executed. Arguments of Gunicorn's own command line are not known here.
+    The file is not executed. `-u` of Gunicorn's own command line is not known here:
+    `log_foreign_directories` sees what came of it.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("-u", "--user")

@@ -4,6 +4,8 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tests.other_user import (
     require_root,
 )
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 _EXCHANGE = 2  # RENAME_EXCHANGE
 _AT_FDCWD = -100
 _OPENINGS = 300
@@ -194,3 +197,61 @@ def test_workers_of_another_user_than_the_master_are_told_the_owner(
 
     as_other_user(serve)
     assert caches["default"].get("key") == 1
+
+
+_SITE = """
+import os
+import pathlib
+import django
+from django.conf import settings
+here = pathlib.Path(__file__).parent
+settings.configure(
+    SECRET_KEY="x" * 50,
+    INSTALLED_APPS=["cacheapp"],
+    CACHES={"default": {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": here / "cache",
+                        "OPTIONS": {"size_limit": 2**22}}},
+    CACHEAPP={"STATE_DIR": here / "state"},
+)
+django.setup()
+from django.core.cache import cache
+from django.core.handlers.wsgi import WSGIHandler
+from cacheapp import gunicorn_hooks
+from cacheapp.checks import gunicorn
+from cacheapp.demo import stats_ring, worker_agent
+cache.set("key", 1)  # in the master, which root runs
+application = WSGIHandler()
+
+def post_worker_init(worker):
+    gunicorn_hooks.post_worker_init(worker)
+    print("the worker started", flush=True)
+"""
+
+
+def test_a_worker_of_another_user_than_its_master_logs_what_it_cannot_use(reachable: Path) -> None:
+    (reachable / "site_of_root.py").write_text(_SITE)
+    gunicorn = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gunicorn", "--preload", "--bind", f"unix:{reachable}/socket"),
+            *("--user", str(UID), "--group", str(UID), "--no-control-socket"),
+            *("--config", "python:site_of_root", "site_of_root"),
+        ],
+        env={**os.environ, "PYTHONPATH": f"{reachable}:{ROOT}", "GUNICORN_CMD_ARGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = []
+    try:
+        assert gunicorn.stdout is not None
+        for line in gunicorn.stdout:
+            printed.append(line)
+            if "the worker started" in line:
+                break
+    finally:
+        gunicorn.terminate()
+        printed.append(gunicorn.communicate(timeout=60)[0])
+    for name, path in (("CACHES['default']", "cache"), ("CACHEAPP['STATE_DIR']", "state")):
+        expected = (
+            f"{name}: {reachable}/{path} belongs to user 0, but this worker runs as user {UID}"
+        )
+        assert expected in "".join(printed)

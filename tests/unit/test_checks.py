@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.checks import run_checks
 from pytest_django.fixtures import Settings
 
@@ -385,3 +386,19 @@ def test_w016_gunicorn_runs_the_workers_as_another_user(
     found = "".join(each.msg for each in check_user_of_workers())
     assert (f"belongs to user {owner}, but Gunicorn is configured" in found) == reported
     assert ("cacheapp.W016" in _found()) == reported
+
+
+def test_the_checks_create_nothing(settings: Settings, tmp_path: Path) -> None:
+    """Django's own checks build every cache. Root may run them, and the workers are another user."""
+    near = {**_redis(), "BACKEND": "cacheapp.backends.NearCache"}
+    settings.CACHES = {
+        "default": {**_disk(tmp_path / "lmdb"), "BACKEND": "cacheapp.backends.LMDBCache"},
+        "disk": _disk(tmp_path / "disk"),
+        "redis": _redis("other"),
+        "near": {**near, "OPTIONS": {"copy": str(tmp_path / "copy")}},
+    }
+    settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": tmp_path / "state"}
+    assert _found(deploy=True) == {}
+    assert list(tmp_path.iterdir()) == []
+    caches["default"].get("key")
+    assert (tmp_path / "state").is_dir()

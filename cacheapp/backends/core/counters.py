@@ -11,22 +11,24 @@ memory; any process can sum all rows. Invariants:
   a handler only at the end of a call or a loop, and neither occurs within `row[n] += 1`. (A
   free-threaded build would need a lock here.)
 - An addition is one store of eight bytes: a kill leaves either the old number or the new one.
+- A file is created by the first addition, not with the cache: Django's checks build every cache, and
+  `manage.py check` may run as root, whose files the workers could not use.
 """
 
 import array
 import logging
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeAlias
 
 from cacheapp.backends.local import forks
-from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.reservation import reserve
-from cacheapp.backends.local.slot_file import SlotFile, open_slot_file
+from cacheapp.backends.local.slot_file import SlotFile, identity_of, open_slot_file
 from cacheapp.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,27 @@ _GAUGES = frozenset({BREAKER_OPEN_NOW})  # the state of a live process, not a su
 _ROW = 32  # numbers in a row, or a multiple of it: with space for counters of later versions
 _ROWS = 512  # processes at a time
 _lost_mappings: list[object] = []
+
+
+class _UnopenedRow:
+    """What `row` is until something is counted: an addition opens the file first.
+
+    `row[n] += amount` reads, adds and stores; it reads 0, so what it stores is the amount. That
+    counts also if another thread has opened the file meanwhile.
+    """
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, opened: "Callable[[], _Row]") -> None:
+        self._opened = opened
+
+    def __getitem__(self, index: int) -> int:
+        return 0
+
+    def __setitem__(self, index: int, amount: int) -> None:
+        self._opened()[index] += amount
+
+
 _Row: TypeAlias = "array.array[int] | memoryview[int]"
 
 
@@ -82,27 +105,40 @@ class Counters:
         self._names = names
         self._gauges = gauges
         self._length = -(-len(names) // _ROW) * _ROW
-        self.row: _Row = array.array("Q", bytes(self._length * 8))
+        self.row: _Row | _UnopenedRow = _UnopenedRow(self._opened)
         """This process's row. The most frequent callers add to it directly."""
         self._found = [0] * self._length
         """The row's numbers when this process claimed it, which its last process counted."""
         self._numbers: memoryview[int] | None = None
         self._index: int | None = None  # of our row; without one, count in private memory
         self._file: SlotFile | None = None
-        self._open()
+
+    def _opened(self) -> _Row:
+        """Return this process's row in the file, which is created if needed.
+
+        Without a lock, for which a signal handler would wait: threads that open it together claim
+        one slot, and the first one sets the row.
+        """
+        while isinstance(row := self.row, _UnopenedRow):
+            self._open()
+        return row
 
     def _open(self) -> None:
         try:
-            self._numbers = self._map()
+            self._forget_lost()
+            file, numbers = self._file, self._numbers
+            if file is None or numbers is None:
+                file, numbers = self._file, self._numbers = self._map()
         except (OSError, StoreUnavailable) as exc:
             if is_interruption(exc):
                 raise
             logger.warning("counting for this process only: %s", exc)
+            self._set_row(None, array.array("Q", bytes(self._length * 8)))
         else:
-            self._claim()
+            self._claim(file, numbers)
 
-    def check(self) -> bool:
-        """Claim a new row if other code has closed the file: another process may claim ours.
+    def _forget_lost(self) -> bool:
+        """Forget the file if other code has closed it: another process may claim our row.
 
         Returns True if it did.
         """
@@ -111,33 +147,39 @@ class Counters:
         # Python's mmap has a descriptor of its own, which may be of another file too. So the old
         # mapping must never be freed.
         _lost_mappings.append(self._numbers)
-        self._open()
+        self._numbers = self._file = None
         return True
 
-    def _map(self) -> "memoryview[int]":
+    def _forget_row(self) -> None:
+        """Claim another row at the next addition."""
+        self._index, self.row = None, _UnopenedRow(self._opened)
+
+    def _map(self) -> "tuple[SlotFile, memoryview[int]]":
         private_directory(self._path.parent)
-        self._file = open_slot_file(self._path, _ROWS)
-        number = self._file.descriptor
+        file = open_slot_file(self._path, _ROWS)
+        number = file.descriptor
         # Reserve the space: if it were missing later, a store to it would raise SIGBUS.
         length = self._length * _ROWS * 8
         reserve(number, length)
-        return memoryview(mmap.mmap(number, length)).cast("B").cast("Q")
+        return file, memoryview(mmap.mmap(number, length)).cast("B").cast("Q")
 
-    def _claim(self) -> None:
-        if self._numbers is None or self._file is None:
-            return
-        index = self._index = self._file.claim()
+    def _claim(self, file: SlotFile, numbers: "memoryview[int]") -> None:
+        index = file.claim()
         if index is None:
             logger.warning(
                 "%s: all %d rows are in use; counting for this process only", self._path, _ROWS
             )
-            self.row = array.array("Q", bytes(self._length * 8))
-            self._found = [0] * self._length
-            return
-        self.row = self._numbers[index * self._length : (index + 1) * self._length]
-        for gauge in self._gauges:
-            self.row[gauge] = 0
-        self._found = list(self.row)
+            self._set_row(None, array.array("Q", bytes(self._length * 8)))
+        elif isinstance(self.row, _UnopenedRow):
+            row = numbers[index * self._length : (index + 1) * self._length]
+            for gauge in self._gauges:
+                row[gauge] = 0
+            self._set_row(index, row)
+
+    def _set_row(self, index: int | None, row: _Row) -> None:
+        found = list(row)
+        if isinstance(self.row, _UnopenedRow):  # else another thread or a handler has set it
+            self._index, self._found, self.row = index, found, row
 
     def add(self, name: int, amount: int = 1) -> None:
         """Add to the counter with this index in the names."""
@@ -147,17 +189,24 @@ class Counters:
 
     def set_gauge(self, name: int, value: int) -> None:
         """Set a gauge of this process."""
-        self.row[name] = value
+        self._opened()[name] = value
 
     def own(self) -> dict[str, int]:
         """Return the counts of this process, by name."""
-        numbers = (now - found for now, found in zip(self.row, self._found, strict=True))
+        row = self.row
+        if isinstance(row, _UnopenedRow):
+            return dict.fromkeys(self._names, 0)
+        numbers = (now - found for now, found in zip(row, self._found, strict=True))
         return dict(zip(self._names, numbers, strict=False))
 
     def totals(self) -> dict[str, int]:
         """Return the sums over all processes on this machine, including dead ones, by name."""
-        self.check()
-        own = dict(zip(self._names, self.row, strict=False))
+        with suppress_failure(OSError):
+            if isinstance(self.row, _UnopenedRow) and identity_of(self._path) is None:
+                return dict.fromkeys(self._names, 0)  # nothing was counted, and nothing is created
+        if self._forget_lost():
+            self._forget_row()
+        own = dict(zip(self._names, self._opened(), strict=False))
         if self._numbers is None:
             return own
         numbers = self._numbers
@@ -183,8 +232,8 @@ class Counters:
 
     def after_fork_in_child(self) -> None:
         """Claim a new row: the inherited one is the parent's."""
-        if not self.check():
-            self._claim()
+        self._forget_lost()
+        self._forget_row()
 
 
 class _CountersByPath:

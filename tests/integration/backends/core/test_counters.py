@@ -151,8 +151,8 @@ def test_an_unusable_directory_is_logged_and_breaks_nothing(
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
         here = Counters(tmp_path / "file" / "counters")
+        here.add(HITS)
     assert "counting for this process only" in caplog.text
-    here.add(HITS)
     assert here.totals()["hits"] == 1
 
 
@@ -183,15 +183,18 @@ def test_a_process_that_finds_no_free_row_still_counts_its_own(
         assert other.stdout.readline() == "held\n"
         with caplog.at_level(logging.WARNING):
             here = Counters(path)
+            here.add(HITS, 3)
         assert "all 512 rows are in use" in caplog.text
-        here.add(HITS, 3)
         assert here.totals()["hits"] == 8
         other.communicate()
 
 
-def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_the_file_is_created_by_the_first_count_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "counters"
-    counters(path)
+    here = counters(path)
+    assert set(here.totals().values()) == set(here.own().values()) == {0}
+    assert not path.parent.exists()  # nothing was counted
+    here.add(HITS)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
