@@ -170,8 +170,8 @@ def test_a_signal_handler_never_waits_for_a_lease_of_its_own_thread(
             get("outer")
         return calls.worked + calls.refused >= 200
 
-    # Once of many runs, Python 3.11 crashed in `ContextVar.set`: it seems that its collector ran there,
-    # and a handler in a finaliser set the variable too. From 3.12 on it runs between bytecodes only.
+    # Python 3.11 may crash if its collector runs inside `ContextVar.set`, and a handler in a finaliser sets
+    # the variable too (python/cpython#148891). From 3.12 on it runs between bytecodes only.
     gc.disable()
     try:
         with _interrupted(lambda: calls.run(lambda: get("inner"))):

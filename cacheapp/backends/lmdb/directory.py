@@ -12,9 +12,10 @@ Invariants:
   lack pages that the kernel had not yet written; it is removed, never opened. It has no living user:
   a process changes the directory only while it has a claim, see `pid_namespace`.
 - No environment that can be used is removed before the one that replaces it is complete, unless no
-  other process has it open.
+  other process has it open. A larger one takes over its files, see `growth`.
 - Before an environment is removed or set aside it is *retired*: a byte in its file of reference
-  bits makes every process that has it open check the directory at its next operation.
+  bits makes every process that has it open check the directory at its next operation. A retired one
+  is not opened; what remains of it after a kill is removed.
 """
 
 import contextlib
@@ -28,15 +29,24 @@ from pathlib import Path
 import lmdb
 
 from cacheapp import clock
+from cacheapp.backends.lmdb.growth import (
+    BITS_FILE,
+    DATA_FILE,
+    LOCK_FILE,
+    added_bytes,
+    can_move,
+    move_files,
+    moving,
+)
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT, READERS, SizeLimits
-from cacheapp.backends.lmdb.reference_bits import file_bytes, retire
+from cacheapp.backends.lmdb.reference_bits import file_bytes, is_retired, retire
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.backends.local.database_directory import LOCKS
 from cacheapp.backends.local.filesystem import filesystem_type
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.memory_limit import memory_available
 from cacheapp.backends.local.pid_namespace import Claim, remove_stale_claims
-from cacheapp.backends.local.reservation import reserve
+from cacheapp.backends.local.reservation import preallocate
 from cacheapp.backends.local.shared_directory import SharedDirectory
 from cacheapp.errors import StoreUnavailable
 
@@ -48,7 +58,6 @@ _FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 FORMAT = "v1"
 # Releases of different formats may run side by side: in one directory, each would remove the other's.
 NAME = "lmdb" if FORMAT == "v1" else f"lmdb-{FORMAT}"
-DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
 DATABASES = (b"entries", b"queue", b"deadlines", b"meta")
 _TEMPORARY = "making-"
 _SET_ASIDE = "damaged-"
@@ -98,9 +107,10 @@ class EnvironmentDirectory(SharedDirectory):
         A process that starts with other limits replaces an existing environment. A process that
         has used one with its own limits before is the older of the two, and adopts the new one.
 
-        The new environment is complete before the old one is removed. Where both do not fit, the
-        old one makes room if no other process has it open; otherwise it stays in use, until no
-        other process has it open. Raises `StoreUnavailable` where the new one never fits.
+        A larger environment has the entries of the old one. A smaller one is new: it is complete
+        before the old one is removed. Where both do not fit, the old one makes room if no other
+        process has it open; otherwise it stays in use, until no other process has it open. Raises
+        `StoreUnavailable` where the new one never fits.
         """
         self._remove_stale()
         found = self._find()
@@ -110,10 +120,15 @@ class EnvironmentDirectory(SharedDirectory):
         return found.path, found.limits
 
     def _accepts(self, found: _Found) -> bool:
-        return self._settled or found.requested == self._limits
+        return self._settled or found.limits == self._limits
 
     def _replaced(self, old: _Found | None, claim: Claim) -> _Found:
-        """Return a new environment of our limits in the place of the old one, or the old one."""
+        """Return an environment of our limits in the place of the old one, or the old one."""
+        if old is not None:
+            if (grown := self._grown(old)) is not None:
+                return grown
+            if old.requested == self._limits:
+                return old  # there is still no room for more
         try:
             return self._install(self._limits)
         except _NoSpace as exc:
@@ -172,15 +187,46 @@ class EnvironmentDirectory(SharedDirectory):
                 limits = dataclasses.replace(
                     self._limits, size_limit=int(size), max_entries=int(entries) or None
                 )
-                if _is_complete(entry, limits):
+                if _is_usable(entry, limits):
                     wanted = int(requested[0]) if requested else limits.size_limit
                     return _Found(entry, limits, dataclasses.replace(limits, size_limit=wanted))
         return None
 
+    def _grown(self, old: _Found) -> _Found | None:
+        """Return the old environment with our limits; `None` if its files cannot become so large.
+
+        If this process is killed in between, there is the old environment, the new one, or none.
+        """
+        added = added_bytes(old.limits, self._limits)
+        if not can_move(old.limits, self._limits) or added > _room(self.path):
+            return None
+        path = self.path / f"{boot_id()}-{FORMAT}-{self._limits.name}"
+        temporary = self._new_temporary()
+        try:
+            with moving(old.path):
+                move_files(old.path, temporary, self._limits)
+                retire(old.path / BITS_FILE)
+                gone = old.path.rename(self.path / f"{_TEMPORARY}{os.getpid()}-old")
+                temporary.rename(path)
+                _remove(gone)
+        except OSError as exc:  # a full disk, one without links, or another process opens it
+            if is_interruption(exc):
+                raise
+            return None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return _Found(path, self._limits, self._limits)
+
+    def _new_temporary(self) -> Path:
+        """Create an empty directory, after the removal of what a killed process left."""
+        for stale in self.path.glob(f"{_TEMPORARY}*"):  # perhaps of a process that had our pid
+            _remove(stale)
+        temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
+        temporary.mkdir(mode=0o700)
+        return temporary
+
     def _install(self, limits: SizeLimits) -> _Found:
         """Create an environment, and put it in the place of all others; raise `_NoSpace`."""
-        for stale in self.path.glob(f"{_TEMPORARY}*"):  # of a killed process, perhaps of our pid
-            _remove(stale)
         reduced = "" if limits == self._limits else f"-{self._limits.size_limit}"
         path = self.path / f"{boot_id()}-{FORMAT}-{limits.name}{reduced}"
         created = self._create(limits)
@@ -196,11 +242,10 @@ class EnvironmentDirectory(SharedDirectory):
     def _create(self, limits: SizeLimits) -> Path:
         """Return a complete environment under a temporary name."""
         _check_space(self.path, limits)
-        temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
-        temporary.mkdir(mode=0o700)
+        temporary = self._new_temporary()
         try:
-            _preallocate(temporary / LOCK_FILE, limits.lock_bytes)
-            _preallocate(
+            preallocate(temporary / LOCK_FILE, limits.lock_bytes)
+            preallocate(
                 temporary / BITS_FILE, file_bytes(limits.reference_bits, limits.change_counters)
             )
             # Without a map, as the data file's blocks are not yet allocated.
@@ -208,7 +253,7 @@ class EnvironmentDirectory(SharedDirectory):
             for name in DATABASES:
                 created.open_db(name)
             created.close()
-            _preallocate(temporary / DATA_FILE, limits.map_bytes)
+            preallocate(temporary / DATA_FILE, limits.map_bytes)
         except (OSError, lmdb.Error) as exc:
             shutil.rmtree(temporary, ignore_errors=True)
             if is_interruption(exc):
@@ -232,11 +277,11 @@ class EnvironmentDirectory(SharedDirectory):
     def _remove_stale(self) -> None:
         """Remove what no process can use; call it under the lock.
 
-        That is what an interrupted creation left, and the environments of other boots: as long as a
-        process of another boot id lives, this one has no claim.
+        That is what an interrupted creation or removal left, and the environments of other boots: as
+        long as a process of another boot id lives, this one has no claim.
         """
         for entry in self._environments():
-            if not entry.name.startswith(f"{boot_id()}-{FORMAT}-"):
+            if not entry.name.startswith(f"{boot_id()}-{FORMAT}-") or _was_retired(entry):
                 _remove(entry)
         remove_stale_claims(self.path)
 
@@ -321,22 +366,23 @@ def open_environment(path: Path, limits: SizeLimits, *, writemap: bool) -> lmdb.
     )
 
 
-def _is_complete(path: Path, limits: SizeLimits) -> bool:
-    """Return True if all files are as long as their maps; access to a shorter one is a SIGBUS."""
+def _is_usable(path: Path, limits: SizeLimits) -> bool:
+    """Return True if it is in use, and all files are as long as their maps: else a SIGBUS follows."""
     expected = {
         DATA_FILE: limits.map_bytes,
         LOCK_FILE: limits.lock_bytes,
         BITS_FILE: file_bytes(limits.reference_bits, limits.change_counters),
     }
     try:
-        return all((path / name).stat().st_size >= size for name, size in expected.items())
+        return all(
+            (path / name).stat().st_size >= size for name, size in expected.items()
+        ) and not is_retired(path / BITS_FILE)
     except OSError:
         return False
 
 
-def _preallocate(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _was_retired(path: Path) -> bool:
     try:
-        reserve(descriptor, size)
-    finally:
-        os.close(descriptor)
+        return is_retired(path / BITS_FILE)
+    except OSError:
+        return False  # incomplete, and not used either

@@ -6,14 +6,8 @@ from typing import TypeAlias
 
 import lmdb
 
-from cacheapp.backends.lmdb.directory import (
-    BITS_FILE,
-    DATA_FILE,
-    DATABASES,
-    LOCK_FILE,
-    open_environment,
-    overwrites_in_place,
-)
+from cacheapp.backends.lmdb.directory import DATABASES, open_environment, overwrites_in_place
+from cacheapp.backends.lmdb.growth import BITS_FILE, DATA_FILE, LOCK_FILE, opening
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
 from cacheapp.backends.local.descriptors import are_intact, descriptors_of, next_numbers, parked
@@ -40,7 +34,7 @@ class OpenEnvironment:
         claim.mark_open()
         opened = None
         try:
-            with pinned_directory(path) as pinned:
+            with pinned_directory(path) as pinned, opening(pinned):
                 self.reference_bits = ReferenceBits(
                     pinned / BITS_FILE, limits.reference_bits, limits.change_counters
                 )

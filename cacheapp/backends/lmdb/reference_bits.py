@@ -18,6 +18,7 @@ from cacheapp.backends.local.interruptions import suppress_failure
 HEAD_BYTES = 4096
 RETIRED = 0  # a flag, not 0: check the directory again
 WRITER_ACTIVE = 1  # a flag, not 0: a process is writing, or was killed during a write. A hint.
+_FLAG_BYTES = 8
 EVICTED, EXPIRED, REJECTED = range(1, 4)  # counters; only the holder of the write lock adds to them
 
 
@@ -75,3 +76,20 @@ def retire(path: Path) -> None:
             os.pwrite(descriptor, b"\1", RETIRED)
         finally:
             os.close(descriptor)
+
+
+def is_retired(path: Path) -> bool:
+    """Return True if the environment of this file was retired: a process is removing it, or died then."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return os.pread(descriptor, 1, RETIRED) != b"\0"
+    finally:
+        os.close(descriptor)
+
+
+def copy_counters(old: Path, new: Path) -> None:
+    """Copy the counters of what was evicted, expired and rejected, but not the flags."""
+    with old.open("rb") as source, new.open("r+b", buffering=0) as target:
+        source.seek(_FLAG_BYTES)
+        target.seek(_FLAG_BYTES)
+        target.write(source.read(HEAD_BYTES - _FLAG_BYTES))

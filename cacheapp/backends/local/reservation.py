@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from pathlib import Path
 
 _CHUNK = bytes(1 << 20)
 
@@ -22,3 +23,12 @@ def reserve(descriptor: int, size: int) -> None:
             os.write(descriptor, _CHUNK[:missing])
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def preallocate(path: Path, size: int) -> None:
+    """Give the file at the path at least `size` bytes; create it if it is missing."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        reserve(descriptor, size)
+    finally:
+        os.close(descriptor)
