@@ -57,7 +57,7 @@ def _killed_at(step: int, location: Path) -> int:
     def work() -> bool:
         cache = LMDBCache(str(location), {"OPTIONS": {"size_limit": 2 * MIB}})
         sys.addaudithook(kill)
-        return cache.get("key") == "kept"
+        return bool(cache.get("key") == "kept")
 
     return end_of(in_child(work))
 
