@@ -390,6 +390,8 @@ class Environment:
             return True
         if isinstance(error, lmdb.ReadersFullError) and env is not None:
             return env.lmdb.reader_check() > 0
+        if isinstance(error, lmdb.MapResizedError):
+            return True  # another process has just moved the files: see `growth`
         if isinstance(error, lmdb.Error):
             return error.code == 0  # an object that a fork in a signal handler closed
         return isinstance(error, FileNotFoundError)

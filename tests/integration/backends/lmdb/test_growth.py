@@ -45,6 +45,29 @@ def test_a_larger_limit_keeps_the_entries_on_a_disk_that_cannot_hold_both(tmp_pa
             assert new("cache.stats()['evictions']") == "0"
 
 
+def test_an_operation_goes_on_if_the_files_grow_after_it_has_checked_the_directory(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ours(settings, tmp_path, size_limit=MIB)
+    cache.set("key", 1)
+    environment = environment_of(cache)
+    checked = environment._ensure_open  # noqa: SLF001 (what comes between two lines of it)
+    new = CacheProcess(tmp_path, 2 * MIB)
+    with running(new):
+
+        def grown() -> Any:
+            found = checked()
+            if environment.limits.size_limit == found.limits.size_limit:
+                assert new(_FILL) == "None"  # beyond the end of the map that was just checked
+            return found
+
+        monkeypatch.setattr(environment, "_ensure_open", grown)
+        for work in (lambda: cache.incr("key"), lambda: cache.get("key")):
+            environment.end_request()
+            assert work() == 2
+        assert cache.stats()["bytes_reserved"] > 1.8 * MIB
+
+
 def _killed_at(step: int, location: Path) -> int:
     """Have a process with twice the limit open the cache, and die at a change of the directory."""
     numbers = itertools.count()
