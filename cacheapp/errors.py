@@ -34,6 +34,10 @@ class ClearRefused(CacheappError):
     """The keys of the alias cannot be distinguished from other keys. Nothing was removed."""
 
 
+class MoveRefused(CacheappError):
+    """The versions of the key are in different slots of a cluster. Nothing was changed."""
+
+
 class LockLost(CacheappError):
     """The lock expired before its release or extension; another owner may have held it since."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 from tests.contract.clients import stacks_of_all, stop_all
 from tests.open_files import close_below
@@ -27,6 +28,13 @@ def redis_server() -> Iterator[RedisServer]:
     """A real Redis for the whole run; if there is none, tests fail and are not skipped."""
     with RedisServer() as server:
         yield server.start()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[PrivateCluster]:
+    """A real Redis Cluster for the whole run. Its nodes never take a busy one for dead."""
+    with PrivateCluster() as cluster:
+        yield cluster.start()
 
 
 @pytest.fixture(autouse=True)

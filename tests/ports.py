@@ -1,22 +1,5 @@
 """Ports for servers that cannot inherit a socket that is bound already."""
 
-import contextlib
-import random
-import socket
-from pathlib import Path
+from cacheapp.processes.ports import free_port
 
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 for a server that cannot inherit its socket.
-
-    It is below those that the kernel gives to connections: of them, one that was free a moment
-    ago may be somebody's end of a connection when the server binds it.
-    """
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
-    below = int(ephemeral.split()[0])
-    while True:
-        number = random.SystemRandom().randrange(
-            below - 12_000, below
-        )  # other test runs draw as well
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
-            return number
+__all__ = ["free_port"]

@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,6 +20,7 @@ from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     abandoned,
+    cluster_faults,
     counting,
     deadlines,
     faults,
@@ -29,6 +31,7 @@ from cacheapp.cachecheck.workloads import (
     values,
     versions,
 )
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,11 @@ PROCESSES: dict[str, Workload] = {
     "fork": faults.forked,
     "clear": faults.cleared,
 }
+CLUSTER: dict[str, Callable[..., list[PropertyFinding]]] = {
+    "handover": cluster_faults.handover,
+    "slots": cluster_faults.slots_move,
+    "failover": cluster_faults.primary_killed,
+}
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "registers": (registers.ORDER, registers.OWN, registers.FORWARD),
     "counters": (counting.SUMS,),
@@ -73,6 +81,9 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "clear": (faults.CLEARED,),
     "cut": (outages.CUT,),
     "restart": (outages.RESTARTED,),
+    "handover": (cluster_faults.HANDOVER,),
+    "slots": (cluster_faults.SLOTS_MOVE,),
+    "failover": (cluster_faults.PRIMARY_KILLED,),
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "counters": ("incr",),
@@ -89,7 +100,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What a workload cannot do without, beside `get` and `set`."""
 OVER_HTTP = ("registers", "counters", "add", "expiry")
-OUTAGES = ("cut", "restart")
+OUTAGES = ("cut", "restart", *CLUSTER)
 ASYNC_SUFFIX = " (async)"
 NAMES = (*SYNC, *(f"a{name}" for name in SYNC), *PROCESSES, *OUTAGES)
 
@@ -118,7 +129,7 @@ class Examination:
         backend: str,
         plan: CheckPlan,
         overrides: dict[str, Any] | None = None,
-        server: RedisServer | None = None,
+        server: RedisServer | PrivateCluster | None = None,
         subject: str = "",
     ) -> None:
         self.alias = alias
@@ -151,8 +162,12 @@ class Examination:
             yield f"a{name}", workload, True
         for name, workload in PROCESSES.items():
             yield name, workload, False
-        if self._server is not None:
-            server = self._server
+        server = self._server
+        if isinstance(server, PrivateCluster):
+            yield "cut", lambda run: outages.cut(run, server), False
+            for name, fault in CLUSTER.items():
+                yield name, partial(fault, cluster=server), False
+        elif server is not None:
             yield "cut", lambda run: outages.cut(run, server), False
             yield "restart", lambda run: outages.restarted(run, server), False
 

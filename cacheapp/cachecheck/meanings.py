@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cacheapp.cachecheck.workloads import (
     abandoned,
+    cluster_faults,
     counting,
     deadlines,
     faults,
@@ -19,6 +20,7 @@ from cacheapp.cachecheck.workloads import (
 REFERENCE = "docs/reference/cachecheck.md"
 _ASYNC = " (async)"
 _STORE = "Use one store that all processes share."
+_FOLLOW = "Follow the cluster's redirections, and repeat no write whose answer was lost."
 _OWN = "Use a backend whose method is one step at the store, instead of get and set."
 
 
@@ -112,6 +114,15 @@ MEANINGS: dict[str, Meaning] = {
     outages.RESTARTED: Meaning(
         "After a restart of the server old values come back.",
         "Do not serve copies of a process once the server is reachable again.",
+    ),
+    cluster_faults.HANDOVER: Meaning(
+        "While a cluster is updated node by node, writes are lost or done twice.", _FOLLOW
+    ),
+    cluster_faults.SLOTS_MOVE: Meaning(
+        "While a cluster gets another node, entries are missing or old.", _FOLLOW
+    ),
+    cluster_faults.PRIMARY_KILLED: Meaning(
+        "After the death of a primary, a write is done twice or an old node is still read.", _FOLLOW
     ),
 }
 

@@ -17,8 +17,10 @@ from django.utils.module_loading import import_string
 from cacheapp.cachecheck.client_process import Setup
 from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.session import ClientSession
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
 _REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
 
@@ -28,11 +30,10 @@ class NotPrivate(Exception):
 
 @dataclass(frozen=True)
 class Stores:
-    """The settings that differ from the project's, and the private Redis, if one runs."""
+    """The settings that differ from the project's, and the private servers by alias."""
 
     overrides: dict[str, Any]
-    server: RedisServer | None
-    on_redis: frozenset[str]
+    servers: Mapping[str, RedisServer | PrivateCluster]
 
 
 @contextlib.contextmanager
@@ -40,11 +41,14 @@ def private_stores(aliases: list[str]) -> Iterator[Stores]:
     """Give each alias a private store; remove all of them at the end."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
-        on_redis = frozenset(alias for alias in aliases if _is_redis(settings.CACHES[alias]))
-        server = stack.enter_context(RedisServer()).start() if on_redis else None
+        servers = _servers(stack, aliases)
         overrides: dict[str, Any] = {
             "CACHES": {
-                alias: _entry(alias, entry, directory, server) if alias in aliases else entry
+                alias: (
+                    _entry(alias, entry, directory, servers.get(alias))
+                    if alias in aliases
+                    else entry
+                )
                 for alias, entry in settings.CACHES.items()
             },
             "CACHEAPP": {**getattr(settings, "CACHEAPP", {}), "STATE_DIR": directory / "state"},
@@ -54,11 +58,32 @@ def private_stores(aliases: list[str]) -> Iterator[Stores]:
             overrides["DATABASES"] = {"default": _database(directory)}
             overrides["DATABASE_ROUTERS"] = []
             _create_tables(tables[0], overrides)
-        yield Stores(overrides, server, on_redis)
+        yield Stores(overrides, servers)
 
 
-def _is_redis(entry: Mapping[str, Any]) -> bool:
-    return str(entry.get("LOCATION", "")).startswith(_REDIS)
+def _servers(
+    stack: contextlib.ExitStack, aliases: list[str]
+) -> dict[str, RedisServer | PrivateCluster]:
+    """Start a Redis, and a cluster, if an alias needs one; return each alias's."""
+    entries = {alias: settings.CACHES[alias] for alias in aliases}
+    on_cluster = [alias for alias, entry in entries.items() if _is_on_cluster(entry)]
+    on_redis = [
+        alias
+        for alias, entry in entries.items()
+        if alias not in on_cluster and str(entry.get("LOCATION", "")).startswith(_REDIS)
+    ]
+    found: dict[str, RedisServer | PrivateCluster] = {}
+    if on_redis:
+        found |= dict.fromkeys(on_redis, stack.enter_context(RedisServer()).start())
+    if on_cluster:
+        found |= dict.fromkeys(on_cluster, stack.enter_context(PrivateCluster()).start())
+    return found
+
+
+def _is_on_cluster(entry: Mapping[str, Any]) -> bool:
+    location = entry.get("LOCATION", "")
+    named = location[0] if isinstance(location, list | tuple) and location else location
+    return str(named).startswith(_CLUSTER) or entry.get("OPTIONS", {}).get("cluster") is True
 
 
 def _is(entry: Mapping[str, Any], kind: type) -> bool:
@@ -66,10 +91,10 @@ def _is(entry: Mapping[str, Any], kind: type) -> bool:
 
 
 def _entry(
-    alias: str, entry: Mapping[str, Any], directory: Path, server: RedisServer | None
+    alias: str, entry: Mapping[str, Any], directory: Path, server: RedisServer | PrivateCluster | None
 ) -> dict[str, Any]:
     location = entry.get("LOCATION", "")
-    if server is not None and _is_redis(entry):
+    if server is not None:
         return {**entry, "LOCATION": server.url}
     if isinstance(location, str | Path) and str(location).startswith("/"):
         return {**entry, "LOCATION": str(directory / f"{alias}-store")}
@@ -77,7 +102,7 @@ def _entry(
         return dict(entry)
     raise NotPrivate(
         f"CACHES[{alias!r}]: cannot make a private store for LOCATION {location!r}; expected a "
-        "directory, the URL of one Redis, a DatabaseCache or a LocMemCache"
+        "directory, the URL of one Redis or of a cluster, a DatabaseCache or a LocMemCache"
     )
 
 

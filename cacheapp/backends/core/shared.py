@@ -62,6 +62,7 @@ class SharedCache(AsyncMethods, abc.ABC):
         if not mistakes:
             self.default_timeout = timeout_of(params)  # BaseCache truncates it to an int
             self.version = version_of(params)  # BaseCache keeps a str, which has no delta
+        self.key_end = extended_api.key_end_of(self.key_func)
         self.location = location
         self.params = params
         self.options, _ = read_options(params.get("OPTIONS", {}), self.OPTIONS)
@@ -418,9 +419,10 @@ class SharedCache(AsyncMethods, abc.ABC):
         self, search: str, itersize: int | None = None, *, version: int | None = None
     ) -> Iterator[str]:
         r"""Yield the keys of one version that match a glob: `*`, `?`, `[a-z]`, `[^a]`, `\`."""
-        prefix = extended_api.version_prefix(self, "iter_keys", version)
+        prefix = extended_api.version_prefix(self, self.key_end, "iter_keys", version)
+        end = -len(self.key_end or "") or None
         for final in self._store.scan(prefix, search, itersize or extended_api.ITERSIZE):
-            yield final[len(prefix) :]
+            yield final[len(prefix) : end]
 
     def keys(self, search: str, version: int | None = None) -> list[str]:
         """Return the keys of one version that match a glob."""
@@ -430,7 +432,7 @@ class SharedCache(AsyncMethods, abc.ABC):
         self, pattern: str, version: int | None = None, *, itersize: int | None = None
     ) -> int:
         """Remove the keys of one version that match a glob; return how many. Not atomic."""
-        prefix = extended_api.version_prefix(self, "delete_pattern", version)
+        prefix = extended_api.version_prefix(self, self.key_end, "delete_pattern", version)
         return self._store.remove(prefix, pattern, itersize or extended_api.ITERSIZE)
 
     # -- the alias ---------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.records import Copied, Row, State
 from cacheapp.backends.near.store import NearStore
 from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
+from cacheapp.backends.redis.cluster.location import is_cluster
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import OPTIONS, read_location, redacted
@@ -124,6 +125,10 @@ class NearCache(PlainNames, RedisCache):
         """Return a sentence for each mistake in an entry of `CACHES`; none contains a password."""
         found = super().mistakes(location, params)
         options = params.get("OPTIONS", {})
+        if is_cluster(location, options):
+            found.insert(
+                0, "LOCATION is a cluster; expected one server, or a primary named by Sentinel"
+            )
         if isinstance(options, Mapping) and "copy" not in options:
             found.append(
                 "OPTIONS['copy'] is missing; expected the path of a directory on this machine"

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisClusterException
 
 from cacheapp.backends.core.async_methods import in_thread, where_django_would
 from cacheapp.backends.core.codec import Codec, Rejected
@@ -35,8 +36,8 @@ _INSTEAD = {
     "do_close_clients": _CONNECTIONS_KEPT,
     "decode": _SIGNED,
     "encode": _SIGNED,
-    "get_client_with_index": "there is one server; use get_client()",
-    "get_next_client_index": "there is one server; use get_client()",
+    "get_client_with_index": "there is one client; use get_client()",
+    "get_next_client_index": "there is one client; use get_client()",
     "make_pattern": "keys() and iter_keys() of the cache take a pattern without the prefix",
 }
 _OTHERWISE = "use get_client(), whose commands take final keys: make_key(key) returns one"
@@ -82,6 +83,8 @@ def collection_method(
         own.encode, own.decode = _member_encoder(cache, codec)
         try:
             return getattr(own, name)(*args, **kwargs)
+        except RedisClusterException as exc:  # no error of a server: nothing was sent
+            raise StoreUnavailable(f"{name} was not executed: {exc}") from exc
         except (ConnectionInterrupted, redis.RedisError, OSError) as exc:
             cause = exc.__cause__ if isinstance(exc, ConnectionInterrupted) else exc
             if isinstance(cause, redis.ResponseError):

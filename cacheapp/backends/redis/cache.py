@@ -16,6 +16,11 @@ from cacheapp.backends.redis.alias_client import (
     async_collection_method,
     collection_method,
 )
+from cacheapp.backends.redis.cluster.client import ClusterClient, address_of, url_of
+from cacheapp.backends.redis.cluster.keys import END, tagged_key
+from cacheapp.backends.redis.cluster.location import is_cluster, read_nodes, shown
+from cacheapp.backends.redis.cluster.location import mistakes as cluster_mistakes
+from cacheapp.backends.redis.cluster.store import ClusterStore
 from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.django_redis_format import RedisCodec
 from cacheapp.backends.redis.on_error import apply_error_policy
@@ -26,21 +31,28 @@ from cacheapp.errors import ClearRefused
 
 @apply_error_policy
 class RedisCache(SharedCache):
-    """A cache in one Redis server (6.2 or newer), or in the primary that Sentinel reports."""
+    """A cache in one Redis server (6.2 or newer), in the primary that Sentinel reports, or in a cluster."""
 
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
     _store: RedisStore
     _codec: RedisCodec
 
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        super().__init__(location, params)
+        if self.key_func is default_key_func and is_cluster(location, params.get("OPTIONS")):
+            self.key_func, self.key_end = tagged_key, END
+
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each mistake in an entry of `CACHES`; none contains a password."""
         found = super().mistakes(location, params)
+        options = params.get("OPTIONS", {})
+        if is_cluster(location, options):
+            return cluster_mistakes(location, params) + found
         try:
             read_location(location)
         except ValueError as exc:
             found.insert(0, str(exc))
-        options = params.get("OPTIONS", {})
         if isinstance(options, Mapping) and options.get("reads_django_redis") is True:
             found += [
                 f"OPTIONS['reads_django_redis'] requires {name!r} to be {default!r}, which django-redis "
@@ -59,13 +71,18 @@ class RedisCache(SharedCache):
         )
 
     def _shared_store(self) -> RedisStore:
-        url = read_location(self.location)
-        options = self.options
-        key = (RedisStore, url, hashable(self.params.get("OPTIONS", {})))
-        name = f"Redis at {redacted(url)}"
-        store = registry.get_or_create(
-            key, lambda: RedisStore(lambda: build_client(url, options), name)
-        )
+        settings = hashable(self.params.get("OPTIONS", {}))
+        if is_cluster(self.location, self.params.get("OPTIONS")):
+            nodes = read_nodes(self.location)
+            store: RedisStore = registry.get_or_create(
+                (ClusterStore, nodes, settings), lambda: _cluster_store(nodes, self.options)
+            )
+        else:
+            url, options = read_location(self.location), self.options
+            store = registry.get_or_create(
+                (RedisStore, url, settings),
+                lambda: RedisStore(lambda: build_client(url, options), f"Redis at {redacted(url)}"),
+            )
         store.counters.add(self._counters)
         return store
 
@@ -96,7 +113,7 @@ class RedisCache(SharedCache):
         """
         if self.options["owns_database"]:
             self._store.flush()
-        elif self.key_func is not default_key_func:
+        elif self.key_end is None:
             raise ClearRefused(
                 "clear() requires Django's default KEY_FUNCTION: with another one, the keys of this "
                 "alias cannot be distinguished from others. Set OPTIONS['owns_database'] = True if "
@@ -118,6 +135,20 @@ def build_client(url: str, options: Mapping[str, Any]) -> Any:
     client = client_class([url], {"OPTIONS": dict(client_options)}, BaseCache({}))
     client.connection_factory = connection_factory(client_options)
     return client
+
+
+def _cluster_store(nodes: tuple[str, ...], options: Mapping[str, Any]) -> ClusterStore:
+    def build_pool(host: str, port: int) -> Any:
+        client = build_client(url_of(host, port, like=nodes[0]), options)
+        return client.get_client(write=True).connection_pool
+
+    return ClusterStore(
+        [address_of(url) for url in nodes],
+        build_pool,
+        lambda: ClusterClient(nodes, options),
+        f"the Redis Cluster of {shown(nodes)}",
+        patience_s=options["SOCKET_TIMEOUT"],
+    )
 
 
 class _ByIdentity:

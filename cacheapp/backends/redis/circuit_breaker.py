@@ -110,6 +110,14 @@ class CircuitBreaker:
             self._on_change(opened=False)
             logger.warning("%s replies again", self._name, extra={"event": "cache_breaker_closed"})
 
+    def retire(self) -> None:
+        """Report no failure any more: the server is not used now."""
+        with self._lock:
+            was_open = self._state is not BreakerState.CLOSED
+            self._move(BreakerState.CLOSED)
+        if was_open:
+            self._on_change(opened=False)
+
     def record_failure(self, reason: str) -> None:
         """Count a failure; open the breaker after several in a row, or when a probe failed."""
         with self._lock:

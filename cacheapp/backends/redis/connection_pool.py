@@ -188,6 +188,11 @@ def _ensure_ready(connection: Any) -> None:
     connect(connection)
 
 
+def outside_of(pool: Any, **changes: Any) -> Any:
+    """Return a connection like those of the pool, not connected yet, that the pool does not know."""
+    return pool.connection_class(**{**pool.connection_kwargs, **changes})
+
+
 def connect(connection: Any) -> None:
     """Connect, and note which file the socket is."""
     connection.connect()

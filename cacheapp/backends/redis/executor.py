@@ -7,6 +7,7 @@ a write that detects its own effect. For any other command the caller gets `Outc
 reply is a reply: the command has not run.
 """
 
+import abc
 import enum
 import random
 import sys
@@ -15,9 +16,11 @@ from typing import Any
 
 import redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     InvalidResponse,
     MaxConnectionsError,
     NoScriptError,
@@ -32,9 +35,9 @@ from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _PAUSES_S = (0.01, 0.05)  # before the second and the third attempt
 
-_CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError, InvalidResponse)
+CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError, InvalidResponse)
 # These are replies of the server, though redis-py derives them from `ConnectionError`.
-_ERROR_REPLIES = (BusyLoadingError, AuthenticationError, AuthorizationError)
+ERROR_REPLIES = (BusyLoadingError, AuthenticationError, AuthorizationError)
 
 
 class FailureKind(enum.Enum):
@@ -48,7 +51,7 @@ class FailureKind(enum.Enum):
 _WRITE = FailureKind.WRITE
 
 
-class _AttemptFailed(Exception):
+class AttemptFailed(Exception):
     """An attempt without a usable reply; `may_have_run` is what is known about its effect."""
 
     def __init__(self, cause: BaseException, *, may_have_run: bool) -> None:
@@ -60,13 +63,46 @@ class _AttemptFailed(Exception):
         return f"{type(self.cause).__name__}: {self.cause}"
 
 
-class CommandExecutor:
+class Executor(abc.ABC):
+    """What sends the commands of a store: to one server, or to that node of a cluster that has the key."""
+
+    @abc.abstractmethod
+    def execute(self, *command: Any, kind: FailureKind = _WRITE, also: tuple[Any, ...] = ()) -> Any:
+        """See `CommandExecutor.execute`."""
+
+    @property
+    @abc.abstractmethod
+    def condition(self) -> str:
+        """Whether the server is taken to be up, in a few words."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the idle connections."""
+
+    def run_script(self, script: Script, keys: int, *args: Any, kind: FailureKind = _WRITE) -> Any:
+        """Return the reply of a script; the first `keys` of its arguments are keys."""
+        try:
+            return self.execute(b"EVALSHA", script.sha, b"%d" % keys, *args, kind=kind)
+        except NoScriptError:  # it has not run; EVAL also makes Redis cache the script
+            return self.execute(b"EVAL", script.text, b"%d" % keys, *args, kind=kind)
+
+
+class CommandExecutor(Executor):
     """A connection pool and a circuit breaker, shared by threads but not by processes."""
 
     def __init__(self, pool: Any, breaker: CircuitBreaker, name: str) -> None:
         self.breaker = breaker
-        self._pool = pool
+        self.pool = pool
         self._name = name
+
+    @property
+    def condition(self) -> str:
+        """The state of the breaker."""
+        return f"breaker {self.breaker.state.value}"
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self.pool.disconnect(inuse_connections=False)
 
     def execute(self, *command: Any, kind: FailureKind = _WRITE, also: tuple[Any, ...] = ()) -> Any:
         """Return Redis's reply to one command; with `also`, the replies to both.
@@ -80,7 +116,7 @@ class CommandExecutor:
             self._probe_or_raise()
         try:
             reply = self._attempt(command, also)
-        except _AttemptFailed as failure:
+        except AttemptFailed as failure:
             reply = self._retry(command, failure, kind, also)
         except ResponseError as exc:
             raise self._translated(exc) from exc
@@ -88,19 +124,12 @@ class CommandExecutor:
             breaker.record_success()
         return reply
 
-    def run_script(self, script: Script, keys: int, *args: Any, kind: FailureKind = _WRITE) -> Any:
-        """Return the reply of a script; the first `keys` of its arguments are keys."""
-        try:
-            return self.execute(b"EVALSHA", script.sha, b"%d" % keys, *args, kind=kind)
-        except NoScriptError:  # it has not run; EVAL also makes Redis cache the script
-            return self.execute(b"EVAL", script.text, b"%d" % keys, *args, kind=kind)
-
     # -- one attempt -------------------------------------------------------------------------
 
     def _attempt(
         self, command: tuple[Any, ...], also: tuple[Any, ...] = (), *, probing: bool = False
     ) -> Any:
-        """Send the command and return its reply; raise `_AttemptFailed` or the error of the reply.
+        """Send the command and return its reply; raise `AttemptFailed` or the error of the reply.
 
         Invariant: a connection returns to the pool only after its reply was read completely. After
         any exception, including `KeyboardInterrupt` and `SystemExit`, it is disconnected first.
@@ -134,32 +163,32 @@ class CommandExecutor:
             raise
         except BaseException as exc:
             connection.disconnect()
-            _raise_interruption(exc, handled_before)
-            if isinstance(exc, _CONNECTION_ERRORS):
-                raise self._failed(exc, may_have_run=may_have_run and _reply_lost(exc)) from exc
+            raise_interruption(exc, handled_before)
+            if isinstance(exc, CONNECTION_ERRORS):
+                raise self._failed(exc, may_have_run=may_have_run and reply_lost(exc)) from exc
             raise
         finally:
-            self._pool.release(connection)
+            self.pool.release(connection)
 
     def _connection(self, *, probing: bool) -> Any:
         handled_before = sys.exception()
         try:
-            connection = self._pool.get_connection()
+            connection = self.pool.get_connection()
         except Exception as exc:
-            _raise_interruption(exc, handled_before)
+            raise_interruption(exc, handled_before)
             if isinstance(exc, MaxConnectionsError):
                 raise StoreUnavailable(f"nothing was sent to {self._name}: {exc}") from exc
             if isinstance(exc, redis.RedisError | OSError):
                 raise self._failed(exc, may_have_run=False) from exc
             raise
         if not self.breaker.closed and not probing:
-            self._pool.release(connection)  # the breaker opened while this call waited
+            self.pool.release(connection)  # the breaker opened while this call waited
             self._probe_or_raise()
             return self._connection(probing=False)
         return connection
 
-    def _failed(self, exc: BaseException, *, may_have_run: bool) -> _AttemptFailed:
-        failure = _AttemptFailed(exc, may_have_run=may_have_run)
+    def _failed(self, exc: BaseException, *, may_have_run: bool) -> AttemptFailed:
+        failure = AttemptFailed(exc, may_have_run=may_have_run)
         self.breaker.record_failure(str(failure))
         return failure
 
@@ -168,7 +197,7 @@ class CommandExecutor:
     def _retry(
         self,
         command: tuple[Any, ...],
-        failure: _AttemptFailed,
+        failure: AttemptFailed,
         kind: FailureKind,
         also: tuple[Any, ...],
     ) -> Any:
@@ -183,19 +212,19 @@ class CommandExecutor:
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
             try:
                 return self._attempt(command, also)
-            except _AttemptFailed as exc:
+            except AttemptFailed as exc:
                 failure = exc
                 may_have_run = may_have_run or exc.may_have_run
             except ResponseError as exc:
                 raise self._translated(exc) from exc
         if may_have_run and kind is not FailureKind.READ:
             raise OutcomeUnknown(
-                f"{_described(command)} was sent to {self._name} and its reply was lost "
+                f"{_described(command, also)} was sent to {self._name} and its reply was lost "
                 f"({failure}): it may have been executed or may still be; "
                 + ("it was not repeated" if kind is FailureKind.WRITE else "all retries failed too")
             ) from failure.cause
         raise StoreUnavailable(
-            f"{_described(command)} was not executed: {self._name} failed ({failure})"
+            f"{_described(command, also)} was not executed: {self._name} failed ({failure})"
         ) from failure.cause
 
     def _probe_or_raise(self) -> None:
@@ -204,7 +233,7 @@ class CommandExecutor:
             return
         try:
             self._attempt((b"PING",), probing=True)
-        except _AttemptFailed as failure:
+        except AttemptFailed as failure:
             raise StoreUnavailable(
                 f"nothing was sent to {self._name}: it failed a probe ({failure})"
             ) from failure.cause
@@ -222,6 +251,10 @@ class CommandExecutor:
             return StoreFull(f"{self._name} has no memory left for it; nothing was stored")
         if isinstance(exc, NoScriptError):
             return exc
+        if isinstance(exc, AskError | ClusterCrossSlotError):
+            text = (
+                f"it is a node of a cluster, to be named by 'redis+cluster://' in LOCATION ({text})"
+            )
         return StoreUnavailable(f"{self._name} refused the command: {text}; nothing was changed")
 
 
@@ -235,17 +268,17 @@ def _reply(connection: Any, also: tuple[Any, ...]) -> Any:
     return (reply, connection.read_response(disable_decoding=True)) if also else reply
 
 
-def _raise_interruption(exc: BaseException, handled_before: BaseException | None) -> None:
+def raise_interruption(exc: BaseException, handled_before: BaseException | None) -> None:
     """Raise the exception of a signal handler, if `exc` is one or redis-py replaced one by it."""
     interruption = raised_by_handler(exc, handled_before)
     if interruption is not None:
         raise interruption from interruption.__cause__
 
 
-def _reply_lost(exc: BaseException) -> bool:
+def reply_lost(exc: BaseException) -> bool:
     """Return True if the reply was lost; some of redis-py's `ConnectionError`s are replies."""
     return not (
-        isinstance(exc, _ERROR_REPLIES)
+        isinstance(exc, ERROR_REPLIES)
         or isinstance(exc.__context__, ReadOnlyError)  # Sentinel's connections replace it
         or str(exc).startswith("max number of clients")
     )
@@ -255,8 +288,10 @@ def _is_read_only(exc: ResponseError) -> bool:
     return isinstance(exc, ReadOnlyError) or "READONLY You can't write" in str(exc)
 
 
-def _described(command: tuple[Any, ...]) -> str:
+def _described(command: tuple[Any, ...], also: tuple[Any, ...] = ()) -> str:
     """Return the command and its first key, for messages; never a value."""
+    if command == (b"ASKING",):
+        command = also
     if command[0] in {b"EVALSHA", b"EVAL"}:
         name, keys = SCRIPT_NAMES[command[1]], command[3:]
     else:

@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
 
@@ -20,7 +20,6 @@ import redis
 from cacheapp import clock
 from cacheapp.backends.core import helper_thread
 from cacheapp.backends.local.slot_file import identity_of_descriptor
-from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
 
 logger = logging.getLogger(__name__)
@@ -117,9 +116,9 @@ class Listener:
     they hold the lock.
     """
 
-    def __init__(self, pool: Any, breaker: CircuitBreaker) -> None:
-        self._pool = pool
-        self._breaker = breaker
+    def __init__(self, new_connection: Callable[..., Any], is_up: Callable[[], bool]) -> None:
+        self._new_connection = new_connection
+        self._is_up = is_up
         self._lock = threading.Lock()
         self._subscriptions: dict[bytes, list[Subscription]] = {}
         self._connection: _ListenerConnection | None = None
@@ -156,7 +155,7 @@ class Listener:
 
     def _start(self) -> _ListenerConnection | None:
         """Start a thread that listens; return `None` while Redis is known to be down."""
-        if not self._breaker.closed or clock.monotonic_s() < self._not_before_s:
+        if not self._is_up() or clock.monotonic_s() < self._not_before_s:
             return None
         connection = _ListenerConnection()
         if not helper_thread.start("cacheapp-listener", self._run, connection):
@@ -170,8 +169,7 @@ class Listener:
     def _run(self, connection: _ListenerConnection) -> None:
         failed = True
         try:
-            kwargs = {**self._pool.connection_kwargs, "protocol": 2}  # RESP2 messages are arrays
-            connection.redis = self._pool.connection_class(**kwargs)
+            connection.redis = self._new_connection(protocol=2)  # whose messages are arrays
             connect(connection.redis)
             self._listen(connection)
             failed = False

@@ -26,7 +26,7 @@ import redis
 
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.encoding import encode_key, ttl_ms_or_0
-from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
+from cacheapp.backends.redis.executor import Executor, FailureKind
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
 
 _FORBIDDEN_MS = 60_000
@@ -35,8 +35,11 @@ _FORBIDDEN_MS = 60_000
 class RedisLocks:
     """The lock primitives of `Store`."""
 
-    def __init__(self, executor: CommandExecutor) -> None:
+    def __init__(
+        self, executor: Executor, keys: Callable[[str], tuple[bytes, bytes]] | None = None
+    ) -> None:
         self._executor = executor
+        self._keys = keys or _keys  # of a lock and of its fence; that of the lock begins all others
 
     def acquire(self, name: str, ttl: float | None, note: Callable[[int], None]) -> int | None:
         """Acquire the lock if it is free; the module describes what a lost reply means.
@@ -44,7 +47,7 @@ class RedisLocks:
         `note` is called with the token. If this raises before, the lock is not held.
         """
         nonce = os.urandom(8).hex().encode()
-        keys = (*_keys(name), _cancelled(name, nonce))
+        keys = (*self._keys(name), self._cancelled(name, nonce))
         try:
             reply = self._executor.run_script(
                 scripts.ACQUIRE_LOCK, len(keys), *keys, ttl_ms_or_0(ttl), nonce
@@ -63,7 +66,7 @@ class RedisLocks:
 
     def _cancel(self, name: str, nonce: bytes) -> None:
         """Free the lock if the acquisition with this nonce has it, or may still get it."""
-        keys = (_keys(name)[0], _cancelled(name, nonce))
+        keys = (self._keys(name)[0], self._cancelled(name, nonce))
         with contextlib.suppress(CacheappError):
             self._executor.run_script(
                 scripts.CANCEL_LOCK, 2, *keys, nonce, _FORBIDDEN_MS, kind=FailureKind.REPEATABLE
@@ -71,18 +74,21 @@ class RedisLocks:
 
     def renew(self, name: str, token: int, ttl: float | None) -> bool:
         """Restart the lock's TTL if `token` still holds it; return True if it did."""
-        args = (_keys(name)[0], token, ttl_ms_or_0(ttl))
+        args = (self._keys(name)[0], token, ttl_ms_or_0(ttl))
         kind = FailureKind.REPEATABLE
         return bool(self._executor.run_script(scripts.RENEW_LOCK, 1, *args, kind=kind))
 
     def release(self, name: str, token: int) -> bool:
         """Free the lock if `token` still holds it; return True if it did."""
-        return bool(self._executor.run_script(scripts.RELEASE_LOCK, 1, _keys(name)[0], token))
+        return bool(self._executor.run_script(scripts.RELEASE_LOCK, 1, self._keys(name)[0], token))
 
     def token(self, name: str) -> int | None:
         """Return the token that holds the lock, or `None` if the lock is free."""
-        reply = self._executor.execute(b"GET", _keys(name)[0], kind=FailureKind.READ)
+        reply = self._executor.execute(b"GET", self._keys(name)[0], kind=FailureKind.READ)
         return None if reply is None else int(reply.partition(b" ")[0])
+
+    def _cancelled(self, name: str, nonce: bytes) -> bytes:
+        return self._keys(name)[0] + b"\x1f" + nonce
 
 
 def _keys(name: str) -> tuple[bytes, bytes]:
@@ -94,7 +100,3 @@ def _keys(name: str) -> tuple[bytes, bytes]:
     """
     start = name.replace(":", "\x1f:")
     return encode_key(f"{start}\x1flock"), encode_key(f"{start}\x1ffence")
-
-
-def _cancelled(name: str, nonce: bytes) -> bytes:
-    return _keys(name)[0] + b"\x1f" + nonce

@@ -132,6 +132,7 @@ _OURS: Mapping[str, Option] = {
     "on_error": Option(read_error_policy, read_error_policy("raise")),
     "owns_database": Option(boolean, default=False),
     "reads_django_redis": Option(boolean, default=False),
+    "cluster": Option(boolean, default=False),  # `cluster.location.is_cluster` also reads LOCATION
 }
 
 _connections_kept = _refused("nothing: connections are kept until the process ends")
@@ -162,7 +163,8 @@ def read_location(location: Any) -> str:
     if several:
         raise ValueError(
             "LOCATION lists several servers; expected only the URL of the primary: reads from a "
-            "replica would miss writes that were already acknowledged"
+            "replica would miss writes that were already acknowledged. For the nodes of a Redis "
+            "Cluster, set OPTIONS['cluster'] to True"
         )
     expected = "expected a URL such as 'redis://host:6379/0' or 'unix:///run/redis.sock?db=0'"
     if not isinstance(location, str):

@@ -339,3 +339,4 @@ _ALL = (
     *(SET_MANY, ACQUIRE_LOCK, CANCEL_LOCK, RENEW_LOCK, RELEASE_LOCK),
 )
 SCRIPT_NAMES = {known: script.name for script in _ALL for known in (script.sha, script.text)}
+TEXTS = {script.sha: script.text for script in _ALL}

@@ -10,6 +10,7 @@ was true at a moment between the call and its return.
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from cacheapp import clock
@@ -21,6 +22,7 @@ from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.local import forks
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.connection_pool import outside_of
 from cacheapp.backends.redis.encoding import (
     check_size,
     decode_key,
@@ -32,7 +34,7 @@ from cacheapp.backends.redis.encoding import (
     ttl_ms,
     ttl_ms_or_0,
 )
-from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
+from cacheapp.backends.redis.executor import CommandExecutor, Executor, FailureKind
 from cacheapp.backends.redis.listener import (
     Listener,
     Subscription,
@@ -71,8 +73,8 @@ class RedisStore(Store):
         self._own_client = self._build_client()
         pool = self._own_client.get_client(write=True).connection_pool
         breaker = CircuitBreaker(self._name, self._count_breaker)
-        self._own_executor = CommandExecutor(pool, breaker, self._name)
-        self._own_listener = Listener(pool, breaker)
+        self._own_executor: Executor = CommandExecutor(pool, breaker, self._name)
+        self._own_listener = Listener(partial(outside_of, pool), lambda: breaker.closed)
         self._own_locks = RedisLocks(self._own_executor)
 
     def _count_breaker(self, *, opened: bool) -> None:
@@ -81,8 +83,7 @@ class RedisStore(Store):
             counters.add(BREAKER_OPENED, int(opened))
 
     def __repr__(self) -> str:
-        state = self._own_executor.breaker.state.value
-        return f"<{type(self).__name__} {self._name}, breaker {state}>"
+        return f"<{type(self).__name__} {self._name}, {self._own_executor.condition}>"
 
     @property
     def client(self) -> Any:
@@ -92,7 +93,7 @@ class RedisStore(Store):
         return self._own_client
 
     @property
-    def executor(self) -> CommandExecutor:
+    def executor(self) -> Executor:
         """What sends this process's commands."""
         if not forks.mark[0]:
             forks.recover()
@@ -231,7 +232,7 @@ class RedisStore(Store):
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads, in atomic batches of 1,000 keys or 16 MiB; return an empty list."""
         lifetime_ms = ttl_ms_or_0(ttl)
-        for part in _batches_of(payloads):
+        for part in batches_of(payloads):
             keys = [encode_key(key) for key in part]
             self.executor.run_script(
                 scripts.SET_MANY, len(keys), *keys, lifetime_ms, *part.values()
@@ -276,13 +277,13 @@ class RedisStore(Store):
         for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch):
             new = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(new)
-            for part in (
-                new[at : at + MAX_BATCH_KEYS] for at in range(0, len(new), MAX_BATCH_KEYS)
-            ):
-                visible = self.executor.run_script(
-                    scripts.VISIBLE, len(part), *part, now_ms(), kind=_READ
-                )
-                yield from (decode_key(part[number - 1]) for number in visible)
+            for at in range(0, len(new), MAX_BATCH_KEYS):
+                yield from map(decode_key, self._visible(new[at : at + MAX_BATCH_KEYS]))
+
+    def _visible(self, keys: list[bytes]) -> Iterator[bytes]:
+        """Yield those of the keys that exist."""
+        found = self.executor.run_script(scripts.VISIBLE, len(keys), *keys, now_ms(), kind=_READ)
+        yield from (keys[number - 1] for number in found)
 
     def _batches(self, glob: str, prefix: str, batch: int) -> Iterator[list[bytes]]:
         """Yield the matching keys as SCAN returns them: possibly repeated, possibly none in a batch."""
@@ -356,7 +357,7 @@ class RedisStore(Store):
 
     def close(self) -> None:
         self._listener.close()
-        self._own_client.get_client(write=True).connection_pool.disconnect(inuse_connections=False)
+        self._own_executor.close()
 
     def after_fork_in_child(self) -> None:
         self._own_listener.close_in_child()
@@ -367,7 +368,7 @@ def _time_to_poll(deadline_s: float) -> float:
     return max(0.0, min(_RESUBSCRIBE_S, deadline_s - clock.monotonic_s()))
 
 
-def _batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
+def batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
     """Yield batches small enough that one command does not block the server for long."""
     part: dict[str, Any] = {}
     size = 0

@@ -8,6 +8,7 @@ from cacheapp.cachecheck.verdicts import PropertyFinding
 from cacheapp.cachecheck.workloads.faults import IN_THE_MIDDLE
 from cacheapp.cachecheck.workloads.registers import KEYS, one_order, simple_calls
 from cacheapp.consistency.history import Operation, Outcome
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import pause, until
 
@@ -17,16 +18,15 @@ _TIMES = 64
 one in three detects a cache that hides lost writes; with 64 cuts, nine of ten do."""
 
 
-def cut(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
+def cut(run: CheckRun, server: RedisServer | PrivateCluster) -> list[PropertyFinding]:
     """Close all connections repeatedly, in the middle of calls."""
 
     def close_all() -> None:
-        with server.client() as client:
-            for _ in range(_TIMES):
-                client.client_kill_filter(_type="normal", skipme=True)
-                pause(min(run.seconds, 2.0) / (2 * _TIMES))
+        for _ in range(_TIMES):
+            server.cut_connections()
+            pause(min(run.seconds, 2.0) / (2 * _TIMES))
 
-    return [_disturbed(run, CUT, close_all)]
+    return [disturbed(run, CUT, close_all)]
 
 
 def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
@@ -37,7 +37,7 @@ def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
         server.start()
 
     run_evicting = _evicting(run)
-    return [_disturbed(run_evicting, RESTARTED, restart)]
+    return [disturbed(run_evicting, RESTARTED, restart)]
 
 
 def _evicting(run: CheckRun) -> CheckRun:
@@ -47,7 +47,16 @@ def _evicting(run: CheckRun) -> CheckRun:
     return changed
 
 
-def _disturbed(run: CheckRun, name: str, disturb: Callable[[], None]) -> PropertyFinding:
+def disturbed(
+    run: CheckRun,
+    name: str,
+    disturb: Callable[[], None],
+    with_losses: Callable[[list[Operation]], list[Operation]] = list,
+) -> PropertyFinding:
+    """Judge calls during which something is done to the server.
+
+    `with_losses` adds to the history what the server may have done by itself.
+    """
     clients = run.crew
     assert isinstance(clients, Clients)  # noqa: S101 (faults are for processes)
     keys = run.keys(name.split(maxsplit=1)[0], KEYS)
@@ -58,7 +67,7 @@ def _disturbed(run: CheckRun, name: str, disturb: Callable[[], None]) -> Propert
     disturb()
     clients.results(chosen, seconds + MARGIN_S)
     history = run.history()
-    found = one_order(name, history, run)
+    found = one_order(name, with_losses(history), run)
     answered = [one for one in history if one.outcome is Outcome.OK]
     figure = f"{found.figure}, {_share(history, answered)} unanswered"
     return PropertyFinding(name, found.verdict, figure, found.why, found.operations, found.origins)

@@ -188,7 +188,7 @@ def _stores(chosen: list[str], options: dict[str, Any]) -> Iterator[Callable[[st
 
 
 def _server_of(alias: str, stores: Stores) -> Any:
-    return stores.server if alias in stores.on_redis else None
+    return stores.servers.get(alias)
 
 
 def _backend(alias: str) -> str:

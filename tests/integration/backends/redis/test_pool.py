@@ -148,7 +148,7 @@ def test_waiting_for_a_connection_ends_with_an_error_that_names_the_options(
     pool.release(held)
     cache.set("key", "value")
     assert cache.get("key") == "value"
-    assert cache._store.executor.breaker.closed  # noqa: SLF001 (Redis did not fail)
+    assert cache._store.executor.condition == "breaker closed"  # noqa: SLF001 (Redis did not fail)
 
 
 def test_no_connection_is_lost_by_failures(own_redis: RedisServer) -> None:

@@ -1,0 +1,268 @@
+"""Send each command to the node that has its key, and follow the cluster when that changes.
+
+The rule of `cacheapp.backends.redis.executor` holds: a retry never changes an outcome. A command is
+sent to another node only if the first one has certainly not run it: it replied with a redirection, or
+the command was not sent completely. redis-py's RedisCluster repeats every command whose reply was lost.
+"""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    TryAgainError,
+)
+
+from cacheapp import clock
+from cacheapp.backends.redis.cluster.keys import key_slot
+from cacheapp.backends.redis.cluster.node import ELSEWHERE, ClusterNode, Exchange, Lost
+from cacheapp.backends.redis.cluster.topology import Topology
+from cacheapp.backends.redis.executor import ERROR_REPLIES, Executor, FailureKind
+from cacheapp.backends.redis.scripts import TEXTS
+from cacheapp.errors import CacheappError, OutcomeUnknown, StoreUnavailable
+
+_SCRIPTS = frozenset([b"EVALSHA", b"EVAL"])
+_FOLLOWED_AT_ONCE = 3  # redirections; after them, pauses: two nodes may disagree for a moment
+_PAUSE_S = 0.02
+_ROUNDS = 3  # of many commands at once; what is left then is sent one by one
+
+Command = tuple[Any, ...]
+_WRITE, _READ = FailureKind.WRITE, FailureKind.READ
+
+
+@dataclass
+class Part:
+    """A command on keys of one slot, until its reply is known."""
+
+    slot: int
+    keys: list[bytes]
+    command: Command
+
+
+class ClusterExecutor(Executor):
+    """The executors of all nodes. `patience_s`: how long a command waits for a slot that moves."""
+
+    def __init__(self, topology: Topology, name: str, patience_s: float) -> None:
+        self.topology = topology
+        self._name = name
+        self._patience_s = patience_s
+
+    @property
+    def condition(self) -> str:
+        """The nodes whose breakers are not closed."""
+        down = [str(node) for node in self.topology.known_nodes() if not node.breaker.closed]
+        return f"down: {', '.join(down)}" if down else "no node known to be down"
+
+    def close(self) -> None:
+        """Close the idle connections to all nodes."""
+        self.topology.close()
+
+    # -- one command -----------------------------------------------------------------------------
+
+    def execute(self, *command: Any, kind: FailureKind = _WRITE, also: Command = ()) -> Any:
+        """Return the reply of the node that has the command's first key; see `CommandExecutor`."""
+        slot = key_slot(command[3] if command[0] in _SCRIPTS else command[1])
+        node = self.topology.owner(slot)
+        try:
+            reply = node.execute(*command, kind=kind)
+        except OutcomeUnknown:
+            self.topology.refresh(last=node)  # for the next call
+            raise
+        except (*ELSEWHERE, StoreUnavailable) as exc:
+            reply = self._follow(slot, node, command, kind, exc)
+        return (reply, self.execute(*also, kind=kind)) if also else reply
+
+    def _follow(
+        self, slot: int, node: ClusterNode, command: Command, kind: FailureKind, reason: Exception
+    ) -> Any:
+        """Return the reply of another node, or of the same one later; nothing has run so far."""
+        deadline_s = clock.monotonic_s() + self._patience_s
+        for tries in itertools.count(1):
+            node, asked = self._next(slot, node, reason)
+            if tries > _FOLLOWED_AT_ONCE or isinstance(reason, TryAgainError):
+                if clock.monotonic_s() > deadline_s:
+                    break
+                time.sleep(_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
+            try:
+                if asked is None:
+                    return node.execute(*command, kind=kind)
+                return asked.execute(b"ASKING", kind=kind, also=command)[1]
+            except (*ELSEWHERE, StoreUnavailable) as exc:
+                reason = exc
+        raise self._unavailable(slot, reason)
+
+    def _next(
+        self, slot: int, node: ClusterNode, reason: Exception
+    ) -> tuple[ClusterNode, ClusterNode | None]:
+        """Return the owner of the slot as of now, and the node to be asked in its place, if any."""
+        if isinstance(reason, MovedError):
+            return self.topology.moved(slot, reason.host or node.host, reason.port), None
+        if isinstance(reason, AskError):
+            return node, self.topology.node(reason.host or node.host, reason.port)
+        if isinstance(reason, TryAgainError):
+            return self.topology.owner(slot), None
+        other = self.topology.another_owner(slot, node)
+        if other is None:
+            raise self._unavailable(slot, reason)
+        return other, None
+
+    def _unavailable(self, slot: int, reason: Exception) -> CacheappError:
+        """Return the error for a command that has certainly not run."""
+        if isinstance(reason, StoreUnavailable):
+            return reason
+        if isinstance(reason, TryAgainError):
+            return StoreUnavailable(
+                f"slot {slot} of {self._name} is being moved, and the keys were not together on one "
+                f"node within {self._patience_s:g} s; nothing was changed"
+            )
+        return StoreUnavailable(
+            f"slot {slot} of {self._name} is not served now ({reason}); nothing was changed"
+        )
+
+    # -- many commands ---------------------------------------------------------------------------
+
+    def execute_by_slot(
+        self,
+        keys: Sequence[bytes],
+        build: Callable[[list[bytes]], Command],
+        kind: FailureKind = _WRITE,
+    ) -> Iterator[tuple[list[bytes], Any]]:
+        """Yield the keys of each slot, and the reply to the command that `build` returns for them.
+
+        The nodes work at the same time: all commands are sent before the first reply is read. While a
+        slot moves, its keys may be taken one by one. If only a part of the commands was executed, a
+        write raises `OutcomeUnknown`.
+        """
+        by_slot: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_slot.setdefault(key_slot(key), []).append(key)
+        parts = [Part(slot, found, build(found)) for slot, found in by_slot.items()]
+        done: list[tuple[list[bytes], Any]] = []
+        failures: list[CacheappError] = []
+        for _ in range(_ROUNDS):
+            parts = self._round(parts, kind, done, failures)
+            if not parts:
+                break
+        for part in parts:
+            self._one_by_one(part, build, kind, done, failures)
+        if failures:
+            raise _summary(failures, done, len(keys), kind)
+        yield from done
+
+    def _round(
+        self,
+        parts: list[Part],
+        kind: FailureKind,
+        done: list[tuple[list[bytes], Any]],
+        failures: list[CacheappError],
+    ) -> list[Part]:
+        """Execute the parts in one round trip to each node; return those to be sent again."""
+        again: list[Part] = []
+        with ExitStack() as stack:
+            sent = []
+            for node, own in self._by_node(parts, failures):
+                found = node.send([part.command for part in own])
+                if isinstance(found, Exchange):
+                    stack.callback(node.abandon, found)
+                sent.append((node, own, found))
+            for node, own, found in sent:
+                replies = node.receive(found) if isinstance(found, Exchange) else [found] * len(own)
+                for part, reply in zip(own, replies, strict=True):
+                    if not isinstance(reply, Exception):
+                        done.append((part.keys, reply))
+                    elif self._is_sent_again(node, part, reply, kind):
+                        again.append(part)
+                    else:
+                        failures.append(self._error_of(node, part, reply, kind))
+        return again
+
+    def _by_node(
+        self, parts: list[Part], failures: list[CacheappError]
+    ) -> list[tuple[ClusterNode, list[Part]]]:
+        """Return the parts of each node, in one order: threads that take connections never deadlock."""
+        found: dict[ClusterNode, list[Part]] = {}
+        for part in parts:
+            try:
+                found.setdefault(self.topology.owner(part.slot), []).append(part)
+            except CacheappError as exc:
+                failures.append(exc)
+        return sorted(found.items(), key=lambda item: (item[0].host, item[0].port))
+
+    def _is_sent_again(
+        self, node: ClusterNode, part: Part, reply: Exception, kind: FailureKind
+    ) -> bool:
+        """Return True if a part without a reply may be sent again, perhaps changed or elsewhere."""
+        if isinstance(reply, NoScriptError):
+            part.command = (b"EVAL", TEXTS[part.command[1]], *part.command[2:])
+            return True
+        if isinstance(reply, MovedError):
+            self.topology.moved(part.slot, reply.host or node.host, reply.port)
+            return True
+        if isinstance(reply, Lost | StoreUnavailable | ClusterDownError):
+            other = self.topology.another_owner(part.slot, node)
+            if isinstance(reply, Lost) and kind is _WRITE:
+                return False
+            timed_out = isinstance(reply.__cause__, redis.TimeoutError)  # once is long enough
+            return other is not None or (isinstance(reply, Lost) and not timed_out)
+        return isinstance(reply, AskError | TryAgainError)
+
+    def _error_of(
+        self, node: ClusterNode, part: Part, reply: Exception, kind: FailureKind
+    ) -> CacheappError:
+        """Return the error of a part that is not sent again."""
+        if isinstance(reply, Lost):
+            if kind is _READ:
+                return StoreUnavailable(str(reply))
+            return OutcomeUnknown(f"{reply}: they may have been executed; they were not repeated")
+        if isinstance(reply, StoreUnavailable | ClusterDownError):
+            return self._unavailable(part.slot, reply)
+        if isinstance(reply, ERROR_REPLIES):
+            return StoreUnavailable(f"{node!r} refused the command: {reply}; nothing was changed")
+        found = node.translated(reply)
+        assert isinstance(found, CacheappError)  # noqa: S101 (for the type checker)
+        return found
+
+    def _one_by_one(
+        self,
+        part: Part,
+        build: Callable[[list[bytes]], Command],
+        kind: FailureKind,
+        done: list[tuple[list[bytes], Any]],
+        failures: list[CacheappError],
+    ) -> None:
+        """Execute a part key by key: those of a slot that moves may be on two nodes."""
+        for key in part.keys:
+            command = build([key])
+            try:
+                try:
+                    reply = self.execute(*command, kind=kind)
+                except NoScriptError:
+                    command = (b"EVAL", TEXTS[command[1]], *command[2:])
+                    reply = self.execute(*command, kind=kind)
+                done.append(([key], reply))
+            except CacheappError as exc:
+                failures.append(exc)
+
+
+def _summary(
+    failures: list[CacheappError],
+    done: list[tuple[list[bytes], Any]],
+    keys: int,
+    kind: FailureKind,
+) -> CacheappError:
+    """Return the one error that says what is known about all keys."""
+    unknown = [exc for exc in failures if isinstance(exc, OutcomeUnknown)]
+    if kind is _READ or (not unknown and not done):
+        return failures[0]
+    served = sum(len(part) for part, _ in done)
+    first = (unknown or failures)[0]
+    return OutcomeUnknown(f"{served} of {keys} keys were written, for the others: {first}")

@@ -1,0 +1,138 @@
+"""One node of a cluster: a server whose replies may name another node, and that takes many commands at once."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    ResponseError,
+    TryAgainError,
+)
+
+from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.executor import (
+    CONNECTION_ERRORS,
+    ERROR_REPLIES,
+    AttemptFailed,
+    CommandExecutor,
+    raise_interruption,
+)
+from cacheapp.errors import StoreUnavailable
+
+ELSEWHERE = (AskError, MovedError, TryAgainError, ClusterDownError)
+"""Replies to a command that this node has not run, and that may run at another node or later."""
+
+
+class Lost(Exception):
+    """The place of a reply that was lost; the command may have run."""
+
+
+@dataclasses.dataclass
+class Exchange:
+    """Commands that were sent to a node at once, until all their replies are read."""
+
+    commands: Sequence[tuple[Any, ...]]
+    connection: Any
+    is_open: bool = True
+
+
+class ClusterNode(CommandExecutor):
+    """The executor of one node, with its own connections and breaker."""
+
+    def __init__(self, pool: Any, breaker: CircuitBreaker, host: str, port: int) -> None:
+        super().__init__(pool, breaker, f"the cluster node {host}:{port}")
+        self.host = host
+        self.port = port
+
+    def __repr__(self) -> str:
+        return f"<ClusterNode {self.host}:{self.port}, {self.condition}>"
+
+    def forget(self) -> None:
+        """Close the idle connections, and report no failure any more: the node is not used now."""
+        self.close()
+        self.breaker.retire()
+
+    def _translated(self, exc: ResponseError) -> Exception:
+        """Leave the replies that the cluster acts on as they are."""
+        return exc if isinstance(exc, ELSEWHERE) else super()._translated(exc)
+
+    def translated(self, exc: Exception) -> Exception:
+        """Return the exception for an error in place of a reply."""
+        return self._translated(exc) if isinstance(exc, ResponseError) else exc
+
+    # -- many commands in one round trip ---------------------------------------------------------
+
+    def send(self, commands: Sequence[tuple[Any, ...]]) -> Exchange | Exception:
+        """Send the commands; return the exchange to `receive` or `abandon`, or what went wrong.
+
+        `StoreUnavailable`: none of them has run. `Lost`: some may have.
+        """
+        handled_before = sys.exception()
+        try:
+            if not self.breaker.closed:
+                self._probe_or_raise()
+            connection = self._connection(probing=False)
+        except AttemptFailed as failure:
+            return StoreUnavailable(f"nothing was sent to {self._name}: it failed ({failure})")
+        except StoreUnavailable as exc:
+            return exc
+        exchange = Exchange(commands, connection)
+        try:
+            if connection.health_check_interval:
+                connection.check_health()
+            packed = b"".join(part for each in commands for part in connection.pack_command(*each))
+            connection.send_packed_command([packed], check_health=False)
+        except BaseException as exc:
+            self.abandon(exchange)
+            raise_interruption(exc, handled_before)
+            if not isinstance(exc, CONNECTION_ERRORS):
+                raise
+            failure = self._failed(exc, may_have_run=True)
+            return _lost(f"{self._name} failed while {len(commands)} commands were sent", failure)
+        return exchange
+
+    def receive(self, exchange: Exchange) -> list[Any]:
+        """Return the replies; the place of each has an error reply, or `Lost`."""
+        handled_before = sys.exception()
+        replies: list[Any] = []
+        connection = exchange.connection
+        try:
+            while len(replies) < len(exchange.commands):
+                try:
+                    replies.append(connection.read_response(disable_decoding=True))
+                except (ResponseError, *ERROR_REPLIES) as exc:
+                    raise_interruption(exc, handled_before)
+                    replies.append(exc)
+        except BaseException as exc:
+            self.abandon(exchange)
+            raise_interruption(exc, handled_before)
+            if not isinstance(exc, CONNECTION_ERRORS):
+                raise
+            failure = self._failed(exc, may_have_run=True)
+            left = len(exchange.commands) - len(replies)
+            lost = _lost(f"{self._name} lost the replies to {left} commands", failure)
+            return [*replies, *[lost] * left]
+        self._end(exchange)
+        if self.breaker.has_failures:
+            self.breaker.record_success()
+        return replies
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Disconnect, so that nothing reads the replies; without effect after `receive`."""
+        if exchange.is_open:
+            exchange.connection.disconnect()
+            self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.is_open = False
+        self.pool.release(exchange.connection)
+
+
+def _lost(what: str, failure: AttemptFailed) -> Lost:
+    found = Lost(f"{what} ({failure})")
+    found.__cause__ = failure.cause
+    return found

@@ -1,0 +1,157 @@
+"""Look at every key of a cluster, also while slots move from node to node.
+
+A pass is a SCAN of every primary. A key that moves during it may be missed: its old node is scanned
+after it left, and its new one before it came. So each node is asked before and after the pass which
+slots it has, and which of them it is handing over. A slot with the same owner before and after, that
+was not being handed over, was scanned completely. One that was being handed over was, if its old node
+was scanned before its new one, because keys go only in that direction. All other slots are scanned
+again. Not noticed is a slot that moves away and back within one pass.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cacheapp.backends.redis.cluster.keys import SLOTS, key_slot
+from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.cluster.topology import Topology
+from cacheapp.backends.redis.executor import FailureKind
+from cacheapp.errors import StoreUnavailable
+
+_PASSES = 20
+_PAUSE_S = 0.05
+
+_READ = FailureKind.READ
+_SlotState = tuple[ClusterNode, ClusterNode | None] | None
+"""The owner of a slot, and the node that it is being handed over to; `None` without exactly one owner."""
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """What a node says of itself: the ranges of its slots, and to whom it hands some of them over."""
+
+    ranges: tuple[tuple[int, int], ...]
+    leaving: tuple[tuple[int, ClusterNode], ...]
+
+
+def scan_cluster(topology: Topology, glob: bytes, count: int) -> Iterator[list[bytes]]:
+    """Yield the keys that match, as SCAN returns them: possibly repeated, and not in order.
+
+    Each key that exists during the whole scan is yielded. `StoreUnavailable` if a slot has no owner,
+    or if slots move faster than they are scanned; keys may have been missed then.
+    """
+    left: set[int] | None = None
+    before = _look(topology)
+    for number in range(_PASSES):
+        order = _order(before, left)
+        for node in order:
+            for keys in _scan_node(node, glob, count):
+                yield keys if left is None else [key for key in keys if key_slot(key) in left]
+        after = _look(topology)
+        left = _missed(before, after, order, left)
+        if not left:
+            return
+        if number:
+            time.sleep(_PAUSE_S)
+        topology.refresh()
+        before = _look(topology)
+    raise StoreUnavailable(
+        f"{len(left or ())} slots of the cluster have no owner or kept moving (the lowest is "
+        f"{min(left or {0})}): their keys may have been missed; try again"
+    )
+
+
+def _scan_node(node: ClusterNode, glob: bytes, count: int) -> Iterator[list[bytes]]:
+    cursor: Any = b"0"
+    while True:
+        cursor, keys = node.execute(
+            b"SCAN", cursor, b"MATCH", glob, b"COUNT", b"%d" % count, kind=_READ
+        )
+        if keys:
+            yield keys
+        if int(cursor) == 0:
+            return
+
+
+def _look(topology: Topology) -> dict[ClusterNode, _Claims]:
+    """Ask every primary about itself: what others say of it may be out of date."""
+    return {node: _claims_of(node, topology) for node in topology.primaries()}
+
+
+def _claims_of(node: ClusterNode, topology: Topology) -> _Claims:
+    lines = [line.split() for line in node.execute(b"CLUSTER", b"NODES", kind=_READ).splitlines()]
+    addresses = {line[0]: line[1] for line in lines}
+    (own,) = (line for line in lines if b"myself" in line[2].split(b","))
+    if b"master" not in own[2].split(b","):
+        return _Claims((), ())
+    ranges, leaving = [], []
+    for word in own[8:]:
+        if not word.startswith(b"["):
+            first, _, last = word.partition(b"-")
+            ranges.append((int(first), int(last or first)))
+        elif b"->-" in word:
+            slot, _, target = word.strip(b"[]").partition(b"->-")
+            leaving.append((int(slot), _node_at(addresses[target], node, topology)))
+    return _Claims(tuple(ranges), tuple(leaving))
+
+
+def _node_at(address: bytes, source: ClusterNode, topology: Topology) -> ClusterNode:
+    """Return the node of an address such as `127.0.0.1:7000@17000,hostname`."""
+    host, _, port = address.decode().partition("@")[0].rpartition(":")
+    for node in topology.primaries():
+        if node.port == int(port) and node.host == (host or source.host):
+            return node
+    return topology.node(host or source.host, int(port))
+
+
+def _states(claims: dict[ClusterNode, _Claims]) -> list[_SlotState]:
+    owners: list[_SlotState] = [None] * SLOTS
+    several = set()
+    for node, own in claims.items():
+        for first, last in own.ranges:
+            for slot in range(first, last + 1):
+                several |= {slot} if owners[slot] else set()
+                owners[slot] = (node, None)
+        for slot, target in own.leaving:
+            owners[slot] = (node, target)
+    for slot in several:
+        owners[slot] = None
+    return owners
+
+
+def _order(claims: dict[ClusterNode, _Claims], left: set[int] | None) -> list[ClusterNode]:
+    """Return the nodes to scan in turn: for each slot that is handed over, the old node before the new."""
+    moves = [(node, target) for node, own in claims.items() for _, target in own.leaving]
+    first = list(dict.fromkeys(source for source, _ in moves))
+    then = [node for node in claims if node not in first]
+    last = [target for target in dict.fromkeys(target for _, target in moves) if target not in then]
+    order = [*first, *then, *last]
+    if left is None:
+        return order
+    states = _states(claims)
+    needed = {node for slot in left for node in states[slot] or ()}
+    return [node for node in order if node in needed]
+
+
+def _missed(
+    before: dict[ClusterNode, _Claims],
+    after: dict[ClusterNode, _Claims],
+    order: Sequence[ClusterNode],
+    left: set[int] | None,
+) -> set[int]:
+    """Return the slots whose keys may have been missed."""
+    slots = range(SLOTS) if left is None else left
+    old, new = _states(before), _states(after)
+    return {slot for slot in slots if not _is_complete(old[slot], new[slot], order)}
+
+
+def _is_complete(old: _SlotState, new: _SlotState, order: Sequence[ClusterNode]) -> bool:
+    if old is None or new is None or old[0] not in order:
+        return False
+    source, target = old
+    if target is None:
+        return old == new
+    if target not in order or order.index(source) > len(order) - 1 - order[::-1].index(target):
+        return False
+    return new in (old, (target, None))

@@ -1,0 +1,189 @@
+"""Which node of a cluster has which slots, as far as this process knows.
+
+A node that does not have a key says so (MOVED), so an old view costs a round trip and no promise.
+A node that is down says nothing: after each failure the others are asked, at most ten times a second.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from cacheapp import clock
+from cacheapp.backends.redis.cluster.keys import SLOTS
+from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.executor import FailureKind
+from cacheapp.errors import CacheappError, StoreUnavailable
+
+REFRESH_EVERY_S = 0.1  # at most, however many calls fail
+
+Address = tuple[str, int]
+
+
+class Topology:
+    """The nodes and the owners of the slots.
+
+    `_lock` guards `_nodes` and is held by the one thread that asks the cluster. It is reentrant: a
+    signal handler may use the cache meanwhile. `_owners` and `_replicas` are replaced as a whole, and
+    read without the lock.
+    """
+
+    def __init__(
+        self, seeds: Sequence[Address], open_node: Callable[[str, int], ClusterNode], name: str
+    ) -> None:
+        self._seeds = tuple(seeds)
+        self._open_node = open_node
+        self._name = name
+        self._lock = threading.RLock()
+        self._nodes: dict[Address, ClusterNode] = {}
+        self._owners: list[ClusterNode | None] | None = None
+        self._replicas: list[Address] = []
+        self._refreshed_at_s = -REFRESH_EVERY_S
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    def owner(self, slot: int) -> ClusterNode:
+        """Return the node of the slot; `StoreUnavailable` if it has none, or no node replies."""
+        owners = self._owners
+        if owners is None:
+            self._load()
+            owners = self._owners or []
+        node = owners[slot]
+        if node is None:
+            self.refresh()
+            node = self._owners[slot] if self._owners else None
+        if node is None:
+            raise StoreUnavailable(
+                f"slot {slot} has no owner in {self._name}; nothing was sent: the cluster is "
+                "incomplete, and serves these keys again when a node has the slot"
+            )
+        return node
+
+    def primaries(self) -> list[ClusterNode]:
+        """Return the nodes that have slots, in the order of their addresses."""
+        if self._owners is None:
+            self._load()
+        found = {node for node in self._owners or () if node is not None}
+        return sorted(found, key=lambda node: (node.host, node.port))
+
+    def known_nodes(self) -> list[ClusterNode]:
+        """Return every node that this process has connections to."""
+        return list(self._nodes.values())
+
+    def node(self, host: str, port: int) -> ClusterNode:
+        """Return the node at an address, which is opened at the first use."""
+        found = self._nodes.get((host, port))
+        if found is None:
+            with self._lock:
+                found = self._nodes.get((host, port)) or self._open_node(host, port)
+                self._nodes[host, port] = found
+        return found
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def moved(self, slot: int, host: str, port: int) -> ClusterNode:
+        """Note what a MOVED reply says, and ask for the rest, which has changed too; return the node."""
+        node = self.node(host, port)
+        owners = self._owners
+        if owners is not None and owners[slot] is not node:
+            changed = owners.copy()
+            changed[slot] = node
+            self._owners = changed
+            self.refresh(first=node)
+        return node
+
+    def another_owner(self, slot: int, failed: ClusterNode) -> ClusterNode | None:
+        """Return the node that has taken the slot over from a failed one, if one has."""
+        owners = self._owners
+        if owners is None or owners[slot] is failed:
+            self.refresh(last=failed)
+            owners = self._owners
+        node = owners[slot] if owners else None
+        return None if node is failed else node
+
+    def refresh(self, *, first: ClusterNode | None = None, last: ClusterNode | None = None) -> None:
+        """Ask the cluster anew, unless another thread does or has just done it; raise nothing.
+
+        `first` is the node to ask before the others, `last` one that seems to be down or cut off.
+        """
+        if clock.monotonic_s() < self._refreshed_at_s + REFRESH_EVERY_S:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(CacheappError):
+                    self._ask(first, last)
+            finally:
+                self._lock.release()
+
+    def _load(self) -> None:
+        """Ask for the first time; the other threads wait for the one that does."""
+        with self._lock:
+            if self._owners is None:
+                self._ask(None, None)
+
+    def _ask(self, first: ClusterNode | None, last: ClusterNode | None) -> None:
+        """Take over what the first node says that replies; `StoreUnavailable` if none does."""
+        reason: CacheappError | None = None
+        for node in self._candidates(first, last):
+            try:
+                found = node.execute(b"CLUSTER", b"SLOTS", kind=FailureKind.READ)
+            except CacheappError as exc:
+                reason = exc
+                continue
+            if found:  # a node that has been reset knows no slots
+                self._take_over(found, node)
+                return
+            reason = StoreUnavailable(f"{node!r} knows no slots")
+        self._refreshed_at_s = clock.monotonic_s()
+        raise StoreUnavailable(
+            f"no node of {self._name} says which node has which slots; nothing was sent ({reason})"
+        ) from reason
+
+    def _candidates(
+        self, first: ClusterNode | None, last: ClusterNode | None
+    ) -> Iterator[ClusterNode]:
+        """Yield the nodes to ask: the owners of slots, those without failures first, then all others."""
+        owners = dict.fromkeys(node for node in self._owners or () if node is not None)
+        known = [(node.host, node.port) for node in sorted(owners, key=_has_failed)]
+        if first is not None:
+            yield first
+        for address in dict.fromkeys([*known, *self._replicas, *self._seeds]):
+            node = self.node(*address)
+            if node is not first and node is not last:
+                yield node
+        if last is not None:
+            yield last
+
+    def _take_over(self, ranges: list[Any], source: ClusterNode) -> None:
+        owners: list[ClusterNode | None] = [None] * SLOTS
+        replicas: list[Address] = []
+        for first, last, primary, *others in ranges:
+            node = self.node(*_address(primary, source))
+            owners[first : last + 1] = [node] * (last + 1 - first)
+            replicas += [_address(other, source) for other in others]
+        self._owners, self._replicas = owners, list(dict.fromkeys(replicas))
+        self._refreshed_at_s = clock.monotonic_s()
+        self._forget_others()
+
+    def _forget_others(self) -> None:
+        """Close what belongs to nodes without slots; a call that uses one keeps its connection."""
+        primaries = {node for node in self._owners or () if node is not None}
+        for address, node in list(self._nodes.items()):
+            if node not in primaries:
+                del self._nodes[address]
+                node.forget()
+
+    def close(self) -> None:
+        """Close the idle connections to all nodes."""
+        for node in self.known_nodes():
+            node.close()
+
+
+def _has_failed(node: ClusterNode) -> bool:
+    return node.breaker.has_failures
+
+
+def _address(entry: list[Any], source: ClusterNode) -> Address:
+    """Return the address of a node; one that does not know its own has that of `source`."""
+    host = (entry[0] or b"").decode()
+    return (source.host if host in {"", "?"} else host), int(entry[1])

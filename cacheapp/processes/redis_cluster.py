@@ -1,0 +1,249 @@
+"""A private Redis Cluster on loopback: three primaries with a replica each, and what can befall it."""
+
+import contextlib
+import signal
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cacheapp.processes.ports import free_port
+from cacheapp.processes.servers import RedisServer, ServerFailed
+from cacheapp.processes.waiting import until
+
+_SLOTS = 16384
+_PRIMARIES = 3
+_WITHIN_S = 60.0
+_TRIES = 3  # another program may have taken a port
+
+
+class ClusterServer(RedisServer):
+    """One node; `number` counts from 0, the primaries first."""
+
+    def __init__(self, number: int, node_timeout_ms: int, options: Sequence[str]) -> None:
+        self.number = number
+        self.port, self._bus_port = free_port(), free_port()
+        super().__init__(
+            [
+                *("--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--cluster-enabled", "yes", "--cluster-port", str(self._bus_port)),
+                *("--cluster-config-file", "nodes.conf", "--shutdown-timeout", "0"),
+                *(
+                    "--cluster-node-timeout",
+                    str(node_timeout_ms),
+                    "--repl-diskless-sync-delay",
+                    "0",
+                ),
+                *("--cluster-allow-replica-migration", "no"),  # a replica stays with its primary
+                *options,
+            ]
+        )
+
+    def command(self, *words: Any) -> Any:
+        """Return the reply to a command, as bytes."""
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def cluster(self, *words: Any) -> Any:
+        """Return the reply to a CLUSTER command."""
+        return self.command("CLUSTER", *words)
+
+    @property
+    def id(self) -> str:
+        """The id by which the nodes know it."""
+        return str(self.cluster("MYID").decode())
+
+    def is_primary(self) -> bool:
+        """Return True if it considers itself a primary."""
+        return bool(self.command("ROLE")[0] == b"master")
+
+    def meet(self, other: "ClusterServer") -> None:
+        """Introduce another node."""
+        self.cluster("MEET", "127.0.0.1", other.port, other._bus_port)  # noqa: SLF001
+
+    def knows(self, count: int) -> bool:
+        """Return True if it takes the cluster for complete, with so many nodes."""
+        info = self.cluster("INFO")
+        return b"cluster_state:ok" in info and b"cluster_known_nodes:%d" % count in info
+
+    def follows(self) -> bool:
+        """Return True if it is a replica that has all of its primary's entries."""
+        role = self.command("ROLE")
+        return role[0] == b"slave" and role[3] == b"connected"
+
+
+class PrivateCluster:
+    """Six servers that end with this program. Failovers are fast only with a small `node_timeout_ms`."""
+
+    def __init__(self, node_timeout_ms: int = 60_000, options: Sequence[str] = ()) -> None:
+        self._node_timeout_ms = node_timeout_ms
+        self._options = options
+        self.nodes: list[ClusterServer] = []
+
+    @property
+    def url(self) -> str:
+        """The LOCATION of the cluster."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:_PRIMARIES])
+        return f"redis+cluster://{hosts}"
+
+    def start(self) -> Self:
+        """Start the servers and join them; return when the cluster serves all slots."""
+        for tries in range(1, _TRIES + 1):
+            try:
+                self._start_nodes()
+                break
+            except ServerFailed:
+                self.stop()
+                if tries == _TRIES:
+                    raise
+        try:
+            self._join()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start_nodes(self) -> None:
+        for number in range(2 * _PRIMARIES):
+            node = ClusterServer(number, self._node_timeout_ms, self._options)
+            self.nodes.append(node)
+            node.start()
+
+    def _join(self) -> None:
+        primaries, replicas = self.nodes[:_PRIMARIES], self.nodes[_PRIMARIES:]
+        for node in primaries:
+            first = _SLOTS * node.number // _PRIMARIES
+            last = _SLOTS * (node.number + 1) // _PRIMARIES - 1
+            node.cluster("ADDSLOTSRANGE", first, last)
+            node.cluster("SET-CONFIG-EPOCH", node.number + 1)  # no two may have the same
+        for node in self.nodes[1:]:
+            self.nodes[0].meet(node)
+        self.until_complete()
+        for replica, primary in zip(replicas, primaries, strict=True):
+            replica.cluster("REPLICATE", primary.id)
+        for replica in replicas:
+            until(replica.follows, "the replicas to follow", _WITHIN_S)
+        until(self._replicas_are_known, "the primaries to know the replicas", _WITHIN_S)
+
+    def until_complete(self) -> None:
+        """Return when every node knows all others and sees all slots served."""
+        for node in self.nodes:
+            until(lambda node=node: node.knows(len(self.nodes)), "the nodes to join", _WITHIN_S)
+
+    def _replicas_are_known(self) -> bool:
+        return all(
+            node.cluster("NODES").count(b"slave") == len(self.nodes) - _PRIMARIES
+            for node in self.nodes
+        )
+
+    # -- who has what ----------------------------------------------------------------------------
+
+    def primaries(self) -> list[ClusterServer]:
+        """Return the nodes that run and consider themselves primaries."""
+        return [node for node in self.nodes if node.process is not None and node.is_primary()]
+
+    def owner(self, slot: int) -> ClusterServer:
+        """Return the primary that has the slot."""
+        for first, last, primary, *_ in self.primaries()[0].cluster("SLOTS"):
+            if first <= slot <= last:
+                return self._by_port(primary[1])
+        raise LookupError(f"slot {slot} has no owner")
+
+    def replica_of(self, primary: ClusterServer) -> ClusterServer:
+        """Return the replica of a primary."""
+        for node in self.nodes:
+            if node.process is not None:
+                role = node.command("ROLE")
+                if role[0] == b"slave" and role[2] == primary.port:
+                    return node
+        raise LookupError(f"the primary at port {primary.port} has no replica")
+
+    def _by_port(self, port: int) -> ClusterServer:
+        return next(node for node in self.nodes if node.port == port)
+
+    def used_slots(self) -> set[int]:
+        """Return the slots that have keys."""
+        found = set()
+        for node in self.primaries():
+            with node.client() as client:
+                found |= {int(client.execute_command("CLUSTER", "KEYSLOT", key)) for key in client.scan_iter()}
+        return found
+
+    # -- what can befall it ----------------------------------------------------------------------
+
+    def cut_connections(self) -> None:
+        """Close the connections of all clients."""
+        for node in self.primaries():
+            node.cut_connections()
+
+    def fail_over(self, primary: ClusterServer) -> ClusterServer:
+        """Make a primary hand over to its replica, without loss; return the new primary."""
+        replica = self.replica_of(primary)
+        replica.cluster("FAILOVER")
+        until(lambda: replica.is_primary() and not primary.is_primary(), "the handover", _WITHIN_S)
+        return replica
+
+    def kill_primary(self, primary: ClusterServer) -> ClusterServer:
+        """Kill a primary and have its replica take over at once; return the new primary."""
+        replica = self.replica_of(primary)
+        primary.kill()
+        replica.cluster("FAILOVER", "TAKEOVER")
+        until(replica.is_primary, "the replica to take over", _WITHIN_S)
+        return replica
+
+    def revive(self, node: ClusterServer) -> None:
+        """Start a killed node again, which then follows the primary that replaced it."""
+        node.start()
+        until(node.follows, "the node to follow", _WITHIN_S)
+
+    def begin_move(self, slot: int, target: ClusterServer) -> ClusterServer:
+        """Begin to hand a slot over: its keys may be on both nodes; return the one that has it now."""
+        source = self.owner(slot)
+        target.cluster("SETSLOT", slot, "IMPORTING", source.id)
+        source.cluster("SETSLOT", slot, "MIGRATING", target.id)
+        return source
+
+    def move_keys(self, slot: int, target: ClusterServer, most: int = 1000) -> int:
+        """Hand over some keys of a slot that is moving; return how many."""
+        source = self.owner(slot)
+        keys = source.cluster("GETKEYSINSLOT", slot, most)
+        if keys:
+            to = ("127.0.0.1", target.port, "", 0, 60_000, "KEYS", *keys)
+            source.command("MIGRATE", *to)
+        return len(keys)
+
+    def end_move(self, slot: int, target: ClusterServer) -> None:
+        """Make the target the owner of a slot that has been handed over."""
+        target_id = target.id
+        others = [node for node in self.primaries() if node is not target]
+        for node in (target, *others):
+            node.cluster("SETSLOT", slot, "NODE", target_id)
+
+    def move(self, slot: int, target: ClusterServer) -> None:
+        """Hand a slot over with all its keys."""
+        self.begin_move(slot, target)
+        while self.move_keys(slot, target):
+            pass
+        self.end_move(slot, target)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop all nodes at the same time, and remove their directories; safe to call twice."""
+        for node in self.nodes:
+            if node.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    node.send(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop()
+        self.nodes = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

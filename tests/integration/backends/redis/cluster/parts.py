@@ -1,0 +1,34 @@
+"""What the tests of a cluster look at behind the cache."""
+
+from cacheapp.backends import RedisCache
+from cacheapp.backends.redis.cluster.executor import ClusterExecutor
+from cacheapp.backends.redis.cluster.keys import key_slot
+from cacheapp.backends.redis.cluster.topology import Topology
+from cacheapp.errors import OutcomeUnknown, StoreUnavailable
+from cacheapp.processes.redis_cluster import ClusterServer, PrivateCluster
+
+
+def slot_of(cache: RedisCache, key: str) -> int:
+    """Return the slot of a key."""
+    return key_slot(cache.make_key(key).encode())
+
+
+def topology_of(cache: RedisCache) -> Topology:
+    """Return what the cache knows of the cluster."""
+    executor = cache._store.executor  # noqa: SLF001 (it has no API)
+    assert isinstance(executor, ClusterExecutor)
+    return executor.topology
+
+
+def another(cluster: PrivateCluster, node: ClusterServer) -> ClusterServer:
+    """Return a primary that is another one."""
+    return next(each for each in cluster.primaries() if each is not node)
+
+
+def works(cache: RedisCache, key: str) -> bool:
+    """Return True if the key can be read."""
+    try:
+        cache.get(key)
+    except (StoreUnavailable, OutcomeUnknown):
+        return False
+    return True
