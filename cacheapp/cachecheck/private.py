@@ -91,7 +91,10 @@ def _is(entry: Mapping[str, Any], kind: type) -> bool:
 
 
 def _entry(
-    alias: str, entry: Mapping[str, Any], directory: Path, server: RedisServer | PrivateCluster | None
+    alias: str,
+    entry: Mapping[str, Any],
+    directory: Path,
+    server: RedisServer | PrivateCluster | None,
 ) -> dict[str, Any]:
     location = entry.get("LOCATION", "")
     if server is not None:

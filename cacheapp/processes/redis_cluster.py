@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,7 +69,7 @@ class ClusterServer(RedisServer):
     def follows(self) -> bool:
         """Return True if it is a replica that has all of its primary's entries."""
         role = self.command("ROLE")
-        return role[0] == b"slave" and role[3] == b"connected"
+        return bool(role[0] == b"slave" and role[3] == b"connected")
 
 
 class PrivateCluster:
@@ -126,8 +127,9 @@ class PrivateCluster:
 
     def until_complete(self) -> None:
         """Return when every node knows all others and sees all slots served."""
+        count = len(self.nodes)
         for node in self.nodes:
-            until(lambda node=node: node.knows(len(self.nodes)), "the nodes to join", _WITHIN_S)
+            until(partial(node.knows, count), "the nodes to join", _WITHIN_S)
 
     def _replicas_are_known(self) -> bool:
         return all(
@@ -165,7 +167,10 @@ class PrivateCluster:
         found = set()
         for node in self.primaries():
             with node.client() as client:
-                found |= {int(client.execute_command("CLUSTER", "KEYSLOT", key)) for key in client.scan_iter()}
+                found |= {
+                    int(client.execute_command("CLUSTER", "KEYSLOT", key))
+                    for key in client.scan_iter()
+                }
         return found
 
     # -- what can befall it ----------------------------------------------------------------------

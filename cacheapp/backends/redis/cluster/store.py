@@ -9,6 +9,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import redis
+
+from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, BREAKER_OPENED
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.redis import scripts
@@ -31,7 +34,7 @@ from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.backends.redis.listener import Listener
 from cacheapp.backends.redis.locks import RedisLocks
 from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore, batches_of
-from cacheapp.errors import MoveRefused
+from cacheapp.errors import CacheappError, MoveRefused
 
 _READ = FailureKind.READ
 
@@ -65,7 +68,9 @@ class ClusterStore(RedisStore):
     def _open_node(self, host: str, port: int) -> ClusterNode:
         def note(*, opened: bool) -> None:
             (self._down.add if opened else self._down.discard)((host, port))
-            self._count_breaker(opened=opened)
+            for counters in tuple(self.counters):
+                counters.set_gauge(BREAKER_OPEN_NOW, int(bool(self._down)))
+                counters.add(BREAKER_OPENED, int(opened))
 
         breaker = CircuitBreaker(f"the cluster node {host}:{port}", note)
         return ClusterNode(self._build_pool(host, port), breaker, host, port)
@@ -73,8 +78,12 @@ class ClusterStore(RedisStore):
     # What is published at one node reaches those who listen at any other.
 
     def _new_connection(self, **changes: Any) -> Any:
-        up = [node for node in self._own_executor.topology.primaries() if node.breaker.closed]
-        return outside_of(up[os.getpid() % len(up)].pool, **changes)
+        try:
+            nodes = self._own_executor.topology.primaries()
+        except CacheappError as exc:
+            raise redis.ConnectionError(str(exc)) from exc
+        up = [node for node in nodes if node.breaker.closed] or nodes
+        return outside_of(up[os.getpid() % len(up)].pool, **changes)  # not all at the same node
 
     def _is_up(self) -> bool:
         nodes = self._own_executor.topology.known_nodes()
