@@ -31,9 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("entry") != "near":
+        if params.get("entry") not in {"cluster", "near"}:
             continue
-        if item.path.stem in _OF_REDIS or params.get("clients") == "spawn":
+        copied = params["entry"] == "near" and item.path.stem in _OF_REDIS
+        if copied or params.get("clients") == "spawn":
             item.add_marker(pytest.mark.soak)
 
 

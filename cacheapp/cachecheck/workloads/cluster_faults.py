@@ -51,12 +51,12 @@ def primary_killed(run: CheckRun, cluster: PrivateCluster) -> list[PropertyFindi
         cluster.revive(primary)
 
     def with_losses(history: list[Operation]) -> list[Operation]:
-        return history + _losses(history, killed_ns)
+        return history + possible_losses(history, killed_ns)
 
     return [disturbed(run, PRIMARY_KILLED, kill, with_losses)]
 
 
-def _losses(history: list[Operation], killed_ns: int) -> list[Operation]:
+def possible_losses(history: list[Operation], killed_ns: int) -> list[Operation]:
     """Return what the failover may have done: to each key, a return to what was written before.
 
     Each is a write of unknown outcome. Only what is read afterwards matters.

@@ -141,9 +141,22 @@ def _missed(
     left: set[int] | None,
 ) -> set[int]:
     """Return the slots whose keys may have been missed."""
+    if before == after and _is_at_rest(before):
+        return set()
     slots = range(SLOTS) if left is None else left
     old, new = _states(before), _states(after)
     return {slot for slot in slots if not _is_complete(old[slot], new[slot], order)}
+
+
+def _is_at_rest(claims: dict[ClusterNode, _Claims]) -> bool:
+    """Return True if every slot has one owner, and none is being handed over."""
+    ranges = sorted(found for own in claims.values() for found in own.ranges)
+    ends = [-1, *(last for _, last in ranges)]
+    return (
+        not any(own.leaving for own in claims.values())
+        and [first for first, _ in ranges] == [last + 1 for last in ends[:-1]]
+        and ends[-1] == SLOTS - 1
+    )
 
 
 def _is_complete(old: _SlotState, new: _SlotState, order: Sequence[ClusterNode]) -> bool:

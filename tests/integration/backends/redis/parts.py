@@ -170,19 +170,20 @@ def _cut(*sockets: socket.socket) -> None:
 
 
 class SentinelServer(RedisServer):
-    """A real Sentinel that watches one primary, with a quorum of one."""
+    """A real Sentinel that watches one primary; so many must agree on its death."""
 
-    def __init__(self, primary_port: int) -> None:
+    def __init__(self, primary_port: int, quorum: int = 1) -> None:
         super().__init__()
         self.port = free_port()
         self._primary_port = primary_port
+        self._quorum = quorum
 
     def start(self, within_s: float = 60.0) -> Self:
         """Start it; return when it replies."""
         config = self.directory / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
-            f"sentinel monitor cached 127.0.0.1 {self._primary_port} 1\n"
+            f"sentinel monitor cached 127.0.0.1 {self._primary_port} {self._quorum}\n"
             # No pause of a busy machine counts as a failure, or ends a promotion half-way.
             "sentinel down-after-milliseconds cached 60000\n"
             "sentinel failover-timeout cached 60000\n"
@@ -196,6 +197,16 @@ class SentinelServer(RedisServer):
         with redis.Redis(port=self.port) as client:
             words = ("SENTINEL", "SET", "cached", "down-after-milliseconds", milliseconds)
             client.execute_command(*words)
+
+    def primary_port(self) -> int:
+        """Return the port of the primary that it names."""
+        with redis.Redis(port=self.port) as client:
+            return int(client.sentinel_get_master_addr_by_name("cached")[1])
+
+    def knows_others(self, count: int) -> bool:
+        """Return True if the sentinel knows so many others."""
+        with redis.Redis(port=self.port) as client:
+            return len(client.sentinel_sentinels("cached")) == count
 
     def knows_replica(self) -> bool:
         """Return True if the sentinel knows the replica."""
