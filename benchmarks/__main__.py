@@ -20,6 +20,7 @@ NAMES = [
     if found.name[0] != "_" and not found.ispkg and not found.name.endswith("_settings")
 ]
 USUAL = {
+    "backends.cluster": "--rounds 10",
     "backends.disk": "",
     "backends.hit_ratio": "",
     "backends.lmdb": "--rounds 10 --windows 3 --seconds 0.5",
