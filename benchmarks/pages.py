@@ -15,7 +15,11 @@ from benchmarks.backends.shared_cache import goals
 from benchmarks.measuring.report import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "howto" / "choose.md",
+)
 _REGION = re.compile(
     r"(?<=^<!-- figures: )([\w-]+)( -->\n)(.*?)(?=^<!-- end of figures -->$)",
     re.MULTILINE | re.DOTALL,
@@ -150,8 +154,25 @@ def _speed() -> Iterator[str]:
     )
 
 
+def _choose() -> Iterator[str]:
+    """Yield what a call costs on each backend, for the page that helps to choose one."""
+    found = read("lmdb_cache")
+    columns = {"LocMemCache": "locmem", "LMDBCache": "our-lmdb", "DiskCache": "our-disk"}
+    columns["RedisCache"] = "our-redis"
+    yield f"| microseconds, median of {found['date']} | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for measure in ("get, small dict", "get, 64 KiB", "set, small dict", "incr", "request"):
+        by_alias = found["summaries"][measure]
+        cells = (
+            f"{by_alias[alias]['median']:,.3g}" if alias in by_alias else "-"
+            for alias in columns.values()
+        )
+        yield f"| {measure} | {' | '.join(cells)} |"
+
+
 REGIONS: dict[str, Callable[[], Iterator[str]]] = {
     "built-on": _built_on,
+    "choose": _choose,
     "hit-ratio": _hit_ratio,
     "lmdb-goals": _lmdb_goals,
     "lmdb-medians": _lmdb_medians,

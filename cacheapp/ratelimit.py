@@ -15,11 +15,12 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
 from django.utils.module_loading import import_string
 
 from cacheapp.canonical import name_of
 from cacheapp.rates import alimit, limit
-from cacheapp.throttle import class_of, client_address
+from cacheapp.throttle import client_address, named_by
 
 __all__ = ["ALL", "UNSAFE", "Ratelimited", "is_ratelimited", "ratelimit"]
 
@@ -63,7 +64,7 @@ def ratelimit(
     """Refuse requests beyond the rate; set `request.limited`.
 
     `block=False` only sets `request.limited` and calls the view. Views with the same group, rate,
-    methods and value of the key share a counter; the default group is the name of the view or its class.
+    methods and value of the key share a counter; the default group is the name of the view, or of its class and method or actions.
     Functions for `key` and `rate` are not async.
     """
     rule = _rule(group, key, rate, method, alias)
@@ -234,13 +235,15 @@ def _called(function: Any, group: str, request: HttpRequest) -> Any:
 
 def _group_of(view: Callable[..., Any]) -> str:
     """Return the name of a view; raise `ImproperlyConfigured` if another view may have the same."""
-    found = class_of(view) or view
+    found, suffix = named_by(view)
+    # `method_decorator` first decorates a function of its own, which it never calls.
+    if found.__module__ == method_decorator.__module__:
+        return ""
     try:
         name_of(found)
     except ValueError as exc:
         raise ImproperlyConfigured(f"the view is {exc}; pass group=") from exc
-    name = f"{found.__module__}.{found.__qualname__}"
-    return f"{name}.{view.func.__name__}" if isinstance(view, functools.partial) else name
+    return f"{found.__module__}.{found.__qualname__}{suffix}"
 
 
 def _user(request: HttpRequest) -> Any:

@@ -76,7 +76,8 @@ class _Rule:
             )
 
     def applies_to(self, request: HttpRequest) -> bool:
-        if not isinstance(request, HttpRequest):
+        inner = getattr(request, "_request", request)  # what Django REST framework wraps
+        if not isinstance(inner, HttpRequest):
             raise TypeError(
                 f"@throttle was called with {type(request).__name__}; expected a request first "
                 "(for a method, use django.utils.decorators.method_decorator)"
@@ -136,12 +137,19 @@ def _response(
     return response
 
 
-def class_of(view: Callable[..., Any]) -> type | None:
-    """Return the class of a view from `as_view()`, or from `method_decorator`."""
-    found: type | None = getattr(view, "view_class", None)
-    if found is None and isinstance(view, functools.partial) and inspect.ismethod(view.func):
-        found = type(view.func.__self__)
-    return found
+def named_by(view: Callable[..., Any]) -> tuple[Any, str]:
+    """Return the class or function that a view is named by, and what follows that name.
+
+    A class from `as_view()`, with its actions if it is a viewset of Django REST framework; the class and the
+    method of `method_decorator`; or the view itself.
+    """
+    if isinstance(view, functools.partial) and inspect.ismethod(view.func):
+        return type(view.func.__self__), f".{view.func.__name__}"
+    found = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    if found is None:
+        return view, ""
+    actions = getattr(view, "actions", None) or {}
+    return found, f".{','.join(sorted(set(actions.values())))}" if actions else ""
 
 
 def throttle(
@@ -180,8 +188,9 @@ def throttle(
 
 
 def _view_name(view: Callable[..., Any]) -> str | None:
+    found, suffix = named_by(view)
     try:
-        return name_of(class_of(view) or view)
+        return f"{name_of(found)}{suffix}"
     except ValueError:
         return None
 

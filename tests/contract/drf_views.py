@@ -2,13 +2,17 @@
 
 from typing import Any, ClassVar
 
+from django.utils.decorators import method_decorator
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
 
 from cacheapp import drf
+from cacheapp.ratelimit import ratelimit
+from cacheapp.throttle import throttle
 
 
 class _Anon(drf.AnonRateThrottle):
@@ -65,6 +69,37 @@ class Scoped(_View):
 
     throttle_classes = (_Scoped,)
     throttle_scope: str | None = "upload"
+
+
+class Books(ViewSet):  # type: ignore[misc]  # no type hints
+    """Two actions; each may be decorated where its URL is."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    renderer_classes = (JSONRenderer,)
+
+    def list(self, request: Request) -> Response:
+        """Respond."""
+        del request
+        return Response({})
+
+    def retrieve(self, request: Request) -> Response:
+        """Respond."""
+        return self.list(request)
+
+
+class LimitedBooks(Books):
+    """The same, decorated in place."""
+
+    @method_decorator(ratelimit(key="ip", rate="1/m"))
+    def list(self, request: Request) -> Response:
+        """Respond once a minute, else with 403."""
+        return super().list(request)
+
+    @method_decorator(throttle(1, 60))
+    def retrieve(self, request: Request) -> Response:
+        """Respond once a minute, else with 429."""
+        return Books.list(self, request)
 
 
 def request(_cache: Any, times: int) -> list[int]:

@@ -27,7 +27,7 @@ def shop(cache: SharedCache) -> dict[str, Any]:
             r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
         )
     ]
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     names: dict[str, Any] = {"__name__": "shop.prices"}
     for number, (page, block) in enumerate(blocks, 1):
         exec(compile(block, f"{page}, example {number}", "exec"), names)  # noqa: S102

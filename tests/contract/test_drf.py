@@ -12,6 +12,8 @@ from rest_framework.throttling import SimpleRateThrottle as TheirThrottle
 
 from cacheapp import drf
 from cacheapp.backends.core.shared import SharedCache
+from cacheapp.ratelimit import Ratelimited, ratelimit
+from cacheapp.throttle import throttle
 from tests.contract import drf_views
 from tests.contract.clients import Clients
 from tests.contract.rates import Now
@@ -60,6 +62,26 @@ def test_a_rate_of_zero_allows_nothing_and_names_no_time(cache: SharedCache) -> 
 def test_a_cache_object_in_a_subclass_is_refused_with_the_attribute_to_use() -> None:
     with pytest.raises(ImproperlyConfigured, match="cache is set; expected `alias`"):
         type("Own", (drf.AnonRateThrottle,), {"cache": caches["default"]})
+
+
+def _statuses(view: Any) -> list[int]:
+    return [view(APIRequestFactory().get("/")).status_code for _ in range(2)]
+
+
+def test_each_action_of_a_viewset_has_a_counter(cache: SharedCache, now: Now) -> None:
+    for action in ("list", "retrieve"):
+        view = drf_views.Books.as_view({"get": action})
+        assert _statuses(throttle(1, 60)(view)) == [200, 429]
+        limited = ratelimit(key="ip", rate="1/m")(view)
+        assert limited(APIRequestFactory().get("/")).status_code == 200
+        with pytest.raises(Ratelimited):
+            limited(APIRequestFactory().get("/"))
+
+
+def test_a_decorated_action_of_a_viewset_has_a_counter(cache: SharedCache, now: Now) -> None:
+    books = drf_views.LimitedBooks
+    assert _statuses(books.as_view({"get": "list"})) == [200, 403]
+    assert _statuses(books.as_view({"get": "retrieve"})) == [200, 429]
 
 
 @pytest.mark.parametrize("name", drf.__all__)

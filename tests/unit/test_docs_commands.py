@@ -1,6 +1,5 @@
-"""Every Python block of the pages is Python, and every command has the name and options that it shows."""
+"""Every command of the pages has the name and options that it shows."""
 
-import ast
 import re
 import shlex
 from pathlib import Path
@@ -14,21 +13,6 @@ TARGETS = set(
     re.findall(r"^([\w-]+(?: [\w-]+)*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 )
 NAMES = {name for line in TARGETS for name in line.split()}
-
-
-def _is_python(block: str) -> bool:
-    for text in (block, f"{{{block}}}"):  # or a part of a dict, such as an entry of CACHES
-        try:
-            ast.parse(text)
-        except SyntaxError:
-            continue
-        return True
-    return False
-
-
-@pytest.mark.parametrize("document", CURRENT, ids=_ids)
-def test_every_python_block_is_python(document: Path) -> None:
-    assert [block for block in _python(document) if not _is_python(block)] == []
 
 
 def _commands(document: Path, begin: str) -> list[list[str]]:

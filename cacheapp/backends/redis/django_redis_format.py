@@ -12,11 +12,12 @@ option is removed.
 import copyreg
 import datetime as dt
 import decimal
+import functools
 import io
 import pickle
 import pickletools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 from cacheapp.backends.core.codec import Codec, OtherOptions, Rejected
@@ -37,22 +38,22 @@ _PLAIN_CLASSES = {
 """What an unsigned pickle may name. They are written in C: creating one runs no other code, and a
 pickle cannot set their attributes."""
 
+_BYTES = ("_codecs", "encode")
+"""What protocol 2, which has no bytes, makes them of a text with. Without bytes it calls `bytes()`."""
 
 _MOST_BYTES = 2**20
 _MOST_OPCODES = 100_000
 _MOST_TUPLES = 10_000
 _MOST_REPEATED = 1_000_000
+_MOST_GIVEN = 2 * _MOST_BYTES
 """Bounds of an unsigned pickle. The hash of a tuple calls the hashes of its items on the stack of C,
 which has room for many times this number."""
 
-_NESTING = frozenset(
-    (
-        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"),
-        *("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"),
-    )
-)
+_NESTING = frozenset(["TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE"])
 _PUTS = frozenset(["PUT", "BINPUT", "LONG_BINPUT"])
-_REFUSED = frozenset(["BUILD", "DUP"])  # no value of `_PLAIN_CLASSES` is written with them
+_REFUSED = frozenset(
+    ["BUILD", "DUP", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"]
+)  # no value of `_PLAIN_CLASSES` is written with them
 
 
 class _ClassRefused(Exception):
@@ -66,12 +67,39 @@ class _Unsafe(Exception):
 class _PlainUnpickler(pickle.Unpickler):
     """Reads a pickle of plain data only, because anyone who can write to the server may have made it."""
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return a class of `_PLAIN_CLASSES`; raise `_ClassRefused` for any other."""
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._given = 0
+
+    def find_class(self, module_name: str, global_name: str) -> Callable[..., Any]:
+        """Return what creates a value of `_PLAIN_CLASSES`; raise `_ClassRefused` for any other class."""
+        if (module_name, global_name) == _BYTES:
+            return functools.partial(self._create, _latin1)
+        if module_name == "__builtin__":  # its name in protocol 2
+            module_name = "builtins"
+        if (module_name, global_name) == ("builtins", "bytes"):
+            return _no_bytes
         try:
-            return _PLAIN_CLASSES[module_name, global_name]
+            return functools.partial(self._create, _PLAIN_CLASSES[module_name, global_name])
         except KeyError:
             raise _ClassRefused(f"{module_name}.{global_name}") from None
+
+    def _create(self, kind: Callable[..., Any], *arguments: Any) -> Any:
+        """Create a value. A pickle may give one large argument again and again: that is bounded."""
+        self._given += sum(len(it) for it in arguments if isinstance(it, Sized))
+        if self._given > _MOST_GIVEN:
+            raise _Unsafe("arguments that are given too often")
+        return kind(*arguments)
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if type(text) is not str or encoding != "latin1":
+        raise _ClassRefused(".".join(_BYTES))
+    return text.encode("latin1")
 
 
 def _inflated(payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
-from tests.system.downloads.parts import Site, expected, migrate, paths
+from tests.system.downloads.page_reader import ELSEWHERE, PAGES, SECRET, Reader, blocks
+from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +29,30 @@ TOKEN = {
     "reader": {
         "sha256": hashlib.sha256(b"secret-of-reader").hexdigest(),
         "permissions": ["cacheapp_downloads.view_downloadjob"],
-    }
+    },
+    "nightly": {
+        "sha256": hashlib.sha256(SECRET.encode()).hexdigest(),
+        "permissions": [
+            "cacheapp_downloads.add_downloadjob",
+            "cacheapp_downloads.view_downloadjob",
+        ],
+    },
 }
 
 
 @pytest.fixture(scope="module")
-def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iterator[Site]:
-    env = {
+def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
+    return {
         **new_env(),
         **QUICK_START,
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_TRIES": "1",
         "API_TOKENS": json.dumps(TOKEN),
     }
+
+
+@pytest.fixture(scope="module")
+def site(env: dict[str, str], start_gunicorn: StartGunicorn, origin: Origin) -> Iterator[Site]:
     migrate(env)
     found = Site(start_gunicorn(env), env, origin)
     yield found
@@ -139,3 +152,25 @@ def test_a_token_works_through_a_proxy_where_the_demo_does_not(site: Site) -> No
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")
     assert body["detail"].startswith("token reader does not have the permission")
     assert "secret-of-reader" not in site.server.output()
+
+
+def test_every_request_and_command_of_the_pages_works(
+    site: Site, env: dict[str, str], tmp_path: Path
+) -> None:
+    reader = Reader(site, env, tmp_path)
+    printed = [reader.types(block) for page in PAGES for block in blocks(page)]
+    created, seen, demo, _terminal, secret, again, events = printed
+    assert created.startswith("HTTP/1.1 202")
+    assert json.loads(seen)["files_total"] == 1
+    assert demo.startswith("HTTP/1.1 202")
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["1", "2"]
+    secret, digest = secret.split()
+    assert hashlib.sha256(secret.encode()).hexdigest() == digest
+    assert json.loads(again)["files_total"] == 1
+    assert "event: " in events
+
+
+def test_the_commands_that_other_tests_run_are_named_there() -> None:
+    for begin, place in ELSEWHERE.items():
+        assert any(f"```sh\n{begin}" in page.read_text() for page in PAGES)
+        assert (ROOT / place).exists()

@@ -46,6 +46,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "gunicorn",
         f"-m gunicorn {ASGI} --worker-class asgi --workers 2 --bind 127.0.0.1:PORT",
     ),
+    **{
+        f"gunicorn-{kind}": (
+            "gunicorn",
+            f"-m gunicorn {WSGI} --worker-class {kind} --workers 2 --bind 127.0.0.1:PORT",
+        )
+        for kind in ("gthread", "sync", "gevent")
+    },
     "gunicorn without hooks": (
         "gunicorn",
         f"-m gunicorn {WSGI} --config /dev/null --threads 4 --workers 2 --bind 127.0.0.1:PORT",

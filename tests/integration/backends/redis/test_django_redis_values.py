@@ -30,6 +30,7 @@ PLAIN: dict[str, Any] = {
     "number": -3,
     "float": 1.5,
     "bytes": bytes(range(256)),
+    "no_bytes": b"",
     "session": {"_auth_user_id": "1", "_auth_user_hash": "f" * 64, "when": dt.datetime(2026, 1, 1)},  # noqa: DTZ001
     "nested": [{"set": {1, 2}, "frozen": frozenset("a"), "sum": Decimal("1.10")}, (1, 2j)],
 }
@@ -43,6 +44,9 @@ OLD: dict[str, Callable[[str], Any]] = {
     "django-redis": lambda url: django_redis.cache.RedisCache(url, {**PREFIX}),
     "django-redis-zlib": lambda url: django_redis.cache.RedisCache(
         url, {**PREFIX, "OPTIONS": ZLIB}
+    ),
+    "django-redis-protocol-2": lambda url: django_redis.cache.RedisCache(
+        url, {**PREFIX, "OPTIONS": {"PICKLE_VERSION": 2}}
     ),
     "django": lambda url: DjangosCache(url, {**PREFIX}),
 }
@@ -197,6 +201,10 @@ def _harmful() -> dict[str, bytes]:
     doubled = b"".join(b"q%ch%c\x86" % (it, it) for it in range(60))
     numbered = b"".join(b"\x94h%c\x86" % it for it in range(60))
     many = b"\x80\x04](" + b")" * 190_000 + b"e."
+    numbers = b"".join(b"J" + number.to_bytes(4, "little") for number in range(80_000))
+    again = b"h\x01h\x00\x85R" * 4_000  # a set of the same 80,000 numbers
+    texts = b"\x80\x02X" + (900_000).to_bytes(4, "little") + b"a" * 900_000 + b"q\x00"
+    encoded = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 3_000
     return {
         "tuples in a key": deep,
         "tuples in a compressed key": zlib.compress(deep),
@@ -207,6 +215,12 @@ def _harmful() -> dict[str, bytes]:
         "the same, filled with nothing": b"\x80\x04})" + doubled.replace(b"q", b"(eq") + b"Ns.",
         "the same, by its number alone": b"\x80\x04})" + numbered + b"Ns.",
         "a state": b"\x80\x04)NNb.",
+        "sets of one list": b"\x80\x04(]("
+        + numbers
+        + b"e\x94c__builtin__\nset\n\x94"
+        + again
+        + b"l.",
+        "bytes of one text": texts + b"(" + encoded + b"l.",
         "all of these": many[:-1] + b"r\xff\xff\xff\x7f.",
     }
 
