@@ -121,6 +121,23 @@ def _signing() -> Iterator[str]:
         yield f"| {call} | {' | '.join(pairs)} |"
 
 
+def _observing() -> Iterator[str]:
+    kept = read("observing")
+    found = kept["microseconds"]
+    names = list(found["get"])
+    yield circumstances("observing")
+    yield (
+        f"A `get` of a class that is no longer observed takes {kept['get_no_longer_observed']:.3f} of the time "
+        "of one that never was (goal: at most 1.02)."
+    )
+    yield ""
+    yield f"| microseconds of CPU, medians | {' | '.join(names)} | counting adds; goal: below 1 |"
+    yield "|---" * (len(names) + 2) + "|"
+    for call, by_name in found.items():
+        cells = (f"{by_name[name]['median']:.2f}" for name in names)
+        yield f"| {call} | {' | '.join(cells)} | {kept['counting_adds_us'][call]:.2f} |"
+
+
 def _slow_lines() -> Iterator[str]:
     found = read("slow_line")
     yield circumstances("slow_line")
@@ -176,6 +193,7 @@ REGIONS: dict[str, Callable[[], Iterator[str]]] = {
     "hit-ratio": _hit_ratio,
     "lmdb-goals": _lmdb_goals,
     "lmdb-medians": _lmdb_medians,
+    "observing": _observing,
     "signing": _signing,
     "slow-lines": _slow_lines,
     "speed": _speed,

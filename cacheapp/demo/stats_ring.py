@@ -35,7 +35,7 @@ _FILE = "stats-ring.json"
 _LOCK = "stats-ring.lock"
 _FIELDS = (
     *("hits", "misses", "stale_hits", "sets", "deletes", "lease_waits"),
-    *("evictions", "bytes_used", "bytes_reserved"),
+    *("evictions", "bytes_used", "bytes_limit"),
 )
 _OWN_NAMES = ("hits", "misses")
 

@@ -1,6 +1,7 @@
 """Spans and metrics of OpenTelemetry for each cache operation, by the conventions for databases."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cacheapp import clock
@@ -37,21 +38,34 @@ def instrument(
         explicit_bucket_boundaries_advisory=_BOUNDS_S,
     )
 
+    def begin(operation: Operation, attributes: dict[str, str], now_ns: int) -> "trace.Span":
+        return tracer.start_span(
+            f"{operation.operation} {operation.alias}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=now_ns - int(operation.seconds * 1e9),
+        )
+
+    def around(operation: Operation) -> AbstractContextManager[object]:
+        """Make the span the parent of what the function of a `get_or_set` does."""
+        if tracer not in operation.notes:
+            now_ns = int(clock.wall_s() * 1e9)
+            operation.notes[tracer] = begin(operation, _attributes(operation), now_ns)
+        return trace.use_span(
+            operation.notes[tracer], record_exception=False, set_status_on_exception=False
+        )
+
     def record(operation: Operation) -> None:
         attributes = _attributes(operation)
         duration.record(operation.seconds, attributes)
         ended_ns = int(clock.wall_s() * 1e9)
-        span = tracer.start_span(
-            f"{operation.operation} {operation.alias}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            start_time=ended_ns - int(operation.seconds * 1e9),
-        )
+        begun = operation.notes.pop(tracer, None) if operation.operation == "get_or_set" else None
+        span = begun or begin(operation, attributes, ended_ns)
         if span.is_recording():
             _describe(span, operation, keys=keys)
         span.end(ended_ns)
 
-    return subscribe(record)
+    return subscribe(record, around)
 
 
 def _attributes(operation: Operation) -> dict[str, str]:
@@ -78,4 +92,5 @@ def _describe(span: "trace.Span", operation: Operation, *, keys: bool) -> None:
     if keys:
         span.set_attribute("cacheapp.keys", [str(key) for key in operation.keys])
     if operation.error is not None:
+        span.set_attributes(_attributes(operation))  # one that began before the error lacks it
         span.set_status(Status(StatusCode.ERROR))

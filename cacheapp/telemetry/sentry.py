@@ -3,11 +3,13 @@
 Sentry's Django integration wraps only `get`, `get_many`, `set` and `set_many`; leave its `cache_spans` off.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import sentry_sdk
 from sentry_sdk.integrations import Integration
+from sentry_sdk.tracing import Span
 
 from cacheapp import clock
 from cacheapp.backends.core.operations import Operation, subscribe
@@ -42,29 +44,54 @@ class CacheappIntegration(Integration):
 
 @functools.cache
 def _subscribe() -> Callable[[], None]:
-    return subscribe(record)
+    return subscribe(record, around)
 
 
-def record(operation: Operation) -> None:
-    """Add a finished span, if this client uses the integration and a transaction is sampled."""
+def _begin(operation: Operation, now_s: float) -> Span | None:
+    """Return a span that began with the operation, if this client wants one and it is sampled."""
     parent = sentry_sdk.get_current_span()
     if parent is None or not parent.sampled:
-        return
+        return None
     client = sentry_sdk.get_client()
     integration = client.get_integration(CacheappIntegration)
     if integration is None:
-        return
-    ended_s = clock.wall_s()
+        return None
     shows_keys = integration.keys or client.should_send_default_pii()
     keys = [str(key) for key in operation.keys] if shows_keys else []
     span = parent.start_child(
         op=_OPS.get(operation.operation, "cache.get"),
         name=", ".join(keys) or operation.operation,
         origin=_ORIGIN,
-        start_timestamp=ended_s - operation.seconds,
+        start_timestamp=now_s - operation.seconds,
     )
     if keys:
         span.set_data("cache.key", keys)
+    return span
+
+
+@contextlib.contextmanager
+def around(operation: Operation) -> Iterator[None]:
+    """Make the span of a `get_or_set` the parent of what its function does."""
+    span = operation.notes.get(_ORIGIN) or _begin(operation, clock.wall_s())
+    operation.notes[_ORIGIN] = span
+    if span is None:
+        yield
+        return
+    scope = sentry_sdk.get_current_scope()
+    outer, scope.span = scope.span, span
+    try:
+        yield
+    finally:
+        scope.span = outer
+
+
+def record(operation: Operation) -> None:
+    """Add a finished span, if this client uses the integration and a transaction is sampled."""
+    ended_s = clock.wall_s()
+    begun = operation.notes.pop(_ORIGIN, None) if operation.operation == "get_or_set" else None
+    span = begun or _begin(operation, ended_s)
+    if span is None:
+        return
     span.set_data("cache.operation", operation.operation)
     span.set_data("cache.alias", operation.alias)
     if operation.hits is not None:

@@ -48,16 +48,16 @@ def draw_charts(samples: Samples, alias: str, now_s: float, shown_s: float) -> l
     ]
     if not steps:
         return []
-    memory = [
-        (at_s, 100 * counts["bytes_used"] / counts["bytes_reserved"])
+    space = [
+        (at_s, 100 * counts["bytes_used"] / counts["bytes_limit"])
         for at_s, counts in own
-        if counts.get("bytes_reserved")
+        if counts.get("bytes_limit")
     ]
     calls = _rates(steps, "hits", "misses", "sets", "deletes")
     figures: list[tuple[str, Points, float | None, Callable[[float], str]]] = [
         ("Hit rate", _hit_rates(steps), 100, _percent),
         ("Calls per second", calls, None, _per_second),
-        ("Memory used of the limit", memory, 100, _percent),
+        ("Space used of the limit", space, 100, _percent),
         ("Evictions per second", _rates(steps, "evictions"), None, _per_second),
         ("Waits for a lease per second", _rates(steps, "lease_waits"), None, _per_second),
     ]

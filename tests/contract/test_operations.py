@@ -1,6 +1,7 @@
 """What subscribers get: each call of the application once, on every backend."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -122,6 +123,52 @@ def test_an_awaited_factory_is_measured_too(cache: SharedCache, seen: list[Opera
     assert asyncio.run(cache.aget_or_set("outer", compute)) == 2
     assert _short(seen) == [("get", ("inner",), 0), ("get_or_set", ("outer",), 0)]
     assert seen[1].seconds >= seen[1].factory_seconds >= seen[0].seconds
+
+
+def test_a_factory_runs_in_the_context_managers_of_the_subscribers(
+    cache: SharedCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_failures", LogThrottle())
+    steps: list[str] = []
+
+    @contextlib.contextmanager
+    def around(operation: Operation) -> Iterator[None]:
+        assert operation.seconds > 0
+        cache.get("of-the-subscriber")  # not reported
+        steps.append(f"begin {operation.keys[0]}")
+        yield
+        steps.append("end")
+
+    @contextlib.contextmanager
+    def failing(_operation: Operation) -> Iterator[None]:
+        yield
+        raise RuntimeError("the subscriber's own")
+
+    def compute() -> int:
+        steps.append("compute")
+        cache.get("inner")
+        return 1
+
+    async def acompute() -> int:
+        return compute()
+
+    computed = ["begin key", "compute", "get", "end", "get_or_set"]
+    with contextlib.ExitStack() as stack:
+        stack.callback(subscribe(lambda it: steps.append(it.operation), around))
+        stack.callback(subscribe(lambda _operation: None, failing))
+        assert cache.get_or_set("key", compute) == 1
+        assert steps == computed
+        assert cache.get_or_set("key", compute) == 1
+        assert steps == [*computed, "get_or_set"]
+        cache.delete("key")
+        steps.clear()
+        assert asyncio.run(cache.aget_or_set("key", acompute)) == 1
+        assert steps == ["begin key", "end", "begin key", *computed[1:]]  # called, then awaited
+    assert [getattr(it, "event", None) for it in caplog.records] == ["operation_subscriber_failed"]
+    cache.delete("key")
+    steps.clear()
+    assert cache.get_or_set("key", compute) == 1
+    assert steps == ["compute"]
 
 
 @cached(60)

@@ -53,8 +53,7 @@ COMMON_NAMES = (
 HITS, MISSES, SETS, DELETES, VALUES_REJECTED = range(5)
 ERRORS_RAISED, ERRORS_SWALLOWED, BREAKER_OPENED, BREAKER_OPEN_NOW = range(5, 9)
 FACTORY_RUNS, FACTORY_ERRORS, FACTORY_US, LEASE_WAITS, STALE_HITS, VOIDED_FILLS = range(9, 15)
-NAMES = (
-    *COMMON_NAMES,
+COPY_NAMES = (
     "copy_hits",
     "copy_absent",
     "copy_unproved",
@@ -63,9 +62,16 @@ NAMES = (
     "copy_voided_fills",
     "copy_invalidations",
 )
-"""The counters of a cache. Those after `COMMON_NAMES` are of a cache with a copy on this machine."""
+REMOVED_NAMES = ("evictions", "expirations")
+NAMES = (*COMMON_NAMES, *COPY_NAMES, *REMOVED_NAMES)
+"""The counters of a cache, in the order of a row.
+
+`COPY_NAMES` are of a cache with a copy on this machine, `REMOVED_NAMES` of one whose store does not
+count what it removes.
+"""
 COPY_HITS, COPY_ABSENT, COPY_UNPROVED, COPY_EXCLUDED = range(15, 19)
 COPY_FILLS, COPY_VOIDED_FILLS, COPY_INVALIDATIONS = range(19, 22)
+EVICTIONS, EXPIRATIONS = range(22, 24)
 _GAUGES = frozenset({BREAKER_OPEN_NOW})  # the state of a live process, not a sum over time
 
 _ROW = 32  # numbers in a row, or a multiple of it: with space for counters of later versions

@@ -8,10 +8,12 @@ another thread, but a context variable marks the operation in progress, and call
 reported. What the factory of `get_or_set` does is not inside: its calls are operations of their own.
 """
 
+import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,7 +37,7 @@ class Operation:
 
     __slots__ = (
         *("cache", "default", "error", "factory_seconds", "hits", "is_running", "keys"),
-        *("operation", "seconds", "values", "waited_seconds"),
+        *("notes", "operation", "seconds", "values", "waited_seconds"),
     )
 
     cache: Any
@@ -60,6 +62,8 @@ class Operation:
     """What the caller gets for a missing key."""
     is_running: bool
     """False when its subscribers have been called: a task that it started inherits it."""
+    notes: dict[Any, Any]
+    """What an `around` leaves for its subscriber. A `get` has none."""
 
     @property
     def alias(self) -> str:
@@ -94,10 +98,12 @@ def new_operation(cache: Any, name: str) -> Operation:
     operation.hits = operation.error = operation.default = None
     operation.factory_seconds = operation.waited_seconds = operation.seconds = 0.0
     operation.is_running = True
+    operation.notes = {}
     return operation
 
 
 Subscriber = Callable[[Operation], object]
+Around = Callable[[Operation], AbstractContextManager[object]]
 Method = Callable[..., Any]
 
 _current: ContextVar[Operation | None] = ContextVar("cacheapp_operation", default=None)
@@ -134,36 +140,83 @@ class Timed:
     def __init__(self, operation: Operation, factory: Method) -> None:
         self._operation = operation
         self._factory = factory
+        self._made_s = stopwatch_s()
 
     def __call__(self) -> Any:
         """Call the function; measure its awaitable too, if it returns one."""
-        began = stopwatch_s()
-        set_current(None)
-        try:
+        with self._outside():
             result = self._factory()
-        finally:
-            set_current(self._operation)
-            self._operation.factory_seconds += stopwatch_s() - began
         return self._awaited(result) if inspect.isawaitable(result) else result
 
     async def _awaited(self, result: Awaitable[Any]) -> Any:
+        with self._outside():
+            return await result
+
+    @contextlib.contextmanager
+    def _outside(self) -> Iterator[None]:
+        operation = self._operation
         began = stopwatch_s()
+        surrounds = operation.is_running and get_current() is operation  # no background refresh
+        if surrounds:
+            operation.seconds = began - self._made_s
+        entered = _enter_all(operation) if surrounds else []
         set_current(None)
         try:
-            return await result
+            yield
         finally:
-            set_current(self._operation)
-            self._operation.factory_seconds += stopwatch_s() - began
+            set_current(operation)
+            operation.factory_seconds += stopwatch_s() - began
+            _exit_all(entered)
+
+
+def _enter_all(operation: Operation) -> list[AbstractContextManager[object]]:
+    """Enter the context manager of each subscriber that has one; return them."""
+    entered = []
+    for around in _observation.arounds:
+        try:
+            manager = around(operation)
+            manager.__enter__()
+        except Exception as exc:
+            if is_interruption(exc):
+                raise
+            _note_failure(around, exc)
+        else:
+            entered.append(manager)
+    return entered
+
+
+def _exit_all(entered: list[AbstractContextManager[object]]) -> None:
+    while entered:
+        manager = entered.pop()
+        try:
+            manager.__exit__(None, None, None)
+        except Exception as exc:
+            if is_interruption(exc):
+                raise
+            _note_failure(manager, exc)
+
+
+def _note_failure(subscriber: object, error: Exception) -> None:
+    if (withheld := _failures.due()) is not None:
+        logger.error(
+            "a subscriber to cache operations failed: %r (%d more since the last message)",
+            subscriber,
+            withheld,
+            exc_info=error,
+            extra={"event": "operation_subscriber_failed"},
+        )
 
 
 class _Observation:
     """The subscribers, the classes in use, and the methods that are replaced while there are any.
 
-    `_lock` guards all of them. `subscribers` is replaced whole, so that it is read without a lock.
+    `_lock` guards all of them. `subscribers` and `arounds` are replaced whole, so that they are read
+    without a lock.
     """
 
     def __init__(self) -> None:
         self.subscribers: tuple[Subscriber, ...] = ()
+        self.arounds: tuple[Around, ...] = ()
         self._lock = forks.ForkLock()
         self._measure: dict[type, Mapping[str, Callable[[Method], Method]]] = {}
         self._replaced: list[tuple[type, str, Method | None]] = []
@@ -179,8 +232,12 @@ class _Observation:
             if self._measure.setdefault(cls, measure) is measure and self.subscribers:
                 self._replace(cls)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+    def subscribe(self, subscriber: Subscriber, around: Around | None = None) -> Callable[[], None]:
         """Call `subscriber` with each operation from now on; return a function that ends it.
+
+        `around(operation)` returns a context manager, in which the function of a `get_or_set` runs,
+        in the same thread or task: a span that begins there contains the spans of the function. The
+        operation has its keys, and in `seconds` its duration until now; `notes` are for `subscriber`.
 
         It runs in the thread or task of the operation, after it, and delays its caller. It must be
         thread-safe. An exception in it is logged. Its own cache operations are not reported. A
@@ -189,18 +246,23 @@ class _Observation:
         with self._lock.lock:
             first = not self.subscribers
             self.subscribers = (*self.subscribers, subscriber)
+            self.arounds = (*self.arounds, *([around] if around else []))
             if first:
                 for cls in self._measure:
                     self._replace(cls)
-        return functools.partial(self._unsubscribe, subscriber)
+        return functools.partial(self._unsubscribe, subscriber, around)
 
-    def _unsubscribe(self, subscriber: Subscriber) -> None:
+    def _unsubscribe(self, subscriber: Subscriber, around: Around | None) -> None:
         with self._lock.lock:
             left = list(self.subscribers)
             if subscriber not in left:
                 return
             left.remove(subscriber)
             self.subscribers = tuple(left)
+            arounds = list(self.arounds)
+            if around in arounds:
+                arounds.remove(around)
+            self.arounds = tuple(arounds)
             if not left:
                 while self._replaced:
                     cls, name, own = self._replaced.pop()
@@ -257,13 +319,7 @@ def report(operation: Operation) -> None:
             except Exception as exc:
                 if is_interruption(exc):
                     raise
-                if (withheld := _failures.due()) is not None:
-                    logger.exception(
-                        "a subscriber to cache operations failed: %r (%d more since the last message)",
-                        subscriber,
-                        withheld,
-                        extra={"event": "operation_subscriber_failed"},
-                    )
+                _note_failure(subscriber, exc)
     finally:
         operation.is_running = False
         operation.values = ()

@@ -2,17 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func, get_key_func
 
 from cacheapp.backends.core.async_methods import in_thread
-from cacheapp.backends.core.counters import SETS
+from cacheapp.backends.core.counters import (
+    COMMON_NAMES,
+    EVICTIONS,
+    EXPIRATIONS,
+    REMOVED_NAMES,
+    SETS,
+)
 from cacheapp.backends.core.options import COMMON, Option, read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
+from cacheapp.backends.disk.shard import CountCulled
 from cacheapp.backends.disk.store import DiskStore
 from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.typed_values import boolean, one_of, seconds, whole_number
@@ -51,7 +58,13 @@ class DiskCache(SharedCache):
         "sqlite_synchronous": Option(whole_number(0), 1),
     }
 
+    COUNTERS: ClassVar[Sequence[str]] = (*COMMON_NAMES, *REMOVED_NAMES)
+
     _store: DiskStore
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of this alias, and what its directory contains."""
+        return {**super().stats(), **self._store.figures()}
 
     @classmethod
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
@@ -81,9 +94,21 @@ class DiskCache(SharedCache):
         name = _directory_name(self.alias, self.key_prefix)
         own = {name: value for name, value in self.options.items() if name not in COMMON}
         key = ("disk", directory, name, routed, tuple(sorted(own.items())))
-        store = registry.get_or_create(key, lambda: DiskStore(directory, name, routed, own))
+        store = registry.get_or_create(
+            key, lambda: DiskStore(directory, name, routed, own, self._counters_of_culled())
+        )
         assert isinstance(store, DiskStore)  # noqa: S101 (for the type checker)
         return store
+
+    def _counters_of_culled(self) -> CountCulled:
+        """Return a function that counts for this alias, without a reference to this object."""
+        add = self._counters.add
+
+        def count(evictions: int, expirations: int) -> None:
+            add(EVICTIONS, evictions)
+            add(EXPIRATIONS, expirations)
+
+        return count
 
     # -- diskcache's tags --------------------------------------------------------------------
 

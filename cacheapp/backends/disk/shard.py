@@ -27,6 +27,11 @@ PROBES = (
 )
 _SIZE = "SELECT value FROM Settings WHERE key = 'size'"
 _COUNT = "SELECT value FROM Settings WHERE key = 'count'"
+# As `_cull` selects them.
+_COUNT_EXPIRED = (
+    "SELECT count(*) FROM (SELECT 1 FROM Cache"
+    " WHERE expire_time IS NOT NULL AND expire_time < ? LIMIT ?)"
+)
 
 _UPDATE_SETTING = "UPDATE Settings SET value = ? WHERE key = ?"
 # A new database is created without syncing each step to the disk, which can take seconds on a busy
@@ -50,6 +55,8 @@ _SAME_SETTING = {
 }
 
 Execute = Callable[..., sqlite3.Cursor]
+CountCulled = Callable[[int, int], None]
+"""Called with how many entries were evicted, and how many had expired."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -60,13 +67,15 @@ class Transaction:
     It began with BEGIN IMMEDIATE: what it reads is still true when it commits.
     """
 
-    __slots__ = ("execute", "now_s", "shard", "unlinked")
+    __slots__ = ("culled", "execute", "now_s", "shard", "unlinked")
 
     def __init__(self, shard: "Shard", execute: Execute) -> None:
         self.shard = shard
         self.execute = execute
         self.now_s = clock.wall_s()
         self.unlinked: list[str | None] = []
+        self.culled: tuple[int, int] | None = None
+        """How many entries `make_room` evicted, and how many had expired; counted after the commit."""
 
     def deadline_s(self, ttl: float | None) -> float | None:
         """Return the deadline of what is stored now with this TTL."""
@@ -95,7 +104,13 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
     where a race costs at most a second sweep.
     """
 
-    def __init__(self, directory: str, connection: Connection, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        connection: Connection,
+        settings: dict[str, Any],
+        count_culled: CountCulled,
+    ) -> None:
         """Bring the database up to date over `connection`; the caller holds the alias's lock."""
         self._opening: Connection | None = connection
         for pragma, wanted in _OPENING.items():
@@ -108,6 +123,7 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
         self.database_identity: Identity = (0, 0)
         self.sweep_at_s = 0.0
         update = core.EVICTION_POLICY[self.eviction_policy]["get"]
+        self.count_culled = count_culled
         self.access_update: str | None = update
         """What a hit writes, under policies that depend on use; `{now}` is replaced by the time."""
 
@@ -223,6 +239,8 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
             result = body(transaction, *args, **kwargs)
         if transaction.unlinked:
             self.unlink(transaction.unlinked)
+            if transaction.culled is not None:
+                self.count_culled(*transaction.culled)
         return result
 
     def write_with_file(
@@ -274,9 +292,31 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
                 limit = min(max(self.cull_limit, share), _CULL_AT_MOST, rows - 1)
             connection.volume = volume
             if limit > 0:
-                self._cull(transaction.now_s, transaction.execute, transaction.unlink_later, limit)
+                self._cull_counted(transaction, limit, over=over)
             if limit <= 0 or not over:
                 return
+
+    def _cull_counted(self, transaction: Transaction, limit: int, *, over: bool) -> None:
+        """Cull up to `limit` rows, the expired ones first; note how many of each kind there were."""
+        expired = limit
+        if over:  # else none is evicted
+            due = transaction.execute(_COUNT_EXPIRED, (transaction.now_s, limit))
+            (expired,) = due.fetchone()
+        before = len(transaction.unlinked)
+        self._cull(transaction.now_s, transaction.execute, transaction.unlink_later, limit)
+        removed = len(transaction.unlinked) - before
+        if removed:
+            expired = min(expired, removed)
+            evictions, expirations = transaction.culled or (0, 0)
+            transaction.culled = (evictions + removed - expired, expirations + expired)
+
+    def figures(self, connection: Connection) -> tuple[int, int]:
+        """Return the rows and the bytes in use."""
+        execute = connection.execute
+        rows, bytes_of_files = self._sum(execute, _COUNT), self._sum(execute, _SIZE)
+        (pages,) = execute("PRAGMA page_count").fetchone()
+        (free,) = execute("PRAGMA freelist_count").fetchone()
+        return rows, self._page_size * (pages - free) + bytes_of_files
 
     def sweep(self, connection: Connection) -> int:
         """Remove old value files that no row names; return how many."""

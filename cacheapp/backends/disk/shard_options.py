@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cacheapp.backends.disk.shard import PROBES, Shard
+from cacheapp.backends.disk.shard import PROBES, CountCulled, Shard
 from cacheapp.backends.disk.shard_maintenance import ShardMaintenance
 from cacheapp.backends.local.database_spec import DatabaseSpec
 
@@ -29,7 +29,9 @@ def largest_value(options: Any, shards: int) -> int:
     return max(budget // 4, budget - 4 * wal_pages_of(budget) * _PAGE - _SHM_BYTES)
 
 
-def shard_spec(options: Any, shards: int, timeout_s: float) -> DatabaseSpec:
+def shard_spec(
+    options: Any, shards: int, timeout_s: float, count_culled: CountCulled
+) -> DatabaseSpec:
     """Return how to open and maintain the databases, by the cache's options."""
     wal_pages = wal_pages_of(options["size_limit"] // shards)
     wal_bytes = wal_pages * _PAGE
@@ -48,7 +50,7 @@ def shard_spec(options: Any, shards: int, timeout_s: float) -> DatabaseSpec:
         if name.startswith("sqlite_") and name != "sqlite_auto_vacuum"
     ]
     return DatabaseSpec(
-        open=lambda directory, connection: Shard(directory, connection, settings),
+        open=lambda directory, connection: Shard(directory, connection, settings, count_culled),
         probes=PROBES,
         pragmas=pragmas,
         after_write=ShardMaintenance(2 * wal_bytes, timeout_s).after_write,

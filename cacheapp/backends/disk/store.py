@@ -22,7 +22,7 @@ from cacheapp.backends.disk.entries import (
     SELECT_VALUE,
     is_visible_head,
 )
-from cacheapp.backends.disk.shard import check_size
+from cacheapp.backends.disk.shard import CountCulled, Shard, check_size
 from cacheapp.backends.disk.shard_options import largest_value, shard_spec
 from cacheapp.backends.disk.value_files import ValueFiles, payload_from_column
 from cacheapp.backends.local.database_directory import DatabaseDirectory
@@ -44,7 +44,14 @@ class DiskStore(LocalStore):
     then there is one shard.
     """
 
-    def __init__(self, location: Path, name: str, key_prefix: str | None, options: Any) -> None:
+    def __init__(
+        self,
+        location: Path,
+        name: str,
+        key_prefix: str | None,
+        options: Any,
+        count_culled: CountCulled,
+    ) -> None:
         shards = options["shards"] if key_prefix is not None else 1
         self._shards: int = shards
         self._version_start = len(key_prefix or "") + 1
@@ -55,7 +62,7 @@ class DiskStore(LocalStore):
         super().__init__(holders, LockStore(location, name, timeout_s, holders))
         self.path = directory.path
         self._database = ShardedDatabase(
-            directory, shards, timeout_s, shard_spec(options, shards, timeout_s)
+            directory, shards, timeout_s, shard_spec(options, shards, timeout_s, count_culled)
         )
         self._value_files = [ValueFiles(str(directory.shard(number))) for number in range(shards)]
         self._run = self._database.run
@@ -166,6 +173,17 @@ class DiskStore(LocalStore):
                 if matches(last, len(prefix)):
                     found.append(row)
             yield found
+
+    def figures(self) -> dict[str, int]:
+        """Return what the directory contains: four statements for each shard."""
+        found = [self._run(it, Shard.figures, writing=False) for it in range(self._shards)]
+        used, limit = sum(each for _rows, each in found), self._largest * self._shards
+        return {
+            "entries": sum(rows for rows, _used in found),
+            "bytes_used": used,
+            "bytes_free": max(0, limit - used),
+            "bytes_limit": limit,
+        }
 
     # -- writes ------------------------------------------------------------------------------
 

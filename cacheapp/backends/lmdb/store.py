@@ -287,6 +287,7 @@ def _figures(env: OpenEnvironment, transaction: Transaction) -> dict[str, int]:
         "entries": transaction.stat(env.entries)["entries"],
         "bytes_used": used,
         "bytes_free": max(0, env.limits.usable_bytes - used),
+        "bytes_limit": env.limits.usable_bytes,
         "bytes_reserved": env.limits.map_bytes,
         "evictions": counters[EVICTED],
         "expirations": counters[EXPIRED],

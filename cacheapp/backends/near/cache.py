@@ -15,15 +15,16 @@ from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.async_methods import in_thread
 from cacheapp.backends.core.counters import (
+    COMMON_NAMES,
     COPY_ABSENT,
     COPY_EXCLUDED,
     COPY_FILLS,
     COPY_HITS,
+    COPY_NAMES,
     COPY_UNPROVED,
     COPY_VOIDED_FILLS,
     HITS,
     MISSES,
-    NAMES,
 )
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.options import Option
@@ -95,7 +96,7 @@ class NearCache(PlainNames, RedisCache):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {**OPTIONS, **_COPY_OPTIONS}
-    COUNTERS: ClassVar[Sequence[str]] = NAMES
+    COUNTERS: ClassVar[Sequence[str]] = (*COMMON_NAMES, *COPY_NAMES)
     _store: NearStore
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     help = (
         "Print the counters of an alias, or of all: hits, misses, evictions and more, added up over "
-        "the processes of this machine; for an LMDBCache also its entries, bytes and readers."
+        "the processes of this machine; for an LMDBCache and a DiskCache also entries and bytes."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -108,6 +108,33 @@ def test_sentry_gets_a_span_for_each_operation(sent: list[Envelope]) -> None:
     assert spans[-1]["status"] == "internal_error"
 
 
+def test_sentry_has_the_spans_of_a_factory_below_the_span_of_its_call(
+    sent: list[Envelope],
+) -> None:
+    def compute() -> int:
+        caches["default"].get("inner")
+        with sentry_sdk.start_span(op="db", name="query"):
+            return 1
+
+    async def acompute() -> int:
+        return compute()
+
+    with sentry_sdk.start_transaction(name="page"):
+        caches["default"].get_or_set("computed", compute)
+        asyncio.run(caches["default"].aget_or_set("awaited", acompute))
+        caches["default"].get("outer")
+    transaction: Any = sent[0].get_transaction_event()
+    root = transaction["contexts"]["trace"]["span_id"]
+    names = {span["span_id"]: span["description"] for span in transaction["spans"]}
+    found = [
+        (span["description"], names.get(span["parent_span_id"])) for span in transaction["spans"]
+    ]
+    computed = [("get_or_set", None), ("query", "get_or_set"), ("get", "get_or_set")]
+    assert sorted(found, key=str) == sorted([*computed, *computed, ("get", None)], key=str)
+    outer = [it for it in transaction["spans"] if it["parent_span_id"] == root]
+    assert [it["description"] for it in outer] == ["get_or_set", "get_or_set", "get"]
+
+
 @pytest.mark.parametrize("by_argument", [True, False])
 def test_sentry_gets_keys_only_if_they_are_wanted(
     sent: list[Envelope], *, by_argument: bool
@@ -158,6 +185,55 @@ def test_opentelemetry_gets_spans_and_durations_without_keys_unless_wanted() -> 
     assert sum(point.count for point in metric.data.data_points) == 8
     tracers.shutdown()
     meters.shutdown()
+
+
+def test_opentelemetry_has_the_spans_of_a_factory_below_the_span_of_its_call() -> None:
+    exporter = InMemorySpanExporter()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = tracers.get_tracer("application")
+    end = otel.instrument(tracers)
+    cache = caches["default"]
+
+    def compute() -> int:
+        cache.get("inner")
+        with tracer.start_as_current_span("query"):
+            return 1
+
+    async def acompute() -> int:
+        return compute()
+
+    def fail() -> int:
+        with tracer.start_as_current_span("query"):
+            raise KeyError
+
+    with tracer.start_as_current_span("request"):
+        cache.get_or_set("computed", compute)
+        asyncio.run(cache.aget_or_set("awaited", acompute))
+        with pytest.raises(KeyError):
+            cache.get_or_set("failed", fail)
+        cache.get("outer")
+    end()
+    spans = {span.context.span_id: span for span in exporter.get_finished_spans() if span.context}
+    parents = [
+        (span.name, spans[span.parent.span_id].name) for span in spans.values() if span.parent
+    ]
+    computed = [
+        ("get default", "get_or_set default"),
+        ("query", "get_or_set default"),
+        ("get_or_set default", "request"),
+    ]
+    assert parents == [*computed, *computed, *computed[1:], ("get default", "request")]
+    assert len(spans) == len(parents) + 1
+    for span in spans.values():
+        parent = span.parent and spans[span.parent.span_id]
+        assert parent is None or (parent.start_time or 0) <= (span.start_time or 0)
+        assert parent is None or (span.end_time or 0) <= (parent.end_time or 0)
+    failed = [span for span in spans.values() if span.name != "query" and not span.status.is_ok]
+    assert [(span.name, (span.attributes or {}).get("error.type")) for span in failed] == [
+        ("get_or_set default", "KeyError")
+    ]
+    tracers.shutdown()
 
 
 # -- django-debug-toolbar --------------------------------------------------------------------------

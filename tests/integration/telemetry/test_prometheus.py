@@ -16,11 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_django.fixtures import Settings
 
 from cacheapp.backends.core.operations import subscribe
+from cacheapp.telemetry.metric_table import CACHE_METRICS
 from cacheapp.telemetry.operation_counts import OPERATIONS, OperationCounts
 from tests.contract.test_operations import CALLS
+from tests.dashboard.expressions import Target, panels
 
 pytestmark = pytest.mark.django_db
 DOCS = Path(__file__).parents[3] / "docs"
+DASHBOARD: dict[str, Any] = json.loads((DOCS / "grafana" / "cacheapp.json").read_text())
 
 
 @pytest.fixture
@@ -141,19 +144,51 @@ def test_the_reference_has_each_metric_and_no_other(site: Settings) -> None:
     assert {name for name in listed - _names(site) if "_copy_" not in name} == set()
 
 
-def test_the_dashboard_shows_metrics_that_exist(site: Settings) -> None:
-    dashboard = json.loads((DOCS / "grafana" / "cacheapp.json").read_text())
-    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
-    used = {
-        name
-        for panel in panels
-        for target in panel["targets"]
-        for name in re.findall(r"\bcacheapp_\w+", target["expr"])
-    }
-    duration = "cacheapp_cache_operation_duration_seconds"
-    exist = _names(site) | {f"{duration}_bucket", f"{duration}_count", f"{duration}_sum"}
+def _labels(site: Settings) -> dict[str, set[str]]:
+    """Return the labels of each metric, as Prometheus stores it. No cache here has a copy."""
+    own = {"alias", "backend", "instance"}
+    found = {metric.name: own for metric in CACHE_METRICS if "_copy_" in metric.name}
+    for family in text_string_to_metric_families(_get().content.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {"instance"}).update(sample.labels)
+    return found
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_exist(site: Settings) -> None:
+    counting = OperationCounts()
+    end = subscribe(counting)
+    caches["default"].get("key")
+    end()
+    labels = _labels(site)
+    used = set()
+    for target in _targets():
+        metrics = re.findall(r"\b(cacheapp_\w+)(?:{([^}]*)})", target.expression)
+        assert len(metrics) == target.expression.count("cacheapp_"), "each has its selector"
+        used |= {name for name, _ in metrics}
+        for name, selector in metrics:
+            assert set(re.findall(r"(\w+)=~", selector)) <= labels[name], target
+        of_lines = set.intersection(*(labels[name] for name, _ in metrics))
+        for group in re.findall(r"by \(([^)]*)\)", target.expression):
+            assert set(group.split(", ")) <= of_lines, target
+            of_lines &= set(group.split(", "))
+        of_lines -= of_lines if target.expression.startswith("sum(") else set()
+        assert set(re.findall(r"{{(\w+)}}", target.legend)) <= of_lines, target
     assert len(used) > 20
-    assert used - exist == set()
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
-    places = [(it["gridPos"]["x"], it["gridPos"]["y"]) for it in dashboard["panels"]]
+
+
+def _targets() -> list[Target]:
+    shown = panels(DASHBOARD, "5m")
+    return [target for panel in shown for target in panel.targets]
+
+
+def test_no_panel_of_the_dashboard_covers_another() -> None:
+    places = [
+        (panel.x + column, panel.y + row)
+        for panel in panels(DASHBOARD, "5m")
+        for column in range(panel.width)
+        for row in range(panel.height)
+    ]
     assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) == 23
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)

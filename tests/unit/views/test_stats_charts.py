@@ -15,11 +15,11 @@ def _latest(samples: Any, now_s: float = 10.0) -> dict[str, str]:
 
 def test_the_figures_are_those_of_the_last_interval() -> None:
     first = {"hits": 100, "misses": 100, "sets": 50}
-    second = {"hits": 130, "misses": 110, "sets": 60, "bytes_used": 10, "bytes_reserved": 40}
+    second = {"hits": 130, "misses": 110, "sets": 60, "bytes_used": 10, "bytes_limit": 40}
     found = _latest(_samples(first, second))
     assert found["Hit rate"] == "75.0 %"
     assert found["Calls per second"] == "10.0"
-    assert found["Memory used of the limit"] == "25.0 %"
+    assert found["Space used of the limit"] == "25.0 %"
 
 
 def test_without_reads_there_is_no_hit_rate() -> None:

@@ -1,0 +1,12 @@
+"""The picture of the Grafana dashboard, from what a real Prometheus scraped of a site with four workers.
+
+`python -m tests.dashboard` starts the site and Prometheus, lets clients use the site for two minutes, runs
+every expression of docs/grafana/cacheapp.json, fails if one of them finds nothing, and draws what they
+found in the layout of the dashboard: docs/pictures/dashboard.svg.
+
+expressions        panels and their expressions, with values for Grafana's variables (pure)
+prometheus         the server, and its API
+traffic            what happens on the site while it is scraped
+drawing            panels as SVG (pure)
+site_settings, site_urls   the site
+"""
