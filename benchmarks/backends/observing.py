@@ -105,7 +105,7 @@ def _count() -> Callable[[], None]:
     from cacheapp.telemetry import subscribe  # noqa: PLC0415 (needs the settings)
     from cacheapp.telemetry.operation_counts import OperationCounts  # noqa: PLC0415
 
-    return subscribe(OperationCounts())
+    return subscribe(OperationCounts().count)
 
 
 def _turn(call: Call, times: int, subscribe: Subscribe | None) -> list[float]:

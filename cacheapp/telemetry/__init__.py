@@ -1,6 +1,7 @@
 """What tools see of the caches: each adapter here subscribes to operations; docs/howto/watch.md."""
 
-from cacheapp.backends.core.operations import Operation, subscribe
+from cacheapp.backends.core.operation import Operation
+from cacheapp.backends.core.operations import subscribe
 
 
 def start_from_settings() -> None:

@@ -14,7 +14,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from cacheapp.backends.core.operations import Operation, subscribe
+from cacheapp.backends.core.operation import Operation
+from cacheapp.backends.core.operations import subscribe
 
 
 class _Usage:

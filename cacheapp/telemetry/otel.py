@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.backends.core.operations import Operation, subscribe
+from cacheapp.backends.core.operation import Operation
+from cacheapp.backends.core.operations import subscribe
 from cacheapp.extras import needed_for
 
 with needed_for("cacheapp.telemetry.otel", "opentelemetry"):

@@ -12,7 +12,8 @@ from sentry_sdk.integrations import Integration
 from sentry_sdk.tracing import Span
 
 from cacheapp import clock
-from cacheapp.backends.core.operations import Operation, subscribe
+from cacheapp.backends.core.operation import Operation
+from cacheapp.backends.core.operations import subscribe
 
 _PUT, _REMOVE = "cache.put", "cache.remove"
 _OPS: Mapping[str, str] = {

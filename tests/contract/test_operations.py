@@ -13,7 +13,8 @@ import pytest
 
 from cacheapp.backends.core import operations
 from cacheapp.backends.core.log_throttle import LogThrottle
-from cacheapp.backends.core.operations import Operation, subscribe
+from cacheapp.backends.core.operation import Operation
+from cacheapp.backends.core.operations import subscribe
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.cached import cached
 from cacheapp.processes.waiting import until

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from http import HTTPStatus
+from typing import Any
 
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +22,7 @@ def _compute() -> bytes:
 
 def page(_request: HttpRequest, alias: str, number: int) -> HttpResponse:
     """Show a product."""
-    cache = caches[alias]
+    cache: Any = caches[alias]
     with contextlib.suppress(CacheappError):  # the server of this alias may be down
         cache.get_or_set(f"product-{number}", _compute, 20, stale=10)
         cache.get_many([f"price-{number}", f"stock-{number}"])

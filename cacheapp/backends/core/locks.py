@@ -19,7 +19,7 @@ from typing import Self
 
 from cacheapp import clock
 from cacheapp.backends.core.async_methods import in_thread
-from cacheapp.backends.core.operations import note_wait
+from cacheapp.backends.core.operation import note_wait
 from cacheapp.backends.core.renewer import renewer
 from cacheapp.backends.core.store import Store
 from cacheapp.backends.core.watches import pauses

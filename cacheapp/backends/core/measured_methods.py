@@ -1,158 +1,72 @@
 """The methods that report operations: they replace those of a cache while there is a subscriber.
 
 Each operation has a `Form`: what its arguments say before the call, and its result after it. One
-wrapper runs all forms, and an async one. Only `get` is written out, because its cost counts most.
+wrapper runs all forms, and an async one. Only `get` is written out, because its cost counts most. Both
+avoid calls of Python functions: each would be a tenth of what measuring costs.
 A method that is called inside another operation only calls the original.
 """
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cacheapp.backends.core.operations import (
+from cacheapp.backends.core.operation import (
     Method,
     Operation,
-    Timed,
     get_current,
     is_inside,
-    is_observed,
-    measuring,
     new_operation,
-    report,
-    report_alone,
     set_current,
 )
-from cacheapp.clock import stopwatch_s
-
-_MISSING = object()
-_ABSENT_TTL = 0
-Arguments = list[Any]
-Keywords = dict[str, Any]
-
-
-def _take_no_key(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    del operation, args, kwargs
-
-
-def _take_key(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    operation.keys = (args[0] if args else kwargs["key"],)
-
-
-def _take_entry(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    _take_key(operation, args, kwargs)
-    operation.values = (args[1] if len(args) > 1 else kwargs["value"],)
-
-
-def _take_keys(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    """Note the keys, perhaps of an iterator, which the call then gets as a tuple."""
-    operation.keys = tuple(args[0] if args else kwargs["keys"])
-    if args:
-        args[0] = operation.keys
-    else:
-        kwargs["keys"] = operation.keys
-
-
-def _take_entries(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    data = args[0] if args else kwargs["data"]
-    operation.keys = tuple(data)
-    operation.values = data.values()
-
-
-def _take_default(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    """Have a missing key reported by an object that no caller can have stored."""
-    _take_key(operation, args, kwargs)
-    if len(args) > 1:
-        operation.default, args[1] = args[1], _MISSING
-    else:
-        operation.default = kwargs.get("default")
-        kwargs["default"] = _MISSING
-
-
-def _take_factory(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    _take_key(operation, args, kwargs)
-    operation.hits = 1  # unless a miss is noted
-    given = args[1] if len(args) > 1 else kwargs["default"]
-    if callable(given):
-        timed = Timed(operation, given)
-        if len(args) > 1:
-            args[1] = timed
-        else:
-            kwargs["default"] = timed
-
-
-def _take_lock(operation: Operation, args: Arguments, kwargs: Keywords) -> None:
-    del args, kwargs
-    operation.keys = operation.cache.operation_keys
-
-
-def _note_nothing(operation: Operation, result: Any) -> Any:
-    del operation
-    return result
-
-
-def _note_value(operation: Operation, result: Any) -> Any:
-    if result is _MISSING:
-        operation.hits = 0
-        return operation.default
-    if operation.hits is None:
-        operation.hits = 1
-    operation.values = (result,)
-    return result
-
-
-def _note_presence(operation: Operation, result: Any) -> Any:
-    operation.hits = int(result)
-    return result
-
-
-def _note_ttl(operation: Operation, result: Any) -> Any:
-    operation.hits = int(result != _ABSENT_TTL)
-    return result
-
-
-def _note_found(operation: Operation, result: Any) -> Any:
-    operation.hits = len(result)
-    operation.values = result.values()
-    return result
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """How an operation is read: from its arguments, which may be replaced, and from its result."""
-
-    name: str
-    take: Callable[[Operation, Arguments, Keywords], None]
-    note: Callable[[Operation, Any], Any] = _note_nothing
-
-    def begin(self, cache: Any, args: Arguments, kwargs: Keywords) -> Operation:
-        """Return the operation that these arguments describe."""
-        operation = new_operation(cache, self.name)
-        self.take(operation, args, kwargs)
-        return operation
+from cacheapp.backends.core.operation_forms import FORMS, LOCK_FORMS, MISSING, Form, keyless
+from cacheapp.backends.core.operations import is_observed, report, report_alone
+from cacheapp.clock import stopwatch_ns
 
 
 def _wrap(method: Method, form: Form) -> Method:
+    name, take, note = form.name, form.take, form.note
+
     @functools.wraps(method)
     def measured(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_inside():
+        outer = get_current()
+        if outer is not None and outer.is_running:
             return method(self, *args, **kwargs)
-        given = list(args)
-        with measuring(form.begin(self, given, kwargs)) as operation:
-            return form.note(operation, method(self, *given, **kwargs))
+        operation = new_operation(self, name)
+        args = take(operation, args, kwargs)
+        began_ns = stopwatch_ns()
+        try:
+            set_current(operation)
+            return note(operation, method(self, *args, **kwargs))
+        except BaseException as exc:
+            operation.error = exc
+            raise
+        finally:
+            operation.spent_ns = stopwatch_ns() - began_ns
+            report(operation)
 
     return measured
 
 
 def _awrap(method: Method, form: Form) -> Method:
+    name, take, note = form.name, form.take, form.note
+
     @functools.wraps(method)
     async def measured(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_inside():
             return await method(self, *args, **kwargs)
-        given = list(args)
-        with measuring(form.begin(self, given, kwargs)) as operation:
-            return form.note(operation, await method(self, *given, **kwargs))
+        operation = new_operation(self, name)
+        args = take(operation, args, kwargs)
+        began_ns = stopwatch_ns()
+        try:
+            set_current(operation)
+            return note(operation, await method(self, *args, **kwargs))
+        except BaseException as exc:
+            operation.error = exc
+            raise
+        finally:
+            operation.spent_ns = stopwatch_ns() - began_ns
+            report(operation)
 
     return measured
 
@@ -174,14 +88,14 @@ def _wrap_get(method: Method) -> Method:
         operation.error = None
         operation.factory_seconds = operation.waited_seconds = 0.0
         operation.is_running = True
-        began = stopwatch_s()
+        began_ns = stopwatch_ns()
         try:
             set_current(operation)
             if options:
-                value = method(self, key, _MISSING, version, **options)
+                value = method(self, key, MISSING, version, **options)
             else:  # unpacking no options takes as long as two readings of the clock
-                value = method(self, key, _MISSING, version)
-            if value is _MISSING:
+                value = method(self, key, MISSING, version)
+            if value is MISSING:
                 return default
             operation.hits = 1
             operation.values = (value,)
@@ -191,7 +105,7 @@ def _wrap_get(method: Method) -> Method:
         else:
             return value
         finally:
-            operation.seconds = stopwatch_s() - began
+            operation.spent_ns = stopwatch_ns() - began_ns
             report(operation)
 
     return get
@@ -207,53 +121,25 @@ def _wrap_generator(method: Method) -> Method:
             return
         operation = new_operation(self, "iter_keys")
         steps = iter(method(self, *args, **kwargs))
-        spent_s = 0.0
         try:
             while True:
-                began = stopwatch_s()
+                began_ns = stopwatch_ns()
                 set_current(operation)
                 try:
-                    key = next(steps, _MISSING)
+                    key = next(steps, MISSING)
                 finally:
                     set_current(None)
-                    spent_s += stopwatch_s() - began
-                if key is _MISSING:
+                    operation.spent_ns += stopwatch_ns() - began_ns
+                if key is MISSING:
                     return
                 yield key
         except Exception as exc:
             operation.error = exc
             raise
         finally:
-            operation.seconds = spent_s
             report_alone(operation)
 
     return iter_keys
-
-
-_KEY_METHODS = (
-    *("delete", "touch", "incr", "decr", "incr_version", "decr_version"),
-    *("expire", "pexpire", "expire_at", "pexpire_at", "persist"),
-)
-_FORMS = (
-    Form("get", _take_default, _note_value),
-    Form("get_or_set", _take_factory, _note_value),
-    Form("set", _take_entry),
-    Form("add", _take_entry),
-    Form("has_key", _take_key, _note_presence),
-    Form("ttl", _take_key, _note_ttl),
-    Form("pttl", _take_key, _note_ttl),
-    *(Form(name, _take_key) for name in _KEY_METHODS),
-    Form("get_many", _take_keys, _note_found),
-    Form("delete_many", _take_keys),
-    Form("set_many", _take_entries),
-    *(Form(name, _take_no_key) for name in ("clear", "keys", "delete_pattern", "evict")),
-)
-_LOCK_FORMS = {
-    "acquire": "lock_acquire",
-    "release": "lock_release",
-    "extend": "lock_extend",
-    "reacquire": "lock_extend",
-}
 
 
 def _wrappers(forms: Mapping[str, Form]) -> dict[str, Callable[[Method], Method]]:
@@ -265,15 +151,13 @@ def _wrappers(forms: Mapping[str, Form]) -> dict[str, Callable[[Method], Method]
 
 
 CACHE_METHODS: Mapping[str, Callable[[Method], Method]] = {
-    **_wrappers({form.name: form for form in _FORMS}),
+    **_wrappers({form.name: form for form in FORMS}),
     "get": _wrap_get,
     "iter_keys": _wrap_generator,
 }
 """What replaces each method of a cache, sync or async, by its name."""
 
-LOCK_METHODS: Mapping[str, Callable[[Method], Method]] = _wrappers(
-    {name: Form(operation, _take_lock) for name, operation in _LOCK_FORMS.items()}
-)
+LOCK_METHODS: Mapping[str, Callable[[Method], Method]] = _wrappers(LOCK_FORMS)
 """The same for a lock."""
 
 
@@ -286,7 +170,7 @@ def report_call(cache: Any, name: str, method: Method) -> Method:
     def call(_cache: Any, *args: Any, **kwargs: Any) -> Any:
         return method(*args, **kwargs)
 
-    return functools.partial(_wrap(call, Form(name, _take_no_key)), cache)
+    return functools.partial(_wrap(call, keyless(name)), cache)
 
 
 def areport_call(cache: Any, name: str, method: Method) -> Method:
@@ -298,4 +182,4 @@ def areport_call(cache: Any, name: str, method: Method) -> Method:
     async def call(_cache: Any, *args: Any, **kwargs: Any) -> Any:
         return await method(*args, **kwargs)
 
-    return functools.partial(_awrap(call, Form(name, _take_no_key)), cache)
+    return functools.partial(_awrap(call, keyless(name)), cache)

@@ -12,126 +12,21 @@ import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from typing import Any
 
 from cacheapp.backends.core.log_throttle import LogThrottle
+from cacheapp.backends.core.operation import Method, Operation, get_current, set_current
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
-from cacheapp.clock import stopwatch_s
+from cacheapp.clock import stopwatch_ns
 
 logger = logging.getLogger(__name__)
 _failures = LogThrottle()
 
-UNNAMED = "unnamed"
-"""The alias of a cache that was built by hand."""
-
-
-class Operation:
-    """One finished call of a cache or of one of its locks. Subscribers do not change it.
-
-    It has slots and no constructor: those would take as long as the rest of measuring a `get`.
-    """
-
-    __slots__ = (
-        *("cache", "default", "error", "factory_seconds", "hits", "is_running", "keys"),
-        *("notes", "operation", "seconds", "values", "waited_seconds"),
-    )
-
-    cache: Any
-    """The cache, or the lock."""
-    operation: str
-    """The name of the method; that of the sync one for an async method."""
-    keys: tuple[Any, ...]
-    """The keys as the caller gave them; the name of a lock."""
-    hits: int | None
-    """How many keys a read found; `None` if the operation is not a read."""
-    seconds: float
-    """Its whole duration. Includes `factory_seconds` and `waited_seconds`."""
-    error: BaseException | None
-    """What the call raised, or the error of the store that `OPTIONS["on_error"]` replaced by a result."""
-    factory_seconds: float
-    """The time that `get_or_set` spent in the function of its caller."""
-    waited_seconds: float
-    """The time that it waited for the value of another caller, or for a lock."""
-    values: Iterable[Any]
-    """The values that were read or written; not to be changed. Empty when the subscribers have run."""
-    default: Any
-    """What the caller gets for a missing key."""
-    is_running: bool
-    """False when its subscribers have been called: a task that it started inherits it."""
-    notes: dict[Any, Any]
-    """What an `around` leaves for its subscriber. A `get` has none."""
-
-    @property
-    def alias(self) -> str:
-        """The name in `CACHES`."""
-        return str(self.cache.alias or UNNAMED)
-
-    @property
-    def backend(self) -> str:
-        """The name of the class of the cache."""
-        return str(self.cache.backend_name)
-
-    @property
-    def bytes(self) -> int:
-        """The size of the values as the cache stores them. Reading this serializes them once more."""
-        try:
-            return int(self.cache.stored_bytes(self.values)) if self.values else 0
-        except Exception as exc:
-            if is_interruption(exc):
-                raise
-            return 0  # a value that cannot be serialized was not stored either
-
-    def __repr__(self) -> str:
-        return f"<{self.alias}.{self.operation} {self.seconds * 1e6:.1f} us>"
-
-
-def new_operation(cache: Any, name: str) -> Operation:
-    """Return an operation that begins."""
-    operation = Operation()
-    operation.cache = cache
-    operation.operation = name
-    operation.keys = operation.values = ()
-    operation.hits = operation.error = operation.default = None
-    operation.factory_seconds = operation.waited_seconds = operation.seconds = 0.0
-    operation.is_running = True
-    operation.notes = {}
-    return operation
-
-
 Subscriber = Callable[[Operation], object]
 Around = Callable[[Operation], AbstractContextManager[object]]
-Method = Callable[..., Any]
-
-_current: ContextVar[Operation | None] = ContextVar("cacheapp_operation", default=None)
-get_current = _current.get
-set_current = _current.set
-
-
-def is_inside() -> bool:
-    """Return True if an operation is in progress in this thread or task."""
-    return (operation := get_current()) is not None and operation.is_running
-
-
-def note_error(error: BaseException) -> None:
-    """Note an error that the caller does not see."""
-    if (operation := get_current()) is not None:
-        operation.error = error
-
-
-def note_miss() -> None:
-    """Note that the value was not stored: it is computed, here or by another caller."""
-    if (operation := get_current()) is not None:
-        operation.hits = 0
-
-
-def note_wait(seconds: float) -> None:
-    """Note that the operation waited."""
-    if (operation := get_current()) is not None:
-        operation.waited_seconds += seconds
 
 
 class Timed:
@@ -140,7 +35,7 @@ class Timed:
     def __init__(self, operation: Operation, factory: Method) -> None:
         self._operation = operation
         self._factory = factory
-        self._made_s = stopwatch_s()
+        self._made_ns = stopwatch_ns()
 
     def __call__(self) -> Any:
         """Call the function; measure its awaitable too, if it returns one."""
@@ -155,17 +50,17 @@ class Timed:
     @contextlib.contextmanager
     def _outside(self) -> Iterator[None]:
         operation = self._operation
-        began = stopwatch_s()
+        began_ns = stopwatch_ns()
         surrounds = operation.is_running and get_current() is operation  # no background refresh
         if surrounds:
-            operation.seconds = began - self._made_s
+            operation.spent_ns = began_ns - self._made_ns
         entered = _enter_all(operation) if surrounds else []
         set_current(None)
         try:
             yield
         finally:
             set_current(operation)
-            operation.factory_seconds += stopwatch_s() - began
+            operation.factory_seconds += (stopwatch_ns() - began_ns) / 1e9
             _exit_all(entered)
 
 
@@ -290,24 +185,6 @@ subscribe = _observation.subscribe
 def is_observed() -> bool:
     """Return True if there is a subscriber."""
     return bool(_observation.subscribers)
-
-
-class measuring:  # noqa: N801 (used as a function)
-    """Measure the operation in the block, and report it at the end."""
-
-    def __init__(self, operation: Operation) -> None:
-        self._operation = operation
-        self._began = stopwatch_s()
-
-    def __enter__(self) -> Operation:
-        set_current(self._operation)
-        return self._operation
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._operation.seconds = stopwatch_s() - self._began
-        if error is not None:
-            self._operation.error = error
-        report(self._operation)
 
 
 def report(operation: Operation) -> None:

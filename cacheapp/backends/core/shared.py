@@ -31,7 +31,8 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.locks import Lock, LockOptions
 from cacheapp.backends.core.measured_methods import CACHE_METHODS, LOCK_METHODS
 from cacheapp.backends.core.misconfigured import Misconfigured
-from cacheapp.backends.core.operations import UNNAMED, watch
+from cacheapp.backends.core.operation import UNNAMED
+from cacheapp.backends.core.operations import watch
 from cacheapp.backends.core.options import Option, read_options, read_params, timeout_of, version_of
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store

@@ -37,7 +37,7 @@ from cacheapp.backends.core.counters import (
     VOIDED_FILLS,
 )
 from cacheapp.backends.core.lease_format import Payload
-from cacheapp.backends.core.operations import note_miss, note_wait
+from cacheapp.backends.core.operation import note_miss, note_wait
 from cacheapp.backends.core.poller import NoThread
 from cacheapp.backends.core.step_runner import (
     CallStore,

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from cacheapp.backends.core.counters import ERRORS_RAISED, ERRORS_SWALLOWED
 from cacheapp.backends.core.log_throttle import LogThrottle
-from cacheapp.backends.core.operations import note_error, note_miss
+from cacheapp.backends.core.operation import note_error, note_miss
 from cacheapp.backends.core.run_once import RunOnce
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.interruptions import raised_by_handler

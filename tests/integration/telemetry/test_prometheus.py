@@ -72,8 +72,7 @@ def test_nobody_reads_it_without_a_token_or_the_permission(
 
 def test_it_has_what_the_caches_did(site: Settings) -> None:
     cache = caches["default"]
-    counting = OperationCounts()
-    end = subscribe(counting)
+    end = subscribe(OperationCounts().count)
     cache.set("key", 1)
     cache.get_many(["key", "not"])
     with pytest.raises(ValueError, match="not found"):
@@ -155,8 +154,7 @@ def _labels(site: Settings) -> dict[str, set[str]]:
 
 
 def test_the_dashboard_asks_for_metrics_and_labels_that_exist(site: Settings) -> None:
-    counting = OperationCounts()
-    end = subscribe(counting)
+    end = subscribe(OperationCounts().count)
     caches["default"].get("key")
     end()
     labels = _labels(site)
