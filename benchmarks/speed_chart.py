@@ -1,11 +1,10 @@
 """The chart of README: what a `get` costs with each cache, from the kept results."""
 
 import json
-import subprocess
-import sys
-from typing import Any
 
 from benchmarks.measuring.report import ROOT
+from cacheapp.lab.charts import alone
+from cacheapp.lab.results import About, Look, Measure, Panel, Result
 
 FIGURES = ROOT / "benchmarks" / "results" / "lmdb_cache.json"
 PICTURE = ROOT / "docs" / "pictures" / "speed.svg"
@@ -20,57 +19,35 @@ def bars(measure: str) -> list[tuple[str, float]]:
 
 
 def draw() -> str:
-    """Return the chart as SVG."""
-    return render(_result())
+    """Return the chart as SVG: our caches stand out, and no bar looks broken."""
+    return alone(_result())
 
 
-def render(raw: dict[str, Any]) -> str:
-    """Draw a result of the lab in a separate process, because the drawing library is large."""
-    code = (
-        "import sys\n"
-        "from cacheapp.lab.charts import alone, svg\n"
-        "from cacheapp.lab.results import Result\n"
-        "sys.stdout.write(alone(svg(Result.from_json(sys.stdin.read()))))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        input=json.dumps(raw),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout
-
-
-def _result() -> dict[str, Any]:
+def _result() -> Result:
     """Return the medians as a result that the lab can draw."""
     found = json.loads(FIGURES.read_text())
-    panels = [
-        {
-            "title": f"{measure}: median",
-            "unit": "µs",
-            "kind": "bars",
-            "x_title": "",
-            "log_y": False,
-            "expected": None,
-            "measures": [
-                {"label": alias, "group": "", "at": None, "samples": [median]}
-                for alias, median in bars(measure)
-            ],
-        }
-        for measure in MEASURES
-    ]
-    about = {"date": found["date"], "machine": found["machine"], "python": found["python"]}
-    return {
-        "name": "speed",
-        "title": "speed",
-        "claim": "",
-        "code": "",
-        "scale": "usual",
-        "seconds": 0,
-        "findings": [],
-        "notes": [],
-        "panels": panels,
-        "about": {**about, "kernel": "", "load": found["load_before"], "versions": {}},
-    }
+    return Result(
+        name="speed",
+        title="speed",
+        claim="",
+        code="",
+        scale="usual",
+        findings=(),
+        panels=tuple(_panel(measure) for measure in MEASURES),
+        notes=(),
+        seconds=0,
+        about=About(
+            found["date"], found["machine"], found["python"], kernel="", load=found["load_before"]
+        ),
+    )
+
+
+def _panel(measure: str) -> Panel:
+    return Panel(
+        f"{measure}: median",
+        "µs",
+        tuple(
+            Measure(alias, (median,), look=Look.PLAIN if alias.startswith("our-") else Look.OTHER)
+            for alias, median in bars(measure)
+        ),
+    )

@@ -13,7 +13,7 @@ OPTIONAL = frozenset(
     [
         *("diskcache", "django_redis", "redis", "urllib3", "rich", "botocore", "awscrt"),
         *("prometheus_client", "opentelemetry"),
-        *("django_htmx", "celery", "kombu", "vl_convert", "gunicorn", "rest_framework"),
+        *("django_htmx", "celery", "kombu", "gunicorn", "rest_framework"),
     ]
 )
 """The packages that no part of the core imports, by the names of their modules."""

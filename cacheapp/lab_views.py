@@ -1,109 +1,170 @@
-"""The lab as a page: start, watch and stop an experiment; show the latest results."""
+"""The lab as pages: the claims in one table, an experiment with its charts; run them, watch and stop them."""
 
+import dataclasses
+import json
 from http import HTTPStatus
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from cacheapp import clock
-from cacheapp.lab import run_record
-from cacheapp.lab.charts import alone
+from cacheapp.lab import charts, run_record
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import ClaimVerdict
 from cacheapp.lab.run import UnknownExperiment
+from cacheapp.lab_context import (
+    ended_context,
+    legend,
+    panel_context,
+    row_context,
+    running_context,
+    tally_context,
+)
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
-from cacheapp.processes.run_record import RunState
-from cacheapp.views.pages import drawing_response, error_page, page, refresh_when_done, render_page
+from cacheapp.views.access import permission_required
+from cacheapp.views.page_data import store_errors
+from cacheapp.views.pages import drawing_response, page, render_page
+from cacheapp.views.responses import ApiError, allow_methods, json_response
 
-LOOKS = {
-    ClaimVerdict.HOLDS: ("good", "✓"),
-    ClaimVerdict.DOES_NOT_HOLD: ("bad", "✕"),
-    ClaimVerdict.UNKNOWN: ("warn", "?"),
-}
+_USUAL_MINUTES = 3
+"""What all experiments take, before a run has shown it."""
 
 
 @page("cacheapp.run_lab")
 def lab(request: HttpRequest) -> HttpResponse:
-    """Show all experiments; htmx requests only the progress of the current one."""
-    running = _running()
-    if request.headers.get("HX-Request") == "true":
-        response = render_page(request, "lab.html", part="parts/running.html", running=running)
-        return refresh_when_done(request, response, is_over=running is None)
-    cards = [_card(one) for one in EXPERIMENTS.values()]
-    return render_page(request, "lab.html", running=running, cards=cards, ended=_ended())
+    """Show all claims; htmx requests only the part that changes."""
+    return _lab_page(request)
+
+
+@page("cacheapp.run_lab")
+def experiment(request: HttpRequest, name: str) -> HttpResponse:
+    """Show one experiment: its claims with reasons, its charts, and the measured code."""
+    return _experiment_page(request, _find(name))
 
 
 @page("cacheapp.run_lab", "POST")
 def start(request: HttpRequest) -> HttpResponse:
-    """Start an experiment in its own process; one runs at a time on a machine."""
+    """Start experiments in a process of their own; one runs at a time on a machine."""
+    names, what = request.POST.getlist("name"), request.POST.get("do")
     try:
-        run_record.start(request.POST.get("name", ""), full=request.POST.get("full") == "1")
+        if what == "selected" and not names:
+            return _refused(request, HTTPStatus.UNPROCESSABLE_ENTITY, "No experiment is selected.")
+        full = request.POST.get("full") == "1"
+        run_record.start(*([] if what == "all" else names), full=full)
     except UnknownExperiment as exc:
-        return error_page(request, HTTPStatus.BAD_REQUEST, str(exc))
+        return _refused(request, HTTPStatus.BAD_REQUEST, str(exc))
     except Busy as exc:
-        return error_page(request, HTTPStatus.CONFLICT, str(exc))
-    return HttpResponseRedirect(reverse("cacheapp:lab_page"))
+        return _refused(request, HTTPStatus.CONFLICT, str(exc))
+    return HttpResponseRedirect(_page_of(request))
 
 
 @page("cacheapp.run_lab", "POST")
 def stop(request: HttpRequest) -> HttpResponse:
-    """Stop the current experiment."""
-    del request
+    """Cancel the current run; the results of completed experiments are kept."""
     background.stop()
-    return HttpResponseRedirect(reverse("cacheapp:lab_page"))
+    return HttpResponseRedirect(_page_of(request))
 
 
 @page("cacheapp.run_lab")
 def drawing(request: HttpRequest, name: str) -> HttpResponse:
-    """Return the chart of the latest result of an experiment, as SVG."""
+    """Return the charts of the latest result of an experiment, as an SVG file."""
     del request
-    found = run_record.drawing(name) if name in EXPERIMENTS else None
-    if found is None:
+    result = run_record.result(_find(name).name)
+    if result is None or not result.panels:
         raise Http404(f"there is no drawing of {name!r}")
-    return drawing_response(alone(found))
+    return drawing_response(charts.alone(result))
 
 
-def _running() -> dict[str, Any] | None:
-    """Return the experiment or check that runs on this machine, or `None`."""
-    holder = exclusive_run.holder()
-    if holder is None:
-        return None
-    status = run_record.status()
-    own = status if status and status.pid == holder.pid else None
-    now = own.progress if own else None
-    return {
-        "name": now.name if now else holder.name,
-        "step": now.step if now else "starting",
-        "done": now.done if now else 0,
-        "total": max(now.total, 1) if now else 1,
-        "for_s": clock.wall_s() - own.began_s if own else None,
-        "where": reverse("cacheapp:lab_page"),
-        "stop": reverse("cacheapp:lab_stop") if holder.stoppable else "",
-    }
+@permission_required("cacheapp.run_lab")
+@allow_methods("GET")
+def data(request: HttpRequest) -> HttpResponseBase:
+    """Return the claims and the last results as JSON; `?name=` only those of one experiment."""
+    name = request.GET.get("name")
+    if name is not None and name not in EXPERIMENTS:
+        expected = ", ".join(EXPERIMENTS)
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST, f"no experiment {name!r}; expected one of {expected}"
+        )
+    with store_errors():
+        holder, status = exclusive_run.holder(), run_record.status()
+        found = [_data(one) for one in EXPERIMENTS.values() if name in {None, one.name}]
+    return json_response(
+        HTTPStatus.OK,
+        running=holder.name if holder else None,
+        last_run=dataclasses.asdict(status) if status else None,
+        experiments=found,
+    )
 
 
-def _ended() -> dict[str, str] | None:
-    """Return how the last run ended, unless it completed."""
-    status = run_record.status()
-    if status is None or status.state in {RunState.RUNNING, RunState.DONE}:
-        return None
-    words = {
-        RunState.STOPPED: "was stopped",
-        RunState.FAILED: "failed",
-        RunState.LOST: "was killed without a report",
-    }
-    return {"names": ", ".join(status.names), "how": words[status.state], "error": status.error}
-
-
-def _card(one: Experiment) -> dict[str, Any]:
+def _data(one: Experiment) -> dict[str, Any]:
     result = run_record.result(one.name)
     return {
-        "one": one,
-        "result": result,
-        "look": LOOKS[result.verdict] if result else ("", ""),
-        "findings": [(found, LOOKS[found.verdict]) for found in result.findings] if result else [],
-        "has_drawing": result is not None and run_record.drawing(one.name) is not None,
+        "name": one.name,
+        "title": one.title,
+        "claims": one.claims,
+        "result": json.loads(result.to_json()) if result else None,
     }
+
+
+def _find(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise Http404(f"no experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def _page_of(request: HttpRequest) -> str:
+    """Return the page whose form was sent."""
+    name = request.POST.get("page", "")
+    if name in EXPERIMENTS:
+        return reverse("cacheapp:lab_experiment", args=[name])
+    return reverse("cacheapp:lab_page")
+
+
+def _refused(request: HttpRequest, status: HTTPStatus, why: str) -> HttpResponse:
+    """Show the page of the form again, with the reason and what was selected."""
+    back = request.POST.get("page", "")
+    if back in EXPERIMENTS:
+        return _experiment_page(request, EXPERIMENTS[back], status=status, refused=why)
+    return _lab_page(request, status=status, refused=why)
+
+
+def _lab_page(request: HttpRequest, **more: Any) -> HttpResponse:
+    results = {name: run_record.result(name) for name in EXPERIMENTS}
+    running = running_context()
+    rows = [row_context(one, results[one.name], running) for one in EXPERIMENTS.values()]
+    took_s = [result.seconds for result in results.values() if result]
+    is_known = len(took_s) == len(EXPERIMENTS)
+    return render_page(
+        request,
+        "lab.html",
+        part="parts/lab_claims.html",
+        running=running,
+        ended=ended_context(),
+        rows=rows,
+        **tally_context(rows),
+        minutes=round(sum(took_s) / 60) or 1 if is_known else _USUAL_MINUTES,
+        selected=request.POST.getlist("name"),
+        where=reverse("cacheapp:lab_page"),
+        **more,
+    )
+
+
+def _experiment_page(request: HttpRequest, one: Experiment, **more: Any) -> HttpResponse:
+    result = run_record.result(one.name)
+    running = running_context()
+    return render_page(
+        request,
+        "lab_experiment.html",
+        part="parts/lab_result.html",
+        one=one,
+        running=running,
+        ended=ended_context(),
+        row=row_context(one, result, running),
+        result=result,
+        panels=[panel_context(panel) for panel in result.panels] if result else [],
+        legend=legend(result.panels) if result else [],
+        where=reverse("cacheapp:lab_experiment", args=[one.name]),
+        **more,
+    )

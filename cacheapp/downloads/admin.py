@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import BooleanField, Model, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.urls import NoReverseMatch, reverse
@@ -29,11 +29,20 @@ from cacheapp.extras import needed_for
 from cacheapp.views.access import user_key, user_name
 
 _MAX_MESSAGES = 20
+_SIZES = frozenset(["bytes_done", "bytes_total", "expected_size"])
 
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
 else:
     _Admin = admin.ModelAdmin
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else filesizeformat(count)
+
+
+def _yes_or_no(value: bool) -> str:  # noqa: FBT001 (the value of a field)
+    return "yes" if value else "no"
 
 
 def _actor(request: HttpRequest) -> Actor:
@@ -50,6 +59,28 @@ class _ReadOnly(_Admin):
         ["url", "source", "webhook", "notifications", "idempotency_key", "idempotency_digest"]
     )
     """Columns that a lookup in the address may not compare: it could guess them letter by letter."""
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Return the fields; sizes are in units for people, and booleans are words.
+
+        The admin's sign for "no" is a red cross, which looks like a failure.
+        """
+        return [self._for_people(name) for name in super().get_fields(request, obj)]
+
+    def _for_people(self, name: Any) -> Any:
+        field = self.opts.get_field(name) if name in _SIZES or name in self._booleans() else None
+        if field is None:
+            return name
+        show = _size if name in _SIZES else _yes_or_no
+
+        @admin.display(description=str(getattr(field, "verbose_name", name)))
+        def shown(row: Model) -> str:
+            return show(getattr(row, name))
+
+        return shown
+
+    def _booleans(self) -> set[str]:
+        return {field.name for field in self.opts.fields if isinstance(field, BooleanField)}
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Refuse lookups of secret columns, with Django's 400."""
@@ -80,12 +111,13 @@ class DownloadJobAdmin(_ReadOnly):
         "adoptions",
         "created_by",
         "created_at",
+        "page",
     )
     list_filter = ("state",)
     search_fields = ("id", "created_by", "error")
     ordering = ("-created_at", "-id")
     exclude = ("source", "webhook", "creator", "idempotency_key", "idempotency_digest")
-    readonly_fields = ("page", "progress", "size", "trail", "shown_source", "shown_webhook")
+    readonly_fields = ("page", "progress", "trail", "shown_source", "shown_webhook")
     actions = ("cancel", "retry")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadJob]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from cacheapp.lab.charts import number
+from cacheapp.lab.charts import name, number
+from cacheapp.lab.load import BUSY_FIGURE
 from cacheapp.lab.results import Panel, Result
 
 _IMPRECISE = (
@@ -40,7 +41,7 @@ def claims_page(results: Sequence[Result], command: str) -> str:
         "",
         (
             "**Here** holds for this run on this machine. `UNKNOWN`: it could not be measured, or the "
-            "figures decide neither way. All samples are in "
+            "figures decide neither way, or other programs can have caused them. All samples are in "
             "[lab/results.json](lab/results.json). [lab](reference/lab.md) explains how it is measured and how to run it "
             "yourself."
         ),
@@ -69,14 +70,21 @@ def _about(results: Sequence[Result], command: str) -> list[str]:
 
 
 def _load(results: Sequence[Result]) -> str:
-    """Return how busy the machine was, including the load of the earlier experiments."""
-    loads = [result.about.load for result in results]
+    """Return how busy other programs kept the machine beside the experiments."""
+    others = [result.about.others or 0.0 for result in results]
+    cores = results[0].about.cores
+    unknown = [result.name for result in results if _is_busy(result)]
+    used = f"Other programs used {min(others):.1f} to {max(others):.1f} of {cores} cores beside it."
+    if not unknown:
+        return used
     return (
-        f"The machine was shared with other programs: before the first experiment the load "
-        f"(runnable processes) was {loads[0]:.1f}; before the later ones, which includes the load "
-        f"of the earlier experiments, up to {max(loads):.1f}. On a quieter machine, times are "
-        "shorter and spread less."
+        f"{used} What that can cause is `UNKNOWN` ({', '.join(unknown)}): run it again on a quieter "
+        "machine."
     )
+
+
+def _is_busy(result: Result) -> bool:
+    return any(finding.figure == BUSY_FIGURE for finding in result.findings)
 
 
 def _rows(results: Sequence[Result]) -> Iterator[str]:
@@ -116,6 +124,5 @@ def _table(panel: Panel) -> Iterator[str]:
     yield f"| {panel.title} | median{unit} | spread | runs |"
     yield "|---|--:|--:|--:|"
     for one in panel.measures:
-        name = one.label if one.at is None else f"{one.group}, {number(one.at)}"
         spread = " to ".join(map(number, one.spread)) if len(one.samples) > 1 else ""
-        yield f"| {_cell(name)} | {number(one.median)} | {spread} | {len(one.samples)} |"
+        yield f"| {_cell(name(one))} | {number(one.median)} | {spread} | {len(one.samples)} |"

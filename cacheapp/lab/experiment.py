@@ -9,12 +9,17 @@ from cacheapp.lab.results import ExperimentOutcome
 
 @dataclass(frozen=True)
 class Experiment:
-    """One claim of the article."""
+    """Claims of the article that one measurement decides."""
 
     name: str
     title: str
-    claim: str
-    """The claim of the article, in its words if they are few."""
+    claims: tuple[str, ...]
+    """What the article claims, in its words if they are few: one finding for each, in this order."""
     code: str
     """The source of the timed code."""
     conduct: Callable[[Bench], ExperimentOutcome] = field(repr=False)
+
+    @property
+    def claim(self) -> str:
+        """All claims in one sentence."""
+        return "; ".join(self.claims) + "."

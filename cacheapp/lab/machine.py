@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cacheapp import clock
 from cacheapp.lab.results import About
+from cacheapp.processes.waiting import pause
 
 _PACKAGES = ("Django", "gunicorn", "lmdb", "diskcache", "django-redis", "redis", "botocore", "moto")
 
@@ -24,12 +25,31 @@ def about() -> About:
         kernel=f"{platform.system()} {platform.release()}",
         load=round(os.getloadavg()[0], 2),
         versions=_versions(),
+        cores=cores(),
     )
 
 
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def cores_in_use(window_s: float) -> float:
+    """Return how many of the cores of this process all programs together use, over a moment."""
+    idle, everything = _ticks()
+    pause(window_s)
+    idle_later, everything_later = _ticks()
+    took = everything_later - everything
+    return cores() * (1 - (idle_later - idle) / took) if took else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """Return the idle and all ticks of the cores of this process since boot."""
+    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    rows = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    # user nice system idle iowait irq softirq steal; the guest's are in user and nice already
+    found = [[int(it) for it in row[1:9]] for row in rows if row and row[0] in own]
+    return sum(row[3] + row[4] for row in found), sum(map(sum, found))
 
 
 def python() -> str:

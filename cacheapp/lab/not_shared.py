@@ -6,7 +6,14 @@ from cacheapp.consistency.sharing import is_shared
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.gunicorn import WORKERS, Site, site
-from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
+from cacheapp.lab.results import (
+    ClaimFinding,
+    ClaimVerdict,
+    ExperimentOutcome,
+    Measure,
+    Panel,
+    look_of,
+)
 from cacheapp.lab.site import shop
 from cacheapp.lab.stores import Stores
 
@@ -39,17 +46,17 @@ def conduct(bench: Bench) -> ExperimentOutcome:
     return ExperimentOutcome(
         judge(sights),
         (
-            Panel(
+            _panel(
                 f"of {WORKERS} workers, see what one wrote",
                 "workers",
-                tuple(Measure(one.alias, tuple(map(float, one.seen_by))) for one in sights),
-                expected=float(WORKERS),
+                WORKERS,
+                {one.alias: one.seen_by for one in sights},
             ),
-            Panel(
+            _panel(
                 "different values of one key, after each worker wrote it",
                 "values",
-                tuple(Measure(one.alias, tuple(map(float, one.truths))) for one in sights),
-                expected=1.0,
+                1,
+                {one.alias: one.truths for one in sights},
             ),
         ),
         (
@@ -60,6 +67,14 @@ def conduct(bench: Bench) -> ExperimentOutcome:
             *notes,
         ),
     )
+
+
+def _panel(title: str, unit: str, right: int, counted: dict[str, tuple[int, ...]]) -> Panel:
+    measures = (
+        Measure(alias, tuple(map(float, counts)), look=look_of(counts, right))
+        for alias, counts in counted.items()
+    )
+    return Panel(title, unit, tuple(measures), expected=float(right))
 
 
 def _look(bench: Bench, served: Site, alias: str) -> Sight:
@@ -90,8 +105,15 @@ def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
     )
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     return (
-        ClaimFinding(CLAIM, verdicts[apart], "; ".join(map(_describe, own))),
-        ClaimFinding(CLAIM_SHARED, verdicts[one_truth], "; ".join(map(_describe, shared))),
+        ClaimFinding(
+            CLAIM, verdicts[apart], "; ".join(map(_describe, own)), figure=_seen("locmem", own)
+        ),
+        ClaimFinding(
+            CLAIM_SHARED,
+            verdicts[one_truth],
+            "; ".join(map(_describe, shared)),
+            figure=_seen(", ".join(one.alias for one in shared), shared),
+        ),
     )
 
 
@@ -102,6 +124,11 @@ def _describe(one: Sight) -> str:
     )
 
 
+def _seen(aliases: str, sights: list[Sight]) -> str:
+    by = _range(tuple(seen_by for one in sights for seen_by in one.seen_by))
+    return f"{aliases}: a write is seen by {by} of {WORKERS} workers"
+
+
 def _range(numbers: tuple[int, ...]) -> str:
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
@@ -110,7 +137,7 @@ def _range(numbers: tuple[int, ...]) -> str:
 EXPERIMENT = Experiment(
     name="not-shared",
     title="Memory is not shared",
-    claim=f"{CLAIM}; {CLAIM_SHARED}.",
+    claims=(CLAIM, CLAIM_SHARED),
     code=listing(shop.write, shop.read),
     conduct=conduct,
 )

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cacheapp.lab.charts import number
+from cacheapp.lab.charts import name, number
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import ClaimVerdict, FigureKind, Panel, Result
 
@@ -51,10 +51,9 @@ def _table(panel: Panel) -> Table:
     table.add_column(f"median, {panel.unit}" if panel.unit else "median", justify="right")
     table.add_column("spread", justify="right")
     for one in panel.measures:
-        name = one.label if one.at is None else f"{one.group}, {number(one.at)}"
         spread = " to ".join(map(number, one.spread))
         once = len(one.samples) == 1
-        table.add_row(Text(name), number(one.median), "measured once" if once else spread)
+        table.add_row(Text(name(one)), number(one.median), "measured once" if once else spread)
     return table
 
 

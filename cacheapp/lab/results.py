@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -19,6 +19,19 @@ class ClaimVerdict(enum.StrEnum):
     DOES_NOT_HOLD = "DOES NOT HOLD"
     UNKNOWN = "UNKNOWN"
     """It was not measured, or the measurement does not decide it."""
+
+
+class Look(enum.StrEnum):
+    """How a bar is coloured: what it says about the program that was measured."""
+
+    PLAIN = "plain"
+    """A time, a rate: neither right nor wrong."""
+    OTHER = "other"
+    """The same, for what is only there to compare with."""
+    RIGHT = "right"
+    BROKEN = "broken"
+    UNSAFE = "unsafe"
+    """Wrong because of how the cache was used, whatever cache it is."""
 
 
 class FigureKind(enum.StrEnum):
@@ -38,6 +51,8 @@ class Measure:
     """Of bars: their common heading. Of lines: the line of the point."""
     at: float | None = None
     """Of lines: the position on the horizontal axis."""
+    look: Look = Look.PLAIN
+    """Of bars: the colour."""
 
     @property
     def median(self) -> float:
@@ -66,6 +81,11 @@ class Panel:
     expected: float | None = None
     """The result of a correct program, drawn as a line."""
 
+    @property
+    def has_only_zeros(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(any(one.samples) for one in self.measures)
+
 
 @dataclass(frozen=True)
 class ClaimFinding:
@@ -74,6 +94,10 @@ class ClaimFinding:
     claim: str
     verdict: ClaimVerdict
     why: str
+    figure: str = ""
+    """The figure that decides, in a few words; of an unknown verdict, the reason."""
+    load_causes: tuple[ClaimVerdict, ...] = ()
+    """The verdicts that other programs on the machine can cause; none for counts."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,10 @@ class About:
     load: float
     """Runnable processes in the minute before it began (`os.getloadavg`)."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    cores: int = 0
+    """How many cores it could use."""
+    others: float | None = None
+    """Cores that other programs used just before or just after the run, the larger figure."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,11 @@ class Result:
             raise ValueError(f"not the JSON of a result: {type(exc).__name__}: {exc}") from exc
 
 
+def look_of(samples: Sequence[float], right: float) -> Look:
+    """Return whether every sample is the right result."""
+    return Look.RIGHT if all(sample == right for sample in samples) else Look.BROKEN
+
+
 def _with_derived(found: dict[str, Any], result: Result) -> dict[str, Any]:
     found["verdict"] = result.verdict
     for panel, its in zip(found["panels"], result.panels, strict=True):
@@ -152,7 +185,12 @@ def _result(cls: type[R], raw: dict[str, Any]) -> R:
     return cls(
         **_own(raw, "name", "title", "claim", "code", "scale", "seconds"),
         findings=tuple(
-            ClaimFinding(one["claim"], ClaimVerdict(one["verdict"]), one["why"])
+            ClaimFinding(
+                **_own(one, "claim", "why"),
+                verdict=ClaimVerdict(one["verdict"]),
+                figure=one.get("figure", ""),
+                load_causes=tuple(map(ClaimVerdict, one.get("load_causes", ()))),
+            )
             for one in raw["findings"]
         ),
         panels=tuple(_panel(one) for one in raw["panels"]),
@@ -166,7 +204,11 @@ def _panel(raw: dict[str, Any]) -> Panel:
         **_own(raw, "title", "unit", "x_title", "log_y", "expected"),
         kind=FigureKind(raw["kind"]),
         measures=tuple(
-            Measure(**_own(one, "label", "group", "at"), samples=tuple(one["samples"]))
+            Measure(
+                **_own(one, "label", "group", "at"),
+                samples=tuple(one["samples"]),
+                look=Look(one.get("look", Look.PLAIN)),
+            )
             for one in raw["measures"]
         ),
     )

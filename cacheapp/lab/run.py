@@ -1,12 +1,14 @@
 """Runs one experiment, in this process and alone on this host."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 
 from cacheapp import clock
 from cacheapp.lab.bench import Bench, ExperimentFailed, ExperimentProgress, Scale, Stop
 from cacheapp.lab.experiment import Experiment
-from cacheapp.lab.machine import about
+from cacheapp.lab.load import judge_under_load
+from cacheapp.lab.machine import about, cores_in_use
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Result
 from cacheapp.processes.exclusive_run import exclusive_run
@@ -14,6 +16,8 @@ from cacheapp.processes.servers import ServerFailed
 from cacheapp.processes.workers import AnswerLost, Moved, NotReached
 
 _COULD_NOT = (ExperimentFailed, ServerFailed, NotReached, AnswerLost, Moved)
+COULD_NOT_RUN = "could not run"
+_WINDOW_S = {Scale.SMALL: 0.05, Scale.USUAL: 0.5, Scale.FULL: 1.0}
 
 
 class UnknownExperiment(Exception):
@@ -54,21 +58,29 @@ def conduct(
     """Run an experiment; for the holder of the exclusive run."""
     where, began_s = about(), clock.monotonic_s()
     bench = Bench(experiment.name, scale, progress, stop or threading.Event())
+    others = cores_in_use(_WINDOW_S[scale])
     try:
         outcome = experiment.conduct(bench)
     except _COULD_NOT as exc:
-        outcome = ExperimentOutcome(
-            (ClaimFinding(experiment.claim, ClaimVerdict.UNKNOWN, f"could not run: {exc}"),)
-        )
+        outcome = ExperimentOutcome(_could_not(experiment, exc))
+    # Nothing of the experiment runs any more; what runs now probably ran beside it.
+    others = round(max(others, cores_in_use(_WINDOW_S[scale])), 2)
     return Result(
         name=experiment.name,
         title=experiment.title,
         claim=experiment.claim,
         code=experiment.code,
         scale=scale,
-        findings=outcome.findings,
+        findings=tuple(judge_under_load(it, others, where.cores) for it in outcome.findings),
         panels=outcome.panels,
         notes=outcome.notes,
         seconds=round(clock.monotonic_s() - began_s, 2),
-        about=where,
+        about=dataclasses.replace(where, others=others),
+    )
+
+
+def _could_not(experiment: Experiment, error: Exception) -> tuple[ClaimFinding, ...]:
+    return tuple(
+        ClaimFinding(claim, ClaimVerdict.UNKNOWN, f"{COULD_NOT_RUN}: {error}", COULD_NOT_RUN)
+        for claim in experiment.claims
     )

@@ -1,4 +1,4 @@
-"""The lab's records: the status of the last run, the last result and drawing of each experiment."""
+"""The lab's records: the status of the last run, and the last result of each experiment."""
 
 import os
 from collections.abc import Mapping
@@ -7,9 +7,10 @@ from typing import Any
 
 from cacheapp import clock
 from cacheapp.lab.bench import ExperimentProgress, Scale
+from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.results import Result
 from cacheapp.lab.run import find
-from cacheapp.processes import background, exclusive_run
+from cacheapp.processes import background
 from cacheapp.processes.exclusive_run import Holder
 from cacheapp.processes.run_record import (
     RunStatus,
@@ -41,15 +42,16 @@ _file = StatusFile("status.json", _parse)
 status = _file.read
 
 
-def start(name: str, *, full: bool = False) -> Holder:
-    """Start an experiment in a process of its own and return at once.
+def start(*names: str, full: bool = False) -> Holder:
+    """Start experiments, one after the other, in a process of their own, and return at once.
 
-    Raises `Busy`, or `UnknownExperiment`. `status()` returns its progress, `result(name)` its result.
+    Without names, all. Raises `Busy`, or `UnknownExperiment`. `status()` returns the progress,
+    `result(name)` the results.
     """
-    find(name)
+    chosen = [find(name).name for name in dict.fromkeys(names or EXPERIMENTS)]
     scale = Scale.FULL if full else Scale.USUAL
-    arguments = [name, *(["--full"] if full else [])]
-    return background.start_command("lab", arguments, name, lambda: begin([name], scale))
+    arguments = [*chosen, *(["--full"] if full else [])]
+    return background.start_command("lab", arguments, chosen[0], lambda: begin(chosen, scale))
 
 
 def begin(names: list[str], scale: str) -> LabStatus:
@@ -66,13 +68,8 @@ def result(name: str) -> Result | None:
         return None
 
 
-def drawing(name: str) -> str | None:
-    """Return the SVG of that result, without colours of its own; `None` if there is none."""
-    return read_text(f"{name}.svg")
-
-
 class ExperimentRecorder(StatusRecorder[LabStatus]):
-    """Records progress, results and drawings of the experiments that this process runs."""
+    """Records progress and results of the experiments that this process runs."""
 
     def __init__(self, names: list[str], scale: str) -> None:
         super().__init__(_file, LabStatus(names=tuple(names), scale=scale, pid=os.getpid()))
@@ -86,10 +83,6 @@ class ExperimentRecorder(StatusRecorder[LabStatus]):
             self._wrote_s = clock.monotonic_s()
             self.update(progress=now)
 
-    def record(self, result: Result, drawing: str | None) -> None:
-        """Record a result and its drawing; without one, remove the drawing of an older result."""
+    def record(self, result: Result) -> None:
+        """Record a result in place of the last one."""
         replace(f"{result.name}.json", result.to_json())
-        if drawing is None:
-            (exclusive_run.directory() / f"{result.name}.svg").unlink(missing_ok=True)
-        else:
-            replace(f"{result.name}.svg", drawing)

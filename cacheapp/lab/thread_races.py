@@ -7,7 +7,14 @@ from typing import Any
 from cacheapp.lab.bench import Bench, Scale, listing
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.interpreters import others
-from cacheapp.lab.results import ClaimFinding, ClaimVerdict, ExperimentOutcome, Measure, Panel
+from cacheapp.lab.results import (
+    ClaimFinding,
+    ClaimVerdict,
+    ExperimentOutcome,
+    Measure,
+    Panel,
+    look_of,
+)
 from cacheapp.lab.timed import thread_races
 
 CLAIM_RACE = "race conditions happen between threads although only one executes at a time"
@@ -61,9 +68,8 @@ def conduct(bench: Bench) -> ExperimentOutcome:
     return ExperimentOutcome(
         judge(here),
         (
-            _panel(f"lost of {plan.threads} x {plan.times:,} additions", here[:3]),
-            _panel(f"lost of {plan.threads} x {plan.cached:,} by incr", here[3:]),
-            *([_panel("unprotected, by other Pythons", there, python=True)] if there else []),
+            _panel(f"lost of {plan.threads} x {plan.times:,} additions", here, plan),
+            *([_panel("the same in other Pythons, unprotected", there, plan)] if there else []),
         ),
         (
             (
@@ -111,17 +117,36 @@ def judge(here: list[Loss]) -> tuple[ClaimFinding, ...]:
     unprotected = [by_code[BARE], by_code[CALL]]
     lossy = any(sum(one.lost) for one in unprotected)
     bare = sum(by_code[BARE].lost)
-    exact = not any(sum(by_code[code].lost) for code in (LOCK, INCR))
+    protected = [by_code[LOCK], by_code[INCR]]
+    exact = not any(sum(one.lost) for one in protected)
     verdicts = {True: ClaimVerdict.HOLDS, False: ClaimVerdict.DOES_NOT_HOLD}
     # One run without a loss does not prove that there is none.
     raced = ClaimVerdict.HOLDS if lossy else ClaimVerdict.UNKNOWN
     return (
-        ClaimFinding(CLAIM_RACE, raced, "; ".join(map(_describe, unprotected))),
-        ClaimFinding(CLAIM_BARE, verdicts[bool(bare)], _describe(by_code[BARE])),
         ClaimFinding(
-            CLAIM_EXACT, verdicts[exact], "; ".join(_describe(by_code[it]) for it in (LOCK, INCR))
+            CLAIM_RACE,
+            raced,
+            "; ".join(map(_describe, unprotected)),
+            figure=_most_lost(unprotected) if lossy else "no loss in this run",
+        ),
+        ClaimFinding(
+            CLAIM_BARE,
+            verdicts[bool(bare)],
+            _describe(by_code[BARE]),
+            figure=_most_lost([by_code[BARE]]),
+        ),
+        ClaimFinding(
+            CLAIM_EXACT,
+            verdicts[exact],
+            "; ".join(map(_describe, protected)),
+            figure=_most_lost(protected),
         ),
     )
+
+
+def _most_lost(losses: list[Loss]) -> str:
+    worst = max(losses, key=lambda one: max(one.lost) / one.added)
+    return f"{max(worst.lost):,} of {worst.added:,} additions lost"
 
 
 def _describe(one: Loss) -> str:
@@ -129,18 +154,28 @@ def _describe(one: Loss) -> str:
     return f"`{one.code}` lost {lost} of {one.added:,} (Python {one.python})"
 
 
-def _panel(title: str, losses: list[Loss], *, python: bool = False) -> Panel:
+def _panel(title: str, losses: list[Loss], plan: ThreadRaceParameters) -> Panel:
+    """Draw the lost share: the slower `incr` is called less often."""
+    several = len({one.python for one in losses}) > 1
     return Panel(
         title,
-        "additions lost",
+        "%",
         tuple(
             Measure(
-                f"{one.python}: {one.code}" if python else one.code,
-                tuple(map(float, one.lost)),
+                _label(one, plan),
+                tuple(100 * lost / one.added for lost in one.lost),
+                group=f"Python {one.python}" if several else "",
+                look=look_of(one.lost, 0),
             )
             for one in losses
         ),
+        expected=0.0,
     )
+
+
+def _label(one: Loss, plan: ThreadRaceParameters) -> str:
+    fewer = f", of {plan.threads} x {plan.cached:,}" if one.code == INCR else ""
+    return f"{one.code}{fewer}"
 
 
 def _notes_of(there: list[Loss]) -> tuple[str, ...]:
@@ -153,7 +188,7 @@ def _notes_of(there: list[Loss]) -> tuple[str, ...]:
 EXPERIMENT = Experiment(
     name="thread-races",
     title="Races between threads",
-    claim=f"{CLAIM_RACE}; {CLAIM_BARE}; {CLAIM_EXACT}.",
+    claims=(CLAIM_RACE, CLAIM_BARE, CLAIM_EXACT),
     code="counter = 0\n\n\n"
     + listing(
         thread_races.bare,

@@ -99,7 +99,7 @@ def _level(
 
 def judge(kind: str, levels: list[Level]) -> ClaimFinding:
     """Return whether the largest number was much slower than one, in either kind of work."""
-    described, hurt = [], False
+    described, hurt, worst = [], False, 0.0
     for work in dict.fromkeys(one.work for one in levels):
         its = [one for one in levels if one.work == work]
         rates = {one.members: statistics.median(one.per_second) for one in its}
@@ -108,16 +108,23 @@ def judge(kind: str, levels: list[Level]) -> ClaimFinding:
         enough = PAYS * max(rates.values())
         pays = min(members for members, rate in rates.items() if rate >= enough)
         slower = times[most] / times[fewest]
+        worst = max(worst, slower)
         hurt = hurt or slower >= SLOWER or rates[most] < max(rates.values()) / 2
         best = f"{number_of(rates[pays])} a second with {pays}"
-        rest = f"; with {most} {number_of(rates[most])}" if most > pays else ""
+        rest = f"; {number_of(rates[most])} with {most}" if most > pays else ""
         described.append(
             f"{work}: {best}, more do not pay{rest}, each {slower:.1f} times as long as one alone"
             if rest
             else f"{work}: {best}, each {slower:.1f} times as long as one alone"
         )
-    verdict = ClaimVerdict.HOLDS if hurt else ClaimVerdict.DOES_NOT_HOLD
-    return ClaimFinding(CLAIM.format(kind=kind), verdict, "; ".join(described))
+    most = max(one.members for one in levels)
+    return ClaimFinding(
+        CLAIM.format(kind=kind),
+        ClaimVerdict.HOLDS if hurt else ClaimVerdict.DOES_NOT_HOLD,
+        "; ".join(described),
+        figure=f"with {most:,} {kind}, each takes {worst:,.0f} times as long as one alone",
+        load_causes=(ClaimVerdict.HOLDS,),
+    )
 
 
 def number_of(rate: float) -> str:
@@ -170,7 +177,7 @@ def _notes(processes: int) -> tuple[str, ...]:
 EXPERIMENT = Experiment(
     name="too-many",
     title="Too many threads, too many processes",
-    claim=" and ".join(CLAIM.format(kind=kind) for kind in KINDS) + ".",
+    claims=tuple(CLAIM.format(kind=kind) for kind in KINDS),
     code=listing(crowds.wait_for, crowds.compute, crowds.Crowd),
     conduct=conduct,
 )

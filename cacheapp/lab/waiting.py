@@ -64,7 +64,7 @@ def conduct(bench: Bench) -> ExperimentOutcome:
         judge(CLAIM_5, http, plan.files, plan.file_s),
         judge(CLAIM_200, from_s3, plan.s3_files, plan.s3_file_s)
         if s3_here
-        else ClaimFinding(CLAIM_200, ClaimVerdict.UNKNOWN, NO_S3),
+        else ClaimFinding(CLAIM_200, ClaimVerdict.UNKNOWN, NO_S3, "moto is not installed"),
     )
     panels = [_panel(f"{plan.files} downloads of {plan.file_s:g} s", http)]
     if s3_here:
@@ -125,19 +125,19 @@ def judge(claim: str, times: list[Times], files: int, file_s: float) -> ClaimFin
         f"(processes {medians['processes']:.2f} s, asyncio {medians['asyncio']:.2f} s)"
     )
     if alone < 0.95 * files * file_s:
-        return ClaimFinding(
-            claim,
-            ClaimVerdict.UNKNOWN,
-            f"{why}; one by one is less than {files * file_s:g} s: the origin was too fast",
-        )
+        why = f"{why}; one by one is less than {files * file_s:g} s: the origin was too fast"
+        return ClaimFinding(claim, ClaimVerdict.UNKNOWN, why, "the origin was too fast")
+    verdict = ClaimVerdict.HOLDS
     if threads > TOLERANCE * file_s:
-        over = threads / file_s
-        return ClaimFinding(
-            claim,
-            ClaimVerdict.DOES_NOT_HOLD,
-            f"{why}: {over:.2f} times one download, expected at most {TOLERANCE}",
-        )
-    return ClaimFinding(claim, ClaimVerdict.HOLDS, why)
+        verdict = ClaimVerdict.DOES_NOT_HOLD
+        why = f"{why}: {threads / file_s:.2f} times one download, expected at most {TOLERANCE}"
+    return ClaimFinding(
+        claim,
+        verdict,
+        why,
+        figure=f"{threads:.2f} s by threads, {alone:.1f} s one by one",
+        load_causes=(ClaimVerdict.DOES_NOT_HOLD,),
+    )
 
 
 def _panel(title: str, times: list[Times]) -> Panel:
@@ -179,7 +179,7 @@ def _notes(plan: WaitingParameters, from_s3: list[Times]) -> tuple[str, ...]:
 EXPERIMENT = Experiment(
     name="waiting",
     title="Waiting: downloads",
-    claim=f"{CLAIM_5}; {CLAIM_200}.",
+    claims=(CLAIM_5, CLAIM_200),
     code=listing(
         waiting.download,
         s3.download_from_s3,

@@ -12,28 +12,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cacheapp.lab.bench import ExperimentProgress, Scale
-from cacheapp.lab.charts import ChartsMissing, alone, drawn_apart
+from cacheapp.lab.charts import alone
 from cacheapp.lab.claims import claims_page
 from cacheapp.lab.registry import EXPERIMENTS
 from cacheapp.lab.report import as_json, print_list, print_result, print_summary
 from cacheapp.lab.results import ClaimVerdict, Result
 from cacheapp.lab.run import conduct
 from cacheapp.lab.run_record import ExperimentRecorder
-from cacheapp.lab.run_record import drawing as recorded_drawing
 from cacheapp.processes.exclusive_run import Busy, exclusive_run
 from cacheapp.processes.run_record import RunState
 from cacheapp.processes.stopping import Stopped, stopping
 
-COULD_NOT_RUN = 2
+UNDECIDED = 2
 
 
 class Command(BaseCommand):
-    """Run experiments one after the other; print, record and draw the results."""
+    """Run experiments one after the other; print and record the results."""
 
     help = (
         "Measure what the article behind this project claims about threads, processes and caches. "
         "Prints, for each experiment, the claim, the figures and whether it holds here. Exit "
-        "status: 0 if everything was measured, whatever the verdicts; 2 if something was not."
+        "status: 0 if every claim was decided, whatever the verdicts; 2 if one is UNKNOWN."
     )
     requires_system_checks = ()  # it opens only stores of its own
 
@@ -61,7 +60,7 @@ class Command(BaseCommand):
         add("--lock-fd", type=int, help=SUPPRESS)  # from a page that acquired it
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Run the experiments; exit with 0 if all could be measured."""
+        """Run the experiments; exit with 0 if every claim was decided."""
         if options["list"]:
             print_list(sys.stdout)
             return
@@ -71,7 +70,7 @@ class Command(BaseCommand):
             with stopping(), exclusive_run(names[0], options["lock_fd"], stoppable=True) as named:
                 self._conduct(names, _scale(options), named, results, options)
         except Busy as exc:
-            raise CommandError(str(exc), returncode=COULD_NOT_RUN) from exc
+            raise CommandError(str(exc), returncode=UNDECIDED) from exc
         except Stopped as exc:
             said = f"stopped by {exc}; {len(results)} of {len(names)} experiments had completed"
             raise CommandError(said, returncode=128 + exc.number) from None
@@ -80,7 +79,7 @@ class Command(BaseCommand):
         unknown = [one.name for one in results if ClaimVerdict.UNKNOWN in one.verdicts]
         if unknown:
             raise CommandError(
-                f"could not be measured: {', '.join(unknown)}", returncode=COULD_NOT_RUN
+                f"UNKNOWN in {', '.join(unknown)}; the reasons are above", returncode=UNDECIDED
             )
 
     def _conduct(
@@ -103,7 +102,7 @@ class Command(BaseCommand):
 
                     result = conduct(EXPERIMENTS[name], scale, progress)
                 results.append(result)
-                recorder.record(result, self._draw(result))
+                recorder.record(result)
                 print_result(result, sys.stdout, code=options["code"])
                 sys.stdout.flush()  # a pipe is buffered, and the next experiment may take minutes
         except BaseException as exc:
@@ -127,15 +126,6 @@ class Command(BaseCommand):
                 row, total=now.total, completed=now.done, doing=now.step
             )
 
-    def _draw(self, result: Result) -> str | None:
-        if not result.panels:
-            return None
-        try:
-            return drawn_apart(result)
-        except ChartsMissing as exc:
-            self.stderr.write(str(exc))
-            return None
-
     def _write(self, results: list[Result], options: dict[str, Any]) -> None:
         if options["json"]:
             options["json"].write_text(as_json(results))
@@ -150,8 +140,8 @@ class Command(BaseCommand):
     def _draw_into(self, directory: Path, results: list[Result]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for result in results:
-            if drawing := recorded_drawing(result.name):
-                (directory / f"{result.name}.svg").write_text(alone(drawing))
+            if result.panels:
+                (directory / f"{result.name}.svg").write_text(alone(result))
 
 
 def _chosen(names: list[str]) -> list[str]:
@@ -159,7 +149,7 @@ def _chosen(names: list[str]) -> list[str]:
     if unknown:
         raise CommandError(
             f"no experiment {', '.join(unknown)}; expected some of {', '.join(EXPERIMENTS)}",
-            returncode=COULD_NOT_RUN,
+            returncode=UNDECIDED,
         )
     return list(dict.fromkeys(names)) or list(EXPERIMENTS)
 

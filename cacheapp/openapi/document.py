@@ -6,14 +6,14 @@ from typing import Any
 from django.urls import reverse
 
 from cacheapp.demo.namespace import aliases
-from cacheapp.openapi import cache_paths
+from cacheapp.openapi import cache_paths, page_paths
 from cacheapp.openapi.parts import PID, STRING, operation, success
 from cacheapp.telemetry.installed import has_downloads
 
 
 def document() -> dict[str, Any]:
     """Return the description of the API of this project."""
-    paths = cache_paths.paths(aliases())
+    paths = {**cache_paths.paths(aliases()), **page_paths.paths()}
     schemas = {"Problem": _problem(), **cache_paths.schemas()}
     if has_downloads():
         from cacheapp.openapi import download_paths  # noqa: PLC0415 (where downloads are installed)

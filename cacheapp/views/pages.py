@@ -25,6 +25,7 @@ from cacheapp.errors import StoreUnavailable
 from cacheapp.views.access import CsrfRefused, permission_required
 from cacheapp.views.navigation import navigation
 from cacheapp.views.responses import P, View
+from cacheapp.views.same_as_json import same_as_json
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ def base_context(request: HttpRequest) -> dict[str, Any]:
         "answered_by": os.getpid(),
         "user_name": user.get_username() if user is not None and user.is_authenticated else "",
         "login_url": resolve_url(settings.LOGIN_URL),
+        "same": same_as_json(request),
     }
 
 

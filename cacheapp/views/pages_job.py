@@ -8,7 +8,7 @@ from django.core.paginator import Paginator
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from cacheapp import clock
 from cacheapp.conf import conf
@@ -32,6 +32,7 @@ from cacheapp.views.sparkline import draw_area
 
 _Active = dict[str, tuple[int, int | None]]  # names of files, each with its bytes: done, of all
 
+_VIEW = "cacheapp_downloads.view_downloadjob"
 FILES_PER_PAGE = 25
 _MAP_FILES = 200_000
 _FAILED_SHOWN = 10
@@ -69,7 +70,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
         buttons=_BUTTONS,
         current_url=current_url,
         destination=_shown_destination(job),
-        curl=f"curl {request.build_absolute_uri(reverse('cacheapp:download', args=[job.id]))}",
+        admin_url=_admin_url(request, job),
         **_figures_context(job, active),
         **_files_context(request, job, active),
         **_map_context(job),
@@ -165,6 +166,17 @@ def _shown_destination(job: DownloadJob) -> str:
     """Return the directory of the files on the server; empty if it is not known."""
     root = conf().download_root
     return "" if root is None and not job.destination else str(destination_of(job, root))
+
+
+def _admin_url(request: HttpRequest, job: DownloadJob) -> str:
+    """Return the job's page in Django's admin, for users who may open it."""
+    user = getattr(request, "user", None)
+    if user is None or not (user.is_staff and user.has_perm(_VIEW)):
+        return ""
+    try:
+        return reverse("admin:cacheapp_downloads_downloadjob_change", args=[job.id])
+    except NoReverseMatch:
+        return ""
 
 
 def _rate_path(job: DownloadJob) -> str:

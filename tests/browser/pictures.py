@@ -1,13 +1,14 @@
-"""Take the pictures in docs/pictures from a real run: `make pictures`.
+"""Make every picture and chart of README and docs: `make pictures`.
 
-Two pages of a site with four workers, as a browser shows them, and two charts: what breaks (the
-lab's experiment, conducted now) and speed (from the figures in benchmarks/results).
+The charts are drawn from data in the repository: docs/lab/results.json and benchmarks/results. The
+pictures of pages are taken from a real run of a site with four workers; `picture_sources` records what
+they show, so that a test fails when they are older.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks import speed_chart
+from cacheapp.lab.charts import alone
+from cacheapp.lab.results import Result
 from cacheapp.processes.servers import GunicornServer, RedisServer
+from tests.browser import picture_sources
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
 from tests.ensure_programs import NO_CHROMIUM, find_chromium
@@ -25,6 +29,7 @@ from tests.origin import Origin
 from tests.system.conftest import ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
+LAB = ROOT / "docs" / "lab"
 MOST_BYTES = 300_000
 _PANELS = 2  # of the lab's eight: README does not show all
 _FRAMES_MS = [1500, 5000]
@@ -32,12 +37,13 @@ _COLOURS = 128  # the pages have few colours, so the difference is invisible
 
 
 def main() -> int:
-    """Take all pictures; return 0, or print what is missing."""
+    """Draw all charts and take all pictures; return 0, or print what is missing."""
+    for path, drawing in charts().items():
+        _write(path, drawing.encode())
     chromium = find_chromium()
     if chromium is None:
         print(NO_CHROMIUM, file=sys.stderr)
         return 1
-    PICTURES.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(Origin())
         redis = stack.enter_context(RedisServer()).start()
@@ -47,14 +53,24 @@ def main() -> int:
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         front = _tab(browser, site.url)
-        _keep("show-me", _show_me(front), "gif")
-        _keep("caches", _locmem(front))
-        _keep("download", _download(_tab(browser, site.url), origin.url))
+        _keep("show-me.gif", _show_me(front))
+        _keep("caches.png", _small(_locmem(front)))
+        _keep("download.png", _small(_download(_tab(browser, site.url), origin.url)))
         browser.close()
-        broken = json.loads(_lab(directory, "what-breaks"))[0]
-        _write("what-breaks", {**broken, "panels": broken["panels"][:_PANELS]})
-    _keep("speed", speed_chart.draw().encode(), "svg")
+    picture_sources.MANIFEST.write_text(json.dumps(picture_sources.digests(), indent=1) + "\n")
     return 0
+
+
+def charts() -> dict[Path, str]:
+    """Return every chart of README and docs, by its file."""
+    raw = json.loads((LAB / "results.json").read_text())
+    results = [Result.from_json(json.dumps(one)) for one in raw]
+    found = {LAB / f"{one.name}.svg": alone(one) for one in results if one.panels}
+    for one in results:
+        if one.name == "what-breaks":
+            some = dataclasses.replace(one, panels=one.panels[:_PANELS])
+            found[PICTURES / "what-breaks.svg"] = alone(some)
+    return {**found, speed_chart.PICTURE: speed_chart.draw()}
 
 
 def _tab(browser: Browser, url: str) -> Page:
@@ -111,29 +127,23 @@ def _download(page: Page, origin: str) -> bytes:
     return page.screenshot()
 
 
-def _lab(directory: Path, name: str) -> str:
-    """Run an experiment of the lab; return its results."""
-    results = directory / "lab.json"
-    command = [sys.executable, "manage.py", "lab", name, "--json", str(results)]
-    env = {"DEBUG": "1", "DATA_DIR": str(directory / "lab"), "PATH": "/usr/bin:/bin"}
-    subprocess.run(command, cwd=ROOT, env=env, check=True)
-    return results.read_text()
+def _small(picture: bytes) -> bytes:
+    """Return a picture with few colours."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(
+        out, "PNG", optimize=True
+    )
+    return out.getvalue()
 
 
-def _write(name: str, raw: dict[str, Any]) -> None:
-    _keep(name, speed_chart.render(raw).encode(), "svg")
-
-
-def _keep(name: str, picture: bytes, kind: str = "png") -> None:
-    if kind == "png":
-        small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS)
-        out = io.BytesIO()
-        small.save(out, "PNG", optimize=True)
-        picture = out.getvalue()
+def _keep(name: str, picture: bytes) -> None:
     assert len(picture) < MOST_BYTES, f"{name} has {len(picture)} bytes; at most {MOST_BYTES}"
-    path = PICTURES / f"{name}.{kind}"
-    path.write_bytes(picture)
-    print(f"{path.relative_to(ROOT)}: {len(picture)} bytes")
+    _write(PICTURES / name, picture)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    print(f"{path.relative_to(ROOT)}: {len(content)} bytes")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ PAGES = [
     "/downloads/?example=1",
     "a download",
     "/lab/",
+    "/lab/waiting/",
     "/check/",
     "/stats/",
     "/login/",

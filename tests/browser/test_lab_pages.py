@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
-from playwright.sync_api import expect
+import pytest
+from playwright.sync_api import Page, expect
 
+from cacheapp.processes.servers import GunicornServer
 from tests.browser.watching import Watched, grave
 from tests.system.conftest import ROOT
 
@@ -34,29 +37,92 @@ def test_a_check_finds_locmem_broken_and_draws_why(watched: Watched) -> None:
     expect(page.get_by_label("Timeline as text").first).to_contain_text("p")
 
 
-def test_an_experiment_is_started_seen_running_and_stopped(watched: Watched) -> None:
+def _results(env: dict[str, str], *names: str) -> None:
+    """Leave results of a run in a terminal."""
+    command = [sys.executable, "manage.py", "lab", *names, "--small"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=False)
+
+
+SELECT = """() => {
+  document.querySelector("#of-starting a").isKept = true;
+  getSelection().selectAllChildren(document.querySelector("#of-starting .claim"));
+}"""
+
+
+def test_a_live_update_keeps_what_a_person_selected_and_opened(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/lab/waiting/")
+    page.get_by_role("button", name="Run at the article").click()
+    region = page.get_by_role("region", name="Current run")
+    expect(region).to_contain_text("Waiting: downloads")
+    page.get_by_text("The measured code").click()
+    _await_an_update(page)
+    expect(page.get_by_label("The code of Waiting")).to_be_visible()
+    page.goto("/lab/")
+    page.get_by_role("checkbox", name="Select Starting").check()
+    page.evaluate(SELECT)
+    _await_an_update(page)
+    assert page.get_by_role("checkbox", name="Select Starting").is_checked()
+    assert page.evaluate("document.querySelector('#of-starting a').isKept")
+    assert "takes longer" in page.evaluate("getSelection().toString()")
+    expect(page.locator("#of-waiting .head")).to_contain_text("running")
+    expect(page.get_by_role("button", name="Run all")).to_be_hidden()
+    page.get_by_role("button", name="Cancel the run").click()
+    expect(region).to_have_count(0)
+    expect(page.get_by_text("was cancelled")).to_be_visible()
+    expect(page.get_by_role("button", name="Run all")).to_be_enabled()
+
+
+def _await_an_update(page: Page) -> None:
+    """Wait until the duration of the run has changed."""
+    figures = page.get_by_role("region", name="Current run").locator(".num")
+    expect(figures).not_to_have_text(figures.inner_text())
+
+
+def test_run_all_counts_the_experiments_and_is_refused_to_a_second_visitor(
+    watched: Watched, new_context: Any, site: GunicornServer
+) -> None:
+    """Without JavaScript, a second visitor has an old page whose button is still there."""
+    other = new_context(base_url=site.url, java_script_enabled=False).new_page()
+    other.goto("/lab/")
+    other.get_by_role("checkbox", name="Select Computing").check()
     page = watched.page
     page.goto("/lab/")
-    page.get_by_role("button", name="Run Waiting").click()
+    page.get_by_role("button", name="Run all").click()
     region = page.get_by_role("region", name="Current run")
-    expect(region).to_contain_text("waiting", timeout=PATIENCE_MS)
-    expect(region).not_to_contain_text("starting", timeout=PATIENCE_MS)
-    expect(page.get_by_role("button", name="Run Waiting")).to_be_disabled()
-    page.get_by_role("button", name="Stop").click()
-    expect(region).to_have_count(0, timeout=PATIENCE_MS)
-    expect(page.get_by_text("was stopped")).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.get_by_role("button", name="Run Waiting")).to_be_enabled()
+    expect(region).to_contain_text("experiment 1 of 8")
+    expect(page.locator("#of-what-breaks .head")).to_contain_text("next")
+    other.get_by_role("button", name="Run selected").click()
+    expect(other.get_by_role("alert")).to_contain_text("only one experiment or check runs")
+    assert other.get_by_role("checkbox", name="Select Computing").is_checked()
+    other.get_by_role("button", name="Cancel the run").click()
+    expect(region).to_have_count(0)
+    expect(page.get_by_text("The last run of all experiments was cancelled")).to_be_visible()
 
 
-def test_a_result_from_a_terminal_is_shown_with_its_chart_to_everybody(
+def test_a_claim_leads_to_its_charts_at_the_full_width(
     watched: Watched, shared_env: dict[str, str]
 ) -> None:
-    """The chart is an image: it has a policy of its own, and cannot act in the page."""
-    command = [sys.executable, "manage.py", "lab", "starting", "--small"]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **shared_env}, check=False)
+    _results(shared_env, "starting", "process-races")
     page = watched.page
-    page.goto("/lab/")
-    chart = page.get_by_role("img", name="Chart: Starting")
-    expect(chart).to_be_visible()
-    assert chart.evaluate("image => image.naturalWidth") > 100
-    assert grave(page) == []
+    for width in (360, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto("/lab/")
+        expect(page.locator("#of-process-races")).to_contain_text("DOES NOT HOLD")
+        page.get_by_role("link", name="Races between processes").click()
+        chart = page.get_by_role("img", name="lost of")
+        expect(chart).to_be_visible()
+        panels = page.locator(".panels")
+        shown, card = chart.bounding_box(), panels.bounding_box()
+        assert shown is not None
+        assert card is not None
+        assert shown["width"] == pytest.approx(card["width"], abs=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert grave(page) == []
+    colours = {
+        kind: chart.locator(f"rect.{kind}").first.evaluate("bar => getComputedStyle(bar).fill")
+        for kind in ("right", "broken")
+    }
+    assert len(set(colours.values())) == 2
+    ours = chart.locator("text", has_text="disk").last
+    assert "✓" in ours.evaluate("name => name.nextElementSibling.textContent")

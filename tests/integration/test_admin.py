@@ -73,12 +73,24 @@ def test_jobs_and_files_are_listed_and_shown() -> None:
     assert str(job.id) in change
     assert f'<a href="/downloads/{job.id}/">page of the job</a>' in change
     assert "3.0\xa0MB" in change
+    assert 'alt="False"' not in change  # "no" is a word, not a red cross
+    assert '<div class="readonly">no</div>' in change
+    assert f'<a href="/downloads/{job.id}/">page of the job</a>' in listed
     files = client.get(f"{FILES}?job__id__exact={job.id}").content.decode()
     assert "&lt;script&gt;" in files
     assert "<script>a" not in files
     shown = client.get(f"{FILES}{job.files.get().pk}/change/").content.decode()
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown.partition("files.example.com/")[2][:10]
+
+
+def test_the_page_of_a_job_leads_to_its_record_in_the_admin() -> None:
+    job = job_in("failed")
+    client = staff("view_downloadjob", "manage_all_downloads")
+    link = f'<a href="{JOBS}{job.id}/change/">The job in the admin</a>'
+    assert link in client.get(f"/downloads/{job.id}/").content.decode()
+    User.objects.filter(username="staff").update(is_staff=False)
+    assert link not in client.get(f"/downloads/{job.id}/").content.decode()
 
 
 def test_search_and_filter_find_jobs() -> None:

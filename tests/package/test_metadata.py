@@ -16,7 +16,6 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 MODULE_OF = {
     "prometheus-client": "prometheus_client",
     "opentelemetry-api": "opentelemetry",
-    "vl-convert-python": "vl_convert",
     "django-redis": "django_redis",
     "django-htmx": "django_htmx",
     "djangorestframework": "rest_framework",

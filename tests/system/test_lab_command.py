@@ -57,10 +57,10 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
         f"--{name}={file}" for name, file in zip(("json", "svg", "claims"), files, strict=True)
     ]
     done = lab(env, "starting", "--small", "--code", *options)
-    assert done.returncode == 0, done.stderr
     assert "a process takes longer to initialize than a thread" in done.stdout
     kept_here = run_record.result("starting")
-    assert kept_here is not None
+    assert kept_here is not None, done.stderr
+    assert done.returncode == (2 if ClaimVerdict.UNKNOWN in kept_here.verdicts else 0), done.stderr
     # Which verdict it is, how busy the machine is decides; that it is printed does not depend on it.
     printed = " ".join(done.stdout.split())
     assert all(f"{it.claim}” {it.verdict}" in printed for it in kept_here.findings)
@@ -72,29 +72,25 @@ def test_it_prints_claim_figures_and_verdict_and_writes_files(
     drawn = (files[1] / "starting.svg").read_text()
     assert drawn == (tmp_path / "lab" / "starting.svg").read_text()
     assert "prefers-color-scheme" in drawn
-    assert "prefers-color-scheme" not in str(run_record.drawing("starting"))
     assert "a process takes longer to initialize than a thread" in files[2].read_text()
     status = run_record.status()
     assert isinstance(status, LabStatus)
     assert (status.state, status.names) == (RunState.DONE, ("starting",))
 
 
-def test_without_moto_and_without_charts_the_rest_is_measured_and_what_is_missing_is_said(
+def test_without_moto_the_rest_is_measured_and_what_is_missing_is_said(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "moto").mkdir()  # stands before the real one, and has no server in it
     (tmp_path / "moto" / "__init__.py").touch()
-    (tmp_path / "vl_convert.py").write_text("raise ImportError('not installed')")
     done = lab({**env, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}, "waiting", "--small")
     assert done.returncode == 2
-    assert "could not be measured: waiting" in done.stderr
-    assert "pip install 'cacheapp[lab]'" in done.stderr
+    assert "UNKNOWN in waiting; the reasons are above" in done.stderr
     assert "no S3 API is available: moto is not installed" in done.stdout
     assert "3 downloads of 0.1 s" in done.stdout
     found = run_record.result("waiting")
     assert found is not None
     assert [finding.verdict for finding in found.findings][1] is ClaimVerdict.UNKNOWN
-    assert run_record.drawing("waiting") is None
 
 
 def test_the_list_names_all(env: dict[str, str]) -> None:
@@ -195,8 +191,10 @@ def test_a_start_that_fails_gives_the_turn_back(
 
 def test_a_page_finds_the_result_of_what_it_started(as_a_page: None) -> None:
     assert run_record.result("starting") is None
-    run_record.start("starting")
-    until(
-        lambda: run_record.result("starting") and exclusive_run.holder() is None, "the result", 120
-    )
-    assert str(run_record.drawing("starting")).startswith("<svg")
+    run_record.start("starting", "starting")
+    status = run_record.status()
+    assert status is not None
+    assert status.names == ("starting",)
+    until(lambda: exclusive_run.holder() is None, "the end", 120)
+    assert getattr(run_record.status(), "state", None) is RunState.DONE
+    assert getattr(run_record.result("starting"), "name", None) == "starting"

@@ -5,16 +5,17 @@ import threading
 
 import pytest
 
-from cacheapp.lab import process_races, thread_races, what_breaks
+from cacheapp.lab import charts, process_races, thread_races, what_breaks
 from cacheapp.lab.bench import Bench, ExperimentProgress, RunStopped, Scale
 from cacheapp.lab.experiment import Experiment
 from cacheapp.lab.registry import EXPERIMENTS
-from cacheapp.lab.results import ClaimVerdict, ExperimentOutcome, Panel, Result
+from cacheapp.lab.results import ClaimVerdict, ExperimentOutcome, Look, Panel, Result
 from cacheapp.lab.run import UnknownExperiment, run
 from cacheapp.lab.stores import BACKENDS
 from cacheapp.lab.timed import starting
 
 HOLDS = ClaimVerdict.HOLDS
+ATOMIC = ", with one atomic call"
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def verdicts(name: str) -> dict[str, ClaimVerdict]:
 
 
 def medians(panel: Panel) -> dict[str, float]:
-    return {measure.label: measure.median for measure in panel.measures}
+    return {charts.name(measure): measure.median for measure in panel.measures}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -38,7 +39,10 @@ def test_it_runs_on_real_processes_and_says_what_it_measured(name: str) -> None:
     assert result.panels
     assert all(measure.samples for panel in result.panels for measure in panel.measures)
     assert Result.from_json(result.to_json()) == result
-    assert result.about.load >= 0
+    assert [finding.claim for finding in result.findings] == [*EXPERIMENTS[name].claims]
+    assert all(finding.figure for finding in result.findings)
+    assert result.about.others is not None
+    assert 0 <= result.about.others <= result.about.cores
     assert result.scale == "small"
 
 
@@ -59,8 +63,10 @@ def test_an_unprotected_counter_of_threads_loses_and_a_protected_one_does_not() 
 def test_what_processes_share_races_unless_it_is_protected() -> None:
     assert verdicts("process-races")[process_races.CLAIM] is ClaimVerdict.DOES_NOT_HOLD
     assert verdicts("process-races")[process_races.CLAIM_EXACT] is HOLDS
-    labels = [measure.label for measure in small("process-races").panels[0].measures]
-    assert {"disk: incr", "lmdb: incr", "redis: incr"} <= set(labels)
+    looks = {charts.name(it): it.look for it in small("process-races").panels[0].measures}
+    for alias in ("disk", "lmdb", "redis"):
+        assert looks[f"{alias}, with incr"] is Look.RIGHT
+        assert looks[f"{alias}, with get + set, which no cache makes safe"] is not Look.BROKEN
 
 
 def test_four_workers_have_four_truths_in_their_own_caches_and_one_in_a_shared_one() -> None:
@@ -77,16 +83,16 @@ def test_what_a_project_uses_a_cache_for_breaks_under_four_workers_and_is_right_
     assert found.pop(what_breaks.CLAIM_GET_SET) is not ClaimVerdict.DOES_NOT_HOLD
     assert set(found.values()) == {HOLDS}
     logins, tokens, hits, reports, sessions, features = map(medians, small("what-breaks").panels)
-    assert logins["locmem, atomic"] == 20
-    assert tokens["locmem, atomic"] == 4
-    assert hits["locmem, atomic"] == 48
-    assert reports["locmem, atomic"] >= 4
+    assert logins[f"locmem{ATOMIC}"] == 20
+    assert tokens[f"locmem{ATOMIC}"] == 4
+    assert hits[f"locmem{ATOMIC}"] == 48
+    assert reports[f"locmem{ATOMIC}"] >= 4
     assert sessions["locmem"] == 1
     assert features["locmem"] == 3
     for alias in set(BACKENDS) - {"locmem"}:
-        assert logins[f"{alias}, atomic"] == 5
-        assert (tokens[f"{alias}, atomic"], reports[f"{alias}, atomic"]) == (1, 1)
-        assert hits[f"{alias}, atomic"] == 192
+        assert logins[f"{alias}{ATOMIC}"] == 5
+        assert (tokens[f"{alias}{ATOMIC}"], reports[f"{alias}{ATOMIC}"]) == (1, 1)
+        assert hits[f"{alias}{ATOMIC}"] == 192
         assert (sessions[alias], features[alias]) == (4, 0)
 
 
@@ -119,8 +125,11 @@ def test_what_cannot_be_run_is_unknown_and_says_why(monkeypatch: pytest.MonkeyPa
         bench.measure(starting.times, "no such method", 1)
         raise AssertionError
 
-    monkeypatch.setitem(EXPERIMENTS, "broken", Experiment("broken", "", "a claim", "", conduct))
+    monkeypatch.setitem(EXPERIMENTS, "broken", Experiment("broken", "", ("a", "b"), "", conduct))
     result = run("broken", scale=Scale.SMALL)
-    assert result.verdict is ClaimVerdict.UNKNOWN
+    assert [(it.claim, it.verdict) for it in result.findings] == [
+        ("a", ClaimVerdict.UNKNOWN),
+        ("b", ClaimVerdict.UNKNOWN),
+    ]
     assert "could not run" in result.findings[0].why
     assert "cannot find context for 'no such method'" in result.findings[0].why

@@ -1,13 +1,12 @@
 """The figures in README and docs are those of the kept results."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks import pages, speed_chart
+from benchmarks import pages
 from benchmarks.__main__ import KEPT, NAMES, USUAL
 
 
@@ -40,14 +39,6 @@ def test_what_is_not_marked_stays() -> None:
     assert found.startswith("before\n<!-- figures: speed -->\n\nA `get` of a small dict")
     assert found.endswith("\n<!-- end of figures -->\nafter\n")
     assert "old" not in found
-
-
-def test_the_chart_shows_the_kept_results() -> None:
-    drawn = re.findall(
-        r'aria-label="median: ([\d.]+); label: ([\w-]+)"', speed_chart.PICTURE.read_text()
-    )
-    expected = [pair for measure in speed_chart.MEASURES for pair in speed_chart.bars(measure)]
-    assert [(label, float(median)) for median, label in drawn] == expected
 
 
 def test_the_usual_run_has_every_benchmark_and_keeps_what_pages_show() -> None:

@@ -9,12 +9,13 @@ from cacheapp.lab.results import (
     ClaimFinding,
     ClaimVerdict,
     FigureKind,
+    Look,
     Measure,
     Panel,
     Result,
 )
 
-HOLDS = ClaimFinding("this", ClaimVerdict.HOLDS, "because")
+HOLDS = ClaimFinding("this", ClaimVerdict.HOLDS, "because", "5 s", (ClaimVerdict.DOES_NOT_HOLD,))
 DOES_NOT = ClaimFinding("that", ClaimVerdict.DOES_NOT_HOLD, "because")
 UNKNOWN = ClaimFinding("the other", ClaimVerdict.UNKNOWN, "because")
 
@@ -26,7 +27,7 @@ RESULT = Result(
     scale="usual",
     findings=(HOLDS, DOES_NOT),
     panels=(
-        Panel("bars", "s", (Measure("threads", (1.0, 3.0, 2.0)),), expected=1.0),
+        Panel("bars", "s", (Measure("threads", (1.0, 3.0, 2.0), look=Look.BROKEN),), expected=1.0),
         Panel(
             "lines",
             "ms",
@@ -42,7 +43,7 @@ RESULT = Result(
     ),
     notes=("a note",),
     seconds=1.5,
-    about=About("2026-01-01", "2 cores", "3.11", "Linux", 0.5, {"Django": "5.2"}),
+    about=About("2026-01-01", "2 cores", "3.11", "Linux", 0.5, {"Django": "5.2"}, 2, 0.25),
 )
 
 
@@ -93,4 +94,5 @@ def test_every_experiment_has_a_claim_and_the_code_that_is_timed() -> None:
         assert experiment.name == name
         assert experiment.claim.endswith(".")
         assert "def " in experiment.code
+        assert len(set(experiment.claims)) == len(experiment.claims) > 1
         compile(experiment.code, name, "exec")  # it is code, whole

@@ -1,5 +1,6 @@
 """What is said of given figures, the cases in which a claim does not hold among them."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -45,20 +46,39 @@ def test_threads_that_compute(threads: float, verdict: ClaimVerdict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("took", "cores", "load", "verdict"),
+    ("took", "cores", "verdict"),
     [
-        ({1: 4.0, 2: 2.1, 4: 2.1}, 2, 0.1, HOLDS),
-        ({1: 4.0, 2: 3.9, 4: 3.9}, 2, 0.1, DOES_NOT),
-        ({1: 4.0, 2: 3.9, 4: 3.9}, 2, 5.0, UNKNOWN),
-        ({1: 4.0, 2: 2.4, 4: 1.2}, 2, 0.1, DOES_NOT),
-        ({1: 4.0, 2: 4.0}, 1, 0.1, UNKNOWN),
+        ({1: 4.0, 2: 2.1, 4: 2.1}, 2, HOLDS),
+        ({1: 4.0, 2: 3.9, 4: 3.9}, 2, DOES_NOT),
+        ({1: 4.0, 2: 2.4, 4: 1.2}, 2, DOES_NOT),
+        ({1: 4.0, 2: 4.0}, 1, UNKNOWN),
     ],
-    ids=["as claimed", "of no use", "busy machine", "more than cores still help", "one core"],
+    ids=["as claimed", "of no use", "more than cores still help", "one core"],
 )
-def test_processes_that_compute(
-    took: dict[int, float], cores: int, load: float, verdict: ClaimVerdict
-) -> None:
-    assert computing.judge_processes(4.0, took, cores, load).verdict is verdict
+def test_processes_that_compute(took: dict[int, float], cores: int, verdict: ClaimVerdict) -> None:
+    assert computing.judge_processes(4.0, took, cores).verdict is verdict
+
+
+def test_each_claim_about_times_says_what_a_busy_machine_can_cause() -> None:
+    """Counts say nothing of the kind: a lost addition is lost, however long it took."""
+    level = too_many.Level("threads", "waiting", 1, (1.0,), (1.0,), (1.0,), (1.0,))
+    on_times = [
+        waiting.judge("", times(25.1, 5.01), 5, 5.0),
+        computing.judge_threads(4.0, 4.1, 8),
+        computing.judge_processes(4.0, {2: 2.1}, 2),
+        starting.judge_longer({"thread": 0.03, "fork": 2.0}),
+        starting.judge_zero({5: 0.2}),
+        too_many.judge("threads", [level, dataclasses.replace(level, members=9)]),
+    ]
+    assert all(finding.load_causes for finding in on_times)
+    on_counts = [
+        *thread_races.judge(thread_losses(0, 400, 0, 0)),
+        *process_races.judge(process_losses(900, 300, 0)),
+        *not_shared.judge(sights(4, 1)),
+        *what_breaks.judge(counts(20.0, 5.0, 44.0)),
+    ]
+    assert not any(finding.load_causes for finding in on_counts)
+    assert all(finding.figure for finding in (*on_times, *on_counts))
 
 
 def test_a_process_takes_longer_than_a_thread_only_if_every_kind_does() -> None:
@@ -136,7 +156,8 @@ def test_a_race_is_looked_for_until_one_happens_or_for_twelve_runs(
     monkeypatch.setattr(thread_races, "others", list)
     outcome = thread_races.conduct(bench)
     by_code = {measure.label: measure.samples for measure in outcome.panels[0].measures}
-    assert by_code[thread_races.CALL] == tuple(found[:runs])
+    shares = [100 * lost / (8 * 200_000) for lost in found[:runs]]
+    assert by_code[thread_races.CALL] == pytest.approx(shares)
     assert len(by_code[thread_races.BARE]) == 3
     assert outcome.findings[0].verdict is (HOLDS if any(found) else UNKNOWN)
 

@@ -1,0 +1,91 @@
+"""The paths with the data of pages."""
+
+from cacheapp.openapi.parts import (
+    COUNT,
+    INTEGER,
+    PID,
+    STRING,
+    Schema,
+    list_of,
+    nullable,
+    operation,
+    query,
+    record,
+    success,
+)
+
+_OBJECT: Schema = {"type": "object"}
+_RUNNING = {**nullable(STRING), "description": "The experiment or check that runs now."}
+_LAST_RUN = {**nullable(_OBJECT), "description": "The last run: its state, and how far it is."}
+
+
+def paths() -> dict[str, Schema]:
+    """Return the paths below the one that `cacheapp.urls` is included at."""
+    return {
+        "/api/overview": {"get": _overview()},
+        "/api/check": {"get": _check()},
+        "/api/lab": {"get": _lab()},
+    }
+
+
+def _overview() -> Schema:
+    alias = record(
+        {
+            "alias": STRING,
+            "backend": STRING,
+            "verdict": {"enum": ["SHARED", "BROKEN", "DOWN", "OPEN"]},
+            "why": list_of(STRING),
+            "written": nullable(_OBJECT),
+            "counted": nullable(_OBJECT),
+            "reads": list_of(_OBJECT),
+        }
+    )
+    worker = record(
+        {"pid": INTEGER, "requests": nullable(COUNT), "uptime_s": nullable({"type": "number"})}
+    )
+    found = record(
+        {
+            "pid": PID,
+            "workers": list_of(worker),
+            "missing_workers": COUNT,
+            "aliases": list_of(alias),
+            "show": nullable(_OBJECT),
+        }
+    )
+    return operation(
+        "overview",
+        "What every worker reads of every alias, and the last result of Show me",
+        "cacheapp.use_demo",
+        {200: success("What the front page shows.", found)},
+        errors={503: "STATE_DIR cannot be used."},
+    )
+
+
+def _check() -> Schema:
+    report = {**nullable(_OBJECT), "description": "As from `cachecheck --json`, with drawings."}
+    found = record({"pid": PID, "running": _RUNNING, "last_run": _LAST_RUN, "report": report})
+    return operation(
+        "check",
+        "The last check that was started from a page",
+        "cacheapp.run_check",
+        {200: success("Its state and its report.", found)},
+        errors={503: "STATE_DIR cannot be used."},
+    )
+
+
+def _lab() -> Schema:
+    result = {**nullable(_OBJECT), "description": "As from `manage.py lab --json`."}
+    experiment = record(
+        {"name": STRING, "title": STRING, "claims": list_of(STRING), "result": result}
+    )
+    found = record(
+        {"pid": PID, "running": _RUNNING, "last_run": _LAST_RUN, "experiments": list_of(experiment)}
+    )
+    return operation(
+        "lab",
+        "The claims of the lab, with their last results on this machine",
+        "cacheapp.run_lab",
+        {200: success("All experiments, or one.", found)},
+        errors={400: "There is no such experiment.", 503: "STATE_DIR cannot be used."},
+        parameters=[query("name", STRING, "Only this experiment.")],
+    )
