@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cacheapp.processes.supervisor import start_child, start_redis, until_stopped
+from cacheapp.processes.supervisor import (
+    start_child,
+    start_redis,
+    start_redis_cluster,
+    until_stopped,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 _HOST_PORT = re.compile(r"(?P<host>[^:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
@@ -18,9 +23,13 @@ def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201 (this is a program)
 
 
-def _private_redis(stack: contextlib.ExitStack) -> str | None:
-    """Start a private Redis and return its URL; if there is none, print the reason."""
+def _private_redis(stack: contextlib.ExitStack, *, cluster: bool) -> str | None:
+    """Start a private Redis or cluster and return its URL; if there is none, print the reason."""
     try:
+        if cluster:
+            url = start_redis_cluster(stack).url
+            _print(f"Redis:   private cluster, three primaries and three replicas, {url}")
+            return url
         server = start_redis(stack)
     except RuntimeError as exc:
         _print(f"Redis:   not available, the alias `redis` will be down ({exc})")
@@ -52,7 +61,7 @@ def _redis_url(stack: contextlib.ExitStack, env: dict[str, str]) -> None:
     """Set `REDIS_URL` in `env` to a private Redis, unless it is set or there is none."""
     if not env.get("REDIS_URL"):
         env.pop("REDIS_URL", None)
-        if url := _private_redis(stack):
+        if url := _private_redis(stack, cluster=env.get("REDIS_CLUSTER") == "1"):
             env["REDIS_URL"] = url
 
 

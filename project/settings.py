@@ -34,7 +34,8 @@ _redis_url = env.str(
     "REDIS_URL",
     "redis://127.0.0.1:6379/0",
     validate=validate.Regexp(
-        r"(redis|rediss|unix)://.+", error="Not a redis://, rediss:// or unix:// URL."
+        r"(rediss?(\+cluster)?|unix)://.+",
+        error="Not a redis://, rediss:// or unix:// URL, or redis+cluster://host:port,host:port.",
     ),
 )
 _log_level = env.str(
@@ -231,7 +232,9 @@ CACHEAPP = {
 }
 
 # Redis, unless something else is named; Celery spells a socket's URL in its own way.
-CELERY_BROKER_URL = _celery_broker_url or _redis_url.replace("unix://", "redis+socket://", 1)
+CELERY_BROKER_URL = _celery_broker_url or (
+    "" if "+cluster://" in _redis_url else _redis_url.replace("unix://", "redis+socket://", 1)
+)
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # jobs take long: a worker must not reserve the next one
 
 STATIC_URL = "static/"

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from cacheapp.backends import RedisCache
 from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo.probe import SharingFinding
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import (
     GunicornServer,
     RedisServer,
@@ -50,7 +51,8 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
             "SECURE_SSL_REDIRECT": "0",
         }
         if not os.environ.get("REDIS_URL") and redis_can_be_had():
-            env["REDIS_URL"] = stack.enter_context(RedisServer()).start().url
+            kind = PrivateCluster if os.environ.get("REDIS_CLUSTER") == "1" else RedisServer
+            env["REDIS_URL"] = stack.enter_context(kind()).start().url
         module, _, name = settings.WSGI_APPLICATION.rpartition(".")
         root = Path(getattr(settings, "BASE_DIR", Path.cwd()))
         server = stack.enter_context(GunicornServer(f"{module}:{name}", root, env))

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer, dies_with_us
 from cacheapp.processes.stopping import Stopped, stopping
 
@@ -31,6 +32,11 @@ def start_redis(stack: contextlib.ExitStack) -> RedisServer:
     Raises `ServerFailed`, a `RuntimeError`, if no redis-server is installed or it does not start.
     """
     return stack.enter_context(RedisServer()).start()
+
+
+def start_redis_cluster(stack: contextlib.ExitStack) -> PrivateCluster:
+    """Start a private Redis Cluster (`url`) that stops with the stack; errors as `start_redis`."""
+    return stack.enter_context(PrivateCluster()).start()
 
 
 def start_child(

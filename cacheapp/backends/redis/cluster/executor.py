@@ -46,6 +46,8 @@ class Part:
     slot: int
     keys: list[bytes]
     command: Command
+    is_moving: bool = False
+    """Whether the slot is being handed over, so that its keys may be on two nodes."""
 
 
 class ClusterExecutor(Executor):
@@ -149,9 +151,9 @@ class ClusterExecutor(Executor):
         done: list[tuple[list[bytes], Any]] = []
         failures: list[CacheappError] = []
         for _ in range(_ROUNDS):
-            parts = self._round(parts, kind, done, failures)
-            if not parts:
-                break
+            settled = [part for part in parts if not part.is_moving]
+            moving = [part for part in parts if part.is_moving]
+            parts = moving + (self._round(settled, kind, done, failures) if settled else [])
         for part in parts:
             self._one_by_one(part, build, kind, done, failures)
         if failures:
@@ -166,23 +168,30 @@ class ClusterExecutor(Executor):
         failures: list[CacheappError],
     ) -> list[Part]:
         """Execute the parts in one round trip to each node; return those to be sent again."""
-        again: list[Part] = []
+        found: list[tuple[ClusterNode, Part, Any]] = []
         with ExitStack() as stack:
             sent = []
             for node, own in self._by_node(parts, failures):
-                found = node.send([part.command for part in own])
-                if isinstance(found, Exchange):
-                    stack.callback(node.abandon, found)
-                sent.append((node, own, found))
-            for node, own, found in sent:
-                replies = node.receive(found) if isinstance(found, Exchange) else [found] * len(own)
-                for part, reply in zip(own, replies, strict=True):
-                    if not isinstance(reply, Exception):
-                        done.append((part.keys, reply))
-                    elif self._is_sent_again(node, part, reply, kind):
-                        again.append(part)
-                    else:
-                        failures.append(self._error_of(node, part, reply, kind))
+                exchange = node.send([part.command for part in own])
+                if isinstance(exchange, Exchange):
+                    stack.callback(node.abandon, exchange)
+                sent.append((node, own, exchange))
+            for node, own, exchange in sent:
+                replies = (
+                    node.receive(exchange)
+                    if isinstance(exchange, Exchange)
+                    else [exchange] * len(own)
+                )
+                found += [(node, *each) for each in zip(own, replies, strict=True)]
+        # From here on no connection is held: what follows may need one.
+        again: list[Part] = []
+        for node, part, reply in found:
+            if not isinstance(reply, Exception):
+                done.append((part.keys, reply))
+            elif self._is_sent_again(node, part, reply, kind):
+                again.append(part)
+            else:
+                failures.append(self._error_of(node, part, reply, kind))
         return again
 
     def _by_node(
@@ -213,7 +222,8 @@ class ClusterExecutor(Executor):
                 return False
             timed_out = isinstance(reply.__cause__, redis.TimeoutError)  # once is long enough
             return other is not None or (isinstance(reply, Lost) and not timed_out)
-        return isinstance(reply, AskError | TryAgainError)
+        part.is_moving = isinstance(reply, AskError | TryAgainError)
+        return part.is_moving
 
     def _error_of(
         self, node: ClusterNode, part: Part, reply: Exception, kind: FailureKind
