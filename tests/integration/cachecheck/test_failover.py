@@ -10,11 +10,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.test import override_settings
 
 from cacheapp import clock
 from cacheapp.cachecheck.client_process import Setup
 from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.journal import Journals
+from cacheapp.cachecheck.private import Stores, private_stores
 from cacheapp.cachecheck.run import CheckRun, try_store
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import cluster_faults, registers
@@ -26,33 +28,42 @@ from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.parts import SentinelServer, raw
 
+REDIS = "cacheapp.backends.RedisCache"
 Fault = Callable[[CheckRun, PrivateCluster], list[PropertyFinding]]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PrivateCluster]:
-    with PrivateCluster() as cluster:
-        yield cluster.start()
-
-
 @contextlib.contextmanager
-def _clients_of(location: str, **options: Any) -> Iterator[CheckRun]:
+def _clients(overrides: dict[str, Any]) -> Iterator[CheckRun]:
     """Start four processes with two threads each, which use a RedisCache."""
     with tempfile.TemporaryDirectory(prefix="check-") as name:
-        directory = Path(name)
-        entry = {"BACKEND": "cacheapp.backends.RedisCache", "LOCATION": location}
-        overrides = {
-            "CACHES": {"default": {**entry, "OPTIONS": {"SOCKET_TIMEOUT": 30, **options}}},
-            "CACHEAPP": {"STATE_DIR": directory / "state"},
-        }
-        setup = Setup("default", overrides, threads=2, directory=directory)
+        setup = Setup("default", overrides, threads=2, directory=Path(name))
         with Clients(setup, 4) as clients:
-            yield CheckRun(clients, Journals(directory), "", seconds=1.0, private=True)
+            yield CheckRun(clients, Journals(Path(name)), "", seconds=1.0, private=True)
+
+
+def _entry(location: str, **options: Any) -> dict[str, Any]:
+    options = {"SOCKET_TIMEOUT": 30, **options}
+    return {"BACKEND": REDIS, "LOCATION": location, "OPTIONS": options}
 
 
 @pytest.fixture(scope="module")
-def run(cluster: PrivateCluster) -> Iterator[CheckRun]:
-    with _clients_of(cluster.url) as run:
+def stores() -> Iterator[Stores]:
+    """A cluster of its own, as `cachecheck --private` starts it."""
+    caches = {"default": _entry("redis+cluster://cache.internal:6379")}
+    with override_settings(CACHES=caches), private_stores(["default"]) as stores:
+        yield stores
+
+
+@pytest.fixture
+def cluster(stores: Stores) -> PrivateCluster:
+    found = stores.servers["default"]
+    assert isinstance(found, PrivateCluster)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(stores: Stores) -> Iterator[CheckRun]:
+    with _clients(stores.overrides) as run:
         yield run
 
 
@@ -106,7 +117,10 @@ def test_a_failover_by_three_sentinels_loses_only_what_was_not_replicated(
             sentinel.suspect_after(1000)
         addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
         options = {"SENTINELS": addresses, "SOCKET_TIMEOUT": 1, "SOCKET_CONNECT_TIMEOUT": 1}
-        run = stack.enter_context(_clients_of("redis://cached/0", **options))
+        entry = _entry("redis://cached/0", **options)
+        state = stack.enter_context(tempfile.TemporaryDirectory(prefix="check-"))
+        overrides = {"CACHES": {"default": entry}, "CACHEAPP": {"STATE_DIR": Path(state) / "state"}}
+        run = stack.enter_context(_clients(overrides))
         clients = run.crew
         assert isinstance(clients, Clients)
         run.token = f"check-{uuid4().hex[:8]}"
