@@ -51,8 +51,10 @@ def private_deployment(workers: int) -> Iterator[GunicornServer]:
             "SECURE_SSL_REDIRECT": "0",
         }
         if not os.environ.get("REDIS_URL") and redis_can_be_had():
-            kind = PrivateCluster if os.environ.get("REDIS_CLUSTER") == "1" else RedisServer
-            env["REDIS_URL"] = stack.enter_context(kind()).start().url
+            if os.environ.get("REDIS_CLUSTER") == "1":
+                env["REDIS_URL"] = stack.enter_context(PrivateCluster()).start().url
+            else:
+                env["REDIS_URL"] = stack.enter_context(RedisServer()).start().url
         module, _, name = settings.WSGI_APPLICATION.rpartition(".")
         root = Path(getattr(settings, "BASE_DIR", Path.cwd()))
         server = stack.enter_context(GunicornServer(f"{module}:{name}", root, env))
