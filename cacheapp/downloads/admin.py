@@ -29,7 +29,7 @@ from cacheapp.extras import needed_for
 from cacheapp.views.access import user_key, user_name
 
 _MAX_MESSAGES = 20
-_SIZES = frozenset(["bytes_done", "bytes_total", "expected_size"])
+_SIZES = frozenset(["bytes_done", "bytes_total", "expected_size", "limit_rate"])
 
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
@@ -61,11 +61,13 @@ class _ReadOnly(_Admin):
     """Columns that a lookup in the address may not compare: it could guess them letter by letter."""
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        """Return the fields; sizes are in units for people, and booleans are words.
+        """Return the fields, links first; sizes are in units for people, and booleans are words.
 
         The admin's sign for "no" is a red cross, which looks like a failure.
         """
-        return [self._for_people(name) for name in super().get_fields(request, obj)]
+        links = self.get_readonly_fields(request, obj)
+        columns = [name for name in super().get_fields(request, obj) if name not in links]
+        return [*links, *map(self._for_people, columns)]
 
     def _for_people(self, name: Any) -> Any:
         field = self.opts.get_field(name) if name in _SIZES or name in self._booleans() else None
@@ -104,6 +106,7 @@ class DownloadJobAdmin(_ReadOnly):
 
     list_display = (
         "id",
+        "page",
         "state",
         "progress",
         "size",
@@ -111,7 +114,6 @@ class DownloadJobAdmin(_ReadOnly):
         "adoptions",
         "created_by",
         "created_at",
-        "page",
     )
     list_filter = ("state",)
     search_fields = ("id", "created_by", "error")

@@ -159,7 +159,7 @@ def test_curl_has_a_token_where_the_page_has_a_session(
     page = _get(visitor, "/lab/waiting/")
     curl, option, header, address = shlex.split(page.context["same"].curl)
     assert (curl, option, header) == ("curl", "-H", "Authorization: Bearer $TOKEN")
-    assert "TOKEN is the secret of one of the API tokens" in page.content.decode()
+    assert "TOKEN stands for an API token" in page.content.decode()
     headers = {"Host": "localhost", "Authorization": header.rpartition(": ")[2]}
     headers["Authorization"] = headers["Authorization"].replace("$TOKEN", "secret")
     path = address.removeprefix("http://localhost")
