@@ -156,7 +156,7 @@ class Conf:
     """The entry of Django's setting `TASKS` that runs jobs if the runner is "tasks"."""
 
     download_streams: int = 4
-    """Maximum of event streams and files that one process sends at the same time. Each occupies a thread."""
+    """Maximum of event streams, and of files, that one process sends at the same time. Each occupies a thread."""
 
     download_stream_s: float = 60.0
     """Seconds after which an event stream ends and its client reconnects."""

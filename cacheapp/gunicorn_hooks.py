@@ -25,16 +25,12 @@ def post_worker_init(worker: Any) -> None:
     from cacheapp.checks.gunicorn import log_foreign_directories  # noqa: PLC0415 (the same)
     from cacheapp.demo import stats_ring, worker_agent  # noqa: PLC0415 (the same)
     from cacheapp.downloads import start_downloads  # noqa: PLC0415 (the same)
-    from cacheapp.errors import ExtraMissing, StoreUnavailable  # noqa: PLC0415 (the same)
-    from cacheapp.extras import needed_for  # noqa: PLC0415 (the same)
+    from cacheapp.errors import StoreUnavailable  # noqa: PLC0415 (the same)
+    from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
 
     log_foreign_directories()
+    end_streams_when(lambda: not worker.alive)
     if apps.is_installed("cacheapp.downloads"):
-        # Without its packages, there are no streams.
-        with contextlib.suppress(ExtraMissing), needed_for("A stream", "downloads"):
-            from cacheapp.views.streams import end_streams_when  # noqa: PLC0415 (the same)
-
-            end_streams_when(lambda: not worker.alive)
         start_downloads()
     with contextlib.suppress(StoreUnavailable):
         worker_agent.start()

@@ -151,6 +151,24 @@ def text(value: Any) -> str:
     return value
 
 
+_NOT_IN_A_LINE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, line ends, what changes the direction of the text around it, and half characters."""
+
+
+def line_of_text(most: int) -> Reader:
+    """Return a reader of one line of at most `most` characters; spaces at its ends are removed."""
+
+    def read(value: Any) -> str:
+        found = value.strip(" ") if isinstance(value, str) else None
+        if found is None or len(found) > most or _NOT_IN_A_LINE.search(found):
+            raise ValueError(f"one line of at most {most} characters, without control characters")
+        return found
+
+    return read
+
+
 def list_of_str(value: Any) -> list[str]:
     """Read a `list` of `str`."""
     if not isinstance(value, list) or not all(isinstance(it, str) for it in value):

@@ -39,6 +39,7 @@ app_name = "cacheapp"
 
 urlpatterns = [
     path("", pages_caches.front_page, name="index"),
+    path("events", pages_caches.events, name="index_events"),
     path("lab/", lab_views.lab, name="lab_page"),
     path("lab/start", lab_views.start, name="lab_start"),
     path("lab/stop", lab_views.stop, name="lab_stop"),

@@ -18,7 +18,7 @@ from django.conf import settings
 from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.consistency.sharing import SharingJudgement
-from cacheapp.demo import timeline, worker_rpc
+from cacheapp.demo import page_record, timeline, worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.demo.page_record import Record, record
 from cacheapp.demo.timeline import Mark
@@ -78,13 +78,23 @@ class _Latest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: Overview | None = None
+        self._changes: object = None  # that `_last` has seen
 
     def read(self) -> Overview:
         with self._lock:
-            if self._last is None or clock.monotonic_s() - self._last.at_s > _FRESH_S:
+            changes = page_record.stamp(
+                page_record.FILE
+            )  # first: one that comes during the reading is seen later
+            last = self._last
+            if (
+                last is None
+                or changes != self._changes
+                or clock.monotonic_s() - last.at_s > _FRESH_S
+            ):
                 with record() as found:
-                    self._last = _read(found)
-            return self._last
+                    last = _read(found)
+                self._last, self._changes = last, changes
+            return last
 
     def forget(self) -> None:
         with self._lock:
@@ -93,7 +103,7 @@ class _Latest:
 
 _latest = _Latest()
 read = _latest.read
-"""Return what all workers read, at most a second old: a worker calls the others once a second."""
+"""Return what all workers read, at most a second old, and after the last change that any worker made."""
 
 
 def write() -> None:

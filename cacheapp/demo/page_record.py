@@ -19,6 +19,7 @@ from cacheapp.demo.verdict import Counted, LastChanges, Written
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 
+FILE = "page.json"
 _LOCK_TIMEOUT_S = 15.0
 
 
@@ -46,7 +47,7 @@ def record(*, changing: bool = False) -> Iterator[Record]:
     Raises `StoreUnavailable` if the lock cannot be acquired in time.
     """
     with locked("page", changing=changing) as directory:
-        yield Record(directory / "page.json")
+        yield Record(directory / FILE)
 
 
 @contextlib.contextmanager
@@ -64,6 +65,20 @@ def locked(name: str, *, changing: bool = False) -> Iterator[Path]:
         yield directory
     finally:
         os.close(number)
+
+
+def stamp(*names: str) -> tuple[tuple[int, int], ...]:
+    """Return what differs once one of these files of the demo was replaced."""
+    directory = private_directory(state_dir())
+    return tuple(_file_stamp(directory / name) for name in names)
+
+
+def _file_stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_ino, found.st_mtime_ns)
 
 
 def write_json(path: Path, content: Any) -> None:

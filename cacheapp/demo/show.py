@@ -22,7 +22,7 @@ from cacheapp.demo.worker_rpc import Reply, Request
 LOGIN_LIMIT = 5
 _ATTEMPTS_PER_WORKER = 8
 _CHANGE_S = 8.0
-_FILE = "show.json"
+FILE = "show.json"
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ def run() -> ShowResult:
         tried = _try_uses()
         results = tuple(_result(row, tried[row.alias]) for row in seen.rows if row.alias in tried)
         result = ShowResult(clock.wall_s(), results)
-        write_json(directory / _FILE, dataclasses.asdict(result))
+        write_json(directory / FILE, dataclasses.asdict(result))
     return result
 
 
 def latest() -> ShowResult | None:
     """Return the result of the last run on this machine, or `None`."""
     try:
-        raw: dict[str, Any] = json.loads((private_directory(state_dir()) / _FILE).read_text())
+        raw: dict[str, Any] = json.loads((private_directory(state_dir()) / FILE).read_text())
         results = tuple(AliasResult(**one) for one in raw["results"])
         return ShowResult(raw["at_s"], results)
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or of another version

@@ -1,14 +1,19 @@
-"""Jobs and files in Django's admin: read-only, with actions to cancel and retry jobs.
+"""Jobs and files in Django's admin: read-only but for titles, with actions to cancel and retry jobs.
 
-No form writes a row, because the job's owner writes it at the same time. Users see their own jobs,
+No form writes a row, because the job's owner writes it at the same time: a title is one UPDATE of its
+column. Users see their own jobs,
 and managers all. No page shows the query string of a URL, and no filter or search compares it.
 """
 
 import datetime as dt
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import BooleanField, Model, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
@@ -25,7 +30,10 @@ from cacheapp.downloads.jobs.actors import (
 from cacheapp.downloads.jobs.audit import visible_entries
 from cacheapp.downloads.jobs.models import AuditEntry, DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.quota import QuotaExceeded
+from cacheapp.downloads.jobs.titles import set_title
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.extras import needed_for
+from cacheapp.typed_values import line_of_text
 from cacheapp.views.access import user_key, user_name
 
 _MAX_MESSAGES = 20
@@ -33,8 +41,10 @@ _SIZES = frozenset(["bytes_done", "bytes_total", "expected_size", "limit_rate"])
 
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
+    _Form = forms.ModelForm[DownloadJob]
 else:
     _Admin = admin.ModelAdmin
+    _Form = forms.ModelForm
 
 
 def _size(count: int | None) -> str:
@@ -43,6 +53,18 @@ def _size(count: int | None) -> str:
 
 def _yes_or_no(value: bool) -> str:  # noqa: FBT001 (the value of a field)
     return "yes" if value else "no"
+
+
+@functools.cache  # the admin compares them
+def _shown(name: str, label: str) -> Callable[[Model], str]:
+    """Return the function that shows a column for people."""
+    show: Callable[[Any], str] = _size if name in _SIZES else _yes_or_no
+
+    @admin.display(description=label)
+    def shown(row: Model) -> str:
+        return show(getattr(row, name))
+
+    return shown
 
 
 def _actor(request: HttpRequest) -> Actor:
@@ -71,15 +93,7 @@ class _ReadOnly(_Admin):
 
     def _for_people(self, name: Any) -> Any:
         field = self.opts.get_field(name) if name in _SIZES or name in self._booleans() else None
-        if field is None:
-            return name
-        show = _size if name in _SIZES else _yes_or_no
-
-        @admin.display(description=str(getattr(field, "verbose_name", name)))
-        def shown(row: Model) -> str:
-            return show(getattr(row, name))
-
-        return shown
+        return name if field is None else _shown(name, str(getattr(field, "verbose_name", name)))
 
     def _booleans(self) -> set[str]:
         return {field.name for field in self.opts.fields if isinstance(field, BooleanField)}
@@ -100,13 +114,29 @@ class _ReadOnly(_Admin):
         return request.user.has_perm("cacheapp_downloads.change_downloadjob")
 
 
+class _TitleForm(_Form):
+    """The only field that a form changes."""
+
+    class Meta:
+        model = DownloadJob
+        fields = ("title",)
+
+    def clean_title(self) -> str:
+        try:
+            return str(line_of_text(MAX_TITLE_CHARS)(self.cleaned_data["title"]))
+        except ValueError as exc:
+            raise ValidationError(f"Expected {exc}.") from exc
+
+
 @admin.register(DownloadJob)
 class DownloadJobAdmin(_ReadOnly):
     """Jobs, newest first."""
 
+    form = _TitleForm
     list_display = (
         "id",
         "page",
+        "title",
         "state",
         "progress",
         "size",
@@ -116,7 +146,7 @@ class DownloadJobAdmin(_ReadOnly):
         "created_at",
     )
     list_filter = ("state",)
-    search_fields = ("id", "created_by", "error")
+    search_fields = ("id", "title", "created_by", "error")
     ordering = ("-created_at", "-id")
     exclude = ("source", "webhook", "creator", "idempotency_key", "idempotency_digest")
     readonly_fields = ("page", "progress", "trail", "shown_source", "shown_webhook")
@@ -125,6 +155,23 @@ class DownloadJobAdmin(_ReadOnly):
     def get_queryset(self, request: HttpRequest) -> QuerySet[DownloadJob]:
         """Return the user's own jobs, or all."""
         return super().get_queryset(request).filter(pk__in=visible_jobs(_actor(request)))
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Return whether the user may change titles."""
+        del obj
+        return self.has_control_permission(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[Any, ...]:
+        """Return all fields but the title."""
+        del request, obj
+        columns = [field.name for field in self.opts.concrete_fields]
+        shown = [name for name in columns if name != "title" and name not in self.exclude]
+        return (*map(self._for_people, shown), *self.readonly_fields)
+
+    def save_model(self, request: HttpRequest, obj: DownloadJob, form: Any, change: bool) -> None:  # noqa: FBT001 (as Django calls it)
+        """Write the title alone."""
+        del form, change
+        set_title(obj, obj.title, _actor(request))
 
     @admin.display(description="source")
     def shown_source(self, job: DownloadJob) -> str:

@@ -13,6 +13,9 @@ from uuid import UUID
 from cacheapp.access_settings import OriginHeaders
 from cacheapp.downloads.states import FileState
 
+MAX_TITLE_CHARS = 200
+"""Of a job's title."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

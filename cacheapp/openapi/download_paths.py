@@ -1,6 +1,7 @@
 """The paths of downloads; imported only where they are installed."""
 
 from cacheapp import conf
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.downloads.sources.request import MAX_PROBLEMS
 from cacheapp.downloads.states import FileState, JobState, NotificationState
 from cacheapp.openapi.parts import (
@@ -34,6 +35,7 @@ def _job_fields() -> dict[str, Schema]:
     whole = ("files_total", "files_unchanged", "files_renamed", "files_done", "files_failed")
     return {
         "id": {"type": "string", "format": "uuid"},
+        "title": nullable(STRING),
         "state": {"enum": [str(state) for state in JobState]},
         "error": STRING,
         **dict.fromkeys(("paused", "pause_requested", "cancel_requested"), BOOLEAN),
@@ -125,6 +127,11 @@ def _order() -> Schema:
         "parts": {"type": "integer", "minimum": 1, "maximum": conf.MAX_PARTS},
         "limit_rate": {"type": ["integer", "string"]},
         "webhook": STRING,
+        "title": {
+            **STRING,
+            "maxLength": MAX_TITLE_CHARS,
+            "description": "One line for people; the pages make one from the source if it is absent.",
+        },
     }
     return {
         **record(optional, optional=list(optional)),

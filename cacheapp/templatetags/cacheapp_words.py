@@ -63,8 +63,26 @@ def cacheapp_ago(moment: dt.datetime | None) -> SafeString | str:
     return format_html(
         '<time datetime="{}" title="{} UTC">{}</time>',
         moment.isoformat(timespec="seconds"),
-        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        moment.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S"),
         _ago(seconds),
+    )
+
+
+@register.filter
+def cacheapp_time(moment: dt.datetime | str | None) -> SafeString | str:
+    """Return an exact time as a `<time>`, in UTC; a dash for `None`. Also reads the ISO form.
+
+    live.js replaces it by that of the reader's time zone.
+    """
+    if isinstance(moment, str):
+        moment = dt.datetime.fromisoformat(moment)
+    if moment is None:
+        return UNKNOWN
+    exact = moment.astimezone(dt.UTC)
+    return format_html(
+        '<time datetime="{}" data-exact>{} UTC</time>',
+        exact.isoformat(timespec="seconds"),
+        exact.strftime("%Y-%m-%d %H:%M:%S"),
     )
 
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
-from django.apps import apps
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -35,6 +34,7 @@ from django.views.decorators.vary import vary_on_headers
 from cacheapp.access_settings import ApiToken
 from cacheapp.conf import conf
 from cacheapp.views.local_access import SAFE_METHODS, check_local
+from cacheapp.views.navigation import has_users
 from cacheapp.views.responses import ApiError, P, View, json_errors
 
 logger = logging.getLogger(__name__)
@@ -183,14 +183,16 @@ def _authorize_page(
 
 
 def _redirect_to_login(request: HttpRequest) -> HttpResponse:
-    """Redirect to the login; raise `PermissionDenied` in a project without users."""
-    if not apps.is_installed("django.contrib.auth"):
+    """Redirect to the login; raise `PermissionDenied` for a form, and in a project without users."""
+    if not has_users():
         raise PermissionDenied(
             "this project has no users; only the demo grants access, to programs on this machine"
         )
     if request.headers.get("HX-Request") == "true":
         # A part of a page would be replaced by the login: the browser loads the whole page instead.
         return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
+    if request.method not in SAFE_METHODS:  # a redirect would lose what was typed
+        raise PermissionDenied("nobody is signed in; sign in, and send the form again")
     from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 (loads its models)
 
     return redirect_to_login(request.get_full_path())
@@ -250,7 +252,7 @@ def _own_caller(token: ApiToken) -> Caller:
 def _caller_for_user(token: ApiToken, username: str) -> Caller:
     """Return the caller of a token for a user; raise `ApiError` if that user may not sign in."""
     user = None
-    if apps.is_installed("django.contrib.auth"):
+    if has_users():
         from django.contrib.auth import get_user_model  # noqa: PLC0415 (loads its models)
 
         model = get_user_model()

@@ -3,7 +3,7 @@
 A file is always an attachment of an unknown type, so a browser saves it and never shows it: what
 was downloaded must not act as a page of this site.
 
-A client may read slowly, and its file occupies a thread meanwhile. So files take the streams of
+A client may read slowly, and its file occupies a thread meanwhile. So files take the slots of
 `views.streams`, which leave a thread free, and a response without one is 503.
 """
 
@@ -26,7 +26,7 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 from cacheapp.views.pages import error_page
-from cacheapp.views.streams import RETRY_AFTER_S, slots
+from cacheapp.views.streams import RETRY_AFTER_S, StreamKind, slots
 
 CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
@@ -215,16 +215,16 @@ class _Response(StreamingHttpResponse):
             super().close()
         finally:
             if self._closed.acquire(blocking=False):
-                slots.release()
+                slots.release(StreamKind.FILE)
             self._chunks.close()
 
 
 def _stream(
     request: HttpRequest, chunks: Any, status: HTTPStatus, headers: dict[str, str]
 ) -> HttpResponseBase:
-    if not slots.acquire(at_least=1):  # a worker with a single thread sends files too
+    if not slots.acquire(StreamKind.FILE):
         chunks.close()
-        busy = "All streams of this worker are in use: it is sending other files or events."
+        busy = "This worker sends as many files as it may at the same time."
         response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, busy)
         response["Retry-After"] = str(RETRY_AFTER_S)
         return response
@@ -233,7 +233,7 @@ def _stream(
         body: Any = _in_threads(sent) if isinstance(request, ASGIRequest) else sent
         return _Response(chunks, body, status, headers)
     except BaseException:
-        slots.release()
+        slots.release(StreamKind.FILE)
         chunks.close()
         raise
 

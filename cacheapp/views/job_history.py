@@ -14,6 +14,7 @@ _WORDS = {
     audit.RESUME: "resumed",
     audit.CANCEL: "cancel requested",
     audit.RETRY: "retried",
+    audit.RENAME: "renamed",
     audit.BEGIN: "began",
     audit.ADOPT: "taken over",
 }

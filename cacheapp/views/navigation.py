@@ -1,13 +1,16 @@
-"""The links between the pages, for each user only those that it may open."""
+"""The links between the pages, for each user only those that it may open, and the way back to one."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from cacheapp.conf import conf
-from cacheapp.views.local_access import is_local
+from cacheapp.views.local_access import SAFE_METHODS, is_local
 
 _PAGES = (
     ("index", "Caches", "cacheapp.use_demo"),
@@ -43,6 +46,31 @@ def first_allowed_page(request: HttpRequest, wanted: str) -> str:
     if permission is None or may_open(request, permission):
         return wanted
     return next((url for url, needed in pages.items() if may_open(request, needed)), wanted)
+
+
+def has_users() -> bool:
+    """Return whether people can sign in to this project."""
+    return apps.is_installed("django.contrib.auth")
+
+
+def page_before(request: HttpRequest) -> str:
+    """Return the page of this site whose form was sent, or nothing."""
+    before = request.headers.get("Referer", "")
+    if request.method in SAFE_METHODS or not before:
+        return ""
+    try:
+        is_own = url_has_allowed_host_and_scheme(before, {request.get_host()})
+    except DisallowedHost:  # which may be what this page is about
+        return ""
+    found = urlsplit(before)._replace(scheme="", netloc="", fragment="").geturl()
+    return found if is_own and not found.startswith("//") else ""
+
+
+def wanted_page(request: HttpRequest) -> str:
+    """Return the page to show after signing in: a browser cannot send the form of a button again."""
+    if request.method in SAFE_METHODS:
+        return request.get_full_path()
+    return page_before(request) or reverse("cacheapp:index")
 
 
 def may_open(request: HttpRequest, permission: str) -> bool:

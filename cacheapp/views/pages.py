@@ -4,26 +4,36 @@ A page is an ordinary view: it responds to a form with a redirect, and works wit
 requests the same URL with the header `HX-Request`, and gets only the part of the page that changes.
 """
 
+import contextlib
 import functools
 import logging
 import os
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.db import OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.utils.cache import patch_vary_headers
-from django.utils.http import url_has_allowed_host_and_scheme
 
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.access import CsrfRefused, permission_required
-from cacheapp.views.navigation import navigation
+from cacheapp.views.navigation import has_users, navigation, page_before, wanted_page
 from cacheapp.views.responses import P, View
 from cacheapp.views.same_as_json import same_as_json
 
@@ -39,6 +49,7 @@ CSRF_ADVICE = "Allow cookies for this site, load the page of the form again, and
 _ADVICE = {
     HTTPStatus.FORBIDDEN: "An administrator can give you the permission.",
     HTTPStatus.NOT_FOUND: "It may have been removed, or it belongs to another user.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Use the buttons of the page that leads here.",
     HTTPStatus.CONFLICT: "The state has changed since the page was loaded; look at it again.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Send less at once.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Nothing is wrong with your request; try again in a minute.",
@@ -74,11 +85,21 @@ def page(permission: str | None, *methods: str, **by_method: str) -> Callable[[V
                 response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
             except OperationalError as exc:
                 response = _no_database(request, exc)
+            if isinstance(response, HttpResponseNotAllowed):
+                response = _not_allowed(request, response["Allow"])
             return set_security_headers(response)
 
         return wrapper
 
     return decorate
+
+
+def _not_allowed(request: HttpRequest, allowed: str) -> HttpResponse:
+    """Return the page of a 405, which a person sees who loads the address of a button."""
+    why = f"{request.method} is not possible here; expected {allowed}."
+    response = error_page(request, HTTPStatus.METHOD_NOT_ALLOWED, why)
+    response["Allow"] = allowed
+    return response
 
 
 def _no_database(request: HttpRequest, error: OperationalError) -> HttpResponse:
@@ -114,6 +135,11 @@ def render_page(
     )
 
 
+def redirect_after_post(url: str) -> HttpResponse:
+    """Redirect to a page that the browser requests with GET (303), so that reloading it repeats nothing."""
+    return HttpResponseRedirect(url, status=HTTPStatus.SEE_OTHER)
+
+
 def drawing_response(svg: str) -> HttpResponse:
     """Return an SVG drawing for an `<img>`: even if it contained a script, that would not run."""
     return HttpResponse(
@@ -136,10 +162,12 @@ def error_page(
     is_press = request.method == "POST" and request.headers.get("HX-Request") == "true"
     context: dict[str, Any] = {
         "heading": status.phrase,
-        "status": status.value,
+        "code": status.value,
         "why": why,
-        "advice": _ADVICE.get(status, "") if advice is None else advice,
-        "back": _page_before(request),
+        "advice": _advice_on(request, status) if advice is None else advice,
+        "back": page_before(request),
+        "wanted": wanted_page(request),
+        "sent": _typed_text(request, status),
     }
     if is_press:
         response = render(request, "cacheapp/parts/refusal.html", context, status=status)
@@ -151,26 +179,36 @@ def error_page(
     return render_page(request, "error.html", **{**context, "status": status})
 
 
-def _page_before(request: HttpRequest) -> str:
-    """Return the page of this site whose form was refused, or nothing."""
-    before = request.headers.get("Referer", "")
-    if request.method != "POST" or not before:
+def _typed_text(request: HttpRequest, status: HTTPStatus) -> str:
+    """Return what a person typed into the refused form, so that it is not lost."""
+    if request.method != "POST" or status not in {
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }:
         return ""
-    try:
-        is_own = url_has_allowed_host_and_scheme(before, {request.get_host()})
-    except DisallowedHost:  # which may be what this page is about
-        return ""
-    return urlsplit(before).path if is_own else ""
+    with contextlib.suppress(SuspiciousOperation, BadRequest, OSError):  # a malformed form
+        return str(request.POST.get("urls", ""))
+    return ""
+
+
+def _advice_on(request: HttpRequest, status: HTTPStatus) -> str:
+    if status is HTTPStatus.FORBIDDEN and not _user_name(request):
+        return ""  # the page has a link to sign in
+    return _ADVICE.get(status, "")
+
+
+def _user_name(request: HttpRequest) -> str:
+    user = getattr(request, "user", None)
+    return str(user.get_username()) if user is not None and user.is_authenticated else ""
 
 
 def base_context(request: HttpRequest) -> dict[str, Any]:
     """Return the context that every page needs."""
-    user = getattr(request, "user", None)
     return {
         "navigation": navigation(request),
         "answered_by": os.getpid(),
-        "user_name": user.get_username() if user is not None and user.is_authenticated else "",
-        "login_url": resolve_url(settings.LOGIN_URL),
+        "user_name": _user_name(request),
+        "login_url": resolve_url(settings.LOGIN_URL) if has_users() else "",
         "same": same_as_json(request),
     }
 

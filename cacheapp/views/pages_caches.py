@@ -1,13 +1,16 @@
 """The front page: what every worker sees of every cache; JSON for clients that do not accept HTML."""
 
 import datetime as dt
+import logging
+import os
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
@@ -16,14 +19,17 @@ from django.views.decorators.csrf import csrf_exempt
 from cacheapp import clock
 from cacheapp.conf import conf
 from cacheapp.consistency.sharing import SharingVerdict
-from cacheapp.demo import overview, show, timeline, worker_agent
+from cacheapp.demo import overview, page_record, show, timeline, worker_agent
 from cacheapp.demo.overview import AliasRow, Overview
 from cacheapp.demo.show import AliasResult, ShowResult
 from cacheapp.demo.timeline import Spot
 from cacheapp.demo.verdict import Sight, judge_views
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
-from cacheapp.views.pages import error_page, page, render_page
+from cacheapp.views.pages import error_page, page, redirect_after_post, render_page
+from cacheapp.views.streams import RETRY_AFTER_S, format_event, open_stream
+
+logger = logging.getLogger(__name__)
 
 _LOOKS = {  # CSS class, and a sign that does not depend on colour
     SharingVerdict.SHARED: ("good", "✓"),
@@ -31,6 +37,7 @@ _LOOKS = {  # CSS class, and a sign that does not depend on colour
     SharingVerdict.DOWN: ("warn", "!"),
     SharingVerdict.OPEN: ("", "·"),
 }
+_FRAME_S = 2.0
 _ACTIONS: dict[str, Callable[[], object]] = {
     "show": show.run,
     "write": overview.write,
@@ -61,11 +68,48 @@ def caches(request: HttpRequest) -> HttpResponse:
                 return error_page(request, HTTPStatus.BAD_REQUEST, wrong)
             action()
             if request.headers.get("HX-Request") != "true":
-                return HttpResponseRedirect(reverse("cacheapp:index"))
+                return redirect_after_post(reverse("cacheapp:index"))
         seen = overview.read()
     except StoreUnavailable as exc:
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
     return render_page(request, "caches.html", part="parts/overview.html", **_page_context(seen))
+
+
+@page("cacheapp.use_demo")
+def events(request: HttpRequest) -> HttpResponseBase:
+    """Send the part of the page that changes: every two seconds, and as soon as any worker changed something."""
+    response = open_stream(request, OverviewEvents())
+    if response is None:
+        why = "All event streams of this worker are in use; the page requests its figures instead."
+        response = error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, why)
+        response["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+class OverviewEvents:
+    """The events of the front page: each has the HTML of the part that changes."""
+
+    def __init__(self) -> None:
+        self.is_finished = False
+        self._changes: object = None
+        self._sent_s = 0.0
+
+    def new_events(self) -> str:
+        """Return an event if something was changed since the last one, or that one is two seconds old."""
+        now_s = clock.monotonic_s()
+        try:
+            changes = page_record.stamp(page_record.FILE, show.FILE)
+            if changes == self._changes and now_s - self._sent_s < _FRAME_S:
+                return ""
+            worker_agent.start()
+            context = {**_page_context(overview.read()), "answered_by": os.getpid()}
+        except StoreUnavailable as exc:  # the page requests its figures, and shows the reason
+            logger.warning("events of the front page ended early: %s", exc)
+            self.is_finished = True
+            return ": the demo is unavailable\n\n"
+        self._changes, self._sent_s = changes, now_s
+        html = render_to_string("cacheapp/parts/overview.html", context)
+        return format_event("overview", {"html": html})
 
 
 def _page_context(seen: Overview) -> dict[str, Any]:

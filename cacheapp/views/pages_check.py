@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 
 from cacheapp import clock
@@ -15,9 +15,16 @@ from cacheapp.demo.namespace import aliases
 from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
 from cacheapp.processes.run_record import RunState
-from cacheapp.views.pages import drawing_response, page, refresh_when_done, render_page
+from cacheapp.views.pages import (
+    drawing_response,
+    page,
+    redirect_after_post,
+    refresh_when_done,
+    render_page,
+)
 
 SECONDS = (0.5, 2.0, 5.0)
+_FIELDS = ("alias", "seconds", "private", "what")
 LOOKS = {
     PropertyVerdict.HOLDS: ("good", "✓"),
     PropertyVerdict.BROKEN: ("bad", "✕"),
@@ -51,8 +58,14 @@ def start(request: HttpRequest) -> HttpResponse:
         )
     except Busy as exc:
         return _check_page(request, HTTPStatus.CONFLICT, choices, {"form": str(exc)})
-    kept = {name: request.POST.getlist(name) for name in ("alias", "seconds", "private", "what")}
-    return HttpResponseRedirect(f"{reverse('cacheapp:check_page')}?{urlencode(kept, doseq=True)}")
+    return redirect_after_post(_page_url(request.POST))
+
+
+def _page_url(form: QueryDict) -> str:
+    """Return the page with these choices in its form."""
+    kept = {name: form.getlist(name) for name in _FIELDS if name in form}
+    query = f"?{urlencode(kept, doseq=True)}" if kept else ""
+    return f"{reverse('cacheapp:check_page')}{query}"
 
 
 def _check_page(
@@ -101,10 +114,9 @@ def _mistakes(choices: dict[str, Any]) -> dict[str, str]:
 
 @page("cacheapp.run_check", "POST")
 def stop(request: HttpRequest) -> HttpResponse:
-    """Stop the current check; its results so far are kept."""
-    del request
+    """Stop the current check; its results so far, and the choices in the form, are kept."""
     background.stop()
-    return HttpResponseRedirect(reverse("cacheapp:check_page"))
+    return redirect_after_post(_page_url(request.GET))
 
 
 @page("cacheapp.run_check")

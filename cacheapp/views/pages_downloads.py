@@ -8,20 +8,23 @@ from uuid import UUID
 
 from django.core.paginator import Paginator
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.quota import QuotaExceeded
+from cacheapp.downloads.jobs.titles import titles_of
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
 from cacheapp.downloads.states import JobState
+from cacheapp.views.after_redirect import keep_report, kept_report, remove_report
 from cacheapp.views.downloads import create_job, own_origins
 from cacheapp.views.job_access import actor, visible_jobs
 from cacheapp.views.job_context import job_context
-from cacheapp.views.job_titles import titles_of
-from cacheapp.views.pages import error_page, page, render_page
+from cacheapp.views.navigation import may_open
+from cacheapp.views.pages import error_page, page, redirect_after_post, render_page
 from cacheapp.views.pages_job import ACTIONS
 from cacheapp.views.responses import ApiError
 
@@ -36,6 +39,8 @@ _SORTS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "bytes": ("Most bytes first", ("-bytes_done", "-created_at", "id")),
     "failed": ("Most failed files first", ("-files_failed", "-created_at", "id")),
 }
+_QUERY = ("q", "state", "sort", "page")
+_EMPTY_FORM = {"urls": "", "threads": "8", "title": ""}
 _PAST = {
     "pause": "Pause requested for",
     "resume": "Resumed",
@@ -47,19 +52,25 @@ _PAST = {
 @page("cacheapp_downloads.view_downloadjob", POST="cacheapp_downloads.add_downloadjob")
 def downloads(request: HttpRequest) -> HttpResponse:
     """Show the jobs and a form for a new one; POST: create it."""
-    form = {"urls": _example_urls(request) if "example" in request.GET else "", "threads": "8"}
+    form = {**_EMPTY_FORM, "urls": _example_urls(request) if "example" in request.GET else ""}
     problems: list[str] = []
     status = HTTPStatus.OK
     if request.method == "POST":
         form = {name: request.POST.get(name, "") for name in form}
         try:
             job = _create_job(request, form)
-            return HttpResponseRedirect(reverse("cacheapp:download_page", args=[job.id]))
+            return redirect_after_post(reverse("cacheapp:download_page", args=[job.id]))
         except ApiError as exc:
             problems = [_problem_text(one) for one in exc.extra.get("problems", [])] or [str(exc)]
             is_bad = exc.status is HTTPStatus.BAD_REQUEST
             status = HTTPStatus.UNPROCESSABLE_ENTITY if is_bad else exc.status
-    return _list_page(request, status, form=form, problems=problems)
+    if request.headers.get("HX-Request") == "true" or request.method == "POST":
+        return _list_page(request, status, form=form, problems=problems)
+    report = kept_report(request)
+    response = _list_page(request, status, form=form, problems=problems, report=report)
+    if report is not None:
+        remove_report(response)
+    return response
 
 
 @page("cacheapp_downloads.change_downloadjob", "POST")
@@ -79,13 +90,24 @@ def bulk_action(request: HttpRequest) -> HttpResponse:
             done += 1
         except (InvalidTransition, QuotaExceeded, BrokerUnavailable) as exc:
             refused.append(f"{str(job.id)[:8]}: {exc}")
-    report = {"done": f"{_PAST[do]} {done} of {len(ids)} jobs.", "refused": refused}
+    report: dict[str, Any] = {
+        "done": f"{_PAST[do]} {done} of {len(ids)} jobs.",
+        "refused": refused,
+    }
     if request.headers.get("HX-Request") == "true":
         response = render_page(request, "downloads.html", part="parts/report.html", report=report)
         response["HX-Trigger"] = "jobs-changed"
         return response
-    form = {"urls": "", "threads": "8"}
-    return _list_page(request, HTTPStatus.OK, form=form, problems=[], report=report)
+    back = redirect_after_post(_list_url(request))
+    keep_report(request, back, report["done"], refused)
+    return back
+
+
+def _list_url(request: HttpRequest) -> str:
+    """Return the list as it was when the form was sent, with its filter and page."""
+    known = {name: request.GET[name] for name in _QUERY if request.GET.get(name)}
+    place = reverse("cacheapp:downloads_page")
+    return f"{place}?{urlencode(known)}" if known else place
 
 
 def _list_page(request: HttpRequest, status: HTTPStatus, **context: Any) -> HttpResponse:
@@ -96,6 +118,7 @@ def _list_page(request: HttpRequest, status: HTTPStatus, **context: Any) -> Http
     jobs = Paginator(found, JOBS_PER_PAGE).get_page(request.GET.get("page"))
     titles = titles_of(jobs)
     chosen = {name: value for name, value in query.items() if value and value != "newest"}
+    also = f"&{urlencode(chosen)}" if chosen else ""
     return render_page(
         request,
         "downloads.html",
@@ -105,12 +128,16 @@ def _list_page(request: HttpRequest, status: HTTPStatus, **context: Any) -> Http
         shown=[job_context(job, titles[job.id]) for job in jobs],
         query=query,
         is_filtered=bool(chosen),
-        also=f"&{urlencode(chosen)}" if chosen else "",
+        also=also,
+        here=f"?page={jobs.number}{also}",
         states=[state.value for state in JobState],
         sorts=[(name, title) for name, (title, _) in _SORTS.items()],
         off=conf().download_root is None,
+        may_order=may_open(request, "cacheapp_downloads.add_downloadjob"),
+        may_act=may_open(request, "cacheapp_downloads.change_downloadjob"),
         demo=conf().demo,
         max_threads=conf().download_max_threads,
+        max_title=MAX_TITLE_CHARS,
         **context,
     )
 
@@ -136,7 +163,7 @@ def _matching(
         jobs = jobs.filter(state=query["state"])
     if words := query["q"]:
         of_file = DownloadFile.objects.filter(job=OuterRef("pk"), name__icontains=words)
-        found = Q(created_by__icontains=words) | Q(Exists(of_file))
+        found = Q(title__icontains=words) | Q(created_by__icontains=words) | Q(Exists(of_file))
         if creator:
             found |= Q(creator=creator, source__icontains=words)
         if digits := _hexadecimal(words):
@@ -165,6 +192,7 @@ def _create_job(request: HttpRequest, form: dict[str, str]) -> DownloadJob:
     body = {
         "urls": [line.strip() for line in form["urls"].splitlines() if line.strip()],
         "threads": int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else digits,
+        "title": form["title"],
     }
     return create_job(request, body)[0]
 

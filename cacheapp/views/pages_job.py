@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.core.paginator import Paginator
 from django.db.models import Count
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 
@@ -15,6 +15,7 @@ from cacheapp.conf import conf
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.quota import QuotaExceeded
 from cacheapp.downloads.jobs.repository import destination_of
+from cacheapp.downloads.jobs.titles import titles_of
 from cacheapp.downloads.runners import commands, live_progress
 from cacheapp.downloads.runners.commands import InvalidTransition
 from cacheapp.downloads.runners.dispatch import BrokerUnavailable
@@ -24,15 +25,15 @@ from cacheapp.views.file_responses import file_response, zip_response
 from cacheapp.views.job_access import actor, get_job
 from cacheapp.views.job_context import job_context
 from cacheapp.views.job_history import history_of
-from cacheapp.views.job_titles import titles_of
-from cacheapp.views.pages import error_page, page, render_page
+from cacheapp.views.navigation import may_open
+from cacheapp.views.pages import error_page, page, redirect_after_post, render_page
 from cacheapp.views.responses import ApiError
 from cacheapp.views.serializers import serialize_webhook
 from cacheapp.views.sparkline import draw_area
 
 _Active = dict[str, tuple[int, int | None]]  # names of files, each with its bytes: done, of all
 
-_VIEW = "cacheapp_downloads.view_downloadjob"
+_VIEW, _CHANGE = "cacheapp_downloads.view_downloadjob", "cacheapp_downloads.change_downloadjob"
 FILES_PER_PAGE = 25
 _MAP_FILES = 200_000
 _FAILED_SHOWN = 10
@@ -61,12 +62,12 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
         part, context = "parts/job.html", _figures_context(job, active)
         if request.headers.get("HX-Target") == "files":
             part, context = "parts/job_files.html", _files_context(request, job, active)
-        context |= {"job": job_context(job, "", progress), "current_url": current_url}
+        context |= {"job": _context_of(request, job, "", progress), "current_url": current_url}
         return render_page(request, "download.html", part=part, **context)
     return render_page(
         request,
         "download.html",
-        job=job_context(job, titles_of([job])[job.id], progress),
+        job=_context_of(request, job, titles_of([job])[job.id], progress),
         buttons=_BUTTONS,
         current_url=current_url,
         destination=_shown_destination(job),
@@ -82,7 +83,7 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponse:
 def file_states(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Return the map of all files, which is requested less often than the figures."""
     job = _get_job_or_404(request, job_id)
-    context = {"job": job_context(job, ""), **_map_context(job)}
+    context = {"job": _context_of(request, job), **_map_context(job)}
     return render_page(request, "file_map.html", part="parts/file_map.html", **context)
 
 
@@ -90,11 +91,11 @@ def file_states(request: HttpRequest, job_id: UUID) -> HttpResponse:
 def failed_files(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Return the failed files with their reasons, for the job's page when the job has ended."""
     job = _get_job_or_404(request, job_id)
-    context = {"job": job_context(job, ""), **_failed_context(job)}
+    context = {"job": _context_of(request, job), **_failed_context(job)}
     return render_page(request, "failed_files.html", part="parts/failed_files.html", **context)
 
 
-@page("cacheapp_downloads.change_downloadjob", "POST")
+@page(_CHANGE, "POST")
 def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Pause, resume, cancel or retry a job, or retry one of its files; then redirect to it."""
     job = _get_job_or_404(request, job_id)
@@ -120,7 +121,7 @@ def job_action(request: HttpRequest, job_id: UUID) -> HttpResponse:
     if request.headers.get("HX-Request") == "true":
         # The page requests its own figures: this view does not know its filter.
         return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"HX-Trigger": "job-changed"})
-    return HttpResponseRedirect(reverse("cacheapp:download_page", args=[job.id]))
+    return redirect_after_post(reverse("cacheapp:download_page", args=[job.id]))
 
 
 @page("cacheapp_downloads.view_downloadjob")
@@ -142,6 +143,17 @@ def all_files(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     names = list(rows.values_list("name", flat=True))
     directory = destination_of(job, conf().download_root)
     return zip_response(request, directory, names, f"download-{str(job.id)[:8]}.zip")
+
+
+def _context_of(
+    request: HttpRequest,
+    job: DownloadJob,
+    title: str = "",
+    progress: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the job for the templates, with the actions that its state and the permissions allow."""
+    found = job_context(job, title, progress)
+    return found if may_open(request, _CHANGE) else {**found, "can": []}
 
 
 def _get_job_or_404(request: HttpRequest, job_id: UUID) -> DownloadJob:

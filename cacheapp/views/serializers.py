@@ -82,6 +82,7 @@ def _job_fields(job: DownloadJob, now: dict[str, Any] | None, *, whole: bool) ->
     rate_bps = now["rate_bps"] if now else None
     return {
         "id": str(job.id),
+        "title": job.title or None,
         "state": job.state,
         "error": job.error,
         "paused": job.state == JobState.PAUSED,

@@ -61,7 +61,8 @@ class SignIn(LoginView):
     """The sign-in page, with limited attempts."""
 
     template_name = "cacheapp/login.html"
-    redirect_authenticated_user = True
+    # Who is signed in may sign in as another user, which the page of a 403 leads to.
+    redirect_authenticated_user = False
     http_method_names = ("get", "head", "post")
 
     def get_context_data(self, **more: Any) -> dict[str, Any]:

@@ -66,14 +66,35 @@ def _assert_the_headline_and_the_timeline_show_it(page: Page) -> None:
         expect(lane.locator("use[href='#mark-missed']")).not_to_have_count(0, timeout=PATIENCE_MS)
 
 
-def test_the_page_goes_on_looking_by_itself(watched: Watched) -> None:
-    page = watched.page
-    page.goto("/")
-    with page.expect_response(
-        lambda found: "hx-request" in found.request.headers, timeout=PATIENCE_MS
-    ):
-        pass
-    expect(page.locator("#overview")).to_have_count(1)
+def _value(page: Page) -> str:
+    """Return what the workers read of lmdb; the page shows it for each."""
+    found: str = _row(page, "lmdb").locator(".value b").first.inner_text()
+    return found
+
+
+def _write(page: Page) -> str:
+    """Press the button, and return the value that was written."""
+    before = _value(page)
+    _press(page, "Write a value")
+    expect(_row(page, "lmdb").locator(".value b").first).not_to_have_text(before)
+    return _value(page)
+
+
+@pytest.mark.parametrize("lost", ["polls", "events"])
+def test_an_open_page_shows_what_another_one_did_by_events_and_by_polls_without_them(
+    new_context: Any, site: GunicornServer, lost: str
+) -> None:
+    writer, watcher = (new_context(base_url=site.url).new_page() for _ in range(2))
+    writer.goto("/")
+    _press(writer, "Write a value")
+    if lost == "events":
+        watcher.route("**/events", lambda route: route.abort())
+    watcher.goto("/")
+    if lost == "polls":
+        watcher.route("**/", lambda route: route.abort())
+    for _ in range(2):
+        written = _write(writer)
+        expect(_row(watcher, "lmdb").locator(".value b").first).to_have_text(written)
 
 
 def test_the_buttons_work_without_javascript(new_context: Any, site: GunicornServer) -> None:
@@ -103,6 +124,11 @@ def test_a_store_that_is_down_says_so_and_how_to_start_it(
     expect(page.get_by_role("heading", name="Not shown yet")).to_be_visible()
     expect(_row(page, "redis")).to_contain_text("apt install redis-server")
     _verdict(page, "lmdb").to_contain_text("SHARED", timeout=PATIENCE_MS)
+    bar = page.get_by_text("Not connected since")
+    expect(bar).to_be_hidden()
+    without_redis.stop()  # the stream ends, and nothing answers
+    expect(bar).to_be_visible()
+    expect(bar).to_contain_text("these figures are old")
 
 
 def test_the_stats_tell_each_worker_apart(watched: Watched) -> None:

@@ -1,6 +1,8 @@
 """A download in a browser: created, watched, paused and cancelled, and adopted by another worker."""
 
+import datetime as dt
 import os
+import re
 import signal
 import zipfile
 from typing import Any
@@ -117,6 +119,51 @@ def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
     watched.forgive("[object")  # a stream that ended in the meantime, and was opened again
 
 
+def test_a_failed_file_is_named_with_its_reason_and_retried_alone(
+    watched: Watched, origin: Origin
+) -> None:
+    page = watched.page
+    gone = ["404 Not Found"]
+    for name in ("first.bin", "second.bin"):
+        origin.things[name] = Thing([Version(b"x" * 900, '"v"')], refusals=list(gone))
+    _order(page, [f"{origin.url}/thing/{name}" for name in ("first.bin", "second.bin")])
+    _state(page).to_have_text("failed")
+    failed = page.get_by_role("list", name="Failed")
+    expect(failed.get_by_role("listitem")).to_have_count(2)
+    expect(failed.get_by_role("listitem").first).to_contain_text("responded with 404 Not Found")
+    expect(page.get_by_role("link", name="failed 2")).to_be_visible()
+    page.get_by_role("button", name="Retry second.bin").click()
+    expect(page.locator("#job")).to_contain_text("1 of 2")
+    expect(failed.get_by_role("listitem")).to_have_count(1)
+    expect(failed).to_contain_text("first.bin")
+    expect(page.locator("#map .legend")).to_contain_text("failed")
+    expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
+
+
+def test_open_details_and_selections_survive_a_swap(watched: Watched, origin: Origin) -> None:
+    page = watched.page
+    _order(page, [f"{origin.url}/file/kept.bin?bytes=9"])
+    _state(page).to_have_text("succeeded")
+    page.locator("#history summary").click()
+    _swap(page, "#job", "job-changed")
+    expect(page.locator("#history")).to_have_attribute("open", "")
+    page.goto("/downloads/")
+    chosen = page.locator(".jobs input[type=checkbox]").first
+    chosen.check()
+    _swap(page, "#jobs", "jobs-changed")
+    expect(chosen).to_be_checked()
+
+
+SWAP = """([region, name]) => new Promise((done) => {
+  document.addEventListener("htmx:afterSettle", done, { once: true });
+  htmx.trigger(region, name);
+})"""
+
+
+def _swap(page: Page, region: str, name: str) -> None:
+    page.evaluate(SWAP, [region, name])
+
+
 def test_a_server_that_does_not_answer_is_said_and_so_is_its_return(
     watched: Watched, origin: Origin
 ) -> None:
@@ -132,6 +179,46 @@ def test_a_server_that_does_not_answer_is_said_and_so_is_its_return(
     page.get_by_role("button", name="Cancel").click()
     _state(page).to_have_text("cancelled", timeout=PATIENCE_MS)
     watched.forgive("net::ERR_", "[object", "htmx:")  # of the requests that could not be sent
+
+
+def test_exact_times_are_in_the_time_zone_of_the_reader(
+    new_context: Any, site: GunicornServer, origin: Origin
+) -> None:
+    page: Page = new_context(
+        base_url=site.url, timezone_id="Asia/Kolkata", locale="en-GB"
+    ).new_page()
+    _order(page, [f"{origin.url}/file/t.bin?bytes=9"])
+    _state(page).to_have_text("succeeded")
+    page.locator("#history summary").click()
+    first = page.locator("#history time").first
+    expect(first).to_contain_text("GMT+5:30")
+    moment = dt.datetime.fromisoformat(first.get_attribute("datetime") or "")
+    local = moment.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
+    expect(first).to_contain_text(f"{local:%H:%M:%S}")
+    plain: Page = new_context(base_url=site.url, java_script_enabled=False).new_page()
+    plain.goto(page.url)
+    plain.locator("#history summary").click()
+    expect(plain.locator("#history time").first).to_have_text(f"{moment:%Y-%m-%d %H:%M:%S} UTC")
+    created = page.locator("#job dd time").first
+    expect(created).to_contain_text(re.compile("ago|now"))
+    expect(created).to_have_attribute("title", re.compile(r"GMT\+5:30"))
+
+
+def test_a_title_and_a_report_are_there_without_javascript(
+    new_context: Any, site: GunicornServer, origin: Origin
+) -> None:
+    page: Page = new_context(base_url=site.url, java_script_enabled=False).new_page()
+    page.goto("/downloads/")
+    page.get_by_text("New download").click()
+    page.get_by_label("URLs, one per line").fill(f"{origin.url}/hang-in-body/c.bin?bytes=100")
+    page.get_by_label("Title").fill("A <title> of mine")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("heading", name="Download: A <title> of mine")).to_be_visible()
+    page.goto("/downloads/?q=<title>")
+    page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Cancelled 1 of 1 jobs.")).to_be_visible()
+    assert page.url.startswith(f"{site.url}/downloads/?q=")  # its links work, and so does reloading
 
 
 def test_what_is_wrong_with_an_order_is_said_beside_the_form(

@@ -11,7 +11,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
-from cacheapp.downloads.jobs import repository
+from cacheapp.downloads.jobs import audit, repository
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.runners import coordinator as hosting
@@ -106,10 +106,31 @@ def test_nothing_is_saved_by_a_form_though_all_is_permitted() -> None:
     client.force_login(User.objects.create_superuser("boss"))
     job = job_in("failed")
     assert client.get(f"{JOBS}add/").status_code == 403
-    assert client.post(f"{JOBS}{job.id}/change/", {"state": "succeeded"}).status_code == 403
+    form = {"state": "succeeded", "title": "", "bytes_done": "7"}
+    assert client.post(f"{JOBS}{job.id}/change/", form).status_code == 302
     assert client.post(f"{JOBS}{job.id}/delete/", {"post": "yes"}).status_code == 403
     act(client, "delete_selected", job)
-    assert DownloadJob.objects.get(id=job.id).state == "failed"
+    job = DownloadJob.objects.get(id=job.id)
+    assert (job.state, job.bytes_done) == ("failed", 0)
+
+
+def test_a_title_is_given_by_those_who_may_change_a_job_and_is_recorded() -> None:
+    viewer = staff("view_downloadjob", "manage_all_downloads")
+    job = job_in("failed")
+    place = f"{JOBS}{job.id}/change/"
+    assert viewer.post(place, {"title": "mine"}).status_code == 403
+    boss = Client()
+    boss.force_login(User.objects.create_superuser("boss"))
+    for wrong in ("x" * 201, "two\nlines", "\u202eturned"):
+        refused = boss.post(place, {"title": wrong})
+        assert refused.status_code == 200, wrong
+        assert "errorlist" in refused.content.decode()
+    assert boss.post(place, {"title": " <b>Sales</b> "}).status_code == 302
+    job.refresh_from_db()
+    assert (job.title, job.generation) == ("<b>Sales</b>", 2)
+    assert audit.entries_of(job)[0].action == "rename"
+    listed = boss.get(f"{JOBS}?q=sales").content.decode()
+    assert "&lt;b&gt;Sales&lt;/b&gt;" in listed
 
 
 def test_jobs_are_cancelled_and_those_that_have_ended_are_named() -> None:

@@ -21,7 +21,7 @@ WORKER = "worker"
 logger = logging.getLogger(__name__)
 
 CREATE, PAUSE, RESUME, CANCEL = "create", "pause", "resume", "cancel"
-RETRY, DELETE = "retry", "delete"
+RETRY, DELETE, RENAME = "retry", "delete", "rename"
 BEGIN, ADOPT = "begin", "adopt"
 """Of the processes that run a job; all others are of clients."""
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.downloads.states import FileState, JobState, NotificationState
 from cacheapp.downloads.storage.filenames import MAX_PATH_BYTES
 
@@ -26,6 +27,9 @@ class DownloadJob(models.Model):
     state = models.CharField(
         max_length=10, choices=[(s.value, s.value) for s in JobState], default=JobState.QUEUED.value
     )
+    title = models.CharField(max_length=MAX_TITLE_CHARS, blank=True, default="", db_default="")
+    """For people; empty: made from the source. The default of the database is for rows of releases
+    that do not know the column."""
     threads = models.PositiveIntegerField()
     extra_origins = models.JSONField(default=list)
     """Origins that this job may use besides `DOWNLOAD_ORIGINS`: the demo's own."""
@@ -205,7 +209,7 @@ class AuditEntry(models.Model):
     """The creator of the job, which may see the entry too."""
     at = models.DateTimeField()
     action = models.CharField(max_length=20)
-    """`create`, `pause`, `resume`, `cancel`, `retry` or `delete`; of a worker: `begin` or `adopt`."""
+    """`create`, `pause`, `resume`, `cancel`, `retry`, `rename` or `delete`; of a worker: `begin` or `adopt`."""
     actor = models.CharField(max_length=255, blank=True, default="")
     """The key of the client (`actors.Actor.key`)."""
     actor_name = models.CharField(max_length=200)

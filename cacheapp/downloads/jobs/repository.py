@@ -119,6 +119,7 @@ def create(
         files_renamed=sum(bool(file.original_name) for file in files),
         portable_names=request.portable_names,
         webhook=request.webhook,
+        title=request.title,
         limit_rate=request.limit_rate,
         parts=request.parts,
         source=request.source,

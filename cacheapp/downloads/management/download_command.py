@@ -26,6 +26,7 @@ from cacheapp.downloads.jobs.database_errors import migration_hint
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import new_owner
 from cacheapp.downloads.jobs.repository import retry_policy
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.downloads.runners.display import Display
 from cacheapp.downloads.runners.foreground import (
     ForegroundRunner,
@@ -46,7 +47,7 @@ from cacheapp.downloads.states import FileState, JobState
 from cacheapp.downloads.storage.filenames import NameRules
 from cacheapp.downloads.storage.sync_index import SyncIndex
 from cacheapp.processes.stopping import Stopped, stopping
-from cacheapp.typed_values import Reader, byte_rate
+from cacheapp.typed_values import Reader, byte_rate, line_of_text
 
 MAX_ERRORS = MAX_RENAMED = MAX_DELETED = 100
 _FAILED, _REFUSED = 1, 2
@@ -153,6 +154,7 @@ class Command(BaseCommand):
             portable_names=options["portable_names"],
             limit_rate=options["limit_rate"],
             parts=options["parts"],
+            title=options["title"],
             logins={} if options["no_netrc"] else read_netrc(),
         )
 
@@ -261,6 +263,13 @@ def _add_source_arguments(parser: CommandParser) -> None:
 
 def _add_file_arguments(parser: CommandParser) -> None:
     parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
+    parser.add_argument(
+        "--title",
+        type=_typed(str, line_of_text(MAX_TITLE_CHARS)),
+        default="",
+        metavar="TEXT",
+        help="name of the job in the list of downloads (default: its source)",
+    )
     parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="default: here")
     parser.add_argument(
         "--existing",

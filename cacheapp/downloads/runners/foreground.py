@@ -67,6 +67,8 @@ class TerminalOrder:
     portable_names: bool = False
     limit_rate: int | None = None
     parts: int | None = None
+    title: str = ""
+    """For people; empty: made from the source, or as it was."""
     logins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
@@ -106,6 +108,7 @@ def claim_job(
             "exclude": list(order.names.exclude),
             "limit_rate": order.limit_rate,
             "parts": order.parts,
+            "title": order.title,
         }
         return listing_rows.create_job(*facts, **further), False
     last = job.heartbeat_at
@@ -115,7 +118,8 @@ def claim_job(
     missing = missing_files(job, verify=order.limits.verify)
     if not transitions.requeue(job, owner, order.threads, missing, terminal_actor()):
         raise JobBusy(f"job {job.id} is run by process {job.owner_pid}; nothing was changed")
-    given = {"webhook": order.webhook, "limit_rate": order.limit_rate, "parts": order.parts}
+    given: dict[str, Any] = {"webhook": order.webhook, "parts": order.parts}
+    given |= {"limit_rate": order.limit_rate, **({"title": order.title} if order.title else {})}
     ownership.owned_by(job.id, owner).update(**given)
     return job, True
 

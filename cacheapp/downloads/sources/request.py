@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from cacheapp.access_settings import AllowedBucket, AllowedWebhook
 from cacheapp.downloads.http.url_policy import UrlPolicy, UrlRefused
 from cacheapp.downloads.http.webhooks import find_webhook
+from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.downloads.sources.base import SourceEntry, SourceRefused
 from cacheapp.downloads.sources.manifest import FORMS, ManifestFormat, numbered_lines
 from cacheapp.downloads.sources.name_filter import ALL_NAMES, NameFilter
@@ -19,6 +20,7 @@ from cacheapp.typed_values import (
     anything,
     boolean,
     byte_rate,
+    line_of_text,
     list_of_str,
     read_values,
     show,
@@ -58,6 +60,8 @@ class DownloadRequest:
     """Which files of the bucket prefix are fetched."""
     webhook: str = ""
     """The URL that is notified of the job's end; empty: none."""
+    title: str = ""
+    """For people; empty: made from the source."""
 
 
 class RequestRefused(CacheappError):
@@ -91,6 +95,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
         "portable_names": boolean,
         **dict.fromkeys(_GLOBS, list_of_str),
         "webhook": text,
+        "title": line_of_text(MAX_TITLE_CHARS),
         "limit_rate": byte_rate,
         "parts": whole_number(1, allowed.max_parts),
     }
@@ -121,6 +126,7 @@ def parse_request(body: Mapping[str, Any], allowed: RequestLimits) -> DownloadRe
     return dataclasses.replace(
         request,
         webhook=values.get("webhook", ""),
+        title=values.get("title", ""),
         names_wanted=names_wanted,
         threads=threads,
         extra_origins=allowed.extra_origins,

@@ -6,8 +6,8 @@
 Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
   !(name === "open" && node.nodeName === "DETAILS") && !(name === "checked" && node.nodeName === "INPUT");
 
-// Regions with data-live are requested again and again; the value is the expected number of seconds
-// between two responses.
+// Regions with data-live are updated again and again; the value is the expected number of seconds
+// between two updates.
 const LATE_FACTOR = 3;
 const LATE_MS = 6000;
 let lastGood = Date.now();
@@ -25,20 +25,93 @@ function setConnected(isConnected) {
 }
 
 document.addEventListener("htmx:afterRequest", (event) => {
-  const { elt, successful, requestConfig } = event.detail;
+  const { elt, successful, requestConfig, xhr } = event.detail;
   if (requestConfig.verb === "get" && elt.matches("[data-live]")) {
+    if (xhr.status === 404) {
+      location.reload(); // what the page shows was removed: the browser shows the page that says so
+    }
     setConnected(successful);
   }
 });
 
+// A region with data-events names a stream of server-sent events. It is open only while the page is
+// visible: each stream occupies a thread of the server, and one of the browser's few connections.
+const REOPEN_MS = 5000;
+let stream = null; // { url, source }
+
+function followEvents() {
+  const region = document.querySelector("[data-events]");
+  const url = region === null || document.hidden ? null : region.dataset.events;
+  if (stream !== null && stream.url !== url) {
+    stream.source.close();
+    stream = null;
+  }
+  if (url !== null && stream === null) {
+    openStream(url);
+  }
+}
+
+function openStream(url) {
+  const source = new EventSource(url);
+  stream = { url, source };
+  source.addEventListener("overview", (event) => {
+    const region = document.getElementById("overview");
+    const swapSpec = { swapStyle: "morph:outerHTML", swapDelay: 0, settleDelay: 0 };
+    htmx.swap(region, JSON.parse(event.data).html, swapSpec, { contextElement: region });
+    setConnected(true);
+  });
+  source.addEventListener("job", () => htmx.trigger(document.body, "event-job"));
+  for (const name of ["end", "gone"]) {
+    source.addEventListener(name, () => {
+      source.close(); // it stays in `stream`: the region says when there is another one
+      htmx.trigger(document.body, "event-end");
+    });
+  }
+  source.addEventListener("error", () => {
+    // The browser connects again by itself, unless the server refused the stream.
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(() => {
+        if (stream !== null && stream.source === source) {
+          stream = null;
+          followEvents();
+        }
+      }, REOPEN_MS);
+    }
+  });
+}
+
+// While no event comes, the region that waits for them requests its figures.
+let lastPoll = 0;
+
+function pollWithoutEvents() {
+  const region = document.querySelector("[data-events][hx-trigger='poll']");
+  const expected = region === null ? 0 : Number(region.dataset.live) * 1000;
+  const isDue = Date.now() - Math.max(lastGood + expected / 2, lastPoll) > expected;
+  if (expected && isDue) {
+    lastPoll = Date.now();
+    htmx.trigger(region, "poll");
+  }
+}
+
 document.addEventListener("visibilitychange", () => {
-  lastGood = Date.now(); // a hidden tab makes no requests
+  lastGood = Date.now(); // a hidden page is not updated
+  followEvents();
+});
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.requestConfig.verb === "get") {
+    event.preventDefault();
+  }
 });
 
 setInterval(() => {
-  const region = document.querySelector("[data-live][hx-trigger*='every']");
+  const region = document.querySelector("[data-live][hx-trigger*='every'], [data-live][data-events]");
   const expected = region === null ? 0 : Number(region.dataset.live) * 1000;
-  if (expected && !document.hidden && Date.now() - lastGood > LATE_FACTOR * expected + LATE_MS) {
+  if (document.hidden || !expected) {
+    return;
+  }
+  pollWithoutEvents();
+  if (Date.now() - lastGood > LATE_FACTOR * expected + LATE_MS) {
     setConnected(false);
   }
 }, 1000);
@@ -102,10 +175,25 @@ addEventListener("pageshow", () => {
   lastGood = Date.now();
 });
 
-// Exact times in the time zone of the reader, on hover.
+// Exact times in the time zone of the reader: the text of those with data-exact, and on hover of "3 min ago".
+const EXACT = new Intl.DateTimeFormat([], {
+  year: "numeric",
+  month: "short",
+  day: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  timeZoneName: "short",
+});
+
 function showLocalTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
-    time.title = new Date(time.dateTime).toLocaleString();
+    const exact = EXACT.format(new Date(time.dateTime));
+    if (!("exact" in time.dataset)) {
+      time.title = exact;
+    } else if (time.textContent !== exact) {
+      time.textContent = exact;
+    }
   }
 }
 
@@ -123,6 +211,7 @@ document.addEventListener("htmx:afterSwap", () => {
   announce();
   showPossibleButtons();
   showLocalTimes();
+  followEvents();
 });
 
 document.addEventListener("click", (event) => {
@@ -144,6 +233,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 
 showPossibleButtons();
 showLocalTimes();
+followEvents();
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = !navigator.clipboard; // only with JavaScript, and in a secure context
 }

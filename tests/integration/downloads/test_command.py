@@ -327,11 +327,13 @@ def test_the_bytes_of_a_file_that_failed_stay_for_the_same_command(
 ) -> None:
     thing = origin.things["breaks"] = Thing([Version(WHOLE, '"v"')], cuts=[1000] * 2)
     url = f"{origin.url}/thing/breaks"
-    found = download(url, "--tries", "2", fails="1 of 1 files failed")
+    found = download(url, "--tries", "2", "--title", " Nightly ", fails="1 of 1 files failed")
     assert found["errors"][0]["error"] == (
         "ended after 2000 of 3000000 bytes; tried 2 times; 2000 bytes are kept for a retry"
     )
-    assert download(url)["state"] == "succeeded"
+    again = download(url)
+    assert (again["state"], again["id"]) == ("succeeded", found["id"])
+    assert DownloadJob.objects.get(id=found["id"]).title == "Nightly"  # kept without the option
     assert [fields.get("range") for fields in thing.asked] == [None, "bytes=1000-", "bytes=2000-"]
     assert (tmp_path / "to" / "breaks").read_bytes() == WHOLE
     assert not list((tmp_path / "to").glob(".*"))

@@ -14,9 +14,12 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from cacheapp.downloads.jobs.models import DownloadJob
 from tests.postgres import USER
 
 MIGRATION = import_module("cacheapp.downloads.migrations.0002_content_types").Migration
@@ -106,6 +109,17 @@ def test_all_tables_can_be_dropped_and_created_anew(after: Any) -> None:
     assert after["removed"]["tables"] == []
     assert after["new"]["tables"] == _tables("cacheapp_downloads")
     assert after["new"]["jobs"] == 0
+
+
+@pytest.mark.django_db
+def test_a_release_without_titles_still_creates_jobs() -> None:
+    """While workers are replaced, both releases use the migrated database."""
+    state = MigrationLoader(connection).project_state(("cacheapp_downloads", "0002_content_types"))
+    earlier: Any = state.apps.get_model("cacheapp_downloads", "DownloadJob")
+    assert not hasattr(earlier, "title")
+    now = timezone.now()
+    made = earlier.objects.create(heartbeat_at=now, created_at=now, files_total=0, threads=1)
+    assert DownloadJob.objects.get(id=made.id).title == ""
 
 
 class DownloadsElsewhere:

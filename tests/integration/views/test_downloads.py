@@ -73,7 +73,7 @@ def test_all_that_is_wrong_with_an_order_is_said(refused: Callable[..., dict[str
         {
             "field": "dir",
             "error": "is not a field; expected one of base_url, exclude, include, limit_rate, "
-            "manifest, parts, portable_names, s3, threads, urls, webhook",
+            "manifest, parts, portable_names, s3, threads, title, urls, webhook",
         },
         {
             "field": "urls[1]",

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import secrets
 import uuid
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, connections
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory, Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import Settings
@@ -21,6 +22,7 @@ from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import file_map
+from cacheapp.views.after_redirect import keep_report, kept_report
 from cacheapp.views.file_responses import file_response, zip_response
 from tests.integration.views.users import session, staff
 
@@ -84,6 +86,18 @@ def test_a_job_has_a_title_made_from_its_files(ann: User) -> None:
     assert "secret" not in said
 
 
+def test_a_given_title_is_shown_escaped_and_found(ann: User) -> None:
+    client = session(ann)
+    form = {"urls": f"{URL}/a.bin", "threads": "1", "title": "<b>Sales</b> of May"}
+    page = client.post("/downloads/", form, follow=True).content.decode()
+    assert "Download: &lt;b&gt;Sales&lt;/b&gt; of May" in page
+    _job(ann, "paused", "b.bin")
+    assert _titles(client.get("/downloads/?q=sales")) == ["<b>Sales</b> of May"]
+    refused = client.post("/downloads/", {**form, "title": "x" * 201})
+    assert refused.status_code == 422
+    assert "title: is " in refused.content.decode()
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [
@@ -112,12 +126,33 @@ def test_an_action_on_several_jobs_reports_those_that_refused(ann: User) -> None
     other = _job(staff("bob", *VERBS), "paused", "x")
     jobs = [_job(ann, "paused", "a"), _job(ann, "succeeded", "b"), other]
     form = {"do": "cancel", "job": [str(job.id) for job in jobs]}
-    said = session(ann).post("/downloads/actions", form).content.decode()
+    client = session(ann)
+    answer = client.post("/downloads/actions?q=files&page=2&other=1", form)
+    # The links of the page that follows are to the list, not to the address of the action.
+    assert (answer.status_code, answer["Location"]) == (303, "/downloads/?q=files&page=2")
+    said = client.get(answer["Location"]).content.decode()
     assert "Cancelled 1 of 3 jobs." in said
     assert "the job has already succeeded" in said
+    assert "Cancelled 1 of 3 jobs." not in client.get(answer["Location"]).content.decode()
     for job in jobs:
         job.refresh_from_db()
     assert [job.state for job in jobs] == ["cancelled", "succeeded", "paused"]
+
+
+def test_a_long_report_fits_into_a_cookie_and_a_forged_one_is_not_shown() -> None:
+    request, response = RequestFactory().get("/"), HttpResponse()
+    refused = [f"{number}: {secrets.token_hex(100)}" for number in range(30)]
+    keep_report(request, response, "Cancelled 0 of 30 jobs.", refused)
+    cookie = response.cookies["cacheapp_report"]
+    assert len(cookie.output()) < 4096
+    request.COOKIES = {"cacheapp_report": cookie.value}
+    kept = kept_report(request)
+    assert kept is not None
+    shown = len(kept["refused"]) - 1
+    assert kept["refused"] == [*refused[:shown], f"and {30 - shown} more"]
+    assert shown > 5
+    request.COOKIES = {"cacheapp_report": cookie.value.replace(":", ":x", 1)}
+    assert kept_report(request) is None
 
 
 def test_an_action_on_no_job_says_so(ann: User) -> None:
@@ -276,6 +311,25 @@ def test_slow_readers_leave_a_thread_for_others(ann: User, settings: Settings) -
     finally:
         for one in held:
             one.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("threads", [None, 4])
+def test_event_streams_leave_a_thread_to_a_file(
+    ann: User, settings: Settings, threads: int | None
+) -> None:
+    """A user may have many tabs open, each with a stream."""
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 2, "THREADS": threads}
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    path = f"/api/downloads/{_job(ann, 'queued', 'b.bin').id}/events"
+    with contextlib.ExitStack() as tabs:
+        for _ in range(2):
+            assert tabs.enter_context(contextlib.closing(client.get(path))).status_code == 200
+        assert client.get(path).status_code == 503
+        with contextlib.closing(_fetch(client, job)) as file:
+            assert file.status_code == 200
+            if threads:  # one is left for other requests
+                assert _fetch(client, job).status_code == 503
 
 
 def test_a_worker_with_one_thread_sends_files(ann: User, settings: Settings) -> None:

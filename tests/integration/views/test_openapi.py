@@ -97,11 +97,12 @@ def test_the_responses_of_a_real_job_have_exactly_the_fields_that_are_described(
     user.user_permissions.set(Permission.objects.filter(codename__in=names))
     client = Client(headers={"host": "localhost"})
     client.force_login(user)
-    order = {"urls": [URL], "threads": 2, "parts": 3, "limit_rate": "1MiB/s"}
+    order = {"urls": [URL], "threads": 2, "parts": 3, "limit_rate": "1MiB/s", "title": "Isos"}
     _validate("Order", order)
     made = client.post("/api/downloads", json.dumps(order), content_type="application/json")
     assert made.status_code == 202, made.content
     _validate("Job", made.json())
+    assert made.json()["title"] == "Isos"
     url = f"/api/downloads/{made.json()['id']}"
     _validate("JobDetail", client.get(url).json())
     (listed,) = client.get("/api/downloads").json()["jobs"]

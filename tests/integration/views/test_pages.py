@@ -1,5 +1,6 @@
 """Access to the pages, their content for each user, and what they must not reveal."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,14 +13,17 @@ from django.core.cache import caches
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from cacheapp import clock
 from cacheapp.conf import conf, state_dir
-from cacheapp.demo import show, worker_agent
+from cacheapp.demo import overview, page_record, show, worker_agent
 from cacheapp.demo.namespace import DemoCache
 from cacheapp.demo.overview import VALUE_KEY
 from cacheapp.downloads.runners.coordinator import existing_coordinator
+from cacheapp.errors import StoreUnavailable
 from cacheapp.processes import exclusive_run
 from cacheapp.processes.run_record import replace
 from cacheapp.views.pages import CONTENT_SECURITY_POLICY, DRAWING_POLICY
+from cacheapp.views.pages_caches import OverviewEvents
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -136,6 +140,40 @@ def test_the_login_leads_to_the_first_page_that_the_user_may_open(
     assert _post(visitor, "/login/", {**given, "next": "/"})["Location"] == "/stats/"
 
 
+def test_who_may_not_see_a_page_signs_in_as_another_user(visitor: Client, user: User) -> None:
+    boss = User.objects.create_superuser("boss", password=PASSWORD)
+    visitor.force_login(user)
+    refused = _get(visitor, "/stats/?page=2").content.decode()
+    assert '<a href="/login/?next=/stats/%3Fpage%3D2">Sign in as another user</a>' in refused
+    form = _get(visitor, "/login/?next=/stats/%3Fpage%3D2")
+    assert "You are signed in as ada." in form.content.decode()
+    given = {"username": "boss", "password": PASSWORD, "csrfmiddlewaretoken": _token(form)}
+    answer = _post(visitor, "/login/", {**given, "next": "/stats/?page=2"})
+    assert answer["Location"] == "/stats/?page=2"
+    assert visitor.session["_auth_user_id"] == str(boss.pk)
+
+
+@pytest.mark.parametrize(
+    ("referer", "wanted"),
+    [
+        ("http://localhost/downloads/?q=a", "/downloads/%3Fq%3Da"),
+        ("http://elsewhere.example/downloads/", "/"),
+        ("http://localhost//elsewhere.example/", "/"),
+    ],
+)
+def test_a_form_without_a_session_is_kept_and_the_login_leads_to_its_page(
+    visitor: Client, referer: str, wanted: str
+) -> None:
+    form = {"urls": "https://files.example.com/<a>"}
+    response = visitor.post(
+        "/downloads/", form, headers={"Referer": referer}, SERVER_PROTOCOL="HTTP/1.1"
+    )
+    said = response.content.decode()
+    assert response.status_code == 403
+    assert "https://files.example.com/&lt;a&gt;</textarea>" in said
+    assert f'<a href="/login/?next={wanted}">Sign in</a>' in said
+
+
 def test_a_part_of_a_page_is_not_replaced_by_the_login(visitor: Client) -> None:
     response = visitor.get("/stats/", headers={"HX-Request": "true"})
     assert (response.status_code, response["HX-Refresh"]) == (401, "true")
@@ -177,7 +215,7 @@ def test_a_button_without_its_token_is_refused(demo: None, visitor: Client) -> N
 def test_a_button_with_its_token_works_and_leads_back(demo: None, visitor: Client) -> None:
     token = _token(_get(visitor, "/"))
     response = _post(visitor, "/", {"do": "write", "csrfmiddlewaretoken": token})
-    assert (response.status_code, response["Location"]) == (302, "/")
+    assert (response.status_code, response["Location"]) == (303, "/")
 
 
 def test_a_button_that_there_is_none_is_named(demo: None, visitor: Client) -> None:
@@ -203,6 +241,58 @@ def test_show_me_leaves_its_result_and_its_marks(demo: None, visitor: Client) ->
         ("lmdb", "increment"),
         ("lmdb", "read"),
     }
+
+
+def _html(event: str) -> str:
+    name, _, data = event.strip().partition("\ndata: ")
+    assert name == "event: overview"
+    found: str = json.loads(data)["html"]
+    return found
+
+
+def test_the_front_page_gets_an_event_as_soon_as_something_was_changed(
+    demo: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [1000.0]
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s[0])
+    events = OverviewEvents()
+    assert "NOTHING YET" in _html(events.new_events())
+    assert events.new_events() == ""  # the clock stands still, and nothing was changed
+    overview.write()
+    with page_record.record() as found:
+        written = found.of("lmdb").written
+    assert written is not None
+    assert written.value in _html(events.new_events())
+    assert events.new_events() == ""
+    now_s[0] += 2.0
+    assert written.value in _html(events.new_events())
+    assert not events.is_finished
+
+
+def test_the_events_of_the_front_page_end_where_the_demo_cannot_run(
+    demo: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_names: str) -> None:
+        raise StoreUnavailable("STATE_DIR is not private")
+
+    monkeypatch.setattr(page_record, "stamp", refuse)
+    events = OverviewEvents()
+    assert events.new_events().startswith(": ")
+    assert events.is_finished
+
+
+def test_the_events_of_the_front_page_are_limited_and_refused_as_the_page_is(
+    demo: None, visitor: Client, user: User, settings: Settings
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 1, "DOWNLOAD_STREAM_S": 0.001}
+    with contextlib.closing(_get(visitor, "/events")) as first:
+        assert first["Content-Type"] == "text/event-stream"
+        assert _get(visitor, "/events").status_code == 503
+        content = b"".join(first).decode()
+    assert 'id=\\"overview\\"' in content
+    settings.CACHEAPP = {**settings.CACHEAPP, "DEMO": False}
+    visitor.force_login(user)
+    assert _get(visitor, "/events").status_code == 403
 
 
 def test_no_page_shows_a_key_that_is_not_the_demos_or_a_secret(
@@ -321,7 +411,9 @@ JOB = "00000000-0000-4000-8000-000000000000"
         ("/lab/", "GET, HEAD"),
         ("/check/", "GET, HEAD"),
         ("/", "GET, POST, HEAD"),
+        ("/events", "GET, HEAD"),
         ("/downloads/", "GET, POST, HEAD"),
+        ("/downloads/actions", "POST"),
         (f"/downloads/{JOB}/", "GET, HEAD"),
         ("/lab/drawing/waiting", "GET, HEAD"),
         ("/lab/waiting/", "GET, HEAD"),
@@ -341,3 +433,5 @@ def test_a_page_refuses_methods_that_it_does_not_use(
             continue
         response = visitor.generic(method, path)
         assert (response.status_code, response["Allow"]) == (405, allowed), method
+        if method != "TRACE":
+            assert "Use the buttons of the page" in response.content.decode(), method

@@ -123,6 +123,17 @@ def test_a_rate_is_a_number_or_a_text_with_a_unit() -> None:
     assert found["field"] == "limit_rate"
 
 
+def test_a_title_is_one_line_of_at_most_200_characters() -> None:
+    urls = [URL + "a"]
+    for given, kept in ((" Sales of May ", "Sales of May"), ("x" * 200, "x" * 200), ("", "")):
+        assert _read({"urls": urls, "title": given}).title == kept
+    assert _read({"urls": urls}).title == ""
+    for wrong in ("x" * 201, "two\nlines", "a\x00b", "\u202eturned", "\ud800", 7):
+        (found,) = _problems({"urls": urls, "title": wrong})
+        assert found["field"] == "title"
+        assert "expected one line of at most 200 characters" in found["error"]
+
+
 def test_a_url_whose_name_cannot_exist_is_a_problem_unless_names_are_portable() -> None:
     url = f"{URL}{'x' * 300}"
     (problem,) = _problems({"urls": [url]})
