@@ -43,6 +43,7 @@ KEPT = {
     "backends.hit_ratio": "hit_ratio",
     "backends.lmdb": "lmdb_cache",
     "backends.observing": "observing",
+    "backends.near": "near_cache",
     "backends.redis": "redis_cache",
     "backends.signing": "signing",
     "downloads.slow_line": "slow_line",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks import speed_chart
+from benchmarks.backends.near_cache import goals as near_goals
 from benchmarks.backends.shared_cache import goals
 from benchmarks.measuring.report import ROOT
 
@@ -90,6 +91,17 @@ def _ratio(by_name: dict[str, dict[str, float]] | None, ours: str, other: str) -
     if by_name is None or ours not in by_name or other not in by_name:
         return "-"
     return f"{by_name[ours]['median'] / by_name[other]['median']:.3g}"
+
+
+def _near_goals() -> Iterator[str]:
+    yield circumstances("near_cache")
+    yield ""
+    figures = read("near_cache")["figures"]
+    yield from goals.as_markdown(goals.judge(figures, near_goals.OURS, near_goals.GOALS))
+
+
+def _near_medians() -> Iterator[str]:
+    yield from goals.medians_as_markdown(read("near_cache")["figures"])
 
 
 def _hit_ratio() -> Iterator[str]:
@@ -194,6 +206,8 @@ REGIONS: dict[str, Callable[[], Iterator[str]]] = {
     "lmdb-goals": _lmdb_goals,
     "lmdb-medians": _lmdb_medians,
     "observing": _observing,
+    "near-goals": _near_goals,
+    "near-medians": _near_medians,
     "signing": _signing,
     "slow-lines": _slow_lines,
     "speed": _speed,

@@ -1,190 +1,139 @@
 """NearCache beside Redis, LMDB and process memory: `python -m benchmarks.backends.near`.
 
-Each on one private Redis over a socket file; then through a proxy that delays each direction, which
-stands for a network. `get` reads a key that is in the copy, `get, first` one that is not. The lag is
-measured from a write that RedisCache has acknowledged until the entry has left the copy. Not measured:
-several machines, and a page under Gunicorn.
+All are on one private Redis over a socket file; then behind a proxy that delays each direction, which
+stands for a network. The listener is another process, as for three of four workers. Prints all
+figures, then the table of goals.
+
+calls    `get` of a key in the copy; `get, first` of one that is not; `get_many`, `set`, `incr`
+page     requests/s under Gunicorn with 4 workers that serve one request at a time: 20 gets
+         and 2 sets of 1,000 keys, or 2 sets of other keys
+memory   of 4 workers that have read 100,000 entries of 1 KiB, without the server's
+lag      from a write that another machine's RedisCache has acknowledged until the entry has left the
+         copy here: idle, and during 5,000 other writes/s
+listener the processor time of the process that applies invalidations, at 10,000 writes/s
+
+Not measured: several machines, and a real network.
 """
 
 import argparse
-import asyncio
-import itertools
-import multiprocessing
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from benchmarks.backends.near_cache import goals
+from benchmarks.backends.near_cache.peers import (
+    CLOSE,
+    NEAR,
+    ON_REDIS,
+    Peers,
+    far,
+    side_by_side,
+)
+from benchmarks.backends.shared_cache.goals import as_json, as_text, judge
 from benchmarks.measuring import (
-    Call,
+    Samples,
+    Summary,
     command_line,
-    compare_calls,
-    set_up_django,
+    progress,
     summaries,
     table,
     write_report,
 )
-from benchmarks.measuring.values import VALUE, many_calls
-from cacheapp.processes.servers import RedisServer
-from cacheapp.processes.waiting import until
 
-_LIMITS = {
-    "get": {"near": 1 / 15},
-    "get, first": {"near": 1.5},
-    "set": {"near": 1.3},
-}
-_FAR_LIMITS = {"get": {"near": 1 / 300}}
-_MANY = 100_000
-
-
-def _calls(cache: Any, fill: Callable[[dict[str, Any]], object]) -> dict[str, Call]:
-    cache.set("value", VALUE, None)
-    cache.set("count", 1, None)
-    many = many_calls(cache)
-    many["set_many 100"]()
-    names: Iterator[str] = iter(())
-
-    def first() -> None:
-        nonlocal names
-        name = next(names, None)
-        if name is None:
-            new = [f"first-{time.monotonic_ns()}-{number}" for number in range(1000)]
-            fill(dict.fromkeys(new, VALUE))
-            names = iter(new)
-            name = next(names)
-        cache.get(name)
-
-    return {
-        "get": lambda: cache.get("value"),
-        "get, first": first,
-        "get_many 100": many["get_many 100"],
-        "set": lambda: cache.set("other", VALUE),
-        "incr": lambda: cache.incr("count"),
-    }
-
-
-def _lags_ms(writer: Any, near: Any, count: int) -> list[float]:
-    """Return how long after a write of another machine its old value was in the copy."""
-    lags = []
-    for number in range(count):
-        key = f"lag-{number}"
-        writer.set(key, 0)
-        near.get(key)
-        before = near.get(key)
-        writer.set(key, 1)
-        began_s = time.perf_counter()
-        while near.get(key) == before:
-            pass
-        lags.append((time.perf_counter() - began_s) * 1000)
-    return lags
-
-
-async def _forward(source: Path, target: Path, delay_s: float) -> None:
-    loop = asyncio.get_running_loop()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(2**16):
-            loop.call_later(delay_s, writer.write, data)
-        loop.call_later(delay_s, writer.close)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_unix_connection(target)
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
-
-    server = await asyncio.start_unix_server(serve, source)
-    await server.serve_forever()
-
-
-def _proxy(source: Path, target: Path, delay_s: float) -> None:
-    asyncio.run(_forward(source, target, delay_s))
-
-
-def _variants(url: str, copy: Path, prefix: str) -> dict[str, Any]:
-    from django_redis.cache import RedisCache as Stock  # noqa: PLC0415 (needs the settings)
-
-    from cacheapp.backends import NearCache, RedisCache  # noqa: PLC0415
-
-    options = {"copy": str(copy), "size_limit": 256 * 2**20}
-    return {
-        "django-redis": Stock(url, {"KEY_PREFIX": f"{prefix}-stock"}),
-        "redis": RedisCache(url, {"KEY_PREFIX": f"{prefix}-redis"}),
-        "near": NearCache(url, {"KEY_PREFIX": f"{prefix}-near", "OPTIONS": options}),
-    }
-
-
-def _measure(variants: dict[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
-    near = variants.get("near")
-    if near is not None:
-        until(lambda: near.get("any") or near.stats()["copy_hits"] > 0, "the copy to be served", 10)
-    calls = {name: _calls(cache, cache.set_many) for name, cache in variants.items()}
-
-    def times(operation: str) -> int:
-        return max(1, asked.calls // 10) if "many" in operation else int(asked.calls)
-
-    return compare_calls(calls, asked.rounds, times, within_s=0.2)
+_FAR_CALLS = ("get", "get, first", "set")
+_PACKAGES = ("Django", "django-redis", "redis", "hiredis", "lmdb", "gunicorn")
 
 
 def main() -> int:
-    """Measure, print, and return 0; a ratio above its limit is marked, not an error."""
+    """Measure, print, and return 0; a missed goal is a finding, not an error."""
+    asked = _asked()
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made,
+        side_by_side(Path(made), asked.round_trip_ms / 1000) as peers,
+    ):
+        samples, rates = _measure(peers, asked)
+    results = summaries(samples)
+    figures = figures_of(results)
+    findings = judge(figures, goals.OURS, goals.GOALS)
+    print(*table("microseconds, unless named", results, NEAR), sep="\n")
+    print("", *as_text(findings), "", sep="\n")
+    print(*(f"{name}: {rate:,.0f} writes per second" for name, rate in rates.items()), sep="\n")
+    report = {
+        "samples": samples,
+        "summaries": results,
+        "figures": figures,
+        "writes_per_s": rates,
+        "goals": [as_json(each) for each in findings],
+    }
+    write_report(asked.json, "backends.near", _PACKAGES, report)
+    return 0
+
+
+def _asked() -> argparse.Namespace:
     parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=300, help="per variant and round")
-    parser.add_argument("--delay-ms", type=float, default=0.5, help="of the proxy, per direction")
-    parser.add_argument("--lags", type=int, default=500, help="writes whose lag is measured")
-    asked = parser.parse_args()
-    set_up_django()
-    from django.core.cache.backends.locmem import LocMemCache  # noqa: PLC0415 (needs the settings)
+    parser.add_argument("--calls", type=int, default=200, help="per variant and round")
+    parser.add_argument("--windows", type=int, default=4, help="rounds of the pages")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a window")
+    parser.add_argument("--entries", type=int, default=100_000, help="of memory")
+    parser.add_argument("--processes", type=int, default=4, help="of the pages and of memory")
+    parser.add_argument("--round-trip-ms", type=float, default=1.0, help="of the network")
+    parser.add_argument("--lags", type=int, default=300, help="writes whose lag is measured, twice")
+    return parser.parse_args()
 
-    from cacheapp.backends import LMDBCache  # noqa: PLC0415
 
-    with RedisServer() as server, tempfile.TemporaryDirectory() as made:
-        server.start()
-        directory = Path(made)
-        close_to = _variants(server.url, directory / "copy", "close")
-        samples = _measure(
-            {
-                **close_to,
-                "lmdb": LMDBCache(directory / "lmdb", {}),
-                "locmem": LocMemCache("near", {"OPTIONS": {"MAX_ENTRIES": _MANY}}),
-            },
-            asked,
+def _measure(peers: Peers, asked: argparse.Namespace) -> tuple[Samples, dict[str, float]]:
+    # They import Django's caches, which need the settings.
+    from benchmarks.backends.near_cache import calls, invalidations, memory  # noqa: PLC0415
+
+    with calls.listener(NEAR), calls.listener(far(NEAR)):
+        samples = calls.measure(CLOSE, asked.rounds, asked.calls)
+        distant = calls.measure(ON_REDIS, asked.rounds, asked.calls, far, _FAR_CALLS)
+        samples |= {what + goals.FAR: by_name for what, by_name in distant.items()}
+    samples |= _pages(asked)
+    samples[goals.MEMORY] = memory.measure(peers, asked.entries, asked.processes)
+    rates: dict[str, float] = {}
+    with calls.listener(NEAR) as listener:
+        for name, per_s in ((goals.LAG_IDLE, 0), (goals.LAG_BUSY, 5_000)):
+            found, rates[name] = invalidations.lags(peers, per_s, asked.lags)
+            samples[name] = {NEAR: found}
+            progress(name)
+        (pid,) = listener.pids
+        for name in (goals.LISTENER, goals.LISTENER_COPIED):
+            share, rates[name] = invalidations.processor_share(
+                pid, peers, 10_000, 2 * asked.seconds, copied=name == goals.LISTENER_COPIED
+            )
+            samples[name] = {NEAR: [share]}
+    return samples, rates
+
+
+def _pages(asked: argparse.Namespace) -> Samples:
+    """Return the requests per second, by cache."""
+    from benchmarks.backends.shared_cache import page  # noqa: PLC0415 (as above)
+
+    samples: Samples = {}
+    for measure, apart in ((goals.PAGE, ""), (goals.PAGE_APART, "1")):
+        found = page.measure(
+            [far(name) for name in ON_REDIS],
+            asked.windows,
+            asked.seconds,
+            asked.processes,
+            2 * asked.processes,
+            {"WEB_THREADS": "1", "BENCHMARK_WRITES_APART": apart},
         )
-        from cacheapp.backends import RedisCache  # noqa: PLC0415
+        samples[measure] = {name: found[far(name)] for name in ON_REDIS}
+    return samples
 
-        writer = RedisCache(server.url, {"KEY_PREFIX": "close-near"})
-        lags = _lags_ms(writer, close_to["near"], asked.lags)
-        socket = directory / "proxy.sock"
-        proxy = multiprocessing.get_context("spawn").Process(
-            target=_proxy, args=(socket, server.socket, asked.delay_ms / 1000), daemon=True
-        )
-        proxy.start()
-        until(socket.exists, "the proxy", 30)
-        try:
-            far = _variants(f"unix://{socket}?db=0", directory / "far", "far")
-            far_samples = _measure(far, asked)
-        finally:
-            for cache in itertools.chain([close_to["near"]], [far["near"]]):
-                cache._store.close()  # noqa: SLF001 (ends the listener)
-            proxy.kill()
-            proxy.join()
-    results, far_results = summaries(samples), summaries(far_samples)
-    print(*table("microseconds", results, "redis", _LIMITS), sep="\n")
-    print(f"\nthrough a proxy with {2 * asked.delay_ms:g} ms per round trip")
-    print(*table("microseconds", far_results, "django-redis", _FAR_LIMITS), sep="\n")
-    lag_results = summaries({"lag of an invalidation": {"near": lags}})
-    print(*table("milliseconds", lag_results, "near"), sep="\n")
+
+def figures_of(results: dict[str, dict[str, Summary]]) -> dict[str, dict[str, float]]:
+    """Return the median of each measure by cache, and the p99 of lags."""
     figures = {
-        "microseconds": results,
-        "far_microseconds": far_results,
-        "lag_ms": lag_results,
-        "samples": {"close": samples, "far": far_samples, "lag_ms": lags},
+        measure: {name: found["median"] for name, found in by_name.items()}
+        for measure, by_name in results.items()
     }
-    write_report(
-        asked.json, "backends.near", ["Django", "django-redis", "redis", "hiredis", "lmdb"], figures
-    )
-    return 0
+    for name in (goals.LAG_IDLE, goals.LAG_BUSY):
+        figures[name + goals.P99] = {NEAR: results[name][NEAR]["p99"]}
+    return figures
 
 
 if __name__ == "__main__":

@@ -121,8 +121,11 @@ def _run(setup: Setup, number: int, index: int, order: Order) -> Any:
 
 def adopt(setup: Setup) -> None:
     """Set Django up in this process, with the overridden settings, unless the subject does without."""
-    if setup.subject and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+    has_project = bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
+    if setup.subject and not has_project:
         return
+    if not has_project and not settings.configured:
+        settings.configure(**setup.overrides)
     for name, value in setup.overrides.items():
         setattr(settings, name, value)
     django.setup()

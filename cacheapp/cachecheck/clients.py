@@ -175,6 +175,12 @@ class Clients:
         client.alive = False
         client.pipe.close()
 
+    def kill_parents(self) -> None:
+        """Kill the processes from which the clients were forked; the clients go on."""
+        for parent in self._children if self.fork else ():
+            parent.kill()
+            parent.join()
+
     def stop(self) -> None:
         """End all processes: close the pipes of idle ones, kill busy ones."""
         for client in self.living:

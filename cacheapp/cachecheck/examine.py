@@ -17,6 +17,7 @@ from cacheapp.cachecheck.clients import ClientFailed, Clients
 from cacheapp.cachecheck.journal import Journals
 from cacheapp.cachecheck.run import CheckRun, StoreFailed, lacks, remove
 from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.site import copied
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import (
     abandoned,
@@ -28,9 +29,11 @@ from cacheapp.cachecheck.workloads import (
     locking,
     outages,
     registers,
+    site_faults,
     values,
     versions,
 )
+from cacheapp.cachecheck.workloads.bounded import BOUND, MACHINE
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 
@@ -56,6 +59,7 @@ PROCESSES: dict[str, Workload] = {
     "abandon": abandoned.abandoned,
     "fork": faults.forked,
     "clear": faults.cleared,
+    "bounded": site_faults.all_faults,
 }
 CLUSTER: dict[str, Callable[..., list[PropertyFinding]]] = {
     "handover": cluster_faults.handover,
@@ -79,6 +83,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "abandon": (abandoned.ABANDONED,),
     "fork": (faults.FORKED,),
     "clear": (faults.CLEARED,),
+    "bounded": (BOUND, MACHINE),
     "cut": (outages.CUT,),
     "restart": (outages.RESTARTED,),
     "handover": (cluster_faults.HANDOVER,),
@@ -97,6 +102,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "cold": ("add",),
     "abandon": ("get_or_set",),
     "clear": ("clear",),
+    "bounded": ("delete",),
 }
 """What a workload cannot do without, beside `get` and `set`."""
 OVER_HTTP = ("registers", "counters", "add", "expiry")
@@ -232,7 +238,7 @@ class Examination:
         """Find out what the subject is and has; one with an event loop is used by one thread."""
         clients = run.crew
         assert isinstance(clients, Clients)  # noqa: S101
-        kind, self.versions, has, its_async = clients.run(
+        kind, self.versions, has, its_async, run.copied = clients.run(
             described, to=clients.living[:1], threads=1
         )[0]
         if self._subject:
@@ -311,10 +317,11 @@ class Examination:
 
 def described(
     session: ClientSession,
-) -> tuple[str, dict[str, str], frozenset[str], frozenset[str]]:
-    """Return the class of the subject, its version, and its methods, also the asynchronous ones."""
-    kind, versions = about(session.cache)
-    return kind, versions, session.abilities, abilities(session.cache, use_async=True)
+) -> tuple[str, dict[str, str], frozenset[str], frozenset[str], dict[str, Any] | None]:
+    """Return the class of the subject, its version, its methods (also the asynchronous ones), its copies."""
+    cache = session.cache
+    kind, versions = about(cache)
+    return kind, versions, session.abilities, abilities(cache, use_async=True), copied(cache)
 
 
 def _last_line(text: str) -> str:

@@ -16,6 +16,7 @@ from cacheapp.cachecheck.workloads import (
     values,
     versions,
 )
+from cacheapp.cachecheck.workloads.bounded import BOUND, MACHINE
 
 REFERENCE = "docs/reference/cachecheck.md"
 _ASYNC = " (async)"
@@ -123,6 +124,14 @@ MEANINGS: dict[str, Meaning] = {
     ),
     cluster_faults.PRIMARY_KILLED: Meaning(
         "After the death of a primary, a write is done twice or an old node is still read.", _FOLLOW
+    ),
+    BOUND: Meaning(
+        "A page shows what another machine has changed longer ago than the cache promises.",
+        "Serve a copy only for a time that counts from before its freshness was confirmed.",
+    ),
+    MACHINE: Meaning(
+        "A user saves a form, and another worker of the same machine shows what was there before.",
+        "Remove a key from the machine's copy after each write, also if its reply was lost.",
     ),
 }
 

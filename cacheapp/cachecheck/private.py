@@ -98,7 +98,10 @@ def _entry(
 ) -> dict[str, Any]:
     location = entry.get("LOCATION", "")
     if server is not None:
-        return {**entry, "LOCATION": server.url}
+        options = dict(entry.get("OPTIONS", {}))
+        if "copy" in options:
+            options["copy"] = str(directory / f"{alias}-copy")
+        return {**entry, "LOCATION": server.url, "OPTIONS": options}
     if isinstance(location, str | Path) and str(location).startswith("/"):
         return {**entry, "LOCATION": str(directory / f"{alias}-store")}
     if any(_is(entry, kind) for kind in (LocMemCache, DummyCache, DatabaseCache)):

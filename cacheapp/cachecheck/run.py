@@ -1,6 +1,6 @@
 """What a workload works with: clients, keys of its own, and limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class CheckRun:
     """How many calls the clients made, by whether they used the asynchronous methods."""
     written: set[str] = field(default_factory=set)
     """Keys that may have to be removed."""
+    copied: Mapping[str, Any] | None = None
+    """The entry of `CACHES`, if reads are served from copies with a bound on staleness."""
 
     def require_store(self, alias: str) -> None:
         """Raise `StoreFailed` unless a key can be stored and removed."""

@@ -87,6 +87,26 @@ def _directory_errors(config: AliasConfig, directory: Path) -> Messages:
     return found
 
 
+@checks.register(checks.Tags.caches, deploy=True)
+def check_tracking(**_: Any) -> Messages:
+    """W021: report each NearCache whose server does not track keys for its user. Connects to it."""
+    return [
+        checks.Warning(
+            f"CACHES[{config.alias!r}]: Redis does not send what changes to this user ({reason}), so "
+            "every read goes to Redis.",
+            hint="Use Redis 6 or newer, or Valkey, and give the user the command CLIENT TRACKING.",
+            id="cacheapp.W021",
+        )
+        for config in alias_configs(NearCache)
+        if not config.mistakes() and (reason := _refusal(config))
+    ]
+
+
+def _refusal(config: AliasConfig) -> str:
+    cache: NearCache = config.backend(config.location, dict(config.params))
+    return cache.tracking_refusal()
+
+
 # -- a cache that lives in one process ---------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome, by_key
 
-_Writers = dict[Hashable, list[Operation]]
+Writers = dict[Hashable, list[Operation]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def stale_reads(operations: Iterable[Operation], *, evicts: bool = False) -> tup
     return stale, reads
 
 
-def _is_stale(read: Operation, writers: _Writers, newest: list[tuple[float, int]]) -> bool:
+def _is_stale(read: Operation, writers: Writers, newest: list[tuple[float, int]]) -> bool:
     index = bisect_left(newest, (read.call_ns, -1)) - 1
     if index < 0:
         return False
@@ -72,9 +72,9 @@ def _is_stale(read: Operation, writers: _Writers, newest: list[tuple[float, int]
     return all(writer.end < call for writer in possible_writers(read, writers))
 
 
-def writers_of(operations: Sequence[Operation]) -> _Writers:
+def writers_of(operations: Sequence[Operation]) -> Writers:
     """Return, for each value and for absence, the operations that may have produced it."""
-    found: _Writers = defaultdict(list)
+    found: Writers = defaultdict(list)
     for one in operations:
         if not one.may_write:
             continue
@@ -89,7 +89,7 @@ def writers_of(operations: Sequence[Operation]) -> _Writers:
     return found
 
 
-def possible_writers(read: Operation, writers: _Writers) -> list[Operation]:
+def possible_writers(read: Operation, writers: Writers) -> list[Operation]:
     """Return the operations that may have written what a read returned."""
     unsaid = writers.get(None, []) if isinstance(read.result, int) else []
     candidates = [*writers.get(read.result, []), *unsaid]
@@ -114,7 +114,7 @@ def _broken(operations: Iterable[Operation], *, evicts: bool, writes: bool) -> I
                 before[one.process] = [*before[one.process][-7:], one]
 
 
-def _went_back(earlier: Operation, written: Sequence[Operation], writers: _Writers) -> bool:
+def _went_back(earlier: Operation, written: Sequence[Operation], writers: Writers) -> bool:
     """Return whether every possible writer of the value ended before the version of `earlier` began."""
     if earlier.kind is not OperationKind.GET:
         return all(one.precedes(earlier) for one in written)

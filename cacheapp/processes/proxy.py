@@ -1,11 +1,14 @@
-"""A proxy between clients and a server on socket files, which stands for a network.
+"""A proxy between clients and a Redis on socket files, which stands for a network.
 
-It delays what it forwards, from `slow_down` on. While its process is stopped (SIGSTOP), connections
-stay open and nothing arrives, as in a network that is partitioned.
+`set` says how it forwards: replies late, those on connections that receive invalidations later still,
+and replies to some writes not at all. While its process is stopped (SIGSTOP), connections stay open
+and nothing arrives, as in a network that is partitioned. Bytes of one connection keep their order.
 """
 
 import asyncio
-import signal
+import dataclasses
+import json
+import socket
 import sys
 from pathlib import Path
 from typing import Self
@@ -13,64 +16,136 @@ from typing import Self
 from cacheapp.processes.servers import Server, child_env
 from cacheapp.processes.waiting import until
 
+_TRACKING = b"TRACKING"
+_SET = b"$3\r\nSET\r\n"
+_TIMEOUT_S = 60.0
+_NEXT_S = 1e-6  # calls of an event loop that are due at the same moment have no order
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """How a proxy forwards.
+
+    `replies_s`: the delay of what the server sends. `invalidations_s`: the delay on connections with
+    `CLIENT TRACKING`, instead. `loses`: of so many commands SET, the reply to one is lost: the
+    connection is closed `lost_after_s` after the reply.
+    """
+
+    replies_s: float = 0.0
+    invalidations_s: float = 0.0
+    loses: int = 0
+    lost_after_s: float = 0.0
+
 
 class Proxy(Server):
     """A proxy of the server at `target`, in a process of its own."""
 
-    def __init__(self, target: Path, delay_s: float) -> None:
+    def __init__(self, target: Path) -> None:
         super().__init__()
         self.socket = self.directory / "proxy.sock"
         self.url = f"unix://{self.socket}?db=0"
+        self._control = self.directory / "control.sock"
         self._target = target
-        self._delay_s = delay_s
 
     def start(self) -> Self:
         """Start the proxy; return when clients can connect."""
-        arguments = (self.socket, self._target, self._delay_s)
+        arguments = (self.socket, self._target, self._control)
         self._spawn([sys.executable, "-m", __name__, *map(str, arguments)], env=child_env())
-        until(self.socket.exists, "the proxy", 30)
+        until(self._control.exists, "the proxy", _TIMEOUT_S)
         return self
 
-    def slow_down(self) -> None:
-        """Delay what the server sends, from now on."""
-        self.send(signal.SIGUSR1)
+    def set(self, network: Network) -> None:
+        """Forward like this from now on."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_TIMEOUT_S)
+            client.connect(str(self._control))
+            client.sendall(json.dumps(dataclasses.asdict(network)).encode() + b"\n")
+            client.recv(1)
 
 
-async def forward(source: Path, target: Path, slow_s: float) -> None:
-    """Accept connections at `source`, and forward each direction, in order; see `Proxy`."""
-    loop = asyncio.get_running_loop()
-    delay_s = 0.0
+class _Forwarder:
+    """The connections of a proxy; `network` may change at any time."""
 
-    def slow_down() -> None:
-        nonlocal delay_s
-        delay_s = slow_s
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._sets = 0
+        self.network = Network()
 
-    loop.add_signal_handler(signal.SIGUSR1, slow_down)
+    async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Change the network as `Proxy.set` says."""
+        self.network = Network(**json.loads(await reader.readline()))
+        writer.write(b"+")
+        writer.close()
 
-    async def pump(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool
-    ) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection in both directions."""
         try:
-            while data := await reader.read(2**16):
-                loop.call_later(delay_s if slow else 0.0, writer.write, data)
-        except ConnectionError:
-            pass
-        finally:
-            loop.call_later(delay_s if slow else 0.0, writer.close)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_unix_connection(target)
+            far_reader, far_writer = await asyncio.open_unix_connection(self._target)
         except OSError:  # the server is down
             writer.close()
             return
+        connection = _Connection()
         await asyncio.gather(
-            pump(reader, far_writer, slow=False), pump(far_reader, writer, slow=True)
+            self._requests(reader, far_writer, connection),
+            self._replies(far_reader, writer, connection),
         )
 
-    server = await asyncio.start_unix_server(serve, source)
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: "_Connection",
+    ) -> None:
+        try:
+            while data := await reader.read(2**16):
+                connection.tracks |= _TRACKING in data
+                if self.network.loses and _SET in data:
+                    self._sets += 1
+                    connection.loses |= self._sets % self.network.loses == 0
+                writer.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def _replies(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: "_Connection",
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = 0.0
+        try:
+            while data := await reader.read(2**16):
+                network = self.network
+                if connection.loses:
+                    await asyncio.sleep(network.lost_after_s)
+                    break
+                delay_s = network.invalidations_s if connection.tracks else network.replies_s
+                due_s = max(due_s + _NEXT_S, loop.time() + delay_s)
+                loop.call_at(due_s, writer.write, data)
+        except ConnectionError:
+            pass
+        finally:
+            loop.call_at(max(due_s + _NEXT_S, loop.time()), writer.close)
+
+
+@dataclasses.dataclass
+class _Connection:
+    """What the requests on a connection say about the replies."""
+
+    tracks: bool = False
+    loses: bool = False
+
+
+async def forward(source: Path, target: Path, control: Path) -> None:
+    """Accept connections at `source`, and forward them; take changes at `control`."""
+    forwarder = _Forwarder(target)
+    await asyncio.start_unix_server(forwarder.serve, source)
+    server = await asyncio.start_unix_server(forwarder.control, control)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(forward(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(forward(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))

@@ -150,8 +150,8 @@ def _bundled(name: str) -> str | None:
 class RedisServer(Server):
     """A private Redis or Valkey: nothing on disk, with a Unix socket that only this user can open."""
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
-        binary = find_redis_server()
+    def __init__(self, options: Sequence[str] = (), binary: str | None = None) -> None:
+        binary = binary or find_redis_server()
         if binary is None:
             wanted = os.environ.get("REDIS_SERVER")
             raise ServerFailed(

@@ -14,6 +14,7 @@ from cacheapp.views.local_access import SAFE_METHODS, is_local
 
 _PAGES = (
     ("index", "Caches", "cacheapp.use_demo"),
+    ("machines_page", "Machines", "cacheapp.use_demo"),
     ("lab_page", "Lab", "cacheapp.run_lab"),
     ("check_page", "Check", "cacheapp.run_check"),
     ("downloads_page", "Downloads", "cacheapp_downloads.view_downloadjob"),

@@ -15,6 +15,7 @@ PAGES = [
     "/downloads/",
     "/downloads/?example=1",
     "a download",
+    "/machines/",
     "/lab/",
     "/lab/waiting/",
     "/check/",

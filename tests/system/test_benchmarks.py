@@ -22,8 +22,8 @@ SMALL = {
     "backends.hit_ratio": "--keys 200 --requests 1000 --alphas 1.0",
     "backends.lmdb": "--caches locmem our-lmdb --rounds 1 --calls 2 --windows 1 "
     "--seconds 0.02 --processes 2 --connections 3 --entries 300 --sizes 50 500",
-    "backends.near": "--rounds 1 --calls 2 --lags 2",
     "backends.observing": "--rounds 1 --calls 2",
+    "backends.near": "--rounds 1 --calls 2 --windows 1 --seconds 0.1 --entries 300 --processes 2 --lags 2",
     "backends.redis": "--rounds 1 --calls 2",
     "backends.signing": "--rounds 1 --calls 2",
     "backends.single_flight": "--processes 2 --threads 2 --rounds 1 --factory-ms 5 --waiters 2 --window 0.05",

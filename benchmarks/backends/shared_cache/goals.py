@@ -19,11 +19,13 @@ class Goal:
     """The cache whose figure ours is divided by; `None` where the figure is a ratio already."""
     at_least: bool = False
     """Whether more is better."""
+    unit: str = "x"
+    """Of a bound on the figure itself."""
 
     def wanted(self) -> str:
         """Return the goal in words."""
         how = "at least" if self.at_least else "at most"
-        of = f"x {self.against}" if self.against else "x"
+        of = f"x {self.against}" if self.against else self.unit
         return f"{how} {self.bound:.3g}{of}"
 
 
@@ -121,7 +123,7 @@ def _over(figures: Figures, above: str, below: str) -> dict[str, float]:
     }
 
 
-def judge(figures: Figures, ours: str) -> list[Finding]:
+def judge(figures: Figures, ours: str, goals: Iterable[Goal] = ()) -> list[Finding]:
     """Return a finding for each goal, with the figures of the cache `ours`."""
     return [
         Finding(
@@ -129,7 +131,7 @@ def judge(figures: Figures, ours: str) -> list[Finding]:
             figures.get(goal.measure, {}).get(ours),
             figures.get(goal.measure, {}).get(goal.against) if goal.against else None,
         )
-        for goal in GOALS
+        for goal in goals or GOALS
     ]
 
 

@@ -10,7 +10,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measuring import ROOT, Turn, progress, take_turns
@@ -22,9 +22,14 @@ _LATE_S = 60.0
 
 
 def measure(
-    names: Sequence[str], rounds: int, seconds: float, workers: int, connections: int
+    names: Sequence[str],
+    rounds: int,
+    seconds: float,
+    workers: int,
+    connections: int,
+    also: Mapping[str, str] | None = None,
 ) -> dict[str, list[float]]:
-    """Return the requests per second, one figure a round, by cache."""
+    """Return the requests per second, one figure a round, by cache. `also`: more environment."""
     with contextlib.ExitStack() as stack:
         turns: dict[str, Turn] = {}
         servers = []
@@ -33,6 +38,7 @@ def measure(
                 "BENCHMARK_ALIAS": name,
                 "WEB_CONCURRENCY": str(workers),
                 "MAX_REQUESTS": "0",  # a worker that is replaced takes its LocMemCache along
+                **(also or {}),
             }
             server = GunicornServer("benchmarks.backends.shared_cache.site:application", ROOT, env)
             servers.append(stack.enter_context(server).start())

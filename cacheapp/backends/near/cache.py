@@ -37,7 +37,7 @@ from cacheapp.backends.lmdb.records import FORMAT, PLAIN
 from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.backends.near import records
 from cacheapp.backends.near.copy import LocalCopy
-from cacheapp.backends.near.records import Copied, Row, State
+from cacheapp.backends.near.records import Copied, Fill, Row, State
 from cacheapp.backends.near.store import NearStore
 from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
 from cacheapp.backends.redis.cluster.location import is_cluster
@@ -48,7 +48,6 @@ from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
 
 _NONE: Final = object()
-_ABSENT: Final = object()
 _LEAST_STALENESS_S = 0.05
 _PLAIN_ENTRY = FORMAT | PLAIN << 8
 _VERIFIED = records.VERIFIED[0]
@@ -167,21 +166,23 @@ class NearCache(PlainNames, RedisCache):
         self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
     ) -> Any:
         """Return the value, or `default`. With `fresh`, read from Redis."""
-        value = _NONE
+        fill: Fill | None = None
         if version is None and type(key) is str and not fresh:
             value = self._copied_plainly(key)
-            if value is not _NONE and value is not _ABSENT:
+            if type(value) is Fill:
+                fill = value
+            elif value is not _NONE:
                 return value
         final = self.make_and_validate_key(key, version=version)
         if self._is_read_fresh(fresh):
             value = self._value_of(final, self._store.get(final))
         else:
             reason = COPY_ABSENT
-            if value is not _ABSENT:
+            if fill is None:
                 value, reason = self._copied(final, key)
             self._count(reason)
             if reason == COPY_ABSENT:
-                value = self._fill_one(final)
+                value = self._fill_one(final, fill)
             elif reason != COPY_HITS:
                 value = self._value_of(final, self._store.get(final))
         if value is self._missing_key:
@@ -193,20 +194,24 @@ class NearCache(PlainNames, RedisCache):
     def _copied_plainly(self, key: str) -> Any:  # noqa: PLR0911 (the path of every hit)
         """Return the value in the copy in the common case, counted as a hit; else `_NONE`.
 
-        `_ABSENT` if the copy may be served, and has no entry.
+        If the copy may be served and has no entry, begin to fill it, as `LocalCopy.begin_fill` does.
         """
         head = self._head
         if not (head and key.isprintable() and " " not in key) or _always_fresh.get():
             return _NONE
         name = head + key.encode()
-        now = clock.boot_s()
+        env, now = self._environment.current, clock.boot_s()
         try:
             state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
             if state is None or len(name) > MAX_NAME_BYTES:
                 return _NONE
             epoch, confirmed_until = records.unpack_proof(state)
             if raw is None:
-                return _ABSENT if now < confirmed_until > self._copy.trusted_after else _NONE
+                if env is None or not now < confirmed_until > self._copy.trusted_after:
+                    return _NONE
+                fill = Fill(env, epoch, {name: env.reference_bits.changes(name)})
+                # It is the environment of the snapshot, unless another one has replaced it.
+                return fill if env is self._environment.current else _NONE
             kind, deadline, number, tag, entry_epoch, first = records.unpack_plain(raw)
         except CacheappError as exc:
             self._copy.failed(exc)
@@ -296,10 +301,11 @@ class NearCache(PlainNames, RedisCache):
 
     # -- reads through to Redis ------------------------------------------------------------------
 
-    def _fill_one(self, final: str) -> Any:
+    def _fill_one(self, final: str, fill: Fill | None) -> Any:
         """Return what Redis has, or `_missing_key`; copy it unless it may have changed since."""
         encoded = self._copy.encode(final)
-        fill = self._copy.begin_fill([encoded])
+        if fill is None:
+            fill = self._copy.begin_fill([encoded])
         now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
         payload, ttl = self._store.fetch_one(final)
         value, tag, body = self._prepare_copy(final, payload)
@@ -412,6 +418,10 @@ class NearCache(PlainNames, RedisCache):
             yield
         finally:
             _always_fresh.reset(token)
+
+    def tracking_refusal(self) -> str:
+        """Return why Redis does not send what changes to this user; empty if it does, or is down."""
+        return self._store.invalidations.refusal()
 
     def stats(self) -> dict[str, int]:
         """Return the counters of this alias, and what its copy contains."""

@@ -111,6 +111,19 @@ class InvalidationListener:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_WITHIN_S)
 
+    def refusal(self) -> str:
+        """Return why Redis does not track keys for this user; empty if it does, or is down."""
+        connection = _connection(self._pool)
+        try:
+            _track(connection, self._prefix, [])
+        except redis.ResponseError as exc:
+            return str(exc)
+        except (redis.RedisError, OSError):
+            pass
+        finally:
+            connection.disconnect()
+        return ""
+
     def close_in_child(self) -> None:
         """Close what a forked child inherited, without sending anything."""
         self._close_connection()
@@ -174,24 +187,9 @@ class InvalidationListener:
 
     def _track(self) -> None:
         """Connect, and have Redis send the names of keys that change."""
-        kwargs = {**self._pool.connection_kwargs, "protocol": 3}
-        self._connection = connection = self._pool.connection_class(**kwargs)
-        connect(connection)
         self._messages: list[Any] = []
-        connection._parser.set_invalidation_push_handler(self._messages.append)  # noqa: SLF001
-        prefix = (b"PREFIX", self._prefix) if self._prefix else ()
-        connection.send_command(
-            b"CLIENT", b"TRACKING", b"ON", b"BCAST", *prefix, check_health=False
-        )
-        self._read_reply()
-
-    def _read_reply(self) -> None:
-        """Read until the reply to the last command; keep the invalidations that come before it."""
-        while True:
-            before = len(self._messages)
-            reply = self._connection.read_response(disable_decoding=True, push_request=True)
-            if reply is not None and len(self._messages) == before:
-                return
+        self._connection = _connection(self._pool)
+        _track(self._connection, self._prefix, self._messages)
 
     def _follow(self, owner: bytes) -> None:
         """Apply and confirm until the connection ends, another process is the owner, or nothing reads."""
@@ -217,7 +215,7 @@ class InvalidationListener:
         self._check_socket()
         sent_s = clock.boot_s()
         connection.send_command(b"PING", check_health=False)
-        self._read_reply()
+        _read_reply(connection, self._messages)
         confirmed = None
         if previous_sent_s is not None:
             until = previous_sent_s + self._copy.max_staleness
@@ -266,6 +264,29 @@ class InvalidationListener:
         keys = [key for message in messages for key in message[1] or ()]
         flushed = any(message[1] is None for message in messages)
         self._count(self._copy.apply(owner, keys, flushed=flushed, confirmed=confirmed))
+
+
+def _connection(pool: Any) -> Any:
+    """Return a connection of its own, not connected yet, that speaks RESP3."""
+    return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+
+
+def _track(connection: Any, prefix: bytes, messages: list[Any]) -> None:
+    """Connect, and have Redis send the names of keys that change; they are added to `messages`."""
+    connect(connection)
+    connection._parser.set_invalidation_push_handler(messages.append)  # noqa: SLF001
+    words = (b"PREFIX", prefix) if prefix else ()
+    connection.send_command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *words, check_health=False)
+    _read_reply(connection, messages)
+
+
+def _read_reply(connection: Any, messages: list[Any]) -> None:
+    """Read until the reply to the last command; keep the invalidations that come before it."""
+    while True:
+        before = len(messages)
+        reply = connection.read_response(disable_decoding=True, push_request=True)
+        if reply is not None and len(messages) == before:
+            return
 
 
 def _stop(listener: "weakref.ref[InvalidationListener]") -> None:

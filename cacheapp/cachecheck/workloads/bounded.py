@@ -1,76 +1,196 @@
 """Bounded staleness of a cache with a copy per machine, under faults of everything around it.
 
-Each *machine* is a group of processes with a copy of its own. One process of each writes to keys of
-its machine, in bursts: an invalidation that is lost does harm only if no other write follows soon. All
+One process of each machine writes to keys of its machine, in bursts: an invalidation that is lost does
+harm only if no other write follows soon. Faults request a burst at the moment that is dangerous. All
 processes read all keys: a few of them often, as what is stored too late harms those, and most of them
 rarely, as a read of Redis repairs the copy.
 """
 
-import contextlib
+import os
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from cacheapp.cachecheck.clients import Client, Clients
-from cacheapp.cachecheck.journal import Journals
+from cacheapp.cachecheck.journal import Journal, Journals
 from cacheapp.cachecheck.run import MARGIN_S, until_s
 from cacheapp.cachecheck.session import ClientSession
+from cacheapp.cachecheck.site import BOUND_S, Site
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
+from cacheapp.cachecheck.workloads.faults import end_of_child
 from cacheapp.clock import monotonic_s
-from cacheapp.consistency.bound import TooOld, too_old
+from cacheapp.consistency.bound import TooOld, too_old, went_back
 from cacheapp.consistency.history import Operation, OperationKind, Outcome
-from cacheapp.processes.proxy import Proxy
-from cacheapp.processes.servers import RedisServer
+from cacheapp.consistency.timeline import lane_name
 from cacheapp.processes.waiting import pause, until
 
-BOUND = "bounded staleness"
+BOUND, MACHINE = "bounded staleness", "one machine agrees"
+BURST, FORK, STARVE = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+"""Requests to a client in the middle of its calls."""
 _BURST = 12
+_SILENCE = 2.5  # bounds
 _BETWEEN_WRITES_S = 0.004
 _BETWEEN_READS_S = 0.002
 _DELETES = 5  # one write in so many is a delete
-_HOT, _COLD = 2, 120  # keys of each machine
-_HOT_SUFFIX = "-hot"
+_HOT, _KEYS = 1, 120  # of each machine
+HOT_SUFFIX = "-hot"
 _ENOUGH = 200  # reads
 _BEGUN = 40  # lines of a journal: its process has used the cache
 
 
-@dataclass(frozen=True)
-class Site:
-    """A Redis, the machines that have copies of it, and what the faults need.
+class Traffic:
+    """The calls of all machines of a site, which faults disturb. Used by one thread."""
 
-    `proxies`: between some of the machines and Redis; none is in the way of the first machine.
-    """
+    def __init__(self, site: Site, token: str, seconds: float) -> None:
+        self.site = site
+        self.rounds = 0
+        """How many faults there were before."""
+        self._own = {
+            site.name(machine): [
+                f"{token}-{site.name(machine)}-{number}{HOT_SUFFIX if number < _HOT else ''}"
+                for number in range(_KEYS)
+            ]
+            for machine in site.machines
+        }
+        self.ends_s = until_s(seconds)
+        self._orders: list[tuple[Clients, list[Client]]] = []
+        for machine in site.machines:
+            self._order(machine)
+        self._await_calls()
 
-    server: RedisServer
-    machines: Sequence[Clients]
-    bound_s: float
-    proxies: Sequence[Proxy] = field(default=())
+    def _order(self, machine: Clients) -> None:
+        keys = [key for own in self._own.values() for key in own]
+        own = self._own[self.site.name(machine)]
+        left_s = self.ends_s - monotonic_s()
+        chosen = machine.order(write_and_read, own, keys, left_s, self.site.bound_s)
+        self._orders.append((machine, chosen))
+
+    def _await_calls(self) -> None:
+        """Wait until all processes of the latest orders make calls, and receive requests."""
+        for machine, chosen in self._orders[-len(self.site.machines) :]:
+            lines = Journals(machine.setup.directory).lines
+            for client in chosen:
+                if client.alive:
+                    until(lambda: lines(client.number) > _BEGUN, "the first calls", MARGIN_S)  # noqa: B023
+
+    def restart(self, machine: Clients) -> None:
+        """Kill all processes of a machine, and start as many."""
+        for client in machine.living:
+            client.kill()
+        machine.kill_parents()
+        pause(
+            1.5 * self.site.bound_s
+        )  # then nothing listens, and the first of the new processes does
+        machine.start(machine.processes)
+        self._order(machine)
+        self._await_calls()
+
+    def request(self, number: signal.Signals, clients: Sequence[Client]) -> None:
+        """Send a request to clients."""
+        for client in clients:
+            client.signal(number)
+
+    def burst(self) -> None:
+        """Let the writers of all machines write now."""
+        self.request(BURST, [one.living[0] for one in self.site.machines if one.living])
+
+    def results(self) -> list[tuple[int, str]]:
+        """Wait for the end of all calls; return what `write_and_read` returned."""
+        within_s = max(0.0, self.ends_s - monotonic_s()) + MARGIN_S
+        found: list[Any] = []
+        for machine, chosen in self._orders:
+            found += machine.results(chosen, within_s)
+        return found
+
+    def history(self) -> list[Operation]:
+        """Return all calls; their processes have the names of their machines."""
+        return [
+            replace(one, process=f"machine {name}, {lane_name(one.process)}")
+            for name, journals in (
+                (self.site.name(machine), Journals(machine.setup.directory))
+                for machine in self.site.machines
+            )
+            for one in journals.collect()
+        ]
 
 
-Fault = Callable[[Site], None]
+def _machine_of(one: Operation) -> str:
+    return one.process.partition(",")[0]
+
+
+# -- in the clients --------------------------------------------------------------------------------
 
 
 def write_and_read(
     session: ClientSession, own: Sequence[str], keys: Sequence[str], seconds: float, bound_s: float
-) -> None:
-    """Read all keys again and again; the first process of a machine also writes to its own keys."""
-    ends_s = until_s(seconds)
+) -> tuple[int, str]:
+    """Read all keys again and again; the first process of a machine also writes to its own keys.
+
+    Return how many reads the copy has served, and what went wrong.
+    """
+    requests: Counter[int] = Counter()
+    for request in (BURST, FORK, STARVE):
+        signal.signal(request, lambda received, _frame: requests.update([received]))
+    ends_s, wrong = until_s(seconds), ""
     first = True  # a machine under load may need the whole time for the first turn
     while first or monotonic_s() < ends_s:
         first = False
+        requests[BURST] = 0
         for number in range(_BURST if session.number == 0 else 0):
-            key = own[0] if number % 2 else session.rng.choice(own)
+            key = own[0] if number % 3 else session.rng.choice(own)
             if session.rng.randrange(_DELETES) == 0:
                 session.delete(key)
             else:
                 session.set(key, session.unique())
+            session.get(key)
             _read(session, keys, _BETWEEN_WRITES_S)
-        _read(session, keys, 2.5 * bound_s)
+        silent_until_s = until_s(_SILENCE * min(bound_s, BOUND_S))
+        while monotonic_s() < silent_until_s and not requests[BURST]:
+            _read(session, keys, _BETWEEN_READS_S)
+            wrong = _served(session, keys, requests, bound_s) or wrong
+    stats = getattr(session.cache, "stats", None)
+    return (stats().get("copy_hits", 0) if stats else 0), wrong
+
+
+def _served(
+    session: ClientSession, keys: Sequence[str], requests: Counter[int], bound_s: float
+) -> str:
+    """Do what was requested; return what went wrong."""
+    if requests[STARVE]:
+        requests[STARVE] = 0
+        _hold_the_interpreter(2 * bound_s)
+    if not requests[FORK]:
+        return ""
+    requests[FORK] = 0
+    if child := os.fork():
+        _read(session, keys, 2 * bound_s)
+        return end_of_child(child, session)
+    try:
+        journal = Journal(session.directory, f"{session.process}-child")
+        session.continue_as(journal)
+        _read(session, keys, 2 * bound_s)
+        journal.close()
+    finally:
+        os._exit(0)
+
+
+def _hold_the_interpreter(seconds: float) -> None:
+    """Let no other thread of this process run, as a long call of a C library does."""
+    before, ends_s = sys.getswitchinterval(), until_s(seconds)
+    sys.setswitchinterval(MARGIN_S)
+    try:
+        while monotonic_s() < ends_s:
+            pass
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _read(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
     ends_s = until_s(seconds)
-    hot = [key for key in keys if key.endswith(_HOT_SUFFIX)]
+    hot = [key for key in keys if key.endswith(HOT_SUFFIX)]
     while True:
         session.get(session.rng.choice(hot if session.rng.random() < 0.5 else keys))  # noqa: PLR2004
         if monotonic_s() > ends_s:
@@ -78,143 +198,32 @@ def _read(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
         pause(_BETWEEN_READS_S)
 
 
-def bounded(
-    site: Site, token: str, fault: Fault, seconds: float, *, evicts: bool = False
-) -> PropertyFinding:
-    """Disturb the machines again and again while they write and read; judge what they read."""
-    parts = [
-        [
-            f"{token}-{index}-{number}{_HOT_SUFFIX if number < _HOT else ''}"
-            for number in range(_COLD)
-        ]
-        for index in range(len(site.machines))
-    ]
-    keys = [key for part in parts for key in part]
-    orders = [
-        (machine, machine.order(write_and_read, own, keys, seconds, site.bound_s))
-        for machine, own in zip(site.machines, parts, strict=True)
-    ]
-    journals = [Journals(machine.setup.directory) for machine in site.machines]
-    for found, (_machine, chosen) in zip(journals, orders, strict=True):
-        number = chosen[0].number
-        until(lambda it=found, n=number: it.lines(n) > _BEGUN, "the first calls", MARGIN_S)  # type: ignore[misc]
-    ends_s = until_s(seconds - 2 * site.bound_s)
-    fault(site)
-    while monotonic_s() < ends_s:
-        pause(4 * site.bound_s)  # the copies are served again
-        fault(site)
-    for machine, chosen in orders:
-        machine.results(chosen, seconds + MARGIN_S)
-    return judged([one for each in journals for one in each.collect()], site.bound_s, evicts=evicts)
+# -- the check -------------------------------------------------------------------------------------
 
 
 def judged(
     history: Sequence[Operation], bound_s: float, *, evicts: bool = False
-) -> PropertyFinding:
-    """Return whether a history keeps the bound, with the oldest read as the counterexample."""
-    found = too_old(history, int(bound_s * 1e9), evicts=evicts)
+) -> list[PropertyFinding]:
+    """Return whether a history keeps the bound, and whether each machine has one order."""
     reads = sum(one.kind is OperationKind.GET and one.outcome is Outcome.OK for one in history)
-    figure = f"{len(found):,} of {reads:,} reads older than {bound_s:g} s"
+    old = too_old(history, int(bound_s * 1e9), evicts=evicts)
+    back = went_back(history, _machine_of, evicts=evicts)
+    return [
+        _finding(BOUND, old, reads, f"older than {bound_s:g} s"),
+        _finding(MACHINE, back, reads, "older than what the machine knew"),
+    ]
+
+
+def _finding(name: str, found: Sequence[TooOld], reads: int, what: str) -> PropertyFinding:
+    figure = f"{len(found):,} of {reads:,} reads {what}"
     if found:
-        return _broken(max(found, key=lambda one: one.age_ns), figure)
+        oldest = max(found, key=lambda one: one.age_ns)
+        age_s = oldest.age_ns / 1e9
+        why = f"a read returned what had been overwritten {age_s:.2f} s before it began"
+        if name == MACHINE:
+            why = f"a read returned what its machine had known to be overwritten for {age_s:.3f} s"
+        operations = (*oldest.written[-1:], oldest.newer, oldest.read)
+        return PropertyFinding(name, PropertyVerdict.BROKEN, figure, why, operations)
     if reads < _ENOUGH:
-        return PropertyFinding(BOUND, PropertyVerdict.UNKNOWN, figure, "too few reads succeeded")
-    return PropertyFinding(BOUND, PropertyVerdict.HOLDS, figure)
-
-
-def _broken(oldest: TooOld, figure: str) -> PropertyFinding:
-    why = f"a read returned what had been overwritten {oldest.age_ns / 1e9:.2f} s before it began"
-    operations = (*oldest.written[-1:], oldest.newer, oldest.read)
-    return PropertyFinding(BOUND, PropertyVerdict.BROKEN, figure, why, operations)
-
-
-# -- faults --------------------------------------------------------------------------------------
-
-
-def nothing(site: Site) -> None:
-    """Leave all as it is."""
-
-
-def lose_connections(site: Site) -> None:
-    """Close the connections that receive invalidations, as an overrun of their buffers does."""
-    with site.server.client() as client:
-        for each in client.client_list():
-            if "t" in each["flags"]:
-                client.client_kill_filter(_id=each["id"])
-
-
-def empty_database(site: Site) -> None:
-    """Remove all keys."""
-    with site.server.client() as client:
-        client.flushdb()
-
-
-def stop_processes(site: Site) -> None:
-    """Stop each process but the writers for twice the bound: one of them is the listener."""
-    for client in _readers(site):
-        client.signal(signal.SIGSTOP)
-        pause(2 * site.bound_s)
-        client.signal(signal.SIGCONT)
-
-
-def kill_processes(site: Site) -> None:
-    """Kill one process of each machine, the writer last."""
-    for machine in site.machines:
-        living = machine.living
-        if len(living) > 1:
-            living[-1].kill()
-
-
-def stop_server(site: Site) -> None:
-    """Stop Redis for twice the bound."""
-    site.server.send(signal.SIGSTOP)
-    pause(2 * site.bound_s)
-    site.server.send(signal.SIGCONT)
-
-
-def restart_server(site: Site) -> None:
-    """Kill Redis and start it again, empty."""
-    site.server.kill()
-    site.server.start()
-
-
-def partition(site: Site) -> None:
-    """Let the proxies forward nothing for twice the bound: connections stay open."""
-    for proxy in site.proxies:
-        proxy.send(signal.SIGSTOP)
-    pause(2 * site.bound_s)
-    for proxy in site.proxies:
-        with contextlib.suppress(ProcessLookupError):
-            proxy.send(signal.SIGCONT)
-
-
-def slow_down_network(site: Site) -> None:
-    """Let the proxies delay what they forward, from now on."""
-    for proxy in site.proxies:
-        proxy.slow_down()
-
-
-def unsettle_network(site: Site) -> None:
-    """Slow the network down, and interrupt it for twice the bound."""
-    slow_down_network(site)
-    partition(site)
-
-
-def _readers(site: Site) -> list[Client]:
-    return [client for machine in site.machines for client in machine.living[1:]]
-
-
-FAULTS: dict[str, Fault] = {
-    "nothing": nothing,
-    "connections lost": lose_connections,
-    "database emptied": empty_database,
-    "processes stopped": stop_processes,
-    "processes killed": kill_processes,
-    "server stopped": stop_server,
-    "server restarted": restart_server,
-    "partition": partition,
-    "network slow": slow_down_network,
-    "network slow and interrupted": unsettle_network,
-}
-EMPTYING = frozenset(["database emptied", "server restarted"])
-"""Faults that remove entries: then a miss says nothing."""
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, "too few reads succeeded")
+    return PropertyFinding(name, PropertyVerdict.HOLDS, figure)

@@ -145,7 +145,7 @@ def calls_and_forks(session: ClientSession, keys: Sequence[str], seconds: float)
             if child == 0:
                 _as_child(session, keys)
         one_call(session, session.rng.choice(keys))
-    return _end_of(child, session) if child else ""
+    return end_of_child(child, session) if child else ""
 
 
 def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def _as_child(session: ClientSession, keys: Sequence[str]) -> None:
         os._exit(0)
 
 
-def _end_of(child: int, session: ClientSession) -> str:
+def end_of_child(child: int, session: ClientSession) -> str:
     """Wait for the child; return its failure, if any. One that makes calls does not hang."""
     deadline, made = until_s(_FORK_WITHIN_S), 0
     while clock.monotonic_s() < deadline:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PAGES = {
     "/": "cacheapp.use_demo",
+    "/machines/": "cacheapp.use_demo",
     "/downloads/": "cacheapp_downloads.view_downloadjob",
     "/stats/": "cacheapp.view_stats",
     "/lab/": "cacheapp.run_lab",
@@ -412,6 +413,7 @@ JOB = "00000000-0000-4000-8000-000000000000"
         ("/check/", "GET, HEAD"),
         ("/", "GET, POST, HEAD"),
         ("/events", "GET, HEAD"),
+        ("/machines/", "GET, POST, HEAD"),
         ("/downloads/", "GET, POST, HEAD"),
         ("/downloads/actions", "POST"),
         (f"/downloads/{JOB}/", "GET, HEAD"),

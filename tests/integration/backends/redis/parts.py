@@ -3,7 +3,8 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -215,3 +216,53 @@ class SentinelServer(RedisServer):
                 return bool(client.sentinel_slaves("cached"))
             except redis.RedisError:
                 return False
+
+
+@dataclass
+class Watched:
+    """A primary, its replica and the Sentinel that watches them."""
+
+    primary: RedisServer
+    replica: RedisServer
+    sentinel: SentinelServer
+
+    def cache(self, **options: Any) -> RedisCache:
+        """Return a cache that gets the primary from the sentinel."""
+        return RedisCache(
+            "redis://cached/0",
+            {
+                "KEY_PREFIX": "ours",
+                "OPTIONS": {
+                    "SENTINELS": [("127.0.0.1", self.sentinel.port)],
+                    **PATIENT,
+                    **options,
+                },
+            },
+        )
+
+    def fail_over(self) -> bool:
+        """Request the promotion of the replica; return True if the sentinel accepts."""
+        with redis.Redis(port=self.sentinel.port) as client:
+            try:
+                client.execute_command("SENTINEL", "FAILOVER", "cached")
+            except redis.ResponseError:
+                return False  # it does not know the replica well enough yet
+            return True
+
+
+@contextlib.contextmanager
+def sentinel_site() -> Iterator[Watched]:
+    """Start a primary, a replica that follows it, and a Sentinel that knows both."""
+    first, second = free_port(), free_port()
+    with (
+        RedisServer(["--port", str(first), "--bind", "127.0.0.1"]) as primary,
+        RedisServer(["--port", str(second), "--bind", "127.0.0.1"]) as replica,
+        SentinelServer(first) as sentinel,
+    ):
+        primary.start()
+        replica.start()
+        with raw(replica) as client:
+            client.replicaof("127.0.0.1", str(first))
+            until(lambda: client.info()["master_link_status"] == "up", "the replica to follow")
+        sentinel.start()
+        yield Watched(primary, replica, sentinel)

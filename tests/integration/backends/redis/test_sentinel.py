@@ -1,69 +1,21 @@
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import redis
 
 from cacheapp.backends import RedisCache
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
-from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
-from tests.contract.backends import PATIENT
-from tests.integration.backends.redis.parts import SentinelServer, raw
+from tests.integration.backends.redis.parts import Watched, raw, sentinel_site
 from tests.integration.interrupts import interrupted_in
-from tests.ports import free_port
-
-
-@dataclass
-class Watched:
-    """A primary, its replica and the Sentinel that watches them."""
-
-    primary: RedisServer
-    replica: RedisServer
-    sentinel: SentinelServer
-
-    def cache(self, **options: Any) -> RedisCache:
-        """Return a cache that gets the primary from the sentinel."""
-        return RedisCache(
-            "redis://cached/0",
-            {
-                "KEY_PREFIX": "ours",
-                "OPTIONS": {
-                    "SENTINELS": [("127.0.0.1", self.sentinel.port)],
-                    **PATIENT,
-                    **options,
-                },
-            },
-        )
-
-    def fail_over(self) -> bool:
-        """Request the promotion of the replica; return True if the sentinel accepts."""
-        with redis.Redis(port=self.sentinel.port) as client:
-            try:
-                client.execute_command("SENTINEL", "FAILOVER", "cached")
-            except redis.ResponseError:
-                return False  # it does not know the replica well enough yet
-            return True
 
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    first, second = free_port(), free_port()
-    with (
-        RedisServer(["--port", str(first), "--bind", "127.0.0.1"]) as primary,
-        RedisServer(["--port", str(second), "--bind", "127.0.0.1"]) as replica,
-        SentinelServer(first) as sentinel,
-    ):
-        primary.start()
-        replica.start()
-        with raw(replica) as client:
-            client.replicaof("127.0.0.1", str(first))
-            until(lambda: client.info()["master_link_status"] == "up", "the replica to follow")
-        sentinel.start()
-        yield Watched(primary, replica, sentinel)
+    with sentinel_site() as site:
+        yield site
 
 
 def works(cache: RedisCache) -> bool:

