@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,19 +10,19 @@ from django.core.cache import caches
 from benchmarks.backends.shared_cache.crew import Crew
 from benchmarks.measuring import Call, Samples, compare_calls
 from benchmarks.measuring.values import VALUE, many_calls
-from cacheapp.processes.waiting import pause, until
+from cacheapp.processes.waiting import until
 
 _NEW = 300  # keys whose first read is timed
 
 
-def listen(alias: str, seconds: float) -> int:
-    """Read now and then, so that this process is the listener; return its process id."""
+def listen(alias: str) -> int:
+    """Read until this process is the listener; return its process id. Its thread goes on."""
     near: Any = caches[alias]
-    until(lambda: is_served(near), "the copy to be served", 30)
-    ends_s = time.monotonic() + seconds
-    while time.monotonic() < ends_s:
-        near.get("any")
-        pause(1.0)
+
+    def listens() -> bool:
+        return is_served(near) and near.stats()["copy_listener_pid"] == os.getpid()
+
+    until(listens, "this process to listen", 60)
     return os.getpid()
 
 
@@ -37,7 +36,7 @@ def is_served(near: Any) -> bool:
 def listener(alias: str) -> Crew:
     """Return a crew of one process that listens until the crew is closed."""
     crew = Crew(1)
-    crew.together(listen, alias, 0.0)  # its thread goes on
+    crew.together(listen, alias)
     return crew
 
 

@@ -18,6 +18,7 @@ from cacheapp.backends import RedisCache
 
 _KIB = 1024
 _BATCH = 1000
+_TOGETHER = 100
 
 
 def measure(peers: Peers, entries: int, workers: int) -> dict[str, list[float]]:
@@ -40,7 +41,7 @@ def _fill(peers: Peers, name: str, entries: int) -> None:
 def _growth(peers: Peers, name: str, entries: int, workers: int) -> float:
     directory = peers.directory / peers.prefix(name)
     with Crew(workers) as crew:
-        crew.together(read, name, 1)
+        crew.together(read, name, 2 * _TOGETHER)
 
         def taken() -> int:
             own = sum(map(functools.partial(private_bytes, without=directory), crew.pids))
@@ -55,7 +56,12 @@ def _growth(peers: Peers, name: str, entries: int, workers: int) -> float:
 
 
 def read(name: str, entries: int) -> None:
-    """Get all entries."""
+    """Get all entries; from NearCache several at once, which fills its copy in fewer steps."""
     cache: Any = caches[name]
-    for number in range(entries):
-        cache.get(f"entry-{number}")
+    for start in range(0, entries, _TOGETHER):
+        keys = [f"entry-{number}" for number in range(start, min(start + _TOGETHER, entries))]
+        if name == NEAR:
+            cache.get_many(keys)
+        else:
+            for key in keys:
+                cache.get(key)

@@ -41,6 +41,20 @@ class WriteRetry:
             "eviction; nothing was stored"
         )
 
+    def grow_once(self, length: int, work: Callable[..., ResultT], item: Any) -> ResultT:
+        """Do as `grow` with one argument, at half of its cost while there is space."""
+        try:
+            return self._environment.transact(work, item)
+        except lmdb.MapFullError:
+            return self.grow(length, work, item)
+
+    def shrink_once(self, work: Callable[..., ResultT], item: Any) -> ResultT:
+        """Do as `shrink` with one argument, at half of its cost while there is space."""
+        try:
+            return self._environment.transact(work, item)
+        except lmdb.MapFullError:
+            return self.shrink(work, item)
+
     def shrink(self, work: Callable[..., ResultT], *args: Any) -> ResultT:
         """Run a write that removes entries, and needs only the few pages that any write needs."""
         return self._run(work, *args)

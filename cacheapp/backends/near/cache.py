@@ -310,7 +310,8 @@ class NearCache(PlainNames, RedisCache):
         payload, ttl = self._store.fetch_one(final)
         value, tag, body = self._prepare_copy(final, payload)
         row = Row(encoded, tag, body, None if ttl is None else now + ttl)
-        self._count(COPY_FILLS if self._copy.end_fill(fill, [row]) else COPY_VOIDED_FILLS)
+        stored = self._copy.end_fill_of_one(fill, row)
+        self._count(COPY_FILLS if stored else COPY_VOIDED_FILLS)
         return value
 
     def _read_through(self, finals: Iterable[str], filled: Collection[str]) -> dict[str, Any]:

@@ -108,6 +108,19 @@ class LocalCopy:
                 self.failed(exc)
         return stored
 
+    def end_fill_of_one(self, fill: Fill | None, row: Row) -> bool:
+        """Store one row as `end_fill` does."""
+        length = len(row.body)
+        if row.tag and length <= self.environment.max_entry_bytes:
+            try:
+                return self._retry.grow_once(length, records.end_fill_of_one, (row, fill))
+            except StoreFull:
+                pass
+            except CacheappError as exc:
+                self.failed(exc)
+                return False
+        return self.end_fill(fill, [row]) > 0
+
     def begin_move(self, keys: Sequence[str], within_s: float) -> float:
         """Have the keys read from Redis until `end_move`; return when that ends at the latest."""
         names = [self.keys.name(key) for key in keys]
@@ -122,6 +135,10 @@ class LocalCopy:
     def forget(self, keys: Iterable[str]) -> None:
         """Remove what the copy has of the keys, and void their fills, so that no older value is read."""
         self._forget([self.keys.name(key) for key in keys])
+
+    def forget_one(self, key: str) -> None:
+        """Remove what the copy has of a key as `forget` does."""
+        self._try(self._retry.shrink_once, records.forget_one, self.keys.name(key))
 
     def _forget(self, names: Sequence[bytes]) -> None:
         for start in range(0, len(names), _FORGET_BATCH):

@@ -197,6 +197,18 @@ def end_fill(
     return sum(_end_fill_of(env, transaction, row, fill, epoch) for row in rows)
 
 
+def end_fill_of_one(
+    env: OpenEnvironment, transaction: Transaction, item: tuple[Row, Fill | None]
+) -> bool:
+    """Store one row as `end_fill` does."""
+    row, fill = item
+    raw = transaction.get(STATE_KEY, None, env.meta)
+    epoch = 0 if raw is None else unpack_proof(raw)[0]
+    if fill is not None and (fill.env is not env or fill.epoch != epoch):
+        fill = None
+    return _end_fill_of(env, transaction, row, fill, epoch)
+
+
 def _end_fill_of(
     env: OpenEnvironment, transaction: Transaction, row: Row, fill: Fill | None, epoch: int
 ) -> bool:
@@ -226,12 +238,16 @@ def _end_fill_of(
 
 def forget(env: OpenEnvironment, transaction: Transaction, names: Sequence[bytes]) -> None:
     """Remove entries, and void the fills in progress."""
-    get, database, count_change = transaction.get, env.entries, env.reference_bits.count_change
     for name in names:
-        count_change(name)
-        raw = get(name, None, database)
-        if raw is not None:
-            remove(env, transaction, name, parse_header(raw))
+        forget_one(env, transaction, name)
+
+
+def forget_one(env: OpenEnvironment, transaction: Transaction, name: bytes) -> None:
+    """Remove an entry, and void the fills in progress."""
+    env.reference_bits.count_change(name)
+    raw = transaction.get(name, None, env.entries)
+    if raw is not None:
+        remove(env, transaction, name, parse_header(raw))
 
 
 # -- moves ---------------------------------------------------------------------------------------

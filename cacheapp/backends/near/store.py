@@ -33,25 +33,30 @@ from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore
 _NO_DEADLINE = -1  # a reply of PTTL
 
 
-def _then_forget(method: Callable[..., Any], keys_of: Callable[..., Iterable[str]]) -> Any:
-    """Return the method of `RedisStore`, followed by the removal of the keys from the copy."""
+def _then_forget(method: Callable[..., Any]) -> Any:
+    """Return the method of `RedisStore`, followed by the removal of its key from the copy."""
 
     @functools.wraps(method)
-    def wrapped(self: "NearStore", *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: "NearStore", key: str, *args: Any) -> Any:
         try:
-            return method(self, *args, **kwargs)
+            return method(self, key, *args)
         finally:
-            self.copy.forget(keys_of(*args, **kwargs))
+            self.copy.forget_one(key)
 
     return wrapped
 
 
-def _first(key: str, *_args: Any, **_kwargs: Any) -> tuple[str]:
-    return (key,)
+def _then_forget_all(method: Callable[..., Any]) -> Any:
+    """Return the method of `RedisStore`, followed by the removal of its keys from the copy."""
 
+    @functools.wraps(method)
+    def wrapped(self: "NearStore", keys: Iterable[str], *args: Any) -> Any:
+        try:
+            return method(self, keys, *args)
+        finally:
+            self.copy.forget(keys)
 
-def _all(keys: Iterable[str], *_args: Any, **_kwargs: Any) -> Iterable[str]:
-    return keys
+    return wrapped
 
 
 class NearStore(RedisStore):
@@ -163,17 +168,17 @@ class NearStore(RedisStore):
 
     # -- writes ----------------------------------------------------------------------------------
 
-    set = _then_forget(RedisStore.set, _first)
-    set_many = _then_forget(RedisStore.set_many, _all)
-    add = _then_forget(RedisStore.add, _first)
-    set_existing = _then_forget(RedisStore.set_existing, _first)
-    delete = _then_forget(RedisStore.delete, _first)
-    touch = _then_forget(RedisStore.touch, _first)
-    persist = _then_forget(RedisStore.persist, _first)
-    incr = _then_forget(RedisStore.incr, _first)
-    replace = _then_forget(RedisStore.replace, _first)
-    fill = _then_forget(RedisStore.fill, _first)
-    discard = _then_forget(RedisStore.discard, _first)
+    set = _then_forget(RedisStore.set)
+    set_many = _then_forget_all(RedisStore.set_many)
+    add = _then_forget(RedisStore.add)
+    set_existing = _then_forget(RedisStore.set_existing)
+    delete = _then_forget(RedisStore.delete)
+    touch = _then_forget(RedisStore.touch)
+    persist = _then_forget(RedisStore.persist)
+    incr = _then_forget(RedisStore.incr)
+    replace = _then_forget(RedisStore.replace)
+    fill = _then_forget(RedisStore.fill)
+    discard = _then_forget(RedisStore.discard)
 
     def move(self, source: str, target: str, expected: Payload, payload: Payload) -> bool:
         """Move an entry on Redis; during that, no process of this machine reads one of both elsewhere."""

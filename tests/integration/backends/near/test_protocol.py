@@ -146,7 +146,7 @@ def _write_here(cache: NearCache) -> None:
 def _lose_an_answer(cache: NearCache) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RedisStore, "set", _raise_after(RedisStore.set))
-        patch.setattr(NearStore, "set", store._then_forget(RedisStore.set, store._first))  # noqa: SLF001
+        patch.setattr(NearStore, "set", store._then_forget(RedisStore.set))  # noqa: SLF001
         with pytest.raises(OutcomeUnknown):
             cache.set("key", "new")
 
