@@ -28,7 +28,9 @@ def _most_in_soak(names: list[str], few: list[str]) -> list[Any]:
     return [name if name in few else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
-@pytest.mark.parametrize("fault", _most_in_soak(list(FAULTS), ["connections lost"]))
+@pytest.mark.parametrize(
+    "fault", _most_in_soak(list(FAULTS), ["connections lost", "processes stopped"])
+)
 def test_the_bound_holds(fault: str) -> None:
     for found in _checked(_NEAR, fault).values():
         assert found.verdict in {_HOLDS, PropertyVerdict.UNKNOWN}, found

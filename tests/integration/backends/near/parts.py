@@ -1,21 +1,16 @@
 """Helpers of the NearCache tests: caches, and a worker whose reads are checked against the bound."""
 
-import contextlib
-import itertools
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import redis
 from django.conf import settings
 
 from cacheapp.backends import NearCache, RedisCache
-from cacheapp.errors import CacheappError
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.contract.backends import PATIENT
@@ -113,51 +108,3 @@ def start_worker(
         [sys.executable, "-c", WORKER, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
-
-
-_BURST = 40
-
-
-class Writer:
-    """Another machine: it replaces a value again and again, and notes when each was overwritten.
-
-    It writes in bursts: an invalidation that was lost does harm only if no other one follows.
-    """
-
-    def __init__(self, server: RedisServer, silence_s: float) -> None:
-        self._cache = RedisCache(server.url, {"KEY_PREFIX": "near"})
-        self._silence_s = silence_s
-        self._ending = threading.Event()
-        self.overwritten_s: dict[int, float] = {}
-        """By number: when the write that replaced it was acknowledged."""
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if self._ending.wait(0.005 if number % _BURST else self._silence_s):
-                return
-            with contextlib.suppress(CacheappError):  # then nothing is known about when
-                self._cache.set("number", {"number": number + 1})
-                self.overwritten_s[number] = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._ending.set()
-        self._thread.join(30)
-
-
-def stalest_s(writer: Writer, reads: list[list[Any]]) -> float:
-    """Return how long before a read began its value had been overwritten, at most."""
-    stalest = 0.0
-    for began_s, value in reads:
-        if value is None:
-            continue
-        later = [
-            writer.overwritten_s[n] for n in range(value, value + 50) if n in writer.overwritten_s
-        ]
-        if later:
-            stalest = max(stalest, began_s - min(later))
-    return stalest
