@@ -46,6 +46,6 @@ def test_the_usual_run_has_every_benchmark_and_keeps_what_pages_show() -> None:
     assert set(KEPT) <= set(NAMES)
     shown = {
         *("disk_cache", "hit_ratio", "lmdb_cache", "observing", "redis_cache", "signing"),
-            *("near_cache", "slow_line"),
+        *("near_cache", "slow_line"),
     }
     assert set(KEPT.values()) == shown
