@@ -7,6 +7,7 @@ import django
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
+from django.db import connections, router
 
 from cacheapp import conf
 
@@ -75,6 +76,24 @@ def check_tasks(**_: Any) -> Messages:
 _NO_QUEUE = frozenset(
     f"django.tasks.backends.{name}" for name in ("immediate.ImmediateBackend", "dummy.DummyBackend")
 )
+
+
+@checks.register(checks.Tags.caches)
+def check_database(**_: Any) -> Messages:
+    """W018: report a database on which downloads are not tested."""
+    alias = router.db_for_write(apps.get_model("cacheapp_downloads", "DownloadJob"))
+    vendor = connections[alias].vendor
+    if vendor in ("sqlite", "postgresql"):
+        return []
+    return [
+        checks.Warning(
+            f"Downloads are kept in DATABASES[{alias!r}], which is {vendor}. They are tested with SQLite and "
+            "PostgreSQL only; on MySQL and MariaDB processes that change a job at the same time get "
+            "deadlock errors.",
+            hint="Give the app cacheapp_downloads another database, by a router.",
+            id="cacheapp.W018",
+        )
+    ]
 
 
 @checks.register(checks.Tags.caches)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.core.checks import run_checks
+from django.db import connections
 from pytest_django.fixtures import Settings
 
 from cacheapp.checks.gunicorn import check_user_of_workers
+from cacheapp.downloads.checks import check_database
 from tests.other_user import reachable_directory
 
 pytestmark = pytest.mark.django_db  # Django 6.1's own checks use the database
@@ -126,6 +128,15 @@ def test_w009_more_streams_than_threads(settings: Settings) -> None:
     assert "it serves at most 7 streams, to keep one thread free" in _found()["cacheapp.W009"]
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_STREAMS": 7}
     assert _found() == {}
+
+
+def test_w018_a_database_on_which_downloads_are_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", "mysql")
+    (found,) = check_database()
+    assert found.id == "cacheapp.W018"
+    assert "DATABASES['default'], which is mysql" in found.msg
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    assert check_database() == []
 
 
 def test_w014_a_quota_that_is_smaller_than_a_job(settings: Settings) -> None:

@@ -175,6 +175,8 @@ class Page:
         options = {**entry.get("OPTIONS", {}), **part.get("OPTIONS", {})}
         if str(entry["LOCATION"]).startswith(str(self._place)):  # the options of a file are fixed
             entry = {**entry, "LOCATION": f"{entry['LOCATION']}-{step.line}"}
+        if "LOCATION" in part:
+            options = part.get("OPTIONS", {})
         override_settings(CACHES={"default": {**entry, **part, "OPTIONS": options}}).enable()
         self._check(step, uses_caches=True)
 

