@@ -8,5 +8,6 @@ expressions        panels and their expressions, with values for Grafana's varia
 prometheus         the server, and its API
 traffic            what happens on the site while it is scraped
 drawing            panels as SVG (pure)
+schema             the dashboard against Grafana's types
 site_settings, site_urls   the site
 """

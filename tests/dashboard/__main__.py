@@ -68,14 +68,14 @@ def _observed(shown: list[Panel], seconds: float) -> list[tuple[Panel, Lines]]:
             API_TOKENS=json.dumps({"prometheus": _granted(token)}),
         )
         site = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env)).start()
-        workers = stack.enter_context(Workers(site.url, WORKERS))
-        workers.find()
+        with Workers(site.url, WORKERS) as workers:
+            workers.find()
         target = site.url.removeprefix("http://")
         prometheus = stack.enter_context(PrometheusServer(target, INSTANCE, token, 1)).start()
         with traffic.visitors(site.url):
             until(lambda: prometheus.scraped() == [""], "a scrape that succeeds", 60)
             began_s = clock.wall_s() + _WARM_S
-            traffic.happen(_WARM_S + seconds, redis, workers, origin.url)
+            traffic.happen(_WARM_S + seconds, site.url, redis, origin.url)
         return [(panel, _lines(prometheus, panel, began_s, seconds)) for panel in shown]
 
 

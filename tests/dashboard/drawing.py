@@ -23,11 +23,12 @@ _STYLE = (
 _COLUMN = 50  # pixels of one of the 24 columns
 _UNIT = 30  # pixels of one unit of height
 _GAP = 8
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 34, 22  # around the lines of a panel
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 34, 22  # around the lines of a panel
 _LEGEND_LINE = 15
 _LEGEND_LINES = 4  # Grafana lets one scroll
 _CHAR = 6.3  # an average width
 _TICKS = 4
+_TIME_STEP_S = 30
 
 
 def draw(panels: Sequence[tuple[Panel, Lines]], seconds: float) -> str:
@@ -90,14 +91,9 @@ def _chart(panel: Panel, lines: Lines, box: tuple[int, int], seconds: float) -> 
         label = escape(_shown(most * tick / _TICKS, panel.unit))
         yield f'<path class="grid" d="M0 {at}H{width}"/>'
         yield f'<text class="soft" x="-6" y="{at + 4}" text-anchor="end">{label}</text>'
-    for tick in range(_TICKS + 1):
-        at_s = seconds * tick / _TICKS
-        anchor = "end" if tick == _TICKS else "middle"
-        label = f"{int(at_s // 60)}:{int(at_s % 60):02}"
-        yield (
-            f'<text class="soft" x="{width * tick / _TICKS:.0f}" y="{height + 16}" '
-            f'text-anchor="{anchor}">{label}</text>'
-        )
+    for at_s in range(0, int(seconds) + 1, _TIME_STEP_S):
+        x = f'x="{width * at_s / seconds:.0f}" y="{height + 16}" text-anchor="middle"'
+        yield f'<text class="soft" {x}>{at_s // 60}:{at_s % 60:02}</text>'
     order = list(enumerate(stacked))
     for number, (_, points) in reversed(order) if panel.is_stacked else order:
         placed = [(at * width / seconds, height - value / most * height) for at, value in points]
@@ -165,7 +161,7 @@ def _shown(value: float, unit: str) -> str:
         (f"{round(value / by, 2):g} {name}".strip() for by, name in _SCALES if value >= by),
         f"{round(value, 2):g}",
     )
-    return scaled + {"ops": "/s", "Bps": "B/s"}.get(unit, "")
+    return scaled + {"ops": "/s", "Bps": "B/s" if scaled[-1] in "kMG" else " B/s"}.get(unit, "")
 
 
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))

@@ -36,7 +36,7 @@ class Panel:
 
 
 def panels(dashboard: Mapping[str, Any], rate_interval: str) -> list[Panel]:
-    """Return the panels, with all machines and aliases chosen."""
+    """Return the panels, with all machines, aliases and operations chosen."""
     return [_panel(raw, rate_interval) for raw in dashboard["panels"]]
 
 
@@ -60,5 +60,5 @@ def _panel(raw: Mapping[str, Any], rate_interval: str) -> Panel:
 
 
 def _filled(expression: str, rate_interval: str) -> str:
-    values = {"alias": ".*", "instance": ".*", "__rate_interval": rate_interval}
-    return re.sub(r"\$(\w+)", lambda found: values[found[1]], expression)
+    expression = expression.replace("$__rate_interval", rate_interval)
+    return re.sub(r"\$(alias|instance|operation)", ".*", expression)

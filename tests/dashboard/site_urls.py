@@ -1,4 +1,4 @@
-"""The project's URLs, and one page of a shop: what it shows is computed once, and kept for 20 seconds."""
+"""The project's URLs, and one page of a shop: what it shows is computed once, and kept for a minute."""
 
 import contextlib
 import time
@@ -24,7 +24,7 @@ def page(_request: HttpRequest, alias: str, number: int) -> HttpResponse:
     """Show a product."""
     cache: Any = caches[alias]
     with contextlib.suppress(CacheappError):  # the server of this alias may be down
-        cache.get_or_set(f"product-{number}", _compute, 20, stale=10)
+        cache.get_or_set(f"product-{number}", _compute, 60, stale=10)
         cache.get_many([f"price-{number}", f"stock-{number}"])
         cache.set(f"price-{number}", number, 10)
         with contextlib.suppress(ValueError):

@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 from cacheapp import clock
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import pause
-from cacheapp.processes.workers import Workers
 
 ALIASES = ("default", "disk", "redis", "near")
 _VISITORS = 6
-_PRODUCTS = 2000
-_FAVOURITES = 1.2  # how unequal: few products have most visits
+_PRODUCTS = 5000
+_FAVOURITES = 0.8  # how unequal: few products have most visits
 _PAUSE_S = 0.02
 
 
@@ -55,7 +54,7 @@ def _visit(url: str, seed: int, over: threading.Event) -> None:
     connection.close()
 
 
-def happen(seconds: float, redis: RedisServer, workers: Workers, origin: str) -> None:
+def happen(seconds: float, url: str, redis: RedisServer, origin: str) -> None:
     """Let things happen, at these parts of the time."""
     began_s = clock.monotonic_s()
 
@@ -63,20 +62,25 @@ def happen(seconds: float, redis: RedisServer, workers: Workers, origin: str) ->
         pause(max(0.0, began_s + part * seconds - clock.monotonic_s()))
 
     wait_for(0.15)
-    _download(workers.url, [f"{origin}/file/a-{n}?bytes=300000&delay_ms=900" for n in range(160)])
+    _download(url, [f"{origin}/file/a-{n}?bytes=300000&delay_ms=900" for n in range(900)])
     wait_for(0.25)
     bad = [f"{origin}/status/{n}?say=404+Not+Found" for n in range(6)]
     slow = [f"{origin}/status/{n}?say=503+Service+Unavailable" for n in range(6, 9)]
-    good = [f"{origin}/file/b-{n}?bytes=90000&delay_ms=300" for n in range(50)]
-    _download(workers.url, [*bad, *slow, *good])
+    good = [f"{origin}/file/b-{n}?bytes=90000&delay_ms=600" for n in range(700)]
+    _download(url, [*bad, *slow, *good])
     wait_for(0.4)
     redis.kill()
     wait_for(0.55)
     redis.start()
     wait_for(0.65)
-    for pid in workers.find()[:2]:
+    for pid in _workers_with_jobs(url):
         os.kill(pid, signal.SIGKILL)
     wait_for(1)
+
+
+def _workers_with_jobs(url: str) -> set[int]:
+    with urllib.request.urlopen(f"{url}/api/downloads", timeout=60) as response:  # noqa: S310
+        return {job["owner_pid"] for job in json.load(response)["jobs"] if job["owner_pid"]}
 
 
 def _download(url: str, urls: Sequence[str]) -> None:
