@@ -2,6 +2,14 @@
 "use strict";
 
 const place = document.getElementById("api");
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+function followScheme() {
+  document.documentElement.classList.toggle("dark-mode", dark.matches);
+}
+
+followScheme();
+dark.addEventListener("change", followScheme);
 
 SwaggerUIBundle({
   domNode: place,
