@@ -121,7 +121,6 @@ bench: venv $(VENV)/.bench
 
 pictures: venv
 	@$(BIN)/python -m tests.browser.pictures
-	@$(BIN)/python -m tests.dashboard
 
 $(VENV)/.pins: requirements-pins.txt | $(BIN)/pip
 	@$(PIP) --require-hashes -r requirements-pins.txt

@@ -1,6 +1,7 @@
 """Make every picture and chart of README and docs: `make pictures`.
 
-The charts are drawn from data in the repository: docs/lab/results.json and benchmarks/results. The
+The charts are drawn from data in the repository: docs/lab/results.json, docs/grafana/observed.json and
+benchmarks/results. The
 pictures of pages are taken from a real run of a site with four workers; `picture_sources` records what
 they show, so that a test fails when they are older.
 """
@@ -24,6 +25,7 @@ from cacheapp.processes.servers import GunicornServer, RedisServer
 from tests.browser import picture_sources
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
+from tests.dashboard import kept as observed
 from tests.ensure_programs import NO_CHROMIUM, find_chromium
 from tests.origin import Origin
 from tests.system.conftest import ROOT
@@ -70,7 +72,11 @@ def charts() -> dict[Path, str]:
         if one.name == "what-breaks":
             some = dataclasses.replace(one, panels=one.panels[:_PANELS])
             found[PICTURES / "what-breaks.svg"] = alone(some)
-    return {**found, speed_chart.PICTURE: speed_chart.draw()}
+    return {
+        **found,
+        speed_chart.PICTURE: speed_chart.draw(),
+        observed.PICTURE: observed.picture(),
+    }
 
 
 def _tab(browser: Browser, url: str) -> Page:

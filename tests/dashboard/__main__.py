@@ -1,4 +1,4 @@
-"""Draw docs/pictures/dashboard.svg from a real run: `python -m tests.dashboard`, part of `make pictures`."""
+"""Renew docs/grafana/observed.json and docs/pictures/dashboard.svg by a real run: `python -m tests.dashboard`."""
 
 import argparse
 import contextlib
@@ -14,41 +14,34 @@ from cacheapp.processes.servers import GunicornServer, RedisServer, ServerFailed
 from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers
 from tests.browser.deploying import deployed
-from tests.dashboard import traffic
-from tests.dashboard.drawing import Lines, draw
-from tests.dashboard.expressions import Panel, panels
+from tests.dashboard import kept, traffic
+from tests.dashboard.drawing import Lines
+from tests.dashboard.expressions import Panel
 from tests.dashboard.prometheus import PrometheusServer
 from tests.origin import Origin
 from tests.system.conftest import ROOT, WORKERS
 
-DASHBOARD = ROOT / "docs" / "grafana" / "cacheapp.json"
-PICTURE = ROOT / "docs" / "pictures" / "dashboard.svg"
 MOST_BYTES = 300_000
 INSTANCE = "shop-1"
 _STEP_S = 2
-_RATE = "10s"
 _WARM_S = 12.0  # so that each rate has its samples
 
 
 def main() -> int:
-    """Draw the picture; return 0, or print what is missing or found nothing."""
+    """Keep what was found, and draw it; return 0, or print what is missing or found nothing."""
     parser = argparse.ArgumentParser(prog="python -m tests.dashboard", description=__doc__)
     parser.add_argument("--seconds", type=float, default=150)
     asked = parser.parse_args()
-    shown = panels(json.loads(DASHBOARD.read_text()), _RATE)
     try:
-        found = _observed(shown, asked.seconds)
+        found = _observed(kept.shown(), asked.seconds)
     except ServerFailed as exc:
         print(exc, file=sys.stderr)
         return 1
-    empty = [panel.title for panel, lines in found if panel.targets and not lines]
-    if empty:
-        print(f"nothing was found for: {', '.join(empty)}", file=sys.stderr)
-        return 1
-    picture = draw(found, asked.seconds)
+    kept.keep(found, asked.seconds)
+    picture = kept.picture()
     assert len(picture) < MOST_BYTES, f"{len(picture)} bytes; at most {MOST_BYTES}"
-    PICTURE.write_text(picture)
-    print(f"{PICTURE.relative_to(ROOT)}: {len(picture)} bytes")
+    kept.PICTURE.write_text(picture)
+    print(f"{kept.PICTURE.relative_to(ROOT)}: {len(picture)} bytes")
     return 0
 
 

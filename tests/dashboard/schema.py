@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from tests.dashboard.__main__ import DASHBOARD
+from tests.dashboard.kept import DASHBOARD
 
 PACKAGES = ("@grafana/schema@13.2.3", "ts-json-schema-generator@2")
 _TYPES = """\

@@ -1,6 +1,5 @@
 """Every picture and chart of README and docs is as new as what it shows. `make pictures` makes them."""
 
-import html
 import json
 import re
 import shutil
@@ -16,7 +15,6 @@ from tests.system.conftest import ROOT
 ADVICE = "run: make pictures"
 CLAIMS = ROOT / "docs" / "claims.md"
 CHARTS = pictures.charts()
-DASHBOARD = pictures.PICTURES / "dashboard.svg"
 
 
 @pytest.mark.parametrize("path", CHARTS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -39,16 +37,8 @@ def test_no_picture_of_a_page_is_older_than_the_page() -> None:
     assert found == [], ADVICE
 
 
-def test_the_picture_of_the_dashboard_has_the_panels_of_the_dashboard() -> None:
-    dashboard = json.loads((ROOT / "docs" / "grafana" / "cacheapp.json").read_text())
-    drawn = re.findall(r'<text[^>]* class="(?:row|title)"[^>]*>([^<]*)<', DASHBOARD.read_text())
-    assert [html.unescape(title) for title in drawn] == [
-        panel["title"] for panel in dashboard["panels"]
-    ], ADVICE
-
-
 def test_every_picture_is_made_by_the_command() -> None:
-    made = {path for path in CHARTS if path.parent == pictures.PICTURES} | {DASHBOARD}
+    made = {path for path in CHARTS if path.parent == pictures.PICTURES}
     made |= {pictures.PICTURES / name for name in picture_sources.SHOWN}
     assert {*pictures.PICTURES.iterdir()} == {*made, picture_sources.MANIFEST}
 
