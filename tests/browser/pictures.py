@@ -1,9 +1,8 @@
 """Make every picture and chart of README and docs: `make pictures`.
 
 The charts are drawn from data in the repository: docs/lab/results.json, docs/grafana/observed.json and
-benchmarks/results. The
-pictures of pages are taken from a real run of a site with four workers; `picture_sources` records what
-they show, so that a test fails when they are older.
+benchmarks/results. The pictures of pages are taken from a real run of a site with four workers;
+`picture_sources` records what they show, so that a test fails when they are older.
 """
 
 import contextlib
