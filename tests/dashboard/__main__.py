@@ -57,7 +57,7 @@ def _observed(shown: list[Panel], seconds: float) -> list[tuple[Panel, Lines]]:
             redis.url,
             DJANGO_SETTINGS_MODULE="tests.dashboard.site_settings",
             DOWNLOAD_ORIGINS=origin.url,
-            DOWNLOAD_HEARTBEAT_S="1",
+            DOWNLOAD_HEARTBEAT_S="3",
             API_TOKENS=json.dumps({"prometheus": _granted(token)}),
         )
         site = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env)).start()
