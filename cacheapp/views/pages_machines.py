@@ -32,10 +32,13 @@ def view_machines(request: HttpRequest) -> HttpResponse:
             machines.write(alias, writer)
             if request.headers.get("HX-Request") != "true":
                 return HttpResponseRedirect(reverse("cacheapp:machines_page"))
-        seen = machines.look(alias)
     except CacheappError as exc:
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
-    context |= {"seen": seen, "last": _drawn(seen.last) if seen.last else None}
+    try:
+        seen = machines.look(alias)
+        context |= {"seen": seen, "last": _drawn(seen.last) if seen.last else None}
+    except CacheappError as exc:
+        context["down"] = str(exc)
     return render_page(request, "machines.html", part="parts/machines.html", **context)
 
 

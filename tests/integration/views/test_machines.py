@@ -77,4 +77,6 @@ def test_without_redis_the_page_says_what_is_missing(visitor: Client, settings: 
         "default": {"BACKEND": kind},
         "redis": {"BACKEND": "cacheapp.backends.RedisCache", "LOCATION": "unix:///nowhere/none"},
     }
-    assert _get(visitor).status_code == 503
+    assert "does not respond" in _get(visitor).content.decode()
+    form = {"on": "A", "csrfmiddlewaretoken": _token(_get(visitor))}
+    assert visitor.post("/machines/", form, REMOTE_ADDR="127.0.0.1").status_code == 503
