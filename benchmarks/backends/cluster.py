@@ -1,9 +1,9 @@
 """RedisCache on a cluster, beside one server and other clients: `python -m benchmarks.backends.cluster`.
 
-Three primaries and three replicas on loopback, over TCP as the one server. RedisCluster is redis-py's own
+Three primaries without replicas on loopback, over TCP as the one server. RedisCluster is redis-py's own
 client: `get` and `set` of pickled values, `mget_nonatomic`, `mset_nonatomic`. django-valkey is measured where it
 is installed. Variants take turns, a slice of calls each. Not measured: a network between, several threads,
-the nodes' own throughput (all of them share this machine's processors).
+replication, the nodes' own throughput (all of them share this machine's processors).
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ def _calls(cache: Any) -> dict[str, Call]:
         "incr": lambda: cache.incr("count"),
         **many_calls(cache),
         "get_or_set": lambda: cache.get_or_set("value", VALUE),
-        "delete": lambda: cache.delete("no such key"),
+        "delete": lambda: cache.delete("nothing"),
         "incr_version and back": lambda: (
             cache.incr_version("value"),
             cache.decr_version("value", 1, 2),
@@ -99,7 +99,7 @@ def main() -> int:
     port = free_port()
     with (
         RedisServer(["--port", str(port), "--bind", "127.0.0.1"]) as server,
-        PrivateCluster() as cluster,
+        PrivateCluster(has_replicas=False) as cluster,
     ):
         server.start()
         cluster.start()

@@ -73,10 +73,20 @@ class ClusterServer(RedisServer):
 
 
 class PrivateCluster:
-    """Six servers that end with this program. Failovers are fast only with a small `node_timeout_ms`."""
+    """Six servers, or three without replicas, that end with this program.
 
-    def __init__(self, node_timeout_ms: int = 60_000, options: Sequence[str] = ()) -> None:
+    `node_timeout_ms`: how long a node must be silent before its replica replaces it.
+    """
+
+    def __init__(
+        self,
+        node_timeout_ms: int = 60_000,
+        options: Sequence[str] = (),
+        *,
+        has_replicas: bool = True,
+    ) -> None:
         self._node_timeout_ms = node_timeout_ms
+        self._count = 2 * _PRIMARIES if has_replicas else _PRIMARIES
         self._options = options
         self.nodes: list[ClusterServer] = []
 
@@ -104,7 +114,7 @@ class PrivateCluster:
         return self
 
     def _start_nodes(self) -> None:
-        for number in range(2 * _PRIMARIES):
+        for number in range(self._count):
             node = ClusterServer(number, self._node_timeout_ms, self._options)
             self.nodes.append(node)
             node.start()
@@ -119,7 +129,7 @@ class PrivateCluster:
         for node in self.nodes[1:]:
             self.nodes[0].meet(node)
         self.until_complete()
-        for replica, primary in zip(replicas, primaries, strict=True):
+        for replica, primary in zip(replicas, primaries, strict=False):
             replica.cluster("REPLICATE", primary.id)
         for replica in replicas:
             until(replica.follows, "the replicas to follow", _WITHIN_S)

@@ -295,6 +295,6 @@ def _described(command: tuple[Any, ...], also: tuple[Any, ...] = ()) -> str:
     if command[0] in {b"EVALSHA", b"EVAL"}:
         name, keys = SCRIPT_NAMES[command[1]], command[3:]
     else:
-        name, keys = command[0].decode(), command[1:]
+        name, keys = command[0].decode(), command[2 if command[0] == b"MSETEX" else 1 :]
     key = keys[0] if keys else None
     return f"{name} {key.decode(errors='replace')!r}" if isinstance(key, bytes) else name

@@ -8,10 +8,13 @@ was true at a moment between the call and its return.
 """
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from redis.exceptions import NoPermissionError
 
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
@@ -42,7 +45,7 @@ from cacheapp.backends.redis.listener import (
     wait_until_done,
 )
 from cacheapp.backends.redis.locks import RedisLocks
-from cacheapp.errors import ValueRefused
+from cacheapp.errors import StoreUnavailable, ValueRefused
 
 _MAX_BATCH_BYTES = 2**24
 MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
@@ -76,6 +79,7 @@ class RedisStore(Store):
         self._own_executor: Executor = CommandExecutor(pool, breaker, self._name)
         self._own_listener = Listener(partial(outside_of, pool), lambda: breaker.closed)
         self._own_locks = RedisLocks(self._own_executor)
+        self._knows_msetex = True  # until the server says otherwise
 
     def _count_breaker(self, *, opened: bool) -> None:
         for counters in tuple(self.counters):
@@ -231,13 +235,30 @@ class RedisStore(Store):
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads, in atomic batches of 1,000 keys or 16 MiB; return an empty list."""
-        lifetime_ms = ttl_ms_or_0(ttl)
         for part in batches_of(payloads):
-            keys = [encode_key(key) for key in part]
-            self.executor.run_script(
-                scripts.SET_MANY, len(keys), *keys, lifetime_ms, *part.values()
-            )
+            pairs = {encode_key(key): value for key, value in part.items()}
+            if not (self._knows_msetex and self._set_by_command(pairs, ttl)):
+                self.executor.run_script(
+                    scripts.SET_MANY, len(pairs), *pairs, ttl_ms_or_0(ttl), *pairs.values()
+                )
         return []
+
+    def _set_by_command(self, pairs: Mapping[bytes, bytes], ttl: float | None) -> bool:
+        """Store all pairs by MSETEX (Redis 8.4, Valkey 9.1); return False if the server lacks it.
+
+        It takes a quarter of the time that the script takes.
+        """
+        deadline = () if ttl is None else (b"PX", b"%d" % ttl_ms(ttl))
+        flat = itertools.chain.from_iterable(pairs.items())
+        try:
+            self.executor.execute(b"MSETEX", b"%d" % len(pairs), *flat, *deadline)
+        except StoreUnavailable as exc:
+            refusal = exc.__cause__
+            unknown = isinstance(refusal, NoPermissionError) or "unknown command" in str(refusal)
+            if not unknown:
+                raise
+            self._knows_msetex = False
+        return self._knows_msetex
 
     def delete_many(self, keys: Sequence[str]) -> int:
         return self._remove([encode_key(key) for key in keys])

@@ -39,7 +39,7 @@ Command = tuple[Any, ...]
 _WRITE, _READ = FailureKind.WRITE, FailureKind.READ
 
 
-@dataclass
+@dataclass(slots=True)
 class Part:
     """A command on keys of one slot, until its reply is known."""
 
@@ -146,7 +146,11 @@ class ClusterExecutor(Executor):
         """
         by_slot: dict[int, list[bytes]] = {}
         for key in keys:
-            by_slot.setdefault(key_slot(key), []).append(key)
+            slot = key_slot(key)
+            if slot in by_slot:
+                by_slot[slot].append(key)
+            else:
+                by_slot[slot] = [key]
         parts = [Part(slot, found, build(found)) for slot, found in by_slot.items()]
         done: list[tuple[list[bytes], Any]] = []
         failures: list[CacheappError] = []
@@ -199,11 +203,17 @@ class ClusterExecutor(Executor):
     ) -> list[tuple[ClusterNode, list[Part]]]:
         """Return the parts of each node, in one order: threads that take connections never deadlock."""
         found: dict[ClusterNode, list[Part]] = {}
+        owner = self.topology.owner
         for part in parts:
             try:
-                found.setdefault(self.topology.owner(part.slot), []).append(part)
+                node = owner(part.slot)
             except CacheappError as exc:
                 failures.append(exc)
+                continue
+            if node in found:
+                found[node].append(part)
+            else:
+                found[node] = [part]
         return sorted(found.items(), key=lambda item: (item[0].host, item[0].port))
 
     def _is_sent_again(

@@ -2,9 +2,11 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import hiredis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -84,7 +86,7 @@ class ClusterNode(CommandExecutor):
         try:
             if connection.health_check_interval:
                 connection.check_health()
-            packed = b"".join(part for each in commands for part in connection.pack_command(*each))
+            packed = b"".join(map(hiredis.pack_command, commands))  # all arguments are bytes
             connection.send_packed_command([packed], check_health=False)
         except BaseException as exc:
             self.abandon(exchange)
@@ -107,6 +109,7 @@ class ClusterNode(CommandExecutor):
                 except (ResponseError, *ERROR_REPLIES) as exc:
                     raise_interruption(exc, handled_before)
                     replies.append(exc)
+                replies += _received(connection, len(exchange.commands) - len(replies))
         except BaseException as exc:
             self.abandon(exchange)
             raise_interruption(exc, handled_before)
@@ -130,6 +133,20 @@ class ClusterNode(CommandExecutor):
     def _end(self, exchange: Exchange) -> None:
         exchange.is_open = False
         self.pool.release(exchange.connection)
+
+
+def _received(connection: Any, most: int) -> Iterator[Any]:
+    """Yield the replies that have arrived with an earlier one, errors too.
+
+    `read_response` takes several times as long for each. It is used where it may have to wait.
+    """
+    reader = getattr(connection._parser, "_reader", None)  # noqa: SLF001
+    if isinstance(reader, hiredis.Reader):
+        for _ in range(most):
+            reply = reader.gets(False)  # noqa: FBT003 (bytes are not decoded)
+            if reply is NOT_ENOUGH_DATA:
+                return
+            yield reply
 
 
 def _lost(what: str, failure: AttemptFailed) -> Lost:

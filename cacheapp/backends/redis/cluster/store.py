@@ -109,8 +109,11 @@ class ClusterStore(RedisStore):
         for start in range(0, len(keys), MAX_BATCH_KEYS):
             names = {encode_key(key): key for key in keys[start : start + MAX_BATCH_KEYS]}
             for part, reply in self._executor.execute_by_slot(list(names), _get, _READ):
-                values = [reply] if len(part) == 1 and type(reply) is not list else reply
-                for key, value in zip(part, values, strict=True):
+                if type(reply) is not list:  # of GET
+                    if reply is not None:
+                        found[names[part[0]]] = decode_payload(reply)
+                    continue
+                for key, value in zip(part, reply, strict=True):
                     if value is not None:
                         found[names[key]] = decode_payload(value)
         return found
