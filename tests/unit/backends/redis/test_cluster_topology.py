@@ -1,0 +1,120 @@
+"""Which node is asked for the slots, how often, and what becomes of its reply."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cacheapp import clock
+from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.cluster.topology import REFRESH_EVERY_S, Topology
+from cacheapp.errors import StoreUnavailable
+
+Reply = list[list[Any]]
+
+
+class FakeNode(ClusterNode):
+    """A node that replies to CLUSTER SLOTS, or is down."""
+
+    def __init__(self, host: str, port: int, replies: dict[int, Reply]) -> None:
+        super().__init__(FakePool(), CircuitBreaker(f"{host}:{port}"), host, port)
+        self._replies = replies
+        self.asked = 0
+
+    def execute(self, *command: Any, **_options: Any) -> Any:
+        assert command == (b"CLUSTER", b"SLOTS")
+        self.asked += 1
+        if self.port not in self._replies:
+            raise StoreUnavailable(f"{self.port} is down")
+        return self._replies[self.port]
+
+
+class FakePool:
+    """A pool without connections."""
+
+    def disconnect(self, **_options: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, which the test moves."""
+    found = [100.0]
+    monkeypatch.setattr(clock, "monotonic_s", lambda: found[0])
+    return found
+
+
+def topology_of(replies: dict[int, Reply], *seeds: int) -> tuple[Topology, Callable[[int], int]]:
+    """Return the view of these nodes, and what counts how often a port was asked."""
+    opened: list[FakeNode] = []
+
+    def open_node(host: str, port: int) -> ClusterNode:
+        opened.append(FakeNode(host, port, replies))
+        return opened[-1]
+
+    topology = Topology([("seed", port) for port in seeds], open_node, "the cluster")
+    return topology, lambda port: sum(node.asked for node in opened if node.port == port)
+
+
+def entry(port: int, host: bytes | None = b"host") -> list[Any]:
+    return [host, port, b"id"]
+
+
+def test_a_node_that_does_not_know_its_own_host_has_that_of_the_node_that_names_it() -> None:
+    topology, _ = topology_of(
+        {1: [[0, 99, entry(1, None)], [100, 16383, entry(2, b"?"), entry(3, b"")]]}, 1
+    )
+    assert (topology.owner(0).host, topology.owner(0).port) == ("seed", 1)
+    assert (topology.owner(16383).host, topology.owner(16383).port) == ("seed", 2)
+
+
+def test_the_next_seed_is_asked_if_one_is_down_or_knows_nothing() -> None:
+    topology, asked = topology_of({2: [], 3: [[0, 16383, entry(3)]]}, 1, 2, 3)
+    assert topology.owner(7).port == 3
+    assert (asked(1), asked(2), asked(3)) == (1, 1, 1)
+    with pytest.raises(StoreUnavailable, match=r"no node of the cluster says.*2 is down"):
+        topology_of({}, 1, 2)[0].owner(7)
+
+
+def test_the_cluster_is_not_asked_more_often_than_promised(now: list[float]) -> None:
+    replies: dict[int, Reply] = {1: [[0, 16383, entry(1)]], 2: [[0, 16383, entry(1)]]}
+    topology, asked = topology_of(replies, 2)
+    owner = topology.owner(7)
+    for _ in range(100):
+        assert topology.another_owner(7, owner) is None
+    assert asked(1) == 0
+    now[0] += REFRESH_EVERY_S
+    replies[2] = [[0, 16383, entry(3)]]
+    other = topology.another_owner(7, owner)  # asks the failed node last
+    assert other is not None
+    assert other.port == 3
+    assert (asked(1), asked(2)) == (0, 2)
+
+
+def test_a_slot_without_an_owner_is_unavailable_and_the_others_are_not(now: list[float]) -> None:
+    replies: dict[int, Reply] = {1: [[0, 99, entry(1)], [101, 16383, entry(1)]]}
+    topology, _ = topology_of(replies, 1)
+    assert topology.owner(99).port == 1
+    with pytest.raises(StoreUnavailable, match="slot 100 has no owner in the cluster"):
+        topology.owner(100)
+    now[0] += REFRESH_EVERY_S
+    replies[1] = [[0, 16383, entry(1)]]
+    assert topology.owner(100).port == 1
+
+
+def test_a_node_without_slots_counts_as_down_no_longer(now: list[float]) -> None:
+    changes: list[bool] = []
+    replies: dict[int, Reply] = {1: [[0, 16383, entry(1)]], 2: [[0, 16383, entry(2)]]}
+    topology, _ = topology_of(replies, 1, 2)
+    node = topology.owner(0)
+    node.breaker = CircuitBreaker("node", lambda *, opened: changes.append(opened))
+    for _ in range(3):
+        node.breaker.record_failure("it is down")
+    del replies[1]
+    now[0] += REFRESH_EVERY_S
+    found = topology.another_owner(0, node)
+    assert found is not None
+    assert found.port == 2
+    assert changes == [True, False]
+    assert topology.known_nodes() == [found]
