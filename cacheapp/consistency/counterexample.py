@@ -3,13 +3,13 @@
 Each step only weakens what the history claims. So the rest is illegal for a reason that the whole
 history has too, never because something was left out:
 
-- the end is cut off where the history first became illegal; operations in progress there may still
-  take effect;
+- the end is cut off where the history first became illegal; operations in progress there may have
+  taken effect or not;
 - the beginning is cut off; the state there may be any (`model.unsure`), and operations in progress
   may have taken effect before or may still;
 - an operation that changes nothing is left out;
-- one that may change something may take effect at any time, repeatedly or never, and is not shown.
-  Where that explains too much, it may take effect once at most.
+- one that may change something is not shown. It may have taken effect while it was in progress,
+  repeatedly or never. Where that explains too much, it may have taken effect once at most.
 
 Both cuts are monotone, so the latest beginning is found by bisection. If zones proved that the history
 is illegal, the shrinking begins with the few operations that they found: these contradict each other
@@ -52,9 +52,9 @@ class _Part:
 
 _Test = Callable[[_Part], bool]
 _BUDGET = 100_000  # of each search for the beginning
-_LITTLE = 5_000  # of each search that leaves one operation out
+_LITTLE = 20_000  # of each search that leaves one operation out
 _CONTRADICTIONS, _SHORT = 8, 4  # how many are tried at most, and the length that is good enough
-_FEW = 24  # operations shown, below which each may take effect once instead of repeatedly
+_FEW = 300  # operations shown, below which each may take effect once instead of repeatedly
 
 
 def shrink(
@@ -90,7 +90,7 @@ def _shortest(operations: Sequence[Operation], model: Model, blocked: Operation)
         if len(best.shown) <= _SHORT or blocked.end == inf:
             break
         part = _from(_Part(tuple(operations), (), model.initial), int(blocked.end), model)
-        found = search([*part.shown, *part.unsure], model, _BUDGET, part.initial)
+        found = search(part.shown, model, _BUDGET, part.initial, part.unsure)
         if found.blocked is None:
             break
         blocked = found.blocked
@@ -112,17 +112,17 @@ def _why(count: int) -> str:
 
 
 def _illegal(part: _Part, model: Model, budget: int) -> bool:
-    operations = [*part.shown, *part.unsure]
-    return search(operations, model, budget, part.initial).verdict is Verdict.ILLEGAL
+    found = search(part.shown, model, budget, part.initial, part.unsure)
+    return found.verdict is Verdict.ILLEGAL
 
 
 def _illegal_repeatedly(part: _Part, model: Model) -> bool:
-    relaxed = Relaxation(model, part.unsure, part.initial)
+    relaxed = Relaxation(model, part.shown, part.unsure, part.initial)
     return search(part.shown, relaxed, _BUDGET).verdict is Verdict.ILLEGAL
 
 
 def _until(part: _Part, blocked: Operation) -> _Part:
-    """Cut the end off; what was in progress there may still take effect."""
+    """Cut the end off; what was in progress there may have taken effect."""
     shown, unsure = [], [one for one in part.unsure if one.call_ns <= blocked.end]
     for operation in part.shown:
         if operation.call_ns > blocked.end:
@@ -130,19 +130,16 @@ def _until(part: _Part, blocked: Operation) -> _Part:
         if operation.end <= blocked.end:
             shown.append(operation)
         elif operation.may_write:
-            unsure.append(operation.unsure())
+            unsure.append(operation)
     return _Part(tuple(shown), tuple(unsure), part.initial)
 
 
 def _from(part: _Part, moment: int, model: Model) -> _Part:
     """Return the part from a moment on, with an unknown state at its beginning."""
     shown = tuple(one for one in part.shown if one.call_ns >= moment)
-    unsure = [
-        one.unsure()
-        for one in part.shown
-        if one.call_ns < moment and one.end >= moment and one.may_write
-    ]
-    return _Part(shown, (*part.unsure, *unsure), model.unsure)
+    begun = [one for one in part.shown if one.call_ns < moment and one.may_write]
+    unsure = [one for one in (*part.unsure, *begun) if one.end >= moment]
+    return _Part(shown, tuple(unsure), model.unsure)
 
 
 def _latest_beginning(whole: _Part, model: Model) -> _Part:
@@ -175,7 +172,7 @@ def _fewest(part: _Part, illegal: _Test) -> _Part:
 def _without(part: _Part, operations: Sequence[Operation]) -> _Part:
     gone = set(map(id, operations))
     shown = tuple(one for one in part.shown if id(one) not in gone)
-    kept = tuple(one.unsure() for one in operations if one.may_write)
+    kept = tuple(one for one in operations if one.may_write)
     return _Part(shown, (*part.unsure, *kept), part.initial)
 
 

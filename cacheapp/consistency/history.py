@@ -103,10 +103,6 @@ class Operation:
         """Return whether it ended before the other began. Intervals that touch are concurrent."""
         return self.end < other.call_ns
 
-    def unsure(self) -> "Operation":
-        """Return the same call with an unknown outcome: if it takes effect, it has this result."""
-        return dataclasses.replace(self, outcome=Outcome.INFO)
-
     @property
     def label(self) -> str:
         """The call and its result, as text."""

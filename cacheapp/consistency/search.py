@@ -15,6 +15,7 @@ placed yet. Its first return bounds the choice: an operation that begins later c
 
 import enum
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -91,14 +92,14 @@ class _Events:
 class _Memory:
     """The sets of operations that were placed before, with the state after them.
 
-    Of two ways to the same state with the same answered operations, the one that used fewer unanswered
+    Of two ways to the same state with the same answered operations, the one that used fewer unsure
     ones can continue in every way the other can, so only the minimal sets are stored.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, State], list[int]] = {}
         self.compared = 0
-        """Comparisons so far: with many unanswered operations they are most of the work."""
+        """Comparisons so far: with many unsure operations they are most of the work."""
 
     def is_new(self, low: int, placed: int, used: int, state: State) -> bool:
         """Store the way; return False if one at least as good is known."""
@@ -115,14 +116,16 @@ def search(
     model: Model,
     budget: int = BUDGET,
     initial: State = None,
+    optional: Sequence[Operation] = (),
 ) -> Found:
     """Search for an order of one key's operations that explains each result.
 
     Operations with the outcome info may be left out, or take effect at any time after their call.
-    `initial`: the state at the beginning, if it is not that of the model.
+    `initial`: the state at the beginning, if it is not that of the model. `optional`: operations that
+    may be left out, or take effect between their call and their return.
     """
     sure = [one for one in operations if one.end != math.inf]
-    unsure = [one for one in operations if one.end == math.inf]
+    unsure = [*(one for one in operations if one.end == math.inf), *optional]
     start = model.initial if initial is None else initial
     return _Search(sure, unsure, model, start).run(budget)
 
@@ -135,6 +138,7 @@ class _Choice(NamedTuple):
     state: State
     low: int
     placed: int
+    latest: float
     final: bool
     """Whether to place it later cannot help."""
 
@@ -143,7 +147,8 @@ class _Search:
     """The variables of a search.
 
     All operations with a number below `low` are placed; `placed` has a bit for each after them, and
-    `used` one for each unanswered operation.
+    `used` one for each unsure operation. `latest`: the latest call of what is placed; an unsure
+    operation that ended before cannot be placed any more.
     """
 
     def __init__(
@@ -156,6 +161,8 @@ class _Search:
         self._events = _Events(sure)
         self._memory = _Memory()
         self._low = self._placed = self._used = self._tried = 0
+        self._latest = -math.inf
+        self._ends = sorted(one.end for one in unsure if one.end != math.inf)
         self._path: list[_Choice] = []
 
     def run(self, budget: int) -> Found:
@@ -187,37 +194,51 @@ class _Search:
         reached = self._step(self._state, self._sure[number])
         if reached is IMPOSSIBLE:
             return False
-        final = not self._changes[number] and reached == self._state
+        call = self._sure[number].call_ns
+        final = not self._changes[number] and reached == self._state and not self._excludes(call)
         low, placed = self._low, self._placed | 1 << number - self._low
         if placed & 1:
             done = (~placed & placed + 1).bit_length() - 1
             low, placed = low + done, placed >> done
         if not final and not self._memory.is_new(low, placed, self._used, reached):
             return False
-        self._path.append(_Choice(event, -1, self._state, self._low, self._placed, final))
+        self._path.append(
+            _Choice(event, -1, self._state, self._low, self._placed, self._latest, final)
+        )
         self._low, self._placed, self._state = low, placed, reached
+        self._latest = max(self._latest, call)
         self._events.lift(event)
         return True
 
+    def _excludes(self, call: float) -> bool:
+        """Return whether some unsure operations could not come after one that is called then."""
+        ends = self._ends
+        return bool(ends) and bisect_left(ends, self._latest) < bisect_left(ends, call)
+
     def _try_unsure(self, event: int, resume: int) -> bool:
-        """Place the next unanswered operation that was called before the return `event`."""
-        low, placed = self._low, self._placed
+        """Place the next unsure operation that was called before the return `event`."""
+        low, placed, latest = self._low, self._placed, self._latest
         for number in range(resume, len(self._unsure)):
             one = self._unsure[number]
             self._tried += 1
             if self._used >> number & 1 or one.call_ns > self._events.moment[event]:
                 continue
+            if one.end < latest:
+                continue
             reached = self._step(self._state, one)
             used = self._used | 1 << number
             if reached is not IMPOSSIBLE and self._memory.is_new(low, placed, used, reached):
-                self._path.append(_Choice(event, number, self._state, low, placed, final=False))
+                self._path.append(
+                    _Choice(event, number, self._state, low, placed, latest, final=False)
+                )
                 self._used, self._state = used, reached
+                self._latest = max(latest, one.call_ns)
                 return True
         return False
 
     def _take_back(self) -> tuple[int, int]:
-        """Undo the last choice; return the event to continue with, and the next unanswered operation."""
-        event, unsure, self._state, self._low, self._placed, _final = self._path.pop()
+        """Undo the last choice; return the event to continue with, and the next unsure operation."""
+        event, unsure, self._state, self._low, self._placed, self._latest, _final = self._path.pop()
         if unsure >= 0:
             self._used ^= 1 << unsure
             return event, unsure + 1

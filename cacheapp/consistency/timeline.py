@@ -28,6 +28,7 @@ class Bar:
         return f"{self.operation.label} ✗" if self.impossible else self.operation.label
 
 
+_AXIS = "time in ms"
 _CLIENT = re.compile(r"([pw])(\d+)(?:\.(\d+))?(-child)?")
 
 
@@ -81,20 +82,41 @@ def _bar_text(bar: Bar) -> str:
     return "├" + f" {bar.label} ".center(width, filler) + ("╌" if bar.open else "┤")
 
 
-def draw(operations: Sequence[Operation], names: Mapping[str, str] | None = None) -> str:
-    """Return one line for each process. `names`: other names of the processes."""
+def draw(
+    operations: Sequence[Operation],
+    names: Mapping[str, str] | None = None,
+    *,
+    axis: bool = False,
+) -> str:
+    """Return one line for each process. `names`: other names of the processes.
+
+    `axis`: a last line with the times of calls and returns, in ms since the first call, where there is room.
+    """
     if not operations:
         return ""
     lanes = place(operations)
     shown = {process: (names or {}).get(process, lane_name(process)) for process in lanes}
-    margin = max(map(len, shown.values())) + 2
+    margin = max(map(len, [*shown.values(), *([_AXIS] if axis else [])])) + 2
     lines = []
     for process, bars in lanes.items():
         line = shown[process].ljust(margin)
         for bar in bars:
             line = line.ljust(margin + bar.left) + _bar_text(bar)
         lines.append(line)
+    if axis:
+        lines.append(_axis_text([bar for bars in lanes.values() for bar in bars], margin))
     return "\n".join(lines)
+
+
+def _axis_text(bars: Sequence[Bar], margin: int) -> str:
+    first = min(bar.operation.call_ns for bar in bars)
+    columns = {bar.left: float(bar.operation.call_ns) for bar in bars}
+    columns |= {bar.right: bar.operation.end for bar in bars if not bar.open}
+    line = _AXIS.ljust(margin - 1)
+    for column, moment in sorted(columns.items()):
+        if len(line) < margin + column:
+            line = f"{line.ljust(margin + column)}{(moment - first) / 1e6:.3f}"
+    return line
 
 
 def moments(operations: Sequence[Operation]) -> list[str]:

@@ -60,8 +60,9 @@ def counters(run: CheckRun) -> list[PropertyFinding]:
     if not wrong:
         return [finding]
     own, model = by_key(history)[key], EvictingKey() if run.evicts else Key()
-    illegal = decide(own, model).verdict is Verdict.ILLEGAL
-    return [with_proof(finding, shrink(own, model) if illegal else None)]
+    judged = decide(own, model)
+    illegal = judged.verdict is Verdict.ILLEGAL
+    return [with_proof(finding, shrink(own, model, judged) if illegal else None)]
 
 
 def _wrong_sums(

@@ -77,7 +77,7 @@ def test_what_a_broken_cache_did_is_shown_by_a_few_calls(kind: type[Right]) -> N
             rest = list(judged.counterexample.operations)
             assert search(rest, Key(), initial=Key.unsure).verdict is Verdict.ILLEGAL
         seed += 1
-    assert sorted(sizes)[1] <= 6, sizes
+    assert sorted(sizes)[1] <= 4, sizes
 
 
 @pytest.mark.soak
@@ -86,7 +86,7 @@ def test_of_a_thousand_broken_caches_nearly_all_are_shown_by_six_calls_at_most()
     judged = [judge(played(kind, seed)) for kind in BROKEN for seed in range(1_000, 1_130)]
     sizes = [len(one.counterexample.operations) for one in judged if one.counterexample]
     assert len(sizes) > 1_000
-    assert sum(size <= 6 for size in sizes) >= 0.9 * len(sizes)
+    assert sum(size <= 6 for size in sizes) >= 0.95 * len(sizes)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -162,6 +162,20 @@ def test_a_timeline_has_a_lane_for_each_process_and_shows_what_overlapped() -> N
     assert re.search(r"├─* set 5 ─*┤ *├─* get -> miss ✗ ─*┤", first)
     assert "├ get -> 5 " in second
     assert second.index("├") < first.index("┤") < second.index("┤") < first.rindex("├")
+
+
+def test_a_timeline_has_the_times_of_calls_and_returns_where_there_is_room() -> None:
+    history = [
+        op("p1", "set", 2_000_000, 2_250_000, 5),
+        op("p2", "get", 2_250_100, 3_000_000, result=5),
+        op("p1", "set", 3_500_000, None, 6),
+    ]
+    first, second, axis = draw(history, axis=True).splitlines()
+    assert axis.startswith("time in ms  0.000")
+    assert axis.split()[3:] == ["0.000", "0.250", "1.000"]
+    assert axis.index("0.000") == first.index("├")
+    assert axis.index("0.250") == first.index("┤")
+    assert axis.index("1.000") == second.index("┤")
 
 
 def test_what_was_never_answered_has_no_right_end() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import random
 import time
 
@@ -7,6 +8,7 @@ import pytest
 from cacheapp.consistency.history import ABSENT, Operation, Outcome, by_key
 from cacheapp.consistency.judge import judge
 from cacheapp.consistency.models import EvictingKey, Key
+from cacheapp.consistency.relaxation import Relaxation
 from cacheapp.consistency.search import Verdict, search
 from tests.unit.consistency.histories import explained, op, random_history, run_history
 
@@ -26,6 +28,36 @@ def test_every_verdict_is_that_of_trying_all_orders(*, seed: int, evicts: bool) 
         verdict = search(own, EvictingKey() if evicts else Key()).verdict
         assert verdict is (LEGAL if expected else ILLEGAL), history
     assert min(said.values()) > 50, "a comparison of one kind shows nothing"
+
+
+def explained_with(sure: list[Operation], optional: list[Operation]) -> bool:
+    """Return whether some order explains all of some operations and any of others."""
+    return any(
+        explained([*sure, *some], evicts=False)
+        for count in range(len(optional) + 1)
+        for some in itertools.combinations(optional, count)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_optional_operations_take_effect_in_their_interval_or_never(seed: int) -> None:
+    rng = random.Random(seed)
+    said = {True: 0, False: 0}
+    strict = 0
+    for _ in range(500):
+        own = by_key(random_history(rng, rng.randint(3, 6))).get("k", [])
+        optional = [one for one in own if one.may_write and rng.random() < 0.6]
+        sure = [one for one in own if one not in optional]
+        expected = explained_with(sure, optional)
+        said[expected] += 1
+        found = search(sure, Key(), optional=optional).verdict
+        assert found is (LEGAL if expected else ILLEGAL), (sure, optional)
+        relaxed = Relaxation(Key(), sure, optional, Key.initial)
+        if search(sure, relaxed).verdict is ILLEGAL:
+            assert not expected, (sure, optional)
+            strict += 1
+    assert min(said.values()) > 50, "a comparison of one kind shows nothing"
+    assert strict > 0.9 * said[False], "to take effect repeatedly explains little more"
 
 
 @pytest.mark.parametrize("seed", range(10))
