@@ -62,7 +62,8 @@ def _proof(alias: str, finding: PropertyFinding, *, coloured: bool) -> list[str]
     if coloured:
         head = colorize(head, fg=_COLOURS.get(finding.verdict, "white"))
     why = f": {finding.why}" if finding.why else ""
-    lines = [textwrap.indent(line, "  ") for line in draw(_shown(finding)).splitlines()]
+    drawn = draw(_shown(finding), axis=True)
+    lines = [textwrap.indent(line, "  ") for line in drawn.splitlines()]
     if finding.operations:
         lines += ["", *("  " + line for line in moments(_shown(finding)))]
     return [head + why, *_explained(finding), *lines]
@@ -83,7 +84,7 @@ def proof_text(finding: PropertyFinding) -> str:
     """Return the counterexample as text: a timeline, and the times of its calls."""
     if not finding.operations:
         return ""
-    return "\n".join([draw(_shown(finding)), "", *moments(_shown(finding))])
+    return "\n".join([draw(_shown(finding), axis=True), "", *moments(_shown(finding))])
 
 
 def _shown(finding: PropertyFinding) -> list[Operation]:

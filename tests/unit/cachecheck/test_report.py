@@ -31,7 +31,8 @@ def test_the_table_names_each_property_once_and_the_proof_stands_below() -> None
     assert "docs/reference/cachecheck.md#one-order" in printed
     assert printed.count("On a site") == 1, "only what is broken is explained"
     assert "│ calls per second │ 12,345" in printed
-    assert "process 1  ├ set 2 ┤" in printed
+    assert "process 1   ├ set 2 ┤" in printed
+    assert "time in ms  0.000" in printed
     assert "2.000 to     3.000 ms  process 2  get -> 1" in printed
     assert "\x1b" not in printed
 
