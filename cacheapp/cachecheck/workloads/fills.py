@@ -75,6 +75,8 @@ def fill(session: ClientSession, key: str, name: str, source: str, *, by_set: bo
         session.signal_event(f"{name}-changed")
     if not session.await_event(f"{name}-filled", 2 * _SIGN_S):
         return "the filler did not return"
+    if not session.await_event(f"{name}-changed", 2 * _SIGN_S):
+        return "the key was not changed"
     found = session.cache.get(key, "absent")
     return f"stale: {found}" if found == "old" else ""
 

@@ -48,6 +48,7 @@ def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[
         if turn and clock.monotonic_s() > deadline:
             break
         lock = session.cache.lock(name, timeout=_TIMEOUT_S)
+        called = clock.monotonic_ns()
         try:
             if not lock.acquire(blocking=True):
                 continue
@@ -55,9 +56,9 @@ def take_turns(session: ClientSession, name: str, seconds: float) -> tuple[list[
             token = getattr(lock, "token", None)
             pause(_LONG_HELD_S if turn == 0 and session.number == 0 else _HELD_S)
             until = clock.monotonic_ns()
-            held.append(
-                HeldInterval(session.process, since, until, token if _is_int(token) else None)
-            )
+            if until - called < _TIMEOUT_S * 10**9:  # else it may have lost it, and rightly
+                number = token if _is_int(token) else None
+                held.append(HeldInterval(session.process, since, until, number))
             lock.release()
         except Exception as exc:  # noqa: BLE001 (a foreign backend may raise anything)
             return held, f"{type(exc).__name__}: {exc}"[:200]
