@@ -68,4 +68,10 @@ CACHES = {
         "LOCATION": _REDIS_URL,
         "KEY_PREFIX": "cachecheck",
     },
+    "near": {
+        "BACKEND": "cacheapp.backends.NearCache",
+        "LOCATION": _REDIS_URL,
+        "KEY_PREFIX": "cachecheck",
+        "OPTIONS": {"copy": "/var/tmp/cacheapp-near"},  # noqa: S108 (replaced)
+    },
 }

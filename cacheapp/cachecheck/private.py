@@ -11,12 +11,14 @@ from django.conf import settings
 from django.core.cache.backends.db import DatabaseCache
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.management import call_command
 from django.utils.module_loading import import_string
 
 from cacheapp.cachecheck.client_process import Setup
 from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.session import ClientSession
+from cacheapp.processes.memcached import MemcachedServer
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 
@@ -36,19 +38,28 @@ class Stores:
     servers: Mapping[str, RedisServer | PrivateCluster]
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where private stores are: in a directory, at a server of an alias, at the LOCATION of a memcached."""
+
+    directory: Path
+    servers: Mapping[str, RedisServer | PrivateCluster]
+    memcached: str
+
+
 @contextlib.contextmanager
 def private_stores(aliases: list[str]) -> Iterator[Stores]:
     """Give each alias a private store; remove all of them at the end."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
         servers = _servers(stack, aliases)
+        memcached = ""
+        if any(_is(settings.CACHES[alias], BaseMemcachedCache) for alias in aliases):
+            memcached = stack.enter_context(MemcachedServer()).start().location
+        places = _Places(directory, servers, memcached)
         overrides: dict[str, Any] = {
             "CACHES": {
-                alias: (
-                    _entry(alias, entry, directory, servers.get(alias))
-                    if alias in aliases
-                    else entry
-                )
+                alias: _entry(alias, entry, places) if alias in aliases else entry
                 for alias, entry in settings.CACHES.items()
             },
             "CACHEAPP": {**getattr(settings, "CACHEAPP", {}), "STATE_DIR": directory / "state"},
@@ -90,25 +101,22 @@ def _is(entry: Mapping[str, Any], kind: type) -> bool:
     return issubclass(import_string(entry["BACKEND"]), kind)
 
 
-def _entry(
-    alias: str,
-    entry: Mapping[str, Any],
-    directory: Path,
-    server: RedisServer | PrivateCluster | None,
-) -> dict[str, Any]:
+def _entry(alias: str, entry: Mapping[str, Any], places: _Places) -> dict[str, Any]:
     location = entry.get("LOCATION", "")
-    if server is not None:
+    if server := places.servers.get(alias):
         options = dict(entry.get("OPTIONS", {}))
         if "copy" in options:
-            options["copy"] = str(directory / f"{alias}-copy")
+            options["copy"] = str(places.directory / f"{alias}-copy")
         return {**entry, "LOCATION": server.url, "OPTIONS": options}
+    if _is(entry, BaseMemcachedCache):
+        return {**entry, "LOCATION": places.memcached}
     if isinstance(location, str | Path) and str(location).startswith("/"):
-        return {**entry, "LOCATION": str(directory / f"{alias}-store")}
+        return {**entry, "LOCATION": str(places.directory / f"{alias}-store")}
     if any(_is(entry, kind) for kind in (LocMemCache, DummyCache, DatabaseCache)):
         return dict(entry)
     raise NotPrivate(
         f"CACHES[{alias!r}]: cannot make a private store for LOCATION {location!r}; expected a "
-        "directory, the URL of one Redis or of a cluster, a DatabaseCache or a LocMemCache"
+        "directory, the URL of one Redis or of a cluster, a memcached, a DatabaseCache or a LocMemCache"
     )
 
 

@@ -1,33 +1,36 @@
-"""Check the caches that people use, one after the other, and print the table of the documentation.
+"""Check the caches that people use, and print the table of the documentation.
 
 `python -m benchmarks.consistency.caches --write`: runs `cachecheck` on Django's backends and others in private
-stores, and on other libraries; with `--write`, puts the table into docs/guarantees.md. What cannot be
-imported here is named. Not measured: several machines.
+stores, and on other libraries; with `--write`, puts the table into docs/guarantees.md. First, one cache after
+the other makes calls of all kinds on a machine that does nothing else: this gives the calls per second. Then
+the other workloads run, of some caches at the same time, because most of them wait. What is not installed
+here is named, and a column of its own. Not measured: several machines.
 """
 
 import argparse
 import json
 import os
+import platform
 import re
-import socket
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cacheapp.processes.servers import GunicornServer, RedisServer
-from cacheapp.processes.waiting import until
+from benchmarks.consistency.caches.stores import ROOT, stores
+from benchmarks.consistency.caches.table import markdown, missing, write
+from cacheapp.processes.servers import find_redis_server
 
-ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "guarantees.md"
-_NONE = "\N{EN DASH}"
-BEGIN, END = "<!-- table of cachecheck: begin -->", "<!-- table of cachecheck: end -->"
+COMMAND = "python -m benchmarks.consistency.caches --write"
 ALIASES = {
     "locmem": "",
     "file": "",
@@ -41,6 +44,7 @@ ALIASES = {
     "lmdb": "lmdb",
     "disk": "diskcache",
     "redis": "django_redis",
+    "near": "django_redis",
 }
 """The aliases of `benchmarks.backends.stock_settings`, and the package that each needs."""
 LIBRARIES = {
@@ -50,18 +54,13 @@ LIBRARIES = {
     "cachelib": "cachelib",
     "stash": "gunicorn",
 }
-WORKLOADS = (
-    *(
-        "registers",
-        "counters",
-        "add",
-        "get_or_set",
-        "stale_fill",
-        "expiry",
-        "many",
-        "values",
-        "locks",
-    ),
+PROGRAMS = {"memcached": "memcached"}
+"""The program that a cache needs beside its package."""
+OURS = ("lmdb", "disk", "redis", "near")
+TIMED = ("registers",)
+"""What runs alone: its calls are counted."""
+BESIDE = (
+    *("counters", "add", "get_or_set", "stale_fill", "expiry", "many", "values", "locks"),
     *("incr_version", "aregisters", "acounters", "aadd", "aget_or_set", "astale_fill", "aexpiry"),
     *("stop", "cold", "kill", "abandon", "fork", "clear"),
 )
@@ -71,84 +70,91 @@ def main() -> int:
     """Run the checks; return 0 if each cache that is installed was judged."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each workload (default 1)")
-    parser.add_argument("--lanes", type=int, default=1, help="checked at the same time (default 1)")
+    parser.add_argument("--lanes", type=int, default=3, help="checked at the same time (default 3)")
     parser.add_argument("--only", action="append", help="a column; may be repeated")
     parser.add_argument("--write", action="store_true", help="put the table into the documentation")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     asked = parser.parse_args()
     began_s = time.monotonic()
-    wanted = [*ALIASES, *LIBRARIES] if not asked.only else asked.only
-    found: dict[str, dict[str, Any]] = {}
-    with _stores() as env, ThreadPoolExecutor(asked.lanes) as lanes:
-        checks = {name: lanes.submit(_checked, name, asked.seconds, env) for name in wanted}
-        for name, check in checks.items():
-            if report := check.result():
-                found[name] = report
-                said = f"{report['seconds']:.0f} s, {report['calls_per_s']:,} calls/s"
-            else:
-                said = "not checked"
-            print(f"{name}: {said}", file=sys.stderr, flush=True)
-    spent_s = time.monotonic() - began_s
-    text = _markdown(
-        found,
-        f"in {spent_s / 60:.0f} min{_beside(asked.lanes)}",
-        [name for name in wanted if name not in found],
-    )
+    wanted = asked.only or [*ALIASES, *LIBRARIES]
+    with stores() as env:
+        found = _all(wanted, asked.seconds, asked.lanes, env)
+    text = markdown(found, _how(asked.seconds, time.monotonic() - began_s))
     print(text)
+    for line in missing(found):
+        print(line, file=sys.stderr)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2))
     if asked.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-    return 0
+        write(PAGE, text)
+    return int(any(each and not each["findings"] for each in found.values()))
 
 
-@contextmanager
-def _stores() -> Iterator[dict[str, str]]:
-    """Yield the environment of the checks: a directory, a Redis and a Gunicorn of their own."""
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
-        port = _free_port()  # some libraries cannot use a Unix socket
-        stack.enter_context(RedisServer(["--port", str(port), "--bind", "127.0.0.1"])).start()
-        (directory / "gunicorn.conf.py").write_text(
-            'dirty_apps = ["benchmarks.consistency.caches.stash_app:Anything"]\ndirty_workers = 1\nworkers = 1\n'
-        )
-        env = {
-            "CHECK_DIR": str(directory),
-            "CHECK_REDIS": f"redis://127.0.0.1:{port}/0",
-            "PYTHONPATH": str(ROOT),
-            "STASH_SOCKET_FILE": str(directory / "stash"),
-            "DATA_DIR": str(directory / "data"),
-        }
-        server = GunicornServer(
-            "benchmarks.consistency.caches.stash_app:application", directory, env
-        )
-        stack.enter_context(server).start()
-        until((directory / "stash").exists, "the arbiter of the stash", 60)
-        yield {**env, "CHECK_STASH": (directory / "stash").read_text()}
+def _how(seconds: float, spent_s: float) -> str:
+    """Return a sentence about the run."""
+    return (
+        f"Run on {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
+        f"{os.cpu_count()} cores, with {' and '.join(_servers())}, in {spent_s / 60:.0f} min with "
+        f"{seconds:g} s for each workload, by `{COMMAND}`:"
+    )
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def _servers() -> list[str]:
+    """Return the names and versions of the servers."""
+    found = []
+    for program in filter(None, (find_redis_server(), shutil.which("memcached"))):
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+        names = re.match(r"(\w+)(?: server v=| )([\w.]+)", said.stdout.strip())
+        found.append(" ".join(names.groups()) if names else said.stdout.strip())
+    return found
 
 
-def _checked(name: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any] | None:
-    """Check one cache; return its part of the report, or nothing if it could not be checked."""
-    if not all(map(find_spec, filter(None, [{**ALIASES, **LIBRARIES}[name]]))):
-        return None
-    workloads = [f"--only={one}" for one in WORKLOADS]
-    common = ["--private", "--seconds", str(seconds), *workloads, "--json"]
+def _all(
+    names: Sequence[str], seconds: float, lanes: int, env: Mapping[str, str]
+) -> dict[str, dict[str, Any] | None]:
+    """Return the reports: what is timed, one after the other; then the rest, side by side."""
+    found: dict[str, dict[str, Any] | None] = {}
+    for name in names:
+        found[name] = _checked(name, seconds, TIMED, env) if _installed(name) else None
+        _say(name, found[name])
+    with ThreadPoolExecutor(lanes) as pool:
+        rest = [
+            (name, report, pool.submit(_checked, name, seconds, BESIDE, env))
+            for name, report in found.items()
+            if report
+        ]
+        for name, report, check in rest:
+            more = check.result()
+            _say(name, more)
+            findings = [*report["findings"], *more["findings"]]
+            report["findings"] = findings if more["findings"] else []
+    return found
+
+
+def _say(name: str, report: Mapping[str, Any] | None) -> None:
+    if report is None:
+        said = "not installed"
+    else:
+        rate = f", {report['calls_per_s']:,} calls/s" if report["calls_per_s"] else ""
+        said = f"{len(report['findings'])} properties in {report['seconds']:.0f} s{rate}"
+    print(f"{name}: {said}", file=sys.stderr, flush=True)
+
+
+def _installed(name: str) -> bool:
+    packages = filter(None, [{**ALIASES, **LIBRARIES}[name]])
+    return all(map(find_spec, packages)) and bool(shutil.which(PROGRAMS.get(name, "true")))
+
+
+def _checked(
+    name: str, seconds: float, workloads: Sequence[str], env: Mapping[str, str]
+) -> dict[str, Any]:
+    """Run some workloads on one cache; return its part of the report, without findings if it failed."""
     with tempfile.TemporaryDirectory(prefix="cachecheck-") as directory:
         path = Path(directory) / "report.json"
-        if name in ALIASES:
-            command = ["manage.py", "cachecheck", name, *common, str(path)]
-            more = {"DJANGO_SETTINGS_MODULE": "benchmarks.backends.stock_settings"}
-        else:
-            subject = f"benchmarks.consistency.caches.libraries:{name}"
-            command, more = ["-m", "cacheapp.cachecheck", subject, *common, str(path)], {}
+        only = (f"--only={one}" for one in workloads)
+        command, more = _command(name)
         done = subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, *command, "--private", f"--seconds={seconds}", *only, "--json", path],
             cwd=ROOT,
             env={**os.environ, **env, **more},
             capture_output=True,
@@ -156,60 +162,21 @@ def _checked(name: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any
             check=False,
         )
         if not path.exists():
-            print(done.stderr.strip()[-300:], file=sys.stderr)
-            return None
-        found = json.loads(path.read_text())
-    return {**found["aliases"][0], "python": found["python"], "date": found["date"][:10]}
+            print(f"{name} could not be checked: {done.stderr.strip()[-2000:]}", file=sys.stderr)
+            return {"findings": [], "versions": {}, "calls_per_s": 0, "seconds": 0.0}
+        report: dict[str, Any] = json.loads(path.read_text())["aliases"][0]
+    if name in OURS:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        report["versions"] = {"cacheapp": project["version"]}
+    return report
 
 
-def _beside(lanes: int) -> str:
-    return f" ({lanes} at a time, which makes each of them slower)" if lanes > 1 else ""
-
-
-def _markdown(found: Mapping[str, Mapping[str, Any]], took: str, missing: Sequence[str]) -> str:
-    """Return the sentence about the run, the table, and the versions."""
-    if not found:
-        return "Nothing was checked."
-    one = next(iter(found.values()))
-    lines = [
-        (
-            f"Run on {one['date']} with Python {one['python']} on {os.cpu_count()} shared cores, "
-            f"{took}, by `python -m benchmarks.consistency.caches --write`:"
-        ),
-        "",
-        "| | " + " | ".join(f"`{name}`" for name in found) + " |",
-        "|---|" + "---|" * len(found),
-        "| version | " + " | ".join(_version(each) for each in found.values()) + " |",
-        "| calls per second | "
-        + " | ".join(f"{each['calls_per_s']:,}" for each in found.values())
-        + " |",
-    ]
-    names = dict.fromkeys(each["property"] for own in found.values() for each in own["findings"])
-    for name in names:
-        cells = [_cell(own["findings"], name) for own in found.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    if missing:
-        lines += [
-            "",
-            f"Not installed where this ran: {', '.join(f'`{each}`' for each in missing)}.",
-        ]
-    return "\n".join(lines)
-
-
-def _version(report: Mapping[str, Any]) -> str:
-    return (
-        ", ".join(f"{name} {number}" for name, number in report["versions"].items()) or "this one"
-    )
-
-
-def _cell(findings: Sequence[Mapping[str, Any]], name: str) -> str:
-    for one in findings:
-        if one["property"] == name:
-            if one["verdict"] == "BROKEN":
-                figure = re.sub(r"^(\d+ of \d+ keys), ", "", one["figure"])
-                return f"**broken**: {figure}" if figure else "**broken**"
-            return {"HOLDS": "holds", "NOT APPLICABLE": _NONE}.get(one["verdict"], "unknown")
-    return _NONE
+def _command(name: str) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return the arguments of Python that check a cache, and what they need in the environment."""
+    if name in ALIASES:
+        settings = {"DJANGO_SETTINGS_MODULE": "benchmarks.backends.stock_settings"}
+        return ["manage.py", "cachecheck", name], settings
+    return ["-m", "cacheapp.cachecheck", f"benchmarks.consistency.caches.libraries:{name}"], {}
 
 
 if __name__ == "__main__":
