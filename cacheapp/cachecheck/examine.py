@@ -181,6 +181,10 @@ class Examination:
         """Return the workloads in the plan."""
         return [one for one in self.workloads() if one[0] in self.plan.only]
 
+    def turns(self) -> Iterator[tuple[str, Workload, bool]]:
+        """Yield what to run, one after the other; it may depend on the findings so far."""
+        yield from self.chosen()
+
     def run(self, began: Callable[[str], None] = lambda _name: None) -> AliasReport:
         """Run the workloads; `began(name)` is called before each.
 
@@ -201,7 +205,7 @@ class Examination:
             try:
                 self._require_store(run)
                 self._describe(run)
-                for name, workload, use_async in self.chosen():
+                for name, workload, use_async in self.turns():
                     began(name)
                     self.findings += self._one(run, name, workload, use_async=use_async)
             finally:

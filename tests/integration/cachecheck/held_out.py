@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from cacheapp.backends import DiskCache
 from cacheapp.processes.waiting import pause
+from tests.integration.cachecheck.held_out_subtle import SUBTLE
 
 
 class DropsWrites(DiskCache):
@@ -97,14 +98,12 @@ class FillsByAdd(DiskCache):
         return value
 
 
-HELD_OUT: dict[str, type] = {
-    found.__name__: found
-    for found in (
-        DropsWrites,
-        DeletesLater,
-        CountsInBatches,
-        ForgetsTheLastOfMany,
-        LocksByLooking,
-        FillsByAdd,
-    )
-}
+_FOUND = (
+    DropsWrites,
+    DeletesLater,
+    CountsInBatches,
+    ForgetsTheLastOfMany,
+    LocksByLooking,
+    FillsByAdd,
+)
+HELD_OUT: dict[str, type] = {**{found.__name__: found for found in _FOUND}, **SUBTLE}

@@ -1,0 +1,1 @@
+"""How much `cachecheck` finds in caches that are broken, and that it accuses none that is right."""
