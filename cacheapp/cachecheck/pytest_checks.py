@@ -1,11 +1,15 @@
 """The checks that the plugin for pytest runs: one for each property; a workload runs once for all of its."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from cacheapp.cachecheck.examine import (
     ASYNC_SUFFIX,
@@ -16,9 +20,11 @@ from cacheapp.cachecheck.examine import (
     CheckPlan,
     Examination,
 )
+from cacheapp.cachecheck.private import NotPrivate, private_stores
 from cacheapp.cachecheck.report import proof_text
 from cacheapp.cachecheck.run import StoreFailed
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
+from cacheapp.processes.servers import ServerFailed
 
 _Findings = dict[str, PropertyFinding]
 _FOUND: pytest.StashKey[dict[tuple[Any, ...], _Findings]] = pytest.StashKey()
@@ -56,7 +62,8 @@ class Check:
         known = config.stash.setdefault(_FOUND, {})
         key = (self.where, self.workload)
         if key not in known:
-            known[key] = _examined(self.where, self.workload)
+            with _importable(config.rootpath):
+                known[key] = _examined(self.where, self.workload)
         self.finding = known[key].get(self.property)
         if self.finding is None or self.finding.verdict is PropertyVerdict.NOT_APPLICABLE:
             pytest.skip(self.finding.why if self.finding else "not part of this check")
@@ -117,6 +124,7 @@ def checks_of(*, only: Sequence[str] = (), known: Sequence[str] = (), **where: A
     place = Where(**where)
     workloads = [*SYNC, *PROCESSES]
     if not place.subject:
+        _require_alias(place.alias)
         workloads += [f"a{name}" for name in SYNC]
     if wrong := set(only) - {*workloads, *OUTAGES}:
         raise pytest.UsageError(
@@ -131,6 +139,20 @@ def checks_of(*, only: Sequence[str] = (), known: Sequence[str] = (), **where: A
     if wrong := set(known) - {one.property for one in checks}:
         raise pytest.UsageError(f"no property {', '.join(sorted(wrong))}")
     return checks
+
+
+def _require_alias(alias: str) -> None:
+    """Raise `pytest.UsageError` unless the settings of a Django project have the alias."""
+    try:
+        known = list(settings.CACHES)
+    except (ImproperlyConfigured, ImportError) as exc:
+        raise pytest.UsageError(
+            f"cachecheck of the alias {alias} needs the settings of a Django project "
+            "(DJANGO_SETTINGS_MODULE). For a cache of another library, name the function that makes it: "
+            "--cachecheck=package.module:function, or subject= of the mark"
+        ) from exc
+    if alias not in known:
+        raise pytest.UsageError(f"no alias {alias}; CACHES has {', '.join(known)}")
 
 
 def _properties(workload: str) -> list[str]:
@@ -152,7 +174,7 @@ def _examined(where: Where, workload: str) -> _Findings:
     try:
         with _overrides(where) as overrides:
             report = Examination(where.alias, "", plan, overrides, subject=where.subject).run()
-    except StoreFailed as exc:
+    except (StoreFailed, ServerFailed, NotPrivate) as exc:
         names = _properties(workload)
         return {
             name: PropertyFinding(name, PropertyVerdict.UNKNOWN, "", str(exc)) for name in names
@@ -161,12 +183,20 @@ def _examined(where: Where, workload: str) -> _Findings:
 
 
 @contextlib.contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    """Let the clients import from the directory of the project, as the command does."""
+    sys.path.append(str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
+
+
+@contextlib.contextmanager
 def _overrides(where: Where) -> Iterator[dict[str, Any]]:
     """Yield the settings of a private store, if one is wanted."""
     if where.subject or not where.private:
         yield {}
         return
-    from cacheapp.cachecheck.private import private_stores  # noqa: PLC0415 (needs settings)
-
     with private_stores([where.alias]) as stores:
         yield stores.overrides
