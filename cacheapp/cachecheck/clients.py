@@ -16,7 +16,7 @@ from typing import Any, Self
 from cacheapp import clock
 from cacheapp.cachecheck.client_process import Order, Setup, Work, parent_of_forks, spawned
 
-START_WITHIN_S = 60.0
+START_WITHIN_S = 120.0
 _LEAD_NS = 30_000_000  # all clients receive their orders before the first begins
 _SPAWN = multiprocessing.get_context("spawn")
 

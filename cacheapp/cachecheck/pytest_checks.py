@@ -90,6 +90,14 @@ class Check:
         return f"{head}\n{proof_text(finding)}".rstrip()
 
 
+class CheckCollector(pytest.Collector):
+    """What the tests that `--cachecheck` adds belong to: a class in reports, though in no file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Return nothing: the plugin adds the tests."""
+        return iter(())
+
+
 class CheckItem(pytest.Item):
     """A test that `--cachecheck` adds."""
 
@@ -145,12 +153,12 @@ def _require_alias(alias: str) -> None:
     """Raise `pytest.UsageError` unless the settings of a Django project have the alias."""
     try:
         known = list(settings.CACHES)
-    except (ImproperlyConfigured, ImportError) as exc:
+    except (ImproperlyConfigured, ImportError):
         raise pytest.UsageError(
             f"cachecheck of the alias {alias} needs the settings of a Django project "
             "(DJANGO_SETTINGS_MODULE). For a cache of another library, name the function that makes it: "
             "--cachecheck=package.module:function, or subject= of the mark"
-        ) from exc
+        ) from None
     if alias not in known:
         raise pytest.UsageError(f"no alias {alias}; CACHES has {', '.join(known)}")
 

@@ -73,12 +73,14 @@ def pytest_collection_modifyitems(
 
 def _added(session: pytest.Session, config: pytest.Config) -> Iterator[pytest.Item]:
     from cacheapp.cachecheck.pytest_checks import (  # noqa: PLC0415 (only when used)
+        CheckCollector,
         CheckItem,
         checks_of,
     )
 
     seconds: Any = config.getoption("cachecheck_seconds")
+    parent = CheckCollector.from_parent(session, name="cachecheck", nodeid="cachecheck")
     for name in dict.fromkeys(config.getoption("cachecheck")):
         where = {"subject": name} if ":" in name else {"alias": name or "default"}
         for check in checks_of(seconds=seconds, **where):
-            yield CheckItem.from_parent(session, name=f"cachecheck[{check.id}]", check=check)
+            yield CheckItem.from_parent(parent, name=check.id, check=check)

@@ -72,12 +72,14 @@ def shrink(
         why = "no operation wrote this value"
         return Counterexample((invented,), (), len(operations) - 1, why)
     if found.core:
-        part = _shrunk(_Part(found.core, (), model.initial), model)
+        core = _Part(found.core, (), model.initial)
+        parts = [_shrunk(core, model), _fewest(core, lambda one: _illegal(one, model, _LITTLE))]
     else:
-        part = _shortest(operations, model, found.blocked)
+        parts = [_shortest(operations, model, found.blocked)]
+    part = min(parts, key=lambda one: len(one.shown) + len(_origins(operations, one.shown)))
     shown = tuple(sorted(part.shown, key=lambda operation: operation.call_ns))
     origins = _origins(operations, shown)
-    return Counterexample(shown, origins, len(operations) - len(shown), _why(len(shown)))
+    return Counterexample(shown, origins, len(operations) - len(shown), _why(part, model))
 
 
 def _shortest(operations: Sequence[Operation], model: Model, blocked: Operation) -> _Part:
@@ -105,10 +107,16 @@ def _shrunk(part: _Part, model: Model) -> _Part:
     return part
 
 
-def _why(count: int) -> str:
+def _why(part: _Part, model: Model) -> str:
+    count = len(part.shown)
     if count == 1:
-        return "nothing that was called before its end explains this result"
-    return f"no order of these {count} calls explains their answers, whatever other calls did"
+        said = "nothing that was called before its end explains this result"
+    else:
+        said = f"no order of these {count} calls explains their answers, whatever other calls did"
+    from_any = _Part(part.shown, part.unsure, model.unsure)
+    return (
+        said if _illegal(from_any, model, _LITTLE) else f"the key was absent at first, and {said}"
+    )
 
 
 def _illegal(part: _Part, model: Model, budget: int) -> bool:

@@ -22,7 +22,7 @@ from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from tests.integration.cachecheck.held_out import HELD_OUT
 
 _WORKLOADS = tuple(name for name in NAMES if name not in OUTAGES)
-_FAULTS_EVERY = 4
+_FAULTS_EVERY = 10
 """Workloads that stop, kill or start processes take long: a right cache has them in one of so many runs."""
 RIGHT = ("lmdb", "disk", "redis", "near")
 """Aliases of `benchmarks.backends.stock_settings` whose caches should keep every property."""

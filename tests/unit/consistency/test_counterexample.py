@@ -102,6 +102,25 @@ def test_a_long_call_among_forty_others_does_not_make_the_proof_longer() -> None
     assert set(found.operations) == {slow, sums[19]}
 
 
+def test_the_reason_says_if_the_proof_needs_that_the_key_was_new() -> None:
+    new = judge([op("a", "delete", 0, 1, result=True)]).counterexample
+    stale = judge(
+        [op("a", "set", 0, 1, 1), op("a", "set", 2, 3, 2), op("b", "get", 4, 5, result=1)]
+    ).counterexample
+    assert new is not None
+    assert new.why.startswith("the key was absent at first, and nothing that was called before")
+    assert stale is not None
+    assert stale.why.startswith("no order of these 2 calls explains their answers")
+
+
+def test_two_winners_are_shown_by_two_calls_without_the_reads_of_their_values() -> None:
+    adds = [op("a", "add", 0, 3, 1, result=True), op("b", "add", 1, 4, 2, result=True)]
+    reads = [op("a", "get", 5, 6, result=1), op("b", "get", 7, 8, result=2)]
+    found = judge([*adds, *reads]).counterexample
+    assert found is not None
+    assert (found.operations, found.origins) == (tuple(adds), ())
+
+
 def test_a_legal_history_has_no_counterexample() -> None:
     with pytest.raises(ValueError, match="expected an illegal one"):
         shrink([op("a", "set", 0, 1, 1)], Key())
