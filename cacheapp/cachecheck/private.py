@@ -1,4 +1,4 @@
-"""Private stores for a check: the entries of `CACHES`, moved to a temporary directory and Redis."""
+"""Private stores for a check: the entries of `CACHES`, moved to a directory and servers of their own."""
 
 import contextlib
 import tempfile

@@ -29,8 +29,7 @@ def entry_of(overrides: Mapping[str, Any], alias: str) -> dict[str, Any]:
 def test_the_copy_of_a_near_cache_is_private_too() -> None:
     with override_settings(CACHES={"near": NEAR}), private_stores(["near"]) as stores:
         entry = entry_of(stores.overrides, "near")
-        assert stores.server is not None
-        assert entry["LOCATION"] == stores.server.url
+        assert entry["LOCATION"] == stores.servers["near"].url
         assert entry["OPTIONS"]["max_staleness"] == 2.0
         assert Path(entry["OPTIONS"]["copy"]).parent.is_dir()
         assert not entry["OPTIONS"]["copy"].startswith("/var/lib")
