@@ -192,10 +192,8 @@ def _choose() -> Iterator[str]:
     yield "|---" * (len(columns) + 1) + "|"
     for measure in ("get, small dict", "get, 64 KiB", "set, small dict", "incr", "request"):
         by_alias = found["summaries"][measure]
-        cells = (
-            f"{by_alias[alias]['median']:,.3g}" if alias in by_alias else "-"
-            for alias in columns.values()
-        )
+        medians = (by_alias.get(alias, {}).get("median") for alias in columns.values())
+        cells = (goals.number(it) for it in medians)
         yield f"| {measure} | {' | '.join(cells)} |"
 
 

@@ -81,6 +81,8 @@ _NO_QUEUE = frozenset(
 @checks.register(checks.Tags.caches)
 def check_database(**_: Any) -> Messages:
     """W018: report a database on which downloads are not tested."""
+    if not apps.is_installed("cacheapp.downloads"):  # the app was removed after this was imported
+        return []
     alias = router.db_for_write(apps.get_model("cacheapp_downloads", "DownloadJob"))
     vendor = connections[alias].vendor
     if vendor in ("sqlite", "postgresql"):

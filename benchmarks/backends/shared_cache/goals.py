@@ -174,16 +174,17 @@ def medians_as_markdown(figures: Figures) -> Iterator[str]:
     yield "|---" * (len(names) + 1) + "|"
     for measure, by_name in figures.items():
         if by_name:
-            cells = (_number(by_name.get(name)) for name in names)
+            cells = (number(by_name.get(name)) for name in names)
             yield f"| {measure} | {' | '.join(cells)} |"
 
 
 def _cells(found: Finding) -> tuple[str, str, str]:
-    ours, other = (_number(value) for value in (found.ours, found.other))
+    ours, other = (number(value) for value in (found.ours, found.other))
     return ours, other, "-" if found.ratio is None else f"{found.ratio:.3g}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a number with three digits, or whole from a thousand on; a dash if there is none."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004 (four digits)
