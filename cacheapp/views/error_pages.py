@@ -12,7 +12,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from cacheapp.views.pages import CSRF_ADVICE, error_page, set_security_headers
+from cacheapp.views.pages import CSRF_ADVICE, error_page, set_security_headers, too_large_text
 from cacheapp.views.responses import problem_response
 
 _STYLE = """
@@ -56,7 +56,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Return the page of a 400, or of a 413 if the form is too large."""
     if isinstance(exception, RequestDataTooBig):
-        return _page(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(exception))
+        return _page(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large_text())
     return _page(request, HTTPStatus.BAD_REQUEST, "The request is malformed.")
 
 

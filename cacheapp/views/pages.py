@@ -29,6 +29,7 @@ from django.http import (
 )
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
+from django.template.defaultfilters import filesizeformat
 from django.utils.cache import patch_vary_headers
 
 from cacheapp.errors import StoreUnavailable
@@ -77,8 +78,9 @@ def page(permission: str | None, *methods: str, **by_method: str) -> Callable[[V
                 response = error_page(request, HTTPStatus.FORBIDDEN, str(exc), CSRF_ADVICE)
             except PermissionDenied as exc:
                 response = error_page(request, HTTPStatus.FORBIDDEN, str(exc))
-            except RequestDataTooBig as exc:
-                response = error_page(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(exc))
+            except RequestDataTooBig:
+                why = too_large_text()
+                response = error_page(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
             except Http404 as exc:
                 response = error_page(request, HTTPStatus.NOT_FOUND, str(exc))
             except StoreUnavailable as exc:
@@ -177,6 +179,12 @@ def error_page(
         context |= {"navigation": [], "user_name": "", "login_url": ""}
         return render(request, "cacheapp/error.html", context, status=status)
     return render_page(request, "error.html", **{**context, "status": status})
+
+
+def too_large_text() -> str:
+    """Return why a form with more than Django accepts is refused."""
+    limit = filesizeformat(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    return f"The form is larger than this site accepts, which is {limit}."
 
 
 def _typed_text(request: HttpRequest, status: HTTPStatus) -> str:

@@ -94,6 +94,7 @@ def test_a_form_that_is_too_large_is_a_413_with_advice(client: Client) -> None:
     for response in (of_a_page, _get(client, "/too-big")):
         assert response.status_code == 413
         assert "Send less at once" in response.content.decode()
+    assert "larger than this site accepts, which is 10\xa0bytes" in of_a_page.content.decode()
 
 
 @pytest.mark.django_db

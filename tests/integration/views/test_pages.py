@@ -107,6 +107,7 @@ def test_a_user_without_the_permission_is_told_which_one(
     response = _get(visitor, path)
     assert response.status_code == 403
     assert PAGES[path] in response.content.decode()
+    assert f'<a href="/login/?next={path}">Sign in as another user</a>' in response.content.decode()
     assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
 
 
