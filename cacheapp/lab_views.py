@@ -5,7 +5,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
@@ -25,7 +25,7 @@ from cacheapp.processes import background, exclusive_run
 from cacheapp.processes.background import Busy
 from cacheapp.views.access import permission_required
 from cacheapp.views.page_data import store_errors
-from cacheapp.views.pages import drawing_response, page, render_page
+from cacheapp.views.pages import drawing_response, page, redirect_after_post, render_page
 from cacheapp.views.responses import ApiError, allow_methods, json_response
 
 _USUAL_MINUTES = 3
@@ -57,14 +57,14 @@ def start(request: HttpRequest) -> HttpResponse:
         return _refused(request, HTTPStatus.BAD_REQUEST, str(exc))
     except Busy as exc:
         return _refused(request, HTTPStatus.CONFLICT, str(exc))
-    return HttpResponseRedirect(_page_of(request))
+    return redirect_after_post(_page_of(request))
 
 
 @page("cacheapp.run_lab", "POST")
 def stop(request: HttpRequest) -> HttpResponse:
     """Cancel the current run; the results of completed experiments are kept."""
     background.stop()
-    return HttpResponseRedirect(_page_of(request))
+    return redirect_after_post(_page_of(request))
 
 
 @page("cacheapp.run_lab")
