@@ -17,8 +17,9 @@ from cacheapp.consistency.timeline import impossible_answer, lane_name
 _WIDTH, _LEFT, _RIGHT = 360, 14, 346
 _CHARACTER = 7.3  # px: as wide as a character of the labels
 _ROW, _HEAD, _LINE, _AXIS = 38, 24, 18, 44
-_TITLE_CHARS, _NOTE_CHARS = 42, 52
+_TITLE_CHARS, _NOTE_CHARS = 38, 46
 _APART = 62  # px between the times that are written at the axis
+_APART_AT_THE_END = 104  # where the text of the last one is to the left of its tick
 
 _STYLE = """
   text { font: 12px ui-monospace, Menlo, Consolas, monospace; fill: #1b1f24 }
@@ -137,10 +138,11 @@ def _axis(columns: dict[float, float], operations: Sequence[Operation], top: flo
     written = -math.inf
     for moment, x in columns.items():
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 4:g}" y2="{y + 4:g}"/>')
-        if x - written < _APART or moment == math.inf:
+        anchor = "end" if x > _RIGHT - _APART / 2 else "start"
+        apart = _APART if anchor == "start" else _APART_AT_THE_END
+        if x - written < apart or moment == math.inf:
             continue
         written = x
-        anchor = "end" if x > _RIGHT - _APART / 2 else "start"
         text = f"{(moment - first) / 1e6:.3f} ms"
         parts.append(
             f'<text class="time" text-anchor="{anchor}" x="{x:.1f}" y="{y + 18:g}">{text}</text>'

@@ -4,14 +4,15 @@ import datetime as dt
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _KIB = 1024
 UNKNOWN = "\N{EN DASH}"
+_BREAK = mark_safe("<wbr>.")
 
 
 @register.filter
@@ -49,6 +50,12 @@ def cacheapp_bytes(count: float | None) -> str:
 def cacheapp_count(number: float | None) -> str:
     """Return `10,000`; a dash for `None`."""
     return UNKNOWN if number is None else f"{number:,}"
+
+
+@register.filter
+def cacheapp_dotted(name: str) -> SafeString:
+    """Return a dotted name that is wrapped before its dots where a line is too short for it."""
+    return format_html_join(_BREAK, "{}", ((part,) for part in name.split(".")))
 
 
 @register.filter

@@ -112,7 +112,7 @@ def finish(
         cancel_requested=job.cancel_requested,
     )
     if state is JobState.FAILED and not error:
-        error = f"{progress.files_failed} of {job.files_total} files failed"
+        error = f"{progress.files_failed:,} of {job.files_total:,} files failed"
     close_job(job, state, "" if state is JobState.SUCCEEDED else error)
     return state
 

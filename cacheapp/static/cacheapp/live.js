@@ -99,7 +99,8 @@ document.addEventListener("visibilitychange", () => {
 });
 
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (document.hidden && event.detail.requestConfig.verb === "get") {
+  const isFollowed = document.querySelector("[data-events]") !== null;
+  if (document.hidden && isFollowed && event.detail.requestConfig.verb === "get") {
     event.preventDefault();
   }
 });
@@ -173,6 +174,10 @@ addEventListener("pageshow", () => {
     setWorking(button, false); // the page came back from the browser's history
   }
   lastGood = Date.now();
+  if (stream !== null && stream.source.readyState === EventSource.CLOSED) {
+    stream = null; // closed while the page was in the history
+  }
+  followEvents();
 });
 
 // Exact times in the time zone of the reader: the text of those with data-exact, and on hover of "3 min ago".

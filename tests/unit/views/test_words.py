@@ -1,10 +1,14 @@
-"""The filters of the templates: exact times without JavaScript."""
+"""The filters of the templates: exact times without JavaScript, and names that are wrapped."""
 
 import datetime as dt
 
 import pytest
 
-from cacheapp.templatetags.cacheapp_words import cacheapp_ago, cacheapp_time
+from cacheapp.templatetags.cacheapp_words import (
+    cacheapp_ago,
+    cacheapp_dotted,
+    cacheapp_time,
+)
 
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
@@ -28,3 +32,7 @@ def test_a_relative_time_has_the_exact_one_on_hover() -> None:
 
 def test_no_time_is_a_dash() -> None:
     assert cacheapp_time(None) == cacheapp_ago(None) == "\N{EN DASH}"
+
+
+def test_a_dotted_name_is_wrapped_before_its_dots_and_escaped() -> None:
+    assert cacheapp_dotted("a.b<i>.C") == "a<wbr>.b&lt;i&gt;<wbr>.C"
