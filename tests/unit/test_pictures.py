@@ -61,7 +61,7 @@ def _replace(path: Path, old: str, new: str) -> None:
 
 
 def test_a_changed_part_of_a_page_ages_the_pictures_that_show_it(copied: tuple[Path, Path]) -> None:
-    _replace(copied[0] / "cacheapp" / "parts" / "show.html", "Increments lost", "Lost increments")
+    _replace(copied[0] / "cacheapp" / "parts" / "show.html", "Counts lost", "Lost counts")
     assert _older(copied) == [
         "show-me.gif is older than cacheapp/parts/show.html",
         "caches.png is older than cacheapp/parts/show.html",

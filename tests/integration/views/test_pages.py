@@ -323,7 +323,7 @@ def test_clearing_leaves_the_applications_keys(demo: None, visitor: Client) -> N
 def test_a_download_that_there_is_none_is_not_found(demo: None, visitor: Client) -> None:
     response = _get(visitor, "/downloads/00000000-0000-0000-0000-000000000000/")
     assert response.status_code == 404
-    assert "no download has the id" in response.content.decode()
+    assert "No download has the id" in response.content.decode()
     assert response["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
 
 
