@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core import checks
 
 from cacheapp.backends import DiskCache, LMDBCache, RedisCache
+from cacheapp.backends.core.alias import is_one_location
 from cacheapp.checks.caches import Messages
 from cacheapp.checks.entries import AliasConfig, alias_configs
 
@@ -58,7 +59,7 @@ def check_disk_aliases(**_: Any) -> Messages:
 
 def _differing_params(one: AliasConfig, other: AliasConfig) -> frozenset[str]:
     """Return the arguments that differ; none for caches of two locations."""
-    if str(one.location) != str(other.location) or one.prefix != other.prefix:
+    if not is_one_location(one.location, other.location) or one.prefix != other.prefix:
         return frozenset()
     missing = object()
     return frozenset(
@@ -85,7 +86,7 @@ def check_max_entries(**_: Any) -> Messages:
             others := [
                 repr(other.alias)
                 for other in found
-                if other is not config and str(other.location) == str(config.location)
+                if other is not config and is_one_location(other.location, config.location)
             ]
         )
     ]

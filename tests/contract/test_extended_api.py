@@ -284,4 +284,6 @@ def test_collections_work_on_redis_and_are_refused_elsewhere(
         return
     with pytest.raises(AttributeError, match="need a Redis server; use a RedisCache"):
         getattr(cache, method)
+    with pytest.raises(AttributeError, match="no server; use the methods of the cache, or a Redis"):
+        cache.client  # noqa: B018
     assert not hasattr(cache, "no_such_method")

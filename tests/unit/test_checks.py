@@ -354,9 +354,11 @@ def test_e002_names_what_replaces_an_option_of_another_package(
 def test_w013_disk_aliases_that_look_like_one_cache(
     settings: Settings, tmp_path: Path, changes: dict[str, Any], *, warned: bool
 ) -> None:
-    entry = _disk(tmp_path / "cache")
-    settings.CACHES = {"default": entry, "other": {**entry, **changes}}
-    assert ("cacheapp.W013" in _found()) is warned
+    (tmp_path / "link").symlink_to(tmp_path)
+    for location in (tmp_path / "cache", tmp_path / "link" / "cache"):
+        other = {**_disk(location), **changes}
+        settings.CACHES = {"default": _disk(tmp_path / "cache"), "other": other}
+        assert ("cacheapp.W013" in _found()) is warned
 
 
 # -- the user of Gunicorn's workers ------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Finds the alias of a cache object, which Django does not pass when it builds the object."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -15,9 +17,37 @@ def alias_of(backend: type, location: Any, params: Mapping[str, Any]) -> str | N
     for alias, entry in settings.CACHES.items():
         rest = {name: value for name, value in entry.items() if name not in {"BACKEND", "LOCATION"}}
         if (
-            entry.get("LOCATION", "") == location
+            is_one_location(entry.get("LOCATION", ""), location)
             and rest == params
             and import_string(entry["BACKEND"]) is backend
         ):
             return str(alias)
     return None
+
+
+def is_one_location(one: Any, other: Any) -> bool:
+    """Return True if two values of LOCATION are equal, or are paths that lead to one directory.
+
+    The answer is the same before and after the directory is created.
+    """
+    return bool(one == other) or (
+        _is_absolute(one) and _is_absolute(other) and _place(one) == _place(other)
+    )
+
+
+def _is_absolute(location: Any) -> bool:
+    return isinstance(location, str | os.PathLike) and Path(location).is_absolute()
+
+
+def _place(location: Any) -> tuple[int, int, tuple[str, ...]] | Path:
+    """Return device and inode of the nearest directory that exists, and the rest of the path."""
+    path = Path(os.path.realpath(location))
+    for ancestor in (path, *path.parents):
+        try:
+            found = ancestor.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break  # it cannot be looked at
+        return found.st_dev, found.st_ino, path.parts[len(ancestor.parts) :]
+    return path

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.cache.backends.base import default_key_func
 from django.utils.module_loading import import_string
 
+from cacheapp.backends.core.alias import is_one_location
 from cacheapp.backends.core.async_methods import T, in_thread
 from cacheapp.backends.core.options import COMMON, Option, read_options
 from cacheapp.backends.core.store import registry
@@ -107,7 +108,7 @@ def _conflicts(location: Any, params: Mapping[str, Any], known: Mapping[str, Opt
 def _shares_location(entry: Mapping[str, Any], location: Any) -> bool:
     try:
         backend = import_string(entry["BACKEND"])
-        other = os.path.abspath(entry.get("LOCATION", ""))
+        one, other = os.path.abspath(entry.get("LOCATION", "")), os.path.abspath(location)
     except (ImportError, KeyError, TypeError):
         return False
-    return issubclass(backend, LMDBCache) and other == os.path.abspath(location)
+    return issubclass(backend, LMDBCache) and is_one_location(one, other)

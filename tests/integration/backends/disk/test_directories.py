@@ -176,6 +176,27 @@ def test_each_alias_has_a_directory_and_equal_entries_share_one(
     assert names == ["%2E.%2Fother@other", "by-hand-mine%3Atoo", "default"]
 
 
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "there"])
+def test_a_path_and_a_link_to_it_are_one_location(
+    settings: Settings, tmp_path: Path, *, exists: bool
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var-run").symlink_to("run")
+    entry = {"BACKEND": "cacheapp.backends.DiskCache"}
+    settings.CACHES = {
+        "default": {**entry, "LOCATION": str(tmp_path / "run" / "cache")},
+        "path": {**entry, "LOCATION": tmp_path / "run" / "cache"},
+        "link": {**entry, "LOCATION": str(tmp_path / "var-run" / "cache")},
+        "other": {**entry, "LOCATION": str(tmp_path / "run" / "other")},
+    }
+    if exists:
+        caches["default"].get("key")
+    caches["link"].set("key", "one truth")
+    found = [caches[alias].get("key") for alias in settings.CACHES]
+    assert found == ["one truth", "one truth", "one truth", None]
+    assert [path.name for path in (tmp_path / "run" / "cache").iterdir()] == ["default"]
+
+
 @pytest.mark.parametrize("prefix", ["staging", "ж" * 200], ids=["short", "long"])
 def test_projects_with_one_location_and_alias_are_separated_by_their_prefix(
     settings: Settings, tmp_path: Path, prefix: str
