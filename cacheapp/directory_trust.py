@@ -155,7 +155,9 @@ def _entries_on_the_way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
         entry = at / name
         try:
             found = entry.lstat()
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if exc.errno is None:  # a signal handler's
+                raise
             return
         yield entry, found
         if not stat.S_ISLNK(found.st_mode):
@@ -175,13 +177,29 @@ def _create(path: Path) -> None:
     attempts = 10
     while True:
         try:
-            for missing in [path, *path.parents][::-1]:
-                if not missing.exists():
-                    missing.mkdir(mode=0o700, exist_ok=True)
-            path.mkdir(mode=0o700, exist_ok=True)
-        except (FileExistsError, FileNotFoundError):
+            for each in [path, *path.parents][::-1]:
+                _create_one(each)
+        except (FileExistsError, FileNotFoundError) as exc:
             attempts -= 1
-            if not attempts or (os.path.lexists(path) and not path.is_dir()):
+            if not attempts or exc.errno in {errno.EEXIST, None}:  # a file is there, or a handler's
                 raise
         else:
             return
+
+
+def _create_one(path: Path) -> None:
+    """Create a directory unless it exists; raise `FileExistsError` if a file is there.
+
+    `Path.mkdir(exist_ok=True)` and `Path.exists` would lose what a signal handler raises in them.
+    """
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return
+    except FileNotFoundError as exc:
+        if exc.errno is None:
+            raise
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError as exc:  # perhaps another process was first
+        if exc.errno is None or not stat.S_ISDIR(path.stat().st_mode):
+            raise

@@ -4,11 +4,13 @@ Celery's soft time limit is such an exception: an `Exception` that a handler rai
 """
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -38,9 +40,6 @@ def _collected() -> Iterator[None]:
 
 LARGE = {str(number): number for number in range(5000)}
 ROUNDS = 60
-IN_FINALISERS = (
-    6  # at most; Python ignores what is raised there, and so does redis-py in its metrics
-)
 
 
 class SoftTimeLimit(Exception):
@@ -51,16 +50,38 @@ class OutOfTime(ValueError):
     """A kind of error that malformed values cause too."""
 
 
-@contextlib.contextmanager
-def _handler(kind: type[Exception]) -> Iterator[list[int]]:
-    raised = [0]
+@dataclasses.dataclass
+class _Raised:
+    """How often the handler raised, and how often where no caller can see it."""
 
-    def handle(_number: int, _frame: object) -> None:
-        raised[0] += 1
+    count: int = 0
+    ignored: int = 0
+
+
+def _is_ignored(frame: FrameType | None) -> bool:
+    """Return True if the exception of a handler ends here: in a finaliser, or in redis-py's metrics."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename.endswith("observability/recorder.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def _handler(kind: type[Exception]) -> Iterator[_Raised]:
+    raised = _Raised()
+
+    def handle(_number: int, frame: FrameType | None) -> None:
+        raised.count += 1
+        raised.ignored += _is_ignored(frame)
         raise kind
 
+    def ignore(unraisable: Any) -> None:
+        raised.ignored += isinstance(unraisable.exc_value, kind)
+
     before = signal.signal(signal.SIGALRM, handle)
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None
+    hook, sys.unraisablehook = sys.unraisablehook, ignore
     try:
         yield raised
     finally:
@@ -69,29 +90,46 @@ def _handler(kind: type[Exception]) -> Iterator[list[int]]:
         sys.unraisablehook = hook
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage while the timer runs: a socket that an exception left open ends there.
+
+    Its finaliser, in C, warns, which runs Python; and it drops what a handler raises in that.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def interrupted_again_and_again(
     work: Callable[[], Any], kind: type[Exception], after: Callable[[], Any] = lambda: None
 ) -> tuple[int, int]:
-    """Repeat the work until a handler raises, in many rounds; return how often it did, and was seen."""
+    """Repeat the work until a handler raises, in many rounds; return how often it did, and was seen.
+
+    "Seen" includes exceptions that no code can see, see `_is_ignored`.
+    """
 
     def work_until_raised(before: int) -> None:
-        while raised[0] == before:
+        while raised.count == before:
             work()
 
     seen = 0
     delays = itertools.cycle([0.0007, 0.0011, 0.0017, 0.0023, 0.0031])
-    with _handler(kind) as raised:
+    with _no_collection(), _handler(kind) as raised:
         for delay_s in itertools.islice(delays, ROUNDS):
-            before = raised[0]
+            before = raised.count
             try:
                 signal.setitimer(signal.ITIMER_REAL, delay_s)
                 # A call, because Python 3.13 covers no jump of a loop by the `except` around it.
                 work_until_raised(before)
             except kind:
                 seen += 1
+            gc.collect(0)
             after()
     assert not holds_lease(), "a mark stays in this thread, whose callers would never wait again"
-    return raised[0], seen
+    return raised.count, seen + raised.ignored
 
 
 kinds = pytest.mark.parametrize("kind", [SoftTimeLimit, TimeoutError, OutOfTime])
@@ -113,7 +151,7 @@ def test_a_handlers_exception_reaches_the_caller_of_a_read(
     }
     raised, seen = interrupted_again_and_again(works[read], kind)
     assert raised == ROUNDS
-    assert seen >= ROUNDS - IN_FINALISERS
+    assert seen >= ROUNDS
     assert set(results) <= {True}
     assert cache.get(key) == LARGE
     assert cache.stats()["values_rejected"] == 0
@@ -138,7 +176,7 @@ def test_a_handlers_exception_reaches_the_caller_of_a_write(
 
     raised, seen = interrupted_again_and_again(write, kind)
     assert raised == ROUNDS
-    assert seen >= ROUNDS - IN_FINALISERS
+    assert seen >= ROUNDS
     write()
     assert cache.get("large") == LARGE
 
@@ -152,14 +190,14 @@ def test_an_interrupted_acquisition_does_not_keep_the_lock(cache: SharedCache) -
         last[0].release()
 
     def then_again() -> None:
-        if last[0].token is not None:  # it was acquired, or its release was interrupted
+        if last and last[0].token is not None:  # it was acquired, or its release was interrupted
             with contextlib.suppress(LockLost):
                 last[0].release()
         acquire_and_release()
 
     raised, seen = interrupted_again_and_again(acquire_and_release, SoftTimeLimit, then_again)
     assert raised == ROUNDS
-    assert seen >= ROUNDS - IN_FINALISERS
+    assert seen >= ROUNDS
 
 
 @pytest.mark.parametrize("stale", [0, 60], ids=["fresh", "stale"])
@@ -178,7 +216,7 @@ def test_a_get_or_set_that_is_interrupted_leaves_no_lease(build: Build, stale: f
 
     raised, seen = interrupted_again_and_again(compute, SoftTimeLimit, then_again)
     assert raised == ROUNDS
-    assert seen >= ROUNDS - IN_FINALISERS
+    assert seen >= ROUNDS
     assert cache.stats()["lease_waits"] == 0
 
 

@@ -1,5 +1,6 @@
 """Finds the alias of a cache object, which Django does not pass when it builds the object."""
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
+
+from cacheapp.backends.local.paths import real_path
 
 
 def alias_of(backend: type, location: Any, params: Mapping[str, Any]) -> str | None:
@@ -41,13 +44,15 @@ def _is_absolute(location: Any) -> bool:
 
 def _place(location: Any) -> tuple[int, int, tuple[str, ...]] | Path:
     """Return device and inode of the nearest directory that exists, and the rest of the path."""
-    path = Path(os.path.realpath(location))
+    path = Path(real_path(location))
     for ancestor in (path, *path.parents):
         try:
             found = ancestor.stat()
-        except FileNotFoundError:
-            continue
-        except OSError:
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                continue
+            if exc.errno is None:  # a signal handler's
+                raise
             break  # it cannot be looked at
         return found.st_dev, found.st_ino, path.parts[len(ancestor.parts) :]
     return path

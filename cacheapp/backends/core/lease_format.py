@@ -9,6 +9,7 @@ deadline that a store keeps is the hard one: past it, there is no entry.
 import secrets
 import struct
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.process_identity import HOLDER_BYTES
 
 Payload = bytes | int
@@ -103,7 +104,9 @@ def visible(payload: Payload | None, now_s: float) -> Payload | None:
     if type(payload) is bytes and has_soft_deadline(payload):
         try:
             inner, deadline_s = unwrap(payload)
-        except ValueError:
+        except ValueError as exc:
+            if is_interruption(exc):
+                raise
             return payload  # another program's: no codec accepts it
         return inner if now_s < deadline_s else None
     return payload

@@ -51,7 +51,7 @@ from cacheapp.backends.core.step_runner import (
     holds_lease,
 )
 from cacheapp.backends.core.store import Store
-from cacheapp.backends.local.interruptions import raised_by_handler
+from cacheapp.backends.local.interruptions import is_interruption, raised_by_handler
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,9 @@ class SingleFlight:
         assert isinstance(payload, bytes)  # noqa: S101 (for the type checker)
         try:
             inner = lease_format.unwrap(payload)[0]
-        except ValueError:
+        except ValueError as exc:
+            if is_interruption(exc):
+                raise
             return _MISSING
         try:
             value = self._codec.decode(key, inner)

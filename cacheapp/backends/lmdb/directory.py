@@ -18,7 +18,6 @@ Invariants:
   is not opened; what remains of it after a kill is removed.
 """
 
-import contextlib
 import dataclasses
 import errno
 import logging
@@ -43,8 +42,9 @@ from cacheapp.backends.lmdb.reference_bits import file_bytes, is_retired, retire
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.backends.local.database_directory import LOCKS
 from cacheapp.backends.local.filesystem import filesystem_type
-from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.memory_limit import memory_available
+from cacheapp.backends.local.paths import entries, exists, is_directory, remove
 from cacheapp.backends.local.pid_namespace import Claim, remove_stale_claims
 from cacheapp.backends.local.reservation import preallocate
 from cacheapp.backends.local.shared_directory import SharedDirectory
@@ -214,12 +214,12 @@ class EnvironmentDirectory(SharedDirectory):
                 raise
             return None
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
         return _Found(path, self._limits, self._limits)
 
     def _new_temporary(self) -> Path:
         """Create an empty directory, after the removal of what a killed process left."""
-        for stale in self.path.glob(f"{_TEMPORARY}*"):  # perhaps of a process that had our pid
+        for stale in entries(self.path, _TEMPORARY):  # perhaps of a process that had our pid
             _remove(stale)
         temporary = self.path / f"{_TEMPORARY}{os.getpid()}"
         temporary.mkdir(mode=0o700)
@@ -230,7 +230,7 @@ class EnvironmentDirectory(SharedDirectory):
         reduced = "" if limits == self._limits else f"-{self._limits.size_limit}"
         path = self.path / f"{boot_id()}-{FORMAT}-{limits.name}{reduced}"
         created = self._create(limits)
-        if path.exists():  # retired, so that no process uses it after its next look
+        if exists(path):  # retired, so that no process uses it after its next look
             retire(path / BITS_FILE)
             path.rename(self.path / f"{_TEMPORARY}{os.getpid()}-old")
         for entry in self._environments():
@@ -255,14 +255,14 @@ class EnvironmentDirectory(SharedDirectory):
             created.close()
             preallocate(temporary / DATA_FILE, limits.map_bytes)
         except (OSError, lmdb.Error) as exc:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             if is_interruption(exc):
                 raise
             if (exc.code if isinstance(exc, lmdb.Error) else exc.errno) in _FULL:
                 raise _NoSpace(f"{exc}; {_free_bytes(self.path)} bytes are free") from exc
             raise
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             raise
         return temporary
 
@@ -271,7 +271,7 @@ class EnvironmentDirectory(SharedDirectory):
         return [
             entry
             for entry in self.path.iterdir()
-            if entry.is_dir() and not entry.name.startswith((_SET_ASIDE, LOCKS))
+            if is_directory(entry) and not entry.name.startswith((_SET_ASIDE, LOCKS))
         ]
 
     def _remove_stale(self) -> None:
@@ -296,10 +296,10 @@ class EnvironmentDirectory(SharedDirectory):
         Only the newest damaged one is kept.
         """
         retire(path / BITS_FILE)
-        for older in self.path.glob(f"{_SET_ASIDE}*"):
-            shutil.rmtree(older, ignore_errors=True)
+        for older in entries(self.path, _SET_ASIDE):
+            remove(older)
         aside = self.path / f"{_SET_ASIDE}{clock.wall_s():.0f}"
-        with contextlib.suppress(FileNotFoundError):
+        with suppress_failure(FileNotFoundError):
             path.rename(aside)
         logger.warning(
             "damaged cache database (%s): moved to %s; the cache starts empty",
@@ -311,7 +311,7 @@ class EnvironmentDirectory(SharedDirectory):
 
 def _remove(environment: Path) -> None:
     retire(environment / BITS_FILE)
-    shutil.rmtree(environment, ignore_errors=True)
+    remove(environment)
 
 
 def _free_bytes(path: Path) -> int:
@@ -377,12 +377,13 @@ def _is_usable(path: Path, limits: SizeLimits) -> bool:
         return all(
             (path / name).stat().st_size >= size for name, size in expected.items()
         ) and not is_retired(path / BITS_FILE)
-    except OSError:
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
         return False
 
 
 def _was_retired(path: Path) -> bool:
-    try:
+    with suppress_failure(OSError):  # incomplete, and not used either
         return is_retired(path / BITS_FILE)
-    except OSError:
-        return False  # incomplete, and not used either
+    return False

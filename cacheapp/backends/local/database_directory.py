@@ -12,11 +12,11 @@ import errno
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
 
 from cacheapp import clock
 from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.backends.local.paths import entries, exists, is_directory, remove
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.shared_directory import SharedDirectory
 
@@ -67,31 +67,31 @@ class DatabaseDirectory(SharedDirectory):
         link = self.shard(number)
         with suppress_failure(OSError):
             found = private_directory(self.current(number))
-            if (found / self.database_name).exists():
+            if exists(found / self.database_name):
                 return
         fresh = private_directory(self.path / f"{link.name}-{os.urandom(8).hex()}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         os.close(os.open(fresh / self.database_name, flags, 0o600))
-        if link.is_dir() and not link.is_symlink():
-            shutil.rmtree(link)
+        if is_directory(link):
+            remove(link)
         new = fresh.with_suffix(".new")
         new.symlink_to(fresh.name)
         new.replace(link)
-        for other in self.path.glob(f"{link.name}-*"):
+        for other in entries(self.path, f"{link.name}-"):
             if other != fresh:
-                _remove(other)
+                remove(other)
 
     def _remove_other_layouts(self) -> None:
         for entry in self.path.iterdir():
             found = _SHARD.fullmatch(entry.name)
             if found and int(found[1]) != self._shards:
-                _remove(entry)
+                remove(entry)
 
     def remove(self, number: int) -> None:
         """Remove a shard. For processes that look at its path, it disappears in one step."""
         current = self.current(number)
         self.shard(number).unlink()
-        shutil.rmtree(current, ignore_errors=True)
+        remove(current)
 
     def set_aside(self, number: int, why: str) -> None:
         """Move a damaged shard away in one step; only the newest damaged one is kept.
@@ -99,27 +99,20 @@ class DatabaseDirectory(SharedDirectory):
         Open connections to it stay valid. Their threads find that the path leads elsewhere.
         """
         link, current = self.shard(number), self.current(number)
-        for older in self.path.glob(f"{_SET_ASIDE}{link.name}-*"):
-            shutil.rmtree(older, ignore_errors=True)
+        for older in entries(self.path, f"{_SET_ASIDE}{link.name}-"):
+            remove(older)
         link.unlink()
         aside = self.path / f"{_SET_ASIDE}{link.name}-{clock.wall_s():.0f}"
         current.rename(aside)
         for folder in aside.iterdir():
-            if folder.is_dir():  # value files are of no use without their rows
-                shutil.rmtree(folder, ignore_errors=True)
+            if is_directory(folder):  # value files are of no use without their rows
+                remove(folder)
         logger.warning(
             "damaged cache database (%s): moved to %s; this part of the cache starts empty",
             why,
             aside,
             extra={"event": "cache_database_set_aside"},
         )
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_symlink():
-        entry.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(entry, ignore_errors=True)
 
 
 class LockTableDirectory(DatabaseDirectory):

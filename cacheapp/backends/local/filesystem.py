@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.paths import real_path
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -31,7 +32,7 @@ def filesystem_type(path: str | os.PathLike[str], mountinfo: str | None = None) 
             if is_interruption(exc):
                 raise
             return None
-    wanted = os.path.realpath(path)
+    wanted = real_path(path)
     best, found = -1, None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")

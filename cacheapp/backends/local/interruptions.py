@@ -7,9 +7,11 @@ ignore it.
 
 import contextlib
 import functools
+import importlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType
+from typing import Any
 
 
 def is_interruption(error: BaseException) -> bool:
@@ -60,11 +62,17 @@ def _passed_a_handler(error: BaseException, codes: frozenset[CodeType]) -> bool:
     return False
 
 
+# `signal.getsignal` converts what this returns to an enum, and loses a `ValueError` that a handler
+# raises just then.
+_handler_of: Callable[[int], Any] = importlib.import_module("_signal").getsignal
+_SIGNALS = sorted(signal.valid_signals())
+
+
 def _handler_codes() -> frozenset[CodeType]:
     """Return the code objects of this process's signal handlers."""
     found = set()
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
+    for number in _SIGNALS:
+        handler = _handler_of(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
         for candidate in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 (its code)

@@ -8,6 +8,7 @@ Read for both versions of cgroups, see cgroups(7): every ancestor's limit counts
 from pathlib import Path
 
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.paths import exists
 
 _PROC = Path("/proc/self")
 _UNLIMITED = 2**60  # version 1 has no word for it: it shows the largest number of whole pages
@@ -64,7 +65,7 @@ def _groups(mount: Path, root: str, path: str | None) -> list[Path]:
     if root != "/" and (path == root or path.startswith(root + "/")):
         path = path[len(root) :]
     group = mount / path.lstrip("/")
-    if ".." in group.parts or not group.is_dir():
+    if ".." in group.parts or not exists(group):
         group = mount
     return [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
 
@@ -87,5 +88,7 @@ def _available(group: Path, *, is_v2: bool) -> int | None:
             return None
         droppable = int(statistics.get("inactive_file" if is_v2 else "total_inactive_file", 0))
         return max(0, int(limit_text) - used + droppable)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as exc:
+        if is_interruption(exc):
+            raise
         return None

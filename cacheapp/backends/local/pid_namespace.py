@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.paths import entries
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
 
@@ -165,7 +166,7 @@ def _shared_lock(path: Path) -> int:
 
 
 def _others(directory: Path, own: Path) -> Iterator[Path]:
-    for path in directory.glob(f"{_NAME}*"):
+    for path in entries(directory, _NAME):
         if path.name != own.name:
             yield path
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.paths import exists
 from cacheapp.directory_trust import create_private, denial_reason
 from cacheapp.errors import StoreUnavailable
 
@@ -48,6 +49,6 @@ def pinned_directory(path: Path) -> Iterator[Path]:
                 f"{stat.S_IMODE(found.st_mode):04o}, expected {os.geteuid()} and 0700; nothing was read"
             )
         pinned = Path(f"/proc/self/fd/{descriptor}")
-        yield pinned if pinned.is_dir() else path
+        yield pinned if exists(pinned) else path
     finally:
         os.close(descriptor)

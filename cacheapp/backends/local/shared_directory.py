@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cacheapp import clock
 from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.backends.local.paths import real_path
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.slot_file import identity_of
 from cacheapp.directory_trust import replaceable_reason
@@ -31,7 +32,7 @@ def resolve_location(location: str | os.PathLike[str]) -> Path:
     not become two stores. A directory that another user can exchange is not taken for a known one:
     opening it is refused.
     """
-    path = Path(os.path.realpath(location))
+    path = Path(real_path(location))
     for known in _known:
         with suppress_failure(OSError):
             if known == path or (known.samefile(path) and not replaceable_reason(path)):

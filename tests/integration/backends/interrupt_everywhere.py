@@ -52,8 +52,14 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
     return frozenset(skipped)
 
 
-def interrupt_at(number: int, operation: Callable[[], object]) -> bool:
-    """Raise `Interrupted` before the bytecode of this number; return False if there are fewer."""
+def _interrupt() -> None:
+    raise Interrupted
+
+
+def interrupt_at(
+    number: int, operation: Callable[[], object], interrupt: Callable[[], object] = _interrupt
+) -> bool:
+    """Call `interrupt` before the bytecode of this number; return False if there are fewer."""
     left = number
 
     def trace_opcode(frame: FrameType, event: str, _arg: object) -> Any:
@@ -61,7 +67,7 @@ def interrupt_at(number: int, operation: Callable[[], object]) -> bool:
         if event == "opcode" and frame.f_lasti not in _uninterruptible(frame.f_code):
             left -= 1
             if left == 0:
-                raise Interrupted
+                interrupt()
         return trace_opcode
 
     def trace(frame: FrameType, _event: str, _arg: object) -> Any:

@@ -1,12 +1,20 @@
 """An exception of a signal handler passes code that ignores the failures of its own calls."""
 
+import gc
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.cache import caches
+from pytest_django.fixtures import Settings
 
 from cacheapp.backends.lmdb.reference_bits import retire
+from cacheapp.backends.local import paths
+from tests.integration.backends.interrupt_everywhere import interrupt_at
 from tests.integration.interrupts import interrupted_in
 
 
@@ -24,3 +32,65 @@ def test_a_handlers_time_out_is_not_taken_for_a_file_that_cannot_be_opened(tmp_p
     finally:
         signal.signal(signal.SIGUSR1, before)
     retire(tmp_path / "missing")
+
+
+class _OutOfTime(TimeoutError, ValueError):
+    """Of the kinds that the standard library ignores in many places."""
+
+
+@pytest.fixture
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage in the test: what a handler raises in a finaliser has no caller."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("_no_collection")
+@pytest.mark.parametrize("backend", ["LMDBCache", "DiskCache"])
+def test_no_exception_of_a_handler_is_lost_while_a_cache_is_created(
+    settings: Settings, tmp_path: Path, backend: str
+) -> None:
+    entry = {"BACKEND": f"cacheapp.backends.{backend}", "LOCATION": str(tmp_path / "cache")}
+    options = {"size_limit": 2**22, **({"shards": 1} if backend == "DiskCache" else {})}
+    settings.CACHES = {"default": {**entry, "OPTIONS": options}}
+    cache: Any = caches["default"]
+    store = cache._environment if backend == "LMDBCache" else cache._store  # noqa: SLF001
+
+    def handle(_number: int = 0, _frame: object = None) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    lost, found = [], 0
+    try:
+        cache.set("key", 1)  # imports what is imported late
+        for number in range(1, 1_000_000, 977):
+            store.close()
+            shutil.rmtree(tmp_path / "cache")
+            (tmp_path / "cache").mkdir(mode=0o700)
+            try:
+                if not interrupt_at(number, lambda: cache.set("key", 1), handle):
+                    break
+            except _OutOfTime:
+                found += 1
+            else:
+                lost.append(number)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert lost == []
+    assert found > 10
+
+
+def test_a_tree_is_removed_without_what_its_links_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "folder").mkdir(parents=True)
+    (tmp_path / "tree" / "folder" / "file").touch()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "precious").touch()
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "tree" / "broken").symlink_to("nowhere")
+    paths.remove(tmp_path / "tree")
+    paths.remove(tmp_path / "missing")
+    assert [path.name for path in tmp_path.rglob("*")] == ["outside", "precious"]
