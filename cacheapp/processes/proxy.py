@@ -27,12 +27,14 @@ class Network:
     """How a proxy forwards.
 
     `replies_s`: the delay of what the server sends. `invalidations_s`: the delay on connections with
-    `CLIENT TRACKING`, instead. `loses`: of so many commands SET, the reply to one is lost: the
+    `CLIENT TRACKING`, instead. `first_s`: the delay of the next message on such a connection, if it is
+    another one; `set` then waits until that message has come. `loses`: of so many commands SET, the reply to one is lost: the
     connection is closed `lost_after_s` after the reply.
     """
 
     replies_s: float = 0.0
     invalidations_s: float = 0.0
+    first_s: float | None = None
     loses: int = 0
     lost_after_s: float = 0.0
 
@@ -69,11 +71,15 @@ class _Forwarder:
     def __init__(self, target: Path) -> None:
         self._target = target
         self._sets = 0
+        self._first = asyncio.Event()
         self.network = Network()
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Change the network as `Proxy.set` says."""
+        self._first.clear()
         self.network = Network(**json.loads(await reader.readline()))
+        if self.network.first_s is not None:
+            await self._first.wait()
         writer.write(b"+")
         writer.close()
 
@@ -122,13 +128,22 @@ class _Forwarder:
                 if connection.loses:
                     await asyncio.sleep(network.lost_after_s)
                     break
-                delay_s = network.invalidations_s if connection.tracks else network.replies_s
+                delay_s = self._delay_of(connection) if connection.tracks else network.replies_s
                 due_s = max(due_s + _NEXT_S, loop.time() + delay_s)
                 loop.call_at(due_s, writer.write, data)
         except ConnectionError:
             pass
         finally:
             loop.call_at(max(due_s + _NEXT_S, loop.time()), writer.close)
+
+    def _delay_of(self, connection: "_Connection") -> float:
+        """Return the delay of a message on a connection that receives invalidations."""
+        network, is_first = self.network, connection.network is not self.network
+        connection.network = network
+        if not is_first or network.first_s is None:
+            return network.invalidations_s
+        self._first.set()
+        return network.first_s
 
 
 @dataclasses.dataclass
@@ -137,6 +152,8 @@ class _Connection:
 
     tracks: bool = False
     loses: bool = False
+    network: Network | None = None
+    """That of its latest message, if it receives invalidations."""
 
 
 async def forward(source: Path, target: Path, control: Path) -> None:

@@ -32,7 +32,7 @@ _FLOOD = 2000  # keys with long names: more than the buffers of a socket and of 
 
 def bounded(site: Site, token: str, fault: str, seconds: float) -> list[PropertyFinding]:
     """Disturb the machines again and again while they write and read; judge what they read."""
-    traffic = Traffic(site, token, seconds)
+    traffic = Traffic(site, token, _SECONDS.get(fault, seconds))
     disturb = FAULTS[fault]
     disturb(traffic)
     pause(_AFTERWARDS_S)  # the copies are served again
@@ -86,10 +86,16 @@ def overrun_buffers(traffic: Traffic) -> None:
 
 
 def delay_invalidations(traffic: Traffic) -> None:
-    """Let only the invalidations of the second machine be late, more than the bound every other time."""
-    late_s = (0.3 if traffic.rounds % 2 else 1.6) * traffic.site.bound_s
-    traffic.site.proxy.set(Network(invalidations_s=late_s))
+    """Let only the connection of invalidations be late, by less than the bound; then hold it, and write.
+
+    The last reply to a PING is then still on its way, and arrives long after the writes.
+    """
+    bound_s, proxy = traffic.site.bound_s, traffic.site.proxy
+    proxy.set(Network(invalidations_s=0.6 * bound_s))
+    pause(1.5 * bound_s)
+    proxy.set(Network(invalidations_s=1.9 * bound_s, first_s=0.6 * bound_s))
     traffic.burst()
+    pause(2.2 * bound_s)
 
 
 def lose_replies(traffic: Traffic) -> None:
@@ -232,8 +238,10 @@ FAULTS: dict[str, Fault] = {
     "network slow": slow_down_network,
     "network slow and interrupted": unsettle_network,
 }
-BOUNDS_S = {"replies lost": 3.0}
-"""Of a fault that needs time between the loss of a reply and the invalidation."""
+BOUNDS_S = {"invalidations late": 1.0, "replies lost": 3.0}
+"""Of faults that need time between two events."""
+_SECONDS = {"invalidations late": 10.0}
+"""Of faults that take longer."""
 EMPTYING = frozenset(["database emptied", "server restarted"])
 """Faults that remove entries: then a miss says nothing."""
 

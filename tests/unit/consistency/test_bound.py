@@ -1,8 +1,9 @@
 """Which reads are older than a bound, and what proves nothing."""
 
+import dataclasses
 from collections.abc import Hashable
 
-from cacheapp.consistency.bound import too_old
+from cacheapp.consistency.bound import too_old, went_back
 from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 
 _GET, _SET, _DELETE = OperationKind.GET, OperationKind.SET, OperationKind.DELETE
@@ -47,3 +48,34 @@ def test_a_miss_is_too_old_unless_something_may_have_removed_the_entry() -> None
 def test_a_deleted_value_is_too_old() -> None:
     assert too_old([_FIRST, _delete(20, 30), _read(1, 1000)], 100)
     assert not too_old([_FIRST, _delete(20, 30), _read(1, 130)], 100)
+
+
+def _on(machine: str, one: Operation) -> Operation:
+    return dataclasses.replace(one, process=machine)
+
+
+def _machine(one: Operation) -> str:
+    return one.process
+
+
+def test_a_machine_knows_what_it_has_written_and_read() -> None:
+    history = [_on("a", _FIRST), _on("b", _SECOND), _on("a", _read(2, 40)), _on("a", _read(1, 50))]
+    (found,) = went_back(history, _machine)
+    assert (found.read.call_ns, found.newer.argument, found.age_ns) == (50, 2, 9)
+    # Another machine may still have the old value, and so may one that read the new one at the same time.
+    assert not went_back([*history[:3], _on("b", _read(1, 25)), _on("c", _read(1, 50))], _machine)
+    assert not went_back([*history[:3], _on("a", _read(1, 41))], _machine)
+    own = [_on("a", _FIRST), _on("a", _SECOND), _on("a", _read(1, 31))]
+    assert [one.read.call_ns for one in went_back(own, _machine)] == [31]
+    assert not went_back([*own[:2], _on("a", _read(ABSENT, 31))], _machine, evicts=True)
+
+
+def test_a_write_without_a_reply_is_known_if_it_was_read_before_it_failed() -> None:
+    lost = _on("a", _write(2, 20, 60, Outcome.INFO))
+    old = _on("a", _read(1, 70))
+    seen_before, seen_later = _on("b", _read(2, 40)), _on("b", _read(2, 60))
+    assert went_back([_on("a", _FIRST), lost, seen_before, old], _machine)
+    assert not went_back([_on("a", _FIRST), lost, seen_later, old], _machine)
+    assert not went_back([_on("a", _FIRST), lost, old], _machine)
+    other = _on("c", old)
+    assert not went_back([_on("a", _FIRST), lost, seen_before, other], _machine)
