@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -33,21 +32,15 @@ from cacheapp.errors import CacheappError, OutcomeUnknown, StoreUnavailable
 _SCRIPTS = frozenset([b"EVALSHA", b"EVAL"])
 _FOLLOWED_AT_ONCE = 3  # redirections; after them, pauses: two nodes may disagree for a moment
 _PAUSE_S = 0.02
+_HANDED_OVER = (AskError, TryAgainError)
 _ROUNDS = 3  # of many commands at once; what is left then is sent one by one
 
 Command = tuple[Any, ...]
 _WRITE, _READ = FailureKind.WRITE, FailureKind.READ
 
 
-@dataclass(slots=True)
-class Part:
-    """A command on keys of one slot, until its reply is known."""
-
-    slot: int
-    keys: list[bytes]
-    command: Command
-    is_moving: bool = False
-    """Whether the slot is being handed over, so that its keys may be on two nodes."""
+Part = tuple[int, list[bytes], Command]
+"""A slot, keys of it, and the command on them. A plain tuple, because there may be a thousand per call."""
 
 
 class ClusterExecutor(Executor):
@@ -151,15 +144,15 @@ class ClusterExecutor(Executor):
                 by_slot[slot].append(key)
             else:
                 by_slot[slot] = [key]
-        parts = [Part(slot, found, build(found)) for slot, found in by_slot.items()]
+        parts = [(slot, found, build(found)) for slot, found in by_slot.items()]
         done: list[tuple[list[bytes], Any]] = []
         failures: list[CacheappError] = []
+        moving: list[Part] = []
         for _ in range(_ROUNDS):
-            settled = [part for part in parts if not part.is_moving]
-            moving = [part for part in parts if part.is_moving]
-            parts = moving + (self._round(settled, kind, done, failures) if settled else [])
-        for part in parts:
-            self._one_by_one(part, build, kind, done, failures)
+            if parts:
+                parts = self._round(parts, kind, done, failures, moving)
+        for _, found, _ in (*parts, *moving):
+            self._one_by_one(found, build, kind, done, failures)
         if failures:
             raise _summary(failures, done, len(keys), kind)
         yield from done
@@ -170,33 +163,47 @@ class ClusterExecutor(Executor):
         kind: FailureKind,
         done: list[tuple[list[bytes], Any]],
         failures: list[CacheappError],
+        moving: list[Part],
     ) -> list[Part]:
-        """Execute the parts in one round trip to each node; return those to be sent again."""
-        found: list[tuple[ClusterNode, Part, Any]] = []
+        """Execute the parts in one round trip to each node; return those to be sent again.
+
+        Those of slots that are being handed over go to `moving`.
+        """
+        received = self._exchange(parts, failures)
+        # From here on no connection is held: what follows may need one.
+        again: list[Part] = []
+        for node, own, replies in received:
+            for part, reply in zip(own, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    done.append((part[1], reply))
+                elif isinstance(reply, NoScriptError):
+                    again.append((*part[:2], _with_text(part[2])))
+                elif isinstance(reply, _HANDED_OVER) and not isinstance(reply, MovedError):
+                    moving.append(part)
+                elif self._is_sent_again(node, part[0], reply, kind):
+                    again.append(part)
+                else:
+                    failures.append(self._error_of(node, part[0], reply, kind))
+        return again
+
+    def _exchange(
+        self, parts: list[Part], failures: list[CacheappError]
+    ) -> list[tuple[ClusterNode, list[Part], list[Any]]]:
+        """Send all commands, then read all replies; return the parts of each node with their replies."""
+        received: list[tuple[ClusterNode, list[Part], list[Any]]] = []
         with ExitStack() as stack:
             sent = []
             for node, own in self._by_node(parts, failures):
-                exchange = node.send([part.command for part in own])
+                exchange = node.send([command for _, _, command in own])
                 if isinstance(exchange, Exchange):
                     stack.callback(node.abandon, exchange)
                 sent.append((node, own, exchange))
             for node, own, exchange in sent:
-                replies = (
-                    node.receive(exchange)
-                    if isinstance(exchange, Exchange)
-                    else [exchange] * len(own)
-                )
-                found += [(node, *each) for each in zip(own, replies, strict=True)]
-        # From here on no connection is held: what follows may need one.
-        again: list[Part] = []
-        for node, part, reply in found:
-            if not isinstance(reply, Exception):
-                done.append((part.keys, reply))
-            elif self._is_sent_again(node, part, reply, kind):
-                again.append(part)
-            else:
-                failures.append(self._error_of(node, part, reply, kind))
-        return again
+                if isinstance(exchange, Exchange):
+                    received.append((node, own, node.receive(exchange)))
+                else:
+                    received.append((node, own, [exchange] * len(own)))
+        return received
 
     def _by_node(
         self, parts: list[Part], failures: list[CacheappError]
@@ -206,7 +213,7 @@ class ClusterExecutor(Executor):
         owner = self.topology.owner
         for part in parts:
             try:
-                node = owner(part.slot)
+                node = owner(part[0])
             except CacheappError as exc:
                 failures.append(exc)
                 continue
@@ -217,34 +224,30 @@ class ClusterExecutor(Executor):
         return sorted(found.items(), key=lambda item: (item[0].host, item[0].port))
 
     def _is_sent_again(
-        self, node: ClusterNode, part: Part, reply: Exception, kind: FailureKind
+        self, node: ClusterNode, slot: int, reply: Exception, kind: FailureKind
     ) -> bool:
-        """Return True if a part without a reply may be sent again, perhaps changed or elsewhere."""
-        if isinstance(reply, NoScriptError):
-            part.command = (b"EVAL", TEXTS[part.command[1]], *part.command[2:])
-            return True
+        """Return True if a command without a reply may be sent again, perhaps elsewhere."""
         if isinstance(reply, MovedError):
-            self.topology.moved(part.slot, reply.host or node.host, reply.port)
+            self.topology.moved(slot, reply.host or node.host, reply.port)
             return True
-        if isinstance(reply, Lost | StoreUnavailable | ClusterDownError):
-            other = self.topology.another_owner(part.slot, node)
-            if isinstance(reply, Lost) and kind is _WRITE:
-                return False
-            timed_out = isinstance(reply.__cause__, redis.TimeoutError)  # once is long enough
-            return other is not None or (isinstance(reply, Lost) and not timed_out)
-        part.is_moving = isinstance(reply, AskError | TryAgainError)
-        return part.is_moving
+        if not isinstance(reply, Lost | StoreUnavailable | ClusterDownError):
+            return False
+        other = self.topology.another_owner(slot, node)
+        if isinstance(reply, Lost) and kind is _WRITE:
+            return False
+        timed_out = isinstance(reply.__cause__, redis.TimeoutError)  # once is long enough
+        return other is not None or (isinstance(reply, Lost) and not timed_out)
 
     def _error_of(
-        self, node: ClusterNode, part: Part, reply: Exception, kind: FailureKind
+        self, node: ClusterNode, slot: int, reply: Exception, kind: FailureKind
     ) -> CacheappError:
-        """Return the error of a part that is not sent again."""
+        """Return the error of a command that is not sent again."""
         if isinstance(reply, Lost):
             if kind is _READ:
                 return StoreUnavailable(str(reply))
             return OutcomeUnknown(f"{reply}: they may have been executed; they were not repeated")
         if isinstance(reply, StoreUnavailable | ClusterDownError):
-            return self._unavailable(part.slot, reply)
+            return self._unavailable(slot, reply)
         if isinstance(reply, ERROR_REPLIES):
             return StoreUnavailable(f"{node!r} refused the command: {reply}; nothing was changed")
         found = node.translated(reply)
@@ -253,24 +256,28 @@ class ClusterExecutor(Executor):
 
     def _one_by_one(
         self,
-        part: Part,
+        keys: list[bytes],
         build: Callable[[list[bytes]], Command],
         kind: FailureKind,
         done: list[tuple[list[bytes], Any]],
         failures: list[CacheappError],
     ) -> None:
-        """Execute a part key by key: those of a slot that moves may be on two nodes."""
-        for key in part.keys:
+        """Execute key by key: those of a slot that moves may be on two nodes."""
+        for key in keys:
             command = build([key])
             try:
                 try:
                     reply = self.execute(*command, kind=kind)
                 except NoScriptError:
-                    command = (b"EVAL", TEXTS[command[1]], *command[2:])
-                    reply = self.execute(*command, kind=kind)
+                    reply = self.execute(*_with_text(command), kind=kind)
                 done.append(([key], reply))
             except CacheappError as exc:
                 failures.append(exc)
+
+
+def _with_text(command: Command) -> Command:
+    """Return a command with a script's text in place of its digest, which the node does not know."""
+    return (b"EVAL", TEXTS[command[1]], *command[2:])
 
 
 def _summary(

@@ -3,11 +3,12 @@
 Redis hashes only what is between the first `{` of a key and the next `}`, if that is not empty.
 """
 
+import functools
 import re
 from typing import Any
 
+from redis import crc
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
-from redis.crc import key_slot
 
 __all__ = ["END", "SLOTS", "is_own_key", "key_slot", "lock_keys", "tagged_key"]
 
@@ -15,6 +16,12 @@ END = "}"
 """The end of each final key that `tagged_key` makes."""
 
 _version = re.compile(rb"-?[0-9]+\{:")
+
+
+@functools.lru_cache(maxsize=4096)  # the same keys are read again and again
+def key_slot(key: bytes) -> int:
+    """Return the slot of a key."""
+    return int(crc.key_slot(key))
 
 
 def tagged_key(key: Any, key_prefix: str, version: int | str) -> str:
