@@ -157,10 +157,15 @@ def test_a_redis_that_is_disturbed_is_not_accused(
     lab: Lab, examine: Examine, outage: Outage
 ) -> None:
     before = lab.redis.pid
-    found = examine("Redis", lambda run: outage(run, lab.redis), seconds=1.0)
-    (only,) = found.values()
-    assert only.verdict is PropertyVerdict.HOLDS, only
-    assert re.search(r"\d+ of \d{3,} unanswered", only.figure), only
+    for seconds in (1.0, 5.0, 25.0):  # on a busy machine few calls are answered in a second
+        found = examine("Redis", lambda run: outage(run, lab.redis), seconds=seconds)
+        (only,) = found.values()
+        assert only.verdict in (PropertyVerdict.HOLDS, PropertyVerdict.UNKNOWN), only
+        enough = re.search(r"\d+ of \d{3,} unanswered", only.figure)
+        if enough and only.verdict is PropertyVerdict.HOLDS:
+            break
+    else:
+        pytest.fail(f"too few calls were answered: {only}")
     assert (lab.redis.pid != before) is (outage is outages.restarted)
 
 
