@@ -58,11 +58,18 @@ class _Raised:
     ignored: int = 0
 
 
+_IGNORE_SOME = ("site-packages/redis/", "site-packages/hiredis/", "/socket.py")
+
+
 def _is_ignored(frame: FrameType | None) -> bool:
-    """Return True if the exception of a handler ends here: in a finaliser, or in redis-py's metrics."""
+    """Return True if the exception of a handler may end here: in a finaliser, or in others' code.
+
+    redis-py ignores all that is raised in its metrics. Python's own `socket` ignores a `ValueError`
+    where it converts a number to an enum.
+    """
     while frame is not None:
         code = frame.f_code
-        if code.co_name == "__del__" or code.co_filename.endswith("observability/recorder.py"):
+        if code.co_name == "__del__" or any(name in code.co_filename for name in _IGNORE_SOME):
             return True
         frame = frame.f_back
     return False
