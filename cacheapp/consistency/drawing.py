@@ -18,8 +18,7 @@ _WIDTH, _LEFT, _RIGHT = 360, 14, 346
 _CHARACTER = 7.3  # px: as wide as a character of the labels
 _ROW, _HEAD, _LINE, _AXIS = 38, 24, 18, 44
 _TITLE_CHARS, _NOTE_CHARS = 38, 46
-_APART = 62  # px between the times that are written at the axis
-_APART_AT_THE_END = 104  # where the text of the last one is to the left of its tick
+_DIGIT, _APART = 6.6, 6  # px: as wide as a character of the times, and between two of them
 
 _STYLE = """
   text { font: 12px ui-monospace, Menlo, Consolas, monospace; fill: #1b1f24 }
@@ -135,16 +134,15 @@ def _axis(columns: dict[float, float], operations: Sequence[Operation], top: flo
     first = min(one.call_ns for one in operations)
     y = top + 12
     parts = [f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{y:g}" y2="{y:g}"/>']
-    written = -math.inf
+    free = float(_LEFT)
     for moment, x in columns.items():
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 4:g}" y2="{y + 4:g}"/>')
-        anchor = "end" if x > _RIGHT - _APART / 2 else "start"
-        apart = _APART if anchor == "start" else _APART_AT_THE_END
-        if x - written < apart or moment == math.inf:
+        if moment == math.inf:
             continue
-        written = x
         text = f"{(moment - first) / 1e6:.3f} ms"
-        parts.append(
-            f'<text class="time" text-anchor="{anchor}" x="{x:.1f}" y="{y + 18:g}">{text}</text>'
-        )
+        left = min(x, _RIGHT - _DIGIT * len(text))
+        if left < free:
+            continue
+        free = left + _DIGIT * len(text) + _APART
+        parts.append(f'<text class="time" x="{left:.1f}" y="{y + 18:g}">{text}</text>')
     return "\n".join(parts)

@@ -232,6 +232,14 @@ def test_the_drawing_fits_a_phone_whatever_is_in_it() -> None:
     assert len(labels) == 9
     assert all(x >= 14 and x + 7.2 * len(text) <= 360 for x, text in labels)
     assert [text for _, text in labels if text.startswith("✗")] == ["✗ incr 1 -> 80014008"]
+    times = [
+        (float(element.get("x", "0")), element.text or "")
+        for element in drawn.iter("{http://www.w3.org/2000/svg}text")
+        if element.get("class") == "time"
+    ]
+    ends = [x + 6.6 * len(text) for x, text in times]
+    assert max(ends) <= 346.1
+    assert all(end < x for end, (x, _) in zip(ends[:-1], times[1:], strict=True))
 
 
 def test_lanes_are_named_for_people() -> None:
