@@ -63,6 +63,7 @@ WITHOUT_JOBS: Mapping[str, dict[str, Any]] = {
     "check_stop": {},
     "check_drawing": {"number": 1},
     "stats_page": {},
+    "machines_page": {},
     "livez": {},
     "readyz": {},
     "metrics": {},

@@ -125,5 +125,5 @@ def test_the_page_shows_it_without_anything_from_elsewhere() -> None:
     assert answer.status_code == 200
     assert "unsafe" not in answer["Content-Security-Policy"]
     sources = re.findall(r'(?:src|href)="([^"]+)"', answer.content.decode())
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("/static/cacheapp/") for source in sources)
