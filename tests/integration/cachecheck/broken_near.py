@@ -47,15 +47,15 @@ class FillsBlindly(SlowCache):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        _replace(records, "end_fill", _blind)
+        _replace(records, "_end_fill_of", _blind)
 
 
-def _blind(end_fill: Any) -> Any:
-    def end_blindly(env: Any, transaction: Any, rows: Any, fill: Any) -> int:
+def _blind(end_fill_of: Any) -> Any:
+    def end_blindly(env: Any, transaction: Any, row: Any, fill: Any, epoch: int) -> bool:
         if fill is not None:
             changes = {name: env.reference_bits.changes(name) for name in fill.changes}
             fill = fill._replace(changes=changes)
-        return int(end_fill(env, transaction, rows, fill))
+        return bool(end_fill_of(env, transaction, row, fill, epoch))
 
     return end_blindly
 
