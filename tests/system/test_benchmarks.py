@@ -13,6 +13,7 @@ from tests.system.conftest import ROOT
 
 SMALL = {
     "consistency.search": "--rounds 1 --operations 500 --keys 5 --registers 500",
+    "backends.cluster": "--rounds 1 --calls 2",
     "backends.disk": "--rounds 1 --calls 2",
     "downloads.engine": "--runs 1 --smaller 50 --only 50",
     "downloads.many_files": "--files 50",
@@ -34,7 +35,11 @@ def test_every_benchmark_is_found() -> None:
     assert set(NAMES) == set(SMALL)
 
 
-_LONG = ("downloads.hosting", "downloads.many_files")  # most of it starts of Gunicorn
+_LONG = (
+    "backends.near",
+    "downloads.hosting",
+    "downloads.many_files",
+)  # most of it starts of Gunicorn
 
 
 @pytest.mark.parametrize(
