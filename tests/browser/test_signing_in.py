@@ -62,7 +62,7 @@ def test_a_user_sees_what_it_may_open_and_another_one_signs_in_from_a_refusal(
     expect(page.get_by_text("You are signed in as viewer")).to_be_visible()
     _sign_in(page, "chief")
     expect(page.get_by_role("heading", name="Check", exact=True)).to_be_visible()
-    assert _navigation(page) == ["Caches", "Lab", "Check", "Downloads", "Stats"]
+    assert _navigation(page) == ["Caches", "Machines", "Lab", "Check", "Downloads", "Stats"]
 
 
 def test_a_form_that_is_refused_keeps_what_was_typed(
