@@ -63,7 +63,8 @@ def _cell(report: Report | None, name: str) -> str:
     for one in report["findings"] if report else ():
         if one["property"] == name:
             if one["verdict"] == "BROKEN":
-                figure = re.sub(r"^(\d+ of \d+ keys), ", "", one["figure"])
-                return f"**broken**: {figure}" if figure else "**broken**"
+                parts = re.sub(r"^(\d+ of \d+ keys), (?=[1-9])", "", one["figure"]).split(", ")
+                found = ", ".join(part for part in parts if not re.match("0 ", part))
+                return f"**broken**: {found}" if found else "**broken**"
             return _VERDICTS.get(one["verdict"], "unknown")
     return _NONE
