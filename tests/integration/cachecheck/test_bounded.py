@@ -28,9 +28,7 @@ def _most_in_soak(names: list[str], few: list[str]) -> list[Any]:
     return [name if name in few else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
-@pytest.mark.parametrize(
-    "fault", _most_in_soak(list(FAULTS), ["connections lost", "processes stopped"])
-)
+@pytest.mark.parametrize("fault", _most_in_soak(list(FAULTS), ["connections lost"]))
 def test_the_bound_holds(fault: str) -> None:
     for found in _checked(_NEAR, fault).values():
         assert found.verdict in {_HOLDS, PropertyVerdict.UNKNOWN}, found
@@ -53,7 +51,7 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutant", _most_in_soak(list(MUTANTS), ["KeepsItsEpoch", "FillsBlindly"]))
+@pytest.mark.parametrize("mutant", _most_in_soak(list(MUTANTS), ["FillsBlindly"]))
 def test_a_broken_protocol_is_found(mutant: str) -> None:
     fault, broken = MUTANTS[mutant]
     for _attempt in range(6):  # nine of ten runs find it

@@ -187,6 +187,7 @@ def test_a_worker_that_ends_releases_its_job_to_the_next(
         celery.start()
 
 
+@pytest.mark.soak  # a minute, until Celery gives a job out again
 def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
     site: Site, celery: CeleryWorker, env: dict[str, str], tmp_path: Path
 ) -> None:

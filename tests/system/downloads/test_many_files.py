@@ -30,7 +30,7 @@ def site(new_env: NewEnv) -> Iterator[Site]:
 @pytest.mark.parametrize(
     "jobs",
     [
-        pytest.param(1, marks=pytest.mark.timeout(900), id="10,000 files"),
+        pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(900)], id="10,000 files"),
         pytest.param(
             10, marks=[pytest.mark.soak, pytest.mark.timeout(3600)], id="10 jobs of 10,000 files"
         ),

@@ -97,6 +97,7 @@ def test_a_link_that_breaks_more_often_than_there_are_tries_brings_the_whole_fil
     assert report.tries == len(thing.asked)
 
 
+@pytest.mark.soak  # a minute of waiting
 def test_a_stalled_link_keeps_all_bytes_that_arrived(origin: Origin, job: Job) -> None:
     thing = origin.things["x"] = Thing([V1], cuts=[100_001, 3000, 70_000], hang=True)
 
