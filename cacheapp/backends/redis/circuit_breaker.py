@@ -52,7 +52,8 @@ class CircuitBreaker:
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._name = name
-        self._on_change = on_change or _ignore_change  # called with `opened`, outside the lock
+        # Called with `opened`, under the lock: the last call is about the current state.
+        self._on_change = on_change or _ignore_change
         self._now_s = now_s
         self._jitter = jitter
         self._lock = threading.RLock()
@@ -61,6 +62,7 @@ class CircuitBreaker:
         self._pause_s = _FIRST_PAUSE_S
         self._probe_at_s = 0.0
         self._reason = ""
+        self._retired = False
         self.closed = True
         self.has_failures = False
 
@@ -106,23 +108,24 @@ class CircuitBreaker:
             self._failures = 0
             self._pause_s = _FIRST_PAUSE_S
             self.has_failures = False
+            if was_open:
+                self._on_change(opened=False)
         if was_open:
-            self._on_change(opened=False)
             logger.warning("%s replies again", self._name, extra={"event": "cache_breaker_closed"})
 
     def retire(self) -> None:
-        """Report no failure any more: the server is not used now."""
+        """Never open again: the server is not used now, and calls that still end say nothing."""
         with self._lock:
-            was_open = self._state is not BreakerState.CLOSED
-            self._move(BreakerState.CLOSED)
-        if was_open:
-            self._on_change(opened=False)
+            self._retired = True
+            if self._state is not BreakerState.CLOSED:
+                self._move(BreakerState.CLOSED)
+                self._on_change(opened=False)
 
     def record_failure(self, reason: str) -> None:
         """Count a failure; open the breaker after several in a row, or when a probe failed."""
         with self._lock:
-            if self._state is BreakerState.OPEN:
-                return  # the failed call began before the breaker opened
+            if self._retired or self._state is BreakerState.OPEN:
+                return  # the failed call began before the breaker was retired or opened
             self._failures += 1
             self._reason = reason
             self.has_failures = True
@@ -134,8 +137,9 @@ class CircuitBreaker:
             # otherwise keep probing at the same time.
             self._probe_at_s = self._now_s() + self._pause_s * self._jitter(0.5, 1.0)
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+            if opened:
+                self._on_change(opened=True)
         if opened:
-            self._on_change(opened=True)
             logger.warning(
                 "%s is down (%s): calls fail at once until it replies to a probe",
                 self._name,

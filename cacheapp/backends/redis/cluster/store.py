@@ -59,7 +59,7 @@ class ClusterStore(RedisStore):
 
     def _open(self) -> None:
         self._own_client = self._build_client()
-        self._down: set[Address] = set()  # the nodes whose breakers are open
+        self._down: set[CircuitBreaker] = set()  # those that are open
         topology = Topology(self._seeds, self._open_node, self._name)
         self._own_executor = ClusterExecutor(topology, self._name, self._patience_s)
         self._own_listener = Listener(self._new_connection, self._is_up)
@@ -67,7 +67,7 @@ class ClusterStore(RedisStore):
 
     def _open_node(self, host: str, port: int) -> ClusterNode:
         def note(*, opened: bool) -> None:
-            (self._down.add if opened else self._down.discard)((host, port))
+            (self._down.add if opened else self._down.discard)(breaker)
             for counters in tuple(self.counters):
                 counters.set_gauge(BREAKER_OPEN_NOW, int(bool(self._down)))
                 counters.add(BREAKER_OPENED, int(opened))

@@ -171,3 +171,26 @@ def test_a_call_from_a_signal_handler_inside_a_change_does_not_wait_for_itself(
     handlers.append("closes it")
     assert probed.admit() is False
     assert state(probed) is BreakerState.CLOSED
+
+
+def test_a_retired_breaker_never_opens_again() -> None:
+    changes: list[bool] = []
+    breaker = CircuitBreaker("Redis", lambda *, opened: changes.append(opened))
+    open_it(breaker)
+    breaker.retire()
+    open_it(breaker)  # calls of other threads that end later
+    assert state(breaker) is BreakerState.CLOSED
+    assert breaker.admit() is False
+    assert changes == [True, False]
+
+
+def test_a_probe_that_fails_after_the_retirement_opens_nothing(clock: Clock) -> None:
+    changes: list[bool] = []
+    breaker = CircuitBreaker("Redis", lambda *, opened: changes.append(opened), now_s=clock)
+    open_it(breaker)
+    clock.now += 1
+    assert breaker.admit() is True
+    breaker.retire()
+    breaker.record_failure("the probe failed")
+    assert state(breaker) is BreakerState.CLOSED
+    assert changes == [True, False]
