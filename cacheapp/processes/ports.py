@@ -5,17 +5,21 @@ import random
 import socket
 from pathlib import Path
 
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_UNPRIVILEGED = 1024
 
-def free_port() -> int:
+
+def free_port(ephemeral: Path = _EPHEMERAL) -> int:
     """Return a port of 127.0.0.1 that is free at this moment.
 
     It is below those that the kernel gives to connections: of them, one that was free a moment
-    ago may be the end of another program's connection when the server binds it.
+    ago may be the end of another program's connection when the server binds it. If there are none
+    below, it is one of them.
     """
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
-    below = int(ephemeral.split()[0])
+    below = int(ephemeral.read_text().split()[0])
+    lowest = max(_UNPRIVILEGED, below - 12_000)
     while True:
         # Other programs draw as well.
-        number = random.SystemRandom().randrange(below - 12_000, below)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)):
-            return number
+        number = random.SystemRandom().randrange(lowest, below) if lowest < below else 0
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)) as found:
+            return int(found.getsockname()[1])
