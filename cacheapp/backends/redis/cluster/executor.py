@@ -39,7 +39,7 @@ Command = tuple[Any, ...]
 _WRITE, _READ = FailureKind.WRITE, FailureKind.READ
 
 
-Part = tuple[int, list[bytes], Command]
+SlotCommand = tuple[int, list[bytes], Command]
 """A slot, keys of it, and the command on them. A plain tuple, because there may be a thousand per call."""
 
 
@@ -144,14 +144,14 @@ class ClusterExecutor(Executor):
                 by_slot[slot].append(key)
             else:
                 by_slot[slot] = [key]
-        parts = [(slot, found, build(found)) for slot, found in by_slot.items()]
+        commands = [(slot, found, build(found)) for slot, found in by_slot.items()]
         done: list[tuple[list[bytes], Any]] = []
         failures: list[CacheappError] = []
-        moving: list[Part] = []
+        moving: list[SlotCommand] = []
         for _ in range(_ROUNDS):
-            if parts:
-                parts = self._round(parts, kind, done, failures, moving)
-        for _, found, _ in (*parts, *moving):
+            if commands:
+                commands = self._round(commands, kind, done, failures, moving)
+        for _, found, _ in (*commands, *moving):
             self._one_by_one(found, build, kind, done, failures)
         if failures:
             raise _summary(failures, done, len(keys), kind)
@@ -159,41 +159,41 @@ class ClusterExecutor(Executor):
 
     def _round(
         self,
-        parts: list[Part],
+        commands: list[SlotCommand],
         kind: FailureKind,
         done: list[tuple[list[bytes], Any]],
         failures: list[CacheappError],
-        moving: list[Part],
-    ) -> list[Part]:
-        """Execute the parts in one round trip to each node; return those to be sent again.
+        moving: list[SlotCommand],
+    ) -> list[SlotCommand]:
+        """Execute the commands in one round trip to each node; return those to be sent again.
 
         Those of slots that are being handed over go to `moving`.
         """
-        received = self._exchange(parts, failures)
+        received = self._exchange(commands, failures)
         # From here on no connection is held: what follows may need one.
-        again: list[Part] = []
+        again: list[SlotCommand] = []
         for node, own, replies in received:
-            for part, reply in zip(own, replies, strict=True):
+            for command, reply in zip(own, replies, strict=True):
                 if not isinstance(reply, Exception):
-                    done.append((part[1], reply))
+                    done.append((command[1], reply))
                 elif isinstance(reply, NoScriptError):
-                    again.append((*part[:2], _with_text(part[2])))
+                    again.append((*command[:2], _with_text(command[2])))
                 elif isinstance(reply, _HANDED_OVER) and not isinstance(reply, MovedError):
-                    moving.append(part)
-                elif self._is_sent_again(node, part[0], reply, kind):
-                    again.append(part)
+                    moving.append(command)
+                elif self._is_sent_again(node, command[0], reply, kind):
+                    again.append(command)
                 else:
-                    failures.append(self._error_of(node, part[0], reply, kind))
+                    failures.append(self._error_of(node, command[0], reply, kind))
         return again
 
     def _exchange(
-        self, parts: list[Part], failures: list[CacheappError]
-    ) -> list[tuple[ClusterNode, list[Part], list[Any]]]:
-        """Send all commands, then read all replies; return the parts of each node with their replies."""
-        received: list[tuple[ClusterNode, list[Part], list[Any]]] = []
+        self, commands: list[SlotCommand], failures: list[CacheappError]
+    ) -> list[tuple[ClusterNode, list[SlotCommand], list[Any]]]:
+        """Send all commands, then read all replies; return those of each node with its replies."""
+        received: list[tuple[ClusterNode, list[SlotCommand], list[Any]]] = []
         with ExitStack() as stack:
             sent = []
-            for node, own in self._by_node(parts, failures):
+            for node, own in self._by_node(commands, failures):
                 exchange = node.send([command for _, _, command in own])
                 if isinstance(exchange, Exchange):
                     stack.callback(node.abandon, exchange)
@@ -206,21 +206,21 @@ class ClusterExecutor(Executor):
         return received
 
     def _by_node(
-        self, parts: list[Part], failures: list[CacheappError]
-    ) -> list[tuple[ClusterNode, list[Part]]]:
-        """Return the parts of each node, in one order: threads that take connections never deadlock."""
-        found: dict[ClusterNode, list[Part]] = {}
+        self, commands: list[SlotCommand], failures: list[CacheappError]
+    ) -> list[tuple[ClusterNode, list[SlotCommand]]]:
+        """Return those of each node, in one order: threads that take connections never deadlock."""
+        found: dict[ClusterNode, list[SlotCommand]] = {}
         owner = self.topology.owner
-        for part in parts:
+        for command in commands:
             try:
-                node = owner(part[0])
+                node = owner(command[0])
             except CacheappError as exc:
                 failures.append(exc)
                 continue
             if node in found:
-                found[node].append(part)
+                found[node].append(command)
             else:
-                found[node] = [part]
+                found[node] = [command]
         return sorted(found.items(), key=lambda item: (item[0].host, item[0].port))
 
     def _is_sent_again(
@@ -290,6 +290,6 @@ def _summary(
     unknown = [exc for exc in failures if isinstance(exc, OutcomeUnknown)]
     if kind is _READ or (not unknown and not done):
         return failures[0]
-    served = sum(len(part) for part, _ in done)
+    served = sum(len(found) for found, _ in done)
     first = (unknown or failures)[0]
     return OutcomeUnknown(f"{served} of {keys} keys were written, for the others: {first}")
