@@ -137,6 +137,7 @@ class ClusterExecutor(Executor):
         slot moves, its keys may be taken one by one. If only a part of the commands was executed, a
         write raises `OutcomeUnknown`.
         """
+        self.topology.load()
         by_slot: dict[int, list[bytes]] = {}
         for key in keys:
             slot = key_slot(key)

@@ -46,7 +46,7 @@ class Topology:
         """Return the node of the slot; `StoreUnavailable` if it has none, or no node replies."""
         owners = self._owners
         if owners is None:
-            self._load()
+            self.load()
             owners = self._owners or []
         node = owners[slot]
         if node is None:
@@ -61,8 +61,7 @@ class Topology:
 
     def primaries(self) -> list[ClusterNode]:
         """Return the nodes that have slots, in the order of their addresses."""
-        if self._owners is None:
-            self._load()
+        self.load()
         found = {node for node in self._owners or () if node is not None}
         return sorted(found, key=lambda node: (node.host, node.port))
 
@@ -115,11 +114,12 @@ class Topology:
             finally:
                 self._lock.release()
 
-    def _load(self) -> None:
+    def load(self) -> None:
         """Ask for the first time; the other threads wait for the one that does."""
-        with self._lock:
-            if self._owners is None:
-                self._ask(None, None)
+        if self._owners is None:
+            with self._lock:
+                if self._owners is None:
+                    self._ask(None, None)
 
     def _ask(self, first: ClusterNode | None, last: ClusterNode | None) -> None:
         """Take over what the first node says that replies; `StoreUnavailable` if none does."""

@@ -7,8 +7,10 @@ import pytest
 
 from cacheapp import clock
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.cluster.executor import ClusterExecutor
 from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.topology import REFRESH_EVERY_S, Topology
+from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.errors import StoreUnavailable
 
 Reply = list[list[Any]]
@@ -118,3 +120,12 @@ def test_a_node_without_slots_counts_as_down_no_longer(now: list[float]) -> None
     assert found.port == 2
     assert changes == [True, False]
     assert topology.known_nodes() == [found]
+
+
+def test_many_keys_ask_an_unreachable_cluster_once() -> None:
+    topology, asked = topology_of({}, 1, 2)
+    executor = ClusterExecutor(topology, "the cluster", 1.0)
+    keys = [b"key%d" % number for number in range(1000)]
+    with pytest.raises(StoreUnavailable, match="no node of the cluster says"):
+        list(executor.execute_by_slot(keys, lambda own: (b"MGET", *own), FailureKind.READ))
+    assert (asked(1), asked(2)) == (1, 1)
