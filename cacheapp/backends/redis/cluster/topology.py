@@ -23,9 +23,9 @@ Address = tuple[str, int]
 class Topology:
     """The nodes and the owners of the slots.
 
-    `_lock` guards `_nodes` and is held by the one thread that asks the cluster. It is reentrant: a
-    signal handler may use the cache meanwhile. `_owners` and `_replicas` are replaced as a whole, and
-    read without the lock.
+    `_lock` is held by the one thread that asks the cluster, also while that takes long. `_nodes_lock`
+    guards `_nodes`, for a moment. Both are reentrant: a signal handler may use the cache between.
+    `_owners` and `_replicas` are replaced as a whole, and read without a lock.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Topology:
         self._open_node = open_node
         self._name = name
         self._lock = threading.RLock()
+        self._nodes_lock = threading.RLock()
         self._nodes: dict[Address, ClusterNode] = {}
         self._owners: list[ClusterNode | None] | None = None
         self._replicas: list[Address] = []
@@ -73,7 +74,7 @@ class Topology:
         """Return the node at an address, which is opened at the first use."""
         found = self._nodes.get((host, port))
         if found is None:
-            with self._lock:
+            with self._nodes_lock:
                 found = self._nodes.get((host, port)) or self._open_node(host, port)
                 self._nodes[host, port] = found
         return found
@@ -168,10 +169,12 @@ class Topology:
     def _forget_others(self) -> None:
         """Close what belongs to nodes without slots; a call that uses one keeps its connection."""
         primaries = {node for node in self._owners or () if node is not None}
-        for address, node in list(self._nodes.items()):
-            if node not in primaries:
-                del self._nodes[address]
-                node.forget()
+        with self._nodes_lock:
+            others = [node for node in self._nodes.values() if node not in primaries]
+            for node in others:
+                del self._nodes[node.host, node.port]
+        for node in others:
+            node.forget()
 
     def close(self) -> None:
         """Close the idle connections to all nodes."""

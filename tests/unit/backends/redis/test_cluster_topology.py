@@ -1,5 +1,6 @@
 """Which node is asked for the slots, how often, and what becomes of its reply."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +130,21 @@ def test_many_keys_ask_an_unreachable_cluster_once() -> None:
     with pytest.raises(StoreUnavailable, match="no node of the cluster says"):
         list(executor.execute_by_slot(keys, lambda own: (b"MGET", *own), FailureKind.READ))
     assert (asked(1), asked(2)) == (1, 1)
+
+
+def test_a_node_is_found_while_another_thread_waits_for_the_reply_of_the_cluster() -> None:
+    found: list[ClusterNode] = []
+
+    class AskingNode(FakeNode):
+        def execute(self, *command: Any, **options: Any) -> Any:
+            other = threading.Thread(target=lambda: found.append(topology.node("host", 2)))
+            other.start()
+            other.join(30)
+            return super().execute(*command, **options)
+
+    def open_node(host: str, port: int) -> ClusterNode:
+        return AskingNode(host, port, {1: [[0, 16383, entry(1)]]})
+
+    topology = Topology([("host", 1)], open_node, "the cluster")
+    assert topology.owner(7).port == 1
+    assert [node.port for node in found] == [2]
