@@ -5,6 +5,7 @@ the database. This one offers what is right for the alias, and refuses the rest 
 """
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,7 @@ _INSTEAD = {
     "get_next_client_index": "there is one client; use get_client()",
     "make_pattern": "keys() and iter_keys() of the cache take a pattern without the prefix",
 }
+_LOST = (redis.ConnectionError, redis.TimeoutError)
 _OTHERWISE = "use get_client(), whose commands take final keys: make_key(key) returns one"
 
 
@@ -81,9 +83,14 @@ def collection_method(
         own = copy.copy(client())  # with the same connections
         own._backend = cache  # noqa: SLF001 (its keys come from there)
         own.encode, own.decode = _member_encoder(cache, codec)
+        handled_before = sys.exception()
         try:
             return getattr(own, name)(*args, **kwargs)
-        except RedisClusterException as exc:  # no error of a server: nothing was sent
+        except RedisClusterException as exc:
+            # redis-py asks for the slots again while it handles the loss of a reply.
+            lost = exc.__context__
+            if isinstance(lost, _LOST) and lost is not handled_before:
+                raise _unknown(name, lost) from exc
             raise StoreUnavailable(f"{name} was not executed: {exc}") from exc
         except (ConnectionInterrupted, redis.RedisError, OSError) as exc:
             cause = exc.__cause__ if isinstance(exc, ConnectionInterrupted) else exc
@@ -91,12 +98,16 @@ def collection_method(
                 raise StoreUnavailable(
                     f"Redis refused {name}: {cause}; nothing was changed"
                 ) from exc
-            raise OutcomeUnknown(
-                f"{name} failed ({type(cause).__name__}: {cause}): it may have been executed"
-            ) from exc
+            raise _unknown(name, cause) from exc
 
     call.__name__ = name
     return call
+
+
+def _unknown(name: str, cause: BaseException | None) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{name} failed ({type(cause).__name__}: {cause}): it may have been executed"
+    )
 
 
 def async_collection_method(method: Callable[..., Any], name: str) -> Callable[..., Any]:
