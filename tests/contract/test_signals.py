@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,26 +13,9 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.errors import ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
+from tests.integration.interrupts import handled_again_and_again
 
 LONGEST_S = 30.0  # a call that waits for its own thread gives up after a minute, or never
-
-
-@contextlib.contextmanager
-def _interrupted(handler: Callable[[], None]) -> Iterator[None]:
-    """Run `handler` between two bytecodes of this thread again and again, never in itself."""
-    after_s = itertools.cycle([0.0011, 0.0017, 0.0023])
-
-    def handle(_number: int, _frame: object) -> None:
-        handler()
-        signal.setitimer(signal.ITIMER_REAL, next(after_s))
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, next(after_s))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 class _Calls:
@@ -95,7 +77,7 @@ def test_a_signal_handler_may_read_inside_an_operation(cache: SharedCache) -> No
             cache.stats()
         return calls.worked + calls.refused >= 200
 
-    with _interrupted(lambda: calls.run(lambda: seen.append(cache.get("read")))):
+    with handled_again_and_again(lambda: calls.run(lambda: seen.append(cache.get("read")))):
         until(enough, "enough signals", within_s=120)
     assert set(seen) == {"by the handler"}
     assert calls.longest_s < LONGEST_S
@@ -116,7 +98,7 @@ def test_a_signal_handler_may_write_inside_an_operation(cache: SharedCache) -> N
             longest_s = max(longest_s, time.monotonic() - began_s)
         return calls.worked + calls.refused >= 200
 
-    with _writers(cache), _interrupted(lambda: calls.run(lambda: cache.incr("inner"))):
+    with _writers(cache), handled_again_and_again(lambda: calls.run(lambda: cache.incr("inner"))):
         until(enough, "enough signals", within_s=120)
     assert cache.get("inner") == calls.worked
     assert cache.get("outer") == total
@@ -174,7 +156,7 @@ def test_a_signal_handler_never_waits_for_a_lease_of_its_own_thread(
     # the variable too (python/cpython#148891). From 3.12 on it runs between bytecodes only.
     gc.disable()
     try:
-        with _interrupted(lambda: calls.run(lambda: get("inner"))):
+        with handled_again_and_again(lambda: calls.run(lambda: get("inner"))):
             until(enough, "enough signals", within_s=120)
     finally:
         gc.enable()

@@ -1,11 +1,12 @@
-"""Interrupts the main thread where it waits, and nowhere else."""
+"""Interrupt the main thread: where it waits, or at any bytecode, again and again."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from cacheapp.processes.waiting import until
 
@@ -42,3 +43,31 @@ def interrupted_in(inside: str) -> Iterator[None]:
         yield
     finally:
         thread.join()
+
+
+@contextlib.contextmanager
+def handled_again_and_again(
+    handler: Callable[[], object], pauses_s: Sequence[float] = (0.0011, 0.0017, 0.0023)
+) -> Iterator[None]:
+    """Call `handler` in the main thread between two bytecodes, and again after each pause in turn.
+
+    It never runs inside itself: the timer starts anew at its end. After the block, the timer is that
+    of the test's timeout again.
+    """
+    after_s = itertools.cycle(pauses_s)
+    ended = False
+
+    def handle(_number: int, _frame: object) -> None:
+        handler()
+        if not ended:  # a signal may come before the timer is stopped, and be handled after that
+            signal.setitimer(signal.ITIMER_REAL, next(after_s))
+
+    handler_before = signal.signal(signal.SIGALRM, handle)
+    timer_before = signal.setitimer(signal.ITIMER_REAL, next(after_s))
+    try:
+        yield
+    finally:
+        ended = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler_before)
+        signal.setitimer(signal.ITIMER_REAL, *timer_before)

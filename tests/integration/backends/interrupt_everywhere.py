@@ -6,6 +6,7 @@ places, and more, one after the other.
 
 import dis
 import functools
+import gc
 import os
 import queue
 import struct
@@ -59,7 +60,11 @@ def _interrupt() -> None:
 def interrupt_at(
     number: int, operation: Callable[[], object], interrupt: Callable[[], object] = _interrupt
 ) -> bool:
-    """Call `interrupt` before the bytecode of this number; return False if there are fewer."""
+    """Call `interrupt` before the bytecode of this number; return False if there are fewer.
+
+    The garbage collector does not run meanwhile: what is raised in a callback of `gc.callbacks`, such
+    as that of hypothesis, is lost.
+    """
     left = number
 
     def trace_opcode(frame: FrameType, event: str, _arg: object) -> Any:
@@ -76,7 +81,8 @@ def interrupt_at(
         frame.f_trace_lines = False
         return trace_opcode
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     # Python 3.12 traces bytecodes only if a frame has asked for them before `settrace`.
     sys._getframe().f_trace_opcodes = True  # noqa: SLF001 (documented)
     sys.settrace(trace)
@@ -86,6 +92,8 @@ def interrupt_at(
         pass
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return left <= 0
 
 

@@ -1,7 +1,6 @@
 """Threads, signal handlers and forks: no connection is shared, none is left behind."""
 
 import contextlib
-import itertools
 import os
 import signal
 import sqlite3
@@ -22,7 +21,7 @@ from cacheapp.processes.waiting import until
 from tests.contract import work
 from tests.integration.backends.children import HUNG, end_of, in_child
 from tests.integration.backends.disk.parts import LARGE, databases, open_databases, ours, stock
-from tests.integration.interrupts import interrupted_in
+from tests.integration.interrupts import handled_again_and_again, interrupted_in
 
 # Python 3.12 warns about every fork under threads; these tests show that it is survived.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -187,24 +186,6 @@ def test_with_the_stock_backend_the_child_blocks_for_ever(
     cache.close()
 
 
-@contextlib.contextmanager
-def _interrupted(handler: Callable[[], None]) -> Iterator[None]:
-    """Run `handler` repeatedly in the main thread between two bytecodes, never inside itself."""
-    after_s = itertools.cycle([0.0011, 0.0017, 0.0023])
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        handler()
-        signal.setitimer(signal.ITIMER_REAL, next(after_s))
-
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, next(after_s))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_path: Path) -> None:
     cache = ours(settings, tmp_path, shards=1)
     cache.set_many({"counter": 0, "by-children": 0})
@@ -215,7 +196,7 @@ def test_a_signal_handler_may_fork_inside_an_operation(settings: Settings, tmp_p
             children.append(in_child(lambda: cache.incr("by-children")))
 
     total = 0
-    with _interrupted(fork):
+    with handled_again_and_again(fork):
         while len(children) < 40 or total < 300:
             total += 1
             assert cache.incr("counter") == total
@@ -251,7 +232,7 @@ def test_a_signal_handler_inside_an_operation_works_or_is_refused_at_once(
         longest_s = max(longest_s, time.monotonic() - began_s)
 
     total = 0
-    with _interrupted(use):
+    with handled_again_and_again(use):
         while len(seen) < 100 or len(refused) < 100:
             total += 1
             assert cache.incr("outer") == total

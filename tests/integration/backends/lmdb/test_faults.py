@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import itertools
 import mmap
 import multiprocessing
 import os
@@ -28,6 +27,7 @@ from tests.contract.clients import Clients
 from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.interrupt_everywhere import interrupt_everywhere
 from tests.integration.backends.lmdb.parts import ours, stopped_inside
+from tests.integration.interrupts import handled_again_and_again
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -182,28 +182,6 @@ def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> 
     assert cache.get("key") == 1
 
 
-@contextlib.contextmanager
-def _signals(handle: Callable[[], None], pause_s: float) -> Iterator[None]:
-    """Run `handle` between two bytecodes of this thread, again and again, never inside itself.
-
-    `pause_s`: an interval between some of them in which operations end.
-    """
-    after_s = itertools.cycle([0.001, 0.0023, 0.0013, pause_s])
-
-    def handler(_number: int, _frame: object) -> None:
-        handle()
-        signal.setitimer(signal.ITIMER_REAL, next(after_s))
-
-    before = signal.signal(signal.SIGALRM, handler)
-    timer = signal.setitimer(signal.ITIMER_REAL, next(after_s))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *timer)  # that of the test's timeout
-
-
 def test_a_fork_in_a_signal_handler_inside_a_write_harms_neither_side(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -212,7 +190,13 @@ def test_a_fork_in_a_signal_handler_inside_a_write_harms_neither_side(
     ends: list[int] = []
     total = 0
     fork_and_read = lambda: ends.append(end_of(in_child(lambda: cache.get("inner") == 0)))  # noqa: E731
-    with _signals(fork_and_read, pause_s=0.3):  # longer than it takes to open an environment
+    pauses_s = (
+        0.001,
+        0.0023,
+        0.0013,
+        0.3,
+    )  # the last is longer than it takes to open an environment
+    with handled_again_and_again(fork_and_read, pauses_s):
         while len(ends) < 30:
             total += 1
             assert cache.incr("outer") == total
@@ -248,7 +232,7 @@ def test_a_write_in_a_signal_handler_works_or_is_refused_at_once(
         thread.start()
     other = in_child(lambda: all(cache.incr("child") for _ in range(20_000)))
     total, longest_s = 0, 0.0
-    with _signals(handle, pause_s=0.03):
+    with handled_again_and_again(handle, (0.001, 0.0023, 0.0013, 0.03)):
         while acknowledged + refused < 400:
             total += 1
             began_s = time.monotonic()
