@@ -14,7 +14,7 @@ from django.core.cache.backends.base import (
 )
 
 from cacheapp import clock, conf
-from cacheapp.backends.core import extended_api, lease_format, timeouts
+from cacheapp.backends.core import extended_api, timeouts
 from cacheapp.backends.core.alias import alias_of
 from cacheapp.backends.core.async_methods import AsyncMethods
 from cacheapp.backends.core.codec import Codec
@@ -37,6 +37,7 @@ from cacheapp.backends.core.options import Option, read_options, read_params, ti
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.core.timeouts import Lifetime
+from cacheapp.backends.core.value_changes import ValueChanges
 from cacheapp.backends.core.value_decoder import ValueDecoder
 
 _unsafe_char = memcached_error_chars_re.search
@@ -83,6 +84,7 @@ class SharedCache(AsyncMethods, abc.ABC):
             self._store = self._shared_store()
         self._decoder = ValueDecoder(self._codec, self._store, self._count, type(self).__name__)
         self._decode = self._decoder.decode
+        self._changes = ValueChanges(self._store, self._codec, self._decoder)
         self._single_flight = SingleFlight(
             self._store, self._codec, self.options, self._count, self._decode
         )
@@ -287,37 +289,20 @@ class SharedCache(AsyncMethods, abc.ABC):
         Raises `ValueError` if the key is missing, `TypeError` if its value is not a number.
         """
         final = self.make_and_validate_key(key, version=version)
+        found = None
         if type(delta) is int:
             try:
                 total = self._store.incr(final, delta)
             except NotCountable as exc:
-                return self._incr_by_replacing(key, final, delta, exc.found)
-            if total is None:
-                raise ValueError(f"Key {key!r} not found")
-            return total
-        return self._incr_by_replacing(key, final, delta, None)
-
-    def _incr_by_replacing(self, key: Any, final: str, delta: float, found: Payload | None) -> int:
-        """Add by compare-and-set: for floats, and integers that the store cannot count.
-
-        `found` is the payload if the store has just read it. Each failure of `replace` means that
-        another write succeeded, so some caller always makes progress.
-        """
-        payload = self._store.get(final) if found is None else found
-        while payload is not None:
-            value = self._decode(final, payload, self._missing_key)
-            if value is self._missing_key:
-                break
-            if not isinstance(value, int | float):
-                raise TypeError(
-                    f"Key {key!r} holds a {type(value).__name__}; only numbers can be incremented"
-                )
-            total = value + delta
-            new = lease_format.keep_soft_deadline(self._codec.encode(final, total), like=payload)
-            if self._store.replace(final, payload, new):
-                return total  # type: ignore[return-value]  # Django's stubs know no float counters
-            payload = self._store.get(final)
-        raise ValueError(f"Key {key!r} not found")
+                found = exc.found
+            else:
+                if total is None:
+                    raise ValueError(f"Key {key!r} not found")
+                return total
+        total = self._changes.add(key, final, delta, found)
+        if total is None:
+            raise ValueError(f"Key {key!r} not found")
+        return total
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract `delta`; see `incr`."""
@@ -332,14 +317,9 @@ class SharedCache(AsyncMethods, abc.ABC):
             version = self.version
         source = self.make_and_validate_key(key, version=version)
         target = self.make_and_validate_key(key, version=version + delta)
-        while (payload := self._store.get(source)) is not None:
-            value = self._decode(source, payload, self._missing_key)
-            if value is self._missing_key:
-                break
-            new = lease_format.keep_soft_deadline(self._codec.encode(target, value), like=payload)
-            if source == target or self._store.move(source, target, payload, new):
-                return version + delta
-        raise ValueError(f"Key {key!r} not found")
+        if not self._changes.move(source, target):
+            raise ValueError(f"Key {key!r} not found")
+        return version + delta
 
     # -- many keys ---------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from cacheapp.backends.lmdb.open_environment import (
     Transaction,
     read_entry,
     read_with_meta,
+    with_arguments,
 )
 from cacheapp.backends.lmdb.reference_bits import RETIRED, WRITER_ACTIVE, ReferenceBits
 from cacheapp.backends.lmdb.thread_marks import ThreadMarks, ThreadState, operation
@@ -165,7 +166,7 @@ class Environment:
 
         Raises `lmdb.MapFullError` if there are not enough free pages.
         """
-        result: ResultT = self.transact(_with_arguments, (work, args))
+        result: ResultT = self.transact(with_arguments, (work, args))
         return result
 
     @operation
@@ -390,10 +391,10 @@ class Environment:
             return True
         if isinstance(error, lmdb.ReadersFullError) and env is not None:
             return env.lmdb.reader_check() > 0
-        if isinstance(error, lmdb.MapResizedError):
-            return True  # another process has just moved the files: see `growth`
         if isinstance(error, lmdb.Error):
-            return error.code == 0  # an object that a fork in a signal handler closed
+            # Another process has just moved the files (see `growth`), or a fork in a signal handler
+            # closed an object.
+            return isinstance(error, lmdb.MapResizedError) or error.code == 0
         return isinstance(error, FileNotFoundError)
 
     def discard_all(self) -> bool:
@@ -491,12 +492,3 @@ class Environment:
 
     def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""
-
-
-def _with_arguments(
-    env: OpenEnvironment,
-    transaction: Transaction,
-    item: tuple[Callable[..., ResultT], tuple[Any, ...]],
-) -> ResultT:
-    work, args = item
-    return work(env, transaction, *args)

@@ -1,8 +1,9 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import lmdb
 
@@ -17,6 +18,7 @@ from cacheapp.backends.local.private_mapping import make_mapping_private
 from cacheapp.backends.local.slot_file import Identity, identity_of
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+ResultT = TypeVar("ResultT")
 
 
 class OpenEnvironment:
@@ -106,3 +108,13 @@ def read_with_meta(
 ) -> tuple[bytes | None, bytes | None]:
     """Return a record of the environment itself and the stored entry of a name."""
     return transaction.get(meta_key, None, env.meta), transaction.get(name, None, env.entries)
+
+
+def with_arguments(
+    env: OpenEnvironment,
+    transaction: Transaction,
+    item: tuple[Callable[..., ResultT], tuple[Any, ...]],
+) -> ResultT:
+    """Return `work(env, transaction, *args)` for an item `(work, args)`."""
+    work, args = item
+    return work(env, transaction, *args)
