@@ -85,6 +85,9 @@ def _install(session: nox.Session, django: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str, **env: str) -> None:
+    """Run pytest with the arguments after `--`; files and directories among them replace the session's."""
+    if any((ROOT / each.partition("::")[0]).exists() for each in session.posargs):
+        arguments = tuple(each for each in arguments if not each.startswith("tests/"))
     session.run(
         *("python", "-X", "dev", "-m", "pytest", "-q", "-n", os.environ.get("LANES", "2")),
         *("--dist", "loadfile", *arguments, *session.posargs),

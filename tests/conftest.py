@@ -12,15 +12,21 @@ from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 from tests.contract.clients import stacks_of_all, stop_all
 from tests.open_files import close_below
+from tests.temporary import LeftBehind
 
 FILES = 10_000
 
 
-def pytest_configure() -> None:
-    """Raise the limit of open files, usually 1,024: some tests use many connections."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Raise the limit of open files, usually 1,024: some tests use many connections.
+
+    Give the whole run, with the processes of xdist, one temporary directory.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LeftBehind(), "left-behind")
 
 
 @pytest.fixture(scope="session")

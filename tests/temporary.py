@@ -1,0 +1,70 @@
+"""A temporary directory for one run of the tests, so that what they leave there is found and named.
+
+The directories that pytest makes for its tests and keeps are not in it.
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SHOWN = 20
+
+
+class RunDirectory:
+    """The directory of a run, in place of `/tmp`: also for child processes, by `TMPDIR`."""
+
+    def __init__(self) -> None:
+        self._kept = {name: os.environ.get(name) for name in ("TMPDIR", "PYTEST_DEBUG_TEMPROOT")}
+        usual = tempfile.gettempdir()
+        # The name is short: the path of a socket has at most 107 bytes.
+        self.path = Path(tempfile.mkdtemp(prefix="t-", dir=usual))
+        self.path.chmod(stat.S_ISVTX | 0o777)  # as /tmp is: some tests act as another user
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", usual)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.path)
+
+    def left(self) -> list[str]:
+        """Return what is in it, of each name at most a few paths."""
+        found = []
+        for entry in sorted(self.path.iterdir()):
+            inside = sorted(str(each.relative_to(self.path)) for each in entry.rglob("*"))
+            found += [entry.name, *inside][:SHOWN]
+        return found
+
+    def remove(self) -> None:
+        """Remove it with all that is in it, and use the usual one again."""
+        tempfile.tempdir = None
+        for name, value in self._kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class LeftBehind:
+    """Plugin of the process that starts the run: fails a run that leaves something behind."""
+
+    def __init__(self) -> None:
+        self._directory = RunDirectory()
+        self._left: list[str] = []
+
+    @pytest.hookimpl(trylast=True)  # after that of xdist, which waits for the processes of the run
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look when all fixtures have cleaned up."""
+        self._left = self._directory.left()
+        if self._left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what was left."""
+        if self._left:
+            terminalreporter.section("left in the temporary directory: expected nothing", red=True)
+            for name in self._left:
+                terminalreporter.write_line(name)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the directory."""
+        self._directory.remove()
