@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cacheapp import clock
 from cacheapp.cachecheck.run import CheckRun, until_s
@@ -16,76 +17,104 @@ from cacheapp.consistency.search import Verdict
 
 INCREMENTS = 400
 """The most of each session."""
+_FIRST = 0, 1_000_000
+"""Where counting up and counting down begin."""
 ROUNDS = 40
 _ROUND_NS = 5_000_000
 
 SUMS, WINNER = "no increment lost", "one winner of add"
 
 
-def count_up(session: ClientSession, key: str, seconds: float) -> None:
-    """Add 1 repeatedly."""
+def count(session: ClientSession, keys: Sequence[str], seconds: float) -> None:
+    """Add 1 to the first key, and subtract 1 from the second if there is one, repeatedly."""
     deadline = until_s(seconds)
     for number in range(INCREMENTS):
         if number >= LEAST and clock.monotonic_s() > deadline:
             return
-        session.incr(key)
+        session.incr(keys[0])
+        for key in keys[1:]:
+            session.decr(key)
 
 
-def create(session: ClientSession, key: str) -> None:
-    """Let one session set the counter to 0."""
+def create(session: ClientSession, keys: Sequence[str]) -> None:
+    """Let one session set the counters."""
     if session.number == 0:
-        session.set(key, 0)
+        for key, first in zip(keys, _FIRST, strict=False):
+            session.set(key, first)
 
 
-def read(session: ClientSession, key: str) -> None:
+def read(session: ClientSession, keys: Sequence[str]) -> None:
     """Let every session read."""
-    session.get(key)
+    for key in keys:
+        session.get(key)
 
 
 def counters(run: CheckRun) -> list[PropertyFinding]:
-    """Increment from all sessions at once, then read the sum in each."""
-    (key,) = run.keys("counter", 1)
-    run.work(create, key)
-    run.work(count_up, key, run.seconds)
-    run.work(read, key)
-    history = run.history()
-    counted = [one for one in history if one.kind is OperationKind.INCR]
-    done = [one for one in counted if one.outcome is Outcome.OK]
-    unknown = sum(one.outcome is Outcome.INFO for one in counted)
-    wrong, lost = _wrong_sums(history, done, unknown)
-    figure = f"{lost} of {len(done)} lost"
+    """Count one key up and one down from all sessions at once, then read both in each."""
+    keys = run.keys("counter", 2 if "decr" in run.abilities else 1)
+    run.work(create, keys)
+    run.work(count, keys, run.seconds)
+    run.work(read, keys)
+    history = by_key(run.history())
+    counted = [
+        _counted(history.get(key, []), first) for key, first in zip(keys, _FIRST, strict=False)
+    ]
+    lost, done = sum(one.lost for one in counted), sum(one.done for one in counted)
+    wrong = [text for one in counted for text in one.wrong]
+    answered = all(one.done for one in counted)
     finding = plain(
-        SUMS, wrong, figure, unanswered="" if done else run.first_error() or "no answers"
+        SUMS,
+        wrong,
+        f"{lost} of {done} lost",
+        unanswered="" if answered else run.first_error() or "no answers",
     )
     if not wrong:
         return [finding]
-    own, model = by_key(history)[key], EvictingKey() if run.evicts else Key()
+    broken = next(key for key, one in zip(keys, counted, strict=True) if one.wrong)
+    own, model = history[broken], EvictingKey() if run.evicts else Key()
     judged = decide(own, model)
     illegal = judged.verdict is Verdict.ILLEGAL
     return [with_proof(finding, shrink(own, model, judged) if illegal else None)]
 
 
-def _wrong_sums(
-    history: Sequence[Operation], done: Sequence[Operation], unknown: int
-) -> tuple[list[str], int]:
-    """Return the violations, and the largest number of increments that a reader misses."""
+@dataclass(frozen=True)
+class _Counted:
+    """What became of the calls on one counter: violations, calls that a reader misses, answered calls."""
+
+    wrong: list[str]
+    lost: int
+    done: int
+
+
+def _counted(history: Sequence[Operation], first: int) -> _Counted:
+    """Judge one counter, which began with `first`, by how far from there each result is."""
+    calls = [one for one in history if one.kind in {OperationKind.INCR, OperationKind.DECR}]
+    done = [one for one in calls if one.outcome is Outcome.OK]
+    unknown = sum(one.outcome is Outcome.INFO for one in calls)
+    what = "decrements" if first else "increments"
     wrong = []
     refused = sum(one.result is ABSENT for one in done)
     if refused:
-        wrong.append(f"{refused} increments failed because the key was missing")
+        wrong.append(f"{refused} {what} failed because the key was missing")
     sums = Counter(one.result for one in done if one.result is not ABSENT)
     again = sum(sums.values()) - len(sums)
     if again:
-        wrong.append(f"{again} increments returned the same sum as another one")
+        wrong.append(f"{again} {what} returned the same sum as another one")
     acknowledged = len(done) - refused
-    read = [
-        one.result for one in history if one.kind is OperationKind.GET and one.outcome is Outcome.OK
+    numbers = [
+        one.result if isinstance(one.result, int) else first
+        for one in history
+        if one.kind is OperationKind.GET and one.outcome is Outcome.OK
     ]
-    numbers = [result if isinstance(result, int) else 0 for result in read]
-    if any(not acknowledged <= number <= acknowledged + unknown for number in numbers):
+    steps = [abs(number - first) for number in numbers]
+    if any(not acknowledged <= count <= acknowledged + unknown for count in steps):
         seen = ", ".join(map(str, sorted(set(numbers))))
-        wrong.append(f"after {acknowledged} acknowledged increments the sessions read {seen}")
-    return wrong, max([0, *(acknowledged - number for number in numbers)]) + refused
+        wrong.append(
+            f"after {acknowledged} acknowledged {what} from {first} the sessions read {seen}"
+        )
+    return _Counted(
+        wrong, max([0, *(acknowledged - count for count in steps)]) + refused, len(done)
+    )
 
 
 def race(session: ClientSession, keys: Sequence[str], start_ns: int) -> None:

@@ -1,5 +1,6 @@
 """Expiry, `touch`, and the deadline that `incr` must keep: nothing is served after its deadline."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from cacheapp import clock
 from cacheapp.cachecheck.run import CheckRun, lacks
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, plain
-from cacheapp.consistency.history import ABSENT
+from cacheapp.consistency.history import ABSENT, Operation, OperationKind, Outcome
 from cacheapp.processes.waiting import pause
 
 TOLERANCE_MS = 5.0
@@ -15,6 +16,8 @@ TOLERANCE_MS = 5.0
 # Some backends truncate deadlines to whole seconds.
 _TIMEOUT_S, _SHORTENED_S, _LONG_S, _WATCH_S = 2, 1, 300, 0.4
 _TRIES = 5  # a process that is not scheduled for long may touch a key that has expired
+_CERTAIN_NS = (_TIMEOUT_S - 1) * 10**9  # then a key exists, also with a truncated deadline
+_REFUSED = "touch returned False for an existing key"
 
 EXPIRY, TOUCH, KEPT = (
     "nothing after its deadline",
@@ -78,13 +81,10 @@ def _write(session: ClientSession, keys: Sequence[str]) -> dict[str, int]:
     if session.touch(shortened, _SHORTENED_S):
         gone_after(shortened, _SHORTENED_S)
     for _ in range(_TRIES):
-        began = clock.monotonic_ns()
         session.set(lengthened, 1, _TIMEOUT_S)
         if session.touch(lengthened, _LONG_S):
             gone_after(lengthened, _LONG_S)
             break
-        if clock.monotonic_ns() - began < _TIMEOUT_S * 10**9:
-            break  # it was there, and touch did not find it
     return promised
 
 
@@ -92,14 +92,15 @@ def deadlines(run: CheckRun) -> list[PropertyFinding]:
     """Read keys past their deadlines."""
     keys = run.keys("deadline", 4)
     seen = [one for part in run.work(live, keys, seconds=10.0) for one in part]
-    run.history()
+    history = run.history()
     first_error = run.first_error()
     expiring, counted, shortened, lengthened = (
         [one for one in seen if one.key == key] for key in keys
     )
     touched = _judge(TOUCH, shortened, first_error)
     if touched.verdict is PropertyVerdict.HOLDS and not run.evicts:
-        touched = _stayed(touched, lengthened)
+        refused = _refused([one for one in history if one.key == keys[3]])
+        touched = _stayed(touched, lengthened, refused=refused)
     found = [_judge(EXPIRY, expiring, first_error), touched, _judge(KEPT, counted, first_error)]
     needed = {TOUCH: "touch", KEPT: "incr"}
     return [
@@ -115,9 +116,7 @@ def _judge(name: str, own: Sequence[Seen], first_error: str) -> PropertyFinding:
     if promised is None:
         if first_error:
             return PropertyFinding(name, PropertyVerdict.UNKNOWN, "", first_error)
-        return PropertyFinding(
-            name, PropertyVerdict.BROKEN, "", "touch returned False for an existing key"
-        )
+        return PropertyFinding(name, PropertyVerdict.BROKEN, "", _REFUSED)
     if not hits:
         return PropertyFinding(
             name, PropertyVerdict.UNKNOWN, "", first_error or "no read found the key"
@@ -134,12 +133,32 @@ def _at_the_end(one: Seen) -> bool:
     return one.last_hit is not None and (one.first_miss or 0) < one.last_hit
 
 
-def _stayed(touched: PropertyFinding, lengthened: Sequence[Seen]) -> PropertyFinding:
+def _refused(own: Sequence[Operation]) -> bool:
+    """Return whether a `touch` returned False although the key had certainly not expired."""
+    return any(
+        before.kind is OperationKind.SET
+        and before.outcome is Outcome.OK
+        and one.kind is OperationKind.TOUCH
+        and one.result is False
+        and (one.return_ns or 0) - before.call_ns < _CERTAIN_NS
+        for before, one in itertools.pairwise(
+            each for each in own if each.kind in {OperationKind.SET, OperationKind.TOUCH}
+        )
+    )
+
+
+def _stayed(
+    touched: PropertyFinding, lengthened: Sequence[Seen], *, refused: bool
+) -> PropertyFinding:
     """Judge a key that must still exist, because `touch` moved its deadline."""
     promised = next((one.promised for one in lengthened if one.promised), None)
-    if promised:
-        touched_at = promised - _LONG_S * 10**9
-        if not any(one.first_miss and one.first_miss > touched_at for one in lengthened):
-            return touched
+    if promised is None and not refused:
+        why = f"in {_TRIES} attempts the key expired before touch was called, or a call failed"
+        return PropertyFinding(touched.property, PropertyVerdict.UNKNOWN, touched.figure, why)
+    if promised is None:
+        return PropertyFinding(touched.property, PropertyVerdict.BROKEN, touched.figure, _REFUSED)
+    touched_at = promised - _LONG_S * 10**9
+    if not any(one.first_miss and one.first_miss > touched_at for one in lengthened):
+        return touched
     why = "the key was missing long before the deadline that touch had set"
     return PropertyFinding(touched.property, PropertyVerdict.BROKEN, touched.figure, why)

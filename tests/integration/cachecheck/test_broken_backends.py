@@ -26,6 +26,7 @@ Outage = Callable[[CheckRun, RedisServer], list[PropertyFinding]]
 
 CAUGHT: list[tuple[str, Workload, str]] = [
     ("LosesUpdates", counting.counters, counting.SUMS),
+    ("CountsDownInSteps", counting.counters, counting.SUMS),
     ("ReadsStale", registers.registers, registers.ORDER),
     ("ReadsStale", values.many, values.MANY),
     ("ReadsStale", faults.stopped, faults.STOPPED),
