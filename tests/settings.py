@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,9 @@ for name in (
     "LOG_LEVEL",
 ):
     os.environ.pop(name, None)
+# Images of containers often set it: each of hundreds of processes would compile the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 if (
     "CACHEAPP_TESTS" not in os.environ
 ):  # child processes use their parent's directory and do not remove it
