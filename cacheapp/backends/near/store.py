@@ -21,6 +21,7 @@ from cacheapp.backends.near import records
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.listener import InvalidationListener
 from cacheapp.backends.redis import scripts
+from cacheapp.backends.redis.batches import MAX_BATCH_KEYS
 from cacheapp.backends.redis.encoding import (
     decode_key,
     decode_payload,
@@ -28,7 +29,7 @@ from cacheapp.backends.redis.encoding import (
     encode_payload,
 )
 from cacheapp.backends.redis.executor import FailureKind
-from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore
+from cacheapp.backends.redis.store import RedisStore
 
 _NO_DEADLINE = -1  # a reply of PTTL
 

@@ -24,6 +24,7 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.local import forks
 from cacheapp.backends.redis import scripts
+from cacheapp.backends.redis.batches import MAX_BATCH_KEYS, batches_of, in_batches, run_each
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.connection_pool import outside_of
 from cacheapp.backends.redis.encoding import (
@@ -47,8 +48,6 @@ from cacheapp.backends.redis.listener import (
 from cacheapp.backends.redis.locks import RedisLocks
 from cacheapp.errors import StoreUnavailable, ValueRefused
 
-_MAX_BATCH_BYTES = 2**24
-MAX_BATCH_KEYS = 1000  # per command: Redis serves no other client while it runs one
 _POLL_EVERY_S = 0.25
 _RESUBSCRIBE_S = 1.0  # a wait that could not subscribe polls so long; its caller then waits again
 _CHANNEL = scripts.WAKE_CHANNEL.encode()
@@ -225,8 +224,7 @@ class RedisStore(Store):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         found: dict[str, Payload] = {}
-        for start in range(0, len(keys), MAX_BATCH_KEYS):
-            part = keys[start : start + MAX_BATCH_KEYS]
+        for part in in_batches(keys):
             values = self.executor.execute(b"MGET", *map(encode_key, part), kind=_READ)
             for key, value in zip(part, values, strict=True):
                 if value is not None:
@@ -235,13 +233,16 @@ class RedisStore(Store):
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads, in atomic batches of 1,000 keys or 16 MiB; return an empty list."""
-        for part in batches_of(payloads):
-            pairs = {encode_key(key): value for key, value in part.items()}
-            if not (self._knows_msetex and self._set_by_command(pairs, ttl)):
-                self.executor.run_script(
-                    scripts.SET_MANY, len(pairs), *pairs, ttl_ms_or_0(ttl), *pairs.values()
-                )
+        run_each(batches_of(payloads), lambda part: self._set_batch(part, ttl), "stored")
         return []
+
+    def _set_batch(self, part: Mapping[str, Any], ttl: float | None) -> int:
+        pairs = {encode_key(key): value for key, value in part.items()}
+        if not (self._knows_msetex and self._set_by_command(pairs, ttl)):
+            self.executor.run_script(
+                scripts.SET_MANY, len(pairs), *pairs, ttl_ms_or_0(ttl), *pairs.values()
+            )
+        return len(pairs)
 
     def _set_by_command(self, pairs: Mapping[bytes, bytes], ttl: float | None) -> bool:
         """Store all pairs by MSETEX (Redis 8.4, Valkey 9.1); return False if the server lacks it.
@@ -265,18 +266,14 @@ class RedisStore(Store):
 
     def _remove(self, keys: list[bytes]) -> int:
         """Remove the keys; return how many of them were visible."""
-        parts = (
-            keys[start : start + MAX_BATCH_KEYS] for start in range(0, len(keys), MAX_BATCH_KEYS)
-        )
-        return sum(
-            self.executor.run_script(scripts.REMOVE, len(part), *part, now_ms()) for part in parts
-        )
+        return run_each(in_batches(keys), self._remove_batch, "removed")
+
+    def _remove_batch(self, keys: Sequence[bytes]) -> int:
+        return int(self.executor.run_script(scripts.REMOVE, len(keys), *keys, now_ms()))
 
     def remove(self, prefix: str, pattern: str, batch: int) -> int:
-        return sum(
-            self._remove(keys)
-            for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch)
-        )
+        found = self._batches(escape_glob(prefix) + pattern, prefix, batch)
+        return run_each(found, self._remove, "removed")
 
     def clear(self, prefix: str) -> None:
         """Remove the keys that begin with `prefix:<version>:`, for any integer version.
@@ -284,10 +281,11 @@ class RedisStore(Store):
         A glob cannot express "an integer", so the keys are checked again here.
         """
         start = f"{prefix}:"
-        for keys in self._batches(escape_glob(start) + "*:*", start, MAX_BATCH_KEYS):
-            self._remove(
-                [key for key in keys if _version.match(key.decode(errors="replace"), len(start))]
-            )
+        found = (
+            [key for key in keys if _version.match(key.decode(errors="replace"), len(start))]
+            for keys in self._batches(escape_glob(start) + "*:*", start, MAX_BATCH_KEYS)
+        )
+        run_each(found, self._remove, "removed")
 
     def flush(self) -> None:
         """Remove every key of the database, including those of other applications."""
@@ -298,10 +296,10 @@ class RedisStore(Store):
         for keys in self._batches(escape_glob(prefix) + pattern, prefix, batch):
             new = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(new)
-            for at in range(0, len(new), MAX_BATCH_KEYS):
-                yield from map(decode_key, self._visible(new[at : at + MAX_BATCH_KEYS]))
+            for part in in_batches(new):
+                yield from map(decode_key, self._visible(part))
 
-    def _visible(self, keys: list[bytes]) -> Iterator[bytes]:
+    def _visible(self, keys: Sequence[bytes]) -> Iterator[bytes]:
         """Yield those of the keys that exist."""
         found = self.executor.run_script(scripts.VISIBLE, len(keys), *keys, now_ms(), kind=_READ)
         yield from (keys[number - 1] for number in found)
@@ -387,18 +385,3 @@ class RedisStore(Store):
 
 def _time_to_poll(deadline_s: float) -> float:
     return max(0.0, min(_RESUBSCRIBE_S, deadline_s - clock.monotonic_s()))
-
-
-def batches_of(payloads: Mapping[str, Payload]) -> Iterator[dict[str, Any]]:
-    """Yield batches small enough that one command does not block the server for long."""
-    part: dict[str, Any] = {}
-    size = 0
-    for key, payload in payloads.items():
-        value = encode_payload(payload)
-        if part and (len(part) == MAX_BATCH_KEYS or size + len(value) > _MAX_BATCH_BYTES):
-            yield part
-            part, size = {}, 0
-        part[key] = value
-        size += len(value)
-    if part:
-        yield part

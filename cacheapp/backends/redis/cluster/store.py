@@ -15,6 +15,13 @@ from cacheapp.backends.core.counters import BREAKER_OPEN_NOW, BREAKER_OPENED
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.redis import scripts
+from cacheapp.backends.redis.batches import (
+    MAX_BATCH_KEYS,
+    batches_of,
+    in_batches,
+    progress,
+    run_each,
+)
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.cluster.executor import ClusterExecutor, Command
 from cacheapp.backends.redis.cluster.keys import END, is_own_key, key_slot, lock_keys
@@ -33,7 +40,7 @@ from cacheapp.backends.redis.encoding import (
 from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.backends.redis.listener import Listener
 from cacheapp.backends.redis.locks import RedisLocks
-from cacheapp.backends.redis.store import MAX_BATCH_KEYS, RedisStore, batches_of
+from cacheapp.backends.redis.store import RedisStore
 from cacheapp.errors import CacheappError, MoveRefused
 
 _READ = FailureKind.READ
@@ -106,8 +113,8 @@ class ClusterStore(RedisStore):
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads; atomic per slot, in parts of 1,000 keys."""
         found: dict[str, Payload] = {}
-        for start in range(0, len(keys), MAX_BATCH_KEYS):
-            names = {encode_key(key): key for key in keys[start : start + MAX_BATCH_KEYS]}
+        for batch in in_batches(keys):
+            names = {encode_key(key): key for key in batch}
             for part, reply in self._executor.execute_by_slot(list(names), _get, _READ):
                 if type(reply) is not list:  # of GET
                     if reply is not None:
@@ -120,33 +127,31 @@ class ClusterStore(RedisStore):
 
     def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
         """Store all payloads, atomically per slot in parts of 1,000 keys or 16 MiB; return []."""
-        lifetime_ms = b"%d" % ttl_ms_or_0(ttl)
-        for part in batches_of(payloads):
-            values = {encode_key(key): value for key, value in part.items()}
-
-            def build(keys: list[bytes], values: Mapping[bytes, bytes] = values) -> Command:
-                if len(keys) == 1:
-                    deadline = () if ttl is None else (b"PX", lifetime_ms)
-                    return (b"SET", keys[0], values[keys[0]], *deadline)
-                own = [values[key] for key in keys]
-                return _script(scripts.SET_MANY, keys, lifetime_ms, *own)
-
-            for _ in self._executor.execute_by_slot(list(values), build):
-                pass
+        run_each(batches_of(payloads), lambda part: self._set_batch(part, ttl), "stored")
         return []
 
-    def _remove(self, keys: list[bytes]) -> int:
-        now = b"%d" % now_ms()
-        return sum(
-            reply
-            for start in range(0, len(keys), MAX_BATCH_KEYS)
-            for _, reply in self._executor.execute_by_slot(
-                list(dict.fromkeys(keys[start : start + MAX_BATCH_KEYS])),
-                lambda own: _script(scripts.REMOVE, own, now),
-            )
-        )
+    def _set_batch(self, part: Mapping[str, Any], ttl: float | None) -> int:
+        values = {encode_key(key): value for key, value in part.items()}
+        lifetime_ms = b"%d" % ttl_ms_or_0(ttl)
 
-    def _visible(self, keys: list[bytes]) -> Iterator[bytes]:
+        def build(keys: list[bytes]) -> Command:
+            if len(keys) == 1:
+                deadline = () if ttl is None else (b"PX", lifetime_ms)
+                return (b"SET", keys[0], values[keys[0]], *deadline)
+            return _script(scripts.SET_MANY, keys, lifetime_ms, *(values[key] for key in keys))
+
+        for _ in self._executor.execute_by_slot(list(values), build):
+            pass
+        return len(values)
+
+    def _remove_batch(self, keys: Sequence[bytes]) -> int:
+        now = b"%d" % now_ms()
+        replies = self._executor.execute_by_slot(
+            list(dict.fromkeys(keys)), lambda own: _script(scripts.REMOVE, own, now)
+        )
+        return sum(reply for _, reply in replies)
+
+    def _visible(self, keys: Sequence[bytes]) -> Iterator[bytes]:
         now = b"%d" % now_ms()
         found = self._executor.execute_by_slot(
             keys, lambda own: _script(scripts.VISIBLE, own, now), _READ
@@ -159,13 +164,18 @@ class ClusterStore(RedisStore):
     def clear(self, prefix: str) -> None:
         """Remove the keys of every version of the prefix. Not atomic."""
         start = f"{prefix}:"
-        for keys in self._batches(escape_glob(start) + "*{:*", start, MAX_BATCH_KEYS):
-            self._remove([key for key in keys if is_own_key(key, encode_key(start))])
+        found = (
+            [key for key in keys if is_own_key(key, encode_key(start))]
+            for keys in self._batches(escape_glob(start) + "*{:*", start, MAX_BATCH_KEYS)
+        )
+        run_each(found, self._remove, "removed")
 
     def flush(self) -> None:
         """Remove every key of the cluster, including those of other applications; atomic per node."""
-        for node in self._executor.topology.primaries():
-            node.execute(b"FLUSHDB", b"ASYNC")
+        with progress("nodes were emptied") as steps:
+            for node in self._executor.topology.primaries():
+                node.execute(b"FLUSHDB", b"ASYNC")
+                steps.done += 1
 
     def _batches(self, glob: str, prefix: str, batch: int) -> Iterator[list[bytes]]:
         start = encode_key(prefix)
