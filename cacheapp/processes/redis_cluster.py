@@ -66,6 +66,10 @@ class ClusterServer(RedisServer):
         info = self.cluster("INFO")
         return b"cluster_state:ok" in info and b"cluster_known_nodes:%d" % count in info
 
+    def names(self, primary: "ClusterServer") -> bool:
+        """Return True if it takes the other node for a primary with slots."""
+        return any(found[2][1] == primary.port for found in self.cluster("SLOTS"))
+
     def follows(self) -> bool:
         """Return True if it is a replica that has all of its primary's entries."""
         role = self.command("ROLE")
@@ -201,9 +205,15 @@ class PrivateCluster:
         """Kill a primary and have its replica take over at once; return the new primary."""
         replica = self.replica_of(primary)
         primary.kill()
+        self.promote(replica)
+        return replica
+
+    def promote(self, replica: ClusterServer) -> None:
+        """Make a replica the primary without asking the others; return when they know."""
         replica.cluster("FAILOVER", "TAKEOVER")
         until(replica.is_primary, "the replica to take over", _WITHIN_S)
-        return replica
+        for node in self.primaries():
+            until(partial(node.names, replica), "the others to know the new primary", _WITHIN_S)
 
     def revive(self, node: ClusterServer) -> None:
         """Start a killed node again, which then follows the primary that replaced it."""

@@ -116,9 +116,15 @@ class Listener:
     they hold the lock.
     """
 
-    def __init__(self, new_connection: Callable[..., Any], is_up: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        new_connection: Callable[..., Any],
+        is_up: Callable[[], bool],
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._new_connection = new_connection
         self._is_up = is_up
+        self._failed = failed  # called by the thread at its end
         self._lock = threading.Lock()
         self._subscriptions: dict[bytes, list[Subscription]] = {}
         self._connection: _ListenerConnection | None = None
@@ -181,6 +187,8 @@ class Listener:
             if failed and self._connection in {connection, None}:
                 self._end(failed=True)
             connection.close()
+            if failed:
+                self._failed()
 
     def _end(self, *, failed: bool) -> None:
         with self._lock:
@@ -196,13 +204,19 @@ class Listener:
         """Keep the subscriptions current and deliver messages, until none was needed for a while."""
         requested: set[bytes] = set()
         active: set[bytes] = set()
+        unanswered_s: float | None = None  # since when
+        reply_within_s = connection.redis.socket_timeout or _IDLE_S
         poll = select.poll()
         poll.register(connection.read_end, select.POLLIN)
         poll.register(connection.redis._get_socket(), select.POLLIN)  # noqa: SLF001
         while True:
-            requested = self._update_channels(connection.redis, requested, active)
+            before = requested
+            requested = self._update_channels(connection.redis, before, active)
             active &= requested
-            ready = [descriptor for descriptor, _ in poll.poll(_IDLE_S * 1000)]
+            if requested != before and unanswered_s is None:
+                unanswered_s = clock.monotonic_s()
+            within_s = _IDLE_S if unanswered_s is None else reply_within_s
+            ready = [descriptor for descriptor, _ in poll.poll(within_s * 1000)]
             if connection.stopping:
                 return
             if not connection.is_intact():
@@ -214,6 +228,9 @@ class Listener:
                 return
             if ready:
                 self._receive(connection.redis, requested, active)
+                unanswered_s = None
+            elif unanswered_s is not None and clock.monotonic_s() > unanswered_s + reply_within_s:
+                raise redis.TimeoutError(f"no reply to SUBSCRIBE within {reply_within_s:g} s")
 
     def _is_idle(self) -> bool:
         """Return True if there is no wait; a later one then starts another thread."""

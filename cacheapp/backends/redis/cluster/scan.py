@@ -6,10 +6,12 @@ slots it has, and which of them it is handing over. A slot with the same owner b
 was not being handed over, was scanned completely. One that was being handed over was, if its old node
 was scanned before its new one, because keys go only in that direction. All other slots are scanned
 again. Not noticed is a slot that moves away and back within one pass.
+
+A node that fails is left for those that have its slots now, and these slots are scanned again.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +37,27 @@ class _Claims:
     leaving: tuple[tuple[int, ClusterNode], ...]
 
 
-def scan_cluster(topology: Topology, glob: bytes, count: int) -> Iterator[list[bytes]]:
-    """Yield the keys that match, as SCAN returns them: possibly repeated, and not in order.
+Visit = Callable[[ClusterNode], Iterable[list[bytes]]]
 
-    Each key that exists during the whole scan is yielded. `StoreUnavailable` if a slot has no owner,
-    or if slots move faster than they are scanned; keys may have been missed then.
+
+def visit_primaries(topology: Topology, visit: Visit) -> Iterator[list[bytes]]:
+    """Visit every primary, again if slots have moved; yield the keys of these slots that it yields.
+
+    Each key that exists during the whole scan is yielded, possibly repeatedly. `StoreUnavailable` if a
+    slot has no owner, or if slots move faster than they are visited; keys may have been missed then.
     """
     left: set[int] | None = None
     before = _look(topology)
     for number in range(_PASSES):
-        order = _order(before, left)
-        for node in order:
-            for keys in _scan_node(node, glob, count):
-                yield keys if left is None else [key for key in keys if key_slot(key) in left]
+        order = []
+        for node in _order(before, left):
+            try:
+                for keys in visit(node):
+                    yield keys if left is None else [key for key in keys if key_slot(key) in left]
+            except StoreUnavailable as exc:
+                _raise_unless_replaced(node, topology, exc)
+            else:
+                order.append(node)
         after = _look(topology)
         left = _missed(before, after, order, left)
         if not left:
@@ -62,7 +72,8 @@ def scan_cluster(topology: Topology, glob: bytes, count: int) -> Iterator[list[b
     )
 
 
-def _scan_node(node: ClusterNode, glob: bytes, count: int) -> Iterator[list[bytes]]:
+def scan(node: ClusterNode, glob: bytes, count: int) -> Iterator[list[bytes]]:
+    """Yield the keys of a node that match, as SCAN returns them: possibly repeated, and not in order."""
     cursor: Any = b"0"
     while True:
         cursor, keys = node.execute(
@@ -74,9 +85,25 @@ def _scan_node(node: ClusterNode, glob: bytes, count: int) -> Iterator[list[byte
             return
 
 
+def _raise_unless_replaced(node: ClusterNode, topology: Topology, reason: StoreUnavailable) -> None:
+    """Return if a node that failed has no slots any more; else raise the reason."""
+    topology.refresh(last=node)
+    if node in topology.primaries():
+        raise reason
+
+
 def _look(topology: Topology) -> dict[ClusterNode, _Claims]:
-    """Ask every primary about itself: what others say of it may be out of date."""
-    return {node: _claims_of(node, topology) for node in topology.primaries()}
+    """Ask every primary about itself: what others say of it may be out of date.
+
+    One that fails and has been replaced claims nothing, so its slots are visited again.
+    """
+    found = {}
+    for node in topology.primaries():
+        try:
+            found[node] = _claims_of(node, topology)
+        except StoreUnavailable as exc:
+            _raise_unless_replaced(node, topology, exc)
+    return found
 
 
 def _claims_of(node: ClusterNode, topology: Topology) -> _Claims:

@@ -7,6 +7,7 @@ slot, by hash tags.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import redis
@@ -26,7 +27,7 @@ from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.cluster.executor import ClusterExecutor, Command
 from cacheapp.backends.redis.cluster.keys import END, is_own_key, key_slot, lock_keys
 from cacheapp.backends.redis.cluster.node import ClusterNode
-from cacheapp.backends.redis.cluster.scan import scan_cluster
+from cacheapp.backends.redis.cluster.scan import scan, visit_primaries
 from cacheapp.backends.redis.cluster.topology import Address, Topology
 from cacheapp.backends.redis.connection_pool import outside_of
 from cacheapp.backends.redis.encoding import (
@@ -69,7 +70,9 @@ class ClusterStore(RedisStore):
         self._down: set[CircuitBreaker] = set()  # those that are open
         topology = Topology(self._seeds, self._open_node, self._name)
         self._own_executor = ClusterExecutor(topology, self._name, self._patience_s)
-        self._own_listener = Listener(self._new_connection, self._is_up)
+        self._listened_to: ClusterNode | None = None
+        self._listener_failures = 0
+        self._own_listener = Listener(self._new_connection, self._is_up, self._listen_elsewhere)
         self._own_locks = RedisLocks(self._own_executor, lock_keys)
 
     def _open_node(self, host: str, port: int) -> ClusterNode:
@@ -90,7 +93,13 @@ class ClusterStore(RedisStore):
         except CacheappError as exc:
             raise redis.ConnectionError(str(exc)) from exc
         up = [node for node in nodes if node.breaker.closed] or nodes
-        return outside_of(up[os.getpid() % len(up)].pool, **changes)  # not all at the same node
+        chosen = os.getpid() + self._listener_failures  # not all processes at the same node
+        self._listened_to = up[chosen % len(up)]
+        return outside_of(self._listened_to.pool, **changes)
+
+    def _listen_elsewhere(self) -> None:
+        self._listener_failures += 1
+        self._own_executor.topology.refresh(last=self._listened_to)
 
     def _is_up(self) -> bool:
         nodes = self._own_executor.topology.known_nodes()
@@ -173,9 +182,14 @@ class ClusterStore(RedisStore):
     def flush(self) -> None:
         """Remove every key of the cluster, including those of other applications; atomic per node."""
         with progress("nodes were emptied") as steps:
-            for node in self._executor.topology.primaries():
+
+            def empty(node: ClusterNode) -> tuple[()]:
                 node.execute(b"FLUSHDB", b"ASYNC")
                 steps.done += 1
+                return ()
+
+            for _ in visit_primaries(self._executor.topology, empty):
+                pass
 
     def _batches(self, glob: str, prefix: str, batch: int) -> Iterator[list[bytes]]:
         start = encode_key(prefix)
@@ -188,7 +202,8 @@ class ClusterStore(RedisStore):
             ):  # may be unclosed: then it would match the end too
                 matches, glob = glob_to_regex(name).fullmatch, escape_glob(prefix) + "*"
             glob += END
-        for keys in scan_cluster(self._executor.topology, encode_key(glob), max(1, batch)):
+        visit = partial(scan, glob=encode_key(glob), count=max(1, batch))
+        for keys in visit_primaries(self._executor.topology, visit):
             own = [key for key in keys if key.startswith(start) and key.endswith(end)]
             if matches is not None:
                 names = ((key, decode_key(key[len(start) : -len(end)])) for key in own)

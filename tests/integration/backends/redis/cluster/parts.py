@@ -1,9 +1,12 @@
 """What the tests of a cluster look at behind the cache."""
 
+import os
+
 from cacheapp.backends import RedisCache
 from cacheapp.backends.redis.cluster.executor import ClusterExecutor
 from cacheapp.backends.redis.cluster.keys import key_slot
 from cacheapp.backends.redis.cluster.topology import Topology
+from cacheapp.backends.redis.listener import wait_until_done
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.redis_cluster import ClusterServer, PrivateCluster
 
@@ -32,3 +35,16 @@ def works(cache: RedisCache, key: str) -> bool:
     except (StoreUnavailable, OutcomeUnknown):
         return False
     return True
+
+
+def is_woken(cache: RedisCache) -> bool:
+    """Return True if a wait of the cache would be woken by what is published."""
+    listener = cache._store._listener  # noqa: SLF001 (it has no API)
+    with listener.subscribe(b"cacheapp:lease:nothing") as subscription:
+        return wait_until_done(subscription.confirmed, 1) and subscription.confirmed.result()
+
+
+def listened_to(cluster: PrivateCluster) -> ClusterServer:
+    """Return the primary that the listener of this process uses first."""
+    primaries = sorted(cluster.primaries(), key=lambda node: node.port)
+    return primaries[os.getpid() % len(primaries)]

@@ -9,7 +9,14 @@ from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.cluster.conftest import Build
-from tests.integration.backends.redis.cluster.parts import another, slot_of, topology_of, works
+from tests.integration.backends.redis.cluster.parts import (
+    another,
+    is_woken,
+    listened_to,
+    slot_of,
+    topology_of,
+    works,
+)
 
 # A hash tag within the keys brings these into one slot.
 TOGETHER = [f"{{t}}{number}" for number in range(6)]
@@ -229,3 +236,53 @@ def test_a_user_with_the_documented_rights_is_enough(
     with pytest.raises(StoreUnavailable) as caught:
         build(named.replace("s3cr3t", "wr0ng")).get("key")
     assert "wr0ng" not in str(caught.value)
+
+
+def test_scans_find_the_primary_that_has_replaced_a_dead_one(
+    build: Build, own_cluster: PrivateCluster
+) -> None:
+    names = {f"key{number}" for number in range(60)}
+    # A store of its own for each: none learns of the failover from the calls of another.
+    calls = ("begun", "keys", "delete_pattern", "clear", "flush")
+    caches = {call: build(SOCKET_TIMEOUT=30 + number) for number, call in enumerate(calls)}
+    flushed = build(SOCKET_TIMEOUT=29, owns_database=True)
+    for each in (*caches.values(), flushed):
+        each.set_many(dict.fromkeys(names, "value"))
+    dead = own_cluster.owner(slot_of(flushed, "key0"))
+    assert dead.command("WAIT", 1, 60_000) >= 1
+    begun = caches["begun"].iter_keys("*", 10)
+    seen = {next(begun)}
+    own_cluster.kill_primary(dead)
+    assert seen | set(begun) == names
+    assert set(caches["keys"].keys("*")) == names
+    assert caches["delete_pattern"].delete_pattern("key?") == 10
+    assert set(caches["keys"].keys("*")) == {name for name in names if len(name) == 5}
+    caches["clear"].clear()
+    assert caches["keys"].keys("*") == []
+    caches["keys"].set_many(dict.fromkeys(names, "value"))
+    flushed.clear()
+    assert own_cluster.used_slots() == set()
+    own_cluster.revive(dead)
+
+
+def test_waits_are_woken_by_another_node_after_the_death_of_the_one_that_did(
+    cache: RedisCache, own_cluster: PrivateCluster
+) -> None:
+    assert is_woken(cache)
+    dead = listened_to(own_cluster)
+    own_cluster.kill_primary(dead)
+    until(lambda: is_woken(cache), "the listener to find another node", 15)
+    own_cluster.revive(dead)
+
+
+def test_waits_are_woken_by_another_node_if_the_one_that_did_is_silent(
+    build: Build, own_cluster: PrivateCluster
+) -> None:
+    cache = build(SOCKET_TIMEOUT=0.3)
+    assert is_woken(cache)
+    silent = listened_to(own_cluster)
+    silent.send(signal.SIGSTOP)
+    try:
+        until(lambda: is_woken(cache), "the listener to find another node", 15)
+    finally:
+        silent.send(signal.SIGCONT)
