@@ -1,17 +1,19 @@
-"""Read typed values from settings, options, request bodies and queries, and collect all mistakes. Pure.
+"""Read typed values from settings, options, request bodies, queries and records, and collect all mistakes. Pure.
 
 A reader takes a raw value and returns the typed one; it raises `ValueError` with what it expects, such
 as "a whole number of at least 1". Each message has one form: what was found, then what was expected.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Container, Mapping
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Reader = Callable[[Any], Any]
+T = TypeVar("T")
 
 _MAX_SHOWN = 200
 
@@ -198,3 +200,34 @@ def none_or(read_value: Reader) -> Reader:
             raise ValueError(f"None or {exc}") from None
 
     return read
+
+
+def read_dataclass(kind: type[T], raw: Any) -> T:
+    """Return a dataclass from its fields in a JSON object; `ValueError` names the first mistake.
+
+    Of a field that contains others, such as a tuple, only the outer type is compared.
+    """
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{show(raw)}; expected the fields of a {kind.__name__}")
+    hashable: Any = kind
+    for name, hint in _types_of(hashable).items():
+        if name in raw and not _has_type(raw[name], hint):
+            shown = getattr(hint, "__name__", str(hint))
+            raise ValueError(f"{name!r} is {show(raw[name])}; expected a value of type {shown}")
+    try:
+        return kind(**raw)
+    except TypeError as exc:  # a field is missing, or unknown
+        raise ValueError(str(exc)) from exc
+
+
+@functools.cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    if isinstance(value, bool):  # which is an `int` for Python
+        return bool in {hint, *get_args(hint)} or hint is Any
+    alternatives = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    kinds = {get_origin(one) or one for one in alternatives}
+    return Any in kinds or isinstance(value, tuple(kinds | ({int} if float in kinds else set())))

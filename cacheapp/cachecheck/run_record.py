@@ -11,6 +11,7 @@ from cacheapp.cachecheck.verdicts import AliasReport
 from cacheapp.processes import background
 from cacheapp.processes.exclusive_run import Holder
 from cacheapp.processes.run_record import RunStatus, StatusFile, StatusRecorder, read_json, replace
+from cacheapp.typed_values import read_dataclass
 
 NAME = "cachecheck"
 QUICK = ("registers", "counters", "add")
@@ -31,7 +32,7 @@ class CheckStatus(RunStatus):
 
 
 def _parse(raw: Mapping[str, Any]) -> CheckStatus:
-    return CheckStatus(**{**raw, "aliases": tuple(raw["aliases"])})
+    return read_dataclass(CheckStatus, {**raw, "aliases": tuple(raw["aliases"])})
 
 
 _file = StatusFile("check-status.json", _parse)

@@ -1,6 +1,6 @@
-"""The last changes that the front page made to each alias: a small file in `STATE_DIR`, with a lock.
+"""The demo's records: small files in `STATE_DIR`, with locks; one has the last changes to each alias.
 
-It is a file and not a cache because the caches are compared with it. The file is replaced whole, so
+They are files and not in a cache because the caches are compared with them. A file is replaced whole, so
 a kill leaves the old record or the new one; the kernel releases the lock of a dead process.
 """
 
@@ -9,18 +9,24 @@ import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.demo.verdict import Counted, LastChanges, Written
-from cacheapp.errors import StoreUnavailable
+from cacheapp.errors import CacheappError, StoreUnavailable
 from cacheapp.processes.waiting import until
+from cacheapp.typed_values import read_dataclass
 
 FILE = "page.json"
 _LOCK_TIMEOUT_S = 15.0
+RecordT = TypeVar("RecordT")
+
+
+class RecordDamaged(CacheappError):
+    """A file of the demo cannot be read, or another version wrote it; the next change replaces it."""
 
 
 class Record:
@@ -28,7 +34,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = _read(path)
+        self._known = read_record_or_none(path.name, _parse) or {}
 
     def of(self, alias: str) -> LastChanges:
         """Return the last changes to an alias."""
@@ -90,6 +96,30 @@ def write_json(path: Path, content: Any) -> None:
     new.replace(path)
 
 
+def read_record(name: str, parse: Callable[[Any], RecordT]) -> RecordT | None:
+    """Return what `parse` makes of a file in `STATE_DIR`; `None` if there is none.
+
+    Raises `RecordDamaged`, or `StoreUnavailable` if another user could have written the file.
+    """
+    path = private_directory(state_dir()) / name
+    try:
+        return parse(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise RecordDamaged(
+            f"{path} is damaged, or another version wrote it: {type(exc).__name__}: {exc}"
+        ) from exc
+
+
+def read_record_or_none(name: str, parse: Callable[[Any], RecordT]) -> RecordT | None:
+    """Return the record as `read_record` does, and `None` in place of a damaged one."""
+    try:
+        return read_record(name, parse)
+    except RecordDamaged:
+        return None
+
+
 def _take(number: int, wanted: int) -> bool:
     try:
         fcntl.flock(number, wanted | fcntl.LOCK_NB)
@@ -98,16 +128,11 @@ def _take(number: int, wanted: int) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, LastChanges]:
-    """Return the content of the file; empty if there is none, or another version wrote it."""
-    try:
-        found = json.loads(path.read_text())
-        return {
-            alias: LastChanges(
-                written=Written(**own["written"]) if own["written"] else None,
-                counted=Counted(**own["counted"]) if own["counted"] else None,
-            )
-            for alias, own in found.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+def _parse(raw: Any) -> dict[str, LastChanges]:
+    return {
+        alias: LastChanges(
+            written=read_dataclass(Written, own["written"]) if own["written"] else None,
+            counted=read_dataclass(Counted, own["counted"]) if own["counted"] else None,
+        )
+        for alias, own in raw.items()
+    }

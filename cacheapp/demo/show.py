@@ -5,19 +5,17 @@ and `incr`. The last result is a file in `STATE_DIR`, so that the page can show 
 """
 
 import dataclasses
-import json
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from cacheapp import clock
-from cacheapp.backends.local.private_directory import private_directory
-from cacheapp.conf import state_dir
 from cacheapp.demo import overview, worker_rpc
 from cacheapp.demo.namespace import aliases
 from cacheapp.demo.overview import AliasRow, call_for_each
-from cacheapp.demo.page_record import locked, write_json
+from cacheapp.demo.page_record import locked, read_record_or_none, write_json
 from cacheapp.demo.worker_rpc import Reply, Request
+from cacheapp.typed_values import read_dataclass
 
 LOGIN_LIMIT = 5
 _ATTEMPTS_PER_WORKER = 8
@@ -78,13 +76,13 @@ def run() -> ShowResult:
 
 
 def latest() -> ShowResult | None:
-    """Return the result of the last run on this machine, or `None`."""
-    try:
-        raw: dict[str, Any] = json.loads((private_directory(state_dir()) / FILE).read_text())
-        results = tuple(AliasResult(**one) for one in raw["results"])
-        return ShowResult(raw["at_s"], results)
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or of another version
-        return None
+    """Return the result of the last run on this machine; `None` if there is none of this version."""
+    return read_record_or_none(FILE, _parse)
+
+
+def _parse(raw: Any) -> ShowResult:
+    results = tuple(read_dataclass(AliasResult, one) for one in raw["results"])
+    return read_dataclass(ShowResult, {**raw, "results": results})
 
 
 def _try_uses() -> dict[str, list[Reply]]:

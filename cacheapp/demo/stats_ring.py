@@ -7,7 +7,6 @@ The front page's own reads, which are made all the time, are left out.
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 from cacheapp.demo.namespace import aliases
-from cacheapp.demo.page_record import write_json
+from cacheapp.demo.page_record import read_record_or_none, write_json
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -87,13 +86,20 @@ def add(sample: Sample) -> None:
 
 def samples() -> list[Sample]:
     """Return the samples of the last 15 minutes, oldest first; empty without a file of this version."""
-    try:
-        raw = json.loads((private_directory(state_dir()) / _FILE).read_text())
-        found = [Sample(float(at_s), dict(counts)) for at_s, counts in raw]
-    except (OSError, ValueError, TypeError):
-        return []
+    found = read_record_or_none(_FILE, _parse) or []
     oldest_s = clock.wall_s() - SHOWN_S
     return [sample for sample in found if sample.at_s > oldest_s]
+
+
+def _parse(raw: Any) -> list[Sample]:
+    found = []
+    for at_s, counts in raw:
+        typed = {
+            alias: {name: int(count) for name, count in one.items()}
+            for alias, one in counts.items()
+        }
+        found.append(Sample(float(at_s), typed))
+    return found
 
 
 class Sampler:

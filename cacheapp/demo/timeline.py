@@ -4,16 +4,15 @@ It is replaced whole under a lock. Marks that could not be written in time are l
 is an illustration, and the verdicts do not depend on it.
 """
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cacheapp import clock
-from cacheapp.demo.page_record import locked, write_json
+from cacheapp.demo.page_record import locked, read_record_or_none, write_json
 from cacheapp.errors import StoreUnavailable
+from cacheapp.typed_values import read_dataclass
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def add(marks: Iterable[Mark]) -> None:
     new = list(marks)
     try:
         with locked("timeline", changing=True) as directory:
-            known = _read(directory / _FILE)
+            known = _read()
             oldest_s = clock.wall_s() - SHOWN_S - 1
             kept = [mark for mark in known if mark.at_s > oldest_s]
             for mark in new:
@@ -66,8 +65,8 @@ def add(marks: Iterable[Mark]) -> None:
 
 def recent() -> list[Mark]:
     """Return the marks of the last 30 s, in the order in which they were added."""
-    with locked("timeline") as directory:
-        found = _read(directory / _FILE)
+    with locked("timeline"):
+        found = _read()
     oldest_s = clock.wall_s() - SHOWN_S
     return [mark for mark in found if mark.at_s > oldest_s]
 
@@ -104,9 +103,9 @@ def _is_repetition(mark: Mark, known: list[Mark]) -> bool:
     )
 
 
-def _read(path: Path) -> list[Mark]:
-    """Return the content of the file; empty if there is none, or another version wrote it."""
-    try:
-        return [Mark(*one) for one in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return []
+def _read() -> list[Mark]:
+    return read_record_or_none(_FILE, _parse) or []
+
+
+def _parse(raw: Any) -> list[Mark]:
+    return [read_dataclass(Mark, dict(zip(Mark._fields, one, strict=True))) for one in raw]

@@ -19,6 +19,7 @@ from cacheapp.processes.run_record import (
     read_text,
     replace,
 )
+from cacheapp.typed_values import read_dataclass
 
 _EVERY_S = 0.3
 
@@ -34,8 +35,8 @@ class LabStatus(RunStatus):
 
 
 def _parse(raw: Mapping[str, Any]) -> LabStatus:
-    progress = ExperimentProgress(**raw["progress"]) if raw["progress"] else None
-    return LabStatus(**{**raw, "names": tuple(raw["names"]), "progress": progress})
+    progress = read_dataclass(ExperimentProgress, raw["progress"]) if raw["progress"] else None
+    return read_dataclass(LabStatus, {**raw, "names": tuple(raw["names"]), "progress": progress})
 
 
 _file = StatusFile("status.json", _parse)

@@ -1,12 +1,13 @@
 """Readers of typed values: what each accepts, and the one form of all their messages."""
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
 from cacheapp import typed_values as tv
-from cacheapp.typed_values import Mistake, Reader, byte_rate, read_values
+from cacheapp.typed_values import Mistake, Reader, byte_rate, read_dataclass, read_values
 
 
 def _shown(value: Any) -> str:
@@ -111,3 +112,35 @@ def test_a_rate_is_read_as_curl_does_or_with_its_unit(value: object, expected: i
 def test_what_is_no_rate_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="bytes per second, at least 1024"):
         byte_rate(value)
+
+
+@dataclasses.dataclass
+class _Record:
+    at_s: float
+    name: str | None
+    names: tuple[str, ...] = ()
+    is_new: bool = False
+
+
+def test_a_dataclass_is_read_from_the_fields_of_a_json_object() -> None:
+    assert read_dataclass(_Record, {"at_s": 1, "name": None}) == _Record(1, None)
+    raw = {"at_s": 1.5, "name": "a", "names": ("x",), "is_new": True}
+    assert read_dataclass(_Record, raw) == _Record(1.5, "a", ("x",), is_new=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        ([], r"\[\]; expected the fields of a _Record"),
+        ({"name": None}, "missing 1 required positional argument: 'at_s'"),
+        ({"at_s": 1, "name": None, "more": 1}, "unexpected keyword argument 'more'"),
+        ({"at_s": "1", "name": None}, "'at_s' is '1'; expected a value of type float"),
+        ({"at_s": True, "name": None}, "'at_s' is True; expected a value of type float"),
+        ({"at_s": 1, "name": 5}, "'name' is 5; expected a value of type str | None"),
+        ({"at_s": 1, "name": None, "names": "x"}, "'names' is 'x'; expected a value of type tuple"),
+        ({"at_s": 1, "name": None, "is_new": 1}, "'is_new' is 1; expected a value of type bool"),
+    ],
+)
+def test_another_object_is_no_dataclass(raw: Any, error: str) -> None:
+    with pytest.raises(ValueError, match=error.replace("|", r"\|")):
+        read_dataclass(_Record, raw)

@@ -14,6 +14,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
+from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import conf, state_dir
 from cacheapp.demo import overview, page_record, show, worker_agent
 from cacheapp.demo.namespace import DemoCache
@@ -438,3 +439,18 @@ def test_a_page_refuses_methods_that_it_does_not_use(
         assert (response.status_code, response["Allow"]) == (405, allowed), method
         if method != "TRACE":
             assert "Use the buttons of the page" in response.content.decode(), method
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "5", "[[1]]", '{"lmdb": {"written": {"value": 1, "pid": "x"}, "counted": null}}'],
+)
+def test_damaged_records_count_as_none(demo: None, visitor: Client, text: str) -> None:
+    """So do those that another version wrote."""
+    directory = private_directory(state_dir())
+    for name in ("page.json", "show.json", "timeline.json", "stats-ring.json"):
+        (directory / name).write_text(text)
+    for name in ("status.json", "check-status.json", "check-report.json", "waiting.json"):
+        replace(name, text)
+    found = {path: _get(visitor, path).status_code for path in PAGES}
+    assert found == dict.fromkeys(PAGES, 200)
