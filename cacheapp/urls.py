@@ -59,6 +59,7 @@ urlpatterns = [
     path("api/worker", worker.worker, name="worker"),
     path("api/stats", stats.stats, name="stats"),
     path("api/overview", page_data.caches, name="overview"),
+    path("api/machines", page_data.two_machines, name="machines_data"),
     path("api/check", page_data.check, name="check_data"),
     path("api/lab", lab_views.data, name="lab_data"),
     path("api/cache/<str:alias>", cache.alias, name="alias"),

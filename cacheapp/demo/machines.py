@@ -1,16 +1,14 @@
 """Two machines on one Redis, each with a copy of its own: what each reads after one of them has written.
 
 A machine is a `NearCache` with a directory of its own below `STATE_DIR`, shared by all workers. It is made
-from the first alias of `CACHES` that is a RedisCache, with keys of its own.
+from the first RedisCache of `CACHES` that a NearCache can copy, with keys of its own.
 """
 
 import dataclasses
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -19,8 +17,9 @@ from django.utils.module_loading import import_string
 from cacheapp import backends, clock
 from cacheapp.conf import state_dir
 from cacheapp.demo.namespace import aliases
-from cacheapp.demo.page_record import locked, write_json
+from cacheapp.demo.page_record import locked, read_record, write_json
 from cacheapp.processes.waiting import pause
+from cacheapp.typed_values import read_dataclass
 
 if TYPE_CHECKING:
     from cacheapp.backends import NearCache
@@ -35,33 +34,34 @@ _FILE = "machines.json"
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What a machine read around a write.
+class Propagation:
+    """How a write reached one machine.
 
     `from_copy`: whether its copy had the old value, and served it. `old_reads`: how often it read the
-    old value after the write was acknowledged. `turned_ms`: when it first read the new one, or `None`.
+    old value after the write was acknowledged. `delay_ms`: from the acknowledgement to the first read
+    of the new value, or `None`.
     """
 
     machine: str
     before: str | None
     from_copy: bool
     old_reads: int
-    turned_ms: float | None
+    delay_ms: float | None
 
 
 @dataclass(frozen=True)
-class Watch:
-    """A write on one machine, and how both turned."""
+class ObservedWrite:
+    """A write on one machine, and how it reached both."""
 
     at_s: float
     writer: str
     value: str
-    turns: tuple[Turn, ...]
+    propagations: tuple[Propagation, ...]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine now: what it reads, whether from its copy, and who listens for it."""
+    """A machine now: what it reads, whether from its copy, and which process listens for it."""
 
     name: str
     value: str | None
@@ -72,42 +72,47 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """Everything that the page shows."""
+class Snapshot:
+    """What both machines read now, and what Redis has."""
 
     machines: tuple[Machine, ...]
     in_redis: str | None
-    last: Watch | None
 
 
 def source() -> str | None:
-    """Return the alias whose server the machines use; `None` if no alias is a RedisCache."""
+    """Return the alias whose server the machines use; `None` if a NearCache can copy no alias."""
     for alias in aliases() if find_spec("redis") else ():
         try:
             kind = import_string(str(settings.CACHES[alias]["BACKEND"]))
         except ImportError:
             continue
-        if issubclass(kind, backends.RedisCache):
+        if issubclass(kind, backends.RedisCache) and not _mistakes(alias):
             return alias
     return None
 
 
+def _mistakes(alias: str) -> list[str]:
+    """Return why a NearCache cannot copy the alias, as for a cluster."""
+    location, params = _entry_of(alias, NAMES[0])
+    return backends.NearCache.mistakes(location, params)
+
+
+def _entry_of(alias: str, name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the location and the parameters of one machine."""
+    entry: Mapping[str, Any] = settings.CACHES[alias]
+    options = {
+        **entry.get("OPTIONS", {}),
+        "copy": str(state_dir() / f"machine-{name.lower()}"),
+        "size_limit": _SIZE_LIMIT,
+        "max_staleness": BOUND_S,
+    }
+    prefix = f"{entry.get('KEY_PREFIX', '')}-machines"
+    return entry.get("LOCATION", ""), {"KEY_PREFIX": prefix, "OPTIONS": options}
+
+
 def caches_of(alias: str) -> "dict[str, NearCache]":
     """Return the machines, by name."""
-    entry: Mapping[str, Any] = settings.CACHES[alias]
-    made = {}
-    for name in NAMES:
-        options = {
-            **entry.get("OPTIONS", {}),
-            "copy": str(state_dir() / f"machine-{name.lower()}"),
-            "size_limit": _SIZE_LIMIT,
-            "max_staleness": BOUND_S,
-        }
-        prefix = f"{entry.get('KEY_PREFIX', '')}-machines"
-        made[name] = backends.NearCache(
-            entry["LOCATION"], {"KEY_PREFIX": prefix, "OPTIONS": options}
-        )
-    return made
+    return {name: backends.NearCache(*_entry_of(alias, name)) for name in NAMES}
 
 
 def _read(cache: "NearCache") -> tuple[str | None, bool]:
@@ -117,7 +122,7 @@ def _read(cache: "NearCache") -> tuple[str | None, bool]:
     return value, cache.stats()["copy_hits"] > before
 
 
-def look(alias: str) -> Sight:
+def read(alias: str) -> Snapshot:
     """Return what both machines read now."""
     caches = caches_of(alias)
     found = []
@@ -126,12 +131,16 @@ def look(alias: str) -> Sight:
         stats = cache.stats()
         figures = (stats[f"copy_{each}"] for each in ("listener_pid", "epoch", "confirmation_us"))
         found.append(Machine(name, value, from_copy, *figures))
-    in_redis: str | None = caches[NAMES[0]].get(_KEY, fresh=True)
-    return Sight(tuple(found), in_redis, _last())
+    return Snapshot(tuple(found), caches[NAMES[0]].get(_KEY, fresh=True))
+
+
+def last_write() -> ObservedWrite | None:
+    """Return the last write, which any worker observed; `None` before one. Raises `RecordDamaged`."""
+    return read_record(_FILE, _parse)
 
 
 def write(alias: str, writer: str) -> None:
-    """Write on one machine, and watch both until they have turned; keep that for all workers."""
+    """Write on one machine, and read on both until they have the value; keep that for all workers."""
     caches = caches_of(alias)
     with locked("machines", changing=True) as directory:
         before = {name: _until_served(cache) for name, cache in caches.items()}
@@ -139,21 +148,21 @@ def write(alias: str, writer: str) -> None:
         caches[writer].set(_KEY, value, _KEPT_S)
         began_s = clock.monotonic_s()
         old_reads = dict.fromkeys(NAMES, 0)
-        turned_ms: dict[str, float] = {}
-        while len(turned_ms) < len(NAMES) and clock.monotonic_s() < began_s + 2 * BOUND_S:
+        delays_ms: dict[str, float] = {}
+        while len(delays_ms) < len(NAMES) and clock.monotonic_s() < began_s + 2 * BOUND_S:
             for name in NAMES:
-                if name in turned_ms:
+                if name in delays_ms:
                     continue
                 read_s = clock.monotonic_s()  # before the read: the promise counts from its begin
                 if caches[name].get(_KEY) == value:
-                    turned_ms[name] = (read_s - began_s) * 1000
+                    delays_ms[name] = (read_s - began_s) * 1000
                 else:
                     old_reads[name] += 1
-        turns = tuple(
-            Turn(name, *before[name], old_reads[name], turned_ms.get(name)) for name in NAMES
+        propagations = tuple(
+            Propagation(name, *before[name], old_reads[name], delays_ms.get(name)) for name in NAMES
         )
-        watch = Watch(clock.wall_s(), writer, value, turns)
-        write_json(directory / _FILE, dataclasses.asdict(watch))
+        observed = ObservedWrite(clock.wall_s(), writer, value, propagations)
+        write_json(directory / _FILE, dataclasses.asdict(observed))
 
 
 def _until_served(cache: "NearCache") -> tuple[str | None, bool]:
@@ -166,11 +175,6 @@ def _until_served(cache: "NearCache") -> tuple[str | None, bool]:
         pause(0.01)
 
 
-def _last() -> Watch | None:
-    path: Path = state_dir() / _FILE
-    try:
-        found = json.loads(path.read_text())
-        turns = tuple(Turn(**each) for each in found.pop("turns"))
-        return Watch(**found, turns=turns)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+def _parse(raw: Any) -> ObservedWrite:
+    propagations = tuple(read_dataclass(Propagation, each) for each in raw["propagations"])
+    return read_dataclass(ObservedWrite, {**raw, "propagations": propagations})

@@ -1,6 +1,7 @@
 """The paths with the data of pages."""
 
 from cacheapp.openapi.parts import (
+    BOOLEAN,
     COUNT,
     INTEGER,
     PID,
@@ -23,6 +24,7 @@ def paths() -> dict[str, Schema]:
     """Return the paths below the one that `cacheapp.urls` is included at."""
     return {
         "/api/overview": {"get": _overview()},
+        "/api/machines": {"get": _machines()},
         "/api/check": {"get": _check()},
         "/api/lab": {"get": _lab()},
     }
@@ -58,6 +60,55 @@ def _overview() -> Schema:
         "cacheapp.use_demo",
         {200: success("What the front page shows.", found)},
         errors={503: "STATE_DIR cannot be used."},
+    )
+
+
+def _machines() -> Schema:
+    value, number = nullable(STRING), {"type": "number"}
+    machine = record(
+        {
+            "name": STRING,
+            "value": {**value, "description": "What the machine reads."},
+            "from_copy": {**BOOLEAN, "description": "Whether its copy served the read."},
+            "listener_pid": {**COUNT, "description": "0 while no process listens for the copy."},
+            "epoch": INTEGER,
+            "confirmation_us": COUNT,
+        }
+    )
+    delay = {**nullable(number), "description": "To the first read of the new value; null: none."}
+    propagation = record(
+        {
+            "machine": STRING,
+            "before": value,
+            "from_copy": BOOLEAN,
+            "old_reads": COUNT,
+            "delay_ms": delay,
+        }
+    )
+    write = record(
+        {
+            "at_s": number,
+            "writer": STRING,
+            "value": STRING,
+            "propagations": list_of(propagation),
+        }
+    )
+    found = record(
+        {
+            "pid": PID,
+            "alias": {**value, "description": "Of the Redis; null if there is none to copy."},
+            "bound_s": number,
+            "machines": list_of(machine),
+            "in_redis": value,
+            "last_write": nullable(write),
+        }
+    )
+    return operation(
+        "machines",
+        "What two machines with a copy of Redis read, and how the last write reached them",
+        "cacheapp.use_demo",
+        {200: success("What the page of two machines shows.", found)},
+        errors={503: "Redis or STATE_DIR cannot be used, or the record of the last write."},
     )
 
 

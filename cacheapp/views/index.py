@@ -17,6 +17,7 @@ ENDPOINTS = {
     "GET /api/worker": "the worker that responds: pid, live threads, uptime_s",
     "GET /api/stats": "hits, misses, writes and errors of each alias, summed over all workers",
     "GET /api/overview": "what every worker reads of every alias, and the last result of Show me",
+    "GET /api/machines": "what two machines with a copy of Redis read, and how the last write reached them",
     "GET /api/check": "the last check from a page, with its report",
     "GET /api/lab": "the claims of the lab with their last results; ?name=... only one experiment",
     "GET /api/cache/<alias>/<key>": "the value of a key, as this worker reads it",

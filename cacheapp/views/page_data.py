@@ -1,4 +1,4 @@
-"""The data of the front page and of the check page, as JSON."""
+"""The data of the front page, of the two machines and of the check page, as JSON."""
 
 import contextlib
 import dataclasses
@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from cacheapp.cachecheck import run_record
-from cacheapp.demo import overview, show, worker_agent
+from cacheapp.demo import machines, overview, show, worker_agent
 from cacheapp.demo.overview import AliasRow
-from cacheapp.errors import StoreUnavailable
+from cacheapp.errors import CacheappError
 from cacheapp.processes import exclusive_run
 from cacheapp.views.access import permission_required
 from cacheapp.views.responses import ApiError, allow_methods, json_response
@@ -20,10 +20,10 @@ from cacheapp.views.responses import ApiError, allow_methods, json_response
 
 @contextlib.contextmanager
 def store_errors() -> Iterator[None]:
-    """Respond with 503 if `STATE_DIR` or a store cannot be used."""
+    """Respond with 503 if `STATE_DIR`, a record or a store cannot be used."""
     try:
         yield
-    except StoreUnavailable as exc:
+    except CacheappError as exc:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(exc)) from exc
 
 
@@ -55,6 +55,24 @@ def _alias(row: AliasRow) -> dict[str, Any]:
         "counted": dataclasses.asdict(counted) if counted else None,
         "reads": [dataclasses.asdict(view) for view in row.views],
     }
+
+
+@permission_required("cacheapp.use_demo")
+@allow_methods("GET")
+def two_machines(_request: HttpRequest) -> HttpResponseBase:
+    """Return what both machines read now, and the last write on one of them."""
+    alias = machines.source()
+    with store_errors():
+        snapshot = machines.read(alias) if alias else None
+        observed = machines.last_write() if alias else None
+    return json_response(
+        HTTPStatus.OK,
+        alias=alias,
+        bound_s=machines.BOUND_S,
+        machines=[dataclasses.asdict(one) for one in snapshot.machines] if snapshot else [],
+        in_redis=snapshot.in_redis if snapshot else None,
+        last_write=dataclasses.asdict(observed) if observed else None,
+    )
 
 
 @permission_required("cacheapp.run_check")

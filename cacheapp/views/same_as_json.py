@@ -13,6 +13,7 @@ from cacheapp.views.local_access import is_local
 
 _DATA = {
     "index": "overview",
+    "machines_page": "machines_data",
     "lab_page": "lab_data",
     "lab_experiment": "lab_data",
     "check_page": "check_data",

@@ -64,6 +64,7 @@ WITHOUT_JOBS: Mapping[str, dict[str, Any]] = {
     "check_drawing": {"number": 1},
     "stats_page": {},
     "machines_page": {},
+    "machines_data": {},
     "livez": {},
     "readyz": {},
     "metrics": {},

@@ -1,15 +1,21 @@
-"""The page of two machines: a write on one turns both, and the page shows when."""
+"""The page of two machines: a write on one reaches the copy of the other, and the page shows when."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from cacheapp.backends import NearCache
+from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.conf import state_dir
 from cacheapp.demo import machines
+from cacheapp.demo.machines import ObservedWrite
+from cacheapp.openapi.document import document
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.views.test_pages import _token
@@ -41,25 +47,83 @@ def _get(visitor: Client) -> Any:
     return visitor.get("/machines/", REMOTE_ADDR="127.0.0.1")
 
 
-def test_a_write_on_one_machine_turns_the_other(visitor: Client) -> None:
-    for writer, watcher in (("A", "B"), ("B", "A")):
-        form = {"on": writer, "csrfmiddlewaretoken": _token(_get(visitor))}
-        assert visitor.post("/machines/", form, REMOTE_ADDR="127.0.0.1").status_code == 302
-        found = _get(visitor).context["last"]["watch"]
-        turns = {turn.machine: turn for turn in found.turns}
-        assert found.writer == writer
-        assert turns[writer].old_reads == 0  # it reads its own write
-        assert turns[watcher].turned_ms is not None
-        seen = until(lambda: _all_from_copies(visitor), "both copies to be served", 30)
-        assert {one.value for one in seen.machines} == {found.value, seen.in_redis}
-    page = _get(visitor).content.decode()
+def _write(visitor: Client, writer: str) -> ObservedWrite:
+    form = {"on": writer, "csrfmiddlewaretoken": _token(_get(visitor))}
+    response = visitor.post("/machines/", form, REMOTE_ADDR="127.0.0.1")
+    assert (response.status_code, response["Location"]) == (303, "/machines/")
+    found: ObservedWrite = _get(visitor).context["last"]["observed"]
+    assert found.writer == writer
+    return found
+
+
+def test_a_write_on_one_machine_invalidates_the_copy_of_the_other(visitor: Client) -> None:
+    written = _write(visitor, "A").value
+    for writer, watcher in (("B", "A"), ("A", "B")):
+        snapshot = until(lambda: _all_from_copies(visitor), "both copies to be served", 30)
+        assert {one.value for one in snapshot.machines} == {written, snapshot.in_redis}
+        copy = machines.caches_of("redis")[watcher]
+        invalidated = copy.stats()["copy_invalidations"]
+        found = _write(visitor, writer)
+        reached = {one.machine: one for one in found.propagations}
+        assert (reached[watcher].before, reached[watcher].from_copy) == (written, True)
+        assert reached[writer].old_reads == 0  # it reads its own write
+        assert reached[watcher].delay_ms is not None
+        _until_more(copy, invalidated)  # and not because the copy was not confirmed any more
+        written = found.value
+    response = _get(visitor)
+    page = response.content.decode()
     assert "Machine A" in page
     assert page.count('<rect class="old"') == 2
+    assert "data-exact>" in page  # live.js shows it in the time zone of the reader
+    same = response.context["same"]
+    assert (same.url, same.curl) == ("/api/machines", "curl http://localhost/api/machines")
+    data = visitor.get(same.url, REMOTE_ADDR="127.0.0.1").json()
+    described = document()["paths"][same.url]["get"]["responses"]["200"]
+    jsonschema_rs.validate(described["content"]["application/json"]["schema"], data)
+    assert (data["in_redis"], data["last_write"]["value"]) == (written, written)
+
+
+def _until_more(copy: NearCache, invalidated: int) -> None:
+    until(lambda: copy.stats()["copy_invalidations"] > invalidated, "an invalidation", 30)
 
 
 def _all_from_copies(visitor: Client) -> Any:
-    seen = _get(visitor).context["seen"]
-    return seen if all(one.from_copy for one in seen.machines) else None
+    snapshot = _get(visitor).context["snapshot"]
+    return snapshot if all(one.from_copy for one in snapshot.machines) else None
+
+
+def test_a_damaged_record_of_the_last_write_is_shown_as_such(visitor: Client) -> None:
+    path = private_directory(state_dir()) / "machines.json"
+    one = '{"machine": "A", "before": null, "from_copy": true, "old_reads": 0, "delay_ms": "soon"}'
+    whole = f'{{"at_s": 1.5, "writer": "A", "value": "x", "propagations": [{one}]}}'
+    for text in ("", "[]", "5", "\0" * 90, '{"at_s": 5}', whole):
+        path.write_text(text)
+        response = _get(visitor)
+        assert response.status_code == 200, text
+        assert "What happened at the last write is unknown" in response.content.decode()
+        data = visitor.get("/api/machines", REMOTE_ADDR="127.0.0.1")
+        assert (data.status_code, "is damaged" in data.json()["detail"]) == (503, True)
+    path.unlink()
+    assert visitor.get("/api/machines", REMOTE_ADDR="127.0.0.1").json()["last_write"] is None
+
+
+def test_a_record_that_another_user_could_write_is_not_read(visitor: Client) -> None:
+    directory = private_directory(state_dir())
+    directory.chmod(0o777)
+    try:
+        assert _get(visitor).status_code == 503
+    finally:
+        directory.chmod(0o700)
+
+
+def test_a_cluster_is_passed_over(settings: Settings, tmp_path: Path) -> None:
+    kind = "cacheapp.backends.RedisCache"
+    cluster = {"BACKEND": kind, "LOCATION": "redis+cluster://127.0.0.1:1"}
+    one_server = {"BACKEND": kind, "LOCATION": "redis://127.0.0.1:1"}
+    settings.CACHES = {"default": cluster, "other": {**cluster, "KEY_PREFIX": "x"}}
+    assert machines.source() is None
+    settings.CACHES = {"default": cluster, "other": one_server}
+    assert machines.source() == "other"
 
 
 def test_other_machines_are_refused(visitor: Client) -> None:
@@ -72,7 +136,7 @@ def test_other_machines_are_refused(visitor: Client) -> None:
 def test_without_redis_the_page_says_what_is_missing(visitor: Client, settings: Settings) -> None:
     kind = f"{LocMemCache.__module__}.{LocMemCache.__qualname__}"
     settings.CACHES = {"default": {"BACKEND": kind}}
-    assert "No alias of CACHES is a RedisCache" in _get(visitor).content.decode()
+    assert "No alias of CACHES is a RedisCache of which" in _get(visitor).content.decode()
     settings.CACHES = {
         "default": {"BACKEND": kind},
         "redis": {"BACKEND": "cacheapp.backends.RedisCache", "LOCATION": "unix:///nowhere/none"},
