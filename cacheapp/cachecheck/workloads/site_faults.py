@@ -142,13 +142,19 @@ def kill_processes(traffic: Traffic) -> None:
 
 
 def kill_parents(traffic: Traffic) -> None:
-    """Kill the process from which those of the second machine were forked; it was the listener."""
-    machine = traffic.site.machines[-1]
+    """Kill the process from which those of the second machine were forked; it was the listener.
+
+    What is written before another process listens does harm only to keys that the copy has, and that
+    are not read meanwhile: so the copy is filled before, and many keys are written.
+    """
+    machine, bound_s = traffic.site.machines[-1], traffic.site.bound_s
     if traffic.rounds:
         traffic.restart(machine)
-        pause(2 * traffic.site.bound_s)
+    pause(4 * bound_s)
     machine.kill_parents()
-    traffic.burst()
+    for _ in range(2):
+        traffic.burst()
+        pause(bound_s / 4)
 
 
 def restart_workers(traffic: Traffic) -> None:
@@ -240,7 +246,7 @@ FAULTS: dict[str, Fault] = {
 }
 BOUNDS_S = {"invalidations late": 1.0, "replies lost": 3.0}
 """Of faults that need time between two events."""
-_SECONDS = {"invalidations late": 10.0}
+_SECONDS = {"invalidations late": 10.0, "parent killed": 8.0}
 """Of faults that take longer."""
 EMPTYING = frozenset(["database emptied", "server restarted"])
 """Faults that remove entries: then a miss says nothing."""
@@ -276,5 +282,5 @@ def _worst(findings: list[PropertyFinding]) -> PropertyFinding:
             if one.verdict is verdict:
                 return one
     return replace(
-        findings[0], figure=f"{findings[0].figure}, and as well under {len(findings)} faults"
+        findings[0], figure=f"{findings[0].figure}, and as well under {len(findings) - 1} faults"
     )
