@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from cacheapp.cachecheck.workloads import (
     abandoned,
@@ -18,7 +19,8 @@ from cacheapp.cachecheck.workloads import (
 )
 from cacheapp.cachecheck.workloads.bounded import BOUND, MACHINE
 
-REFERENCE = "docs/reference/cachecheck.md"
+_REFERENCE = "docs/reference/cachecheck.md"
+_HAS_DOCS = (Path(__file__).parents[2] / _REFERENCE).is_file()  # a wheel does not have them
 _ASYNC = " (async)"
 _STORE = "Use one store that all processes share."
 _FOLLOW = "Follow the cluster's redirections, and repeat no write whose answer was lost."
@@ -142,6 +144,8 @@ def meaning(name: str) -> Meaning | None:
 
 
 def link(name: str) -> str:
-    """Return where the documentation explains a property."""
+    """Return where the documentation explains a property; empty if it is not installed."""
+    if not _HAS_DOCS:
+        return ""
     slug = re.sub(r"[^\w\- ]", "", name.removesuffix(_ASYNC).lower()).strip().replace(" ", "-")
-    return f"{REFERENCE}#{slug}"
+    return f"{_REFERENCE}#{slug}"

@@ -193,11 +193,12 @@ def _examined(where: Where, workload: str) -> _Findings:
 @contextlib.contextmanager
 def _importable(directory: Path) -> Iterator[None]:
     """Let the clients import from the directory of the project, as the command does."""
+    before = sys.path.copy()
     sys.path.append(str(directory))
     try:
         yield
     finally:
-        sys.path.remove(str(directory))
+        sys.path[:] = before
 
 
 @contextlib.contextmanager

@@ -74,10 +74,9 @@ def _explained(finding: PropertyFinding) -> list[str]:
     known = meaning(finding.property)
     if known is None or finding.verdict is not PropertyVerdict.BROKEN:
         return []
-    return [
-        f"  On a site: {known.site}",
-        f"  Usual fix: {known.fix} More: {link(finding.property)}",
-    ]
+    page = link(finding.property)
+    more = f" More: {page}" if page else ""
+    return [f"  On a site: {known.site}", f"  Usual fix: {known.fix}{more}"]
 
 
 def proof_text(finding: PropertyFinding) -> str:
@@ -118,7 +117,8 @@ def _meaning_json(finding: PropertyFinding) -> dict[str, str]:
     known = meaning(finding.property)
     if known is None:
         return {}
-    return {"means": known.site, "fix": known.fix, "link": link(finding.property)}
+    page = link(finding.property)
+    return {"means": known.site, "fix": known.fix, **({"link": page} if page else {})}
 
 
 def verdicts(reports: Sequence[AliasReport]) -> dict[str, dict[str, str]]:
