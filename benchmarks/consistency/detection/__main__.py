@@ -4,7 +4,7 @@
 times with `--seconds 2`, and each right one of ours fifty times, with less for each workload, while other
 processes keep the processors busy. Each run is a line of the file; one that was interrupted continues there.
 Of the runs of a right cache, one in ten also stops, kills and starts processes. Exit status 1: one is found in
-fewer than nine of ten runs, or a right one is accused.
+fewer than nine of ten runs, a right one is accused, or some runs could not be made.
 """
 
 import argparse
@@ -43,9 +43,12 @@ def main() -> int:
     set_up_django("benchmarks.backends.stock_settings")
     with _busy(asked.load):
         for _ in range(_ATTEMPTS):
-            if _fill(asked):
+            if complete := _fill(asked):
                 break
-    return _show(_read(asked.results), asked.only)
+    missed = _show(_read(asked.results), asked.only)
+    if not complete:
+        print("Incomplete: some runs could not be made. The same command tries them again.")
+    return int(missed or not complete)
 
 
 def _fill(asked: argparse.Namespace) -> bool:
@@ -94,8 +97,8 @@ def _read(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _show(results: Sequence[dict[str, object]], only: Sequence[str] | None) -> int:
-    """Print a line for each cache; return 1 if one of them misses the goal."""
+def _show(results: Sequence[dict[str, object]], only: Sequence[str] | None) -> bool:
+    """Print a line for each cache; return whether one of them misses the goal."""
     missed = 0
     for name in dict.fromkeys(str(one["cache"]) for one in results):
         own = [one for one in results if one["cache"] == name]
@@ -114,7 +117,7 @@ def _show(results: Sequence[dict[str, object]], only: Sequence[str] | None) -> i
             print(
                 f"{name}: accused in {accused} of {len(own)}, unknown in {unknown} (load {loads:.0f})"
             )
-    return int(missed > 0)
+    return missed > 0
 
 
 def _compute() -> None:

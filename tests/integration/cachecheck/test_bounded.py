@@ -28,17 +28,24 @@ def _most_in_soak(names: list[str], few: list[str]) -> list[Any]:
     return [name if name in few else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
+def _require_the_bound(backend: str, fault: str) -> None:
+    for _attempt in range(3):  # on a busy machine too few reads may succeed: that is no verdict
+        found = _checked(backend, fault).values()
+        if all(one.verdict is not PropertyVerdict.UNKNOWN for one in found):
+            break
+    for one in found:
+        assert one.verdict is _HOLDS, one
+
+
 @pytest.mark.parametrize("fault", _most_in_soak(list(FAULTS), ["connections lost"]))
 def test_the_bound_holds(fault: str) -> None:
-    for found in _checked(_NEAR, fault).values():
-        assert found.verdict in {_HOLDS, PropertyVerdict.UNKNOWN}, found
+    _require_the_bound(_NEAR, fault)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("fault", ["nothing", "network slow and interrupted"])
 def test_the_bound_holds_in_late_processes(fault: str) -> None:
-    for found in _checked(f"{_BROKEN}SlowCache", fault).values():
-        assert found.verdict in {_HOLDS, PropertyVerdict.UNKNOWN}, found
+    _require_the_bound(f"{_BROKEN}SlowCache", fault)
 
 
 MUTANTS = {
@@ -63,6 +70,7 @@ def test_a_broken_protocol_is_found(mutant: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mutant", list(MUTANTS))
 def test_a_broken_protocol_is_found_in_nine_of_ten_runs(mutant: str) -> None:
     fault, broken = MUTANTS[mutant]
@@ -74,6 +82,7 @@ def test_a_broken_protocol_is_found_in_nine_of_ten_runs(mutant: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_the_bound_holds_in_twenty_runs(fault: str) -> None:
     runs = [_checked(_NEAR, fault) for _ in range(20)]
