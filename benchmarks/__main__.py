@@ -1,6 +1,6 @@
 """Run benchmarks one after another: all of them, or the named ones.
 
-`--usual` is what `make bench` runs in less than 20 minutes on two idle cores: fewer rounds where they take
+`--usual` is what `make bench` runs in about 15 minutes on two idle cores: fewer rounds where they take
 long. It keeps the results of which README and docs have tables, and writes these anew.
 """
 
