@@ -75,10 +75,8 @@ shell: $(VENV)/.run
 manage: $(VENV)/.run
 	@$(MANAGE) $(ARGS)
 
-# In parallel, because most tests wait for processes. The tests of a file share its servers. They
-# start hundreds of programs: bytecode is kept, and `-X dev` without the checks of freed memory takes
-# a third less time. `make soak` has those.
-test: export PYTHONDONTWRITEBYTECODE :=
+# In parallel, because most tests wait for processes. The tests of a file share its servers. The
+# checks of freed memory of `-X dev` would take 18 % of the time; `make soak` has them.
 test: export PYTHONMALLOC := pymalloc
 test: venv
 	@$(BIN)/python -X dev -m pytest --dist loadfile \
