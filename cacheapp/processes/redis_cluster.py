@@ -176,6 +176,10 @@ class PrivateCluster:
     def _by_port(self, port: int) -> ClusterServer:
         return next(node for node in self.nodes if node.port == port)
 
+    def slot(self, key: str | bytes) -> int:
+        """Return the slot of a key."""
+        return int(self.nodes[0].cluster("KEYSLOT", key))
+
     def used_slots(self) -> set[int]:
         """Return the slots that have keys."""
         found = set()

@@ -24,7 +24,7 @@ from cacheapp.consistency.history import Operation, OperationKind, Outcome
 from cacheapp.consistency.judge import judge
 from cacheapp.processes.waiting import pause, until
 
-_AFTERWARDS_S = 0.3
+AFTERWARDS_S = 0.3
 IN_THE_MIDDLE = 40  # lines of a client's journal: 20 calls
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
@@ -103,7 +103,7 @@ def killed(run: CheckRun) -> list[PropertyFinding]:
     victim.kill()
     clients.results(chosen, seconds + MARGIN_S)
     clients.start(1)
-    clients.run(simple_calls, keys, _AFTERWARDS_S)
+    clients.run(simple_calls, keys, AFTERWARDS_S)
     history = run.history()
     slowest = f"{_slowest_s(history) * 1000:.0f} ms the longest call"
     if (first_error := run.first_error()) and not _failed_before(history, killed_ns):
@@ -121,7 +121,8 @@ def _failed_before(history: Sequence[Operation], moment_ns: int) -> bool:
     )
 
 
-def _read_all(session: ClientSession, keys: Sequence[str]) -> None:
+def read_all(session: ClientSession, keys: Sequence[str]) -> None:
+    """Read every key."""
     for key in keys:
         session.get(key)
 
@@ -206,7 +207,7 @@ def cold(run: CheckRun) -> list[PropertyFinding]:
     count = max(2, len(clients.living))
     fresh: list[Client] = clients.start(count)
     clients.run(first_calls, key, counter, to=fresh)
-    clients.run(_read_all, [key, counter], to=fresh)
+    clients.run(read_all, [key, counter], to=fresh)
     for client in fresh:
         clients.dismiss(client)
     history = run.history()
@@ -253,7 +254,7 @@ def cleared(run: CheckRun) -> list[PropertyFinding]:
     run.work(write_own, keys)
     raised = next((error for error in run.work(clear) if error), "")
     run.history()
-    run.work(_read_all, keys)
+    run.work(read_all, keys)
     reads = run.history()
     left = sum(isinstance(one.result, int) for one in reads)
     wrong = [f"{left} of {len(reads)} reads found a value from before clear()"] if left else []

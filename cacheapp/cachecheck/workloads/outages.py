@@ -1,13 +1,15 @@
 """Faults of a private Redis: its connections are cut, and it is restarted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from cacheapp import clock
 from cacheapp.cachecheck.clients import Clients
 from cacheapp.cachecheck.run import MARGIN_S, CheckRun
-from cacheapp.cachecheck.verdicts import PropertyFinding
-from cacheapp.cachecheck.workloads.faults import IN_THE_MIDDLE
+from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
+from cacheapp.cachecheck.workloads.faults import AFTERWARDS_S, IN_THE_MIDDLE, read_all
 from cacheapp.cachecheck.workloads.registers import KEYS, one_order, simple_calls
-from cacheapp.consistency.history import Operation, Outcome
+from cacheapp.consistency.history import Operation, OperationKind, Outcome
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import pause, until
@@ -26,7 +28,7 @@ def cut(run: CheckRun, server: RedisServer | PrivateCluster) -> list[PropertyFin
             server.cut_connections()
             pause(min(run.seconds, 2.0) / (2 * _TIMES))
 
-    return [disturbed(run, CUT, close_all)]
+    return [disturbed(run, CUT, run.keys("cut", KEYS), close_all)]
 
 
 def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
@@ -37,7 +39,7 @@ def restarted(run: CheckRun, server: RedisServer) -> list[PropertyFinding]:
         server.start()
 
     run_evicting = _evicting(run)
-    return [disturbed(run_evicting, RESTARTED, restart)]
+    return [disturbed(run_evicting, RESTARTED, run.keys("restart", KEYS), restart)]
 
 
 def _evicting(run: CheckRun) -> CheckRun:
@@ -50,28 +52,41 @@ def _evicting(run: CheckRun) -> CheckRun:
 def disturbed(
     run: CheckRun,
     name: str,
+    keys: Sequence[str],
     disturb: Callable[[], None],
-    with_losses: Callable[[list[Operation]], list[Operation]] = list,
+    explained: Callable[[list[Operation]], list[Operation]] = list,
 ) -> PropertyFinding:
-    """Judge calls during which something is done to the server.
+    """Judge calls during which something is done to the server; UNKNOWN unless each key is read afterwards.
 
-    `with_losses` adds to the history what the server may have done by itself.
+    `explained` adds to the history what the server may have done by itself.
     """
     clients = run.crew
     assert isinstance(clients, Clients)  # noqa: S101 (faults are for processes)
-    keys = run.keys(name.split(maxsplit=1)[0], KEYS)
     seconds = min(run.seconds, 2.0)
     chosen = clients.order(simple_calls, keys, seconds)
     first = chosen[0].number
     until(lambda: run.journals.lines(first) >= IN_THE_MIDDLE, "a client to make calls", MARGIN_S)
     disturb()
+    ended_ns = clock.monotonic_ns()
     clients.results(chosen, seconds + MARGIN_S)
+    clients.run(simple_calls, keys, AFTERWARDS_S, within_s=MARGIN_S)
+    clients.run(read_all, keys, within_s=MARGIN_S)
     history = run.history()
-    found = one_order(name, with_losses(history), run)
-    answered = [one for one in history if one.outcome is Outcome.OK]
-    figure = f"{found.figure}, {_share(history, answered)} unanswered"
-    return PropertyFinding(name, found.verdict, figure, found.why, found.operations, found.origins)
+    found = one_order(name, explained(history), run)
+    unanswered = sum(one.outcome is not Outcome.OK for one in history)
+    figure = f"{found.figure}, {unanswered} of {len(history)} unanswered"
+    unread = set(keys) - _read_since(history, ended_ns)
+    if unread and found.verdict is PropertyVerdict.HOLDS:
+        silence = f"after the fault no read of {len(unread)} of {len(keys)} keys was answered"
+        why = "; ".join(filter(None, [silence, found.why]))
+        return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
+    return replace(found, figure=figure)
 
 
-def _share(history: list[Operation], answered: list[Operation]) -> str:
-    return f"{len(history) - len(answered)} of {len(history)}"
+def _read_since(history: Sequence[Operation], moment_ns: int) -> set[str]:
+    """Return the keys of which a read that began after the moment was answered."""
+    return {
+        one.key
+        for one in history
+        if one.kind is OperationKind.GET and one.outcome is Outcome.OK and one.call_ns >= moment_ns
+    }

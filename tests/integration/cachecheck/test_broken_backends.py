@@ -18,6 +18,7 @@ from cacheapp.cachecheck.workloads import (
     values,
     versions,
 )
+from cacheapp.consistency.history import Operation, Outcome
 from cacheapp.consistency.timeline import draw
 from cacheapp.processes.servers import RedisServer
 from tests.integration.cachecheck.conftest import Examine, Lab, Workload
@@ -82,6 +83,21 @@ def test_a_backend_that_lies_while_its_server_is_disturbed_is_caught(
         return outage(run, lab.redis)
 
     test_a_broken_backend_is_caught(examine, alias, disturbed, broken)
+
+
+def test_a_fault_after_which_no_call_is_answered_proves_nothing(lab: Lab, examine: Examine) -> None:
+    def dead(run: CheckRun) -> list[PropertyFinding]:
+        def answered(history: list[Operation]) -> list[Operation]:
+            return [one for one in history if one.outcome is Outcome.OK]
+
+        return [outages.disturbed(run, "dead", run.keys("dead", 3), lab.redis.kill, answered)]
+
+    try:
+        found = examine("Redis", dead)["dead"]
+    finally:
+        lab.redis.start()
+    assert found.verdict is PropertyVerdict.UNKNOWN, found
+    assert found.why.startswith("after the fault no read of 3 of 3 keys was answered; ")
 
 
 def test_a_lease_that_outlives_its_holder_is_caught(

@@ -20,7 +20,7 @@ from cacheapp.cachecheck.private import Stores, private_stores
 from cacheapp.cachecheck.run import CheckRun, try_store
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads import cluster_faults, registers
-from cacheapp.cachecheck.workloads.cluster_faults import possible_losses
+from cacheapp.cachecheck.workloads.cluster_faults import with_losses
 from cacheapp.consistency.history import Outcome
 from cacheapp.processes.ports import free_port
 from cacheapp.processes.redis_cluster import PrivateCluster
@@ -133,9 +133,11 @@ def test_a_failover_by_three_sentinels_loses_only_what_was_not_replicated(
         clients.results(chosen, 120)
         for sentinel in sentinels:
             until(lambda s=sentinel: s.primary_port() == second, "the failover", 120)  # type: ignore[misc]
+        ended_ns = clock.monotonic_ns()
         primary.send(signal.SIGCONT)  # of no effect if it was killed
         until(lambda: not any(clients.run(try_store, f"{run.token}-x", within_s=60)), "a write", 60)
         clients.run(registers.simple_calls, keys, 1.0, within_s=120)
         calls = [one for one in run.history() if one.outcome is not Outcome.FAIL]
-        found = registers.one_order("failover", [*calls, *possible_losses(calls, failed_ns)], run)
+        explained = with_losses(calls, keys, (failed_ns, ended_ns))
+        found = registers.one_order("failover", explained, run)
         assert found.verdict is PropertyVerdict.HOLDS, found
