@@ -1,13 +1,14 @@
 """Responses that last: their limit in each process, and server-sent events for WSGI and ASGI.
 
 Each occupies a thread, so a process has at most `DOWNLOAD_STREAMS` event streams and as many files in
-transfer, and fewer of both together than it has threads. A file is never refused because of events
-alone: they leave a thread to it. An event stream ends after `DOWNLOAD_STREAM_S` seconds, and the client
-reconnects.
+transfer, and fewer of both together than it has threads. A file is never refused because of events:
+if no thread is left for it, an event stream ends. Each ends after `DOWNLOAD_STREAM_S` seconds, and the
+client reconnects, or polls.
 """
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -59,17 +60,26 @@ class _StreamSlots:
         self.is_ending: Callable[[], bool] = lambda: False
 
     def acquire(self, kind: StreamKind) -> bool:
-        """Return True if a stream of this kind was free."""
-        threads = conf().threads
+        """Return True if a stream of this kind was free.
+
+        A file also gets the thread that is kept free, until an event stream has ended for it.
+        """
         with self._lock:
-            others = sum(self._taken.values()) - self._taken[kind]
-            limit = limit_of(kind)
-            if threads is not None:
-                limit = min(limit, max(1, threads - 1) - others)
-            if self._taken[kind] >= limit:
-                return False
-            self._taken[kind] += 1
-            return True
+            is_free = self._taken[kind] < limit_of(kind)
+            if kind is StreamKind.EVENTS:
+                is_free = is_free and self._left() > 0
+            self._taken[kind] += is_free
+            return is_free
+
+    def must_end_for_a_file(self) -> bool:
+        """Return True if an event stream has to end, so that a thread is free again."""
+        with self._lock:
+            return self._left() < 0
+
+    def _left(self) -> float:
+        """Return how many threads are left for streams; negative if the one kept free is in use."""
+        threads = conf().threads
+        return math.inf if threads is None else max(1, threads - 1) - sum(self._taken.values())
 
     def release(self, kind: StreamKind) -> None:
         """Free a stream; call it once for each that was acquired."""
@@ -141,7 +151,12 @@ class EventStream:
         """Return new events, a keepalive comment, or nothing."""
         now_s = clock.monotonic_s()
         text = self._events.new_events()
-        self._is_over = self._events.is_finished or now_s > self._ends_at_s or slots.is_ending()
+        self._is_over = (
+            self._events.is_finished
+            or now_s > self._ends_at_s
+            or slots.is_ending()
+            or slots.must_end_for_a_file()
+        )
         if not text and now_s - self._last_sent_s >= _KEEPALIVE_S:
             text = ": nothing new\n\n"
         if text:

@@ -27,6 +27,7 @@ from cacheapp.views.file_responses import file_response, zip_response
 from tests.integration.views.users import session, staff
 
 pytestmark = pytest.mark.django_db
+from cacheapp.views.streams import slots
 
 URL = "https://files.example.com"
 OWNER = JobOwner(uuid.uuid4(), 4711)
@@ -315,7 +316,25 @@ def test_slow_readers_leave_a_thread_for_others(ann: User, settings: Settings) -
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("threads", [None, 4])
-def test_event_streams_leave_a_thread_to_a_file(
+def test_event_streams_leave_threads_to_files(
+@pytest.mark.django_db(transaction=True)
+def test_with_two_threads_an_event_stream_ends_for_a_file(ann: User, settings: Settings) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "THREADS": 2}
+    client, job = session(ann), _job(ann, "succeeded", "a.bin")
+    path = f"/api/downloads/{_job(ann, 'queued', 'b.bin').id}/events"
+    with contextlib.closing(client.get(path)) as stream:
+        with contextlib.closing(_fetch(client, job)) as file:
+            assert file.status_code == 200
+            assert _fetch(client, job).status_code == 503
+            events = b"".join(stream)  # it ends now, and not at its time
+            assert b"event: job" in events
+            assert b"event: end" not in events
+            stream.close()
+            assert client.get(path).status_code == 503
+        with contextlib.closing(client.get(path)) as again:
+            assert again.status_code == 200
+
+
     ann: User, settings: Settings, threads: int | None
 ) -> None:
     """A user may have many tabs open, each with a stream."""
@@ -326,10 +345,12 @@ def test_event_streams_leave_a_thread_to_a_file(
         for _ in range(2):
             assert tabs.enter_context(contextlib.closing(client.get(path))).status_code == 200
         assert client.get(path).status_code == 503
-        with contextlib.closing(_fetch(client, job)) as file:
-            assert file.status_code == 200
-            if threads:  # one is left for other requests
-                assert _fetch(client, job).status_code == 503
+        assert tabs.enter_context(contextlib.closing(_fetch(client, job))).status_code == 200
+        assert not slots.must_end_for_a_file()
+        assert tabs.enter_context(contextlib.closing(_fetch(client, job))).status_code == 200
+        # One thread is kept for other requests.
+        assert slots.must_end_for_a_file() == (threads is not None)
+        assert _fetch(client, job).status_code == 503
 
 
 def test_a_worker_with_one_thread_sends_files(ann: User, settings: Settings) -> None:
