@@ -182,8 +182,9 @@ def _shown_destination(job: DownloadJob) -> str:
 
 def _admin_url(request: HttpRequest, job: DownloadJob) -> str:
     """Return the job's page in Django's admin, for users who may open it."""
-    user = getattr(request, "user", None)
-    if user is None or not (user.is_staff and user.has_perm(_VIEW)):
+    user: Any = getattr(request, "user", None)
+    # A project's own model of users need not have this attribute, which the admin requires.
+    if not (getattr(user, "is_staff", False) and user.has_perm(_VIEW)):
         return ""
     try:
         return reverse("admin:cacheapp_downloads_downloadjob_change", args=[job.id])

@@ -6,7 +6,8 @@ import secrets
 import uuid
 import zipfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from django.contrib.auth.models import User
@@ -21,7 +22,7 @@ from cacheapp.downloads.jobs.actors import Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.downloads.sources.request import DownloadRequest
-from cacheapp.views import file_map
+from cacheapp.views import file_map, pages_job
 from cacheapp.views.after_redirect import keep_report, kept_report
 from cacheapp.views.file_responses import file_response, zip_response
 from tests.integration.views.users import session, staff
@@ -434,3 +435,55 @@ async def test_a_file_is_sent_over_asgi_too(tmp_path: Path) -> None:
         assert isinstance(response, StreamingHttpResponse)
         with contextlib.closing(response):
             assert CONTENT in b"".join([chunk async for chunk in response])
+
+
+def _triggers(client: Client, job: DownloadJob) -> dict[str, str]:
+    """Return when each part of the page is requested again."""
+    said = client.get(f"/downloads/{job.id}/").content.decode()
+    parts = re.findall(r'<div id="(\w+)"[^>]*hx-get="[^"]+"[^>]* hx-trigger="([^"]+)"', said)
+    return dict(parts)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "paused"])
+def test_every_part_is_requested_until_it_has_shown_the_end(ann: User, state: str) -> None:
+    """A paused job is resumed in another tab, and the files of a listing come after the page."""
+    job = _job(ann, state, "a.bin")
+    client = session(ann)
+    for total in (1, 0):
+        DownloadJob.objects.filter(id=job.id).update(files_total=total)
+        found = _triggers(client, job)
+        assert set(found) == {"job", "failed", "map", "files"}
+        assert all("every 2s" in it and "event-end" in it for it in found.values()), found
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_no_part_of_an_ended_job_is_requested_again(ann: User, state: str) -> None:
+    job = _job(ann, state, "a.bin", "b.bin")
+    assert set(_triggers(session(ann), job).values()) == {"job-changed from:body"}
+
+
+def test_an_ended_job_is_requested_until_its_webhook_is_notified(ann: User) -> None:
+    job = _job(ann, "succeeded", "a.bin")
+    DownloadJob.objects.filter(id=job.id).update(webhook="https://hooks.example.com/")
+    now = timezone.now()
+    job.notifications.create(url="https://x.example", body="{}", due_at=now, created_at=now)
+    client = session(ann)
+    assert "every 2s" in _triggers(client, job)["job"]
+    job.notifications.update(state="delivered")
+    assert "every" not in _triggers(client, job)["job"]
+
+
+def test_the_admin_is_linked_only_where_it_is_installed_and_for_its_users(
+    ann: User, settings: Settings
+) -> None:
+    job = _job(ann, "paused", "a.bin")
+    request = RequestFactory().get("/")
+    request.user = ann
+    assert pages_job._admin_url(request, job).endswith(f"/{job.id}/change/")  # noqa: SLF001
+    request.user = cast(Any, SimpleNamespace(has_perm=lambda _name: True))  # without is_staff
+    assert pages_job._admin_url(request, job) == ""  # noqa: SLF001
+    del request.user  # a project without users
+    assert pages_job._admin_url(request, job) == ""  # noqa: SLF001
+    settings.ROOT_URLCONF = "cacheapp.urls"  # without the admin
+    request.user = ann
+    assert pages_job._admin_url(request, job) == ""  # noqa: SLF001
