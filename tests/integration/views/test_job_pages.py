@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import secrets
 import uuid
 import zipfile
@@ -15,6 +16,7 @@ from django.db import connection, connections
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory, Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import repository, transitions
@@ -25,10 +27,10 @@ from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import file_map, pages_job
 from cacheapp.views.after_redirect import keep_report, kept_report
 from cacheapp.views.file_responses import file_response, zip_response
+from cacheapp.views.streams import slots
 from tests.integration.views.users import session, staff
 
 pytestmark = pytest.mark.django_db
-from cacheapp.views.streams import slots
 
 URL = "https://files.example.com"
 OWNER = JobOwner(uuid.uuid4(), 4711)
@@ -316,9 +318,6 @@ def test_slow_readers_leave_a_thread_for_others(ann: User, settings: Settings) -
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("threads", [None, 4])
-def test_event_streams_leave_threads_to_files(
-@pytest.mark.django_db(transaction=True)
 def test_with_two_threads_an_event_stream_ends_for_a_file(ann: User, settings: Settings) -> None:
     settings.CACHEAPP = {**settings.CACHEAPP, "THREADS": 2}
     client, job = session(ann), _job(ann, "succeeded", "a.bin")
@@ -336,6 +335,9 @@ def test_with_two_threads_an_event_stream_ends_for_a_file(ann: User, settings: S
             assert again.status_code == 200
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("threads", [None, 4])
+def test_event_streams_leave_threads_to_files(
     ann: User, settings: Settings, threads: int | None
 ) -> None:
     """A user may have many tabs open, each with a stream."""
