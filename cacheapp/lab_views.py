@@ -48,9 +48,13 @@ def experiment(request: HttpRequest, name: str) -> HttpResponse:
 def start(request: HttpRequest) -> HttpResponse:
     """Start experiments in a process of their own; one runs at a time on a machine."""
     names, what = request.POST.getlist("name"), request.POST.get("do")
+    if what not in {None, "all", "selected"} or (what is None and not names):
+        found = f"do is {what!r}" if what is not None else "the form has neither do nor name"
+        expected = "expected do=all; or do=selected, or no do, with the name of an experiment"
+        return _refused(request, HTTPStatus.BAD_REQUEST, f"{found}; {expected}")
+    if what == "selected" and not names:
+        return _refused(request, HTTPStatus.UNPROCESSABLE_ENTITY, "No experiment is selected.")
     try:
-        if what == "selected" and not names:
-            return _refused(request, HTTPStatus.UNPROCESSABLE_ENTITY, "No experiment is selected.")
         full = request.POST.get("full") == "1"
         run_record.start(*([] if what == "all" else names), full=full)
     except UnknownExperiment as exc:

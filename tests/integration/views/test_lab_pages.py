@@ -1,6 +1,7 @@
 """The pages of the lab, and the data of every page as JSON."""
 
 import hashlib
+import html
 import os
 import shlex
 from collections.abc import Iterator
@@ -117,6 +118,25 @@ def test_a_refused_run_of_the_lab_keeps_what_was_selected(demo: None, visitor: C
     assert refused.context["selected"] == ["starting", "waiting"]
     assert "only one experiment or check runs" in refused.content.decode()
     assert "def download(" in from_page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ({}, "the form has neither do nor name; expected do=all; or do=selected"),
+        ({"do": "everything"}, "do is 'everything'; expected do=all"),
+        ({"do": "", "name": "waiting"}, "do is ''; expected do=all"),
+        ({"name": "nothing"}, "no experiment 'nothing'; expected one of"),
+    ],
+    ids=str,
+)
+def test_a_run_of_the_lab_that_names_nothing_to_run_is_a_400(
+    demo: None, visitor: Client, form: dict[str, Any], found: str
+) -> None:
+    token = str(_get(visitor, "/lab/").context["csrf_token"])
+    response = _post(visitor, "/lab/start", {**form, "csrfmiddlewaretoken": token})
+    assert (response.status_code, exclusive_run.holder()) == (400, None)
+    assert found in html.unescape(response.content.decode())
 
 
 SAME = {
