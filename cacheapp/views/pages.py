@@ -27,6 +27,7 @@ from django.http import (
     HttpResponseNotAllowed,
     HttpResponseRedirect,
 )
+from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.template.defaultfilters import filesizeformat
@@ -169,7 +170,7 @@ def error_page(
         "advice": _advice_on(request, status) if advice is None else advice,
         "back": page_before(request),
         "wanted": wanted_page(request),
-        "sent": _typed_text(request, status),
+        "sent": _sent_urls(request, status),
     }
     if is_press:
         response = render(request, "cacheapp/parts/refusal.html", context, status=status)
@@ -187,14 +188,17 @@ def too_large_text() -> str:
     return f"The form is larger than this site accepts, which is {limit}."
 
 
-def _typed_text(request: HttpRequest, status: HTTPStatus) -> str:
-    """Return what a person typed into the refused form, so that it is not lost."""
-    if request.method != "POST" or status not in {
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    }:
+def _sent_urls(request: HttpRequest, status: HTTPStatus) -> str:
+    """Return the URLs of a refused order of a download, so that what a person typed is not lost.
+
+    Only of a form of this site: another site could otherwise have this one show a text of its choice.
+    """
+    if status not in {HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE}:
         return ""
-    with contextlib.suppress(SuspiciousOperation, BadRequest, OSError):  # a malformed form
+    if not page_before(request):
+        return ""
+    malformed = (SuspiciousOperation, BadRequest, MultiPartParserError, OSError)
+    with contextlib.suppress(*malformed):
         return str(request.POST.get("urls", ""))
     return ""
 
