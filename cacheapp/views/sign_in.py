@@ -5,10 +5,10 @@ import hashlib
 import unicodedata
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib.auth.forms import UsernameField
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -57,6 +57,24 @@ def limit_attempts(view: Callable[..., Any]) -> Callable[..., Any]:
     return view
 
 
+ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
+
+
+def _see_other(response: ResponseT) -> ResponseT:
+    """Have the browser request the next page with GET, as after all forms."""
+    if response.status_code == HTTPStatus.FOUND:
+        response.status_code = HTTPStatus.SEE_OTHER
+    return response
+
+
+class SignOut(LogoutView):
+    """Sign out, and lead to the page that the settings name."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Sign out."""
+        return _see_other(super().dispatch(request, *args, **kwargs))
+
+
 class SignIn(LoginView):
     """The sign-in page, with limited attempts."""
 
@@ -84,7 +102,7 @@ class SignIn(LoginView):
             )
             response = self._refuse(request, why)
             response["Retry-After"] = wait_s
-        return set_security_headers(response)
+        return set_security_headers(_see_other(response))
 
     def _refuse(self, request: HttpRequest, why: str) -> HttpResponse:
         """Return the page with the reason, the name as it was typed, and no password."""

@@ -175,7 +175,7 @@ def test_people_sign_in_and_come_back_to_where_they_wanted() -> None:
     form = {"username": "anna", "password": "long enough to be one", "next": "/api/"}
     assert client.post("/login/", form).status_code == 403
     answer = client.post("/login/", {**form, "csrfmiddlewaretoken": token})
-    assert (answer.status_code, answer["Location"]) == (302, "/api/")
+    assert (answer.status_code, answer["Location"]) == (303, "/api/")
     assert client.post("/login/", {**form, "next": "https://evil.net/"}).status_code == 403
 
 
@@ -273,4 +273,4 @@ def test_people_sign_in_where_the_server_knows_no_address() -> None:
     User.objects.create_user("carl", password="long enough to be one")  # noqa: S106 (made up)
     client = Client(SERVER_NAME="testserver", REMOTE_ADDR="")
     form = {"username": "carl", "password": "long enough to be one"}
-    assert client.post("/login/", form).status_code == 302
+    assert client.post("/login/", form).status_code == 303
