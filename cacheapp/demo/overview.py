@@ -173,11 +173,11 @@ def _read(found: Record) -> Overview:
 
 def _read_marks(row: AliasRow) -> list[Mark]:
     now_s = clock.wall_s()
-    sights = judge_views(row.changes, row.views)
+    compared = judge_views(row.changes, row.views)
     return [
-        Mark(now_s, row.alias, sight.view.pid, "read", not sight.misses)
-        for sight in sights
-        if not (sight.view.silent or sight.view.error)
+        Mark(now_s, row.alias, one.view.pid, "read", not one.misses)
+        for one in compared
+        if not (one.view.silent or one.view.error)
     ]
 
 

@@ -93,7 +93,7 @@ def is_broken(changes: LastChanges, views: Sequence[WorkerView]) -> bool:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ComparedView:
     """One worker's view against the last changes: `right`, `wrong`, `expired`, or `` to compare with nothing."""
 
     view: WorkerView
@@ -106,7 +106,7 @@ class Sight:
         return "wrong" in {self.value, self.count}
 
 
-def judge_views(changes: LastChanges, views: Sequence[WorkerView]) -> list[Sight]:
+def judge_views(changes: LastChanges, views: Sequence[WorkerView]) -> list[ComparedView]:
     """Return how each worker's view compares with the last changes.
 
     It follows the same rules as the verdict: a key that no worker has is expired, for all of them.
@@ -128,7 +128,7 @@ def judge_views(changes: LastChanges, views: Sequence[WorkerView]) -> list[Sight
         is_right = isinstance(view.count, int) and counted.done <= view.count <= most
         return "expired" if no_count else _right(is_right)
 
-    return [Sight(view, of_value(view), of_count(view)) for view in views]
+    return [ComparedView(view, of_value(view), of_count(view)) for view in views]
 
 
 def _right(is_right: bool) -> str:  # noqa: FBT001 (it is the subject)

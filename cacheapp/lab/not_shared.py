@@ -26,7 +26,7 @@ ROUNDS = {Scale.SMALL: 1, Scale.USUAL: 5, Scale.FULL: 50}
 
 
 @dataclass(frozen=True)
-class Sight:
+class AliasReads:
     """Of each round: how many workers read what one wrote; how many values remain after each wrote."""
 
     alias: str
@@ -38,25 +38,25 @@ def conduct(bench: Bench) -> ExperimentOutcome:
     """Start the site on each alias, write from one worker and from each, and read from all."""
     with Stores() as stores:
         bench.expect(len(stores.aliases))
-        sights = []
+        reads = []
         for alias in stores.aliases:
             with bench.step(alias), site(stores, alias) as served:
-                sights.append(_look(bench, served, alias))
+                reads.append(_look(bench, served, alias))
         notes = stores.notes
     return ExperimentOutcome(
-        judge(sights),
+        judge(reads),
         (
             _panel(
                 f"of {WORKERS} workers, see what one wrote",
                 "workers",
                 WORKERS,
-                {one.alias: one.seen_by for one in sights},
+                {one.alias: one.seen_by for one in reads},
             ),
             _panel(
                 "different values of one key, after each worker wrote it",
                 "values",
                 1,
-                {one.alias: one.truths for one in sights},
+                {one.alias: one.truths for one in reads},
             ),
         ),
         (
@@ -77,7 +77,7 @@ def _panel(title: str, unit: str, right: int, counted: dict[str, tuple[int, ...]
     return Panel(title, unit, tuple(measures), expected=float(right))
 
 
-def _look(bench: Bench, served: Site, alias: str) -> Sight:
+def _look(bench: Bench, served: Site, alias: str) -> AliasReads:
     seen_by, truths = [], []
     for number in range(ROUNDS[bench.scale]):
         bench.look()
@@ -86,13 +86,13 @@ def _look(bench: Bench, served: Site, alias: str) -> Sight:
         for pid in served.workers.pids:
             served.by("write", pid, f"writer-{number}", str(pid))
         truths.append(len(set(served.by_each("read", f"writer-{number}"))))
-    return Sight(alias, tuple(seen_by), tuple(truths))
+    return AliasReads(alias, tuple(seen_by), tuple(truths))
 
 
-def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
+def judge(reads: list[AliasReads]) -> tuple[ClaimFinding, ClaimFinding]:
     """Return whether the workers' own caches differed, and the shared ones did not."""
-    own = [one for one in sights if one.alias == "locmem"]
-    shared = [one for one in sights if one.alias != "locmem"]
+    own = [one for one in reads if one.alias == "locmem"]
+    shared = [one for one in reads if one.alias != "locmem"]
     apart = not any(
         is_shared(seen_by, WORKERS) or is_shared(WORKERS, WORKERS, values)
         for one in own
@@ -117,15 +117,15 @@ def judge(sights: list[Sight]) -> tuple[ClaimFinding, ClaimFinding]:
     )
 
 
-def _describe(one: Sight) -> str:
+def _describe(one: AliasReads) -> str:
     return (
         f"{one.alias}: what one worker wrote was seen by {_range(one.seen_by)} of {WORKERS}; after "
         f"each wrote, different values: {_range(one.truths)}"
     )
 
 
-def _seen(aliases: str, sights: list[Sight]) -> str:
-    by = _range(tuple(seen_by for one in sights for seen_by in one.seen_by))
+def _seen(aliases: str, reads: list[AliasReads]) -> str:
+    by = _range(tuple(seen_by for one in reads for seen_by in one.seen_by))
     return f"{aliases}: a write is seen by {by} of {WORKERS} workers"
 
 

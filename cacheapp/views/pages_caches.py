@@ -23,7 +23,7 @@ from cacheapp.demo import overview, page_record, show, timeline, worker_agent
 from cacheapp.demo.overview import AliasRow, Overview
 from cacheapp.demo.show import AliasResult, ShowResult
 from cacheapp.demo.timeline import Spot
-from cacheapp.demo.verdict import Sight, judge_views
+from cacheapp.demo.verdict import ComparedView, judge_views
 from cacheapp.errors import StoreUnavailable
 from cacheapp.views.index import index
 from cacheapp.views.pages import error_page, page, redirect_after_post, render_page
@@ -151,29 +151,29 @@ def _result_look(one: AliasResult) -> tuple[str, str]:
 
 def _row_context(row: AliasRow, lanes: dict[tuple[str, int], list[Spot]]) -> dict[str, Any]:
     look, sign = _LOOKS[row.judged.verdict]
-    sights = judge_views(row.changes, row.views)
+    compared = judge_views(row.changes, row.views)
     return {
         "alias": row.alias,
         "backend": row.backend,
-        "verdict": _label(row, sights),
+        "verdict": _label(row, compared),
         "look": look,
         "sign": sign,
         "why": row.judged.why,
         "cells": [
-            {"sight": one, "one": one.view, "spots": lanes.get((row.alias, one.view.pid), [])}
-            for one in sights
+            {"compared": one, "one": one.view, "spots": lanes.get((row.alias, one.view.pid), [])}
+            for one in compared
         ],
         "advice": _advice(row) if row.judged.verdict is SharingVerdict.DOWN else "",
     }
 
 
-def _label(row: AliasRow, sights: list[Sight]) -> str:
+def _label(row: AliasRow, compared: list[ComparedView]) -> str:
     """Return the verdict for people; the undecided ones differ by their reason."""
     if row.judged.verdict is not SharingVerdict.OPEN:
         return row.judged.verdict.value
     if not (row.changes.written or row.changes.counted):
         return "NOTHING YET"
-    is_expired = any("expired" in {one.value, one.count} for one in sights)
+    is_expired = any("expired" in {one.value, one.count} for one in compared)
     return "EXPIRED" if is_expired else "UNDECIDED"
 
 

@@ -135,7 +135,7 @@ def test_a_cell_follows_the_rules_of_the_verdict(
         WorkerView(pid, value, count)
         for pid, (value, count) in enumerate(zip(values, counts, strict=True), 1)
     ]
-    sights = judge_views(changes, views)
-    assert [(one.value, one.count) for one in sights] == expected
-    is_wrong = any(one.misses for one in sights)
+    compared = judge_views(changes, views)
+    assert [(one.value, one.count) for one in compared] == expected
+    is_wrong = any(one.misses for one in compared)
     assert is_wrong == (judge(changes, views).verdict is SharingVerdict.BROKEN)

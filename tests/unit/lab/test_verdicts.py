@@ -74,7 +74,7 @@ def test_each_claim_about_times_says_what_a_busy_machine_can_cause() -> None:
     on_counts = [
         *thread_races.judge(thread_losses(0, 400, 0, 0)),
         *process_races.judge(process_losses(900, 300, 0)),
-        *not_shared.judge(sights(4, 1)),
+        *not_shared.judge(reads(4, 1)),
         *what_breaks.judge(counts(20.0, 5.0, 44.0)),
     ]
     assert not any(finding.load_causes for finding in on_counts)
@@ -186,10 +186,10 @@ def test_races_between_processes(lost: tuple[int, int, int], verdicts: list[Clai
     assert [finding.verdict for finding in findings] == verdicts
 
 
-def sights(own: int, shared: int) -> list[not_shared.Sight]:
+def reads(own: int, shared: int) -> list[not_shared.AliasReads]:
     return [
-        not_shared.Sight("locmem", (5 - own,), (own,)),
-        not_shared.Sight("lmdb", (5 - shared,), (shared,)),
+        not_shared.AliasReads("locmem", (5 - own,), (own,)),
+        not_shared.AliasReads("lmdb", (5 - shared,), (shared,)),
     ]
 
 
@@ -199,7 +199,7 @@ def sights(own: int, shared: int) -> list[not_shared.Sight]:
     ids=["as claimed", "one worker only", "a shared one that is not"],
 )
 def test_memory_is_not_shared(own: int, shared: int, verdicts: list[ClaimVerdict]) -> None:
-    findings = not_shared.judge(sights(own, shared))
+    findings = not_shared.judge(reads(own, shared))
     assert [finding.verdict for finding in findings] == verdicts
 
 
