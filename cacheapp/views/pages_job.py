@@ -37,6 +37,7 @@ _VIEW, _CHANGE = "cacheapp_downloads.view_downloadjob", "cacheapp_downloads.chan
 FILES_PER_PAGE = 25
 _MAP_FILES = 200_000
 _FAILED_SHOWN = 10
+_LEAST_RATES_S = 30.0
 _BUTTONS = (
     {"do": "pause", "title": "Pause", "look": ""},
     {"do": "resume", "title": "Resume", "look": "first"},
@@ -192,16 +193,23 @@ def _admin_url(request: HttpRequest, job: DownloadJob) -> str:
         return ""
 
 
-def _rate_path(job: DownloadJob) -> str:
-    rates = live_progress.rates_of(job.id)
-    return draw_area(rates, clock.wall_s(), live_progress.RATES_S)
+def _rate_context(job: DownloadJob) -> dict[str, Any]:
+    """Return the throughput of the last 10 minutes; of a shorter time if there is no earlier rate."""
+    rates, now_s = live_progress.rates_of(job.id), clock.wall_s()
+    known_s = now_s - rates[0][0] if rates else 0.0
+    shown_s = min(max(known_s, _LEAST_RATES_S), live_progress.RATES_S)
+    is_all = shown_s == live_progress.RATES_S
+    return {
+        "rate_path": draw_area(rates, now_s, shown_s),
+        "rate_s": None if is_all else shown_s,
+    }
 
 
 def _figures_context(job: DownloadJob, active: _Active) -> dict[str, Any]:
     return {
         "webhook": serialize_webhook(job),
         "moving": [_moving_context(*one) for one in active.items()],
-        "rate_path": _rate_path(job),
+        **_rate_context(job),
         "history": history_of(job),
         "announcement": f"{job.state}, {job.files_done} of {job.files_total} files",
     }

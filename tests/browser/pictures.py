@@ -26,6 +26,7 @@ from tests.browser.conftest import ARGUMENTS
 from tests.browser.deploying import deployed
 from tests.dashboard import kept as observed
 from tests.ensure_programs import NO_CHROMIUM, find_chromium
+from tests.objects import Thing, Version
 from tests.origin import Origin
 from tests.system.conftest import ROOT
 
@@ -34,6 +35,11 @@ LAB = ROOT / "docs" / "lab"
 MOST_BYTES = 300_000
 _PANELS = 2  # of the lab's eight: README does not show all
 _FRAMES_MS = [1500, 5000]
+_MOVING = 8  # files at the same time
+_HALF_DONE = """(count) => {
+  const bars = [...document.querySelectorAll(".moving progress[max]")];
+  return bars.length === count && Math.max(...bars.map((bar) => bar.value / bar.max)) > 0.7;
+}"""
 _COLOURS = 128  # the pages have few colours, so the difference is invisible
 
 
@@ -56,7 +62,7 @@ def main() -> int:
         front = _tab(browser, site.url)
         _keep("show-me.gif", _show_me(front))
         _keep("caches.png", _small(_locmem(front)))
-        _keep("download.png", _small(_download(_tab(browser, site.url), origin.url)))
+        _keep("download.png", _small(_download(_tab(browser, site.url), origin)))
         browser.close()
     picture_sources.MANIFEST.write_text(json.dumps(picture_sources.digests(), indent=1) + "\n")
     return 0
@@ -117,19 +123,40 @@ def _locmem(page: Page) -> bytes:
     return page.screenshot(full_page=True, clip=clip)
 
 
-def _download(page: Page, origin: str) -> bytes:
+def _download(page: Page, origin: Origin) -> bytes:
+    """Return the page of a job of many files: most are done, two have failed, and eight are half done."""
+    size: Any = {"width": 900, "height": 900}
+    page.set_viewport_size(size)
     page.goto("/downloads/")
     page.get_by_text("New download").click()
-    urls = [
-        f"{origin}/file/part-{n:02}.bin?n={n}&bytes={700_000 + n * 60_000}&delay_ms=2500"
-        for n in range(24)
-    ]
-    page.get_by_label("URLs, one per line").fill("\n".join(urls))
-    page.get_by_label("Threads").fill("4")
+    page.get_by_label("Title").fill("Satellite tiles, November")
+    page.get_by_label("URLs, one per line").fill("\n".join(_tiles(origin)))
+    page.get_by_label("Threads").fill(str(_MOVING))
     page.get_by_role("button", name="Start").click()
-    succeeded = page.locator(".files li", has_text="succeeded")
-    expect(succeeded.nth(7)).to_be_visible(timeout=60_000)
-    return page.screenshot()
+    moving = page.locator(".moving progress[max]:not([value='0'])")
+    expect(moving).to_have_count(_MOVING, timeout=60_000)
+    page.wait_for_function(_HALF_DONE, arg=_MOVING, timeout=60_000)
+    last = page.locator("#map").bounding_box()
+    assert last is not None
+    clip: Any = {"x": 0, "y": 0, "width": size["width"], "height": last["y"] + last["height"] + 16}
+    return page.screenshot(full_page=True, clip=clip)
+
+
+def _tiles(origin: Origin) -> list[str]:
+    """Return the URLs of 500 files: those at first are small, then come slow ones."""
+    quick = [
+        f"{origin.url}/file/tile-{n:03}.tif?n={n}&bytes={90_000 + n * 700}&delay_ms=250"
+        for n in range(330)
+    ]
+    for n in (77, 214):
+        quick[n] = f"{origin.url}/status/tile-{n:03}.tif?say=404+Not+Found"
+    slow = []
+    for n in range(330, 500):
+        body = bytes(4_000_000 + n * 3000)
+        takes_s = 20.0 + 7 * (n % _MOVING)
+        origin.things[f"tile-{n}.tif"] = Thing([Version(body)], takes_s=takes_s)
+        slow.append(f"{origin.url}/thing/tile-{n}.tif")
+    return quick + slow
 
 
 def _small(picture: bytes) -> bytes:

@@ -19,10 +19,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from cacheapp import clock
 from cacheapp.downloads.jobs import repository, transitions
 from cacheapp.downloads.jobs.actors import Actor
 from cacheapp.downloads.jobs.models import DownloadFile, DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
+from cacheapp.downloads.runners import live_progress
 from cacheapp.downloads.sources.request import DownloadRequest
 from cacheapp.views import file_map, pages_job
 from cacheapp.views.after_redirect import keep_report, kept_report
@@ -489,3 +491,19 @@ def test_the_admin_is_linked_only_where_it_is_installed_and_for_its_users(
     settings.ROOT_URLCONF = "cacheapp.urls"  # without the admin
     request.user = ann
     assert pages_job._admin_url(request, job) == ""  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("known_s", "shown"), [(4, "30 s"), (45, "45 s"), (599, "9 min 59 s"), (900, "10 minutes")]
+)
+def test_the_throughput_fills_its_chart(
+    ann: User, monkeypatch: pytest.MonkeyPatch, known_s: float, shown: str
+) -> None:
+    monkeypatch.setattr(clock, "wall_s", lambda: 1_000_000.0)
+    rates = [(1_000_000.0 - ago_s, 5.0) for ago_s in (known_s, known_s / 2, 0)]
+    monkeypatch.setattr(live_progress, "rates_of", lambda _job: rates)
+    job = _job(ann, "paused", "a.bin")
+    said = session(ann).get(f"/downloads/{job.id}/").content.decode()
+    assert f"Throughput, last {shown}<" in said
+    first = re.findall(r'<path d="M([\d.]+) 60L', said)[0]
+    assert float(first) == pytest.approx(600 * max(0, 1 - known_s / 30) if known_s < 600 else 150)
