@@ -27,9 +27,10 @@ def _private_redis(stack: contextlib.ExitStack, *, cluster: bool) -> str | None:
     """Start a private Redis or cluster and return its URL; if there is none, print the reason."""
     try:
         if cluster:
-            url = start_redis_cluster(stack).url
-            _print(f"Redis:   private cluster, three primaries and three replicas, {url}")
-            return url
+            found = start_redis_cluster(stack)
+            nodes = found.addresses
+            _print(f"Redis:   private cluster, three primaries and three replicas, {nodes}")
+            return found.url
         server = start_redis(stack)
     except RuntimeError as exc:
         _print(f"Redis:   not available, the alias `redis` will be down ({exc})")

@@ -103,7 +103,7 @@ def main() -> int:
     ):
         server.start()
         cluster.start()
-        node = f"redis://127.0.0.1:{cluster.nodes[0].port}/0"
+        node = cluster.nodes[0].url
         variants = {
             _ONE: _calls(RedisCache(f"redis://127.0.0.1:{port}/0", {"KEY_PREFIX": "ours"})),
             _OURS: _calls(RedisCache(cluster.url, {"KEY_PREFIX": "ours"})),

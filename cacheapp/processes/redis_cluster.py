@@ -1,6 +1,11 @@
-"""A private Redis Cluster on loopback: three primaries with a replica each, and what can befall it."""
+"""A private Redis Cluster on loopback: three primaries with a replica each, and what can befall it.
+
+Its nodes meet over TCP, where other users of the machine can connect too. So clients need a random
+password. The bus, by which the nodes know of each other, has none: Redis authenticates it only by TLS.
+"""
 
 import contextlib
+import secrets
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +25,9 @@ _TRIES = 3  # another program may have taken a port
 class ClusterServer(RedisServer):
     """One node; `number` counts from 0, the primaries first."""
 
-    def __init__(self, number: int, node_timeout_ms: int, options: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, node_timeout_ms: int, options: Sequence[str], password: str
+    ) -> None:
         self.number = number
         self.port, self._bus_port = free_port(), free_port()
         super().__init__(
@@ -36,8 +43,10 @@ class ClusterServer(RedisServer):
                 ),
                 *("--cluster-allow-replica-migration", "no"),  # a replica stays with its primary
                 *options,
-            ]
+            ],
+            password=password,
         )
+        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
 
     def command(self, *words: Any) -> Any:
         """Return the reply to a command, as bytes."""
@@ -92,13 +101,18 @@ class PrivateCluster:
         self._node_timeout_ms = node_timeout_ms
         self._count = 2 * _PRIMARIES if has_replicas else _PRIMARIES
         self._options = options
+        self._password = secrets.token_urlsafe(16)
         self.nodes: list[ClusterServer] = []
 
     @property
     def url(self) -> str:
-        """The LOCATION of the cluster."""
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:_PRIMARIES])
-        return f"redis+cluster://{hosts}"
+        """The LOCATION of the cluster, with its password."""
+        return f"redis+cluster://:{self._password}@{self.addresses}"
+
+    @property
+    def addresses(self) -> str:
+        """The nodes that `url` names."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:_PRIMARIES])
 
     def start(self) -> Self:
         """Start the servers and join them; return when the cluster serves all slots."""
@@ -119,7 +133,7 @@ class PrivateCluster:
 
     def _start_nodes(self) -> None:
         for number in range(self._count):
-            node = ClusterServer(number, self._node_timeout_ms, self._options)
+            node = ClusterServer(number, self._node_timeout_ms, self._options, self._password)
             self.nodes.append(node)
             node.start()
 
@@ -236,8 +250,8 @@ class PrivateCluster:
         source = self.owner(slot)
         keys = source.cluster("GETKEYSINSLOT", slot, most)
         if keys:
-            to = ("127.0.0.1", target.port, "", 0, 60_000, "KEYS", *keys)
-            source.command("MIGRATE", *to)
+            to = ("127.0.0.1", target.port, "", 0, 60_000, "AUTH", self._password)
+            source.command("MIGRATE", *to, "KEYS", *keys)
         return len(keys)
 
     def end_move(self, slot: int, target: ClusterServer) -> None:

@@ -148,9 +148,14 @@ def _bundled(name: str) -> str | None:
 
 
 class RedisServer(Server):
-    """A private Redis or Valkey: nothing on disk, with a Unix socket that only this user can open."""
+    """A private Redis or Valkey: nothing on disk, with a Unix socket that only this user can open.
 
-    def __init__(self, options: Sequence[str] = (), binary: str | None = None) -> None:
+    One with a port needs a `password`, which keeps the other users of the machine out.
+    """
+
+    def __init__(
+        self, options: Sequence[str] = (), binary: str | None = None, password: str = ""
+    ) -> None:
         binary = binary or find_redis_server()
         if binary is None:
             wanted = os.environ.get("REDIS_SERVER")
@@ -167,12 +172,19 @@ class RedisServer(Server):
         self._options = options
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}?db=0"
+        self.password = password
+        # Not as an argument, which all users can read; the directory is this user's.
+        self._config = self.directory / "redis.conf"
+        self._config.touch(0o600)
+        if password:
+            self._config.write_text(f"requirepass {password}\nmasterauth {password}\n")
 
     def start(self, within_s: float = 60.0) -> Self:
         """Start the server, or start it again; return when it responds."""
         self._spawn(
             [
-                *(self._binary, "--port", "0", "--unixsocket", str(self.socket)),
+                *(self._binary, str(self._config)),
+                *("--port", "0", "--unixsocket", str(self.socket)),
                 *("--unixsocketperm", "700", "--dir", str(self.directory)),
                 *("--save", "", "--appendonly", "no", "--daemonize", "no"),
                 *self._options,
@@ -200,7 +212,7 @@ class RedisServer(Server):
         with needed_for("A private Redis server", "redis"):
             import redis  # noqa: PLC0415 (an extra)
 
-        return redis.Redis(unix_socket_path=str(self.socket))
+        return redis.Redis(unix_socket_path=str(self.socket), password=self.password or None)
 
     def cut_connections(self) -> None:
         """Close the connections of all clients."""

@@ -1,8 +1,12 @@
 """What a cache does while a cluster changes: slots move, primaries hand over, are stopped or die."""
 
 import signal
+from pathlib import Path
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cacheapp.backends import RedisCache
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
@@ -226,7 +230,7 @@ def test_a_user_with_the_documented_rights_is_enough(
     for node in own_cluster.nodes:
         words = f"on >s3cr3t {rights} +ping +cluster|slots +cluster|nodes"
         node.command("ACL", "SETUSER", "app", *words.split())
-    named = own_cluster.url.replace("://", "://app:s3cr3t@")
+    named = f"redis+cluster://app:s3cr3t@{own_cluster.addresses}"
     cache = build(named)
     assert cache.get_or_set("key", lambda: "value") == "value"
     assert cache.keys("*") == ["key"]
@@ -236,6 +240,21 @@ def test_a_user_with_the_documented_rights_is_enough(
     with pytest.raises(StoreUnavailable) as caught:
         build(named.replace("s3cr3t", "wr0ng")).get("key")
     assert "wr0ng" not in str(caught.value)
+
+
+def test_the_nodes_of_a_private_cluster_need_a_password_that_other_users_cannot_read(
+    own_cluster: PrivateCluster,
+) -> None:
+    node = own_cluster.nodes[0]
+    with (
+        redis.Redis(port=node.port, retry=Retry(NoBackoff(), 0)) as client,
+        pytest.raises(redis.AuthenticationError, match=r"authenticated|required"),
+    ):
+        client.ping()
+    assert node.password not in Path(f"/proc/{node.pid}/cmdline").read_text()
+    assert (node.directory / "redis.conf").stat().st_mode & 0o077 == 0
+    with redis.Redis.from_url(node.url) as client:
+        assert client.ping()
 
 
 def test_scans_find_the_primary_that_has_replaced_a_dead_one(
