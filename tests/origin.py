@@ -16,7 +16,6 @@ import termios
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -69,12 +68,7 @@ class Origin:
         assert self._ready.wait(60)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(60)
         assert not self._thread.is_alive()

@@ -15,12 +15,13 @@ from benchmarks.measuring import (
     Call,
     command_line,
     compare_calls,
+    read_amount,
     set_up_django,
     summaries,
     table,
     write_report,
 )
-from benchmarks.measuring.values import KEYS, MANY, VALUE, many_calls
+from benchmarks.measuring.values import KEYS, MANY, VALUE, usual_calls
 from cacheapp.processes.ports import free_port
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
@@ -31,12 +32,8 @@ _LIMITS = {"get": 1.15, "set": 1.15, "incr": 1.15, "get_many 100": 1.5}
 
 
 def _calls(cache: Any) -> dict[str, Call]:
-    cache.set_many({**MANY, "value": VALUE, "count": 1})
     return {
-        "get": lambda: cache.get("value"),
-        "set": lambda: cache.set("value", VALUE),
-        "incr": lambda: cache.incr("count"),
-        **many_calls(cache),
+        **usual_calls(cache),
         "get_or_set": lambda: cache.get_or_set("value", VALUE),
         "delete": lambda: cache.delete("nothing"),
         "incr_version and back": lambda: (
@@ -83,13 +80,7 @@ def _django_valkey(url: str) -> dict[str, Call]:
 
 def main() -> int:
     """Measure, print, and return 0; a ratio above its limit is marked, not an error."""
-    parser = command_line(__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--calls", type=int, default=200, help="per variant and round")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
-    if parser.parse_known_args()[0].quick:
-        parser.set_defaults(rounds=10, calls=60)
-    asked = parser.parse_args()
+    asked = read_amount(command_line(__doc__), calls=200, quick_calls=60)
     set_up_django()
     from cacheapp.backends import RedisCache  # noqa: PLC0415 (needs the settings)
 

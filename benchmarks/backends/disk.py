@@ -15,6 +15,7 @@ from benchmarks.measuring import (
     Call,
     command_line,
     compare_calls,
+    read_amount,
     set_up_django,
     summaries,
     table,
@@ -44,13 +45,8 @@ def _calls(cache: Any) -> dict[str, Call]:
 def main() -> int:
     """Measure, print, and return 0; a ratio above its limit is marked, not an error."""
     parser = command_line(__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--calls", type=int, default=200, help="per variant and round")
     parser.add_argument("--under", type=Path, help="directory whose filesystem is measured")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
-    if parser.parse_known_args()[0].quick:
-        parser.set_defaults(rounds=10, calls=40)
-    asked = parser.parse_args()
+    asked = read_amount(parser, calls=200, quick_calls=40)
     set_up_django()
     from diskcache import DjangoCache  # noqa: PLC0415 (needs the settings)
 

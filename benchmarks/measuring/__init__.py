@@ -12,6 +12,7 @@ from benchmarks.measuring.report import (
     ROOT,
     command_line,
     progress,
+    read_amount,
     set_up_django,
     write_report,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "compare_calls",
     "progress",
     "quantile",
+    "read_amount",
     "set_up_django",
     "summaries",
     "summary",

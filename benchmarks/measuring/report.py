@@ -33,6 +33,18 @@ def command_line(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def read_amount(
+    parser: argparse.ArgumentParser, *, calls: int, quick_calls: int
+) -> argparse.Namespace:
+    """Add the options that say how many calls are compared, and parse the command line."""
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=calls, help="per variant and round")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(rounds=10, calls=quick_calls)
+    return parser.parse_args()
+
+
 def set_up_django(settings_module: str = "tests.settings") -> None:
     """Let Django load the settings: of the tests, which take nothing from the environment."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module)

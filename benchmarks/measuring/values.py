@@ -11,6 +11,17 @@ KEYS = [f"key-{n}" for n in range(100)]
 MANY = dict.fromkeys(KEYS, VALUE)
 
 
+def usual_calls(cache: Any) -> dict[str, Call]:
+    """Store what is read, and return the calls that every cache has."""
+    cache.set_many({**MANY, "value": VALUE, "count": 1})
+    return {
+        "get": lambda: cache.get("value"),
+        "set": lambda: cache.set("value", VALUE),
+        "incr": lambda: cache.incr("count"),
+        **many_calls(cache),
+    }
+
+
 def many_calls(cache: Any) -> dict[str, Call]:
     """Return the calls with 100 keys at once."""
     return {

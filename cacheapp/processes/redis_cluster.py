@@ -9,7 +9,6 @@ import secrets
 import signal
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from cacheapp.processes.ports import free_port
@@ -283,10 +282,5 @@ class PrivateCluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
