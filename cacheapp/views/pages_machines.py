@@ -74,4 +74,6 @@ def _drawn(observed: ObservedWrite) -> dict[str, Any]:
 
 def _lane(one: Propagation, shown_ms: float) -> dict[str, Any]:
     old = _WIDTH if one.delay_ms is None else round(_WIDTH * one.delay_ms / shown_ms)
+    if one.delay_ms is not None and not one.old_reads:
+        old = 0  # the duration of its first read is no time with the old value
     return {"of": one, "old": old, "new": _WIDTH - old}

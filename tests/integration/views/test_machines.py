@@ -74,6 +74,8 @@ def test_a_write_on_one_machine_invalidates_the_copy_of_the_other(visitor: Clien
     page = response.content.decode()
     assert "Machine A" in page
     assert page.count('<rect class="old"') == 2
+    lanes = {lane["of"].machine: lane["old"] for lane in response.context["last"]["lanes"]}
+    assert lanes[writer] == 0
     assert "data-exact>" in page  # live.js shows it in the time zone of the reader
     same = response.context["same"]
     assert (same.url, same.curl) == ("/api/machines", "curl http://localhost/api/machines")
