@@ -35,7 +35,7 @@ CHECKS = frozenset(
 )
 PINNED = re.compile(r"^([\w.-]+)(?:\[[^]]*\])?==([^ \\;]+) ?(;[^\\]*)?", re.MULTILINE)
 
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "wheel", "fork", "bare_posix", "servers", "tasks"]
 

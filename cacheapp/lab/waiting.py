@@ -17,8 +17,7 @@ ARTICLE_FILES, ARTICLE_FILE_S = 200, 5
 TOLERANCE = 1.25
 """How much longer than the one longest download all of them may take together."""
 NO_S3 = (
-    "no S3 API is available: moto is not installed; "
-    "install it with `pip install -r requirements-dev.txt`"
+    "no S3 API is available: moto is not installed; install it with `pip install 'moto[server]'`"
 )
 
 
