@@ -171,4 +171,5 @@ def test_a_server_that_ends_hands_its_jobs_over(name: str, new_env: NewEnv, orig
     with site.first, site.second:
         job = site.start_job()
         site.first.end()
-        assert site.until_adopted(job, 40)["adoptions"] == 1
+        # Twice if the other worker of this server had not got its signal yet: it hands the job over too.
+        assert site.until_adopted(job, 40)["adoptions"] in (1, 2)
