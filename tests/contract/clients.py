@@ -21,8 +21,16 @@ from django.core.cache import caches
 
 from cacheapp.processes.waiting import until
 
-Context = multiprocessing.context.SpawnContext | multiprocessing.context.ForkContext
+Context = multiprocessing.context.ForkServerContext | multiprocessing.context.ForkContext
 Work = Callable[..., Any]
+CLIENT_MODULES = [
+    *(f"cacheapp.backends.{name}.cache" for name in ("disk", "lmdb", "near", "redis")),
+    *(
+        f"tests.contract.{name}"
+        for name in ("clients", "decorated", "flights", "thread_work", "work")
+    ),
+]
+"""What a fork server imports once for all clients. None of it opens a store or starts a thread."""
 DEADLINE_S = 120
 STACKS_WITHIN_S = 30
 
@@ -34,7 +42,7 @@ def _client(
         # For `Running.stacks`; the file stays open until the process ends.
         stacks = _stacks_file(os.getpid()).open("w")
         faulthandler.register(signal.SIGUSR2, file=stacks)
-        if not settings.configured:  # a spawned process has nothing; a forked one, all of it
+        if not settings.configured:  # one of the fork server has imports only; a forked one, all
             settings.configure()
         for name, value in setup.items():
             setattr(settings, name, value)
@@ -61,7 +69,7 @@ def _client(
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Hide this process's main module, which is pytest: a spawned one would import it again."""
+    """Hide this process's main module, which is pytest: a fork server would import it again."""
     main = sys.modules["__main__"]
     hidden = {name: vars(main).pop(name, None) for name in ("__spec__", "__file__")}
     try:

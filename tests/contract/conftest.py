@@ -2,8 +2,10 @@
 
 import multiprocessing
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ from pytest_django.fixtures import Settings
 from cacheapp import clock
 from cacheapp.backends.core.shared import SharedCache
 from tests.contract.backends import BACKENDS, Entry
-from tests.contract.clients import Clients
+from tests.contract.clients import CLIENT_MODULES, Clients
 from tests.contract.rates import Now
 
 Build = Callable[..., SharedCache]
@@ -27,7 +29,7 @@ _OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_limit
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to `make soak` what would run RedisCache's code a second time.
 
-    And clients that are spawned: the forked ones have everything that those have, and more.
+    And clients that are started afresh: the forked ones have everything that those have, and more.
     """
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
@@ -35,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if params.get("entry") not in ("cluster", "near"):
             continue
         copied = params["entry"] == "near" and item.path.stem in _OF_REDIS
-        if copied or params.get("clients") == "spawn":
+        if copied or params.get("clients") == "forkserver":
             item.add_marker(pytest.mark.soak)
 
 
@@ -70,9 +72,21 @@ def cache(entry: Entry, settings: Settings) -> SharedCache:
     return cast("SharedCache", caches["default"])
 
 
-@pytest.fixture(params=["spawn", "fork"])
-def clients(request: pytest.FixtureRequest, cache: SharedCache, settings: Settings) -> Clients:
-    """Clients in processes of their own, started afresh or forked from this one."""
+@pytest.fixture(scope="session")
+def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have one process import what clients use: to spawn each would cost a second of CPU."""
+    multiprocessing.set_forkserver_preload(CLIENT_MODULES)
+    with pytest.MonkeyPatch.context() as patched:
+        # Its socket is kept until this process ends: the run would report it as left behind.
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("fork")))
+        get_temp_dir()
+
+
+@pytest.fixture(params=["forkserver", "fork"])
+def clients(
+    request: pytest.FixtureRequest, _fork_server: None, cache: SharedCache, settings: Settings
+) -> Clients:
+    """Clients in processes of their own: forked from one that has only imported, or from this one."""
     context = multiprocessing.get_context(request.param)
     return Clients(cast("Any", context), settings.CACHES, settings.CACHEAPP)
 

@@ -7,7 +7,8 @@ from tests.contract import thread_work
 from tests.contract.backends import Entry
 from tests.contract.clients import Clients
 
-pytestmark = pytest.mark.parametrize("clients", ["spawn"], indirect=True)  # no thread runs in it
+# No thread runs in it.
+pytestmark = pytest.mark.parametrize("clients", ["forkserver"], indirect=True)
 
 
 @pytest.fixture
