@@ -48,3 +48,7 @@ class OptionsRefused(CacheappError, ImproperlyConfigured):
 
 class ExtraMissing(CacheappError, ImportError):
     """A package of an extra is not installed. The message names the extra and the command."""
+
+
+STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)
+"""The store did not do what it was called for; a later call may succeed."""

@@ -20,8 +20,8 @@ from django.http.response import HttpResponseBase
 
 from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.local.interruptions import is_interruption
-from cacheapp.backends.redis.on_error import STORE_FAILED
 from cacheapp.canonical import name_of
+from cacheapp.errors import STORE_FAILED
 from cacheapp.rates import Limit, alimit, check_rate, limit
 
 __all__ = ["Limit", "alimit", "client_address", "limit", "throttle"]

@@ -9,8 +9,7 @@ from django.core import checks
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 
-from cacheapp import conf
-from cacheapp.backends import DiskCache, LMDBCache, NearCache
+from cacheapp import backends, conf
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
 from cacheapp.checks.entries import AliasConfig, alias_configs, redis_configs
@@ -43,11 +42,14 @@ def check_entries(**_: Any) -> Messages:
 
 def cache_directories() -> Iterator[tuple[AliasConfig, Path]]:
     """Yield each valid entry that keeps files on this machine, with its directory."""
-    for kind in (DiskCache, LMDBCache, NearCache):
+    for kind in (backends.DiskCache, backends.LMDBCache, backends.NearCache):
         for config in alias_configs(kind):
             if not config.mistakes():
                 options = config.params.get("OPTIONS", {})
-                yield config, Path(options["copy"] if kind is NearCache else config.location)
+                yield (
+                    config,
+                    Path(options["copy"] if kind is backends.NearCache else config.location),
+                )
 
 
 @checks.register(checks.Tags.caches)
@@ -97,13 +99,13 @@ def check_tracking(**_: Any) -> Messages:
             hint="Use Redis 6 or newer, or Valkey, and give the user the command CLIENT TRACKING.",
             id="cacheapp.W021",
         )
-        for config in alias_configs(NearCache)
+        for config in alias_configs(backends.NearCache)
         if not config.mistakes() and (reason := _refusal(config))
     ]
 
 
 def _refusal(config: AliasConfig) -> str:
-    cache: NearCache = config.backend(config.location, dict(config.params))
+    cache: backends.NearCache = config.backend(config.location, dict(config.params))
     return cache.tracking_refusal()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from cacheapp.backends import RedisCache
+from cacheapp import backends
 from cacheapp.backends.core.options import read_options
 
 
@@ -47,6 +47,7 @@ def alias_configs(kind: type = object) -> Iterator[AliasConfig]:
 
 def redis_configs() -> Iterator[tuple[AliasConfig, dict[str, Any]]]:
     """Yield each valid RedisCache entry with its options."""
-    for config in alias_configs(RedisCache):
+    for config in alias_configs(backends.RedisCache):
         if not config.mistakes():
-            yield config, read_options(config.params.get("OPTIONS", {}), RedisCache.OPTIONS)[0]
+            options = config.params.get("OPTIONS", {})
+            yield config, read_options(options, backends.RedisCache.OPTIONS)[0]

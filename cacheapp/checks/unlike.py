@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
-from cacheapp.backends import DiskCache, LMDBCache, RedisCache
+from cacheapp import backends
 from cacheapp.backends.core.alias import is_one_location
 from cacheapp.checks.caches import Messages
 from cacheapp.checks.entries import AliasConfig, alias_configs
@@ -23,7 +23,7 @@ _DJANGO_REDIS_SETTINGS = {
 @checks.register(checks.Tags.caches)
 def check_django_redis_settings(**_: Any) -> Messages:
     """W012: report settings of django-redis that a RedisCache does not read."""
-    aliases = ", ".join(repr(config.alias) for config in alias_configs(RedisCache))
+    aliases = ", ".join(repr(config.alias) for config in alias_configs(backends.RedisCache))
     return [
         checks.Warning(
             f"{name} is set, but cacheapp's RedisCache ({aliases}) does not read it.",
@@ -41,7 +41,7 @@ _KEY_PARAMS = frozenset(["VERSION", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION", "TIM
 @checks.register(checks.Tags.caches)
 def check_disk_aliases(**_: Any) -> Messages:
     """W013: report aliases that share entries on other backends, and none on DiskCache."""
-    found = list(alias_configs(DiskCache))
+    found = list(alias_configs(backends.DiskCache))
     return [
         checks.Warning(
             f"CACHES[{one.alias!r}] and CACHES[{other.alias!r}] are DiskCaches with one LOCATION and "
@@ -72,7 +72,7 @@ def _differing_params(one: AliasConfig, other: AliasConfig) -> frozenset[str]:
 @checks.register(checks.Tags.caches)
 def check_max_entries(**_: Any) -> Messages:
     """W020: report a MAX_ENTRIES that counts the entries of other aliases too."""
-    found = list(alias_configs(LMDBCache))
+    found = list(alias_configs(backends.LMDBCache))
     return [
         checks.Warning(
             f"CACHES[{config.alias!r}] limits MAX_ENTRIES of the whole directory, which other aliases "

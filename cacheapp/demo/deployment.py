@@ -13,7 +13,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.utils.module_loading import import_string
 
-from cacheapp.backends import RedisCache
+from cacheapp import backends
 from cacheapp.consistency.sharing import SharingVerdict
 from cacheapp.demo.probe import SharingFinding
 from cacheapp.processes.redis_cluster import PrivateCluster
@@ -92,7 +92,7 @@ def unwelcome(findings: Sequence[SharingFinding], *, redis_to_be_had: bool) -> l
 
 
 def _redis_down(finding: SharingFinding) -> bool:
-    return finding.verdict is SharingVerdict.DOWN and _is(finding, RedisCache)
+    return finding.verdict is SharingVerdict.DOWN and _is(finding, backends.RedisCache)
 
 
 def _is(finding: SharingFinding, kind: type | UnionType) -> bool:

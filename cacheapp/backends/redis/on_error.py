@@ -17,12 +17,10 @@ from cacheapp.backends.core.operation import note_error, note_miss
 from cacheapp.backends.core.run_once import RunOnce
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.interruptions import raised_by_handler
-from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from cacheapp.errors import STORE_FAILED
 
 logger = logging.getLogger(__name__)
 _log_throttle = LogThrottle()
-
-STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)
 
 Group = Literal["read", "set", "touch", "delete"]
 Method = Callable[..., Any]
