@@ -21,7 +21,7 @@ _PROCESSES = 2
 _REPLACED = frozenset(
     {
         *("copy", "copy_exclude", "max_staleness", "size_limit", "on_error"),
-        *("USERNAME", "PASSWORD", "SENTINELS", "SENTINEL_KWARGS"),
+        *("USERNAME", "PASSWORD", "SENTINELS", "SENTINEL_KWARGS", "cluster"),
         *("CLIENT_CLASS", "CONNECTION_FACTORY", "CONNECTION_POOL_CLASS", "CONNECTION_POOL_KWARGS"),
     }
 )

@@ -32,6 +32,11 @@ BACKENDS: dict[str, Callable[[Path, RedisServer | PrivateCluster], Entry]] = {
         "LOCATION": redis.url,
         "OPTIONS": {"copy": str(directory / "copy"), "size_limit": 16 * 2**20, **PATIENT},
     },
+    "near_cluster": lambda directory, cluster: {
+        "BACKEND": "cacheapp.backends.NearCache",
+        "LOCATION": cluster.url,
+        "OPTIONS": {"copy": str(directory / "copy"), "size_limit": 16 * 2**20, **PATIENT},
+    },
     "redis": lambda _directory, redis: {
         "BACKEND": "cacheapp.backends.RedisCache",
         "LOCATION": redis.url,

@@ -27,24 +27,25 @@ _OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_limit
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make soak` what would run RedisCache's code a second time.
+    """Leave to `make soak` what would run the code of RedisCache or NearCache a second time.
 
     And clients that are started afresh: the forked ones have everything that those have, and more.
     """
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         # Other tests may have a parameter of this name too, which is no name of a backend.
-        if params.get("entry") not in ("cluster", "near"):
+        if params.get("entry") not in ("cluster", "near", "near_cluster"):
             continue
         copied = params["entry"] == "near" and item.path.stem in _OF_REDIS
-        if copied or params.get("clients") == "forkserver":
+        everywhere = params["entry"] == "near_cluster"
+        if copied or everywhere or params.get("clients") == "forkserver":
             item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(params=list(BACKENDS))
 def entry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Entry]:
     """The entry of CACHES, under a prefix of its own, with times that no busy machine comes to."""
-    name = "redis_cluster" if request.param == "cluster" else "redis_server"
+    name = "redis_cluster" if "cluster" in request.param else "redis_server"
     made = BACKENDS[request.param](tmp_path, request.getfixturevalue(name))
     options = {"lease_time": 100.0, "lease_wait": 200.0, **made.get("OPTIONS", {})}
     yield {**made, "KEY_PREFIX": f"test-{uuid.uuid4().hex[:8]}", "OPTIONS": options}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from django.core.cache.backends.base import default_key_func
+from django.core.cache.backends.base import BaseCache, default_key_func
 
 from cacheapp import clock
 from cacheapp.backends.core import lease_format
@@ -32,18 +32,30 @@ from cacheapp.backends.core.patterns import glob_to_regex
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.backends.lmdb.limits import MIN_SIZE_LIMIT
-from cacheapp.backends.lmdb.plain_names import COPIED_BELOW, MAX_NAME_BYTES, PlainNames
+from cacheapp.backends.lmdb.plain_names import (
+    COPIED_BELOW,
+    MAX_NAME_BYTES,
+    PlainNames,
+    is_plain_text,
+)
 from cacheapp.backends.lmdb.records import FORMAT, PLAIN
 from cacheapp.backends.local.shared_directory import resolve_location
 from cacheapp.backends.near import records
+from cacheapp.backends.near.cluster_store import NearClusterStore
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.records import Copied, Fill, Row, State
 from cacheapp.backends.near.store import NearStore
-from cacheapp.backends.redis.cache import RedisCache, build_client, hashable
-from cacheapp.backends.redis.cluster.location import is_cluster
+from cacheapp.backends.redis.cache import (
+    RedisCache,
+    cluster_store_arguments,
+    hashable,
+    store_arguments,
+)
+from cacheapp.backends.redis.cluster.keys import tagged_key
+from cacheapp.backends.redis.cluster.location import is_cluster, read_nodes
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
 from cacheapp.backends.redis.on_error import apply_error_policy
-from cacheapp.backends.redis.options import OPTIONS, read_location, redacted
+from cacheapp.backends.redis.options import OPTIONS, read_location
 from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
 
@@ -115,7 +127,13 @@ class NearCache(PlainNames, RedisCache):
         return store.copy.environment, store.copy.keys.prefix
 
     def _prepare_names(self) -> None:
+        self._end = b""
         super()._prepare_names()
+        standard = type(self).make_key is BaseCache.make_key
+        if self.key_func is tagged_key and standard and is_plain_text(f"{self.key_prefix}{{"):
+            # The names of a cluster, which end with their hash tag.
+            head, _, end = tagged_key("\n", self.key_prefix, self.version).partition("\n")
+            self._head, self._end = self._namespace + head.encode(), end.encode()
         # The fast path looks neither at the patterns nor at what Redis tracks.
         if self._excluded or not f"{self.key_prefix}:".startswith(self._tracked):
             self._head = b""
@@ -125,10 +143,6 @@ class NearCache(PlainNames, RedisCache):
         """Return a sentence for each mistake in an entry of `CACHES`; none contains a password."""
         found = super().mistakes(location, params)
         options = params.get("OPTIONS", {})
-        if is_cluster(location, options):
-            found.insert(
-                0, "LOCATION is a cluster; expected one server, or a primary named by Sentinel"
-            )
         if isinstance(options, Mapping) and "copy" not in options:
             found.append(
                 "OPTIONS['copy'] is missing; expected the path of a directory on this machine"
@@ -136,20 +150,23 @@ class NearCache(PlainNames, RedisCache):
         return found
 
     def _shared_store(self) -> NearStore:
-        url = read_location(self.location)
         options = self.options
         settings = hashable(self.params.get("OPTIONS", {}))
         prefix = self._prefix_of_keys()
-        path = resolve_location(Path(options["copy"])) / _name_of(url, prefix, options)
-        key = (NearStore, path, url, settings, prefix)
-        name = f"Redis at {redacted(url)}"
-        store = registry.get_or_create(
-            key,
-            lambda: NearStore(
-                lambda: build_client(url, options),
-                name,
-                LocalCopy(path, options["size_limit"], options["max_staleness"]),
-                encode_key(prefix),
+        on_cluster = is_cluster(self.location, self.params.get("OPTIONS"))
+        nodes = read_nodes(self.location) if on_cluster else (read_location(self.location),)
+        path = resolve_location(Path(options["copy"])) / _name_of(",".join(nodes), prefix, options)
+        kind, build = (
+            (NearClusterStore, cluster_store_arguments)
+            if on_cluster
+            else (NearStore, store_arguments)
+        )
+        store: NearStore = registry.get_or_create(
+            (kind, path, nodes, settings, prefix),
+            lambda: kind(
+                *build(nodes, options),
+                copy=LocalCopy(path, options["size_limit"], options["max_staleness"]),
+                prefix=encode_key(prefix),
                 write_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
             ),
         )
@@ -158,7 +175,8 @@ class NearCache(PlainNames, RedisCache):
 
     def _prefix_of_keys(self) -> str:
         """Return what all keys of this alias begin with: Redis names no other keys that change."""
-        return f"{self.key_prefix}:" if self.key_func is default_key_func else ""
+        own = self.key_func in (default_key_func, tagged_key)
+        return f"{self.key_prefix}:" if own else ""
 
     # -- reads from the copy ---------------------------------------------------------------------
 
@@ -199,7 +217,7 @@ class NearCache(PlainNames, RedisCache):
         head = self._head
         if not (head and key.isprintable() and " " not in key) or _always_fresh.get():
             return _NONE
-        name = head + key.encode()
+        name = head + key.encode() + self._end
         env, now = self._environment.current, clock.boot_s()
         try:
             state, raw = self._environment.get_with_meta(records.STATE_KEY, name, now)
@@ -307,7 +325,9 @@ class NearCache(PlainNames, RedisCache):
         if fill is None:
             fill = self._copy.begin_fill([encoded])
         now = clock.boot_s()  # before the TTL is read: the copy never outlives the entry
-        payload, ttl = self._store.fetch_one(final)
+        payload, ttl, origin = self._store.fetch_one(final)
+        if origin is not None and fill and not self._store.is_of_owner(fill, final, origin):
+            fill = None
         value, tag, body = self._prepare_copy(final, payload)
         row = Row(encoded, tag, body, None if ttl is None else now + ttl)
         stored = self._copy.end_fill_of_one(fill, row)
@@ -329,15 +349,19 @@ class NearCache(PlainNames, RedisCache):
         now = clock.boot_s()
         found = dict(zip(finals, self._store.fetch(finals), strict=True))
         values: dict[str, Any] = {}
-        rows = []
-        for final, (payload, ttl) in found.items():
+        rows: list[Row] = []
+        unproved: list[Row] = []
+        for final, (payload, ttl, origin) in found.items():
             values[final], tag, body = self._prepare_copy(final, payload)
             if final in filled:
-                deadline = None if ttl is None else now + ttl
-                rows.append(Row(names[final], tag, body, deadline))
-        stored = self._copy.end_fill(fill, rows)
+                row = Row(names[final], tag, body, None if ttl is None else now + ttl)
+                proved = origin is None or (
+                    fill is not None and self._store.is_of_owner(fill, final, origin)
+                )
+                (rows if proved else unproved).append(row)
+        stored = self._copy.end_fill(fill, rows) + self._copy.end_fill(None, unproved)
         self._count(COPY_FILLS, stored)
-        self._count(COPY_VOIDED_FILLS, len(rows) - stored)
+        self._count(COPY_VOIDED_FILLS, len(filled) - stored)
         self._store.forget_others({it: found[it][0] for it in finals if it not in filled})
         return values
 

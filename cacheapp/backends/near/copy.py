@@ -72,6 +72,10 @@ class LocalCopy:
         """Return what the copy contains; zeros while it cannot be read."""
         return self._try(self.environment.read, records.figures) or records.NO_FIGURES
 
+    def owners(self) -> tuple[int, bytes]:
+        """Return the epoch, and which node of a cluster has which slots in it; empty if unknown."""
+        return self._try(self.environment.read, records.owners) or (0, b"")
+
     def is_proved(self, state: State, now: float) -> bool:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""
         return now < state.confirmed_until > self.trusted_after
@@ -155,9 +159,9 @@ class LocalCopy:
         owner = secrets.token_bytes(16)
         return owner if self._try(self._retry.shrink, records.claim, owner, within_s) else None
 
-    def begin_epoch(self, owner: bytes) -> None:
+    def begin_epoch(self, owner: bytes, owners: bytes = b"") -> None:
         """Begin a new epoch; raise `NotOwner`, or `CacheappError` if the copy cannot be written."""
-        self._retry.shrink(records.begin_epoch, owner)
+        self._retry.shrink(records.begin_epoch, owner, owners)
 
     def apply(
         self,

@@ -14,20 +14,20 @@ listener removes them from the copy, and confirms at intervals until when the co
 - Each change is made in a transaction that first checks that this listener is still the owner. One
   that was stopped for long, and replaced by another process, changes nothing and ends.
 
+On a cluster there is a connection to each node, and the questions of `TrackedCluster` take the place of
+PING: a time is confirmed if the replies of all nodes show that they were the only ones.
+
 The owner is elected by the state in the copy, without a lock: a reader that finds `claimed_until` in
 the past may claim it. A kill needs no cleanup, and a stopped process blocks no other.
 """
 
 import atexit
-import contextlib
 import logging
 import select
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import redis
 
@@ -36,7 +36,7 @@ from cacheapp.backends.core import helper_thread
 from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.records import NotOwner, State
-from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
+from cacheapp.backends.near.tracking import Messages, ServersChanged, Tracked, TrackingConnection
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -61,22 +61,21 @@ class InvalidationListener:
 
     def __init__(
         self,
-        pool: Any,
+        tracked: Tracked,
         copy: LocalCopy,
-        prefix: bytes,
         name: str,
         count: Callable[[int], None],
         reads: Callable[[], int],
     ) -> None:
-        self._pool = pool
+        self._tracked = tracked
         self._copy = copy
-        self._prefix = prefix
         self._name = name
         self._count = count
         self._reads = reads
         self._interval_s = copy.max_staleness / _PINGS
         self._turn = threading.Lock()
-        self._connection: Any = None
+        self._connections: list[TrackingConnection] = []
+        self._messages: Messages = []
         self._owner: bytes | None = None
         self._thread: threading.Thread | None = None
         atexit.register(_stop, weakref.ref(self))
@@ -103,30 +102,29 @@ class InvalidationListener:
         the copy delays it; it does not delay the caller, which may be the end of this process.
         """
         self._owner = None
-        connection, thread = self._connection, self._thread
-        if connection is not None and connection._sock is not None:  # noqa: SLF001
-            with contextlib.suppress(OSError, AttributeError):  # the thread closes it just now
-                if is_socket_intact(connection):
-                    connection._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 (wakes the thread)
+        for connection in tuple(self._connections):
+            connection.wake()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_WITHIN_S)
 
     def refusal(self) -> str:
         """Return why Redis does not track keys for this user; empty if it does, or is down."""
-        connection = _connection(self._pool)
+        connections: list[TrackingConnection] = []
         try:
-            _track(connection, self._prefix, [])
+            self._tracked.connect(connections, [])
         except redis.ResponseError as exc:
             return str(exc)
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError, CacheappError, ServersChanged):
             pass
         finally:
-            connection.disconnect()
+            for connection in connections:
+                connection.close()
         return ""
 
     def close_in_child(self) -> None:
         """Close what a forked child inherited, without sending anything."""
-        self._close_connection()
+        self._close_connections()
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -144,10 +142,11 @@ class InvalidationListener:
                 self._thread = None
 
     def _listen(self, owner: bytes) -> float:
-        """Follow one connection to its end; return after how many seconds another may be made."""
+        """Follow the connections until one ends; return after how many seconds others may be made."""
         retry_in_s = 0.0
         try:
-            self._track()
+            self._messages = []
+            self._tracked.connect(self._connections, self._messages)
             self._follow(owner)
         except NotOwner:
             pass
@@ -160,7 +159,7 @@ class InvalidationListener:
                     exc,
                     extra={"event": "near_tracking_refused"},
                 )
-        except (redis.RedisError, OSError, CacheappError) as exc:
+        except (redis.RedisError, OSError, CacheappError, ServersChanged) as exc:
             retry_in_s = _RETRY_S
             if self._owner == owner:
                 logger.info(
@@ -174,28 +173,19 @@ class InvalidationListener:
             retry_in_s = _RETRY_S
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:
-            self._close_connection()
+            self._close_connections()
         return retry_in_s if self._owner == owner else 0.0
 
-    def _close_connection(self) -> None:
-        """Close the socket, unless other code has closed it: its number may be of another file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if connection._sock is not None and not is_socket_intact(connection):  # noqa: SLF001
-                connection._sock.detach()  # noqa: SLF001
-            connection.disconnect()
-
-    def _track(self) -> None:
-        """Connect, and have Redis send the names of keys that change."""
-        self._messages: list[Any] = []
-        self._connection = _connection(self._pool)
-        _track(self._connection, self._prefix, self._messages)
+    def _close_connections(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
 
     def _follow(self, owner: bytes) -> None:
-        """Apply and confirm until the connection ends, another process is the owner, or nothing reads."""
+        """Apply and confirm until a connection ends, another process is the owner, or nothing reads."""
         if self._owner != owner:
             return
-        self._copy.begin_epoch(owner)
+        self._copy.begin_epoch(owner, self._tracked.owners())
         previous_sent_s = None
         idle_at_s, reads = clock.boot_s() + _IDLE_S, self._reads()
         while self._owner == owner:
@@ -211,11 +201,14 @@ class InvalidationListener:
 
     def _ping(self, owner: bytes, previous_sent_s: float | None) -> float:
         """Send PING, and after its reply confirm from the previous one on; return when it was sent."""
-        connection = self._connection
-        self._check_socket()
+        connections, questions = self._connections, self._tracked.questions
+        for connection in connections:
+            connection.check_socket()
         sent_s = clock.boot_s()
-        connection.send_command(b"PING", check_health=False)
-        _read_reply(connection, self._messages)
+        for connection in connections:
+            connection.send(*questions)
+        replies = [[each.read_reply() for _ in questions] for each in connections]
+        self._tracked.check(replies)
         confirmed = None
         if previous_sent_s is not None:
             until = previous_sent_s + self._copy.max_staleness
@@ -226,37 +219,25 @@ class InvalidationListener:
     def _apply_until(self, owner: bytes, deadline_s: float) -> None:
         """Apply invalidations as they arrive."""
         while (left_s := deadline_s - clock.boot_s()) > 0 and self._owner == owner:
-            if not self._is_readable() and not self._wait(left_s):
+            if not self._readable() and not self._wait(left_s):
                 continue
             time.sleep(_GATHER_S)
-            while len(self._messages) < _BATCH and self._is_readable():
-                self._connection.read_response(disable_decoding=True, push_request=True)
-                self._messages += self._complete_messages()
+            while len(self._messages) < _BATCH and (readable := self._readable()):
+                for connection in readable:
+                    connection.read_messages()
             self._apply(owner, None)
 
-    def _complete_messages(self) -> list[Any]:
-        """Return what hiredis has read already, at a tenth of the cost of `read_response`."""
-        reader = getattr(self._connection._parser, "_reader", None)  # noqa: SLF001
-        if reader is None:  # another parser
-            return []
-        found = []
-        while isinstance(message := reader.gets(False), list):  # noqa: FBT003 (not decoded)
-            found.append(message)
-        return [message for message in found if message[0] == b"invalidate"]
-
-    def _is_readable(self) -> bool:
-        self._check_socket()
-        return bool(self._connection.can_read(0))
+    def _readable(self) -> list[TrackingConnection]:
+        for connection in self._connections:
+            connection.check_socket()
+        return [connection for connection in self._connections if connection.is_readable()]
 
     def _wait(self, within_s: float) -> bool:
         """Wait until something arrives, without reading it: the descriptor may be of another file then."""
         poll = select.poll()
-        poll.register(self._connection._sock.fileno(), select.POLLIN)  # noqa: SLF001
+        for connection in self._connections:
+            poll.register(connection.fileno(), select.POLLIN)
         return bool(poll.poll(within_s * 1000))
-
-    def _check_socket(self) -> None:
-        if not is_socket_intact(self._connection):
-            raise redis.ConnectionError("other code has closed the descriptors")
 
     def _apply(self, owner: bytes, confirmed: tuple[float, float] | None) -> None:
         messages = self._messages[:]
@@ -264,29 +245,6 @@ class InvalidationListener:
         keys = [key for message in messages for key in message[1] or ()]
         flushed = any(message[1] is None for message in messages)
         self._count(self._copy.apply(owner, keys, flushed=flushed, confirmed=confirmed))
-
-
-def _connection(pool: Any) -> Any:
-    """Return a connection of its own, not connected yet, that speaks RESP3."""
-    return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
-
-
-def _track(connection: Any, prefix: bytes, messages: list[Any]) -> None:
-    """Connect, and have Redis send the names of keys that change; they are added to `messages`."""
-    connect(connection)
-    connection._parser.set_invalidation_push_handler(messages.append)  # noqa: SLF001
-    words = (b"PREFIX", prefix) if prefix else ()
-    connection.send_command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *words, check_health=False)
-    _read_reply(connection, messages)
-
-
-def _read_reply(connection: Any, messages: list[Any]) -> None:
-    """Read until the reply to the last command; keep the invalidations that come before it."""
-    while True:
-        before = len(messages)
-        reply = connection.read_response(disable_decoding=True, push_request=True)
-        if reply is not None and len(messages) == before:
-            return
 
 
 def _stop(listener: "weakref.ref[InvalidationListener]") -> None:

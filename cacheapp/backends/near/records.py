@@ -34,6 +34,7 @@ VERIFIED, PAYLOAD, MISSING = b"\x01", b"\x02", b"\x03"
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
+_OWNERS_KEY = b"owners"
 _STATE = struct.Struct("<16sQdddQ")
 _MOVES = struct.Struct("<Qd")
 _MOVES_KEY = struct.Struct("<5sI")
@@ -324,11 +325,23 @@ def _owned(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> Stat
     return state
 
 
-def begin_epoch(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> None:
-    """Begin a new epoch: no entry of an earlier one is served, and no fill of one ends."""
+def begin_epoch(
+    env: OpenEnvironment, transaction: Transaction, owner: bytes, owners: bytes
+) -> None:
+    """Begin a new epoch: no entry of an earlier one is served, and no fill of one ends.
+
+    `owners`: which node of a cluster has which slots in this epoch, and until the next call.
+    """
     state = _owned(env, transaction, owner)
     changed = state._replace(epoch=state.epoch + 1, confirmed_until=0.0)
     _put_state(env, transaction, changed)
+    if owners:
+        transaction.put(_OWNERS_KEY, owners, db=env.meta)
+
+
+def owners(env: OpenEnvironment, transaction: Transaction) -> tuple[int, bytes]:
+    """Return the current epoch and its owners, as in `begin_epoch`."""
+    return _state(env, transaction).epoch, transaction.get(_OWNERS_KEY, b"", env.meta)
 
 
 def void_fills(

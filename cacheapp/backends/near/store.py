@@ -11,7 +11,7 @@ Invariants, on which docs/near-cache.md bases its proof:
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cacheapp.backends.core import lease_format
@@ -20,8 +20,10 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.near import records
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.listener import InvalidationListener
+from cacheapp.backends.near.records import Fill
+from cacheapp.backends.near.tracking import Tracked, TrackedServer
 from cacheapp.backends.redis import scripts
-from cacheapp.backends.redis.batches import MAX_BATCH_KEYS
+from cacheapp.backends.redis.batches import in_batches
 from cacheapp.backends.redis.encoding import (
     decode_key,
     decode_payload,
@@ -32,6 +34,8 @@ from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.backends.redis.store import RedisStore
 
 _NO_DEADLINE = -1  # a reply of PTTL
+Fetched = tuple[Payload | None, float | None, bytes | None]
+"""What Redis has, the seconds left, `None` without a deadline, and which node of a cluster replied."""
 
 
 def _then_forget(method: Callable[..., Any]) -> Any:
@@ -47,42 +51,38 @@ def _then_forget(method: Callable[..., Any]) -> Any:
     return wrapped
 
 
-def _then_forget_all(method: Callable[..., Any]) -> Any:
-    """Return the method of `RedisStore`, followed by the removal of its keys from the copy."""
-
-    @functools.wraps(method)
-    def wrapped(self: "NearStore", keys: Iterable[str], *args: Any) -> Any:
-        try:
-            return method(self, keys, *args)
-        finally:
-            self.copy.forget(keys)
-
-    return wrapped
+def as_fetched(payload: Any, left_ms: int, origin: bytes | None = None) -> Fetched:
+    """Return what the replies to GET and PTTL mean."""
+    if payload is None:
+        return None, None, origin
+    ttl = None if left_ms == _NO_DEADLINE else max(left_ms, 0) / 1000
+    return decode_payload(payload), ttl, origin
 
 
 class NearStore(RedisStore):
     """One process's store: a `RedisStore`, this machine's copy, and perhaps the listener."""
 
-    def __init__(
-        self,
-        build_client: Callable[[], Any],
-        name: str,
-        copy: LocalCopy,
-        prefix: bytes,
-        write_s: float,
-    ) -> None:
+    def __init__(self, *args: Any, copy: LocalCopy, prefix: bytes, write_s: float) -> None:
         self.copy = copy
         self._prefix = prefix
         self.write_s = write_s
         """How long a write may take."""
-        super().__init__(build_client, name)
+        super().__init__(*args)
 
     def _open(self) -> None:
         super()._open()
-        pool = self._own_client.get_client(write=True).connection_pool
         self.invalidations = InvalidationListener(
-            pool, self.copy, self._prefix, self._name, self._count_invalidations, self._count_reads
+            self._tracked(),
+            self.copy,
+            self._name,
+            self._count_invalidations,
+            self._count_reads,
         )
+
+    def _tracked(self) -> Tracked:
+        """Return the servers whose changes the copy follows."""
+        pool = self._own_client.get_client(write=True).connection_pool
+        return TrackedServer(pool, self._prefix)
 
     def _count_reads(self) -> int:
         """Return how many reads of the copy this machine has counted."""
@@ -137,8 +137,8 @@ class NearStore(RedisStore):
         if old:
             self.copy.forget(old)
 
-    def fetch_one(self, key: str) -> tuple[Payload | None, float | None]:
-        """Return what Redis has, and the seconds left, `None` without a deadline.
+    def fetch_one(self, key: str) -> Fetched:
+        """Return what Redis has.
 
         They are two commands, sent at once. The deadline is read first: a write in between voids
         the fill, as any write after its begin.
@@ -147,30 +147,25 @@ class NearStore(RedisStore):
         left_ms, payload = self.executor.execute(
             b"PTTL", encoded, kind=FailureKind.READ, also=(b"GET", encoded)
         )
-        if payload is None:
-            return None, None
-        ttl = None if left_ms == _NO_DEADLINE else max(left_ms, 0) / 1000
-        return decode_payload(payload), ttl
+        return as_fetched(payload, left_ms)
 
-    def fetch(self, keys: Sequence[str]) -> list[tuple[Payload | None, float | None]]:
-        """Return for each key what Redis has, and the seconds left, `None` without a deadline."""
-        rows: list[tuple[Payload | None, float | None]] = []
-        for start in range(0, len(keys), MAX_BATCH_KEYS):
-            part = [encode_key(key) for key in keys[start : start + MAX_BATCH_KEYS]]
+    def fetch(self, keys: Sequence[str]) -> list[Fetched]:
+        """Return for each key what Redis has."""
+        rows: list[Fetched] = []
+        for batch in in_batches(keys):
+            part = list(map(encode_key, batch))
             reply = self.executor.run_script(scripts.FETCH, len(part), *part, kind=FailureKind.READ)
-            for payload, left_ms in zip(reply[::2], reply[1::2], strict=True):
-                rows.append(
-                    (
-                        None if payload is None else decode_payload(payload),
-                        None if left_ms < 0 else left_ms / 1000,
-                    )
-                )
+            rows += map(as_fetched, reply[::2], reply[1::2])
         return rows
+
+    def is_of_owner(self, fill: Fill, key: str, origin: bytes) -> bool:
+        """Return True if the node that replied has the key in the epoch of the fill."""
+        del fill, key, origin
+        return True
 
     # -- writes ----------------------------------------------------------------------------------
 
     set = _then_forget(RedisStore.set)
-    set_many = _then_forget_all(RedisStore.set_many)
     add = _then_forget(RedisStore.add)
     set_existing = _then_forget(RedisStore.set_existing)
     delete = _then_forget(RedisStore.delete)
@@ -189,6 +184,13 @@ class NearStore(RedisStore):
             return super().move(source, target, expected, payload)
         finally:
             self.copy.end_move(both, until)
+
+    def set_many(self, payloads: Mapping[str, Payload], ttl: float | None) -> list[str]:
+        """Store all payloads on Redis."""
+        try:
+            return super().set_many(payloads, ttl)
+        finally:
+            self.copy.forget(payloads)
 
     def _remove(self, keys: list[bytes]) -> int:
         try:

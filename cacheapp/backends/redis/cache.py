@@ -75,13 +75,14 @@ class RedisCache(SharedCache):
         if is_cluster(self.location, self.params.get("OPTIONS")):
             nodes = read_nodes(self.location)
             store: RedisStore = registry.get_or_create(
-                (ClusterStore, nodes, settings), lambda: _cluster_store(nodes, self.options)
+                (ClusterStore, nodes, settings),
+                lambda: ClusterStore(*cluster_store_arguments(nodes, self.options)),
             )
         else:
-            url, options = read_location(self.location), self.options
+            nodes = (read_location(self.location),)
             store = registry.get_or_create(
-                (RedisStore, url, settings),
-                lambda: RedisStore(lambda: build_client(url, options), f"Redis at {redacted(url)}"),
+                (RedisStore, nodes, settings),
+                lambda: RedisStore(*store_arguments(nodes, self.options)),
             )
         store.counters.add(self._counters)
         return store
@@ -137,17 +138,25 @@ def build_client(url: str, options: Mapping[str, Any]) -> Any:
     return client
 
 
-def _cluster_store(nodes: tuple[str, ...], options: Mapping[str, Any]) -> ClusterStore:
+def store_arguments(nodes: tuple[str, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the arguments for the RedisStore of one URL."""
+    (url,) = nodes
+    return lambda: build_client(url, options), f"Redis at {redacted(url)}"
+
+
+def cluster_store_arguments(nodes: tuple[str, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the arguments for the ClusterStore of the nodes that LOCATION names."""
+
     def build_pool(host: str, port: int) -> Any:
         client = build_client(url_of(host, port, like=nodes[0]), options)
         return client.get_client(write=True).connection_pool
 
-    return ClusterStore(
+    return (
         [address_of(url) for url in nodes],
         build_pool,
         lambda: ClusterClient(nodes, options),
         f"the Redis Cluster of {shown(nodes)}",
-        patience_s=options["SOCKET_TIMEOUT"],
+        options["SOCKET_TIMEOUT"],  # how long a call waits for a slot that moves
     )
 
 

@@ -69,9 +69,9 @@ class KeepsItsEpoch(NearCache):
 
 
 def _first_only(begin_epoch: Any) -> Any:
-    def begin_first(self: LocalCopy, owner: bytes) -> None:
+    def begin_first(self: LocalCopy, *args: bytes) -> None:
         if not self.figures()["copy_epoch"]:
-            begin_epoch(self, owner)
+            begin_epoch(self, *args)
 
     return begin_first
 
@@ -134,9 +134,9 @@ def _ensuring_as_heir(ensure: Any) -> Any:
 
 
 def _unless_inherited(begin_epoch: Any) -> Any:
-    def begin(self: LocalCopy, owner: bytes) -> None:
+    def begin(self: LocalCopy, owner: bytes, *args: bytes) -> None:
         if owner not in _inherited:
-            begin_epoch(self, owner)
+            begin_epoch(self, owner, *args)
 
     return begin
 

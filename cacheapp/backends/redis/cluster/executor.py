@@ -76,6 +76,16 @@ class ClusterExecutor(Executor):
             reply = self._follow(slot, node, command, kind, exc)
         return (reply, self.execute(*also, kind=kind)) if also else reply
 
+    def read_pair(self, first: Command, second: Command) -> tuple[Any, ClusterNode | None]:
+        """Return the replies to two reads of a key, sent at once; and the owner of the slot if it replied."""
+        slot = key_slot(first[1])
+        node = self.topology.owner(slot)
+        try:
+            return node.execute(*first, kind=_READ, also=second), node
+        except (*ELSEWHERE, StoreUnavailable) as exc:
+            reply = self._follow(slot, node, first, _READ, exc)
+        return (reply, self.execute(*second, kind=_READ)), None
+
     def _follow(
         self, slot: int, node: ClusterNode, command: Command, kind: FailureKind, reason: Exception
     ) -> Any:

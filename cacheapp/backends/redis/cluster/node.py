@@ -49,6 +49,7 @@ class ClusterNode(CommandExecutor):
         super().__init__(pool, breaker, f"the cluster node {host}:{port}")
         self.host = host
         self.port = port
+        self.id = b""  # until the slots were asked for
 
     def __repr__(self) -> str:
         return f"<ClusterNode {self.host}:{self.port}, {self.condition}>"

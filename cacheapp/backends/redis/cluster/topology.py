@@ -60,6 +60,11 @@ class Topology:
             )
         return node
 
+    def owners(self) -> Sequence[ClusterNode | None]:
+        """Return the node of each slot; the same object as long as nothing else is known."""
+        self.load()
+        return self._owners or ()
+
     def primaries(self) -> list[ClusterNode]:
         """Return the nodes that have slots, in the order of their addresses."""
         self.load()
@@ -159,9 +164,10 @@ class Topology:
         owners: list[ClusterNode | None] = [None] * SLOTS
         replicas: list[Address] = []
         for first, last, primary, *others in ranges:
-            node = self.node(*_address(primary, source))
+            node = self.node(*address_in(primary, source))
+            node.id = primary[2]
             owners[first : last + 1] = [node] * (last + 1 - first)
-            replicas += [_address(other, source) for other in others]
+            replicas += [address_in(other, source) for other in others]
         self._owners, self._replicas = owners, list(dict.fromkeys(replicas))
         self._refreshed_at_s = clock.monotonic_s()
         self._forget_others()
@@ -186,7 +192,7 @@ def _has_failed(node: ClusterNode) -> bool:
     return node.breaker.has_failures
 
 
-def _address(entry: list[Any], source: ClusterNode) -> Address:
+def address_in(entry: list[Any], source: ClusterNode) -> Address:
     """Return the address of a node; one that does not know its own has that of `source`."""
     host = (entry[0] or b"").decode()
     return (source.host if host in {"", "?"} else host), int(entry[1])

@@ -86,7 +86,7 @@ def test_it_ends_with_its_store_and_starts_again(
         assert thread is not None
         cache._store.close()  # noqa: SLF001
         assert not thread.is_alive()
-        assert listener._connection is None  # noqa: SLF001
+        assert listener._connections == []  # noqa: SLF001
         assert cache._copy.environment.current is None  # noqa: SLF001
         cache._store.close()  # noqa: SLF001 (without a thread)
 
@@ -95,8 +95,8 @@ def test_it_takes_no_byte_from_a_file_that_has_its_descriptor(cache: NearCache) 
     """As after code that closes all descriptors, while the thread waits for invalidations."""
     confirmed(cache)
     epoch = cache.stats()["copy_epoch"]
-    connection = cache._store.invalidations._connection  # noqa: SLF001
-    number = connection._sock.fileno()  # noqa: SLF001
+    (connection,) = cache._store.invalidations._connections  # noqa: SLF001
+    number = connection.fileno()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"not for the listener")

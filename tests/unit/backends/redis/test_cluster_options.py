@@ -81,9 +81,9 @@ def test_what_only_one_server_can_have_is_refused(options: dict[str, Any]) -> No
     assert f"OPTIONS[{next(iter(options))!r}] does not apply to a cluster" in refused(**options)
 
 
-def test_a_near_cache_names_what_it_needs_instead_of_a_cluster() -> None:
-    cache = NearCache(URL, {"OPTIONS": {"copy": "/nowhere"}})
-    with pytest.raises(OptionsRefused, match="is a cluster; expected one server"):
+def test_a_near_cache_has_the_mistakes_of_a_cluster_and_its_own() -> None:
+    cache = NearCache("redis+cluster://one:7000/3", {"OPTIONS": {}})
+    with pytest.raises(OptionsRefused, match=r"only database 0.*OPTIONS\['copy'\] is missing"):
         cache.get("key")
 
 

@@ -1,4 +1,4 @@
-"""A cluster whose nodes the tests of a module may stop, and whose slots they may move."""
+"""A cluster whose nodes the tests here may stop, and whose slots they may move."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ from tests.contract.backends import PATIENT
 Build = Callable[..., RedisCache]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def own_cluster() -> Iterator[PrivateCluster]:
-    with PrivateCluster() as cluster:
+    with PrivateCluster(options=["--enable-debug-command", "yes"]) as cluster:
         yield cluster.start()
 
 

@@ -1,0 +1,165 @@
+"""NearCache on a cluster: its copy follows all nodes, and is not served while they change."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cacheapp.backends import NearCache, RedisCache
+from cacheapp.processes.redis_cluster import PrivateCluster
+from cacheapp.processes.waiting import until
+from tests.contract.backends import PATIENT
+from tests.integration.backends.near.parts import confirmed, other, reads_of_redis, until_copied
+from tests.integration.backends.redis.cluster.parts import another, slot_of, topology_of
+
+NAMES = [f"key{number}" for number in range(30)]
+Near = Callable[..., NearCache]
+
+
+@pytest.fixture
+def near(own_cluster: PrivateCluster, tmp_path: Path) -> Near:
+    """Return a NearCache under a prefix of the test's own, with a bound that no busy machine comes to."""
+
+    def build(location: str | None = None, **options: object) -> NearCache:
+        made = {"copy": str(tmp_path / "copy"), "size_limit": 8 * 2**20, "max_staleness": 30.0}
+        params = {"KEY_PREFIX": tmp_path.name, "OPTIONS": {**PATIENT, **made, **options}}
+        return NearCache(location or own_cluster.url, params)
+
+    return build
+
+
+@pytest.fixture
+def cache(near: Near) -> NearCache:
+    made = near()
+    confirmed(made)
+    return made
+
+
+@pytest.fixture
+def machine(cache: NearCache) -> RedisCache:
+    return other(cache)
+
+
+def test_the_copy_follows_the_writes_at_all_nodes(cache: NearCache, machine: RedisCache) -> None:
+    machine.set_many(dict.fromkeys(NAMES, "old"))
+    until_copied(cache, lambda: cache.get_many([*NAMES, "none"]))
+    assert cache.get_many([*NAMES, "none"]) == dict.fromkeys(NAMES, "old")
+    assert reads_of_redis(cache, lambda: [cache.get(name) for name in NAMES]) == 0
+    for name in NAMES:
+        machine.set(name, "new")
+        until(lambda name=name: cache.get(name) == "new", "the write of another machine", 30)  # type: ignore[misc]
+    until_copied(cache, lambda: cache.get("key0"))
+    assert cache.incr_version("key0") == 2
+    assert (cache.get("key0"), cache.get("key0", version=2)) == (None, "new")
+    cache.set_many(dict.fromkeys(NAMES, "own"))
+    assert {cache.get(name) for name in NAMES} == {"own"}
+    until_copied(cache, lambda: cache.get("key1"))
+    cache.clear()
+    assert cache.get("key1") is None
+
+
+def test_a_slot_that_moves_begins_a_new_epoch(near: Near, own_cluster: PrivateCluster) -> None:
+    cache = near(max_staleness=1.0)
+    machine = other(cache)
+    machine.set("key", "old")
+    until_copied(cache, lambda: cache.get("key"))
+    epoch, slot = cache.stats()["copy_epoch"], slot_of(cache, "key")
+    target = another(own_cluster, own_cluster.owner(slot))
+    own_cluster.begin_move(slot, target)
+    while own_cluster.move_keys(slot, target):
+        pass
+    machine.set("key", "written at the target")
+    until(lambda: cache.get("key") == "written at the target", "a write while the slot moves", 30)
+    own_cluster.end_move(slot, target)
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    machine.set("key", "new")
+    until(lambda: cache.get("key") == "new", "a write at the new owner", 30)
+    until_copied(cache, lambda: cache.get("key"))
+
+
+def test_a_primary_that_hands_over_begins_a_new_epoch(
+    near: Near, own_cluster: PrivateCluster
+) -> None:
+    cache = near(max_staleness=1.0)
+    machine = other(cache)
+    machine.set("key", "old")
+    until_copied(cache, lambda: cache.get("key"))
+    epoch = cache.stats()["copy_epoch"]
+    own_cluster.fail_over(own_cluster.owner(slot_of(cache, "key")))
+    machine.set("key", "new")
+    until(lambda: cache.get("key") == "new", "the write to the new primary", 30)
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    until_copied(cache, lambda: cache.get("key"))
+
+
+def test_a_replica_that_does_not_reply_may_be_a_primary(
+    near: Near, own_cluster: PrivateCluster
+) -> None:
+    cache = near(max_staleness=1.0)
+    confirmed(cache)
+    stopped = own_cluster.replica_of(own_cluster.primaries()[0])
+    stopped.send(signal.SIGSTOP)
+    try:
+        until(
+            lambda: reads_of_redis(cache, lambda: [cache.get("key") for _ in range(3)]) == 3,
+            "the copy to be served no longer",
+            30,
+        )
+    finally:
+        stopped.send(signal.SIGCONT)
+    until(stopped.follows, "the replica to follow", 60)
+    confirmed(cache)
+
+
+def test_a_primary_that_was_replaced_and_does_not_know_it_confirms_nothing(
+    near: Near, own_cluster: PrivateCluster
+) -> None:
+    """It is cut off from the other nodes, but not from clients, and would be a primary for a minute."""
+    cache = near(max_staleness=1.0)
+    confirmed(cache)
+    deaf = own_cluster.owner(slot_of(cache, "key"))
+    replica = own_cluster.replica_of(deaf)
+    deaf.command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+    try:
+        replica.cluster("FAILOVER", "TAKEOVER")
+        until(
+            lambda: reads_of_redis(cache, lambda: [cache.get("key") for _ in range(3)]) == 3,
+            "the copy to be served no longer",
+            30,
+        )
+        assert deaf.is_primary()
+        assert replica.is_primary()
+    finally:
+        deaf.command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
+    until(deaf.follows, "the old primary to follow", 60)
+    confirmed(cache)
+
+
+def test_what_another_node_replied_is_not_copied(
+    cache: NearCache, machine: RedisCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a primary that was replaced, and does not know it yet."""
+    machine.set("key", "value")
+    owner = topology_of(cache).owner(slot_of(cache, "key"))
+    with monkeypatch.context() as stale:
+        stale.setattr(topology_of(cache), "refresh", lambda **_options: None)
+        stale.setattr(owner, "id", b"x" * 40)
+        for read in (lambda: cache.get("key"), lambda: cache.get_many(["key"])):
+            assert reads_of_redis(cache, lambda read=read: [read() for _ in range(3)]) == 3  # type: ignore[misc]
+    until_copied(cache, lambda: cache.get("key"))
+
+
+def test_a_user_with_the_documented_rights_is_enough(
+    near: Near, own_cluster: PrivateCluster
+) -> None:
+    rights = "~* &cacheapp:lease:* +@read +@write +@scripting +@connection +@pubsub +asking +time"
+    words = f"on >s3cr3t {rights} +ping +cluster|slots +cluster|nodes"
+    for node in own_cluster.nodes:
+        node.command("ACL", "SETUSER", "copying", *words.split())
+    cache = near(f"redis+cluster://copying:s3cr3t@{own_cluster.addresses}")
+    assert "cluster|info" in cache.tracking_refusal()
+    for node in own_cluster.nodes:
+        node.command("ACL", "SETUSER", "copying", "+cluster|info")
+    assert cache.tracking_refusal() == ""
+    confirmed(cache)

@@ -1,0 +1,146 @@
+"""From which replies of the nodes of a cluster it follows that no other node has written."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from cacheapp.backends.near import cluster_view
+from cacheapp.backends.near.cluster import TrackedCluster
+from cacheapp.backends.near.cluster_view import Statement, addresses, pack_owners, unpack_owners
+from cacheapp.backends.near.store import NearStore
+from cacheapp.backends.near.tracking import ServersChanged
+from cacheapp.backends.redis.cluster.store import ClusterStore
+from cacheapp.backends.redis.cluster.topology import Topology
+
+A, B, C, R = (letter.encode() * 40 for letter in "abcr")
+NODES = [
+    (A, "master", "-", 3, "0-5460 5462"),
+    (B, "master", "-", 2, "5461 5463-10921"),
+    (C, "master", "-", 1, "10922-16383"),
+    (R, "slave", "a" * 40, 3, ""),
+]
+
+
+def said(
+    own: bytes, nodes: Sequence[tuple[bytes, str, str, int, str]] = NODES, epoch: int = 7
+) -> list[bytes]:
+    """Return the replies of a node to CLUSTER NODES and CLUSTER INFO."""
+    lines = []
+    for port, (name, flags, primary, config_epoch, slots) in enumerate(nodes, 7000):
+        shown = f"myself,{flags}" if name == own else flags
+        lines.append(
+            f"{name.decode()} 10.0.0.1:{port}@17000,host-{port} {shown} {primary} 0 {port * 3} "
+            f"{config_epoch} connected {slots}\n"
+        )
+    info = f"cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\ncluster_my_epoch:1\r\n"
+    return ["".join(lines).encode(), info.encode()]
+
+
+def parsed(own: bytes, nodes: Sequence[tuple[bytes, str, str, int, str]] = NODES) -> Statement:
+    return cluster_view.parse(*said(own, nodes))
+
+
+def changed(number: int, **fields: object) -> list[tuple[bytes, str, str, int, str]]:
+    """Return the nodes with a change of one of them."""
+    names = ("id", "flags", "primary", "config_epoch", "slots")
+    found = dict(zip(names, NODES[number], strict=True)) | fields
+    return [*NODES[:number], tuple(found.values()), *NODES[number + 1 :]]  # type: ignore[list-item]
+
+
+@pytest.fixture
+def cluster() -> TrackedCluster:
+    """A cluster in an epoch that began with `NODES`."""
+    made = TrackedCluster(Topology([], lambda _h, _p: None, "none"), lambda _h, _p: None, b"")  # type: ignore[arg-type, return-value]
+    made._view = parsed(A).view  # noqa: SLF001
+    made._asked = [member.id for member in made._view.live()]  # noqa: SLF001
+    return made
+
+
+def confirms(cluster: TrackedCluster, *replies: list[bytes]) -> bool:
+    try:
+        cluster.check(replies)
+    except ServersChanged:
+        return False
+    return True
+
+
+def test_equal_views_of_all_nodes_confirm(cluster: TrackedCluster) -> None:
+    assert confirms(cluster, *map(said, (A, B, C, R)))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        said(R, epoch=8),
+        said(R, changed(3, flags="master", primary="-")),
+        said(R, changed(0, slots="0-5460")),
+        said(R, changed(0, config_epoch=9)),
+        said(R, changed(1, flags="master,fail")),
+        said(R, [*NODES, (b"n" * 40, "master", "-", 0, "")]),
+        said(R, [*NODES, (b"n" * 40, "slave", "a" * 40, 3, "")]),
+        said(R, NODES[:2] + NODES[3:]),
+        said(b"r" * 39 + b"x", [*NODES[:3], (b"r" * 39 + b"x", *NODES[3][1:])]),
+        said(B),
+    ],
+    ids=[
+        "an election",
+        "a promotion",
+        "a slot",
+        "slots taken over and back",
+        "a failure",
+        "a new primary",
+        "a new replica",
+        "a node forgotten",
+        "another node at the address",
+        "the reply of another node",
+    ],
+)
+def test_one_node_that_says_something_else_confirms_nothing(
+    cluster: TrackedCluster, last: list[bytes]
+) -> None:
+    assert not confirms(cluster, *map(said, (A, B, C)), last)
+
+
+def test_what_says_nothing_about_writes_is_ignored(cluster: TrackedCluster) -> None:
+    nodes = [
+        (A, "master,fail?", "-", 3, f"0-5460 5462 [5460->-{B.decode()}]"),
+        *NODES[1:3],
+        (R, "slave,nofailover", "b" * 40, 1, ""),
+        (b"h" * 40, "handshake", "-", 0, ""),
+    ]
+    assert confirms(cluster, *[said(own, nodes) for own in (A, B, C, R)])
+
+
+def test_a_slot_that_is_moved_to_a_node_that_is_down_confirms_nothing(
+    cluster: TrackedCluster,
+) -> None:
+    down = [*NODES, (b"d" * 40, "master,fail", "-", 0, "")]
+    cluster._view = parsed(A, down).view  # noqa: SLF001
+    assert confirms(cluster, *[said(own, down) for own in (A, B, C, R)])
+    moving = [(A, "master", "-", 3, f"0-5460 5462 [0->-{'d' * 40}]"), *down[1:]]
+    assert not confirms(cluster, said(A, moving), *[said(own, down) for own in (B, C, R)])
+
+
+def test_a_minority_of_the_primaries_confirms_nothing(cluster: TrackedCluster) -> None:
+    down = [NODES[0], *((*node[:1], "master,fail", *node[2:]) for node in NODES[1:3]), NODES[3]]
+    cluster._view = parsed(A, down).view  # noqa: SLF001
+    cluster._asked = [A, R]  # noqa: SLF001
+    assert not confirms(cluster, said(A, down), said(R, down))
+
+
+def test_the_owners_of_slots_are_the_live_primaries() -> None:
+    owners = unpack_owners(pack_owners(parsed(A, changed(2, flags="master,fail")).view))
+    assert [owners[slot] for slot in (0, 5460, 5461, 5462, 5463, 10922)] == [A, A, B, A, B, b""]
+
+
+def test_addresses_are_read_in_all_forms() -> None:
+    lines = [b"a :7000@17000 x", b"b ::1:7001@17001,name x", b"c 1.2.3.4:7002@1,,shard-id=x y"]
+    found = list(addresses(b"\n".join(lines)))
+    assert found == [(b"a", "", 7000), (b"b", "::1", 7001), (b"c", "1.2.3.4", 7002)]
+
+
+def test_no_write_of_a_cluster_is_one_that_the_copy_does_not_see() -> None:
+    """NearStore replaces methods of RedisStore by their names; those of ClusterStore call `super()`."""
+    wrapped = {name for name, found in vars(NearStore).items() if hasattr(found, "__wrapped__")}
+    assert len(wrapped) > 5
+    assert not wrapped & set(vars(ClusterStore))
