@@ -194,8 +194,10 @@ def _admin_url(request: HttpRequest, job: DownloadJob) -> str:
 
 
 def _rate_context(job: DownloadJob) -> dict[str, Any]:
-    """Return the throughput of the last 10 minutes; of a shorter time if there is no earlier rate."""
-    rates, now_s = live_progress.rates_of(job.id), clock.wall_s()
+    """Return the throughput of the last 10 minutes, or before the job's end; shorter if that is all."""
+    rates = live_progress.rates_of(job.id)
+    is_over = rates and JobState(job.state) in FINISHED_JOB
+    now_s = rates[-1][0] if is_over else clock.wall_s()
     known_s = now_s - rates[0][0] if rates else 0.0
     shown_s = min(max(known_s, _LEAST_RATES_S), live_progress.RATES_S)
     is_all = shown_s == live_progress.RATES_S

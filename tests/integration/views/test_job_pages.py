@@ -507,3 +507,8 @@ def test_the_throughput_fills_its_chart(
     assert f"Throughput, last {shown}<" in said
     first = re.findall(r'<path d="M([\d.]+) 60L', said)[0]
     assert float(first) == pytest.approx(600 * max(0, 1 - known_s / 30) if known_s < 600 else 150)
+    monkeypatch.setattr(clock, "wall_s", lambda: 1_000_300.0)
+    DownloadJob.objects.filter(id=job.id).update(state="succeeded")
+    later = session(ann).get(f"/downloads/{job.id}/").content.decode()
+    assert f"Throughput, last {shown} before the end<" in later
+    assert f'<path d="M{first} 60L' in later
