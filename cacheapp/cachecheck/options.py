@@ -136,12 +136,17 @@ def show(reports: Sequence[AliasReport], options: Mapping[str, Any]) -> str:
     if options["github"]:
         write_annotations(reports, sys.stdout)
     if options["json"]:
-        options["json"].write_text(as_json(reports, about(options)))
+        _write(options["json"], as_json(reports, about(options)))
     if options["junit"]:
-        options["junit"].write_text(write_junit(reports))
+        _write(options["junit"], write_junit(reports))
     if not options["svg"]:
         return ""
     return f"{len(write_drawings(reports, options['svg']))} drawings in {options['svg']}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)  # after minutes of checks it must not fail
+    path.write_text(text)
 
 
 def status(reports: Sequence[AliasReport], expected: Expected | None) -> tuple[int, str]:

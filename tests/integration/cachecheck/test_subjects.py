@@ -154,7 +154,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_checks_caches_without_a_django_project(tmp_path: Path) -> None:
-    report, junit = tmp_path / "report.json", tmp_path / "junit.xml"
+    report, junit = tmp_path / "new" / "report.json", tmp_path / "junit.xml"
     workloads = ["registers", "add", "counters"]
     done = run(
         tmp_path,
