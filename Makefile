@@ -79,7 +79,7 @@ manage: $(VENV)/.run
 # checks of freed memory of `-X dev` would take 18 % of the time; `make soak` has them.
 test: export PYTHONMALLOC := pymalloc
 test: venv
-	@$(BIN)/python -X dev -m pytest --dist loadfile \
+	@$(BIN)/python -X dev -m pytest --dist loadfile --no-loadscope-reorder \
 	  --tx '$(LANES)*popen//python=$(BIN)/python -X dev' $(if $(K),-k '$(K)')
 
 check: $(VENV)/.dev

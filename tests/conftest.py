@@ -15,6 +15,10 @@ from tests.open_files import close_below
 from tests.temporary import LeftBehind
 
 FILES = 10_000
+LONG_FIRST = (
+    *("tests/system/", "tests/browser/", "tests/integration/lab/", "tests/integration/cachecheck/"),
+    *("tests/integration/docs/", "tests/contract/"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LeftBehind(), "left-behind")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In lanes, begin with the long files: one at the end would leave the other lanes without work.
+
+    Those of a package come together, which share a browser or clients.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: [not item.nodeid.startswith(name) for name in LONG_FIRST])
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,8 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="module")
 def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iterator[Site]:
-    env = {**new_env(), **SETTINGS, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_TRIES": "1"}
+    env = {**new_env(), **QUICK_START, **SETTINGS, "DOWNLOAD_ORIGINS": origin.url}
+    env["DOWNLOAD_TRIES"] = "1"
     migrate(env)
     found = Site(start_gunicorn(env), env, origin)
     yield found

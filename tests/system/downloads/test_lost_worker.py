@@ -42,6 +42,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 def env(new_env: NewEnv, origin: Origin, receiver: WebhookReceiver) -> dict[str, str]:
     found = {
         **new_env(),
+        **QUICK_START,
         "DJANGO_SETTINGS_MODULE": "tests.system.downloads.patient_settings",
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_HEARTBEAT_S": "5",
