@@ -24,6 +24,19 @@ Build = Callable[..., SharedCache]
 # What NearCache has from RedisCache as it is, and never reads from its copy.
 _OF_REDIS = frozenset(["test_locks", "test_single_flight_processes", "test_limit", "test_throttle"])
 
+# What needs only operations on one key at a time, in which a cluster is as one server.
+_OF_ONE_KEY = frozenset(
+    [
+        *("test_async_values", "test_cached", "test_caching_page", "test_drf", "test_limit"),
+        *("test_ratelimit", "test_throttle", "test_unreadable_values"),
+        "test_no_increment_is_lost_and_no_two_results_are_equal",
+        "test_aincr_loses_nothing_and_keeps_the_deadline",
+        "test_exactly_one_add_wins",
+        "test_values_of_mixed_size_are_never_torn_nor_missing_while_overwritten",
+        "test_nothing_is_served_after_its_deadline",
+    ]
+)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Other tests may have a parameter of this name too, which is no name of a backend.
         if params.get("entry") not in ("cluster", "near", "near_cluster"):
             continue
-        copied = params["entry"] == "near" and item.path.stem in _OF_REDIS
+        names = {item.path.stem, getattr(item, "originalname", "")}
+        copied = names & (_OF_REDIS if params["entry"] == "near" else _OF_ONE_KEY)
         everywhere = params["entry"] == "near_cluster"
         if copied or everywhere or params.get("clients") == "forkserver":
             item.add_marker(pytest.mark.soak)

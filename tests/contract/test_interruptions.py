@@ -39,8 +39,8 @@ def _collected() -> Iterator[None]:
 
 
 LARGE = {str(number): number for number in range(5000)}
-ROUNDS = 60
-UNSEEN = 6
+ROUNDS = 20
+UNSEEN = 3
 """How many may be lost. One in some hundreds is, of a kind that is an `OSError`: the cause is not known."""
 
 

@@ -35,16 +35,13 @@ def test_every_benchmark_is_found() -> None:
     assert set(NAMES) == set(SMALL)
 
 
-_LONG = (
-    "backends.near",
-    "downloads.hosting",
-    "downloads.many_files",
-)  # most of it starts of Gunicorn
+_ALWAYS = ("consistency.search", "backends.lmdb", "downloads.engine")
+"""One of each package; `make soak` runs the others too."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.soak if name in _LONG else ()) for name in NAMES],
+    [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.soak) for name in NAMES],
 )
 def test_a_benchmark_runs_and_keeps_what_it_measured(name: str, tmp_path: Path) -> None:
     kept = tmp_path / "results" / "found.json"

@@ -39,15 +39,18 @@ def server(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
     return start_gunicorn(env)
 
 
+@pytest.mark.parametrize(
+    "phases", ["examples,coverage", pytest.param("examples,fuzzing", marks=pytest.mark.soak)]
+)
 def test_no_request_gets_a_response_that_the_description_does_not_have(
-    server: GunicornServer, tmp_path: Path
+    server: GunicornServer, tmp_path: Path, phases: str
 ) -> None:
     run = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run"),
             f"{server.url}/api/openapi.json",
             *("--header", f"Authorization: Bearer {SECRET}"),
-            *("--max-examples", "5", "--seed", "20", "--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", "5", "--seed", "20", "--phases", phases),
             # Valid in form only: a cursor of no page, a URL of an origin that is not allowed.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--request-timeout", "100", "--generation-database", "none", "--no-color"),
