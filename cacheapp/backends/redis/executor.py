@@ -216,7 +216,11 @@ class CommandExecutor(Executor):
                 failure = exc
                 may_have_run = may_have_run or exc.may_have_run
             except ResponseError as exc:
-                raise self._translated(exc) from exc
+                raise _after(self._translated(exc), kind, may_have_run=may_have_run) from exc
+            except StoreUnavailable as exc:  # this attempt was not made
+                if is_of_handler(exc):
+                    raise
+                raise _after(exc, kind, may_have_run=may_have_run) from exc.__cause__
         if may_have_run and kind is not FailureKind.READ:
             raise OutcomeUnknown(
                 f"{_described(command, also)} was sent to {self._name} and its reply was lost "
@@ -268,11 +272,24 @@ def _reply(connection: Any, also: tuple[Any, ...]) -> Any:
     return (reply, connection.read_response(disable_decoding=True)) if also else reply
 
 
+def _after(exc: Exception, kind: FailureKind, *, may_have_run: bool) -> Exception:
+    """Return the error of a repetition, which must not say that an earlier attempt did nothing."""
+    is_denied = may_have_run and kind is not FailureKind.READ
+    if is_denied and isinstance(exc, StoreUnavailable | StoreFull):
+        return OutcomeUnknown(f"it may have been executed, and its repetition was not: {exc}")
+    return exc
+
+
 def raise_interruption(exc: BaseException, handled_before: BaseException | None) -> None:
     """Raise the exception of a signal handler, if `exc` is one or redis-py replaced one by it."""
     interruption = raised_by_handler(exc, handled_before)
     if interruption is not None:
         raise interruption from interruption.__cause__
+
+
+def is_of_handler(exc: BaseException) -> bool:
+    """Return True if a signal handler raised it: it says nothing about the call that it interrupted."""
+    return raised_by_handler(exc) is exc
 
 
 def reply_lost(exc: BaseException) -> bool:
