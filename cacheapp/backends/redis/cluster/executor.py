@@ -24,8 +24,13 @@ from redis.exceptions import (
 from cacheapp import clock
 from cacheapp.backends.redis.cluster.keys import key_slot
 from cacheapp.backends.redis.cluster.node import ELSEWHERE, ClusterNode, Exchange, Lost
-from cacheapp.backends.redis.cluster.topology import Topology
-from cacheapp.backends.redis.executor import ERROR_REPLIES, Executor, FailureKind
+from cacheapp.backends.redis.cluster.topology import Topology, host_of
+from cacheapp.backends.redis.executor import (
+    ERROR_REPLIES,
+    Executor,
+    FailureKind,
+    is_of_handler,
+)
 from cacheapp.backends.redis.scripts import TEXTS
 from cacheapp.errors import CacheappError, OutcomeUnknown, StoreUnavailable
 
@@ -73,6 +78,8 @@ class ClusterExecutor(Executor):
             self.topology.refresh(last=node)  # for the next call
             raise
         except (*ELSEWHERE, StoreUnavailable) as exc:
+            if is_of_handler(exc):
+                raise
             reply = self._follow(slot, node, command, kind, exc)
         return (reply, self.execute(*also, kind=kind)) if also else reply
 
@@ -83,6 +90,8 @@ class ClusterExecutor(Executor):
         try:
             return node.execute(*first, kind=_READ, also=second), node
         except (*ELSEWHERE, StoreUnavailable) as exc:
+            if is_of_handler(exc):
+                raise
             reply = self._follow(slot, node, first, _READ, exc)
         return (reply, self.execute(*second, kind=_READ)), None
 
@@ -102,6 +111,8 @@ class ClusterExecutor(Executor):
                     return node.execute(*command, kind=kind)
                 return asked.execute(b"ASKING", kind=kind, also=command)[1]
             except (*ELSEWHERE, StoreUnavailable) as exc:
+                if is_of_handler(exc):
+                    raise
                 reason = exc
         raise self._unavailable(slot, reason)
 
@@ -110,9 +121,9 @@ class ClusterExecutor(Executor):
     ) -> tuple[ClusterNode, ClusterNode | None]:
         """Return the owner of the slot as of now, and the node to be asked in its place, if any."""
         if isinstance(reason, MovedError):
-            return self.topology.moved(slot, reason.host or node.host, reason.port), None
+            return self.topology.moved(slot, host_of(reason.host, node), reason.port), None
         if isinstance(reason, AskError):
-            return node, self.topology.node(reason.host or node.host, reason.port)
+            return node, self.topology.node(host_of(reason.host, node), reason.port)
         if isinstance(reason, TryAgainError):
             return self.topology.owner(slot), None
         other = self.topology.another_owner(slot, node)
@@ -226,6 +237,8 @@ class ClusterExecutor(Executor):
             try:
                 node = owner(command[0])
             except CacheappError as exc:
+                if is_of_handler(exc):
+                    raise
                 failures.append(exc)
                 continue
             if node in found:
@@ -239,7 +252,7 @@ class ClusterExecutor(Executor):
     ) -> bool:
         """Return True if a command without a reply may be sent again, perhaps elsewhere."""
         if isinstance(reply, MovedError):
-            self.topology.moved(slot, reply.host or node.host, reply.port)
+            self.topology.moved(slot, host_of(reply.host, node), reply.port)
             return True
         if not isinstance(reply, Lost | StoreUnavailable | ClusterDownError):
             return False
@@ -273,7 +286,7 @@ class ClusterExecutor(Executor):
         done: list[tuple[list[bytes], Any]],
         failures: list[CacheappError],
     ) -> None:
-        """Execute key by key: those of a slot that moves may be on two nodes."""
+        """Execute key by key, until one fails: those of a slot that moves may be on two nodes."""
         for key in keys:
             command = build([key])
             try:
@@ -283,7 +296,10 @@ class ClusterExecutor(Executor):
                     reply = self.execute(*_with_text(command), kind=kind)
                 done.append(([key], reply))
             except CacheappError as exc:
+                if is_of_handler(exc):
+                    raise
                 failures.append(exc)
+                return  # each of the others may wait as long
 
 
 def _with_text(command: Command) -> Command:

@@ -21,6 +21,7 @@ from cacheapp.backends.redis.executor import (
     ERROR_REPLIES,
     AttemptFailed,
     CommandExecutor,
+    is_of_handler,
     raise_interruption,
 )
 from cacheapp.errors import StoreUnavailable
@@ -82,6 +83,8 @@ class ClusterNode(CommandExecutor):
         except AttemptFailed as exc:
             return StoreUnavailable(f"nothing was sent to {self._name}: it failed ({exc})")
         except StoreUnavailable as exc:
+            if is_of_handler(exc):
+                raise
             return exc
         exchange = Exchange(commands, connection)
         try:
@@ -89,13 +92,8 @@ class ClusterNode(CommandExecutor):
                 connection.check_health()
             packed = b"".join(map(hiredis.pack_command, commands))  # all arguments are bytes
             connection.send_packed_command([packed], check_health=False)
-        except BaseException as exc:
-            self.abandon(exchange)
-            raise_interruption(exc, handled_before)
-            if not isinstance(exc, CONNECTION_ERRORS):
-                raise
-            failure = self._failed(exc, may_have_run=True)
-            return _lost(f"{self._name} failed while {len(commands)} commands were sent", failure)
+        except BaseException as exc:  # noqa: BLE001 (`_lose` raises it again)
+            return self._lose(exchange, exc, handled_before, 0)
         return exchange
 
     def receive(self, exchange: Exchange) -> list[Any]:
@@ -111,19 +109,33 @@ class ClusterNode(CommandExecutor):
                     raise_interruption(exc, handled_before)
                     replies.append(exc)
                 replies += _received(connection, len(exchange.commands) - len(replies))
-        except BaseException as exc:
-            self.abandon(exchange)
-            raise_interruption(exc, handled_before)
-            if not isinstance(exc, CONNECTION_ERRORS):
-                raise
-            failure = self._failed(exc, may_have_run=True)
-            left = len(exchange.commands) - len(replies)
-            lost = _lost(f"{self._name} lost the replies to {left} commands", failure)
-            return [*replies, *[lost] * left]
+        except BaseException as exc:  # noqa: BLE001 (`_lose` raises it again)
+            lost = self._lose(exchange, exc, handled_before, len(replies))
+            return [*replies, *[lost] * (len(exchange.commands) - len(replies))]
         self._end(exchange)
         if self.breaker.has_failures:
             self.breaker.record_success()
         return replies
+
+    def _lose(
+        self,
+        exchange: Exchange,
+        exc: BaseException,
+        handled_before: BaseException | None,
+        received: int,
+    ) -> Lost:
+        """Disconnect; return what takes the place of the other replies, or raise what is no failure."""
+        self.abandon(exchange)
+        raise_interruption(exc, handled_before)
+        if not isinstance(exc, CONNECTION_ERRORS):
+            raise exc
+        failure = self._failed(exc, may_have_run=True)
+        found = Lost(
+            f"{self._name} failed after {received} replies to {len(exchange.commands)} commands "
+            f"({failure})"
+        )
+        found.__cause__ = exc
+        return found
 
     def abandon(self, exchange: Exchange) -> None:
         """Disconnect, so that nothing reads the replies; without effect after `receive`."""
@@ -148,9 +160,3 @@ def _received(connection: Any, most: int) -> Iterator[Any]:
             if reply is NOT_ENOUGH_DATA:
                 return
             yield reply
-
-
-def _lost(what: str, failure: AttemptFailed) -> Lost:
-    found = Lost(f"{what} ({failure})")
-    found.__cause__ = failure.cause
-    return found

@@ -17,8 +17,8 @@ from typing import Any
 
 from cacheapp.backends.redis.cluster.keys import SLOTS, key_slot
 from cacheapp.backends.redis.cluster.node import ClusterNode
-from cacheapp.backends.redis.cluster.topology import Topology
-from cacheapp.backends.redis.executor import FailureKind
+from cacheapp.backends.redis.cluster.topology import Topology, host_of
+from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import StoreUnavailable
 
 _PASSES = 20
@@ -87,6 +87,8 @@ def scan(node: ClusterNode, glob: bytes, count: int) -> Iterator[list[bytes]]:
 
 def _raise_unless_replaced(node: ClusterNode, topology: Topology, reason: StoreUnavailable) -> None:
     """Return if a node that failed has no slots any more; else raise the reason."""
+    if is_of_handler(reason):
+        raise reason
     topology.refresh(last=node)
     if node in topology.primaries():
         raise reason
@@ -119,17 +121,31 @@ def _claims_of(node: ClusterNode, topology: Topology) -> _Claims:
             ranges.append((int(first), int(last or first)))
         elif b"->-" in word:
             slot, _, target = word.strip(b"[]").partition(b"->-")
-            leaving.append((int(slot), _node_at(addresses[target], node, topology)))
+            # Without an address, the target has left the cluster: then no key goes there.
+            found = (
+                _node_at(addresses[target], own[1], node, topology) if target in addresses else node
+            )
+            leaving.append((int(slot), found))
     return _Claims(tuple(ranges), tuple(leaving))
 
 
-def _node_at(address: bytes, source: ClusterNode, topology: Topology) -> ClusterNode:
-    """Return the node of an address such as `127.0.0.1:7000@17000,hostname`."""
-    host, _, port = address.decode().partition("@")[0].rpartition(":")
-    for node in topology.primaries():
-        if node.port == int(port) and node.host == (host or source.host):
-            return node
-    return topology.node(host or source.host, int(port))
+def _node_at(
+    address: bytes, own_address: bytes, source: ClusterNode, topology: Topology
+) -> ClusterNode:
+    """Return the node of an address such as `127.0.0.1:7000@17000,name`, by its name if `source` has its own.
+
+    CLUSTER SLOTS names all nodes in one way, addresses or names, and certificates may be valid for only one.
+    """
+    ip, port, name = _parts_of(address)
+    by_name = name and source.host == _parts_of(own_address)[2]
+    return topology.node(name if by_name else host_of(ip, source), port)
+
+
+def _parts_of(address: bytes) -> tuple[str, int, str]:
+    """Return the IP address, the port and the name, which may be empty."""
+    place, *more = address.decode().split(",")
+    host, _, port = place.partition("@")[0].rpartition(":")
+    return host, int(port), more[0] if more else ""
 
 
 def _states(claims: dict[ClusterNode, _Claims]) -> list[_SlotState]:

@@ -5,6 +5,7 @@ A node that is down says nothing: after each failure the others are asked, at mo
 """
 
 import contextlib
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,8 +25,8 @@ class Topology:
     """The nodes and the owners of the slots.
 
     `_lock` is held by the one thread that asks the cluster, also while that takes long. `_nodes_lock`
-    guards `_nodes`, for a moment. Both are reentrant: a signal handler may use the cache between.
-    `_owners` and `_replicas` are replaced as a whole, and read without a lock.
+    guards `_nodes` and the changes of `_owners`, for a moment. Both are reentrant: a signal handler may
+    use the cache between. `_owners` and `_replicas` are replaced as a whole, and read without a lock.
     """
 
     def __init__(
@@ -44,12 +45,17 @@ class Topology:
     # -- what is known ---------------------------------------------------------------------------
 
     def owner(self, slot: int) -> ClusterNode:
-        """Return the node of the slot; `StoreUnavailable` if it has none, or no node replies."""
+        """Return the node of the slot; `StoreUnavailable` if it has none, or no node replies.
+
+        The successor of a node that is known to be down is looked for before anything waits for it.
+        """
         owners = self._owners
         if owners is None:
             self.load()
             owners = self._owners or []
         node = owners[slot]
+        if node is not None and not node.breaker.closed:
+            return self.another_owner(slot, node) or node
         if node is None:
             self.refresh()
             node = self._owners[slot] if self._owners else None
@@ -89,12 +95,14 @@ class Topology:
     def moved(self, slot: int, host: str, port: int) -> ClusterNode:
         """Note what a MOVED reply says, and ask for the rest, which has changed too; return the node."""
         node = self.node(host, port)
-        owners = self._owners
-        if owners is not None and owners[slot] is not node:
+        with self._nodes_lock:
+            owners = self._owners
+            if owners is None or owners[slot] is node:
+                return node
             changed = owners.copy()
             changed[slot] = node
             self._owners = changed
-            self.refresh(first=node)
+        self.refresh(first=node)
         return node
 
     def another_owner(self, slot: int, failed: ClusterNode) -> ClusterNode | None:
@@ -148,8 +156,12 @@ class Topology:
     def _candidates(
         self, first: ClusterNode | None, last: ClusterNode | None
     ) -> Iterator[ClusterNode]:
-        """Yield the nodes to ask: the owners of slots, those without failures first, then all others."""
-        owners = dict.fromkeys(node for node in self._owners or () if node is not None)
+        """Yield the nodes to ask: the owners of slots, those without failures first, then all others.
+
+        The order is random, because one that is cut off from the others replies too, with an old view.
+        """
+        owners = list({node for node in self._owners or () if node is not None})
+        random.shuffle(owners)
         known = [(node.host, node.port) for node in sorted(owners, key=_has_failed)]
         if first is not None:
             yield first
@@ -168,7 +180,8 @@ class Topology:
             node.id = primary[2]
             owners[first : last + 1] = [node] * (last + 1 - first)
             replicas += [address_in(other, source) for other in others]
-        self._owners, self._replicas = owners, list(dict.fromkeys(replicas))
+        with self._nodes_lock:
+            self._owners, self._replicas = owners, list(dict.fromkeys(replicas))
         self._refreshed_at_s = clock.monotonic_s()
         self._forget_others()
 
@@ -193,6 +206,10 @@ def _has_failed(node: ClusterNode) -> bool:
 
 
 def address_in(entry: list[Any], source: ClusterNode) -> Address:
-    """Return the address of a node; one that does not know its own has that of `source`."""
-    host = (entry[0] or b"").decode()
-    return (source.host if host in {"", "?"} else host), int(entry[1])
+    """Return the address of a node in a reply of `source`."""
+    return host_of((entry[0] or b"").decode(), source), int(entry[1])
+
+
+def host_of(name: str, source: ClusterNode) -> str:
+    """Return the host of a node that `source` has named; one that is not known has that of `source`."""
+    return source.host if name in {"", "?"} else name

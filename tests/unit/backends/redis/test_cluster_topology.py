@@ -123,6 +123,21 @@ def test_a_node_without_slots_counts_as_down_no_longer(now: list[float]) -> None
     assert topology.known_nodes() == [found]
 
 
+def test_the_successor_of_a_node_that_is_known_to_be_down_is_found_without_waiting_for_it(
+    now: list[float],
+) -> None:
+    replies: dict[int, Reply] = {port: [[0, 16383, entry(1)]] for port in (1, 2)}
+    topology, asked = topology_of(replies, 2)
+    node = topology.owner(7)
+    for _ in range(3):
+        node.breaker.record_failure("it does not reply")
+    assert topology.owner(7) is node
+    replies[2] = [[0, 16383, entry(2)]]
+    now[0] += REFRESH_EVERY_S
+    assert topology.owner(7).port == 2
+    assert asked(1) == 0
+
+
 def test_many_keys_ask_an_unreachable_cluster_once() -> None:
     topology, asked = topology_of({}, 1, 2)
     executor = ClusterExecutor(topology, "the cluster", 1.0)
