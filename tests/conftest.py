@@ -1,5 +1,6 @@
 """Fixtures of all tests: a real Redis, and a private state directory."""
 
+import logging
 import resource
 import sys
 from collections.abc import Generator, Iterator
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    # With `-X dev` it warns of each callback that takes 100 ms, as many do on a busy machine.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LeftBehind(), "left-behind")
 

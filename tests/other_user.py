@@ -1,12 +1,15 @@
 """Run code as another user of this machine, to attack what is private. Requires root."""
 
 import contextlib
+import grp
 import os
 import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.required import skip_or_fail
 
@@ -18,6 +21,11 @@ def require_root() -> None:
     """Skip the test without root; fail in CI."""
     if os.geteuid() != 0:
         skip_or_fail("needs root, to act as another user; run as root: make test")
+
+
+def groups_of_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each group be a team's. An ordinary user has a group of their own, which may write."""
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("team", "x", gid, [])))
 
 
 def fork_as_other_user(work: Callable[[], object]) -> int:

@@ -27,7 +27,7 @@ import pytest
 from cacheapp.processes.waiting import until
 from tests.required import required
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]  # it installs four environments
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = Path(__file__).parent / "foreign"

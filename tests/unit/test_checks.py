@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.checks.gunicorn import check_user_of_workers
 from cacheapp.downloads.checks import check_database
-from tests.other_user import reachable_directory
+from tests.other_user import groups_of_a_team, reachable_directory
 
 pytestmark = pytest.mark.django_db  # Django 6.1's own checks use the database
 
@@ -214,8 +214,9 @@ def test_w015_a_directory_that_this_user_cannot_create(
 
 @pytest.mark.parametrize("mode", [0o770, 0o775, 0o2775], ids=oct)
 def test_e004_a_parent_that_a_group_can_write_to(
-    settings: Settings, tmp_path: Path, mode: int
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
+    groups_of_a_team(monkeypatch)
     settings.CACHES = {"default": _disk(tmp_path / "site" / "cache")}
     (tmp_path / "site").mkdir()
     (tmp_path / "site").chmod(mode)

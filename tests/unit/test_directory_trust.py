@@ -10,7 +10,7 @@ import pytest
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.directory_trust import replaceable_reason
 from cacheapp.errors import StoreUnavailable
-from tests.other_user import UID, require_root
+from tests.other_user import UID, groups_of_a_team, require_root
 
 
 def test_it_and_its_parents_are_created_for_their_owner_only(tmp_path: Path) -> None:
@@ -30,11 +30,14 @@ def test_it_and_its_parents_are_created_for_their_owner_only(tmp_path: Path) -> 
 )
 @pytest.mark.parametrize("below", ["", "a", "a/b"], ids=["itself", "parent", "grandparent"])
 def test_what_others_can_replace_is_refused_with_the_command_that_mends_it(
-    tmp_path: Path, mode: int, who: str, below: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, who: str, below: str
 ) -> None:
+    groups_of_a_team(monkeypatch)
     shared = tmp_path / "shared"
     path = shared / below
     path.mkdir(parents=True)
+    for each in shared.rglob("*"):
+        each.chmod(0o755)  # whatever the umask
     shared.chmod(mode)
     with pytest.raises(StoreUnavailable) as caught:
         private_directory(path)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from cacheapp.downloads.http import blocking_socket
+from cacheapp.downloads.http import response as response_module
 from cacheapp.downloads.http.blocking_socket import BlockingSocket
 from cacheapp.downloads.http.response import HEAD_BYTES, StrictHTTPResponse
 from cacheapp.processes.waiting import until
@@ -254,8 +256,14 @@ def _unread(sock: socket.socket) -> int:
 @pytest.mark.parametrize("size", [65_537, 200_000, 262_144])
 @pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
 def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
-    connected: tuple[socket.socket, socket.socket], size: int, *, chunked: bool
+    connected: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    *,
+    chunked: bool,
 ) -> None:
+    for module in (blocking_socket, response_module):  # on a busy machine the bits take longer
+        monkeypatch.setattr(module, "GATHER_S", 60.0)
     ours, theirs = connected
     body = bytes(n % 251 for n in range(size))
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
