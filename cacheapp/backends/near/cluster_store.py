@@ -31,7 +31,7 @@ class NearClusterStore(NearStore, ClusterStore):
 
     _owners: tuple[int, Sequence[bytes]] = (0, ())
 
-    def _tracked(self) -> Tracked:
+    def _build_tracked(self) -> Tracked:
         return TrackedCluster(self._own_executor.topology, self._build_pool, self._prefix)
 
     def fetch_one(self, key: str) -> Fetched:

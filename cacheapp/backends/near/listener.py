@@ -61,19 +61,20 @@ class InvalidationListener:
 
     def __init__(
         self,
-        tracked: Tracked,
+        build_tracked: Callable[[], Tracked],
         copy: LocalCopy,
         name: str,
         count: Callable[[int], None],
         reads: Callable[[], int],
     ) -> None:
-        self._tracked = tracked
+        self._build_tracked = build_tracked  # anew each time: it knows what it is connected to
         self._copy = copy
         self._name = name
         self._count = count
         self._reads = reads
         self._interval_s = copy.max_staleness / _PINGS
         self._turn = threading.Lock()
+        self._tracked: Tracked
         self._connections: list[TrackingConnection] = []
         self._messages: Messages = []
         self._owner: bytes | None = None
@@ -112,7 +113,7 @@ class InvalidationListener:
         """Return why Redis does not track keys for this user; empty if it does, or is down."""
         connections: list[TrackingConnection] = []
         try:
-            self._tracked.connect(connections, [])
+            self._build_tracked().connect(connections, [])
         except redis.ResponseError as exc:
             return str(exc)
         except (redis.RedisError, OSError, CacheappError, ServersChanged):
@@ -146,6 +147,7 @@ class InvalidationListener:
         retry_in_s = 0.0
         try:
             self._messages = []
+            self._tracked = self._build_tracked()
             self._tracked.connect(self._connections, self._messages)
             self._follow(owner)
         except NotOwner:

@@ -72,14 +72,14 @@ class NearStore(RedisStore):
     def _open(self) -> None:
         super()._open()
         self.invalidations = InvalidationListener(
-            self._tracked(),
+            self._build_tracked,
             self.copy,
             self._name,
             self._count_invalidations,
             self._count_reads,
         )
 
-    def _tracked(self) -> Tracked:
+    def _build_tracked(self) -> Tracked:
         """Return the servers whose changes the copy follows."""
         pool = self._own_client.get_client(write=True).connection_pool
         return TrackedServer(pool, self._prefix)
