@@ -151,12 +151,14 @@ class ClusterExecutor(Executor):
         keys: Sequence[bytes],
         build: Callable[[list[bytes]], Command],
         kind: FailureKind = _WRITE,
+        *,
+        partial: bool = False,
     ) -> Iterator[tuple[list[bytes], Any]]:
         """Yield the keys of each slot, and the reply to the command that `build` returns for them.
 
         The nodes work at the same time: all commands are sent before the first reply is read. While a
         slot moves, its keys may be taken one by one. If only a part of the commands was executed, a
-        write raises `OutcomeUnknown`.
+        write raises `OutcomeUnknown`. `partial`: nothing is raised and yielded for what failed.
         """
         self.topology.load()
         by_slot: dict[int, list[bytes]] = {}
@@ -175,7 +177,7 @@ class ClusterExecutor(Executor):
                 commands = self._round(commands, kind, done, failures, moving)
         for _, found, _ in (*commands, *moving):
             self._one_by_one(found, build, kind, done, failures)
-        if failures:
+        if failures and not partial:
             raise _summary(failures, done, len(keys), kind)
         yield from done
 

@@ -121,10 +121,18 @@ class ClusterStore(RedisStore):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Payload]:
         """Return the payloads; atomic per slot, in parts of 1,000 keys."""
+        return self._get_many(keys, partial=False)
+
+    def _look(self, seen: Mapping[str, Payload]) -> Mapping[str, Payload]:
+        """Leave out the keys of nodes that are down: only those who wait for these are to see it."""
+        return self._get_many(list(seen), partial=True)
+
+    def _get_many(self, keys: Sequence[str], *, partial: bool) -> dict[str, Payload]:
         found: dict[str, Payload] = {}
         for batch in in_batches(keys):
             names = {encode_key(key): key for key in batch}
-            for part, reply in self._executor.execute_by_slot(list(names), _get, _READ):
+            replies = self._executor.execute_by_slot(list(names), _get, _READ, partial=partial)
+            for part, reply in replies:
                 if type(reply) is not list:  # of GET
                     if reply is not None:
                         found[names[part[0]]] = decode_payload(reply)

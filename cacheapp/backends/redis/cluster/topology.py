@@ -41,6 +41,8 @@ class Topology:
         self._owners: list[ClusterNode | None] | None = None
         self._replicas: list[Address] = []
         self._refreshed_at_s = -REFRESH_EVERY_S
+        self._failures = 0  # of asking, and the latest reason
+        self._unreachable = ""
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -129,10 +131,13 @@ class Topology:
                 self._lock.release()
 
     def load(self) -> None:
-        """Ask for the first time; the other threads wait for the one that does."""
+        """Ask for the first time; the other threads wait for the one that does, and fail with it."""
         if self._owners is None:
+            failures = self._failures
             with self._lock:
                 if self._owners is None:
+                    if self._failures != failures:
+                        raise StoreUnavailable(self._unreachable)
                     self._ask(None, None)
 
     def _ask(self, first: ClusterNode | None, last: ClusterNode | None) -> None:
@@ -149,9 +154,11 @@ class Topology:
                 return
             reason = StoreUnavailable(f"{node!r} knows no slots")
         self._refreshed_at_s = clock.monotonic_s()
-        raise StoreUnavailable(
+        self._failures += 1
+        self._unreachable = (
             f"no node of {self._name} says which node has which slots; nothing was sent ({reason})"
-        ) from reason
+        )
+        raise StoreUnavailable(self._unreachable) from reason
 
     def _candidates(
         self, first: ClusterNode | None, last: ClusterNode | None

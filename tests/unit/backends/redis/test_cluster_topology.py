@@ -147,6 +147,46 @@ def test_many_keys_ask_an_unreachable_cluster_once() -> None:
     assert (asked(1), asked(2)) == (1, 1)
 
 
+def test_threads_that_wait_for_the_first_view_fail_with_the_one_that_asks() -> None:
+    failures: list[StoreUnavailable] = []
+    waiting = threading.Event()
+
+    class WaitedFor:
+        """A lock that says when a second thread is about to wait for it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.RLock()
+
+        def __enter__(self) -> None:
+            if not self._lock.acquire(blocking=False):
+                waiting.set()
+                self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def load() -> None:
+        with pytest.raises(StoreUnavailable) as caught:
+            topology.load()
+        failures.append(caught.value)
+
+    class DownNode(FakeNode):
+        def execute(self, *command: Any, **options: Any) -> Any:
+            if not self.asked:
+                other.start()
+                waiting.wait(30)
+            return super().execute(*command, **options)
+
+    node = DownNode("host", 1, {})
+    topology = Topology([("host", 1)], lambda _host, _port: node, "the cluster")
+    topology._lock = WaitedFor()  # type: ignore[assignment]  # noqa: SLF001
+    other = threading.Thread(target=load)
+    load()
+    other.join(30)
+    assert [str(each) for each in failures] == [str(failures[0])] * 2
+    assert node.asked == 1
+
+
 def test_a_node_is_found_while_another_thread_waits_for_the_reply_of_the_cluster() -> None:
     found: list[ClusterNode] = []
 
