@@ -5,8 +5,10 @@ which of its private names are used. The operations on a shard's rows are in `en
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,6 +17,7 @@ from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.library import core, diskcache
 from cacheapp.backends.disk.value_files import ORPHAN_AGE_S, Columns, ValueFiles
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.backends.local.paths import is_directory
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.backends.local.sqlite_connections import Connection
 from cacheapp.backends.local.sqlite_errors import DatabaseDamaged
@@ -59,6 +62,18 @@ CountCulled = Callable[[int, int], None]
 """Called with how many entries were evicted, and how many had expired."""
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _with_paths(function: Any, **functions: Callable[..., Any]) -> Callable[..., None]:
+    """Return a function of diskcache with other functions in its `os.path`."""
+    names = {**vars(core), "op": types.SimpleNamespace(**{**vars(os.path), **functions})}
+    copy = types.FunctionType(function.__code__, names, argdefs=function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+# `os.path.isdir` takes a `TimeoutError` of a signal handler for a missing directory.
+_initialise = _with_paths(diskcache.Cache.__init__, isdir=is_directory)
 
 
 class Transaction:
@@ -117,7 +132,7 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
             # Setting a pragma that is already set would need the write lock, and disk space.
             if connection.execute(f"PRAGMA {pragma}").fetchall() != [(wanted,)]:
                 connection.execute(f"PRAGMA {pragma} = {wanted}").fetchall()
-        super().__init__(directory, disk=ValueFiles, **settings)
+        _initialise(self, directory, disk=ValueFiles, **settings)
         self._opening = None
         self._local = threading.local()
         self.database_identity: Identity = (0, 0)

@@ -4,10 +4,13 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import diskcache
 import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
@@ -82,6 +85,39 @@ def test_no_exception_of_a_handler_is_lost_while_a_cache_is_created(
         signal.signal(signal.SIGUSR1, before)
     assert lost == []
     assert found > 10
+
+
+def test_no_exception_of_a_handler_is_lost_in_what_diskcache_looks_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Its constructor looks for its directory, with a function that may ignore each `OSError`."""
+    entry = {"BACKEND": "cacheapp.backends.DiskCache", "LOCATION": str(tmp_path / "cache")}
+    settings.CACHES = {"default": entry}
+    looked = 0
+
+    def raise_in_it(_frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal looked
+        if event == "line":
+            looked += 1
+            if looked == 2:  # inside its `try`
+                raise _OutOfTime
+        return raise_in_it
+
+    def trace(frame: FrameType, _event: str, _arg: object) -> Any:
+        caller = frame.f_back
+        by_diskcache = caller and caller.f_code is diskcache.Cache.__init__.__code__
+        return raise_in_it if by_diskcache and "dir" in frame.f_code.co_name else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(_OutOfTime):
+            caches["default"].set("key", 1)
+    finally:
+        sys.settrace(before)
+    assert looked == 2
+    caches["default"].set("key", 1)
+    assert caches["default"].get("key") == 1
 
 
 def test_a_tree_is_removed_without_what_its_links_lead_to(tmp_path: Path) -> None:

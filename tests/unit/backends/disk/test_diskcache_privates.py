@@ -6,6 +6,7 @@ the one that the code was written against.
 
 import contextlib
 import inspect
+import os
 import sqlite3
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_every_name_is_there_and_documented() -> None:
         owner, attribute = name.split(".")
         assert hasattr(getattr(core, owner), attribute), name
         assert f"`{name}`" in why, name
+
+
+def test_the_constructor_can_run_with_other_functions_for_paths() -> None:
+    constructor = core.Cache.__init__
+    assert list(inspect.signature(constructor).parameters) == [
+        *("self", "directory", "timeout", "disk", "settings")
+    ]
+    names = inspect.getclosurevars(constructor)
+    assert names.globals["op"] is os.path
+    assert not names.nonlocals
+    used = {name for name in constructor.__code__.co_names if hasattr(os.path, name)}
+    assert used - {"os"} == {"expanduser", "expandvars", "isdir"}
 
 
 def test_culling_calls_what_we_replace() -> None:
