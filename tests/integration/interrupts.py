@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from cacheapp.processes.waiting import until
 
 
-def _place(thread: int, inside: str) -> tuple[int, int] | None:
+def place_in(thread: int, inside: str) -> tuple[int, int] | None:
     """Return where a thread is, if that is within a call of this function."""
     frame = innermost = sys._current_frames().get(thread)  # noqa: SLF001 (documented)
     while frame is not None:
@@ -30,7 +30,7 @@ def interrupted_in(inside: str) -> Iterator[None]:
     seen: list[tuple[int, int] | None] = [None]
 
     def stands() -> bool:
-        seen.append(_place(main, inside))
+        seen.append(place_in(main, inside))
         return seen[-1] is not None and seen[-5:] == [seen[-1]] * 5
 
     def interrupt() -> None:

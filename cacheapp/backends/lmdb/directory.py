@@ -107,10 +107,10 @@ class EnvironmentDirectory(SharedDirectory):
         A process that starts with other limits replaces an existing environment. A process that
         has used one with its own limits before is the older of the two, and adopts the new one.
 
-        A larger environment has the entries of the old one. A smaller one is new: it is complete
-        before the old one is removed. Where both do not fit, the old one makes room if no other
-        process has it open; otherwise it stays in use, until no other process has it open. Raises
-        `StoreUnavailable` where the new one never fits.
+        A larger environment has the entries of the old one, unless another process needs more than a
+        second to open that. A smaller one is new: it is complete before the old one is removed. Where
+        both do not fit, the old one makes room if no other process has it open; otherwise it stays in
+        use, until no other process has it open. Raises `StoreUnavailable` where the new one never fits.
         """
         self._remove_stale()
         found = self._find()
@@ -204,12 +204,12 @@ class EnvironmentDirectory(SharedDirectory):
         temporary = self._new_temporary()
         try:
             with moving(old.path):
-                move_files(old.path, temporary, self._limits)
+                move_files(old.path, temporary, old.limits, self._limits)
                 retire(old.path / BITS_FILE)
                 gone = old.path.rename(self.path / f"{_TEMPORARY}{os.getpid()}-old")
                 temporary.rename(path)
                 _remove(gone)
-        except OSError as exc:  # a full disk, one without links, or another process opens it
+        except OSError as exc:  # a full disk, one without links, or a slow opener
             if is_interruption(exc):
                 raise
             return None

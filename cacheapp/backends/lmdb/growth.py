@@ -15,14 +15,17 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cacheapp import clock
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import copy_counters, file_bytes, is_retired
 from cacheapp.backends.local.reservation import preallocate
 
 DATA_FILE, LOCK_FILE, BITS_FILE = "data.mdb", "lock.mdb", "reference-bits"
+_RETRY_S = 0.002
 
 
 @contextlib.contextmanager
@@ -38,21 +41,38 @@ def opening(environment: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def moving(environment: Path) -> Iterator[None]:
-    """Keep other processes from opening it; raise `BlockingIOError` while one is doing so."""
-    with _locked(environment, fcntl.LOCK_EX):
+def moving(environment: Path, wait_s: float = 1.0) -> Iterator[None]:
+    """Keep other processes from opening it; raise `BlockingIOError` if one has not finished that.
+
+    Opening takes a millisecond, but it waits for a stopped writer.
+    """
+    with _locked(environment, fcntl.LOCK_EX, wait_s):
         yield
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, kind: int) -> Iterator[None]:
-    """Hold a lock of the directory itself, without waiting: a fork in a handler may have it too."""
+def _locked(directory: Path, kind: int, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock of the directory itself."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        _lock(descriptor, kind, wait_s)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, wait_s: float) -> None:
+    """Acquire the lock within a limit: the child of a fork in a signal handler may hold it too."""
+    deadline_s = clock.monotonic_s() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            if exc.errno is None or clock.monotonic_s() >= deadline_s:  # a handler's, or too late
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def added_bytes(old: SizeLimits, new: SizeLimits) -> int:
@@ -68,11 +88,15 @@ def can_move(old: SizeLimits, new: SizeLimits) -> bool:
     return new.map_bytes >= old.map_bytes and not (old.counts_changes or new.counts_changes)
 
 
-def move_files(environment: Path, into: Path, limits: SizeLimits) -> None:
-    """Give the files of the environment second names in a directory, with the sizes of the limits."""
+def move_files(environment: Path, into: Path, old: SizeLimits, limits: SizeLimits) -> None:
+    """Give the files of the environment second names in a directory, with the sizes of the limits.
+
+    Space is reserved behind the old end only: where the filesystem cannot reserve, the C library writes
+    a byte to each block, and other processes write to those before the end.
+    """
     bits = into / BITS_FILE
     preallocate(bits, file_bytes(limits.reference_bits, limits.change_counters))
     copy_counters(environment / BITS_FILE, bits)
     for name in (DATA_FILE, LOCK_FILE):
         os.link(environment / name, into / name, follow_symlinks=False)
-    preallocate(into / DATA_FILE, limits.map_bytes)
+    preallocate(into / DATA_FILE, limits.map_bytes, old.map_bytes)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.backends import LMDBCache
 from cacheapp.backends.lmdb import directory
-from cacheapp.backends.lmdb.growth import BITS_FILE, DATA_FILE, moving, opening
+from cacheapp.backends.lmdb.growth import (
+    BITS_FILE,
+    DATA_FILE,
+    LOCK_FILE,
+    move_files,
+    moving,
+    opening,
+)
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import retire
+from cacheapp.processes.waiting import until
 from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.lmdb.cache_process import CacheProcess, running, small_disk
 from tests.integration.backends.lmdb.parts import MIB, environment_of, environments, ours
+from tests.integration.interrupts import place_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -131,11 +141,47 @@ def test_files_that_a_process_is_opening_with_the_old_size_do_not_grow(
     size = (made / DATA_FILE).stat().st_size
     new = CacheProcess(tmp_path, 8 * MIB)
     with running(new), (made / DATA_FILE).open("rb") as data, opening(made):
-        with pytest.raises(BlockingIOError), moving(made):
+        with pytest.raises(BlockingIOError), moving(made, wait_s=0):
             pass
         assert new("cache.get('key')") == "None"  # in files of its own
         assert int(new("cache.stats()['bytes_reserved']")) > 7 * MIB
         assert os.fstat(data.fileno()).st_size == size
+
+
+def test_a_move_waits_for_a_process_that_is_opening_the_files(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert end_of(in_child(lambda: ours(settings, tmp_path).add("key", "old"))) == 0
+    (made,) = environments(tmp_path)
+    moved = []
+
+    def move() -> None:
+        with moving(made, wait_s=100):
+            moved.append(opened.is_set())
+
+    opened = threading.Event()
+    mover = threading.Thread(target=move)
+    with opening(made):
+        mover.start()
+        until(lambda: place_in(mover.ident or 0, "_lock"), "the move to wait")
+        opened.set()
+    mover.join(100)
+    assert moved == [True]
+
+
+def test_only_the_new_end_of_a_file_is_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _fd, *part: reserved.append(part))
+    environment, into = tmp_path / "old", tmp_path / "new"
+    environment.mkdir()
+    into.mkdir()
+    for name in (DATA_FILE, LOCK_FILE, BITS_FILE):
+        (environment / name).touch()
+    old, larger = SizeLimits(MIB, None), SizeLimits(2 * MIB, None)
+    move_files(environment, into, old, larger)
+    assert reserved[-1] == (old.map_bytes, larger.map_bytes - old.map_bytes)
 
 
 def test_an_environment_that_had_to_be_smaller_grows_for_a_process_that_finds_room(
