@@ -51,6 +51,8 @@ def replaceable_reason(path: Path) -> str | None:
     try:
         return _replaceable_reason(path)
     except OSError as exc:
+        if exc.errno is None:  # a signal handler's
+            raise
         return f"{path}: {exc.strerror}"
 
 
@@ -74,7 +76,9 @@ def denial_reason(path: Path) -> str:
     for entry in [*reversed(path.absolute().parents), path]:
         try:
             found = entry.stat()
-        except OSError:
+        except OSError as exc:
+            if exc.errno is None:  # a signal handler's
+                raise
             return ""
         needed = os.X_OK if entry != path else os.R_OK | os.W_OK
         if found.st_uid != user and not os.access(entry, needed, effective_ids=_EFFECTIVE):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.conf import state_dir
 
@@ -103,7 +104,9 @@ def holder() -> Holder | None:
     """Return the holder; `None` if there is none, or it is not recorded yet."""
     try:
         found = Holder(**json.loads((directory() / "lock").read_text()))
-    except (OSError, ValueError, TypeError):  # empty, or just being written
+    except (OSError, ValueError, TypeError) as exc:  # empty, or just being written
+        if is_interruption(exc):
+            raise
         return None
     return found if found.born and found.born == _born(found.pid) else None
 
@@ -132,7 +135,9 @@ def _born(pid: int) -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
         return ""
     state, started_ticks = fields[0], fields[19]
     return "" if state in {"Z", "X"} else f"{boot}:{started_ticks}"

@@ -1,9 +1,10 @@
 """Ports for servers that cannot inherit a socket that is bound already."""
 
-import contextlib
 import random
 import socket
 from pathlib import Path
+
+from cacheapp.backends.local.interruptions import suppress_failure
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _UNPRIVILEGED = 1024
@@ -21,5 +22,5 @@ def free_port(ephemeral: Path = _EPHEMERAL) -> int:
     while True:
         # Other programs draw as well.
         number = random.SystemRandom().randrange(lowest, below) if lowest < below else 0
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", number)) as found:
+        with suppress_failure(OSError), socket.create_server(("127.0.0.1", number)) as found:
             return int(found.getsockname()[1])

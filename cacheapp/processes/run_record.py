@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from cacheapp import clock
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.processes import exclusive_run
 
 
@@ -108,7 +109,9 @@ def read_text(name: str) -> str | None:
     """Return the contents of a file of the directory; `None` where there is none."""
     try:
         return (exclusive_run.directory() / name).read_text()
-    except OSError:
+    except OSError as exc:
+        if is_interruption(exc):
+            raise
         return None
 
 

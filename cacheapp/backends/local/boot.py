@@ -27,6 +27,8 @@ def boot_id() -> str:
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError) as exc:
+        if is_interruption(exc):
+            raise
         raise StoreUnavailable(
             f"cannot identify the current boot of this machine: {_LINUX} is not readable and "
             "sysctl kern.bootsessionuuid failed; nothing was done"

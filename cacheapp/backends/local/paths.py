@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 
+_MAX_LINKS = 40  # as the kernel
 _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
 
 
@@ -25,13 +26,34 @@ def exists(path: Path) -> bool:
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
-    """Return the path without links; of a path that does not exist, as far as it does."""
+    """Return the path without links; of a path that does not exist, as far as it does.
+
+    `os.path.realpath` is that too, but ignores each `OSError` where something is missing.
+    """
+    at, names, links = Path("/"), [*Path(path).absolute().parts[:0:-1]], 0
+    while names:
+        name = names.pop()
+        if name == "..":
+            at = at.parent
+            continue
+        target = _link_target(at / name) if links < _MAX_LINKS else None
+        if target is None:
+            at /= name
+            continue
+        links += 1
+        at = Path("/") if target.is_absolute() else at
+        names += target.parts[:0:-1] if target.is_absolute() else target.parts[::-1]
+    return str(at)
+
+
+def _link_target(path: Path) -> Path | None:
+    """Return where a link leads; `None` if there is none, or none can be read."""
     try:
-        return os.path.realpath(path, strict=True)
+        return Path(os.readlink(path))
     except OSError as exc:
         if exc.errno is None:  # a handler's
             raise
-        return os.path.realpath(path)
+        return None
 
 
 def is_directory(path: Path) -> bool:

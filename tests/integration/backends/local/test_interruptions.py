@@ -1,11 +1,13 @@
 """An exception of a signal handler passes code that ignores the failures of its own calls."""
 
+import contextlib
 import gc
+import itertools
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +19,9 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.backends.lmdb.reference_bits import retire
 from cacheapp.backends.local import paths
+from cacheapp.backends.local.private_directory import private_directory
+from cacheapp.backends.local.shared_directory import resolve_location
+from cacheapp.directory_trust import denial_reason, replaceable_reason
 from tests.integration.backends.interrupt_everywhere import interrupt_at
 from tests.integration.interrupts import interrupted_in
 
@@ -118,6 +123,76 @@ def test_no_exception_of_a_handler_is_lost_in_what_diskcache_looks_for(
     assert looked == 2
     caches["default"].set("key", 1)
     assert caches["default"].get("key") == 1
+
+
+LOOKS: dict[str, Callable[[Path], object]] = {
+    "real_path": paths.real_path,
+    "exists": paths.exists,
+    "is_directory": paths.is_directory,
+    "remove": paths.remove,
+    "replaceable_reason": replaceable_reason,
+    "denial_reason": denial_reason,
+    "private_directory": private_directory,
+    "resolve_location": resolve_location,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
+@pytest.mark.parametrize("name", [".", "missing/below"], ids=["there", "missing"])
+def test_a_look_at_a_path_loses_no_exception_of_a_handler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], object], name: str
+) -> None:
+    """Whichever of its system calls a handler interrupts."""
+    left = 0
+
+    def interrupted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def interrupt(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise _OutOfTime
+            return call(*args, **kwargs)
+
+        return interrupt
+
+    calls = ("access", "listdir", "lstat", "mkdir", "readlink", "rmdir", "stat", "unlink")
+    with monkeypatch.context() as patch:
+        for call in calls:
+            patch.setattr(os, call, interrupted(getattr(os, call)))
+        for number in itertools.count(1):
+            left = number
+            try:
+                look(tmp_path / name)
+            except _OutOfTime:
+                continue
+            break
+    assert left > 0, f"the caller did not see that call {number} of the system was interrupted"
+    assert number > 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("folder", "link/inner", "link/../file", "absolute/..", "folder/up/link/inner"),
+        *("missing/../folder", "broken", "broken/below", "loop", "loop/below", "file/below"),
+        *("", ".", "..", "/", "/..", "folder/./inner/", "missing/below"),
+    ],
+)
+def test_a_path_without_links_is_that_of_the_standard_library(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for name, target in {
+        "link": "folder",
+        "absolute": str(tmp_path / "folder" / "inner"),
+        "broken": "nowhere/below",
+        "loop": "loop",
+        "folder/up": "..",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    with contextlib.chdir(tmp_path):
+        assert paths.real_path(path) == os.path.realpath(path)
+    whole = tmp_path / path
+    assert paths.real_path(whole) == os.path.realpath(whole)
 
 
 def test_a_tree_is_removed_without_what_its_links_lead_to(tmp_path: Path) -> None:
