@@ -8,12 +8,12 @@ another thread, but a context variable marks the operation in progress, and call
 reported. What the factory of `get_or_set` does is not inside: its calls are operations of their own.
 """
 
-import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
+from operator import itemgetter, methodcaller
 from typing import Any
 
 from cacheapp.backends.core.log_throttle import LogThrottle
@@ -27,6 +27,7 @@ _failures = LogThrottle()
 
 Subscriber = Callable[[Operation], object]
 Around = Callable[[Operation], AbstractContextManager[object]]
+_Entered = list[AbstractContextManager[object]]
 
 
 class Timed:
@@ -39,52 +40,66 @@ class Timed:
 
     def __call__(self) -> Any:
         """Call the function; measure its awaitable too, if it returns one."""
-        with self._outside():
+        entered: _Entered = []
+        began_ns = stopwatch_ns()
+        try:
+            self._leave(began_ns, entered)
             result = self._factory()
+        finally:
+            try:
+                self._return(began_ns, entered)
+            finally:
+                _exit_all(entered)  # if a signal handler raised before the end of `_return`
         return self._awaited(result) if inspect.isawaitable(result) else result
 
     async def _awaited(self, result: Awaitable[Any]) -> Any:
-        with self._outside():
-            return await result
-
-    @contextlib.contextmanager
-    def _outside(self) -> Iterator[None]:
-        operation = self._operation
+        entered: _Entered = []
         began_ns = stopwatch_ns()
-        surrounds = operation.is_running and get_current() is operation  # no background refresh
-        if surrounds:
-            operation.spent_ns = began_ns - self._made_ns
-        entered = _enter_all(operation) if surrounds else []
-        set_current(None)
         try:
-            yield
+            self._leave(began_ns, entered)
+            return await result
         finally:
-            set_current(operation)
-            operation.factory_seconds += (stopwatch_ns() - began_ns) / 1e9
-            _exit_all(entered)
+            try:
+                self._return(began_ns, entered)
+            finally:
+                _exit_all(entered)
+
+    def _leave(self, began_ns: int, entered: _Entered) -> None:
+        operation = self._operation
+        if operation.is_running and get_current() is operation:  # no background refresh
+            operation.spent_ns = began_ns - self._made_ns
+            _enter_all(operation, entered)
+        set_current(None)
+
+    def _return(self, began_ns: int, entered: _Entered) -> None:
+        operation = self._operation
+        set_current(operation)
+        operation.factory_seconds += (stopwatch_ns() - began_ns) / 1e9
+        _exit_all(entered)
 
 
-def _enter_all(operation: Operation) -> list[AbstractContextManager[object]]:
-    """Enter the context manager of each subscriber that has one; return them."""
-    entered = []
+_enter, _exit = methodcaller("__enter__"), methodcaller("__exit__", None, None, None)
+
+
+def _enter_all(operation: Operation, entered: _Entered) -> None:
+    """Enter the context manager of each subscriber that has one, and add it to `entered`."""
     for around in _observation.arounds:
         try:
-            manager = around(operation)
-            manager.__enter__()
+            managers = [around(operation)]
+            # In one call, so that no signal handler raises between the two.
+            entered.extend(map(itemgetter(0), zip(managers, map(_enter, managers), strict=True)))
         except Exception as exc:
             if is_interruption(exc):
                 raise
             _note_failure(around, exc)
-        else:
-            entered.append(manager)
-    return entered
 
 
-def _exit_all(entered: list[AbstractContextManager[object]]) -> None:
+def _exit_all(entered: _Entered) -> None:
+    """Exit them in reverse order; each is exited and removed from `entered` in one call, as above."""
     while entered:
-        manager = entered.pop()
+        manager = entered[-1]
         try:
-            manager.__exit__(None, None, None)
+            list(map(_exit, map(entered.pop, [-1])))
         except Exception as exc:
             if is_interruption(exc):
                 raise
