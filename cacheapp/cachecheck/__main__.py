@@ -75,7 +75,7 @@ def _examine(
         stopped = exc
     reports = [one.report for one in examinations if one.findings]
     if reports:
-        _said(show(reports, options))
+        _said(show(reports, options, expected))
     if isinstance(stopped, StoreFailed):
         return _said(str(stopped))
     if stopped:

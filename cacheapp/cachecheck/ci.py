@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import TextIO
 
-from cacheapp.cachecheck.report import proof_text
+from cacheapp.cachecheck.report import Expected, each, proof_text
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict
 
 _LEVELS = {PropertyVerdict.BROKEN: "error", PropertyVerdict.UNKNOWN: "warning"}
@@ -54,11 +54,18 @@ def _said(finding: PropertyFinding) -> str:
     return "; ".join(part for part in (finding.figure, finding.why) if part) or finding.verdict
 
 
-def write_annotations(reports: Sequence[AliasReport], out: TextIO) -> None:
-    """Print a workflow command of GitHub Actions for each property that is broken or unknown."""
+def write_annotations(
+    reports: Sequence[AliasReport], out: TextIO, expected: Expected | None = None
+) -> None:
+    """Print a workflow command of GitHub Actions for each property that is broken or unknown.
+
+    What is as expected is a notice, so that errors are what fails the run.
+    """
     for report in reports:
         for finding in report.findings:
             if level := _LEVELS.get(finding.verdict):
+                wanted = (expected or {}).get(report.alias, {}).get(finding.property, "")
+                level = "notice" if finding.verdict in each(wanted) else level
                 title = _property(f"cachecheck {report.alias}: {finding.property}")
                 text = f"{_said(finding)}\n{proof_text(finding)}".strip()
                 out.write(f"::{level} title={title}::{_data(text)}\n")

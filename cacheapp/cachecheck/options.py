@@ -130,11 +130,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def show(reports: Sequence[AliasReport], options: Mapping[str, Any]) -> str:
+def show(
+    reports: Sequence[AliasReport], options: Mapping[str, Any], expected: Expected | None
+) -> str:
     """Print the findings and write the files; return a sentence about the drawings, or nothing."""
     print_report(reports, sys.stdout)
     if options["github"]:
-        write_annotations(reports, sys.stdout)
+        write_annotations(reports, sys.stdout, expected)
     if options["json"]:
         _write(options["json"], as_json(reports, about(options)))
     if options["junit"]:

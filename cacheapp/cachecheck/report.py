@@ -142,14 +142,15 @@ def read_expected(path: Path) -> Expected:
     known = {verdict.value for verdict in PropertyVerdict}
     for alias, own in found.items():
         for name, wanted in own.items():
-            for verdict in _each(wanted):
+            for verdict in each(wanted):
                 if verdict not in known:
                     complaint = f"{alias}: {name}: {verdict!r}; expected one of {sorted(known)}"
                     raise ValueError(complaint)
     return found
 
 
-def _each(wanted: str | Sequence[str]) -> Sequence[str]:
+def each(wanted: str | Sequence[str]) -> Sequence[str]:
+    """Return the verdicts of which any will do."""
     return wanted if isinstance(wanted, list) else [str(wanted)]
 
 
@@ -163,9 +164,9 @@ def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]
             continue
         wrong += [
             f"{alias}: {name} is {own.get(name, 'missing')}, "
-            f"expected {' or '.join(_each(wanted.get(name, 'nothing')))}"
+            f"expected {' or '.join(each(wanted.get(name, 'nothing')))}"
             for name in dict.fromkeys([*own, *wanted])
-            if own.get(name, "missing") not in _each(wanted.get(name, "nothing"))
+            if own.get(name, "missing") not in each(wanted.get(name, "nothing"))
         ]
     return wrong
 

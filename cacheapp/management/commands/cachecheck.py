@@ -102,7 +102,7 @@ class Command(BaseCommand):
         if recorder is not None:
             recorder.record(reports)
         if reports or not isinstance(stopped, StoreFailed):
-            self._show(reports, options)
+            self._show(reports, options, expected)
         if isinstance(stopped, StoreFailed):
             raise _cannot(str(stopped))
         if stopped:
@@ -137,8 +137,10 @@ class Command(BaseCommand):
             said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
             self.stderr.write(f"{alias}: {said}")
 
-    def _show(self, reports: list[AliasReport], options: dict[str, Any]) -> None:
-        if written := show(reports, options):
+    def _show(
+        self, reports: list[AliasReport], options: dict[str, Any], expected: Expected | None
+    ) -> None:
+        if written := show(reports, options, expected):
             self.stderr.write(written)
 
 

@@ -123,3 +123,6 @@ def test_annotations_are_one_line_each() -> None:
     assert line.startswith(
         "::error title=cachecheck bad%3A one order::1 of 9 reads stale; because%0A"
     )
+    expected = io.StringIO()
+    write_annotations(REPORTS, expected, {"bad": {"one order": ["HOLDS", "BROKEN"]}})
+    assert expected.getvalue().splitlines() == [line.replace("::error ", "::notice ")]
