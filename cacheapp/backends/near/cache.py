@@ -130,7 +130,11 @@ class NearCache(PlainNames, RedisCache):
         self._end = b""
         super()._prepare_names()
         standard = type(self).make_key is BaseCache.make_key
-        if self.key_func is tagged_key and standard and is_plain_text(f"{self.key_prefix}{{"):
+        if (
+            self.key_func is tagged_key
+            and standard
+            and is_plain_text(f"{self.key_prefix}{self.version}")
+        ):
             # The names of a cluster, which end with their hash tag.
             head, _, end = tagged_key("\n", self.key_prefix, self.version).partition("\n")
             self._head, self._end = self._namespace + head.encode(), end.encode()

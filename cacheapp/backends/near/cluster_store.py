@@ -29,7 +29,7 @@ class NearClusterStore(NearStore, ClusterStore):
     `_owners` is replaced as a whole: an epoch, and the id of the node of each slot in it.
     """
 
-    _owners: tuple[int, Sequence[bytes]] = (0, ())
+    _owners: tuple[int, Sequence[bytes]] = (-1, ())
 
     def _build_tracked(self) -> Tracked:
         return TrackedCluster(self._own_executor.topology, self._build_pool, self._prefix)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cacheapp.backends import NearCache, RedisCache
+from cacheapp.backends.near.records import Fill
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.waiting import until
 from tests.contract.backends import PATIENT
@@ -153,6 +154,13 @@ def test_what_another_node_replied_is_not_copied(
         for read in (lambda: cache.get("key"), lambda: cache.get_many(["key"])):
             assert reads_of_redis(cache, lambda read=read: [read() for _ in range(3)]) == 3  # type: ignore[misc]
     until_copied(cache, lambda: cache.get("key"))
+
+
+def test_a_copy_whose_owners_are_not_known_yet_stores_nothing(cache: NearCache) -> None:
+    """As one whose directory was replaced while a fill began."""
+    fill = Fill(cache._copy.environment.current, 0, {})  # type: ignore[arg-type]  # noqa: SLF001
+    cache._store.__dict__.pop("_owners", None)  # noqa: SLF001
+    assert not cache._store.is_of_owner(fill, cache.make_key("key"), b"x" * 40)  # noqa: SLF001
 
 
 def test_a_user_with_the_documented_rights_is_enough(
