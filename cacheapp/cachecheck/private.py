@@ -104,7 +104,7 @@ def _is(entry: Mapping[str, Any], kind: type) -> bool:
 def _entry(alias: str, entry: Mapping[str, Any], places: _Places) -> dict[str, Any]:
     location = entry.get("LOCATION", "")
     if server := places.servers.get(alias):
-        options = dict(entry.get("OPTIONS", {}))
+        options = _without_credentials(entry.get("OPTIONS", {}))
         if "copy" in options:
             options["copy"] = str(places.directory / f"{alias}-copy")
         return {**entry, "LOCATION": server.url, "OPTIONS": options}
@@ -118,6 +118,18 @@ def _entry(alias: str, entry: Mapping[str, Any], places: _Places) -> dict[str, A
         f"CACHES[{alias!r}]: cannot make a private store for LOCATION {location!r}; expected a "
         "directory, the URL of one Redis or of a cluster, a memcached, a DatabaseCache or a LocMemCache"
     )
+
+
+def _without_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options for a server without TLS and users; a password that it needs is in its URL."""
+    found = {name: one for name, one in options.items() if name not in {"USERNAME", "PASSWORD"}}
+    if isinstance(pool := found.get("CONNECTION_POOL_KWARGS"), Mapping):
+        found["CONNECTION_POOL_KWARGS"] = {
+            name: one
+            for name, one in pool.items()
+            if name not in {"username", "password"} and not name.startswith("ssl_")
+        }
+    return found
 
 
 def _database(directory: Path) -> dict[str, Any]:

@@ -35,6 +35,26 @@ def test_the_copy_of_a_near_cache_is_private_too() -> None:
         assert not entry["OPTIONS"]["copy"].startswith("/var/lib")
 
 
+def test_a_private_redis_is_used_without_the_credentials_of_the_real_one() -> None:
+    pool_options = {
+        "ssl_ca_certs": "/etc/ssl/redis.pem",
+        "password": "s3cr3t",
+        "client_name": "web",
+    }
+    options = {"USERNAME": "app", "PASSWORD": "s3cr3t", "CONNECTION_POOL_KWARGS": pool_options}
+    real = {
+        "BACKEND": "cacheapp.backends.RedisCache",
+        "LOCATION": "rediss://elsewhere:6379/0",
+        "OPTIONS": options,
+    }
+    with override_settings(CACHES={"default": real}), private_stores(["default"]) as stores:
+        entry = entry_of(stores.overrides, "default")
+        assert entry["OPTIONS"] == {"CONNECTION_POOL_KWARGS": {"client_name": "web"}}
+        cache = import_string(entry["BACKEND"])(entry["LOCATION"], {"OPTIONS": entry["OPTIONS"]})
+        cache.set("key", "value")
+        assert cache.get("key") == "value"
+
+
 @pytest.mark.skipif(not shutil.which("memcached"), reason="memcached is not on PATH")
 def test_a_private_memcached_is_started_and_stopped() -> None:
     with override_settings(CACHES={"mem": MEMCACHED}), private_stores(["mem"]) as stores:
