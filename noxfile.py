@@ -63,9 +63,16 @@ def _direct(name: str) -> list[str]:
     ]
 
 
+def _place(session: nox.Session) -> Path:
+    """Return a directory of the session. `create_tmp` sets TMPDIR to it: too long for paths of sockets."""
+    place = Path(session.virtualenv.location) / "made"
+    place.mkdir(exist_ok=True)
+    return place
+
+
 def _install(session: nox.Session, django: str) -> None:
     """Install the tests' packages as pinned, with another Django."""
-    pins = Path(session.create_tmp()) / "constraints.txt"
+    pins = _place(session) / "constraints.txt"
     text = (ROOT / "requirements-dev.txt").read_text() + (
         ROOT / "requirements-redis.txt"
     ).read_text()
@@ -150,7 +157,7 @@ def fork(session: nox.Session) -> None:
     """DiskCache on `diskcache-community`: its part of the contract."""
     _install(session, "5.2")
     session.install("diskcache-community>=5.8.1")
-    place = Path(session.create_tmp()) / "fork"
+    place = _place(session) / "fork"
     place.mkdir(exist_ok=True)
     (place / "sitecustomize.py").write_text(
         "import sys, diskcache_community, diskcache_community.core as core\n"
