@@ -92,7 +92,7 @@ def source() -> str | None:
 
 
 def _mistakes(alias: str) -> list[str]:
-    """Return why a NearCache cannot copy the alias, as for a cluster."""
+    """Return why a NearCache cannot copy the alias."""
     location, params = _entry_of(alias, NAMES[0])
     return backends.NearCache.mistakes(location, params)
 

@@ -16,6 +16,7 @@ from cacheapp.conf import state_dir
 from cacheapp.demo import machines
 from cacheapp.demo.machines import ObservedWrite
 from cacheapp.openapi.document import document
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
 from tests.integration.views.test_pages import _token
@@ -118,14 +119,22 @@ def test_a_record_that_another_user_could_write_is_not_read(visitor: Client) -> 
         directory.chmod(0o700)
 
 
-def test_a_cluster_is_passed_over(settings: Settings, tmp_path: Path) -> None:
+def test_the_machines_may_be_on_a_cluster(
+    settings: Settings, tmp_path: Path, redis_cluster: PrivateCluster
+) -> None:
     kind = "cacheapp.backends.RedisCache"
-    cluster = {"BACKEND": kind, "LOCATION": "redis+cluster://127.0.0.1:1"}
-    one_server = {"BACKEND": kind, "LOCATION": "redis://127.0.0.1:1"}
-    settings.CACHES = {"default": cluster, "other": {**cluster, "KEY_PREFIX": "x"}}
-    assert machines.source() is None
-    settings.CACHES = {"default": cluster, "other": one_server}
-    assert machines.source() == "other"
+    cluster = {"BACKEND": kind, "LOCATION": redis_cluster.url, "KEY_PREFIX": tmp_path.name}
+    settings.CACHES = {"default": {**cluster, "KEY_PREFIX": "a{b}"}, "other": cluster}
+    assert machines.source() == "other"  # the first one has a mistake
+    try:
+        machines.write("other", "A")
+        found = machines.last_write()
+        assert found is not None
+        assert {one.machine for one in found.propagations} == {"A", "B"}
+        assert machines.read("other").in_redis == found.value
+    finally:
+        for cache in machines.caches_of("other").values():
+            cache._store.close()  # noqa: SLF001
 
 
 def test_other_machines_are_refused(visitor: Client) -> None:
