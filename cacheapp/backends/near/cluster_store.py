@@ -7,6 +7,7 @@ been replaced, and does not know it yet, sends no names of keys that change at t
 from collections.abc import Sequence
 
 from cacheapp.backends.core.lease_format import Payload
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment
 from cacheapp.backends.near.cluster import TrackedCluster
 from cacheapp.backends.near.cluster_view import unpack_owners
 from cacheapp.backends.near.records import Fill
@@ -26,10 +27,11 @@ _READ = FailureKind.READ
 class NearClusterStore(NearStore, ClusterStore):
     """One process's store: a `ClusterStore`, this machine's copy, and perhaps the listener.
 
-    `_owners` is replaced as a whole: an epoch, and the id of the node of each slot in it.
+    `_owners` is read and replaced as a whole: an epoch of an environment, and the id of the node of
+    each slot in it. Epochs begin anew in the files that replace others.
     """
 
-    _owners: tuple[int, Sequence[bytes]] = (-1, ())
+    _owners: tuple[OpenEnvironment | None, int, Sequence[bytes]] = (None, 0, ())
 
     def _build_tracked(self) -> Tracked:
         return TrackedCluster(self._own_executor.topology, self._build_pool, self._prefix)
@@ -57,13 +59,13 @@ class NearClusterStore(NearStore, ClusterStore):
 
     def is_of_owner(self, fill: Fill, key: str, origin: bytes) -> bool:
         """Return True if the node that replied has the slot in the epoch of the fill."""
-        epoch, owners = self._owners
-        if epoch != fill.epoch:
-            epoch, packed = self.copy.owners()
-            self._owners = epoch, unpack_owners(packed)
-            owners = self._owners[1]
+        env, epoch, owners = self._owners
+        if env is not fill.env or epoch < fill.epoch:
+            env, epoch, packed = self.copy.owners()
+            owners = unpack_owners(packed)
+            self._owners = env, epoch, owners  # another thread may replace them at once
         slot = key_slot(encode_key(key))
-        if origin and epoch == fill.epoch and owners[slot] == origin:
+        if origin and env is fill.env and epoch == fill.epoch and owners[slot] == origin:
             return True
         self._executor.topology.refresh()  # this process, or the listener, has an old view
         return False

@@ -15,6 +15,7 @@ from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.environment import Environment
 from cacheapp.backends.lmdb.key_encoding import EncodedKey, KeyEncoder
 from cacheapp.backends.lmdb.limits import SizeLimits
+from cacheapp.backends.lmdb.open_environment import OpenEnvironment
 from cacheapp.backends.lmdb.write_retry import WriteRetry
 from cacheapp.backends.near import records
 from cacheapp.backends.near.records import Copied, Fill, NotOwner, Row, State
@@ -72,9 +73,9 @@ class LocalCopy:
         """Return what the copy contains; zeros while it cannot be read."""
         return self._try(self.environment.read, records.figures) or records.NO_FIGURES
 
-    def owners(self) -> tuple[int, bytes]:
-        """Return the epoch, and which node of a cluster has which slots in it; empty if unknown."""
-        return self._try(self.environment.read, records.owners) or (0, b"")
+    def owners(self) -> tuple[OpenEnvironment | None, int, bytes]:
+        """Return environment, epoch, and which node of a cluster has which slots in it; empty if unknown."""
+        return self._try(self.environment.read, records.owners) or (None, 0, b"")
 
     def is_proved(self, state: State, now: float) -> bool:
         """Return True if entries of the state's epoch are at most `max_staleness` seconds old."""

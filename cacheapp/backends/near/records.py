@@ -339,9 +339,11 @@ def begin_epoch(
         transaction.put(_OWNERS_KEY, owners, db=env.meta)
 
 
-def owners(env: OpenEnvironment, transaction: Transaction) -> tuple[int, bytes]:
-    """Return the current epoch and its owners, as in `begin_epoch`."""
-    return _state(env, transaction).epoch, transaction.get(_OWNERS_KEY, b"", env.meta)
+def owners(
+    env: OpenEnvironment, transaction: Transaction
+) -> tuple[OpenEnvironment | None, int, bytes]:
+    """Return the environment, its current epoch and the owners in it, as in `begin_epoch`."""
+    return env, _state(env, transaction).epoch, transaction.get(_OWNERS_KEY, b"", env.meta)
 
 
 def void_fills(

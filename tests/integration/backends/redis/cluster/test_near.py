@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cacheapp.backends import NearCache, RedisCache
+from cacheapp.backends.near.cluster_store import NearClusterStore
 from cacheapp.backends.near.records import Fill
+from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.waiting import until
 from tests.contract.backends import PATIENT
@@ -161,6 +163,21 @@ def test_a_copy_whose_owners_are_not_known_yet_stores_nothing(cache: NearCache) 
     fill = Fill(cache._copy.environment.current, 0, {})  # type: ignore[arg-type]  # noqa: SLF001
     cache._store.__dict__.pop("_owners", None)  # noqa: SLF001
     assert not cache._store.is_of_owner(fill, cache.make_key("key"), b"x" * 40)  # noqa: SLF001
+
+
+def test_the_owners_of_an_epoch_are_those_of_its_own_files(cache: NearCache) -> None:
+    """Files that replace others begin with the same epochs; this process may have missed the ones between."""
+    store, key = cache._store, cache.make_key("key")  # noqa: SLF001
+    assert isinstance(store, NearClusterStore)
+    former, former_id = object(), b"x" * 40
+    env, epoch, _ = store.copy.owners()
+    owner = topology_of(cache).owner(slot_of(cache, "key")).id
+    assert env is not None
+    fill = Fill(env, epoch, {})
+    store._owners = (former, epoch, [former_id] * SLOTS)  # type: ignore[assignment]  # noqa: SLF001
+    assert not store.is_of_owner(fill, key, former_id)
+    assert store.is_of_owner(fill, key, owner)
+    assert not store.is_of_owner(fill._replace(epoch=epoch - 1), key, owner)
 
 
 def test_a_user_with_the_documented_rights_is_enough(
