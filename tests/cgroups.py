@@ -33,7 +33,7 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
                 return
         finally:
             removed = functools.partial(_is_removed, group)
-            until(removed, f"the end of the processes in {group}", 30)
+            until(removed, f"the end of the processes in {group}")
     skip_or_fail("needs root and a memory cgroup; run as root: make test")
 
 

@@ -81,7 +81,7 @@ class PostgresServer(Server):
             cwd=self.directory,
         )
         try:
-            until(self._answers, "PostgreSQL to answer", 30)
+            until(self._answers, "PostgreSQL to answer")
         except TimeoutError as exc:
             raise self._failed(str(exc)) from None
         return self

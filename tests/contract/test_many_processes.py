@@ -105,7 +105,7 @@ def test_a_process_killed_at_any_instant_harms_no_other(
     for _ in range(5):
         before = cache.get("kill-counter")
         running = clients.start([calls(work.overwrite_for_ever, keys, [10, 50_000])] * 2)
-        until(lambda: cache.get("kill-counter") > before + 1, "the writers to write", 30)  # noqa: B023
+        until(lambda: cache.get("kill-counter") > before + 1, "the writers to write")  # noqa: B023
         for process in running.processes:
             os.kill(process.pid, signal.SIGKILL)
         assert running.results() == []

@@ -122,7 +122,7 @@ def test_the_job_of_a_worker_that_ends_is_resumed_by_another(
     for number in signals:
         first.process.send_signal(number)
         if len(signals) > 1:
-            until(lambda: b"shutting down" in (tmp_path / "first").read_bytes(), "the first", 30)
+            until(lambda: b"shutting down" in (tmp_path / "first").read_bytes(), "the first")
     first.process.wait(60)
     second = TaskWorker(env, tmp_path / "second")
     try:

@@ -60,7 +60,7 @@ def _write(visitor: Client, writer: str) -> ObservedWrite:
 def test_a_write_on_one_machine_invalidates_the_copy_of_the_other(visitor: Client) -> None:
     written = _write(visitor, "A").value
     for writer, watcher in (("B", "A"), ("A", "B")):
-        snapshot = until(lambda: _all_from_copies(visitor), "both copies to be served", 30)
+        snapshot = until(lambda: _all_from_copies(visitor), "both copies to be served")
         assert {one.value for one in snapshot.machines} == {written, snapshot.in_redis}
         copy = machines.caches_of("redis")[watcher]
         invalidated = copy.stats()["copy_invalidations"]
@@ -87,7 +87,7 @@ def test_a_write_on_one_machine_invalidates_the_copy_of_the_other(visitor: Clien
 
 
 def _until_more(copy: NearCache, invalidated: int) -> None:
-    until(lambda: copy.stats()["copy_invalidations"] > invalidated, "an invalidation", 30)
+    until(lambda: copy.stats()["copy_invalidations"] > invalidated, "an invalidation")
 
 
 def _all_from_copies(visitor: Client) -> Any:

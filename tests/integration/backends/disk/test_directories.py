@@ -72,7 +72,7 @@ def test_all_processes_meet_in_a_new_directory_within_a_request(
         return set(cache.get_many(names).values()) == {value} and len(cache.get_many(names)) == 4
 
     try:
-        until(lambda: all_see("first"), "all to see the first", 30)
+        until(lambda: all_see("first"), "all to see the first")
         for turn in range(5):
             if how == "removed":
                 shutil.rmtree(location, ignore_errors=True)
@@ -83,7 +83,7 @@ def test_all_processes_meet_in_a_new_directory_within_a_request(
                     if entry.is_dir():
                         shutil.rmtree(entry, ignore_errors=True)
             value = f"turn-{turn}"
-            until(lambda value=value: all_see(value), f"all to see {value}", 30)  # type: ignore[misc]
+            until(lambda value=value: all_see(value), f"all to see {value}")  # type: ignore[misc]
         cache.set("ask", "stop")
         assert running.results() == [None] * 4
     finally:

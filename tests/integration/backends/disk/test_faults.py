@@ -220,9 +220,9 @@ def test_processes_that_run_while_a_database_is_damaged_all_meet_in_one_new_one(
     inode = before.stat().st_ino
     stop = tmp_path / "stop"
     running = forked(settings).start([calls(_meet, n, stop) for n in range(4)])
-    until(lambda: all(cache.get(f"mine-{n}", 0) > 50 for n in range(4)), "all to write", 30)
+    until(lambda: all(cache.get(f"mine-{n}", 0) > 50 for n in range(4)), "all to write")
     harm(before)
-    until(lambda: list((tmp_path / "default").glob("damaged-*")), "the damage to be found", 30)
+    until(lambda: list((tmp_path / "default").glob("damaged-*")), "the damage to be found")
     stop.touch()
     assert running.results() == [[]] * 4
     cache.close()
@@ -261,7 +261,7 @@ def test_no_operation_fails_because_the_directory_is_being_removed(
     ours(settings, location)
     running = forked(settings).start([calls(_write_on, n, stop) for n in range(3)], threads=2)
     for _ in range(30):
-        until(lambda: len(written(location)) >= 3, "the directory to come back", 30)
+        until(lambda: len(written(location)) >= 3, "the directory to come back")
         shutil.rmtree(location, ignore_errors=True)
     stop.touch()
     assert running.results() == [[]] * 6

@@ -53,7 +53,7 @@ def _survive_kills(cache: LMDBCache) -> bool:
     for kill in range(KILLS):
         begun = acknowledged[:]
         pid = in_child(lambda: _count_up(cache, acknowledged))
-        until(lambda: acknowledged[:] != begun, "a write", 30)  # noqa: B023
+        until(lambda: acknowledged[:] != begun, "a write")  # noqa: B023
         for _ in range(kill % 5 * 7):
             cache.set("survivor", kill)
         os.kill(pid, signal.SIGKILL)

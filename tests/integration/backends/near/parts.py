@@ -75,7 +75,7 @@ def confirmed(cache: NearCache, key: str = "confirmed") -> None:
         cache.get(key)
         return cache.stats()["copy_hits"] > before
 
-    until(is_served, "the copy to be served", 30)
+    until(is_served, "the copy to be served")
 
 
 def reads_of_redis(cache: NearCache, work: Callable[[], Any]) -> int:
@@ -95,7 +95,7 @@ def changes_of(cache: NearCache, key: str) -> int:
 
 def until_copied(cache: NearCache, work: Callable[[], Any]) -> None:
     """Wait until the copy answers all reads of `work`: a late invalidation may void a fill or two."""
-    until(lambda: reads_of_redis(cache, work) == 0, "the copy to answer", 30)
+    until(lambda: reads_of_redis(cache, work) == 0, "the copy to answer")
 
 
 def start_worker(

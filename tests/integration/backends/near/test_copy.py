@@ -46,7 +46,7 @@ def test_a_missing_key_is_copied_too(cache: NearCache) -> None:
     assert cache.get("key") is None
     until_copied(cache, lambda: (cache.get("key"), cache.has_key("key")))
     other(cache).set("key", 1)
-    until(lambda: cache.get("key") == 1, "the write of another machine to be seen", 30)
+    until(lambda: cache.get("key") == 1, "the write of another machine to be seen")
 
 
 def test_many_keys_are_read_in_one_step(cache: NearCache) -> None:
@@ -103,7 +103,7 @@ def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.Monk
         found = fetch(self, key)
         before = changes_of(cache, "key")
         elsewhere.set("key", "new")
-        until(lambda: changes_of(cache, "key") > before, "the invalidation", 30)
+        until(lambda: changes_of(cache, "key") > before, "the invalidation")
         return found
 
     with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_what_changed_while_nothing_tracked_it_is_not_served(tmp_path: Path) -> 
         epoch = cache.stats()["copy_epoch"]
         until(lambda: kill_tracking(server), "a connection that tracks")
         elsewhere.set("key", "new")  # read by nobody until there is a new connection
-        until(lambda: cache.get("other") or cache.stats()["copy_epoch"] > epoch, "an epoch", 30)
+        until(lambda: cache.get("other") or cache.stats()["copy_epoch"] > epoch, "an epoch")
         confirmed(cache)
         assert cache.get("key") == "new"
 
@@ -172,7 +172,7 @@ def test_no_entry_outlives_its_deadline_in_redis(cache: NearCache) -> None:
 def test_stale_values_are_hidden_from_get(cache: NearCache) -> None:
     cache.set("key", "value", timeout=0.3, stale=100)
     assert cache.get("key") == "value"
-    until(lambda: cache.get("key") is None, "the deadline", 30)
+    until(lambda: cache.get("key") is None, "the deadline")
     assert cache.get_or_set("key", "new", stale=100) in {"value", "new"}
 
 
@@ -211,7 +211,7 @@ def test_an_emptied_database_is_an_empty_copy(cache: NearCache, redis_server: Re
     assert cache.get("key") == 1
     with raw(redis_server) as client:
         client.flushall()
-    until(lambda: cache.get("key") is None, "the copy to be empty", 30)
+    until(lambda: cache.get("key") is None, "the copy to be empty")
 
 
 async def test_a_value_in_the_copy_is_read_in_the_event_loop(cache: NearCache) -> None:
@@ -243,7 +243,7 @@ def test_a_user_who_may_not_track_has_a_plain_redis_cache(
         with caplog.at_level(logging.WARNING):
             cache.set("key", 1)
             cache.get("key")
-            until(lambda: "does not track" in caplog.text, "the warning", 30)
+            until(lambda: "does not track" in caplog.text, "the warning")
         with raw(server) as client:
             client.set("near:1:key", 2)
         assert cache.get("key") == 2

@@ -102,7 +102,7 @@ def test_it_takes_no_byte_from_a_file_that_has_its_descriptor(cache: NearCache) 
         theirs.send(b"not for the listener")
         os.dup2(ours.fileno(), number)
         with socket.socket(fileno=number) as taken:
-            until(lambda: cache.get("key") or cache.stats()["copy_epoch"] > epoch, "an epoch", 30)
+            until(lambda: cache.get("key") or cache.stats()["copy_epoch"] > epoch, "an epoch")
             taken.settimeout(0)
             assert taken.recv(100) == b"not for the listener"
     confirmed(cache)
@@ -115,7 +115,7 @@ settings.configure(CACHES={}, SECRET_KEY="x" * 50, CACHEAPP={"STATE_DIR": sys.ar
 from cacheapp.backends import NearCache
 from cacheapp.processes.waiting import until
 cache = NearCache(sys.argv[1], {"OPTIONS": {"copy": sys.argv[2], "size_limit": 8 * 2**20}})
-until(lambda: cache.get("key") or cache.stats()["copy_hits"], "the copy to be served", 30)
+until(lambda: cache.get("key") or cache.stats()["copy_hits"], "the copy to be served")
 """
 _ENDING = """
 print("served", flush=True)
@@ -172,7 +172,7 @@ def test_the_bound_counts_from_the_sending_of_the_previous_ping(
     monkeypatch.setattr(InvalidationListener, "_ping", timed)
     monkeypatch.setattr(LocalCopy, "apply", noted)
     confirmed(cache)
-    until(lambda: len(counted_from) > 2, "confirmations", 30)
+    until(lambda: len(counted_from) > 2, "confirmations")
     for moment_s, number in counted_from:
         began_s, ended_s = pings[number - 1]
         assert began_s <= moment_s <= ended_s

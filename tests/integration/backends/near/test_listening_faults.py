@@ -37,15 +37,15 @@ def served():
     cache.get("key")
     return cache.stats()["copy_hits"] > before
 
-until(served, "the copy to be served", 30)
+until(served, "the copy to be served")
 parent, epoch = os.getpid(), cache.stats()["copy_epoch"]
 assert cache.stats()["copy_listener_pid"] == parent
 if os.fork():
     signal.pause()
-until(served, "the child to be served", 30)
+until(served, "the child to be served")
 assert cache.stats()["copy_listener_pid"] == parent, "the child has taken over from a living parent"
 os.kill(parent, signal.SIGKILL)
-until(lambda: served() and cache.stats()["copy_listener_pid"] == os.getpid(), "the child", 30)
+until(lambda: served() and cache.stats()["copy_listener_pid"] == os.getpid(), "the child")
 print("epochs later:", cache.stats()["copy_epoch"] - epoch, flush=True)
 """
 
@@ -71,8 +71,8 @@ def test_a_connection_that_overran_its_buffer_begins_a_new_epoch(
     cache = ours(own_redis, tmp_path, max_staleness=0.5)
     try:
         with raw(own_redis) as client:
-            until(lambda: cache.stats()["copy_listener_pid"] == worker.pid, "it to listen", 30)
-            until(lambda: "t" in _flags(own_redis), "it to track", 30)
+            until(lambda: cache.stats()["copy_listener_pid"] == worker.pid, "it to listen")
+            until(lambda: "t" in _flags(own_redis), "it to track")
             epoch = cache.stats()["copy_epoch"]
             client.config_set("client-output-buffer-limit", "normal 32768 0 0")
             os.kill(worker.pid, signal.SIGSTOP)
@@ -80,10 +80,10 @@ def test_a_connection_that_overran_its_buffer_begins_a_new_epoch(
                 for number in range(2000):
                     flood.set(f"near:1:{'x' * 1000}{number}", b"", px=1000)
                 flood.execute()
-            until(lambda: "t" not in _flags(own_redis), "Redis to close the connection", 30)
+            until(lambda: "t" not in _flags(own_redis), "Redis to close the connection")
             client.delete("near:1:number")
             os.kill(worker.pid, signal.SIGCONT)
-            until(lambda: cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+            until(lambda: cache.stats()["copy_epoch"] > epoch, "another epoch")
             assert cache.get("number") is None
     finally:
         worker.kill()

@@ -93,7 +93,7 @@ def test_a_key_that_is_no_text_is_ignored(
         cache.set("key", 1)
         until_copied(cache, lambda: cache.get("key"))
         client.set(cache.make_key("key"), 2, ex=60)
-    until(lambda: cache.get("key") == 2, "the write of another machine to be seen", 30)
+    until(lambda: cache.get("key") == 2, "the write of another machine to be seen")
     assert cache.stats()["copy_epoch"] == epoch
     assert "failed" not in caplog.text
 

@@ -54,18 +54,18 @@ def test_the_copy_follows_every_server(server: RedisServer, tmp_path: Path) -> N
     machine.set("key", 1)
     until_copied(cache, lambda: cache.get("key"))
     machine.incr("key")
-    until(lambda: cache.get("key") == 2, "the write of another machine", 30)
+    until(lambda: cache.get("key") == 2, "the write of another machine")
     machine.set("key", 3, timeout=0.2)
-    until(lambda: cache.get("key") is None, "the deadline", 30)
+    until(lambda: cache.get("key") is None, "the deadline")
     machine.set("key", 4)
     until_copied(cache, lambda: cache.get("key"))
     with raw(server) as client:
         client.flushdb()
-    until(lambda: cache.get("key") is None, "the database to be empty", 30)
+    until(lambda: cache.get("key") is None, "the database to be empty")
     epoch = cache.stats()["copy_epoch"]
-    until(lambda: kill_tracking(server), "a connection that tracks", 30)
+    until(lambda: kill_tracking(server), "a connection that tracks")
     machine.set("key", 5)
-    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch")
     assert cache.get("key") == 5
 
 
@@ -79,7 +79,7 @@ def test_a_server_without_tracking_makes_it_a_plain_redis_cache(
         with caplog.at_level(logging.WARNING):
             cache.set("key", 1)
             assert cache.get("key") == 1
-            until(lambda: "does not track" in caplog.text, "the warning", 30)
+            until(lambda: "does not track" in caplog.text, "the warning")
         other(cache).set("key", 2)
         assert cache.get("key") == 2
         assert cache.stats()["copy_hits"] == 0

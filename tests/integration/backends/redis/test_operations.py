@@ -157,7 +157,7 @@ def test_stock_deletes_a_float_near_its_deadline_instead_of_counting(
         with raw(own_redis) as client:
             return not client.exists("stock:1:count") and clock.monotonic_s() < began_s + 0.4
 
-    until(deleted, "stock to delete what it was to count", 30)
+    until(deleted, "stock to delete what it was to count")
 
 
 def test_a_float_near_its_deadline_is_counted_and_keeps_it(cache: RedisCache) -> None:
@@ -172,7 +172,7 @@ def test_a_float_near_its_deadline_is_counted_and_keeps_it(cache: RedisCache) ->
         assert left <= 900
         return left > 0
 
-    until(counted, "the sum", 30)
+    until(counted, "the sum")
 
 
 async def count_in_tasks(cache: Any) -> None:

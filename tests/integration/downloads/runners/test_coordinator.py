@@ -244,7 +244,7 @@ def test_a_slow_disk_of_a_terminals_job_does_not_delay_the_coordinator(
         answers.set()
     assert _left(gone)[0] == "cancelled"
     settler = "downloads-terminal-cleanup"
-    until(lambda: settler not in {it.name for it in threading.enumerate()}, "its thread to end", 30)
+    until(lambda: settler not in {it.name for it in threading.enumerate()}, "its thread to end")
 
 
 def _fail(*_: Any, **__: Any) -> None:
@@ -296,5 +296,5 @@ def test_a_run_that_cannot_start_leaves_the_directory_to_the_next_owner(
     monkeypatch.setattr(JobRun, "start", lose)
     coordinator.wake()
     assert lost.wait(30)
-    until(lambda: job.id not in coordinator._runs, "the run to be over", 30)  # noqa: SLF001
+    until(lambda: job.id not in coordinator._runs, "the run to be over")  # noqa: SLF001
     assert places[0].is_dir()

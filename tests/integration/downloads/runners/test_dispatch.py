@@ -203,7 +203,7 @@ def test_a_job_whose_task_was_lost_is_submitted_again_by_one_supervisor(
     assert not refused
     lost.refresh_from_db()
     assert (lost.state, lost.owner_pid, queued) == ("running", 1, [])  # nothing has changed
-    until(lambda: look(queued), "the new task", 30)
+    until(lambda: look(queued), "the new task")
     look(queued)
     assert queued == [lost.id]
     lost.refresh_from_db()

@@ -51,7 +51,7 @@ def test_the_copy_follows_the_writes_at_all_nodes(cache: NearCache, machine: Red
     assert reads_of_redis(cache, lambda: [cache.get(name) for name in NAMES]) == 0
     for name in NAMES:
         machine.set(name, "new")
-        until(lambda name=name: cache.get(name) == "new", "the write of another machine", 30)  # type: ignore[misc]
+        until(lambda name=name: cache.get(name) == "new", "the write of another machine")  # type: ignore[misc]
     until_copied(cache, lambda: cache.get("key0"))
     assert cache.incr_version("key0") == 2
     assert (cache.get("key0"), cache.get("key0", version=2)) == (None, "new")
@@ -73,11 +73,11 @@ def test_a_slot_that_moves_begins_a_new_epoch(near: Near, own_cluster: PrivateCl
     while own_cluster.move_keys(slot, target):
         pass
     machine.set("key", "written at the target")
-    until(lambda: cache.get("key") == "written at the target", "a write while the slot moves", 30)
+    until(lambda: cache.get("key") == "written at the target", "a write while the slot moves")
     own_cluster.end_move(slot, target)
-    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch")
     machine.set("key", "new")
-    until(lambda: cache.get("key") == "new", "a write at the new owner", 30)
+    until(lambda: cache.get("key") == "new", "a write at the new owner")
     until_copied(cache, lambda: cache.get("key"))
 
 
@@ -91,8 +91,8 @@ def test_a_primary_that_hands_over_begins_a_new_epoch(
     epoch = cache.stats()["copy_epoch"]
     own_cluster.fail_over(own_cluster.owner(slot_of(cache, "key")))
     machine.set("key", "new")
-    until(lambda: cache.get("key") == "new", "the write to the new primary", 30)
-    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch", 30)
+    until(lambda: cache.get("key") == "new", "the write to the new primary")
+    until(lambda: cache.get("key") and cache.stats()["copy_epoch"] > epoch, "another epoch")
     until_copied(cache, lambda: cache.get("key"))
 
 
