@@ -9,11 +9,15 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-
 from cacheapp.backends.near import cluster_view
 from cacheapp.backends.near.cluster_view import Member, View, is_tracked
-from cacheapp.backends.near.tracking import Command, Messages, ServersChanged, TrackingConnection
+from cacheapp.backends.near.tracking import (
+    Command,
+    Messages,
+    ServersChanged,
+    TrackingConnection,
+    is_refusal,
+)
 from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.topology import Address, Topology, address_in
 from cacheapp.backends.redis.executor import FailureKind
@@ -68,15 +72,13 @@ class TrackedCluster:
         """Return the view of one primary, and the addresses of all nodes."""
         self._topology.refresh()
         nodes = self._topology.primaries()
-        random.shuffle(
-            nodes
-        )  # one that is cut off from the others should not be asked again and again
+        random.shuffle(nodes)  # not always one that is cut off from the others
         reason: CacheappError = StoreUnavailable("the cluster has no primary")
         for node in nodes:
             try:
                 return self._ask(node)
             except CacheappError as exc:
-                if isinstance(exc.__cause__, redis.ResponseError):
+                if exc.__cause__ is not None and is_refusal(exc.__cause__):
                     raise exc.__cause__ from exc  # the user may not ask, here or elsewhere
                 reason = exc
         raise reason

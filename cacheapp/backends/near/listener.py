@@ -36,7 +36,13 @@ from cacheapp.backends.core import helper_thread
 from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.records import NotOwner, State
-from cacheapp.backends.near.tracking import Messages, ServersChanged, Tracked, TrackingConnection
+from cacheapp.backends.near.tracking import (
+    Messages,
+    ServersChanged,
+    Tracked,
+    TrackingConnection,
+    is_refusal,
+)
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -114,10 +120,8 @@ class InvalidationListener:
         connections: list[TrackingConnection] = []
         try:
             self._build_tracked().connect(connections, [])
-        except redis.ResponseError as exc:
-            return str(exc)
-        except (redis.RedisError, OSError, CacheappError, ServersChanged):
-            pass
+        except (redis.RedisError, OSError, CacheappError, ServersChanged) as exc:
+            return str(exc) if is_refusal(exc) else ""
         finally:
             for connection in connections:
                 connection.close()
@@ -152,31 +156,35 @@ class InvalidationListener:
             self._follow(owner)
         except NotOwner:
             pass
-        except redis.ResponseError as exc:
-            retry_in_s = _UNSUPPORTED_S
-            if _unsupported.due() is not None:
-                logger.warning(
-                    "%s does not track keys for this connection (%s); every read goes to Redis",
-                    self._name,
-                    exc,
-                    extra={"event": "near_tracking_refused"},
-                )
         except (redis.RedisError, OSError, CacheappError, ServersChanged) as exc:
-            retry_in_s = _RETRY_S
-            if self._owner == owner:
-                logger.info(
-                    "%s: the connection for invalidations ended (%s); the copy is not served until "
-                    "another one is made",
-                    self._name,
-                    exc,
-                    extra={"event": "near_listener_ended"},
-                )
+            retry_in_s = self._note_end(owner, exc)
         except Exception:
             retry_in_s = _RETRY_S
             logger.exception("%s: the listener for invalidations failed", self._name)
         finally:
             self._close_connections()
         return retry_in_s if self._owner == owner else 0.0
+
+    def _note_end(self, owner: bytes, reason: Exception) -> float:
+        """Log why the connections ended; return after how many seconds others may be made."""
+        if is_refusal(reason):
+            if _unsupported.due() is not None:
+                logger.warning(
+                    "%s does not track keys for this connection (%s); every read goes to Redis",
+                    self._name,
+                    reason,
+                    extra={"event": "near_tracking_refused"},
+                )
+            return _UNSUPPORTED_S
+        if self._owner == owner:
+            logger.info(
+                "%s: the connection for invalidations ended (%s); the copy is not served until "
+                "another one is made",
+                self._name,
+                reason,
+                extra={"event": "near_listener_ended"},
+            )
+        return _RETRY_S
 
     def _close_connections(self) -> None:
         connections, self._connections = self._connections, []

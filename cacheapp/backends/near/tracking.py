@@ -112,6 +112,11 @@ class ServersChanged(Exception):
     """The servers are not those of the epoch, or do not agree: nothing is confirmed."""
 
 
+def is_refusal(error: BaseException | None) -> bool:
+    """Return True if a server does not track keys for this user; one that is busy with a script may."""
+    return isinstance(error, redis.ResponseError) and not str(error).startswith("BUSY ")
+
+
 class TrackedServer:
     """One server, or the primary that Sentinel names."""
 

@@ -1,15 +1,20 @@
 """NearCache on every server that is here, and on servers and for users that do not track keys."""
 
+import contextlib
 import importlib.util
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from pytest_django.fixtures import Settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cacheapp.backends import RedisCache
 from cacheapp.checks.caches import check_tracking
@@ -124,3 +129,28 @@ def test_memory_that_is_used_up_leaves_the_copy_right(
         client.config_set("maxmemory", "0")
     cache.set("key", "new")
     assert cache.get("key") == "new"
+
+
+def test_a_server_that_was_busy_with_a_script_is_followed_again(
+    own_redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It replies BUSY, which says nothing about the rights of the user."""
+    cache = ours(own_redis, tmp_path, max_staleness=1.0)
+    confirmed(cache)
+    with raw(own_redis) as client, caplog.at_level(logging.INFO):
+        client.config_set("lua-time-limit", 1)
+        once = redis.Redis(
+            unix_socket_path=str(own_redis.socket), socket_timeout=None, retry=Retry(NoBackoff(), 0)
+        )
+        script = threading.Thread(target=_run_until_killed, args=(once,))
+        script.start()
+        until(lambda: "BUSY" in caplog.text, "the listener to see that the server is busy", 30)
+        client.script_kill()
+        script.join()
+        assert "does not track" not in caplog.text
+    confirmed(cache)
+
+
+def _run_until_killed(client: redis.Redis) -> None:
+    with client, contextlib.suppress(redis.ResponseError):
+        client.eval("while true do end", 0)
