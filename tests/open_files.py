@@ -4,6 +4,7 @@ Otherwise the test process has some descriptors more after each test, and a thou
 """
 
 import array
+import collections
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cacheapp.backends.core.store import registry
 from cacheapp.backends.lmdb.location import Location
 from cacheapp.backends.local import shared_directory, slot_file
 
+STAY_REGISTERED = 20
+_closed: collections.deque[Any] = collections.deque()
 # Threads of downloads use other slot files, and may still run.
 _NAMES = ("counters-", "downloads.counters", "holders")
 
@@ -32,14 +35,20 @@ def close_below(directory: Path) -> None:
 
 
 def _close_stores(directory: Path) -> None:
-    """Close the stores; they stay registered for forks, as a thread that is left may use one."""
+    """Close the stores. The last ones stay registered for forks: a thread that is left may use one.
+
+    Not all: each fork is announced to all of them, which took 50 ms of CPU in the end.
+    """
     stores: dict[Any, Any] = registry._stores  # noqa: SLF001
     for key, store in list(stores.items()):
         paths = [part for part in key if isinstance(part, Path)] if isinstance(key, tuple) else []
         if any(path.is_relative_to(directory) for path in paths):
             store.close()
+            _closed.append(key)
             if isinstance(store, Location) and hasattr(store.environment, "reference_bits"):
                 del store.environment.reference_bits
+    while len(_closed) > STAY_REGISTERED:
+        stores.pop(_closed.popleft(), None)
 
 
 def _unmap(counted: counters.Counters) -> None:
