@@ -17,6 +17,7 @@ from cacheapp.backends.near.tracking import (
     ServersChanged,
     TrackingConnection,
     is_refusal,
+    naming,
 )
 from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.topology import Address, Topology, address_in
@@ -61,8 +62,9 @@ class TrackedCluster:
         connections: list[TrackingConnection],
         messages: Messages,
     ) -> None:
-        pool = self._build_pool(*addresses[member.id])
-        connection = TrackingConnection(pool, messages)
+        host, port = addresses[member.id]
+        pool = self._build_pool(host, port)
+        connection = TrackingConnection(pool, messages, f"the cluster node {host}:{port}")
         connections.append(connection)
         connection.connect()
         if is_tracked(member):
@@ -79,7 +81,8 @@ class TrackedCluster:
                 return self._ask(node)
             except CacheappError as exc:
                 if exc.__cause__ is not None and is_refusal(exc.__cause__):
-                    raise exc.__cause__ from exc  # the user may not ask, here or elsewhere
+                    with naming(f"the cluster node {node.host}:{node.port}"):
+                        raise exc.__cause__ from exc  # the user may not ask, here or elsewhere
                 reason = exc
         raise reason
 
@@ -104,7 +107,10 @@ class TrackedCluster:
             if found.id != expected:
                 raise ServersChanged(f"another node has the address of {expected.decode()}")
             if found.view != view:
-                raise ServersChanged("the nodes of the cluster changed, or do not agree")
+                raise ServersChanged(
+                    f"the nodes of the cluster changed, or do not agree: {expected.decode()} does not "
+                    "see them as when the epoch began"
+                )
             if not found.targets <= primaries:
                 raise ServersChanged("a slot is being moved to a node that is down")
 

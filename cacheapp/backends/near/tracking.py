@@ -6,7 +6,7 @@ reply shows which of them have arrived. The listener follows the servers of one 
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -17,16 +17,32 @@ Messages = list[Any]
 Command = tuple[bytes, ...]
 
 
-class TrackingConnection:
-    """One connection to one server. What the server sends by itself is added to `messages`."""
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Append the name to the message of an error of redis-py."""
+    try:
+        yield
+    except redis.RedisError as exc:
+        if name:
+            exc.args = (f"{exc} ({name})",)
+        raise
 
-    def __init__(self, pool: Any, messages: Messages) -> None:
+
+class TrackingConnection:
+    """One connection to one server. What the server sends by itself is added to `messages`.
+
+    `name`: which of several servers it is, for the messages of errors.
+    """
+
+    def __init__(self, pool: Any, messages: Messages, name: str = "") -> None:
         self._connection = outside_of(pool, protocol=3)
         self._messages = messages
+        self._name = name
 
     def connect(self) -> None:
         """Connect."""
-        connect(self._connection)
+        with naming(self._name):
+            connect(self._connection)
         self._connection._parser.set_invalidation_push_handler(self._messages.append)  # noqa: SLF001
 
     def track(self, prefix: bytes) -> None:
@@ -44,7 +60,8 @@ class TrackingConnection:
         """Return the next reply; keep the messages that come before it."""
         while True:
             before = len(self._messages)
-            reply = self._connection.read_response(disable_decoding=True, push_request=True)
+            with naming(self._name):
+                reply = self._connection.read_response(disable_decoding=True, push_request=True)
             if reply is not None and len(self._messages) == before:
                 return reply
 

@@ -1,5 +1,6 @@
 """NearCache on a cluster: its copy follows all nodes, and is not served while they change."""
 
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -97,13 +98,15 @@ def test_a_primary_that_hands_over_begins_a_new_epoch(
 
 
 def test_a_replica_that_does_not_reply_may_be_a_primary(
-    near: Near, own_cluster: PrivateCluster
+    near: Near, own_cluster: PrivateCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = near(max_staleness=1.0)
+    cache = near(max_staleness=1.0, SOCKET_TIMEOUT=1.0)
     confirmed(cache)
     stopped = own_cluster.replica_of(own_cluster.primaries()[0])
     stopped.send(signal.SIGSTOP)
     try:
+        with caplog.at_level(logging.INFO):
+            until(lambda: f"127.0.0.1:{stopped.port})" in caplog.text, "the line that names it", 60)
         until(
             lambda: reads_of_redis(cache, lambda: [cache.get("key") for _ in range(3)]) == 3,
             "the copy to be served no longer",
@@ -188,9 +191,12 @@ def test_a_user_with_the_documented_rights_is_enough(
     for node in own_cluster.nodes:
         node.command("ACL", "SETUSER", "copying", *words.split())
     cache = near(f"redis+cluster://copying:s3cr3t@{own_cluster.addresses}")
-    assert "cluster|info" in cache.tracking_refusal()
-    for node in own_cluster.nodes:
+    for node in own_cluster.nodes:  # the replicas last
+        refusal = cache.tracking_refusal()
+        assert "cluster|info" in refusal
+        assert "the cluster node 127.0.0.1:" in refusal
         node.command("ACL", "SETUSER", "copying", "+cluster|info")
+    assert str(own_cluster.nodes[-1].port) in refusal
     confirmed(cache)
     assert cache.tracking_refusal() == ""
     confirmed(cache)
