@@ -388,10 +388,10 @@ class NearCache(PlainNames, RedisCache):
     def get_many(
         self, keys: Iterable[Any], version: int | None = None, *, fresh: bool = False
     ) -> dict[Any, Any]:
-        """Return a dict of the keys that exist, all of one moment. With `fresh`, read from Redis.
+        """Return a dict of the keys that exist. With `fresh`, read from Redis.
 
-        If the copy lacks one of them, all are read from Redis. Those that `copy_exclude` keeps out
-        of the copy are read from Redis on their own.
+        If the copy lacks one of them, all are read from Redis in one step, and so are of one moment.
+        Those that `copy_exclude` keeps out of the copy are read from Redis on their own.
         """
         finals = {key: self.make_and_validate_key(key, version=version) for key in keys}
         values: dict[str, Any] = {}
