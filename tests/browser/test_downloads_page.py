@@ -86,11 +86,18 @@ PRESS = """() => { window.held = Promise.all([
 ]); }"""
 
 
-@pytest.mark.parametrize("tab_count", [2, pytest.param(6, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("tab_count", "presses_each"), [(2, 8), pytest.param(6, 20, marks=pytest.mark.soak)]
+)
 def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
-    watched: Watched, origin: Origin, new_context: Any, site: GunicornServer, tab_count: int
+    watched: Watched,
+    origin: Origin,
+    new_context: Any,
+    site: GunicornServer,
+    tab_count: int,
+    presses_each: int,
 ) -> None:
-    """20 presses of 120 ms in each tab; during each one the region of the job is swapped."""
+    """Presses of 120 ms in each tab; during each one the region of the job is swapped."""
     urls = [f"{origin.url}/file/{n}.bin?n={n}&bytes=9&delay_ms=1000" for n in range(900)]
     _order(watched.page, urls, threads=1)  # it does not end by itself, and meets no timeout
     _state(watched.page).to_have_text("running", timeout=PATIENCE_MS)
@@ -105,7 +112,7 @@ def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
         tab.route("**/action", count)
         tab.goto(watched.page.url)
         tab.get_by_role("button", name="Pause").hover()
-    for _ in range(20):
+    for _ in range(presses_each):
         for tab in tabs:
             tab.mouse.down()
             tab.evaluate(PRESS)
@@ -114,7 +121,7 @@ def test_no_press_is_lost_although_the_figures_change_while_the_button_is_down(
             with tab.expect_response("**/action"):
                 tab.mouse.up()
             expect(tab.get_by_role("button", name="Pause")).to_be_enabled()
-    assert len(presses) == 20 * tab_count
+    assert len(presses) == presses_each * tab_count
     assert all("do=pause" in press for press in presses)
     watched.page.get_by_role("button", name="Cancel").click()
     _state(watched.page).to_have_text("cancelled", timeout=PATIENCE_MS)

@@ -260,7 +260,7 @@ def test_no_operation_fails_because_the_directory_is_being_removed(
     location, stop = tmp_path / "cache", tmp_path / "stop"
     ours(settings, location)
     running = forked(settings).start([calls(_write_on, n, stop) for n in range(3)], threads=2)
-    for _ in range(30):
+    for _ in range(12):
         until(lambda: len(written(location)) >= 3, "the directory to come back")
         shutil.rmtree(location, ignore_errors=True)
     stop.touch()
