@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +22,19 @@ Near = Callable[..., NearCache]
 
 
 @pytest.fixture
-def near(own_cluster: PrivateCluster, tmp_path: Path) -> Near:
+def near(own_cluster: PrivateCluster, tmp_path: Path) -> Iterator[Near]:
     """Return a NearCache under a prefix of the test's own, with a bound that no busy machine comes to."""
 
     def build(location: str | None = None, **options: object) -> NearCache:
         made = {"copy": str(tmp_path / "copy"), "size_limit": 8 * 2**20, "max_staleness": 30.0}
         params = {"KEY_PREFIX": tmp_path.name, "OPTIONS": {**PATIENT, **made, **options}}
-        return NearCache(location or own_cluster.url, params)
+        built.append(NearCache(location or own_cluster.url, params))
+        return built[-1]
 
-    return build
+    built: list[NearCache] = []
+    yield build
+    for each in built:
+        each._store.close()  # noqa: SLF001 (its listener would follow the cluster to its end)
 
 
 @pytest.fixture
