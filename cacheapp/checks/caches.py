@@ -96,7 +96,8 @@ def check_tracking(**_: Any) -> Messages:
         checks.Warning(
             f"CACHES[{config.alias!r}]: Redis does not send what changes to this user ({reason}), so "
             "every read goes to Redis.",
-            hint="Use Redis 6 or newer, or Valkey, and give the user the command CLIENT TRACKING.",
+            hint="Use Redis 6 or newer, or Valkey, and give the user the command CLIENT TRACKING. On a "
+            "cluster, give it CLUSTER NODES and CLUSTER INFO too, on every node.",
             id="cacheapp.W021",
         )
         for config in alias_configs(backends.NearCache)

@@ -30,6 +30,7 @@ import weakref
 from collections.abc import Callable
 
 import redis
+from redis.exceptions import AuthorizationError
 
 from cacheapp import clock
 from cacheapp.backends.core import helper_thread
@@ -47,6 +48,7 @@ from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 _unsupported = LogThrottle()
+_NOT_LOGGED_IN = (redis.AuthenticationError, AuthorizationError)
 _PINGS = 5  # in `max_staleness`
 _CLAIM_S = 10.0  # longer than it takes to connect, or to fail
 _RETRY_S = 0.5  # after a connection was lost or refused
@@ -116,12 +118,15 @@ class InvalidationListener:
             thread.join(_END_WITHIN_S)
 
     def refusal(self) -> str:
-        """Return why Redis does not track keys for this user; empty if it does, or is down."""
+        """Return why Redis does not track keys for this user; empty if it does, or is down.
+
+        One node of a cluster is enough. `RedisCache` does not notice the password of a replica.
+        """
         connections: list[TrackingConnection] = []
         try:
             self._build_tracked().connect(connections, [])
         except (redis.RedisError, OSError, CacheappError, ServersChanged) as exc:
-            return str(exc) if is_refusal(exc) else ""
+            return str(exc) if is_refusal(exc) or isinstance(exc, _NOT_LOGGED_IN) else ""
         finally:
             for connection in connections:
                 connection.close()
