@@ -89,13 +89,14 @@ class TrackedCluster:
     def _ask(self, node: ClusterNode) -> tuple[View, dict[bytes, Address]]:
         nodes = node.execute(*_NODES, kind=_READ)
         statement = cluster_view.parse(nodes, node.execute(*_INFO, kind=_READ))
-        found = {
-            name: (host or node.host, port) for name, host, port in cluster_view.addresses(nodes)
+        preferred = {
+            entry[2]: address_in(entry, node)
+            for _, _, *entries in node.execute(*_SLOTS, kind=_READ)
+            for entry in entries
         }
-        # These are the addresses that the cluster prefers, of most of the nodes.
-        for _, _, *entries in node.execute(*_SLOTS, kind=_READ):
-            found |= {entry[2]: address_in(entry, node) for entry in entries}
-        return statement.view, found
+        found = cluster_view.addresses(nodes, preferred)
+        known = {name: (host or node.host, port) for name, (host, port) in found.items()}
+        return statement.view, known
 
     def check(self, replies: Sequence[Sequence[Any]]) -> None:
         """Raise `ServersChanged` unless all nodes have the view of the epoch."""

@@ -4,13 +4,14 @@
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cacheapp.backends.redis.cluster.keys import SLOTS
 
 _RANGE = struct.Struct("<HH40s")
 _EPOCH = b"cluster_current_epoch:"
+Address = tuple[str, int]
 
 
 class Member(NamedTuple):
@@ -83,12 +84,28 @@ def parse(nodes: bytes, info: bytes) -> Statement:
     return Statement(own, view, frozenset(targets))
 
 
-def addresses(nodes: bytes) -> Iterator[tuple[bytes, str, int]]:
-    """Yield id, host and port of each node in CLUSTER NODES; the host may be empty."""
+def addresses(nodes: bytes, preferred: Mapping[bytes, Address]) -> dict[bytes, Address]:
+    """Return the address of each node in CLUSTER NODES; the host may be empty.
+
+    `preferred`: those of CLUSTER SLOTS, which names only nodes with slots and their replicas. If they
+    are host names, so are those of the others: a certificate may have nothing else.
+    """
+    found: dict[bytes, tuple[str, str, int]] = {}
     for line in nodes.splitlines():
         name, address, *_ = line.split()
-        host, _, port = address.decode().partition(",")[0].partition("@")[0].rpartition(":")
-        yield name, host, int(port)
+        numeric, hostname, *_ = (*address.decode().split(","), "")
+        host, _, port = numeric.partition("@")[0].rpartition(":")
+        found[name] = host, hostname, int(port)
+    by_name = any(
+        hostname == preferred[name][0] != ""
+        for name, (_, hostname, _) in found.items()
+        if name in preferred
+    )
+    chosen = {
+        name: (hostname if by_name and hostname else host, port)
+        for name, (host, hostname, port) in found.items()
+    }
+    return {**chosen, **preferred}
 
 
 def pack_owners(view: View) -> bytes:

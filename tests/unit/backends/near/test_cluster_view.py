@@ -135,8 +135,19 @@ def test_the_owners_of_slots_are_the_live_primaries() -> None:
 
 def test_addresses_are_read_in_all_forms() -> None:
     lines = [b"a :7000@17000 x", b"b ::1:7001@17001,name x", b"c 1.2.3.4:7002@1,,shard-id=x y"]
-    found = list(addresses(b"\n".join(lines)))
-    assert found == [(b"a", "", 7000), (b"b", "::1", 7001), (b"c", "1.2.3.4", 7002)]
+    found = addresses(b"\n".join(lines), {b"a": ("1.2.3.5", 7000)})
+    assert found == {b"a": ("1.2.3.5", 7000), b"b": ("::1", 7001), b"c": ("1.2.3.4", 7002)}
+
+
+@pytest.mark.parametrize(
+    ("preferred", "spare"), [("one", "two"), ("1.2.3.4", "1.2.3.5"), ("", "1.2.3.5")]
+)
+def test_a_node_without_slots_has_an_address_of_the_kind_that_the_cluster_prefers(
+    preferred: str, spare: str
+) -> None:
+    lines = b"a 1.2.3.4:7000@17000,one x\nb 1.2.3.5:7000@17000,two x\nc 1.2.3.6:7000@17000 x"
+    found = addresses(lines, {b"a": (preferred, 7000)})
+    assert found == {b"a": (preferred, 7000), b"b": (spare, 7000), b"c": ("1.2.3.6", 7000)}
 
 
 def test_no_write_of_a_cluster_is_one_that_the_copy_does_not_see() -> None:
