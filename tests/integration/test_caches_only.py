@@ -73,7 +73,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(place), *PATHS],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,

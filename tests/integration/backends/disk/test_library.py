@@ -40,7 +40,7 @@ def _run(place: Path, library: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(place / "cache"), library],
         cwd=ROOT,
-        env={**os.environ, "CACHEAPP_TESTS": str(place)},
+        env={**os.environ, "CACHEAPP_TESTS": str(place), "TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,
