@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytest_django.fixtures import Settings
+
+from project.checks import check_front
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # noqa: S105
@@ -53,11 +56,18 @@ def test_a_deployment_that_sets_what_it_should_is_clean(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_that_other_machines_reach_needs_a_proxy(
-    tmp_path: Path, bind: str, *, warned: bool
+    settings: Settings, bind: str, *, warned: bool
 ) -> None:
-    done = _manage(tmp_path, "check", **SECURE, BIND=bind)
-    assert (f"(project.W001) BIND is {bind!r}" in done.stderr) is warned, done.stderr
-    behind = _manage(tmp_path, "check", **SECURE, BIND=bind, BEHIND_TLS_PROXY="1")
+    settings.BIND, settings.BEHIND_TLS_PROXY = bind, False
+    assert [it.msg.startswith(f"BIND is {bind!r}") for it in check_front()] == [True] * warned
+    settings.BEHIND_TLS_PROXY = True
+    assert check_front() == []
+
+
+def test_the_address_and_the_proxy_are_those_of_the_environment(tmp_path: Path) -> None:
+    done = _manage(tmp_path, "check", **SECURE, BIND="0.0.0.0:8000")
+    assert "(project.W001) BIND is '0.0.0.0:8000'" in done.stderr
+    behind = _manage(tmp_path, "check", **SECURE, BIND="0.0.0.0:8000", BEHIND_TLS_PROXY="1")
     assert "project.W001" not in behind.stderr
 
 
