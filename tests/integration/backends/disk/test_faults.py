@@ -249,11 +249,6 @@ def _write_on(cache: Any, n: int, stop: Path) -> list[str]:
     return errors
 
 
-def written(location: Path) -> list[Path]:
-    """Return a file of each shard that has existed since the first write."""
-    return [*location.glob("default/*x[0-9][0-9][0-9]/swept")]
-
-
 def test_no_operation_fails_because_the_directory_is_being_removed(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -261,7 +256,7 @@ def test_no_operation_fails_because_the_directory_is_being_removed(
     ours(settings, location)
     running = forked(settings).start([calls(_write_on, n, stop) for n in range(3)], threads=2)
     for _ in range(12):
-        until(lambda: len(written(location)) >= 3, "the directory to come back")
+        until(lambda: len(databases(location)) >= 3, "the directory to come back")
         shutil.rmtree(location, ignore_errors=True)
     stop.touch()
     assert running.results() == [[]] * 6
