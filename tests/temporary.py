@@ -3,6 +3,7 @@
 The directories that pytest makes for its tests and keeps are not in it.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cacheapp.processes.waiting import until
+
 SHOWN = 20
+BEGIN = 500  # bytes
+END_S = 5
 
 
 class RunDirectory:
@@ -27,12 +32,19 @@ class RunDirectory:
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.path)
 
     def left(self) -> list[str]:
-        """Return what is in it, of each name at most a few paths."""
+        """Return what is in it, of each name at most a few paths, and how each file begins."""
         found = []
         for entry in sorted(self.path.iterdir()):
-            inside = sorted(str(each.relative_to(self.path)) for each in entry.rglob("*"))
-            found += [entry.name, *inside][:SHOWN]
+            for each in [entry, *sorted(entry.rglob("*"))][:SHOWN]:
+                name = str(each.relative_to(self.path))
+                with contextlib.suppress(OSError):  # a directory or socket; or it is gone now
+                    name += f": {each.read_bytes()[:BEGIN]!r}"
+                found.append(name)
         return found
+
+    def is_empty(self) -> bool:
+        """Return True if nothing is in it."""
+        return not any(self.path.iterdir())
 
     def remove(self) -> None:
         """Remove it with all that is in it, and use the usual one again."""
@@ -53,7 +65,9 @@ class LeftBehind:
 
     @pytest.hookimpl(trylast=True)  # after that of xdist, which waits for the processes of the run
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Look when all fixtures have cleaned up."""
+        """Look when all fixtures have cleaned up, and the programs that end with their parent."""
+        with contextlib.suppress(TimeoutError):
+            until(self._directory.is_empty, "the temporary directory to be empty", END_S)
         self._left = self._directory.left()
         if self._left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

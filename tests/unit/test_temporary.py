@@ -34,9 +34,9 @@ def test_a_run_that_leaves_a_directory_fails_and_names_it(
     check: LeftBehind, capsys: pytest.CaptureFixture[str], pytestconfig: pytest.Config
 ) -> None:
     path = Path(tempfile.mkdtemp(prefix="left-"))
-    (path / "file").touch()
+    (path / "file").write_text("of a test")
     assert _end(check) == pytest.ExitCode.TESTS_FAILED
     check.pytest_terminal_summary(pytest.TerminalReporter(pytestconfig))
-    assert f"{path.name}\n{path.name}/file\n" in capsys.readouterr().out
+    assert f"{path.name}\n{path.name}/file: b'of a test'\n" in capsys.readouterr().out
     check.pytest_unconfigure()
     assert not path.exists()
