@@ -181,9 +181,8 @@ def test_a_time_out_that_a_handler_raises_passes_the_check_of_a_descriptor(
         for round_ in range(40):
             try:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0.0001)
-                while (
-                    True
-                ):  # Python 3.13 lets an exception out of `try` at the end of `while condition`
+                # Python 3.13 lets an exception out of `try` at the end of `while condition`.
+                while True:
                     check(0)
                     if raised > round_:
                         break
