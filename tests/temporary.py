@@ -14,6 +14,8 @@ import pytest
 
 from cacheapp.processes.waiting import until
 
+OF_PLUGINS = ("playwright-pytest-*",)
+"""What a plugin of pytest removes only when its process ends."""
 SHOWN = 20
 BEGIN = 500  # bytes
 END_S = 5
@@ -34,7 +36,7 @@ class RunDirectory:
     def left(self) -> list[str]:
         """Return what is in it, of each name at most a few paths, and how each file begins."""
         found = []
-        for entry in sorted(self.path.iterdir()):
+        for entry in self.entries():
             for each in [entry, *sorted(entry.rglob("*"))][:SHOWN]:
                 name = str(each.relative_to(self.path))
                 with contextlib.suppress(OSError):  # a directory or socket; or it is gone now
@@ -42,9 +44,10 @@ class RunDirectory:
                 found.append(name)
         return found
 
-    def is_empty(self) -> bool:
-        """Return True if nothing is in it."""
-        return not any(self.path.iterdir())
+    def entries(self) -> list[Path]:
+        """Return what is directly in it."""
+        found = sorted(self.path.iterdir())
+        return [path for path in found if not any(map(path.match, OF_PLUGINS))]
 
     def remove(self) -> None:
         """Remove it with all that is in it, and use the usual one again."""
@@ -67,7 +70,9 @@ class LeftBehind:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look when all fixtures have cleaned up, and the programs that end with their parent."""
         with contextlib.suppress(TimeoutError):
-            until(self._directory.is_empty, "the temporary directory to be empty", END_S)
+            until(
+                lambda: not self._directory.entries(), "the temporary directory to be empty", END_S
+            )
         self._left = self._directory.left()
         if self._left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -132,8 +132,10 @@ def test_ctrl_c_stops_all_that_was_started_and_says_so(
     assert getattr(run_record.status(), "state", None) is RunState.STOPPED
 
 
-def test_a_killed_run_leaves_no_process_and_no_lock(new_env: NewEnv, settings: Settings) -> None:
-    made = new_env()
+def test_a_killed_run_leaves_no_process_and_no_lock(
+    new_env: NewEnv, settings: Settings, tmp_path: Path
+) -> None:
+    made = {**new_env(), "TMPDIR": str(tmp_path)}  # the directories of what it starts stay there
     settings.CACHEAPP = {**settings.CACHEAPP, "STATE_DIR": Path(made["DATA_DIR"]) / "state"}
     with subprocess.Popen(
         [*LAB, "waiting", "--full"], cwd=ROOT, env={**os.environ, **made}, stderr=subprocess.DEVNULL
