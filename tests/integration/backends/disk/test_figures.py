@@ -41,7 +41,8 @@ def test_each_process_counts_all_that_was_evicted_or_had_expired(
     assert first["evictions"] > SETS / 4
     assert first["expirations"] > SETS / 3
     limit = first["bytes_limit"]
-    assert 0.6 * limit < first["bytes_used"] <= limit < 2 * MIB
+    # The last eviction of a shard may have removed ten of its eighteen large values.
+    assert 0.4 * limit < first["bytes_used"] <= limit < 2 * MIB
     assert first["bytes_free"] == limit - first["bytes_used"]
     cache.clear()
     emptied = cache.stats()
