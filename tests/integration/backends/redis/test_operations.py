@@ -77,13 +77,13 @@ def test_an_operation_is_one_round_trip_and_two_where_it_must_be(
 def way_to_set_many(server: RedisServer) -> str:
     """Return the command by which a cache stores many entries in this server."""
     with raw(server) as client:
-        (known,) = client.execute_command("COMMAND", "INFO", "MSETEX").values() or [None]
-        return "MSETEX" if known else "EVALSHA"
+        return "MSETEX" if "msetex" in client.command() else "EVALSHA"
 
 
 def test_a_user_without_the_right_to_msetex_stores_many_by_a_script(own_redis: RedisServer) -> None:
+    withheld = ["-msetex"] if way_to_set_many(own_redis) == "MSETEX" else []  # Redis 7 has none
     with raw(own_redis) as client:
-        client.execute_command("ACL", "SETUSER", "old", "on", ">pw", "~*", "+@all", "-msetex")
+        client.execute_command("ACL", "SETUSER", "old", "on", ">pw", "~*", "+@all", *withheld)
     cache = ours(own_redis.url, USERNAME="old", PASSWORD="pw")  # noqa: S106 (of this test)
     for _ in range(2):
         assert cache.set_many({"a": 1, "b": 2}, None) == []
