@@ -128,7 +128,7 @@ def test_a_primary_that_was_replaced_and_does_not_know_it_confirms_nothing(
     """It is cut off from the other nodes, but not from clients, and would be a primary for a minute."""
     help_text = b" ".join(own_cluster.nodes[0].command("DEBUG", "HELP"))
     if b"-2 to drop all packets" not in help_text:
-        pytest.skip("this server cannot be cut off from the other nodes alone: Valkey 8 can")
+        pytest.skip("this server cannot be cut off from the other nodes alone: Valkey 9 can")
     cache = near(max_staleness=1.0)
     confirmed(cache)
     deaf = own_cluster.owner(slot_of(cache, "key"))
