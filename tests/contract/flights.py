@@ -19,15 +19,24 @@ Cache = Any
 
 def runs(directory: Path) -> int:
     """Return how often factories ran."""
-    return len(_log(directory).read_bytes().splitlines()) if _log(directory).exists() else 0
+    return _lines(directory / "runs")
 
 
-def _log(directory: Path) -> Path:
-    return directory / "runs"
+def served(directory: Path) -> int:
+    """Return how many calls of `refresh` have got a value."""
+    return _lines(directory / "served")
+
+
+def _lines(log: Path) -> int:
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
 def _note_a_run(directory: Path) -> None:
-    log = os.open(_log(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    _note(directory / "runs")
+
+
+def _note(path: Path) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(log, f"{os.getpid()}\n".encode())
     os.close(log)
 
@@ -75,6 +84,7 @@ def fail(cache: Cache, directory: Path) -> str:
 def refresh(cache: Cache, directory: Path) -> Any:
     """Get a stale value, and live on until it is refreshed: here or in another process."""
     found = fill(cache, directory, "new", stale=1000)
+    _note(directory / "served")
     until(lambda: cache.get("key") == "new", "the refreshed value", DEADLINE_S)
     return found
 
