@@ -63,29 +63,32 @@ def _overview() -> Schema:
     )
 
 
-def _machines() -> Schema:
-    value, number = nullable(STRING), {"type": "number"}
-    machine = record(
+def _machine() -> Schema:
+    return record(
         {
             "name": STRING,
-            "value": {**value, "description": "What the machine reads."},
+            "value": {**nullable(STRING), "description": "What the machine reads."},
             "from_copy": {**BOOLEAN, "description": "Whether its copy served the read."},
             "listener_pid": {**COUNT, "description": "0 while no process listens for the copy."},
             "epoch": INTEGER,
             "confirmation_us": COUNT,
         }
     )
+
+
+def _machines_write() -> Schema:
+    number = {"type": "number"}
     delay = {**nullable(number), "description": "To the first read of the new value; null: none."}
     propagation = record(
         {
             "machine": STRING,
-            "before": value,
+            "before": nullable(STRING),
             "from_copy": BOOLEAN,
             "old_reads": COUNT,
             "delay_ms": delay,
         }
     )
-    write = record(
+    return record(
         {
             "at_s": number,
             "writer": STRING,
@@ -93,14 +96,18 @@ def _machines() -> Schema:
             "propagations": list_of(propagation),
         }
     )
+
+
+def _machines() -> Schema:
+    alias = {**nullable(STRING), "description": "Of the Redis; null if there is none to copy."}
     found = record(
         {
             "pid": PID,
-            "alias": {**value, "description": "Of the Redis; null if there is none to copy."},
-            "bound_s": number,
-            "machines": list_of(machine),
-            "in_redis": value,
-            "last_write": nullable(write),
+            "alias": alias,
+            "bound_s": {"type": "number"},
+            "machines": list_of(_machine()),
+            "in_redis": nullable(STRING),
+            "last_write": nullable(_machines_write()),
         }
     )
     return operation(
