@@ -30,11 +30,13 @@ def check_cacheapp(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_packages(**_: Any) -> Messages:
-    """E006: report settings that require a package of an extra, which is not installed."""
+    """E006: report that a package is not installed which this app or a setting requires."""
     found, _mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     needs = []
-    if found.download_root is not None:
-        needs.append(("CACHEAPP['DOWNLOAD_ROOT']", "urllib3", "downloads"))
+    if apps.is_installed("cacheapp.downloads"):
+        needs.append(("'cacheapp.downloads' in INSTALLED_APPS", "urllib3", "downloads"))
+    if found.download_buckets:
+        needs.append(("CACHEAPP['DOWNLOAD_BUCKETS']", "botocore", "s3"))
     if found.download_runner == "celery":
         needs.append(("CACHEAPP['DOWNLOAD_RUNNER'] = 'celery'", "celery", "celery"))
     return [

@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 
-from cacheapp.processes import exclusive_run
+from cacheapp.processes import exclusive_run, run_record
 from cacheapp.processes.exclusive_run import Busy, Holder
 from cacheapp.processes.servers import child_env
 
@@ -30,10 +31,12 @@ def start_command(
     """
     descriptor = exclusive_run.acquire()
     try:
-        # From now on readers find this run, not the last one.
-        exclusive_run.set_holder(descriptor, os.getpid(), name)
-        begin()
-        process = _spawn([command, *arguments, "--lock-fd", str(descriptor)], descriptor)
+        with _new_log() as log:
+            # From now on readers find this run, not the last one.
+            exclusive_run.set_holder(descriptor, os.getpid(), name)
+            begin()
+            options = [*arguments, "--lock-fd", str(descriptor)]
+            process = _spawn([command, *options], descriptor, log)
         holder = exclusive_run.set_holder(descriptor, process.pid, name, stoppable=True)
     except BaseException:
         exclusive_run.clear_holder(descriptor)  # this process lives on, without the run
@@ -52,16 +55,19 @@ def stop() -> Holder | None:
     return exclusive_run.stop()
 
 
-def _spawn(arguments: list[str], descriptor: int) -> "subprocess.Popen[bytes]":
+def _new_log() -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(exclusive_run.directory() / "log", flags, 0o600), "wb") as log:  # noqa: PTH123 (a descriptor)
-        return subprocess.Popen(  # noqa: S603 (the command is ours)
-            [sys.executable, "-m", "django", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**child_env(), "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE)},
-            cwd=getattr(settings, "BASE_DIR", Path.cwd()),
-            pass_fds=[descriptor],
-            start_new_session=True,
-        )
+    return open(os.open(exclusive_run.directory() / run_record.LOG, flags, 0o600), "wb")  # noqa: PTH123 (a descriptor)
+
+
+def _spawn(arguments: list[str], descriptor: int, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 (the command is ours)
+        [sys.executable, "-m", "django", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**child_env(), "DJANGO_SETTINGS_MODULE": str(settings.SETTINGS_MODULE)},
+        cwd=getattr(settings, "BASE_DIR", Path.cwd()),
+        pass_fds=[descriptor],
+        start_new_session=True,
+    )

@@ -17,6 +17,9 @@ from cacheapp import clock
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.processes import exclusive_run
 
+LOG = "log"
+"""What the last run that a page started has printed: emptied before that run is recorded."""
+
 
 class RunState(enum.StrEnum):
     """The state of the last run."""
@@ -54,7 +57,8 @@ class StatusFile(Generic[StatusT]):
     def read(self) -> StatusT | None:
         """Return the last status; `None` if there is none, or one of another version.
 
-        A run is `LOST` if its process is gone without recording an end.
+        A run is `LOST` if its process is gone without recording an end. One whose process ended before it
+        recorded anything, because it lacks a package for example, has `FAILED` with its last line.
         """
         while (found := self._read()) is not None and found.state is RunState.RUNNING:
             holder = exclusive_run.holder()
@@ -62,7 +66,10 @@ class StatusFile(Generic[StatusT]):
                 break
             # The run may have ended between the two reads; its last record then names the end.
             if self._read() == found:
-                return dataclasses.replace(found, state=RunState.LOST)
+                said = (read_text(LOG) or "").split("\n") if found.pid == 0 else []
+                error = next((line for line in reversed(said) if line.strip()), "")
+                state = RunState.FAILED if error else RunState.LOST
+                return dataclasses.replace(found, state=state, error=error)
         return found
 
     def _read(self) -> StatusT | None:

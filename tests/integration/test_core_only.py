@@ -35,7 +35,8 @@ for alias, name in (("disk", "DiskCache"), ("redis", "RedisCache")):
         place = "redis://127.0.0.1:1/0" if alias == "redis" else str(PLACE / "disk")
         CACHES[alias] = {"BACKEND": f"cacheapp.backends.{name}", "LOCATION": place, "KEY_PREFIX": "a"}
 if "CACHEAPP" in os.environ:
-    CACHEAPP = {"STATE_DIR": PLACE / "state", "DOWNLOAD_ROOT": PLACE / "root", "DOWNLOAD_RUNNER": "celery"}
+    CACHEAPP = {"STATE_DIR": PLACE / "state", "DOWNLOAD_ROOT": PLACE / "root", "DOWNLOAD_RUNNER": "celery",
+        "DOWNLOAD_BUCKETS": {"s3://bucket/": {"region": "eu-central-1"}}}
 USE_TZ = True
 """
 URLS = """
@@ -138,6 +139,23 @@ def test_a_command_without_its_packages_names_the_extra(
     assert line.endswith(f"Run: pip install 'cacheapp[{extra}]'")
 
 
+def test_a_run_that_a_page_started_without_its_packages_names_the_extra(project: Path) -> None:
+    code = (
+        "import django; django.setup()\n"
+        "from cacheapp.lab import run_record\n"
+        "from cacheapp.processes import exclusive_run\n"
+        "from cacheapp.processes.waiting import until\n"
+        "run_record.start('starting')\n"
+        "until(lambda: exclusive_run.holder() is None, 'the end', 120)\n"
+        "print(run_record.status().state, run_record.status().error)\n"
+    )
+    done = run(project, "-c", code)
+    assert done.stdout == (
+        "failed CommandError: manage.py lab requires the package gunicorn, which is not installed. "
+        "Run: pip install 'cacheapp[lab]'\n"
+    ), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
@@ -184,8 +202,10 @@ def test_the_check_names_the_extra_of_each_backend_and_setting(project: Path) ->
         "Run: pip install 'cacheapp[disk]'",
         "(cacheapp.E002) CACHES['redis']: RedisCache requires the package redis",
         "Run: pip install 'cacheapp[redis]'",
-        "(cacheapp.E006) CACHEAPP['DOWNLOAD_ROOT'] requires the package urllib3",
+        "(cacheapp.E006) 'cacheapp.downloads' in INSTALLED_APPS requires the package urllib3",
         "Run: pip install 'cacheapp[downloads]'",
+        "(cacheapp.E006) CACHEAPP['DOWNLOAD_BUCKETS'] requires the package botocore",
+        "Run: pip install 'cacheapp[s3]'",
         "(cacheapp.E006) CACHEAPP['DOWNLOAD_RUNNER'] = 'celery' requires the package celery",
         "Run: pip install 'cacheapp[celery]'",
     ):
@@ -205,11 +225,18 @@ def test_a_use_of_such_a_backend_names_the_extra(project: Path) -> None:
     )
 
 
-def test_the_throttle_classes_name_their_extra(project: Path) -> None:
-    done = run(project, "-c", "import cacheapp.drf")
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("cacheapp.drf", "rest_framework", "drf"),
+        ("cacheapp.telemetry.otel", "opentelemetry", "opentelemetry"),
+    ],
+)
+def test_a_module_names_its_extra(project: Path, module: str, package: str, extra: str) -> None:
+    done = run(project, "-c", f"import {module}")
     assert done.stderr.splitlines()[-1] == (
-        "cacheapp.errors.ExtraMissing: cacheapp.drf requires the package rest_framework, "
-        "which is not installed. Run: pip install 'cacheapp[drf]'"
+        f"cacheapp.errors.ExtraMissing: {module} requires the package {package}, "
+        f"which is not installed. Run: pip install 'cacheapp[{extra}]'"
     )
 
 

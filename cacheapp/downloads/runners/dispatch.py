@@ -17,7 +17,7 @@ from cacheapp.downloads.jobs.deletion import delete_record
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.ownership import JobOwner
 from cacheapp.errors import CacheappError
-from cacheapp.extras import needed_for
+from cacheapp.extras import missing
 
 if TYPE_CHECKING:
     from cacheapp.downloads.runners.coordinator import Coordinator
@@ -37,8 +37,7 @@ def initial_owner() -> JobOwner | None:
 
 
 def _coordinator() -> "Coordinator":
-    with needed_for("A download", "downloads"):
-        from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (an extra)
+    from cacheapp.downloads.runners.coordinator import coordinator  # noqa: PLC0415 (loads the engine)
 
     return coordinator()
 
@@ -93,6 +92,8 @@ def _enqueue_task(job_id: UUID) -> None:
 
 
 def _send_to_celery(job_id: UUID) -> None:
+    if importlib.util.find_spec("celery") is None:
+        raise BrokerUnavailable(f"DOWNLOAD_RUNNER = 'celery' {missing('celery', 'celery')}")
     import celery  # noqa: PLC0415 (an extra)
     from kombu.exceptions import KombuError, OperationalError  # noqa: PLC0415 (the same)
 

@@ -115,12 +115,29 @@ def test_web_workers_run_no_job() -> None:
     assert existing_coordinator() is None
 
 
-def test_e006_a_celery_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not [found for found in run_checks() if found.id == "cacheapp.E006"]
+@pytest.fixture
+def without_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "celery" else real(name)
     )
+
+
+def test_a_job_is_refused_with_the_name_of_the_extra(client: Client, without_celery: None) -> None:
+    answer = client.post("/api/downloads", {"urls": [URL]}, content_type="application/json")
+    assert answer.status_code == 503
+    assert answer.json()["error"] == (
+        "DOWNLOAD_RUNNER = 'celery' requires the package celery, which is not installed. "
+        "Run: pip install 'cacheapp[celery]'; nothing was started"
+    )
+    assert DownloadJob.objects.count() == 0
+
+
+def test_no_e006_if_celery_is_installed() -> None:
+    assert not [found for found in run_checks() if found.id == "cacheapp.E006"]
+
+
+def test_e006_a_celery_that_is_not_installed(without_celery: None) -> None:
     (found,) = [found for found in run_checks() if found.id == "cacheapp.E006"]
     assert found.hint == "Run: pip install 'cacheapp[celery]'"
 
