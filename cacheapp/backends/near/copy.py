@@ -20,6 +20,7 @@ from cacheapp.backends.lmdb.write_retry import WriteRetry
 from cacheapp.backends.near import records
 from cacheapp.backends.near.records import Copied, Fill, NotOwner, Row, State
 from cacheapp.backends.redis.encoding import decode_key
+from cacheapp.backends.redis.executor import is_of_handler
 from cacheapp.errors import CacheappError, OptionsRefused, StoreFull
 
 logger = logging.getLogger(__name__)
@@ -207,7 +208,12 @@ class LocalCopy:
             return None
 
     def failed(self, error: CacheappError) -> None:
-        """Serve nothing in this process until a confirmation that began after this moment."""
+        """Serve nothing in this process until a confirmation that began after this moment.
+
+        What a signal handler raised is raised again: it is no failure of the copy.
+        """
+        if is_of_handler(error):
+            raise error
         self.trusted_after = clock.boot_s() + self.max_staleness
         if (withheld := _failures.due()) is not None:
             logger.warning(

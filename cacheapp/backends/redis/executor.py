@@ -5,6 +5,10 @@ it. A command that failed before its last byte was handed to the kernel has ther
 is repeated. After that point, a command is repeated only if a second run changes nothing: a read, or
 a write that detects its own effect. For any other command the caller gets `OutcomeUnknown`. An error
 reply is a reply: the command has not run.
+
+Invariant: `StoreUnavailable`, `StoreFull`, and the replies that make a caller send the command in another
+way or to another server (`NoScriptError`, the redirections of a cluster) are raised only if no attempt may
+have run. An error reply to a repetition says nothing about the attempt before, so it is `OutcomeUnknown`.
 """
 
 import abc
@@ -30,7 +34,7 @@ from redis.exceptions import (
 
 from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
-from cacheapp.backends.redis.scripts import SCRIPT_NAMES, Script
+from cacheapp.backends.redis.scripts import SCRIPT_NAMES, TEXTS, Script
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _PAUSES_S = (0.01, 0.05)  # before the second and the third attempt
@@ -119,6 +123,8 @@ class CommandExecutor(Executor):
         except AttemptFailed as failure:
             reply = self._retry(command, failure, kind, also)
         except ResponseError as exc:
+            if is_of_handler(exc):
+                raise
             raise self._translated(exc) from exc
         if breaker.has_failures:
             breaker.record_success()
@@ -150,12 +156,12 @@ class CommandExecutor(Executor):
                 may_have_run = True  # if the last byte was sent just then
                 raise
             may_have_run = True
-            return _reply(connection, also)
+            if also:
+                return _both_replies(connection, command, handled_before)
+            return connection.read_response(disable_decoding=True)
         except ResponseError as exc:
-            interrupted = raised_by_handler(exc, handled_before) is not None
-            if interrupted or also:  # the other reply may be unread
+            if raised_by_handler(exc, handled_before) is not None:
                 connection.disconnect()
-            if interrupted:
                 raise
             if _is_read_only(exc):
                 connection.disconnect()  # the next connection asks Sentinel for the primary
@@ -165,7 +171,9 @@ class CommandExecutor(Executor):
             connection.disconnect()
             raise_interruption(exc, handled_before)
             if isinstance(exc, CONNECTION_ERRORS):
-                raise self._failed(exc, may_have_run=may_have_run and reply_lost(exc)) from exc
+                # One of `ERROR_REPLIES` to the first of two commands says nothing about the second.
+                unknown = may_have_run and (bool(also) or reply_lost(exc))
+                raise self._failed(exc, may_have_run=unknown) from exc
             raise
         finally:
             self.pool.release(connection)
@@ -201,7 +209,11 @@ class CommandExecutor(Executor):
         kind: FailureKind,
         also: tuple[Any, ...],
     ) -> Any:
-        """Repeat the command a few times if that is safe; else raise what is known about it."""
+        """Repeat the command a few times if that is safe; else raise what is known about it.
+
+        A script is repeated by its text: a server that was restarted may not know its digest.
+        """
+        command, also = with_text(command), with_text(also)
         may_have_run = failure.may_have_run  # any of the attempts
         for pause_s in _PAUSES_S:
             if may_have_run and kind is FailureKind.WRITE:
@@ -216,6 +228,8 @@ class CommandExecutor(Executor):
                 failure = exc
                 may_have_run = may_have_run or exc.may_have_run
             except ResponseError as exc:
+                if is_of_handler(exc):
+                    raise
                 raise _after(self._translated(exc), kind, may_have_run=may_have_run) from exc
             except StoreUnavailable as exc:  # this attempt was not made
                 if is_of_handler(exc):
@@ -241,8 +255,10 @@ class CommandExecutor(Executor):
             raise StoreUnavailable(
                 f"nothing was sent to {self._name}: it failed a probe ({failure})"
             ) from failure.cause
-        except ResponseError:
-            pass  # an error reply also shows that the server is up
+        except ResponseError as exc:  # an error reply also shows that the server is up
+            if is_of_handler(exc):
+                self.breaker.record_failure(type(exc).__name__)
+                raise
         except BaseException as exc:
             self.breaker.record_failure(type(exc).__name__)
             raise
@@ -267,15 +283,39 @@ def _packed(connection: Any, command: tuple[Any, ...], also: tuple[Any, ...]) ->
     return [b"".join([*packed, *connection.pack_command(*also)])] if also else packed
 
 
-def _reply(connection: Any, also: tuple[Any, ...]) -> Any:
-    reply = connection.read_response(disable_decoding=True)
-    return (reply, connection.read_response(disable_decoding=True)) if also else reply
+def _both_replies(
+    connection: Any, command: tuple[Any, ...], handled_before: BaseException | None
+) -> tuple[Any, Any]:
+    """Return the replies to two commands, or raise the first error.
+
+    If ASKING was refused, the command after it may have run nevertheless: its own reply is what counts.
+    """
+    first, second = (_reply_or_error(connection, handled_before) for _ in range(2))
+    is_asking = command == (b"ASKING",) and not isinstance(second, ResponseError)
+    for reply in (second,) if is_asking else (first, second):
+        if isinstance(reply, ResponseError):
+            raise reply
+    return first, second
+
+
+def _reply_or_error(connection: Any, handled_before: BaseException | None) -> Any:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except ResponseError as exc:
+        raise_interruption(exc, handled_before)
+        return exc
+
+
+def with_text(command: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a command with a script's text in place of its digest, which a server may not know."""
+    if command[:1] != (b"EVALSHA",):
+        return command
+    return (b"EVAL", TEXTS[command[1]], *command[2:])
 
 
 def _after(exc: Exception, kind: FailureKind, *, may_have_run: bool) -> Exception:
     """Return the error of a repetition, which must not say that an earlier attempt did nothing."""
-    is_denied = may_have_run and kind is not FailureKind.READ
-    if is_denied and isinstance(exc, StoreUnavailable | StoreFull):
+    if may_have_run and kind is not FailureKind.READ:
         return OutcomeUnknown(f"it may have been executed, and its repetition was not: {exc}")
     return exc
 

@@ -26,7 +26,7 @@ import redis
 
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.encoding import encode_key, ttl_ms_or_0
-from cacheapp.backends.redis.executor import Executor, FailureKind
+from cacheapp.backends.redis.executor import Executor, FailureKind, is_of_handler
 from cacheapp.errors import CacheappError, StoreFull, StoreUnavailable
 
 _FORBIDDEN_MS = 60_000
@@ -56,10 +56,10 @@ class RedisLocks:
                 return None
             token = int(reply)
             note(token)
-        except (StoreUnavailable, StoreFull):
-            raise  # it has not run
         except BaseException as exc:
-            if not isinstance(exc.__cause__, redis.TimeoutError):  # or the caller waits twice
+            has_not_run = isinstance(exc, StoreUnavailable | StoreFull) and not is_of_handler(exc)
+            # After a time-out, the caller would wait twice.
+            if not has_not_run and not isinstance(exc.__cause__, redis.TimeoutError):
                 self._cancel(name, nonce)
             raise
         return token

@@ -3,6 +3,10 @@
 The rule of `cacheapp.backends.redis.executor` holds: a retry never changes an outcome. A command is
 sent to another node only if the first one has certainly not run it: it replied with a redirection, or
 the command was not sent completely. redis-py's RedisCluster repeats every command whose reply was lost.
+
+Invariant: what follows a redirection, or goes to a successor, begins with nothing that may have run. A node
+that redirects a *repetition* has perhaps run the command before the slot moved: that is `OutcomeUnknown`,
+and goes nowhere else (`CommandExecutor._retry`).
 """
 
 import itertools
@@ -30,8 +34,8 @@ from cacheapp.backends.redis.executor import (
     Executor,
     FailureKind,
     is_of_handler,
+    with_text,
 )
-from cacheapp.backends.redis.scripts import TEXTS
 from cacheapp.errors import CacheappError, OutcomeUnknown, StoreUnavailable
 
 _SCRIPTS = frozenset([b"EVALSHA", b"EVAL"])
@@ -201,7 +205,7 @@ class ClusterExecutor(Executor):
                 if not isinstance(reply, Exception):
                     done.append((command[1], reply))
                 elif isinstance(reply, NoScriptError):
-                    again.append((*command[:2], _with_text(command[2])))
+                    again.append((*command[:2], with_text(command[2])))
                 elif isinstance(reply, _HANDED_OVER) and not isinstance(reply, MovedError):
                     moving.append(command)
                 elif self._is_sent_again(node, command[0], reply, kind):
@@ -259,7 +263,7 @@ class ClusterExecutor(Executor):
         if not isinstance(reply, Lost | StoreUnavailable | ClusterDownError):
             return False
         other = self.topology.another_owner(slot, node)
-        if isinstance(reply, Lost) and kind is _WRITE:
+        if isinstance(reply, Lost) and kind is not _READ:
             return False
         timed_out = isinstance(reply.__cause__, redis.TimeoutError)  # once is long enough
         return other is not None or (isinstance(reply, Lost) and not timed_out)
@@ -295,18 +299,13 @@ class ClusterExecutor(Executor):
                 try:
                     reply = self.execute(*command, kind=kind)
                 except NoScriptError:
-                    reply = self.execute(*_with_text(command), kind=kind)
+                    reply = self.execute(*with_text(command), kind=kind)
                 done.append(([key], reply))
             except CacheappError as exc:
                 if is_of_handler(exc):
                     raise
                 failures.append(exc)
                 return  # each of the others may wait as long
-
-
-def _with_text(command: Command) -> Command:
-    """Return a command with a script's text in place of its digest, which the node does not know."""
-    return (b"EVAL", TEXTS[command[1]], *command[2:])
 
 
 def _summary(

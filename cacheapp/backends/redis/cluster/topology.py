@@ -4,7 +4,6 @@ A node that does not have a key says so (MOVED), so an old view costs a round tr
 A node that is down says nothing: after each failure the others are asked, at most ten times a second.
 """
 
-import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.backends.redis.cluster.node import ClusterNode
-from cacheapp.backends.redis.executor import FailureKind
+from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import CacheappError, StoreUnavailable
 
 REFRESH_EVERY_S = 0.1  # at most, however many calls fail
@@ -117,7 +116,7 @@ class Topology:
         return None if node is failed else node
 
     def refresh(self, *, first: ClusterNode | None = None, last: ClusterNode | None = None) -> None:
-        """Ask the cluster anew, unless another thread does or has just done it; raise nothing.
+        """Ask the cluster anew, unless another thread does or has just done it; raise no failure.
 
         `first` is the node to ask before the others, `last` one that seems to be down or cut off.
         """
@@ -125,8 +124,10 @@ class Topology:
             return
         if self._lock.acquire(blocking=False):
             try:
-                with contextlib.suppress(CacheappError):
-                    self._ask(first, last)
+                self._ask(first, last)
+            except CacheappError as exc:
+                if is_of_handler(exc):
+                    raise
             finally:
                 self._lock.release()
 
@@ -147,6 +148,8 @@ class Topology:
             try:
                 found = node.execute(b"CLUSTER", b"SLOTS", kind=FailureKind.READ)
             except CacheappError as exc:
+                if is_of_handler(exc):
+                    raise
                 reason = exc
                 continue
             if found:  # a node that has been reset knows no slots

@@ -80,12 +80,15 @@ class Wire:
     """A TCP proxy of a real Redis that forwards everything until a test makes it lose data.
 
     `_lock` guards all but the threads. `lose`: so many requests arrive whose answers do not, and their
-    connections are cut. `lost` counts those answers.
+    connections are cut, after `before_cut`. `lost` counts those answers.
     """
+
+    before_cut: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, server: RedisServer) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         self.lost = 0
         self._to_lose = 0
         self._target = str(server.socket)
@@ -137,6 +140,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if self._loses_one():
+                    self.before_cut()
                     break
                 target.sendall(data)
         _cut(source, target)
