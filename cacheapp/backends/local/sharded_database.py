@@ -266,7 +266,9 @@ class ShardedDatabase:
             found = descriptors_of(
                 [each for each in files if each], numbers, [each for each in (main, memory) if each]
             )
-            self._descriptors[number] = {**known, **found}
+            # Again: a thread that has just ended may have closed the shared memory, which then has
+            # another number now.
+            self._descriptors[number] = still_intact({**known, **found})
         con.descriptors = {
             each: identity
             for each, identity in self._descriptors[number].items()

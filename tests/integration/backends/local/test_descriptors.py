@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
+from cacheapp.backends.local import sharded_database
 from cacheapp.backends.local.descriptors import are_intact
 from cacheapp.backends.local.slot_file import identity_of_descriptor
+from cacheapp.backends.local.sqlite_connections import Connection
+from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.disk import parts as disk
 from tests.integration.backends.lmdb import parts as lmdb
 
@@ -138,6 +141,57 @@ def test_a_database_knows_its_descriptors_also_those_that_sqlite_keeps(
     opened = _of(tmp_path, "/cache.db", "/cache.db-wal", "/cache.db-shm")
     assert opened
     assert opened <= _known_to_shards(cache)  # which also has some that SQLite has closed since
+
+
+def test_a_connection_knows_no_descriptor_that_an_ending_thread_has_closed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = disk.ours(settings, tmp_path, shards=1)
+    database = cache._store._database  # noqa: SLF001
+    used, end = threading.Event(), threading.Event()
+
+    def use() -> None:
+        cache.set("key", 1)
+        used.set()
+        assert end.wait(60)
+
+    def hold() -> bool:  # so that the last connection of this process does not remove the files
+        cache.get("key")
+        os.write(ready[1], b"x")
+        return os.read(done[0], 1) == b"x"
+
+    ready, done = os.pipe(), os.pipe()
+    child = in_child(hold)
+    assert os.read(ready[0], 1) == b"x"
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert used.wait(60)
+    held: list[int] = []
+
+    def opened(*args: Any) -> Connection:
+        if not held:  # the descriptors that are there have been noted
+            end.set()
+            thread.join()  # which closes its connection
+            held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(10))
+        return Connection(*args)
+
+    monkeypatch.setattr(sharded_database, "Connection", opened)
+    try:
+        assert cache.get("key") == 1
+        assert held
+        con = database.registry.current().connections[0]
+        assert con is not None
+        assert are_intact(con.descriptors)
+        assert {"/cache.db", "/cache.db-wal", "/cache.db-shm"} == {
+            name.removeprefix(str(Path(name).parent))
+            for number, name in _names().items()
+            if number in con.descriptors
+        }
+    finally:
+        os.write(done[1], b"x")
+        for number in (*held, *ready, *done):
+            os.close(number)
+    assert end_of(child) == 0
 
 
 def test_opening_takes_no_longer_with_many_open_descriptors(
