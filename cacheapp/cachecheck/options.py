@@ -140,7 +140,7 @@ def show(
     if options["json"]:
         _write(options["json"], as_json(reports, about(options)))
     if options["junit"]:
-        _write(options["junit"], write_junit(reports))
+        _write(options["junit"], write_junit(reports, expected))
     if not options["svg"]:
         return ""
     return f"{len(write_drawings(reports, options['svg']))} drawings in {options['svg']}"

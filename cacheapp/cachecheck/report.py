@@ -21,8 +21,10 @@ _COLOURS = {
     PropertyVerdict.BROKEN: "red",
     PropertyVerdict.UNKNOWN: "yellow",
 }
-Expected = Mapping[str, Mapping[str, str | Sequence[str]]]
-"""By alias and property: a verdict, or several of which any will do."""
+Verdicts = Mapping[str, str | Sequence[str]]
+"""By property: a verdict, or several of which any will do."""
+Expected = Mapping[str, Verdicts]
+"""By alias."""
 
 
 def properties(reports: Sequence[AliasReport]) -> list[str]:
@@ -154,6 +156,12 @@ def each(wanted: str | Sequence[str]) -> Sequence[str]:
     return wanted if isinstance(wanted, list) else [str(wanted)]
 
 
+def difference(verdict: str, name: str, wanted: Verdicts) -> str:
+    """Return a sentence if the verdict on a property is not one that was expected, else nothing."""
+    any_of = each(wanted.get(name, "nothing"))
+    return "" if verdict in any_of else f"{name} is {verdict}, expected {' or '.join(any_of)}"
+
+
 def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]:
     """Return a sentence for each verdict that differs from the expected one or is missing."""
     wrong = []
@@ -162,12 +170,11 @@ def differences(reports: Sequence[AliasReport], expected: Expected) -> list[str]
         if wanted is None:
             wrong.append(f"{alias} is not in the expected verdicts")
             continue
-        wrong += [
-            f"{alias}: {name} is {own.get(name, 'missing')}, "
-            f"expected {' or '.join(each(wanted.get(name, 'nothing')))}"
+        found = (
+            difference(own.get(name, "missing"), name, wanted)
             for name in dict.fromkeys([*own, *wanted])
-            if own.get(name, "missing") not in each(wanted.get(name, "nothing"))
-        ]
+        )
+        wrong += [f"{alias}: {one}" for one in found if one]
     return wrong
 
 

@@ -7,7 +7,14 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from cacheapp.cachecheck.ci import write_annotations, write_junit
-from cacheapp.cachecheck.report import as_json, differences, print_report, read_expected, verdicts
+from cacheapp.cachecheck.report import (
+    Verdicts,
+    as_json,
+    differences,
+    print_report,
+    read_expected,
+    verdicts,
+)
 from cacheapp.cachecheck.verdicts import AliasReport, PropertyFinding, PropertyVerdict, plain
 from tests.unit.consistency.histories import op
 
@@ -116,6 +123,31 @@ def test_junit_has_a_case_for_each_property_and_the_proof_of_what_is_broken() ->
     assert "get -> 1" in (failure.text or "")
 
 
+def test_junit_fails_for_what_differs_from_the_expected_verdicts_and_for_nothing_else() -> None:
+    unknown = PropertyFinding("locks", PropertyVerdict.UNKNOWN, "", "down")
+    lacking = PropertyFinding("add", PropertyVerdict.NOT_APPLICABLE, "", "has no add")
+    better = PropertyFinding("counters", PropertyVerdict.HOLDS, "9 of 9", "")
+    report = AliasReport("bad", "some.Cache", (STALE, unknown, lacking, better), 1.5)
+    wanted: Verdicts = {
+        "one order": ["HOLDS", "BROKEN"],
+        "locks": "HOLDS",
+        "add": "NOT APPLICABLE",
+        "counters": "BROKEN",
+        "touch": "HOLDS",
+    }
+    suite = ET.fromstring(write_junit([report], {"bad": wanted}).partition("\n")[2])[0]  # noqa: S314 (our own)
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "5", "failures": "3", "errors": "0", "skipped": "1"}
+    said = {str(case.get("name")): case[0] for case in suite}
+    assert said["one order"].text == "BROKEN, as expected; 1 of 9 reads stale; because"
+    failed = {name: one.get("message") for name, one in said.items() if one.tag == "failure"}
+    assert failed == {
+        "locks": "locks is UNKNOWN, expected HOLDS; down",
+        "counters": "counters is HOLDS, expected BROKEN; 9 of 9",
+        "touch": "touch is missing, expected HOLDS",
+    }
+
+
 def test_annotations_are_one_line_each() -> None:
     out = io.StringIO()
     write_annotations(REPORTS, out)
@@ -124,5 +156,12 @@ def test_annotations_are_one_line_each() -> None:
         "::error title=cachecheck bad%3A one order::1 of 9 reads stale; because%0A"
     )
     expected = io.StringIO()
-    write_annotations(REPORTS, expected, {"bad": {"one order": ["HOLDS", "BROKEN"]}})
+    bad: Verdicts = {"one order": ["HOLDS", "BROKEN"], "locks": "HOLDS"}
+    write_annotations(REPORTS, expected, {"bad": bad, "good": {"one order": "HOLDS"}})
     assert expected.getvalue().splitlines() == [line.replace("::error ", "::notice ")]
+    better = AliasReport("bad", "some.Cache", (PropertyFinding("add", PropertyVerdict.HOLDS),), 1.5)
+    differing = io.StringIO()
+    write_annotations([better], differing, {"bad": {"add": "BROKEN"}})
+    assert differing.getvalue() == (
+        "::error title=cachecheck bad%3A add::add is HOLDS, expected BROKEN\n"
+    )
