@@ -24,7 +24,7 @@ def page(_request: HttpRequest) -> HttpResponse:
             cache.set(key, SMALL)
     for key in keys[_GETS:]:
         cache.set(_WRITTEN + key, SMALL)
-    return HttpResponse(b"<p>A page.</p>")
+    return HttpResponse(b"<p>A page.</p>", headers={"Worker": str(os.getpid())})
 
 
 urlpatterns = [path("", page)]
