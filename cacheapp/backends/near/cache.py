@@ -54,7 +54,7 @@ from cacheapp.backends.redis.cache import (
 from cacheapp.backends.redis.cluster.keys import tagged_key
 from cacheapp.backends.redis.cluster.location import is_cluster, read_nodes
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
-from cacheapp.backends.redis.on_error import apply_error_policy
+from cacheapp.backends.redis.on_error import apply_error_policy, fall_back_as, follows_on_error
 from cacheapp.backends.redis.options import OPTIONS, read_location
 from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
@@ -184,6 +184,7 @@ class NearCache(PlainNames, RedisCache):
 
     # -- reads from the copy ---------------------------------------------------------------------
 
+    @follows_on_error
     def get(
         self, key: Any, default: Any = None, version: int | None = None, *, fresh: bool = False
     ) -> Any:
@@ -195,6 +196,13 @@ class NearCache(PlainNames, RedisCache):
                 fill = value
             elif value is not _NONE:
                 return value
+        return self._get_otherwise(key, default, version, fresh=fresh, fill=fill)
+
+    @fall_back_as("get")
+    def _get_otherwise(
+        self, key: Any, default: Any, version: int | None, *, fresh: bool, fill: Fill | None
+    ) -> Any:
+        """Return the value if it is not in the copy in the common case; `fill` as it was begun there."""
         final = self.make_and_validate_key(key, version=version)
         if self._is_read_fresh(fresh):
             value = self._value_of(final, self._store.get(final))
@@ -213,7 +221,7 @@ class NearCache(PlainNames, RedisCache):
         self._count(HITS)
         return value
 
-    def _copied_plainly(self, key: str) -> Any:  # noqa: PLR0911 (the path of every hit)
+    def _copied_plainly(self, key: str) -> Any:  # noqa: C901, PLR0911 (the path of every hit)
         """Return the value in the copy in the common case, counted as a hit; else `_NONE`.
 
         If the copy may be served and has no entry, begin to fill it, as `LocalCopy.begin_fill` does.
@@ -250,15 +258,20 @@ class NearCache(PlainNames, RedisCache):
         ):
             return _NONE
         at = self._body_at
-        value = self._load(raw[at:] if len(raw) < COPIED_BELOW else memoryview(raw)[at:])
-        if value is not _NONE:
-            reference_bits = self._environment.reference_bits
-            slot = number & reference_bits.mask
-            if not reference_bits.bits[slot]:
-                reference_bits.bits[slot] = 1
-            row = self._counters.row
-            row[HITS] += 1
-            row[COPY_HITS] += 1
+        body = raw[at:] if len(raw) < COPIED_BELOW else memoryview(raw)[at:]
+        try:  # `_load` in place
+            value = self._load_plain(body)
+        except Exception as exc:
+            if self._codec.reason_to_reject(memoryview(body), exc) is None:
+                raise
+            return _NONE
+        reference_bits = self._environment.reference_bits
+        slot = number & reference_bits.mask
+        if not reference_bits.bits[slot]:
+            reference_bits.bits[slot] = 1
+        row = self._counters.row
+        row[HITS] += 1
+        row[COPY_HITS] += 1
         return value
 
     async def aget(

@@ -24,6 +24,7 @@ _log_throttle = LogThrottle()
 
 Group = Literal["read", "set", "touch", "delete"]
 Method = Callable[..., Any]
+MethodT = TypeVar("MethodT", bound=Method)
 CacheT = TypeVar("CacheT", bound=SharedCache)
 
 
@@ -131,10 +132,20 @@ def apply_error_policy(cls: type[CacheT]) -> type[CacheT]:
     for name, wrap in wrappers.items():
         method = getattr(cls, name)
         if not hasattr(method, "follows_on_error"):
-            wrapped: Any = wrap(method)
-            wrapped.follows_on_error = True
-            setattr(cls, name, wrapped)
+            setattr(cls, name, follows_on_error(wrap(method)))
     return cls
+
+
+def follows_on_error(method: MethodT) -> MethodT:
+    """Mark a method that needs no wrapper, because what may fail in it follows the option; return it."""
+    marked: Any = method
+    marked.follows_on_error = True
+    return method
+
+
+def fall_back_as(name: str) -> Callable[[Method], Method]:
+    """Make a part of a method follow the option as the method of this name does: a decorator."""
+    return functools.partial(_with_fallback, fallback=_FALLBACKS[name])
 
 
 # -- the wrappers of methods -----------------------------------------------------------------
