@@ -132,10 +132,10 @@ class ShardedDatabase:
         with parked({n: found for each in self._descriptors for n, found in each.items()}):
             try:
                 self.registry.before_fork()  # closes them, each after its operation in flight
+                for each in self._descriptors:
+                    each.clear()
             finally:
                 self.registry.after_fork_in_parent()
-        for each in self._descriptors:
-            each.clear()
 
     def _reentrant_call(self, number: int) -> ReentrantCall:
         return ReentrantCall(
@@ -269,11 +269,11 @@ class ShardedDatabase:
             # Again: a thread that has just ended may have closed the shared memory, which then has
             # another number now.
             self._descriptors[number] = still_intact({**known, **found})
-        con.descriptors = {
-            each: identity
-            for each, identity in self._descriptors[number].items()
-            if each not in known or identity == memory
-        }
+            con.descriptors = {
+                each: identity
+                for each, identity in self._descriptors[number].items()
+                if each not in known or identity == memory
+            }
         return con
 
     def _shard(self, thread: ThreadConnections, number: int) -> Database:

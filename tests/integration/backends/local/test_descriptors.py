@@ -194,6 +194,46 @@ def test_a_connection_knows_no_descriptor_that_an_ending_thread_has_closed(
     assert end_of(child) == 0
 
 
+class _GivesWay:
+    """A lock: when this thread has released it, another one runs before this thread goes on."""
+
+    def __init__(self, lock: Any, meanwhile: Callable[[], None]) -> None:
+        self._lock = lock
+        self._meanwhile = meanwhile
+        self._first = threading.current_thread()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if threading.current_thread() is self._first:
+            thread = threading.Thread(target=self._meanwhile)
+            thread.start()
+            thread.join()
+
+
+def test_a_connection_knows_no_descriptor_of_one_that_another_thread_opened_meanwhile(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = disk.ours(settings, tmp_path, shards=1)
+    database = cache._store._database  # noqa: SLF001
+    cache.set("key", 1)
+    database.close()
+    runs = []
+
+    def meanwhile() -> None:
+        runs.append(cache.get("key"))
+        database.registry.current().close_within(60)
+
+    monkeypatch.setattr(database, "_opening", _GivesWay(database._opening, meanwhile))  # noqa: SLF001
+    assert cache.get("key") == 1
+    assert set(runs) == {1}
+    con = database.registry.current().connections[0]
+    assert con is not None
+    assert are_intact(con.descriptors)
+
+
 def test_opening_takes_no_longer_with_many_open_descriptors(
     settings: Settings, tmp_path: Path
 ) -> None:
