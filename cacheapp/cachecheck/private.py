@@ -77,7 +77,7 @@ def _servers(
 ) -> dict[str, RedisServer | PrivateCluster]:
     """Start a Redis, and a cluster, if an alias needs one; return each alias's."""
     entries = {alias: settings.CACHES[alias] for alias in aliases}
-    on_cluster = [alias for alias, entry in entries.items() if _is_on_cluster(entry)]
+    on_cluster = [alias for alias, entry in entries.items() if is_on_cluster(entry)]
     on_redis = [
         alias
         for alias, entry in entries.items()
@@ -91,7 +91,8 @@ def _servers(
     return found
 
 
-def _is_on_cluster(entry: Mapping[str, Any]) -> bool:
+def is_on_cluster(entry: Mapping[str, Any]) -> bool:
+    """Return True if an entry of `CACHES` means a cluster."""
     location = entry.get("LOCATION", "")
     named = location[0] if isinstance(location, list | tuple) and location else location
     return str(named).startswith(_CLUSTER) or entry.get("OPTIONS", {}).get("cluster") is True

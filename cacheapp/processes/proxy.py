@@ -1,4 +1,4 @@
-"""A proxy between clients and a Redis on socket files, which stands for a network.
+"""A proxy between clients and servers of Redis, which stands for a network.
 
 `set` says how it forwards: replies late, those on connections that receive invalidations later still,
 and replies to some writes not at all. While its process is stopped (SIGSTOP), connections stay open
@@ -7,11 +7,12 @@ and nothing arrives, as in a network that is partitioned. Bytes of one connectio
 
 import asyncio
 import dataclasses
+import functools
 import json
 import socket
 import sys
-from pathlib import Path
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from cacheapp.processes.servers import Server, child_env
 from cacheapp.processes.waiting import until
@@ -27,8 +28,8 @@ class Network:
     """How a proxy forwards.
 
     `replies_s`: the delay of what the server sends. `invalidations_s`: the delay on connections with
-    `CLIENT TRACKING`, instead. `first_s`: the delay of the next message on such a connection, if it is
-    another one; `set` then waits until that message has come. `loses`: of so many commands SET, the reply to one is lost: the
+    `CLIENT TRACKING`, instead. `first_s`: the delay of the next message on each such connection, if it is
+    another one; `set` then waits until these messages have come. `loses`: of so many commands SET, the reply to one is lost: the
     connection is closed `lost_after_s` after the reply.
     """
 
@@ -40,19 +41,21 @@ class Network:
 
 
 class Proxy(Server):
-    """A proxy of the server at `target`, in a process of its own."""
+    """A proxy in a process of its own.
 
-    def __init__(self, target: Path) -> None:
+    `routes`: the server that is reached from each place where clients connect. Both are the path of a
+    socket file, or `address:port`.
+    """
+
+    def __init__(self, routes: Mapping[str, str]) -> None:
         super().__init__()
-        self.socket = self.directory / "proxy.sock"
-        self.url = f"unix://{self.socket}?db=0"
         self._control = self.directory / "control.sock"
-        self._target = target
+        self._routes = routes
 
     def start(self) -> Self:
         """Start the proxy; return when clients can connect."""
-        arguments = (self.socket, self._target, self._control)
-        self._spawn([sys.executable, "-m", __name__, *map(str, arguments)], env=child_env())
+        arguments = (json.dumps(dict(self._routes)), str(self._control))
+        self._spawn([sys.executable, "-m", __name__, *arguments], env=child_env())
         until(self._control.exists, "the proxy", _TIMEOUT_S)
         return self
 
@@ -68,33 +71,40 @@ class Proxy(Server):
 class _Forwarder:
     """The connections of a proxy; `network` may change at any time."""
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self) -> None:
         self._sets = 0
         self._first = asyncio.Event()
+        self._open: set[_Connection] = set()
+        self._awaited: set[_Connection] = set()  # those whose next message `set` waits for
         self.network = Network()
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Change the network as `Proxy.set` says."""
         self._first.clear()
+        self._awaited = {connection for connection in self._open if connection.tracks}
         self.network = Network(**json.loads(await reader.readline()))
         if self.network.first_s is not None:
             await self._first.wait()
         writer.write(b"+")
         writer.close()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(
+        self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Forward one connection in both directions."""
         try:
-            far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+            far_reader, far_writer = await _connect(target)
         except OSError:  # the server is down
             writer.close()
             return
         connection = _Connection()
+        self._open.add(connection)
         await asyncio.gather(
             self._requests(reader, far_writer, connection),
             self._replies(far_reader, writer, connection),
         )
+        self._open.discard(connection)
+        self._awaited.discard(connection)
 
     async def _requests(
         self,
@@ -142,11 +152,13 @@ class _Forwarder:
         connection.network = network
         if not is_first or network.first_s is None:
             return network.invalidations_s
-        self._first.set()
+        self._awaited.discard(connection)
+        if not self._awaited:
+            self._first.set()
         return network.first_s
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Connection:
     """What the requests on a connection say about the replies."""
 
@@ -156,13 +168,28 @@ class _Connection:
     """That of its latest message, if it receives invalidations."""
 
 
-async def forward(source: Path, target: Path, control: Path) -> None:
-    """Accept connections at `source`, and forward them; take changes at `control`."""
-    forwarder = _Forwarder(target)
-    await asyncio.start_unix_server(forwarder.serve, source)
+async def _connect(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = target.rpartition(":")
+    if port.isdecimal():
+        return await asyncio.open_connection(host, int(port))
+    return await asyncio.open_unix_connection(target)
+
+
+async def _listen(place: str, serve: Any) -> asyncio.Server:
+    host, _, port = place.rpartition(":")
+    if port.isdecimal():
+        return await asyncio.start_server(serve, host, int(port))
+    return await asyncio.start_unix_server(serve, place)
+
+
+async def forward(routes: Mapping[str, str], control: str) -> None:
+    """Accept connections at each place, and forward them; take changes at `control`."""
+    forwarder = _Forwarder()
+    for place, target in routes.items():
+        await _listen(place, functools.partial(forwarder.serve, target))
     server = await asyncio.start_unix_server(forwarder.control, control)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(forward(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
+    asyncio.run(forward(json.loads(sys.argv[1]), sys.argv[2]))

@@ -106,7 +106,12 @@ class PrivateCluster:
     @property
     def url(self) -> str:
         """The LOCATION of the cluster, with its password."""
-        return f"redis+cluster://:{self._password}@{self.addresses}"
+        return self.url_at("127.0.0.1")
+
+    def url_at(self, host: str) -> str:
+        """Return the LOCATION for clients that reach the nodes' ports at another address."""
+        addresses = ",".join(f"{host}:{node.port}" for node in self.nodes[:_PRIMARIES])
+        return f"redis+cluster://:{self._password}@{addresses}"
 
     @property
     def addresses(self) -> str:
@@ -132,9 +137,11 @@ class PrivateCluster:
 
     def _start_nodes(self) -> None:
         for number in range(self._count):
-            node = ClusterServer(number, self._node_timeout_ms, self._options, self._password)
-            self.nodes.append(node)
-            node.start()
+            self.nodes.append(self._new_node(number))
+            self.nodes[-1].start()
+
+    def _new_node(self, number: int) -> ClusterServer:
+        return ClusterServer(number, self._node_timeout_ms, self._options, self._password)
 
     def _join(self) -> None:
         primaries, replicas = self.nodes[:_PRIMARIES], self.nodes[_PRIMARIES:]
@@ -193,14 +200,14 @@ class PrivateCluster:
         """Return the slot of a key."""
         return int(self.nodes[0].cluster("KEYSLOT", key))
 
-    def used_slots(self) -> set[int]:
-        """Return the slots that have keys."""
+    def used_slots(self, pattern: str = "*") -> set[int]:
+        """Return the slots that have keys that match the pattern."""
         found = set()
         for node in self.primaries():
             with node.client() as client:
                 found |= {
                     int(client.execute_command("CLUSTER", "KEYSLOT", key))
-                    for key in client.scan_iter()
+                    for key in client.scan_iter(pattern)
                 }
         return found
 
@@ -217,6 +224,13 @@ class PrivateCluster:
         replica.cluster("FAILOVER")
         until(lambda: replica.is_primary() and not primary.is_primary(), "the handover", _WITHIN_S)
         return replica
+
+    def hold_writes(self, primary: ClusterServer) -> None:
+        """Let a primary execute no more writes; return when its replica has all that were acknowledged."""
+        replica = self.replica_of(primary)
+        primary.command("CLIENT", "PAUSE", int(_WITHIN_S * 1000), "WRITE")
+        written = primary.command("ROLE")[1]
+        until(lambda: replica.command("ROLE")[4] >= written, "the replica to have all", _WITHIN_S)
 
     def kill_primary(self, primary: ClusterServer) -> ClusterServer:
         """Kill a primary and have its replica take over at once; return the new primary."""

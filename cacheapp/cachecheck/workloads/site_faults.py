@@ -2,17 +2,19 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cacheapp.cachecheck.clients import ClientFailed
+from cacheapp.cachecheck.private import is_on_cluster
 from cacheapp.cachecheck.run import CheckRun, not_applicable
 from cacheapp.cachecheck.site import BOUND_S, Site, site_of
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict
 from cacheapp.cachecheck.workloads.bounded import (
     BOUND,
     FORK,
+    HOT_SUFFIX,
     MACHINE,
     STARVE,
     Traffic,
@@ -20,20 +22,23 @@ from cacheapp.cachecheck.workloads.bounded import (
 )
 from cacheapp.clock import monotonic_s
 from cacheapp.processes.proxy import Network
-from cacheapp.processes.servers import ServerFailed
+from cacheapp.processes.redis_cluster import PrivateCluster
+from cacheapp.processes.servers import RedisServer, ServerFailed
 from cacheapp.processes.waiting import pause
 
 Fault = Callable[[Traffic], None]
+_Server = TypeVar("_Server", bound=RedisServer)
 _LEAST_S, _MOST_S = 2.5, 4.0  # under each fault
 _AFTERWARDS_S = 4 * BOUND_S
 _BUFFER_BYTES = 32 * 1024
+_SOME = 4  # slots that move at a time
 _FLOOD = 2000  # keys with long names: more than the buffers of a socket and of Redis
 
 
 def bounded(site: Site, token: str, fault: str, seconds: float) -> list[PropertyFinding]:
     """Disturb the machines again and again while they write and read; judge what they read."""
     traffic = Traffic(site, token, _SECONDS.get(fault, seconds))
-    disturb = FAULTS[fault]
+    disturb = (FAULTS | CLUSTER_FAULTS)[fault]
     disturb(traffic)
     pause(_AFTERWARDS_S)  # the copies are served again
     while monotonic_s() < traffic.ends_s - _AFTERWARDS_S / 2:
@@ -64,22 +69,24 @@ def nothing(_traffic: Traffic) -> None:
 
 def lose_connections(traffic: Traffic) -> None:
     """Close the connections that receive invalidations (`CLIENT KILL`), and write."""
-    with traffic.site.server.client() as client:
-        for each in client.client_list():
-            if "t" in each["flags"]:
-                client.client_kill_filter(_id=each["id"])
+    for server in traffic.site.primaries:
+        with server.client() as client:
+            for each in client.client_list():
+                if "t" in each["flags"]:
+                    client.client_kill_filter(_id=each["id"])
     traffic.burst()
 
 
 def overrun_buffers(traffic: Traffic) -> None:
     """Stop the first machine, and change more keys than the buffers of its connection hold."""
     site = traffic.site
-    stopped = site.machines[0].living
-    with site.server.client() as client, client.pipeline(transaction=False) as flood:
+    stopped, store = site.machines[0].living, site.store
+    server = store.owner(store.slot("flood")) if isinstance(store, PrivateCluster) else store
+    with server.client() as client, client.pipeline(transaction=False) as flood:
         client.config_set("client-output-buffer-limit", f"normal {_BUFFER_BYTES} 0 0")
         traffic.request(signal.SIGSTOP, stopped)
         for number in range(_FLOOD):
-            flood.set(f"{site.prefix}:1:{'x' * 1000}{number}", b"", px=1000)
+            flood.set(f"{site.prefix}:1{{flood}}{'x' * 1000}{number}", b"", px=1000)
         flood.execute()
     pause(site.bound_s)
     traffic.request(signal.SIGCONT, stopped)
@@ -168,34 +175,75 @@ def restart_workers(traffic: Traffic) -> None:
 
 def empty_database(traffic: Traffic) -> None:
     """Remove all keys (`FLUSHDB`)."""
-    with traffic.site.server.client() as client:
-        client.flushdb()
+    for server in traffic.site.primaries:
+        with server.client() as client:
+            client.flushdb()
     traffic.burst()
 
 
 def exhaust_memory(traffic: Traffic) -> None:
     """Let Redis refuse writes for twice the bound, because its memory is used up."""
-    with traffic.site.server.client() as client:
-        client.config_set("maxmemory", "1")
+    servers = traffic.site.primaries
+    for limit in ("1", "0"):
+        for server in servers:
+            with server.client() as client:
+                client.config_set("maxmemory", limit)
         traffic.burst()
-        pause(2 * traffic.site.bound_s)
-        client.config_set("maxmemory", "0")
-    traffic.burst()
+        if limit == "1":
+            pause(2 * traffic.site.bound_s)
+
+
+def _in_turn(traffic: Traffic, servers: Sequence[_Server]) -> _Server:
+    return servers[traffic.rounds % len(servers)]
 
 
 def stop_server(traffic: Traffic) -> None:
-    """Stop Redis for twice the bound."""
-    site = traffic.site
-    site.server.send(signal.SIGSTOP)
-    pause(2 * site.bound_s)
-    site.server.send(signal.SIGCONT)
+    """Stop Redis, or one primary in turn, for twice the bound."""
+    server = _in_turn(traffic, traffic.site.primaries)
+    server.send(signal.SIGSTOP)
+    pause(2 * traffic.site.bound_s)
+    server.send(signal.SIGCONT)
 
 
 def restart_server(traffic: Traffic) -> None:
-    """Kill Redis and start it again, empty."""
-    traffic.site.server.kill()
-    traffic.site.server.start()
+    """Kill Redis, or one primary in turn, and start it again, empty."""
+    server, store = _in_turn(traffic, traffic.site.primaries), traffic.site.store
+    server.kill()
+    server.start()
+    if isinstance(store, PrivateCluster):
+        store.until_complete()
     traffic.burst()
+
+
+# -- the cluster -----------------------------------------------------------------------------------
+
+
+def hand_over(traffic: Traffic) -> None:
+    """Let a primary hand over to its replica (`CLUSTER FAILOVER`), each in turn."""
+    cluster = traffic.site.cluster
+    cluster.fail_over(_in_turn(traffic, cluster.primaries()))
+    traffic.burst()
+
+
+def move_slots(traffic: Traffic) -> None:
+    """Move the slots of the keys that are read often, and some others, to other primaries."""
+    cluster = traffic.site.cluster
+    slots = sorted(cluster.used_slots())
+    others = slots[traffic.rounds % _SOME :: max(_SOME, len(slots) // _SOME)]
+    for slot in sorted({*others, *cluster.used_slots(f"*{HOT_SUFFIX}*")}):
+        primaries, owner = cluster.primaries(), cluster.owner(slot)
+        cluster.move(slot, primaries[(primaries.index(owner) + 1) % len(primaries)])
+        traffic.burst()
+
+
+def kill_primary(traffic: Traffic) -> None:
+    """Kill a primary, each in turn; its replica, which has all its writes, takes over."""
+    cluster = traffic.site.cluster
+    primary = _in_turn(traffic, cluster.primaries())
+    cluster.hold_writes(primary)
+    cluster.kill_primary(primary)
+    traffic.burst()
+    cluster.revive(primary)
 
 
 # -- the network -----------------------------------------------------------------------------------
@@ -244,9 +292,14 @@ FAULTS: dict[str, Fault] = {
     "network slow": slow_down_network,
     "network slow and interrupted": unsettle_network,
 }
+CLUSTER_FAULTS: dict[str, Fault] = {
+    "a primary hands over": hand_over,
+    "slots move": move_slots,
+    "a primary killed": kill_primary,
+}
 BOUNDS_S = {"invalidations late": 1.0, "replies lost": 3.0}
 """Of faults that need time between two events."""
-_SECONDS = {"invalidations late": 10.0, "parent killed": 8.0}
+_SECONDS = {"invalidations late": 10.0, "parent killed": 8.0, "a primary killed": 8.0}
 """Of faults that take longer."""
 EMPTYING = frozenset(["database emptied", "server restarted"])
 """Faults that remove entries: then a miss says nothing."""
@@ -258,7 +311,7 @@ def all_faults(run: CheckRun) -> list[PropertyFinding]:
         why = "the cache has no copies with a bound (OPTIONS['max_staleness'])"
         return not_applicable(BOUND, MACHINE, why=why)
     found: dict[str, list[PropertyFinding]] = {BOUND: [], MACHINE: []}
-    for fault in FAULTS:
+    for fault in {**FAULTS, **CLUSTER_FAULTS} if is_on_cluster(run.copied) else FAULTS:
         for one in _under(run, run.copied, fault):
             why = one.why if one.verdict is PropertyVerdict.HOLDS else f"{fault}: {one.why}"
             found[one.property].append(replace(one, why=why))

@@ -7,6 +7,9 @@ from cacheapp import clock
 from cacheapp.backends import NearCache
 from cacheapp.backends.core import helper_thread
 from cacheapp.backends.near import records
+from cacheapp.backends.near.cluster import TrackedCluster
+from cacheapp.backends.near.cluster_store import NearClusterStore
+from cacheapp.backends.near.cluster_view import Member
 from cacheapp.backends.near.copy import LocalCopy
 from cacheapp.backends.near.listener import InvalidationListener
 from cacheapp.backends.near.store import NearStore
@@ -29,13 +32,14 @@ class SlowCache(NearCache):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        _replace(NearStore, "fetch_one", _late)
+        for store in (NearStore, NearClusterStore):
+            _replace(store, "fetch_one", _late)
 
 
 def _late(fetch_one: Any) -> Any:
     def fetch_late(self: NearStore, key: str) -> Any:
         found = fetch_one(self, key)
-        if key.endswith(HOT_SUFFIX):
+        if HOT_SUFFIX in key:
             pause(0.02)
         return found
 
@@ -168,3 +172,21 @@ def _applying_none(apply: Any) -> Any:
         return int(apply(self, owner, [], **options))
 
     return apply_none
+
+
+class FollowsOneNode(NearCache):
+    """Of a cluster, only one node sends it the names of keys that change."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        _replace(TrackedCluster, "_connect_to", _tracking_the_first)
+
+
+def _tracking_the_first(connect_to: Any) -> Any:
+    def connect(
+        self: TrackedCluster, member: Member, addresses: Any, connections: Any, messages: Any
+    ) -> None:
+        member = member._replace(is_primary=not connections)  # of others no keys are tracked
+        connect_to(self, member, addresses, connections, messages)
+
+    return connect

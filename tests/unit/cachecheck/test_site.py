@@ -21,6 +21,8 @@ def test_the_machines_have_the_options_of_a_near_cache_that_are_not_about_its_se
         "KEY_PREFIX": "mine",
         "OPTIONS": {"serializer": "json"},
     }
+    on_cluster = NearCache("redis+cluster://nowhere", {"OPTIONS": {"copy": str(tmp_path)}})
+    assert (copied(on_cluster) or {})["OPTIONS"] == {"cluster": True}
     assert copied(RedisCache("redis://nowhere", {})) is None
     assert copied({}) is None
 
