@@ -110,6 +110,21 @@ def _refusal(config: AliasConfig) -> str:
     return cache.tracking_refusal()
 
 
+@checks.register(checks.Tags.caches, deploy=True)
+def check_access(**_: Any) -> Messages:
+    """W023: report each Redis alias whose server refuses its user or its connection. Connects to it."""
+    return [
+        checks.Warning(
+            f"CACHES[{config.alias!r}]: {reason}.",
+            hint="docs/howto/redis.md shows the options of TLS, and the rights of the user.",
+            id="cacheapp.W023",
+        )
+        for config in alias_configs(backends.RedisCache)
+        if not config.mistakes()
+        and (reason := config.backend(config.location, dict(config.params)).refusal())
+    ]
+
+
 # -- a cache that lives in one process ---------------------------------------------------------
 
 
@@ -173,11 +188,11 @@ def check_local_caches_deployed(**_: Any) -> Messages:
 
 @checks.register(checks.Tags.caches)
 def check_servers(**_: Any) -> Messages:
-    """W004 to W007 for each Redis alias."""
+    """W004 to W007 and W022 for each Redis alias."""
     return [
         message
         for config, options in redis_configs()
-        for check in (_unsigned_pickle, _small_pool, _empty_prefix)
+        for check in (_unsigned_pickle, _small_pool, _empty_prefix, _tls_files)
         for message in check(config, options)
     ] + _client_side_caching()
 
@@ -248,6 +263,19 @@ def _empty_prefix(config: AliasConfig, options: dict[str, Any]) -> Messages:
             hint="Give the alias a KEY_PREFIX of its own, or set OPTIONS['owns_database'] to True if the database has no other user.",
             id="cacheapp.W007",
         )
+    ]
+
+
+def _tls_files(config: AliasConfig, _options: dict[str, Any]) -> Messages:
+    backend: type[backends.RedisCache] = config.backend
+    return [
+        checks.Warning(
+            f"CACHES[{config.alias!r}]: {mistake}.",
+            hint="Run the checks as the user of the workers, on a machine that has the files. They are PEM "
+            "files of OPTIONS['CONNECTION_POOL_KWARGS'].",
+            id="cacheapp.W022",
+        )
+        for mistake in backend.tls_mistakes(config.location, config.params)
     ]
 
 

@@ -24,6 +24,8 @@ _TRIES = 3  # another program may have taken a port
 class ClusterServer(RedisServer):
     """One node; `number` counts from 0, the primaries first."""
 
+    host = "127.0.0.1"
+
     def __init__(
         self, number: int, node_timeout_ms: int, options: Sequence[str], password: str
     ) -> None:
@@ -31,7 +33,7 @@ class ClusterServer(RedisServer):
         self.port, self._bus_port = free_port(), free_port()
         super().__init__(
             [
-                *("--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--port", str(self.port), "--bind", self.host),
                 *("--cluster-enabled", "yes", "--cluster-port", str(self._bus_port)),
                 *("--cluster-config-file", "nodes.conf", "--shutdown-timeout", "0"),
                 *(
@@ -45,7 +47,7 @@ class ClusterServer(RedisServer):
             ],
             password=password,
         )
-        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
+        self.url = f"redis://:{password}@{self.host}:{self.port}/0"
 
     def command(self, *words: Any) -> Any:
         """Return the reply to a command, as bytes."""
@@ -67,7 +69,7 @@ class ClusterServer(RedisServer):
 
     def meet(self, other: "ClusterServer") -> None:
         """Introduce another node."""
-        self.cluster("MEET", "127.0.0.1", other.port, other._bus_port)  # noqa: SLF001
+        self.cluster("MEET", other.host, other.port, other._bus_port)  # noqa: SLF001
 
     def knows(self, count: int) -> bool:
         """Return True if it takes the cluster for complete, with so many nodes."""
@@ -263,7 +265,7 @@ class PrivateCluster:
         source = self.owner(slot)
         keys = source.cluster("GETKEYSINSLOT", slot, most)
         if keys:
-            to = ("127.0.0.1", target.port, "", 0, 60_000, "AUTH", self._password)
+            to = (target.host, target.port, "", 0, 60_000, "AUTH", self._password)
             source.command("MIGRATE", *to, "KEYS", *keys)
         return len(keys)
 

@@ -44,6 +44,7 @@ from cacheapp.backends.near.tracking import (
     TrackingConnection,
     is_refusal,
 )
+from cacheapp.backends.redis.connection_advice import on_refusal
 from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
@@ -175,9 +176,10 @@ class InvalidationListener:
         if is_refusal(reason):
             if _unsupported.due() is not None:
                 logger.warning(
-                    "%s does not track keys for this connection (%s); every read goes to Redis",
+                    "%s does not track keys for this connection (%s%s); every read goes to Redis",
                     self._name,
                     reason,
+                    on_refusal(str(reason)),
                     extra={"event": "near_tracking_refused"},
                 )
             return _UNSUPPORTED_S

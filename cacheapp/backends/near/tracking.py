@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import redis
 
+from cacheapp.backends.redis.connection_advice import on_connection
 from cacheapp.backends.redis.connection_pool import connect, is_socket_intact, outside_of
 
 Messages = list[Any]
@@ -35,14 +36,19 @@ class TrackingConnection:
     """
 
     def __init__(self, pool: Any, messages: Messages, name: str = "") -> None:
+        self._pool = pool
         self._connection = outside_of(pool, protocol=3)
         self._messages = messages
         self._name = name
 
     def connect(self) -> None:
         """Connect."""
-        with naming(self._name):
-            connect(self._connection)
+        try:
+            with naming(self._name):
+                connect(self._connection)
+        except redis.RedisError as exc:
+            exc.args = (f"{exc}{on_connection(exc, self._pool)}",)
+            raise
         self._connection._parser.set_invalidation_push_handler(self._messages.append)  # noqa: SLF001
 
     def track(self, prefix: bytes) -> None:

@@ -1,14 +1,16 @@
 """RedisCache: shared by all processes on all machines that use the same Redis, on `django-redis`."""
 
+import re
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import redis
 from django.core.cache.backends.base import BaseCache, default_key_func
 from django.utils.module_loading import import_string
 
 from cacheapp.backends.core.extended_api import COLLECTION_METHODS, sync_twin
 from cacheapp.backends.core.measured_methods import areport_call, report_call
-from cacheapp.backends.core.options import Option
+from cacheapp.backends.core.options import Option, read_options
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.store import registry
 from cacheapp.backends.redis.alias_client import (
@@ -21,12 +23,13 @@ from cacheapp.backends.redis.cluster.keys import END, tagged_key
 from cacheapp.backends.redis.cluster.location import is_cluster, read_nodes, shown
 from cacheapp.backends.redis.cluster.location import mistakes as cluster_mistakes
 from cacheapp.backends.redis.cluster.store import ClusterStore
+from cacheapp.backends.redis.connection_advice import is_refusal, is_tls, tls_mistakes
 from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.django_redis_format import RedisCodec
 from cacheapp.backends.redis.on_error import apply_error_policy
 from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
 from cacheapp.backends.redis.store import RedisStore
-from cacheapp.errors import ClearRefused
+from cacheapp.errors import ClearRefused, StoreUnavailable
 
 
 @apply_error_policy
@@ -48,7 +51,8 @@ class RedisCache(SharedCache):
         found = super().mistakes(location, params)
         options = params.get("OPTIONS", {})
         if is_cluster(location, options):
-            return cluster_mistakes(location, params) + found
+            found = cluster_mistakes(location, params) + found
+            return found or connection_mistakes(read_nodes(location)[0], options, "rediss+cluster")
         try:
             read_location(location)
         except ValueError as exc:
@@ -60,7 +64,26 @@ class RedisCache(SharedCache):
                 for name, default in (("serializer", "pickle"), ("compress_min_bytes", None))
                 if options.get(name, default) != default
             ]
-        return found
+        return found or connection_mistakes(read_location(location), options, "rediss")
+
+    @classmethod
+    def tls_mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each file of TLS that this process cannot use, of a valid entry."""
+        options = params.get("OPTIONS", {})
+        read, _ = read_options(options, OPTIONS)
+        if read["CONNECTION_FACTORY"]:
+            return []
+        url = read_nodes(location)[0] if is_cluster(location, options) else read_location(location)
+        pool = pool_of(url, read)
+        return tls_mistakes(pool.connection_kwargs) if is_tls(pool) else []
+
+    def refusal(self) -> str:
+        """Return why the server refuses to serve a read; empty if it does not, or is down."""
+        try:
+            self._store.get(self.make_key("cacheapp-check"))
+        except StoreUnavailable as exc:
+            return str(exc) if is_refusal(exc) else ""
+        return ""
 
     def _new_codec(self) -> RedisCodec:
         return RedisCodec(
@@ -124,6 +147,24 @@ class RedisCache(SharedCache):
             self._store.clear(self.key_prefix)
 
 
+def connection_mistakes(url: str, options: Mapping[str, Any], secure: str) -> list[str]:
+    """Return why redis-py can make no connection with these options, of which each is valid by itself."""
+    read, _ = read_options(options, OPTIONS)
+    if read["CONNECTION_FACTORY"]:
+        return []
+    try:
+        pool_of(url, read).make_connection()
+    except (TypeError, redis.RedisError) as exc:
+        name = re.search(r"unexpected keyword argument '(\w+)'", str(exc))
+        if name is None:
+            return [f"redis-py refuses the options of connections: {exc}"]
+        if name[1].startswith("ssl_") and not url.startswith("rediss://"):
+            return [f"{name[1]!r} applies only to TLS; expected a LOCATION with '{secure}://'"]
+        found = "in OPTIONS['CONNECTION_POOL_KWARGS'] or in the query of LOCATION"
+        return [f"redis-py's connections have no argument {name[1]!r}, which is {found}"]
+    return []
+
+
 def build_client(url: str, options: Mapping[str, Any]) -> Any:
     """Return django-redis's client, with our own connection pool; it does not connect yet."""
     client_options = {name: options[name] for name in DJANGO_REDIS if options[name] is not None}
@@ -138,6 +179,11 @@ def build_client(url: str, options: Mapping[str, Any]) -> Any:
     return client
 
 
+def pool_of(url: str, options: Mapping[str, Any]) -> Any:
+    """Return a pool of connections, not connected yet."""
+    return build_client(url, options).get_client(write=True).connection_pool
+
+
 def store_arguments(nodes: tuple[str, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the arguments for the RedisStore of one URL."""
     (url,) = nodes
@@ -148,8 +194,7 @@ def cluster_store_arguments(nodes: tuple[str, ...], options: Mapping[str, Any]) 
     """Return the arguments for the ClusterStore of the nodes that LOCATION names."""
 
     def build_pool(host: str, port: int) -> Any:
-        client = build_client(url_of(host, port, like=nodes[0]), options)
-        return client.get_client(write=True).connection_pool
+        return pool_of(url_of(host, port, like=nodes[0]), options)
 
     return (
         [address_of(url) for url in nodes],

@@ -33,6 +33,7 @@ from redis.exceptions import (
 )
 
 from cacheapp.backends.local.interruptions import raised_by_handler
+from cacheapp.backends.redis import connection_advice
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.scripts import SCRIPT_NAMES, TEXTS, Script
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
@@ -58,13 +59,17 @@ _WRITE = FailureKind.WRITE
 class AttemptFailed(Exception):
     """An attempt without a usable reply; `may_have_run` is what is known about its effect."""
 
-    def __init__(self, cause: BaseException, *, may_have_run: bool) -> None:
+    def __init__(self, cause: BaseException, *, may_have_run: bool, advice: str = "") -> None:
         super().__init__()
         self.cause = cause
         self.may_have_run = may_have_run
+        self.advice = advice
 
     def __str__(self) -> str:
-        return f"{type(self.cause).__name__}: {self.cause}"
+        text = str(self.cause)
+        if self.advice:
+            text = f"{text.removesuffix('.')}{self.advice}"
+        return f"{type(self.cause).__name__}: {text}"
 
 
 class Executor(abc.ABC):
@@ -187,7 +192,8 @@ class CommandExecutor(Executor):
             if isinstance(exc, MaxConnectionsError):
                 raise StoreUnavailable(f"nothing was sent to {self._name}: {exc}") from exc
             if isinstance(exc, redis.RedisError | OSError):
-                raise self._failed(exc, may_have_run=False) from exc
+                advice = connection_advice.on_connection(exc, self.pool)
+                raise self._failed(exc, may_have_run=False, advice=advice) from exc
             raise
         if not self.breaker.closed and not probing:
             self.pool.release(connection)  # the breaker opened while this call waited
@@ -195,8 +201,8 @@ class CommandExecutor(Executor):
             return self._connection(probing=False)
         return connection
 
-    def _failed(self, exc: BaseException, *, may_have_run: bool) -> AttemptFailed:
-        failure = AttemptFailed(exc, may_have_run=may_have_run)
+    def _failed(self, exc: BaseException, *, may_have_run: bool, advice: str = "") -> AttemptFailed:
+        failure = AttemptFailed(exc, may_have_run=may_have_run, advice=advice)
         self.breaker.record_failure(str(failure))
         return failure
 
@@ -275,7 +281,10 @@ class CommandExecutor(Executor):
             text = (
                 f"it is a node of a cluster, to be named by 'redis+cluster://' in LOCATION ({text})"
             )
-        return StoreUnavailable(f"{self._name} refused the command: {text}; nothing was changed")
+        return StoreUnavailable(
+            f"{self._name} refused the command: {text}; nothing was changed"
+            f"{connection_advice.on_refusal(text)}"
+        )
 
 
 def _packed(connection: Any, command: tuple[Any, ...], also: tuple[Any, ...]) -> Any:

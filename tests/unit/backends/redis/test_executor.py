@@ -1,7 +1,7 @@
 import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -25,6 +25,9 @@ from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 class DownPool:
     """A pool whose server refuses connections; counts the attempts."""
+
+    connection_class = redis.Connection
+    connection_kwargs: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         self.asked = 0
