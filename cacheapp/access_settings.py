@@ -1,4 +1,4 @@
-"""Read the settings that grant access: API tokens, and what downloads may use and notify.
+"""Read the settings that grant access: API tokens, and what downloads may use and notify; name users.
 
 Downloads have origins, headers, buckets and webhooks. The readers return typed values; they raise
 `ValueError` with what they expect.
@@ -35,6 +35,16 @@ class AllowedBucket:
     endpoint: str | None = None
     region: str | None = None
     anonymous: bool = False
+
+
+def user_key(user: Any) -> str:
+    """Return the key of a user, under which jobs belong to it."""
+    return f"user:{user.pk}"
+
+
+def user_name(user: Any) -> str:
+    """Return the name of a user for people, which is unique too."""
+    return f"user {user.pk} ({user.get_username()})"
 
 
 def read_origin(value: Any) -> str:

@@ -20,6 +20,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
+from cacheapp.access_settings import user_key, user_name
 from cacheapp.downloads.jobs.actors import (
     MANAGE_ALL,
     Actor,
@@ -34,7 +35,6 @@ from cacheapp.downloads.jobs.titles import set_title
 from cacheapp.downloads.plan import MAX_TITLE_CHARS
 from cacheapp.extras import needed_for
 from cacheapp.typed_values import line_of_text
-from cacheapp.views.access import user_key, user_name
 
 _MAX_MESSAGES = 20
 _SIZES = frozenset(["bytes_done", "bytes_total", "expected_size", "limit_rate"])

@@ -31,7 +31,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.vary import vary_on_headers
 
-from cacheapp.access_settings import ApiToken
+from cacheapp.access_settings import ApiToken, user_key, user_name
 from cacheapp.conf import conf
 from cacheapp.views.local_access import SAFE_METHODS, check_local
 from cacheapp.views.navigation import has_users
@@ -206,16 +206,6 @@ def _session_user(request: HttpRequest) -> Any:
 
 def _allows(may: Callable[[str], bool], permission: str | None) -> bool:
     return permission is None or may(permission)
-
-
-def user_key(user: Any) -> str:
-    """Return the key of a user, under which jobs belong to it."""
-    return f"user:{user.pk}"
-
-
-def user_name(user: Any) -> str:
-    """Return the name of a user for people, which is unique too."""
-    return f"user {user.pk} ({user.get_username()})"
 
 
 def _user_caller(user: Any, via: str) -> Caller:

@@ -1,29 +1,22 @@
 """The downloads API: create a job, and read jobs and their files, from any worker."""
 
-import functools
 import re
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from cacheapp.conf import MAX_PARTS, conf
-from cacheapp.downloads.jobs import repository
+from cacheapp.conf import conf
 from cacheapp.downloads.jobs.actors import is_creator
-from cacheapp.downloads.jobs.idempotency import IdempotentOrder, KeyReused
+from cacheapp.downloads.jobs.idempotency import KeyReused
 from cacheapp.downloads.jobs.models import DownloadJob
 from cacheapp.downloads.jobs.quota import QuotaExceeded
-from cacheapp.downloads.runners.dispatch import BrokerUnavailable, initial_owner, submit_new
-from cacheapp.downloads.sources.request import (
-    DownloadRequest,
-    RequestLimits,
-    RequestRefused,
-    parse_request,
-)
+from cacheapp.downloads.orders import DownloadsDisabled, place_order
+from cacheapp.downloads.runners.dispatch import BrokerUnavailable
+from cacheapp.downloads.sources.request import RequestRefused
 from cacheapp.views import job_actions
 from cacheapp.views.access import permission_required
 from cacheapp.views.job_access import actor, get_job, visible_jobs
@@ -74,8 +67,6 @@ def _list(request: HttpRequest) -> HttpResponseBase:
 
 
 def _create(request: HttpRequest) -> HttpResponseBase:
-    if conf().download_root is None:
-        raise _downloads_disabled()
     job, made = create_job(request, read_json(request, BODY_LIMIT_BYTES))
     url = reverse("cacheapp:download", args=[job.id])
     status = HTTPStatus.ACCEPTED if made else HTTPStatus.OK
@@ -87,28 +78,18 @@ def create_job(request: HttpRequest, body: dict[str, Any]) -> tuple[DownloadJob,
 
     Raises `ApiError` with all problems; nothing was started then.
     """
-    if conf().download_root is None:
-        raise _downloads_disabled()
-    idempotent = IdempotentOrder(actor(request), _idempotency_key(request), body)
+    key = _idempotency_key(request)
     try:
-        job, made = idempotent.existing_job(), False
-        if job is None:
-            order = _parse_body(request, body)
-            job, made = repository.create_once(order, initial_owner(), idempotent)
-        if made:  # immediately, unless ATOMIC_REQUESTS is set
-            transaction.on_commit(functools.partial(submit_new, job.id))
+        return place_order(body, actor(request), key, own_origins(request))
+    except RequestRefused as exc:
+        found: dict[str, Any] = {"problems": exc.problems, "problems_total": exc.problems_total}
+        raise ApiError(HTTPStatus.BAD_REQUEST, str(exc), **found) from exc
     except KeyReused as exc:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {exc}") from exc
     except QuotaExceeded as exc:
         raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, str(exc), **exc.fields) from exc
-    except BrokerUnavailable as exc:
+    except (BrokerUnavailable, DownloadsDisabled) as exc:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(exc)) from exc
-    return job, made
-
-
-def _downloads_disabled() -> ApiError:
-    message = "downloads are disabled: CACHEAPP['DOWNLOAD_ROOT'] is not set"
-    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
 def _idempotency_key(request: HttpRequest) -> str | None:
@@ -117,28 +98,6 @@ def _idempotency_key(request: HttpRequest) -> str | None:
         expected = "expected 1 to 255 visible ASCII characters"
         raise ApiError(HTTPStatus.BAD_REQUEST, f"Idempotency-Key is {key[:40]!r}; {expected}")
     return key
-
-
-def _parse_body(request: HttpRequest, body: dict[str, Any]) -> DownloadRequest:
-    settings = conf()
-    allowed = RequestLimits(
-        origins=frozenset(settings.download_origins),
-        extra_origins=own_origins(request),
-        buckets=settings.download_buckets,
-        webhooks=settings.download_webhooks,
-        max_files=settings.download_max_files,
-        max_threads=settings.download_max_threads,
-        max_parts=MAX_PARTS,
-    )
-    try:
-        return parse_request(body, allowed)
-    except RequestRefused as exc:
-        raise ApiError(
-            HTTPStatus.BAD_REQUEST,
-            str(exc),
-            problems=exc.problems,
-            problems_total=exc.problems_total,
-        ) from exc
 
 
 def own_origins(request: HttpRequest) -> frozenset[str]:
