@@ -177,10 +177,7 @@ def _speed() -> Iterator[str]:
         ),
     ]
     yield f"A `get` of a small dict took {', '.join(times[:-1])} and {times[-1]}: medians of {found['date']},"
-    yield (
-        f"{found['processors']} processors with other work on them (load {found['load_before']:.0f} before and "
-        f"{found['load_after']:.0f} after)."
-    )
+    yield f"{found['processors']} processors, Python {found['python']}, `make bench`."
 
 
 def _choose() -> Iterator[str]:

@@ -24,7 +24,9 @@ _HAS_DOCS = (Path(__file__).parents[2] / _REFERENCE).is_file()  # a wheel does n
 _ASYNC = " (async)"
 _STORE = "Use one store that all processes share."
 _FOLLOW = "Follow the cluster's redirections, and repeat no write whose answer was lost."
-_OWN = "Use a backend whose method is one step at the store, instead of get and set."
+_OWN = (
+    "Use one store that all processes share, and a method that is one step there, not get and set."
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ _IMPRECISE = (
         "It describes 5 downloads, and its listings start 5 threads in one place and 10 in another; the "
         "lab measures 5 downloads, and the creation of both 5 and 10 threads."
     ),
-    "It writes GIC where it means the GIL, the global interpreter lock.",
     (
         "5.01 s are 5 downloads of 5 s on a line that is otherwise idle; what creating threads and "
         "connecting adds grows with the number of files."
@@ -31,7 +30,9 @@ _IMPRECISE = (
 def claims_page(results: Sequence[Result], command: str) -> str:
     """Return the page in Markdown; drawings are expected in `lab/` beside it."""
     lines = [
-        "# What the article claims, measured",
+        "# Claims about threads and processes, measured",
+        "",
+        "The claims are those of an article about threads, processes and Django's cache.",
         "",
         *_about(results, command),
         "",

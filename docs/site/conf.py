@@ -23,7 +23,7 @@ highlight_language = "none"  # an output, where no language is named
 
 html_theme = "furo"
 html_title = f"cacheapp {release}"
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_theme_options = {"top_of_page_buttons": []}
 
 _SECTIONS = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
