@@ -14,6 +14,7 @@ from tests.system.conftest import ROOT
 SMALL = {
     "consistency.search": "--rounds 1 --operations 500 --keys 5 --registers 500",
     "backends.cluster": "--rounds 1 --calls 2",
+    "backends.cluster_listener": "--rounds 1 --nodes 3",
     "backends.disk": "--rounds 1 --calls 2",
     "downloads.engine": "--runs 1 --smaller 50 --only 50",
     "downloads.many_files": "--files 50",

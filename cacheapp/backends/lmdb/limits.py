@@ -20,11 +20,14 @@ class SizeLimits:
     max_entries: int | None
     counts_changes: bool = False
     """Whether there are counters of removed entries, see `ReferenceBits.count_change`."""
+    record_bytes: int = 0
+    """Space beside `size_limit` for records of the environment's own: entries never use it."""
 
     @property
     def name(self) -> str:
         """A part of the directory's name, as files with other limits are other files."""
-        return f"{self.size_limit}-{self.max_entries or 0}"
+        records = f"-{self.record_bytes}" if self.record_bytes else ""
+        return f"{self.size_limit}-{self.max_entries or 0}{records}"
 
     @property
     def lock_bytes(self) -> int:
@@ -48,8 +51,8 @@ class SizeLimits:
 
     @property
     def map_bytes(self) -> int:
-        """Size of the data file: the rest of `size_limit`."""
-        return (self.size_limit - self._overhead_bytes) // PAGE * PAGE
+        """Size of the data file: the rest of `size_limit`, and the records."""
+        return (self.size_limit - self._overhead_bytes + self.record_bytes) // PAGE * PAGE
 
     @property
     def total_bytes(self) -> int:
@@ -63,7 +66,7 @@ class SizeLimits:
         The rest is for LMDB's copies: a transaction writes new pages before old ones are free, and
         a reader that is stopped during a transaction retains all pages of its snapshot.
         """
-        return int(self.map_bytes * _USABLE)
+        return int((self.map_bytes - self.record_bytes) * _USABLE)
 
     @property
     def max_entry_bytes(self) -> int:

@@ -169,7 +169,12 @@ class NearCache(PlainNames, RedisCache):
             (kind, path, nodes, settings, prefix),
             lambda: kind(
                 *build(nodes, options),
-                copy=LocalCopy(path, options["size_limit"], options["max_staleness"]),
+                copy=LocalCopy(
+                    path,
+                    options["size_limit"],
+                    options["max_staleness"],
+                    has_owners=on_cluster,
+                ),
                 prefix=encode_key(prefix),
                 write_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
             ),

@@ -3,29 +3,38 @@
 `docs/near-cache.md` proves what follows from equal views of all nodes.
 """
 
-import struct
+import re
+import zlib
+from array import array
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cacheapp.backends.redis.cluster.keys import SLOTS
+from cacheapp.backends.redis.cluster.nodes import (
+    Address,
+    NodeEntry,
+    SlotRange,
+    own_entry,
+    parse_nodes,
+)
+from cacheapp.errors import StoreUnavailable
 
-_RANGE = struct.Struct("<HH40s")
-_EPOCH = b"cluster_current_epoch:"
-Address = tuple[str, int]
+_EPOCH = re.compile(rb"^cluster_current_epoch:([0-9]+)\r?$", re.MULTILINE)
+_NUMBER = "H"  # of a node in the record of owners: two bytes
 
 
 class Member(NamedTuple):
     """A node; `failed` if the primaries have agreed that it is down.
 
-    The configuration epoch of a primary grows when it takes slots over. Slots are as CLUSTER NODES
-    writes them: `0-5460`, or `7`.
+    The configuration epoch of a primary grows when it takes slots over. That of a replica, and its slots, say
+    nothing.
     """
 
     id: bytes
     is_primary: bool
     failed: bool
     config_epoch: int
-    slots: tuple[bytes, ...]
+    slots: tuple[SlotRange, ...]
 
 
 class View(NamedTuple):
@@ -61,65 +70,65 @@ def is_tracked(member: Member) -> bool:
     return member.is_primary and not member.failed
 
 
-def parse(nodes: bytes, info: bytes) -> Statement:
-    """Return what the replies to CLUSTER NODES and CLUSTER INFO say.
-
-    A node that is in a handshake is none yet: it has no vote, no replicas, and is given no slots.
-    """
-    own, members, targets = b"", [], set()
-    for line in nodes.splitlines():
-        name, _, flags, _, _, _, config_epoch, _, *words = line.split()
-        found = flags.split(b",")
-        if b"handshake" in found:
-            continue
-        if b"myself" in found:
-            own = name
-            targets |= {word.strip(b"[]").partition(b"->-")[2] for word in words if b"->-" in word}
-        is_primary = b"master" in found
-        slots = tuple(word for word in words if not word.startswith(b"[")) if is_primary else ()
-        epoch = int(config_epoch) if is_primary else 0
-        members.append(Member(name, is_primary, b"fail" in found, epoch, slots))
-    (current,) = (line for line in info.splitlines() if line.startswith(_EPOCH))
-    view = View(int(current.removeprefix(_EPOCH)), frozenset(members))
-    return Statement(own, view, frozenset(targets))
+def parse(nodes: Any, info: Any) -> Statement:
+    """Return what the replies to CLUSTER NODES and CLUSTER INFO say; `StoreUnavailable` if it is not clear."""
+    entries = parse_nodes(nodes)
+    own = own_entry(entries)
+    members = frozenset(_member(entry) for entry in entries if entry.is_member)
+    targets = frozenset(target for _, target in own.leaving)
+    return Statement(own.id, View(current_epoch(info), members), targets)
 
 
-def addresses(nodes: bytes, preferred: Mapping[bytes, Address]) -> dict[bytes, Address]:
-    """Return the address of each node in CLUSTER NODES; the host may be empty.
+def _member(entry: NodeEntry) -> Member:
+    if not entry.is_primary:
+        return Member(entry.id, is_primary=False, failed=entry.has_failed, config_epoch=0, slots=())
+    return Member(entry.id, True, entry.has_failed, entry.config_epoch, entry.slots)  # noqa: FBT003
+
+
+def current_epoch(info: Any) -> int:
+    """Return the cluster's epoch in a reply to CLUSTER INFO."""
+    found = _EPOCH.search(info) if isinstance(info, bytes) else None
+    if found is None:
+        raise StoreUnavailable("the reply to CLUSTER INFO has no epoch")
+    return int(found[1])
+
+
+def addresses(nodes: Any, preferred: Mapping[bytes, Address]) -> dict[bytes, Address]:
+    """Return the address of each node in CLUSTER NODES; the host may be empty, and the port 0.
 
     `preferred`: those of CLUSTER SLOTS, which names only nodes with slots and their replicas. If they
     are host names, so are those of the others: a certificate may have nothing else.
     """
-    found: dict[bytes, tuple[str, str, int]] = {}
-    for line in nodes.splitlines():
-        name, address, *_ = line.split()
-        numeric, hostname, *_ = (*address.decode().split(","), "")
-        host, _, port = numeric.partition("@")[0].rpartition(":")
-        found[name] = host, hostname, int(port)
+    entries = parse_nodes(nodes)
     by_name = any(
-        hostname == preferred[name][0] != ""
-        for name, (_, hostname, _) in found.items()
-        if name in preferred
+        entry.hostname == preferred[entry.id][0] != "" for entry in entries if entry.id in preferred
     )
     chosen = {
-        name: (hostname if by_name and hostname else host, port)
-        for name, (host, hostname, port) in found.items()
+        entry.id: (entry.hostname if by_name and entry.hostname else entry.host, entry.port)
+        for entry in entries
     }
     return {**chosen, **preferred}
 
 
 def pack_owners(view: View) -> bytes:
-    """Return which live primary has which slots, for `unpack_owners`."""
-    return b"".join(
-        _RANGE.pack(int(first), int(last or first), member.id)
-        for member in view.live()
-        for first, _, last in (word.partition(b"-") for word in member.slots)
-    )
+    """Return which live primary has which slots, for `unpack_owners`.
+
+    A copy may be as small as 1 MiB. However the slots are split, this is at most a number for each slot (32 KiB)
+    and an id for each primary (41 bytes), before it is compressed.
+    """
+    members = [member for member in view.live() if member.slots]
+    numbers = array(_NUMBER, bytes(2 * SLOTS))  # 0: none
+    for number, member in enumerate(members, 1):
+        for first, last in member.slots:
+            numbers[first : last + 1] = array(_NUMBER, [number]) * (last + 1 - first)
+    return zlib.compress(numbers.tobytes() + b" ".join(member.id for member in members))
 
 
 def unpack_owners(packed: bytes) -> list[bytes]:
-    """Return the id of the node of each slot; `b""` if it has none."""
-    owners = [b""] * SLOTS
-    for first, last, name in _RANGE.iter_unpack(packed):
-        owners[first : last + 1] = [name] * (last + 1 - first)
-    return owners
+    """Return the id of the node of each slot; `b""` if it has none, or if there is no record."""
+    if not packed:
+        return [b""] * SLOTS
+    unpacked = zlib.decompress(packed)
+    numbers = array(_NUMBER, unpacked[: 2 * SLOTS])
+    ids = [b"", *unpacked[2 * SLOTS :].split(b" ")]
+    return [ids[number] for number in numbers]

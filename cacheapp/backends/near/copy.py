@@ -27,8 +27,13 @@ logger = logging.getLogger(__name__)
 _failures = LogThrottle()
 _TIMEOUT_S = 5.0  # for the lock of the directory
 _EXIT_WITHIN_S = 1.0  # at the end of the process, for threads that are inside
+
 _FORGET_BATCH = 500
 _ATTEMPTS = 3  # to begin a fill
+_OWNERS_BYTES = (
+    2**19
+)  # for the record of owners, of which old versions stay until no reader needs them
+_MAX_OWNERS_BYTES = _OWNERS_BYTES // 6
 ResultT = TypeVar("ResultT")
 
 
@@ -39,9 +44,12 @@ class LocalCopy:
     process trusts the copy again only after a confirmation that began later (`trusted_after`).
     """
 
-    def __init__(self, path: Path, size_limit: int, max_staleness: float) -> None:
+    def __init__(
+        self, path: Path, size_limit: int, max_staleness: float, *, has_owners: bool = False
+    ) -> None:
         self.max_staleness = max_staleness
-        limits = SizeLimits(size_limit, None, counts_changes=True)
+        record_bytes = _OWNERS_BYTES if has_owners else 0
+        limits = SizeLimits(size_limit, None, counts_changes=True, record_bytes=record_bytes)
         self.environment = registry.get_or_create(
             ("near", path), lambda: Environment(path, limits, _TIMEOUT_S)
         )
@@ -162,7 +170,16 @@ class LocalCopy:
         return owner if self._try(self._retry.shrink, records.claim, owner, within_s) else None
 
     def begin_epoch(self, owner: bytes, owners: bytes = b"") -> None:
-        """Begin a new epoch; raise `NotOwner`, or `CacheappError` if the copy cannot be written."""
+        """Begin a new epoch; raise `NotOwner`, or `CacheappError` if the copy cannot be written.
+
+        Invariant: the record of owners takes no page of the entries, nor of those that each write needs. A small
+        copy would be emptied otherwise, whenever it is full and an epoch begins.
+        """
+        if len(owners) > _MAX_OWNERS_BYTES:
+            raise StoreFull(
+                f"{self.environment.directory.path}: the record of which node has which slots has "
+                f"{len(owners)} bytes, and {_MAX_OWNERS_BYTES} fit; nothing is copied"
+            )
         self._retry.shrink(records.begin_epoch, owner, owners)
 
     def apply(

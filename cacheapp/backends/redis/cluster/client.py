@@ -11,7 +11,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from cacheapp.backends.redis.cluster.topology import Address
+from cacheapp.backends.redis.cluster.nodes import Address
 
 _OWN_ARGUMENTS = {
     "USERNAME": "username",

@@ -17,6 +17,7 @@ from typing import Any
 
 from cacheapp.backends.redis.cluster.keys import SLOTS, key_slot
 from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.cluster.nodes import NodeEntry, SlotRange, own_entry, parse_nodes
 from cacheapp.backends.redis.cluster.topology import Topology, host_of
 from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import StoreUnavailable
@@ -33,7 +34,7 @@ _SlotState = tuple[ClusterNode, ClusterNode | None] | None
 class _Claims:
     """What a node says of itself: the ranges of its slots, and to whom it hands some of them over."""
 
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[SlotRange, ...]
     leaving: tuple[tuple[int, ClusterNode], ...]
 
 
@@ -109,43 +110,28 @@ def _look(topology: Topology) -> dict[ClusterNode, _Claims]:
 
 
 def _claims_of(node: ClusterNode, topology: Topology) -> _Claims:
-    lines = [line.split() for line in node.execute(b"CLUSTER", b"NODES", kind=_READ).splitlines()]
-    addresses = {line[0]: line[1] for line in lines}
-    (own,) = (line for line in lines if b"myself" in line[2].split(b","))
-    if b"master" not in own[2].split(b","):
+    entries = parse_nodes(node.execute(b"CLUSTER", b"NODES", kind=_READ))
+    own = own_entry(entries)
+    if not own.is_primary:
         return _Claims((), ())
-    ranges, leaving = [], []
-    for word in own[8:]:
-        if not word.startswith(b"["):
-            first, _, last = word.partition(b"-")
-            ranges.append((int(first), int(last or first)))
-        elif b"->-" in word:
-            slot, _, target = word.strip(b"[]").partition(b"->-")
-            # Without an address, the target has left the cluster: then no key goes there.
-            found = (
-                _node_at(addresses[target], own[1], node, topology) if target in addresses else node
-            )
-            leaving.append((int(slot), found))
-    return _Claims(tuple(ranges), tuple(leaving))
+    known = {entry.id: entry for entry in entries if entry.port}
+    # Without an address, the target has left the cluster: then no key goes there.
+    leaving = tuple(
+        (slot, _node_of(known[target], own, node, topology) if target in known else node)
+        for slot, target in own.leaving
+    )
+    return _Claims(own.slots, leaving)
 
 
-def _node_at(
-    address: bytes, own_address: bytes, source: ClusterNode, topology: Topology
+def _node_of(
+    entry: NodeEntry, own: NodeEntry, source: ClusterNode, topology: Topology
 ) -> ClusterNode:
-    """Return the node of an address such as `127.0.0.1:7000@17000,name`, by its name if `source` has its own.
+    """Return the node of an entry, by its name if `source` has its own.
 
     CLUSTER SLOTS names all nodes in one way, addresses or names, and certificates may be valid for only one.
     """
-    ip, port, name = _parts_of(address)
-    by_name = name and source.host == _parts_of(own_address)[2]
-    return topology.node(name if by_name else host_of(ip, source), port)
-
-
-def _parts_of(address: bytes) -> tuple[str, int, str]:
-    """Return the IP address, the port and the name, which may be empty."""
-    place, *more = address.decode().split(",")
-    host, _, port = place.partition("@")[0].rpartition(":")
-    return host, int(port), more[0] if more else ""
+    by_name = entry.hostname and source.host == own.hostname
+    return topology.node(entry.hostname if by_name else host_of(entry.host, source), entry.port)
 
 
 def _states(claims: dict[ClusterNode, _Claims]) -> list[_SlotState]:

@@ -27,8 +27,9 @@ from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
 from cacheapp.backends.redis.cluster.executor import ClusterExecutor, Command
 from cacheapp.backends.redis.cluster.keys import END, is_own_key, key_slot, lock_keys
 from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.cluster.nodes import Address
 from cacheapp.backends.redis.cluster.scan import scan, visit_primaries
-from cacheapp.backends.redis.cluster.topology import Address, Topology
+from cacheapp.backends.redis.cluster.topology import Topology
 from cacheapp.backends.redis.connection_pool import outside_of
 from cacheapp.backends.redis.encoding import (
     decode_key,

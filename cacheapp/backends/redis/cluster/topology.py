@@ -12,12 +12,11 @@ from typing import Any
 from cacheapp import clock
 from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.cluster.nodes import Address
 from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import CacheappError, StoreUnavailable
 
 REFRESH_EVERY_S = 0.1  # at most, however many calls fail
-
-Address = tuple[str, int]
 
 
 class Topology:

@@ -9,8 +9,11 @@ from cacheapp.backends.near.cluster import TrackedCluster
 from cacheapp.backends.near.cluster_view import Statement, addresses, pack_owners, unpack_owners
 from cacheapp.backends.near.store import NearStore
 from cacheapp.backends.near.tracking import ServersChanged
+from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.backends.redis.cluster.store import ClusterStore
 from cacheapp.backends.redis.cluster.topology import Topology
+from cacheapp.errors import StoreUnavailable
+from tests.unit.backends.near.views import widely_split
 
 A, B, C, R = (letter.encode() * 40 for letter in "abcr")
 NODES = [
@@ -22,14 +25,17 @@ NODES = [
 
 
 def said(
-    own: bytes, nodes: Sequence[tuple[bytes, str, str, int, str]] = NODES, epoch: int = 7
+    own: bytes,
+    nodes: Sequence[tuple[bytes, str, str, int, str]] = NODES,
+    epoch: int = 7,
+    pong: int = 3,
 ) -> list[bytes]:
-    """Return the replies of a node to CLUSTER NODES and CLUSTER INFO."""
+    """Return the replies of a node to CLUSTER NODES and CLUSTER INFO; `pong`: when it had the last ones."""
     lines = []
     for port, (name, flags, primary, config_epoch, slots) in enumerate(nodes, 7000):
         shown = f"myself,{flags}" if name == own else flags
         lines.append(
-            f"{name.decode()} 10.0.0.1:{port}@17000,host-{port} {shown} {primary} 0 {port * 3} "
+            f"{name.decode()} 10.0.0.1:{port}@17000,host-{port} {shown} {primary} 0 {port * pong} "
             f"{config_epoch} connected {slots}\n"
         )
     info = f"cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\ncluster_my_epoch:1\r\n"
@@ -51,8 +57,7 @@ def changed(number: int, **fields: object) -> list[tuple[bytes, str, str, int, s
 def cluster() -> TrackedCluster:
     """A cluster in an epoch that began with `NODES`."""
     made = TrackedCluster(Topology([], lambda _h, _p: None, "none"), lambda _h, _p: None, b"")  # type: ignore[arg-type, return-value]
-    made._view = parsed(A).view  # noqa: SLF001
-    made._asked = [member.id for member in made._view.live()]  # noqa: SLF001
+    made.begin(parsed(A).view)
     return made
 
 
@@ -66,6 +71,11 @@ def confirms(cluster: TrackedCluster, *replies: list[bytes]) -> bool:
 
 def test_equal_views_of_all_nodes_confirm(cluster: TrackedCluster) -> None:
     assert confirms(cluster, *map(said, (A, B, C, R)))
+
+
+def test_a_round_in_which_only_times_have_changed_confirms(cluster: TrackedCluster) -> None:
+    for pong in (3, 3, 5, 10**9):
+        assert confirms(cluster, *(said(own, pong=pong) for own in (A, B, C, R)))
 
 
 @pytest.mark.parametrize(
@@ -95,10 +105,32 @@ def test_equal_views_of_all_nodes_confirm(cluster: TrackedCluster) -> None:
         "the reply of another node",
     ],
 )
+@pytest.mark.parametrize("first_round", [True, False], ids=["at first", "later"])
 def test_one_node_that_says_something_else_confirms_nothing(
-    cluster: TrackedCluster, last: list[bytes]
+    cluster: TrackedCluster, last: list[bytes], *, first_round: bool
 ) -> None:
+    if not first_round:
+        assert confirms(cluster, *map(said, (A, B, C, R)))
     assert not confirms(cluster, *map(said, (A, B, C)), last)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [said(R)[0], b"cluster_state:ok"],
+        [said(R)[0], None],
+        [None, said(R)[1]],
+        [b"OK", said(R)[1]],
+        [b"", said(R)[1]],
+    ],
+    ids=["no epoch", "no INFO", "no NODES", "another form", "nothing"],
+)
+def test_a_reply_that_says_nothing_confirms_nothing(
+    cluster: TrackedCluster, reply: list[bytes]
+) -> None:
+    assert confirms(cluster, *map(said, (A, B, C, R)))
+    with pytest.raises(StoreUnavailable, match=r"the reply to CLUSTER (INFO|NODES)"):
+        cluster.check([*map(said, (A, B, C)), reply])
 
 
 def test_what_says_nothing_about_writes_is_ignored(cluster: TrackedCluster) -> None:
@@ -115,7 +147,7 @@ def test_a_slot_that_is_moved_to_a_node_that_is_down_confirms_nothing(
     cluster: TrackedCluster,
 ) -> None:
     down = [*NODES, (b"d" * 40, "master,fail", "-", 0, "")]
-    cluster._view = parsed(A, down).view  # noqa: SLF001
+    cluster.begin(parsed(A, down).view)
     assert confirms(cluster, *[said(own, down) for own in (A, B, C, R)])
     moving = [(A, "master", "-", 3, f"0-5460 5462 [0->-{'d' * 40}]"), *down[1:]]
     assert not confirms(cluster, said(A, moving), *[said(own, down) for own in (B, C, R)])
@@ -123,19 +155,34 @@ def test_a_slot_that_is_moved_to_a_node_that_is_down_confirms_nothing(
 
 def test_a_minority_of_the_primaries_confirms_nothing(cluster: TrackedCluster) -> None:
     down = [NODES[0], *((*node[:1], "master,fail", *node[2:]) for node in NODES[1:3]), NODES[3]]
-    cluster._view = parsed(A, down).view  # noqa: SLF001
-    cluster._asked = [A, R]  # noqa: SLF001
+    cluster.begin(parsed(A, down).view)
     assert not confirms(cluster, said(A, down), said(R, down))
 
 
 def test_the_owners_of_slots_are_the_live_primaries() -> None:
     owners = unpack_owners(pack_owners(parsed(A, changed(2, flags="master,fail")).view))
     assert [owners[slot] for slot in (0, 5460, 5461, 5462, 5463, 10922)] == [A, A, B, A, B, b""]
+    assert unpack_owners(b"") == [b""] * SLOTS
+
+
+def test_the_record_of_owners_is_small_however_the_slots_are_split() -> None:
+    """The copy may have 1 MiB in all: see `test_a_small_copy_is_not_emptied_by_the_record_of_owners`."""
+    split = widely_split(1000)
+    packed = pack_owners(split)
+    assert len(packed) < 2 * SLOTS + 41 * 1000
+    owners = unpack_owners(packed)
+    assert all(owners[slot] == member.id for member in split.members for slot, _ in member.slots)
+    assert b"" not in owners
+
+
+def rest_of(lines: list[bytes]) -> bytes:
+    """Return the lines with what follows an address."""
+    return b"".join(line + b" master - 0 0 1 connected\n" for line in lines)
 
 
 def test_addresses_are_read_in_all_forms() -> None:
-    lines = [b"a :7000@17000 x", b"b ::1:7001@17001,name x", b"c 1.2.3.4:7002@1,,shard-id=x y"]
-    found = addresses(b"\n".join(lines), {b"a": ("1.2.3.5", 7000)})
+    lines = [b"a :7000@17000", b"b ::1:7001@17001,name", b"c 1.2.3.4:7002@1,,shard-id=x"]
+    found = addresses(rest_of(lines), {b"a": ("1.2.3.5", 7000)})
     assert found == {b"a": ("1.2.3.5", 7000), b"b": ("::1", 7001), b"c": ("1.2.3.4", 7002)}
 
 
@@ -145,8 +192,8 @@ def test_addresses_are_read_in_all_forms() -> None:
 def test_a_node_without_slots_has_an_address_of_the_kind_that_the_cluster_prefers(
     preferred: str, spare: str
 ) -> None:
-    lines = b"a 1.2.3.4:7000@17000,one x\nb 1.2.3.5:7000@17000,two x\nc 1.2.3.6:7000@17000 x"
-    found = addresses(lines, {b"a": (preferred, 7000)})
+    lines = [b"a 1.2.3.4:7000@17000,one", b"b 1.2.3.5:7000@17000,two", b"c 1.2.3.6:7000@17000"]
+    found = addresses(rest_of(lines), {b"a": (preferred, 7000)})
     assert found == {b"a": (preferred, 7000), b"b": (spare, 7000), b"c": ("1.2.3.6", 7000)}
 
 
