@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,20 +188,31 @@ def test_a_worker_that_ends_releases_its_job_to_the_next(
         celery.start()
 
 
+@pytest.fixture
+def killed_env(env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Return the environment of workers that will be killed, and leave files in TMPDIR."""
+    with tempfile.TemporaryDirectory(prefix="celery-") as name:  # short, because of sockets
+        yield {**env, "TMPDIR": name}
+
+
 @pytest.mark.soak  # a minute, until Celery gives a job out again
 def test_what_killed_workers_had_comes_again_though_it_was_given_out_twice(
-    site: Site, celery: CeleryWorker, env: dict[str, str], tmp_path: Path
+    site: Site,
+    celery: CeleryWorker,
+    env: dict[str, str],
+    killed_env: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     thing = Thing([Version(b"x" * 900_000, '"1"')], cuts=[600_000], hang=True)
     site.origin.things["given-out-again"] = thing
     celery.stop()
-    began = [CeleryWorker(env, tmp_path / "first", visible_again_s=VISIBLE_AGAIN_S)]
+    began = [CeleryWorker(killed_env, tmp_path / "first", visible_again_s=VISIBLE_AGAIN_S)]
     try:
         job = order(site, [*paths(5, 1000), "/thing/given-out-again"], threads=2)
         until(lambda: site.look(job)["bytes_done"] >= 250_000, "some of it to be there", 120)
         wait_for_the_broker()
         # A worker that starts looks for what is overdue; one that runs does so every 100 s.
-        began.append(CeleryWorker(env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
+        began.append(CeleryWorker(killed_env, tmp_path / "second", visible_again_s=VISIBLE_AGAIN_S))
         over = f"job {job['id']}: task ended: another process runs it"
         until(lambda: any(over in it.output() for it in began), "it to be given out twice", 120)
         until(lambda: any(WAITS in it.output() for it in began), "the second to wait", 120)
