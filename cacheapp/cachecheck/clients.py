@@ -40,6 +40,10 @@ class Client:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def has_responded(self) -> bool:
+        """Return True if it has done what was ordered, or has ended."""
+        return self.pipe.poll()
+
     def kill(self) -> None:
         """Kill the process."""
         if self.alive and self.pid:

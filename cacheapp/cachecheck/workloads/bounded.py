@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cacheapp.cachecheck.clients import Client, Clients
@@ -69,12 +70,14 @@ class Traffic:
         self._orders.append((machine, chosen))
 
     def _await_calls(self) -> None:
-        """Wait until all processes of the latest orders make calls, and receive requests."""
+        """Wait until all processes of the latest orders make calls, and receive requests.
+
+        One that was started late has little time, and may make fewer calls in it.
+        """
         for machine, chosen in self._orders[-len(self.site.machines) :]:
             lines = Journals(machine.setup.directory).lines
             for client in chosen:
-                if client.alive:
-                    until(lambda: lines(client.number) > _BEGUN, "the first calls", MARGIN_S)  # noqa: B023
+                until(partial(has_begun, client, lines), "the first calls", MARGIN_S)
 
     def restart(self, machine: Clients) -> None:
         """Kill all processes of a machine, and start as many."""
@@ -115,6 +118,11 @@ class Traffic:
             )
             for one in journals.collect()
         ]
+
+
+def has_begun(client: Client, lines: Callable[[int], int]) -> bool:
+    """Return True if a client makes calls, or has made all for which it had time."""
+    return not client.alive or lines(client.number) > _BEGUN or client.has_responded()
 
 
 def _machine_of(one: Operation) -> str:

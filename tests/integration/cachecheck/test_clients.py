@@ -1,6 +1,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ from cacheapp.cachecheck.run import CheckRun
 from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyVerdict
 from cacheapp.cachecheck.workloads import registers
+from cacheapp.cachecheck.workloads.bounded import has_begun
 from cacheapp.consistency.history import OperationKind, Outcome
 from cacheapp.processes.waiting import until
 from tests.integration.cachecheck.conftest import Lab
@@ -76,3 +78,13 @@ def test_two_sessions_never_write_the_same_number(clients: Clients) -> None:
 
 def uniques(session: ClientSession) -> list[int]:
     return [session.unique() for _ in range(100)]
+
+
+def test_a_client_without_time_for_many_calls_counts_as_begun_when_it_is_done(
+    clients: Clients,
+) -> None:
+    first, *_ = chosen = clients.order(number)
+    until(partial(has_begun, first, lambda _client: 0), "the client to be done", 60)
+    assert sorted(clients.results(chosen, 60)) == [0, 1, 2, 3, 4, 5]
+    assert not has_begun(first, lambda _client: 0)
+    assert has_begun(first, lambda _client: 10**6)
