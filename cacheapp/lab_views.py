@@ -91,9 +91,10 @@ def data(request: HttpRequest) -> HttpResponseBase:
         raise ApiError(
             HTTPStatus.BAD_REQUEST, f"no experiment {name!r}; expected one of {expected}"
         )
+    chosen = [one for one in EXPERIMENTS.values() if name in {None, one.name}]
     with store_errors():
         holder, status = exclusive_run.holder(), run_record.status()
-        found = [_data(one) for one in EXPERIMENTS.values() if name in {None, one.name}]
+        found = [_data(one) for one in chosen]
     return json_response(
         HTTPStatus.OK,
         running=holder.name if holder else None,

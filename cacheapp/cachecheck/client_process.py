@@ -61,7 +61,7 @@ def serve(pipe: Connection, setup: Setup, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(os.getpid())
-        while (order := pipe.recv()) is not None:
+        for order in iter(pipe.recv, None):
             pipe.send(_in_threads(setup, number, order))
 
 

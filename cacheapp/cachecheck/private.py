@@ -64,11 +64,13 @@ def private_stores(aliases: list[str]) -> Iterator[Stores]:
             },
             "CACHEAPP": {**getattr(settings, "CACHEAPP", {}), "STATE_DIR": directory / "state"},
         }
-        tables = [alias for alias in aliases if _is(settings.CACHES[alias], DatabaseCache)]
-        if tables:
+        tables = next(
+            (alias for alias in aliases if _is(settings.CACHES[alias], DatabaseCache)), None
+        )
+        if tables is not None:
             overrides["DATABASES"] = {"default": _database(directory)}
             overrides["DATABASE_ROUTERS"] = []
-            _create_tables(tables[0], overrides)
+            _create_tables(tables, overrides)
         yield Stores(overrides, servers)
 
 

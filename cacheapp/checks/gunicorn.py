@@ -7,6 +7,7 @@ cache as root. They are private, so the workers cannot use them.
 import argparse
 import ast
 import contextlib
+import itertools
 import logging
 import os
 import pwd
@@ -81,10 +82,15 @@ def _user_in_file(path: Path) -> str | None:
     user = None
     with contextlib.suppress(OSError, SyntaxError, ValueError):
         for statement in ast.parse(path.read_bytes()).body:
-            match statement:
-                case ast.Assign([ast.Name("user")], ast.Constant(str() | int() as value)):
-                    user = str(value)
+            user = _assigned_user(statement) or user
     return user
+
+
+def _assigned_user(statement: ast.stmt) -> str | None:
+    match statement:
+        case ast.Assign([ast.Name("user")], ast.Constant(str() | int() as value)):
+            return str(value)
+    return None
 
 
 def _uid_of(user: str) -> int | None:
@@ -107,8 +113,5 @@ def _owned(directory: Path) -> Iterator[tuple[Path, int]]:
     with contextlib.suppress(OSError):
         owner = directory.stat().st_uid
         yield directory, owner
-        for entry in sorted(directory.iterdir()):
-            found = entry.lstat()
-            if found.st_uid != owner:
-                yield entry, found.st_uid
-                return
+        below = ((entry, entry.lstat().st_uid) for entry in sorted(directory.iterdir()))
+        yield from itertools.islice((each for each in below if each[1] != owner), 1)

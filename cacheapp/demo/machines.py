@@ -146,23 +146,31 @@ def write(alias: str, writer: str) -> None:
         before = {name: _until_served(cache) for name, cache in caches.items()}
         value = secrets.token_hex(3)
         caches[writer].set(_KEY, value, _KEPT_S)
-        began_s = clock.monotonic_s()
-        old_reads = dict.fromkeys(NAMES, 0)
-        delays_ms: dict[str, float] = {}
-        while len(delays_ms) < len(NAMES) and clock.monotonic_s() < began_s + 2 * BOUND_S:
-            for name in NAMES:
-                if name in delays_ms:
-                    continue
-                read_s = clock.monotonic_s()  # before the read: the promise counts from its begin
-                if caches[name].get(_KEY) == value:
-                    delays_ms[name] = (read_s - began_s) * 1000
-                else:
-                    old_reads[name] += 1
+        old_reads, delays_ms = _follow(caches, value)
         propagations = tuple(
             Propagation(name, *before[name], old_reads[name], delays_ms.get(name)) for name in NAMES
         )
         observed = ObservedWrite(clock.wall_s(), writer, value, propagations)
         write_json(directory / _FILE, dataclasses.asdict(observed))
+
+
+def _follow(
+    caches: Mapping[str, "NearCache"], value: str
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Read on all machines until they have the value; return each one's old reads, and its delay."""
+    began_s = clock.monotonic_s()
+    old_reads = dict.fromkeys(NAMES, 0)
+    delays_ms: dict[str, float] = {}
+    while len(delays_ms) < len(NAMES) and clock.monotonic_s() < began_s + 2 * BOUND_S:
+        for name in NAMES:
+            if name in delays_ms:
+                continue
+            read_s = clock.monotonic_s()  # before the read: the promise counts from its begin
+            if caches[name].get(_KEY) == value:
+                delays_ms[name] = (read_s - began_s) * 1000
+            else:
+                old_reads[name] += 1
+    return old_reads, delays_ms
 
 
 def _until_served(cache: "NearCache") -> tuple[str | None, bool]:

@@ -130,13 +130,17 @@ class Sampler:
             logger.warning("this worker keeps no samples for the charts: %s", exc)
             return
         try:
-            has_lock = False
-            while not self._stopped.wait(self._interval_s):
-                has_lock = has_lock or _acquire(number)
-                if has_lock:
-                    self._sample()
+            self._sample_under(number)
         finally:
             os.close(number)
+
+    def _sample_under(self, number: int) -> None:
+        """Take samples, after this worker got the lock on the open file, until `stop`."""
+        has_lock = False
+        while not self._stopped.wait(self._interval_s):
+            has_lock = has_lock or _acquire(number)
+            if has_lock:
+                self._sample()
 
     def _sample(self) -> None:
         try:

@@ -52,15 +52,18 @@ def add(marks: Iterable[Mark]) -> None:
     new = list(marks)
     try:
         with locked("timeline", changing=True) as directory:
-            known = _read()
-            oldest_s = clock.wall_s() - SHOWN_S - 1
-            kept = [mark for mark in known if mark.at_s > oldest_s]
-            for mark in new:
-                if not _is_repetition(mark, kept):
-                    kept.append(mark)
-            write_json(directory / _FILE, kept)
+            write_json(directory / _FILE, _joined(_read(), new))
     except StoreUnavailable as exc:
         logger.warning("the timeline lacks %d marks: %s", len(new), exc)
+
+
+def _joined(known: list[Mark], new: list[Mark]) -> list[Mark]:
+    oldest_s = clock.wall_s() - SHOWN_S - 1
+    kept = [mark for mark in known if mark.at_s > oldest_s]
+    for mark in new:
+        if not _is_repetition(mark, kept):
+            kept.append(mark)
+    return kept
 
 
 def recent() -> list[Mark]:

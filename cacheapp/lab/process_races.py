@@ -58,11 +58,15 @@ class Loss:
         return Look.UNSAFE if found is Look.BROKEN and self.code == GET_SET else found
 
 
+def _shared(aliases: list[str]) -> list[str]:
+    return [alias for alias in aliases if alias != "locmem"]
+
+
 def conduct(bench: Bench) -> ExperimentOutcome:
     """Count in a variable, in files, and in each cache that processes share."""
     plan = PARAMETERS[bench.scale]
     with Stores() as stores:
-        shared = [alias for alias in stores.aliases if alias != "locmem"]
+        shared = _shared(stores.aliases)
         bench.expect(plan.repeats * (3 + 2 * len(shared)))
         losses = [_loss(bench, plan, code) for code in (VARIABLE, FILE, LOCKED)]
         losses += [

@@ -54,11 +54,16 @@ class Line:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requested: asyncio.Event
     ) -> None:
         with contextlib.suppress(*_GONE):
-            while data := await reader.read(65_536):
-                requested.set()
-                writer.write(data)
-                await writer.drain()
+            await self._copy(reader, writer, requested)
         writer.close()
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requested: asyncio.Event
+    ) -> None:
+        while data := await reader.read(65_536):
+            requested.set()
+            writer.write(data)
+            await writer.drain()
 
     async def _return(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requested: asyncio.Event

@@ -161,8 +161,7 @@ def conduct(bench: Bench) -> ExperimentOutcome:
                 counts += [
                     _one_count(bench, served, alias, use, atomic=atomic)
                     for use in USES
-                    for atomic in (True, False)
-                    if atomic or use.get_set
+                    for atomic in ([True, False] if use.get_set else [True])
                 ]
         notes = stores.notes
     panels = tuple(_panel(use, [one for one in counts if one.use == use]) for use in USES)

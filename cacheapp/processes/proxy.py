@@ -113,16 +113,24 @@ class _Forwarder:
         connection: "_Connection",
     ) -> None:
         try:
-            while data := await reader.read(2**16):
-                connection.tracks |= _TRACKING in data
-                if self.network.loses and _SET in data:
-                    self._sets += 1
-                    connection.loses |= self._sets % self.network.loses == 0
-                writer.write(data)
+            await self._forward_requests(reader, writer, connection)
         except ConnectionError:
             pass
         finally:
             writer.close()
+
+    async def _forward_requests(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: "_Connection",
+    ) -> None:
+        while data := await reader.read(2**16):
+            connection.tracks |= _TRACKING in data
+            if self.network.loses and _SET in data:
+                self._sets += 1
+                connection.loses |= self._sets % self.network.loses == 0
+            writer.write(data)
 
     async def _replies(
         self,
@@ -130,21 +138,29 @@ class _Forwarder:
         writer: asyncio.StreamWriter,
         connection: "_Connection",
     ) -> None:
-        loop = asyncio.get_running_loop()
-        due_s = 0.0
         try:
-            while data := await reader.read(2**16):
-                network = self.network
-                if connection.loses:
-                    await asyncio.sleep(network.lost_after_s)
-                    break
-                delay_s = self._delay_of(connection) if connection.tracks else network.replies_s
-                due_s = max(due_s + _NEXT_S, loop.time() + delay_s)
-                loop.call_at(due_s, writer.write, data)
+            await self._forward_replies(reader, writer, connection)
         except ConnectionError:
             pass
         finally:
-            loop.call_at(max(due_s + _NEXT_S, loop.time()), writer.close)
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(connection.due_s + _NEXT_S, loop.time()), writer.close)
+
+    async def _forward_replies(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: "_Connection",
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(2**16):
+            network = self.network
+            if connection.loses:
+                await asyncio.sleep(network.lost_after_s)
+                break
+            delay_s = self._delay_of(connection) if connection.tracks else network.replies_s
+            connection.due_s = max(connection.due_s + _NEXT_S, loop.time() + delay_s)
+            loop.call_at(connection.due_s, writer.write, data)
 
     def _delay_of(self, connection: "_Connection") -> float:
         """Return the delay of a message on a connection that receives invalidations."""
@@ -164,6 +180,8 @@ class _Connection:
 
     tracks: bool = False
     loses: bool = False
+    due_s: float = 0.0
+    """When the last reply is forwarded, in the time of the event loop."""
     network: Network | None = None
     """That of its latest message, if it receives invalidations."""
 

@@ -8,6 +8,7 @@ A client may read slowly, and its file occupies a thread meanwhile. So files tak
 """
 
 import datetime as dt
+import functools
 import os
 import re
 import stat
@@ -176,7 +177,7 @@ def _zip(directory: Path, names: Iterable[str]) -> Iterator[bytes]:
             except Http404:
                 continue
             with file, archive.open(_entry(file, name, taken), "w", force_zip64=True) as entry:
-                while chunk := file.read(CHUNK_BYTES):
+                for chunk in iter(functools.partial(file.read, CHUNK_BYTES), b""):
                     entry.write(chunk)
                     yield buffer.take()
             yield buffer.take()

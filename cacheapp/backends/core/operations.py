@@ -174,12 +174,15 @@ class _Observation:
                 arounds.remove(around)
             self.arounds = tuple(arounds)
             if not left:
-                while self._replaced:
-                    cls, name, own = self._replaced.pop()
-                    if own is None:
-                        delattr(cls, name)
-                    else:
-                        setattr(cls, name, own)
+                self._restore()
+
+    def _restore(self) -> None:
+        while self._replaced:
+            cls, name, own = self._replaced.pop()
+            if own is None:
+                delattr(cls, name)
+            else:
+                setattr(cls, name, own)
 
     def _replace(self, cls: type) -> None:
         for name, wrap in self._measure[cls].items():

@@ -134,13 +134,16 @@ class Poller:
             if next_s > now_s:
                 self._wake.wait(next_s - now_s)
                 return []
-            due = [watch for watch in watches if watch.due_s <= now_s]
-            for watch in due:
-                watch.pause_s = min(watch.pause_s * _GROWTH, watch.longest_s)
-                # On a grid, so that eventually all keys are read together.
-                turn = (now_s - self._offset_s) // watch.pause_s + 1
-                watch.due_s = self._offset_s + turn * watch.pause_s
-            return due
+            return self._take_due(watches, now_s)
+
+    def _take_due(self, watches: set[_Watch], now_s: float) -> list[_Watch]:
+        due = [watch for watch in watches if watch.due_s <= now_s]
+        for watch in due:
+            watch.pause_s = min(watch.pause_s * _GROWTH, watch.longest_s)
+            # On a grid, so that eventually all keys are read together.
+            turn = (now_s - self._offset_s) // watch.pause_s + 1
+            watch.due_s = self._offset_s + turn * watch.pause_s
+        return due
 
     def _look(self, due: list[_Watch]) -> list[_Watch]:
         """Return the watches to wake: all of them if the store fails, so that each caller sees that."""

@@ -14,12 +14,14 @@ from cacheapp.errors import CacheappError
 
 logger = logging.getLogger(__name__)
 
+_Renewal = tuple[Callable[[], bool], float, float]
+"""The function that renews, its interval, and its next time."""
+
 
 class Renewer:
     """Renews from one daemon thread, which starts with the first lease or lock and never ends.
 
-    `_lock` guards all fields; `_held` maps a number to the function that renews, its interval and
-    its next time. A stopped or dead process renews nothing, so its leases end.
+    `_lock` guards all fields; `_held` maps a number to a renewal. A stopped or dead process renews nothing, so its leases end.
 
     The lock is reentrant: inside it, a signal handler or finaliser may add and remove renewals of
     its own. So each change is one step, and loops run over a copy. At worst a second thread is
@@ -30,7 +32,7 @@ class Renewer:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._held: dict[int, tuple[Callable[[], bool], float, float]] = {}
+        self._held: dict[int, _Renewal] = {}
         self._numbers = itertools.count(1)
         self._running = False
         self._sleeps_until = math.inf
@@ -77,11 +79,16 @@ class Renewer:
                 self._sleeps_until = next_turn
                 self._wake.wait(None if next_turn == math.inf else next_turn - now)
                 return []
-            found = [(number, entry) for number, entry in held.items() if entry[2] <= now]
-            for number, (renew, every_s, _due) in found:
-                if number in self._held:
-                    self._held[number] = (renew, every_s, now + every_s)
-            return [(number, entry[0]) for number, entry in found]
+            return self._take_due(held, now)
+
+    def _take_due(
+        self, held: dict[int, _Renewal], now: float
+    ) -> list[tuple[int, Callable[[], bool]]]:
+        found = [(number, entry) for number, entry in held.items() if entry[2] <= now]
+        for number, (renew, every_s, _due) in found:
+            if number in self._held:
+                self._held[number] = (renew, every_s, now + every_s)
+        return [(number, entry[0]) for number, entry in found]
 
     def _renew(self, number: int, renew: Callable[[], bool]) -> None:
         try:

@@ -8,6 +8,7 @@ row is current. A writer that dies in between leaves an orphan, which `Shard.swe
 import os
 import re
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
             number = os.open(path, flags, 0o600)
         try:
             with open(number, "wb", buffering=0) as file:
-                rest = memoryview(payload)
-                while rest:
-                    rest = rest[file.write(rest) :]
+                _write_all(file, memoryview(payload))
         except BaseException:
             with suppress_failure(OSError):
                 os.unlink(path)
@@ -135,6 +134,11 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
                     for file in files:
                         with suppress_failure(FileNotFoundError):
                             yield f"{folder.name}/{file.name}", file.stat().st_mtime
+
+
+def _write_all(file: FileIO, rest: memoryview) -> None:
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def payload_from_column(value: Any) -> Payload:

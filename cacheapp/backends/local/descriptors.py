@@ -82,6 +82,21 @@ def are_intact(descriptors: Descriptors) -> bool:
     return True
 
 
+def _park(number: int, identity: Identity, null: int, saved: dict[int, tuple[int, bool]]) -> None:
+    found = identity_of_descriptor(number)
+    if found == identity:
+        return
+    if found is None:
+        # This exact number, unless another thread has just got it.
+        other = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, number)
+        if other != number:
+            os.close(other)
+    else:
+        copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, null)
+        saved[number] = copy, os.get_inheritable(number)
+        os.dup2(null, number, inheritable=False)
+
+
 @contextlib.contextmanager
 def parked(descriptors: Descriptors) -> Iterator[None]:
     """Let a library close these numbers in the block; other files get theirs back after it.
@@ -95,18 +110,7 @@ def parked(descriptors: Descriptors) -> Iterator[None]:
     unused = identity_of_descriptor(null)
     try:
         for number, identity in descriptors.items():
-            found = identity_of_descriptor(number)
-            if found == identity:
-                continue
-            if found is None:
-                # This exact number, unless another thread has just got it.
-                other = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, number)
-                if other != number:
-                    os.close(other)
-            else:
-                copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, null)
-                saved[number] = copy, os.get_inheritable(number)
-                os.dup2(null, number, inheritable=False)
+            _park(number, identity, null, saved)
         yield
     finally:
         os.close(null)

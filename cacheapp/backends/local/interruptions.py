@@ -3,6 +3,10 @@
 A handler may raise anything between any two bytecodes, for example Celery's soft time limit. Such an
 exception belongs to the caller. Code that catches the errors of a call must not retry, translate or
 ignore it.
+
+From Python 3.13 on, the end of a pass of some loops is outside of the `with` and `try` around them. Invariant: a
+loop whose last jump is conditional is in a function of its own, and the block is in its caller
+(`tests/unit/backends/test_uncovered_jumps.py` names these loops).
 """
 
 import contextlib

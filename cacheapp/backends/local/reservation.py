@@ -22,10 +22,14 @@ def reserve(descriptor: int, size: int, start: int = 0) -> None:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
     try:
-        while (missing := size - os.fstat(descriptor).st_size) > 0:
-            os.write(descriptor, _CHUNK[:missing])
+        _append_zeros(descriptor, size)
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def _append_zeros(descriptor: int, size: int) -> None:
+    while (missing := size - os.fstat(descriptor).st_size) > 0:
+        os.write(descriptor, _CHUNK[:missing])
 
 
 def preallocate(path: Path, size: int, start: int = 0) -> None:

@@ -19,6 +19,7 @@ from cacheapp import clock
 from cacheapp.backends.local.database_directory import DatabaseDirectory
 from cacheapp.backends.local.database_spec import Database, DatabaseSpec
 from cacheapp.backends.local.descriptors import (
+    Descriptors,
     DescriptorsLost,
     are_intact,
     descriptors_of,
@@ -264,16 +265,12 @@ class ShardedDatabase:
                 *([] if memory in known.values() else [memory]),
             ]
             found = descriptors_of(
-                [each for each in files if each], numbers, [each for each in (main, memory) if each]
+                list(filter(None, files)), numbers, list(filter(None, (main, memory)))
             )
             # Again: a thread that has just ended may have closed the shared memory, which then has
             # another number now.
             self._descriptors[number] = still_intact({**known, **found})
-            con.descriptors = {
-                each: identity
-                for each, identity in self._descriptors[number].items()
-                if each not in known or identity == memory
-            }
+            con.descriptors = _of_connection(self._descriptors[number], known, memory)
         return con
 
     def _shard(self, thread: ThreadConnections, number: int) -> Database:
@@ -423,6 +420,17 @@ def _raise_interruption(error: BaseException, outer: BaseException | None) -> No
         cause = cause.__context__
     if cause is not None and cause is not outer:
         raise cause
+
+
+def _of_connection(
+    found: Descriptors, before: Descriptors, memory: Identity | None
+) -> dict[int, Identity]:
+    """Return the descriptors that are new, and those of the shared memory."""
+    return {
+        each: identity
+        for each, identity in found.items()
+        if each not in before or identity == memory
+    }
 
 
 def _select(_shard: Database, con: Connection, sql: str, key: str) -> list[Any]:

@@ -317,14 +317,18 @@ def _release(threads: list[ThreadConnections]) -> None:
     interruption: BaseException | None = None
     while threads:
         try:
-            while threads:
-                if threads[-1].is_inside():
-                    threads[-1].lock.release()
-                del threads[-1]
+            _release_each(threads)
         except BaseException as exc:  # noqa: BLE001 (raised below)
             interruption = exc
     if interruption is not None:
         raise interruption
+
+
+def _release_each(threads: list[ThreadConnections]) -> None:
+    while threads:
+        if threads[-1].is_inside():
+            threads[-1].lock.release()
+        del threads[-1]
 
 
 class _Inherited:

@@ -89,8 +89,8 @@ class BoundedConnectionPool(ConnectionPool):
     def _take(self, waiter: _Waiter | None) -> Any:
         """Return a connection, possibly not connected yet; `None` if the caller must wait."""
         with self._lock:
-            while self._waiting and self._waiting[0].deadline_s < clock.monotonic_s():
-                self._waiting.popleft()  # its thread was interrupted before it could remove this
+            if self._waiting:
+                self._drop_expired()
             if self._waiting and self._waiting[0] is not waiter:
                 return None
             busy, idle = self._in_use_connections, self._available_connections
@@ -101,6 +101,11 @@ class BoundedConnectionPool(ConnectionPool):
             connection: Any = idle.pop() if idle else self.make_connection()
             busy.add(connection)
             return connection
+
+    def _drop_expired(self) -> None:
+        """Remove waiters whose thread was interrupted before it could remove them."""
+        while self._waiting and self._waiting[0].deadline_s < clock.monotonic_s():
+            self._waiting.popleft()
 
     def make_connection(self) -> Any:
         """Make a connection, not connected yet."""
@@ -115,19 +120,25 @@ class BoundedConnectionPool(ConnectionPool):
         try:
             with self._lock:
                 self._waiting.insert(self._queue_position(waiter), waiter)
-            while (left_s := waiter.deadline_s - clock.monotonic_s()) > 0:
-                if (connection := self._take(waiter)) is not None:
-                    return connection
-                with contextlib.suppress(queue.Empty):
-                    waiter.woken.get(timeout=left_s)
+            connection = self._take_in_turn(waiter)
         finally:
             with self._lock, contextlib.suppress(ValueError):
                 self._waiting.remove(waiter)
             self._wake_next()
+        if connection is not None:
+            return connection
         raise MaxConnectionsError(
             f"all {self.max_connections} connections (OPTIONS['max_connections']) were busy "
             f"for {self._pool_timeout_s:g} s (OPTIONS['pool_timeout'])"
         )
+
+    def _take_in_turn(self, waiter: _Waiter) -> Any:
+        while (left_s := waiter.deadline_s - clock.monotonic_s()) > 0:
+            if (connection := self._take(waiter)) is not None:
+                return connection
+            with contextlib.suppress(queue.Empty):
+                waiter.woken.get(timeout=left_s)
+        return None
 
     def _queue_position(self, waiter: _Waiter) -> int:
         """Return the end of the queue, or the place before this thread's own interrupted wait."""

@@ -191,10 +191,14 @@ def _hold_the_interpreter(seconds: float) -> None:
     before, ends_s = sys.getswitchinterval(), until_s(seconds)
     sys.setswitchinterval(MARGIN_S)
     try:
-        while monotonic_s() < ends_s:
-            pass
+        _spin(ends_s)
     finally:
         sys.setswitchinterval(before)
+
+
+def _spin(ends_s: float) -> None:
+    while monotonic_s() < ends_s:
+        pass
 
 
 def _read(session: ClientSession, keys: Sequence[str], seconds: float) -> None:

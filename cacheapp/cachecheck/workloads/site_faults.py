@@ -71,9 +71,9 @@ def lose_connections(traffic: Traffic) -> None:
     """Close the connections that receive invalidations (`CLIENT KILL`), and write."""
     for server in traffic.site.primaries:
         with server.client() as client:
-            for each in client.client_list():
-                if "t" in each["flags"]:
-                    client.client_kill_filter(_id=each["id"])
+            tracking = (each["id"] for each in client.client_list() if "t" in each["flags"])
+            for number in tracking:
+                client.client_kill_filter(_id=number)
     traffic.burst()
 
 

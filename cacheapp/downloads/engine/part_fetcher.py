@@ -78,10 +78,10 @@ class PartFetcher:
                 at = self._worker.part.at if self._worker.part is not None else 0
                 self._stream = self._new_stream(response, at, self._split.total)
             self._split.open()
-            part = self._worker.part or self._claim()
-            while part is not None:
+            if self._worker.part is not None:
+                self._fetch(self._worker.part)
+            for part in iter(self._claim, None):
                 self._fetch(part)
-                part = self._claim()
         finally:
             self._close()
 

@@ -157,7 +157,8 @@ class RunProgress:
     def stalled(self, now_s: float) -> list[Transfer]:
         """Return the transfers that receive almost no data."""
         with self._lock:
-            return [found for found in self._transfers.values() if found.is_stalled(now_s)]
+            found = list(self._transfers.values())
+        return [transfer for transfer in found if transfer.is_stalled(now_s)]
 
     def changes(self) -> tuple[list[FileReport], JobProgress]:
         """Return the reports not yet recorded, and the totals that belong to them."""
@@ -178,8 +179,11 @@ class RunProgress:
         """Drop reports that were written to the database; newer reports of the same files stay."""
         with self._lock:
             for report in reports:
-                if self._changed.get(report.item.position) is report:
-                    del self._changed[report.item.position]
+                self._drop(report)
+
+    def _drop(self, report: FileReport) -> None:
+        if self._changed.get(report.item.position) is report:
+            del self._changed[report.item.position]
 
     def claim_end(self) -> bool:
         """Return True on the first call only."""

@@ -15,6 +15,7 @@ Invariants:
 """
 
 import dataclasses
+import functools
 import math
 import os
 import threading
@@ -294,15 +295,17 @@ class SplitFile:
     def is_stalled(self, since_s: float) -> bool:
         """Return whether a worker has received almost no data since that moment."""
         with self._lock:
-            return any(worker.moved_at_s < since_s for worker in self._active)
+            return bool(self._stalled(since_s))
 
     def stall(self, since_s: float, reason: str) -> None:
         """End the attempts of such workers."""
         with self._lock:
-            for worker in self._active:
-                if worker.moved_at_s < since_s:
-                    worker.stalled = reason
-                    worker.shut_down()
+            for worker in self._stalled(since_s):
+                worker.stalled = reason
+                worker.shut_down()
+
+    def _stalled(self, since_s: float) -> list[PartWorker]:
+        return [worker for worker in self._active if worker.moved_at_s < since_s]
 
     def _shut_down_all(self) -> None:
         for worker in self._active:
@@ -332,11 +335,14 @@ class SplitFile:
             if first == self.hashed:
                 self.part.running.update(view)
                 self.hashed += len(view)
-            for _ in range(_HASHED_READS):
-                if not self._hash_piece(file, view):
-                    break
+            self._hash_pieces(file, view)
         finally:
             self._hashing.release()
+
+    def _hash_pieces(self, file: int, view: memoryview) -> None:
+        for _ in range(_HASHED_READS):
+            if not self._hash_piece(file, view):
+                break
 
     def _hash_piece(self, file: int, view: memoryview) -> int:
         with self._lock:
@@ -354,7 +360,7 @@ class SplitFile:
             raise AssertionError(f"{self!r} is not complete")
         with self._hashing, self.part.path.open("rb", buffering=0) as file:
             check()
-            while self._hash_piece(file.fileno(), view):
+            for _count in iter(functools.partial(self._hash_piece, file.fileno(), view), 0):
                 check()
         self.part.size = self.total
 

@@ -152,12 +152,7 @@ class ThreadPool(Generic[T]):
         It is evaluated under the lock.
         """
         with self._over:
-            while not condition():
-                left_s = deadline_s - clock.monotonic_s()
-                if left_s <= 0:
-                    return False
-                self._over.wait(left_s)
-            return True
+            return self._over.wait_for(condition, deadline_s - clock.monotonic_s())
 
     def notify_waiters(self) -> None:
         """Wake the callers of `wait_until`, to evaluate their conditions again."""

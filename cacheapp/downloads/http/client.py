@@ -7,7 +7,7 @@ import html
 import http.client
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import urllib3
 
@@ -176,13 +176,19 @@ class Response:
         """Return code and message in the body of an S3 error, such as `InvalidObjectState`."""
         if not self.headers.get("content-type", "").lower().startswith(_XML):
             return ""
-        body, size = memoryview(bytearray(_ERROR_BYTES)), 0
+        body = bytearray()
         with contextlib.suppress(OSError, http.client.HTTPException):
-            while size < len(body) and (count := self.readinto(body[size:])):
-                size += count
-        text = bytes(body[:size]).decode(errors="replace")
+            for piece in self._pieces(_ERROR_BYTES):
+                body += piece
+        text = body.decode(errors="replace")
         found = (pattern.search(text) for pattern in _S3_ERROR)
         return "".join(f": {html.unescape(it[1])}" for it in found if it)
+
+    def _pieces(self, most: int) -> Iterator[bytes]:
+        rest = memoryview(bytearray(most))
+        while rest and (count := self.readinto(rest)):
+            yield bytes(rest[:count])
+            rest = rest[count:]
 
     def release(self) -> None:
         """Return the connection to its pool. Call it after the body was read to its end."""

@@ -1,6 +1,7 @@
 """Finds the files that a job's rows report as complete and that are not on disk as they were."""
 
 import concurrent.futures
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def missing_files(job: DownloadJob, *, verify: bool = False) -> list[int]:
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for rows in _batches(job):
             lost = pool.map(is_missing, rows) if verify else map(is_missing, rows)
-            found += [row[0] for row, gone in zip(rows, lost, strict=True) if gone]
+            found += itertools.compress([row[0] for row in rows], lost)
     return found
 
 

@@ -146,9 +146,7 @@ class ForegroundRunner:
         """
         run = self._start()
         try:
-            while not run.join(_LOOK_S):
-                self._tick(run)
-                show(self._snapshot(run))
+            self._watch(run, show)
             show(self._snapshot(run))
             self._finish(run)
         except BaseException:
@@ -164,6 +162,11 @@ class ForegroundRunner:
         self._job.refresh_from_db()
         notifier.deliver(self._job.id)
         return self._job
+
+    def _watch(self, run: JobRun, show: Callable[[Snapshot], None]) -> None:
+        while not run.join(_LOOK_S):
+            self._tick(run)
+            show(self._snapshot(run))
 
     def _start(self) -> JobRun:
         settings, order = conf(), self._order

@@ -55,11 +55,14 @@ class Heartbeat:
 
     def _run(self) -> None:
         try:
-            while not self._stopped.wait(conf().download_heartbeat_s / _PER_PERIOD):
-                if clock.monotonic_s() - self._round_s < _STUCK * conf().download_heartbeat_s:
-                    self._send()
+            self._send_until_stopped()
         finally:
             connection.close()
+
+    def _send_until_stopped(self) -> None:
+        while not self._stopped.wait(conf().download_heartbeat_s / _PER_PERIOD):
+            if clock.monotonic_s() - self._round_s < _STUCK * conf().download_heartbeat_s:
+                self._send()
 
     def _send(self) -> None:
         try:

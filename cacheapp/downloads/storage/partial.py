@@ -22,8 +22,9 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from io import FileIO
 from pathlib import Path
 
 from cacheapp.downloads.http.errors import TransferFailed
@@ -122,11 +123,9 @@ class PartialFile:
             if again:
                 os.ftruncate(file, self.size)  # the bytes of a failed write are not counted
                 os.lseek(file, self.size, os.SEEK_SET)
-            while count := read(view):
+            for count in iter(functools.partial(read, view), 0):
                 check(self.size, count)
-                written = os.write(file, view[:count])
-                while written < count:  # a full disk or a signal may cause a short write
-                    written += os.write(file, view[written:count])
+                _write_all(file, view[:count])
                 self.running.update(view[:count])
                 self.size += count
                 on_stored(self.size)
@@ -167,15 +166,9 @@ class PartialFile:
         self.total, self.validator = point.total, point.validator
         self.become_split()  # before there are holes
         with leftover.path.open("rb", buffering=0) as old, self.path.open("r+b", 0) as new:
-            for first, end in leftover.spans or ():
-                old.seek(first)
-                new.seek(first)
-                while (left := end - new.tell()) > 0:
-                    count = old.readinto(view[:left]) or 0
-                    if not count:
-                        raise TransferFailed(f"byte {new.tell()} of its partial file is missing")
-                    done += new.write(view[:count])
-                    old.seek(new.tell())
+            for span in leftover.spans or ():
+                for count in _copied(old, new, span, view):
+                    done += count
                     on_stored(done)
 
 
@@ -189,6 +182,26 @@ def _remove(path: Path) -> None:
         journal_path(path).unlink(missing_ok=True)
 
 
+def _write_all(file: int, view: memoryview) -> None:
+    written = os.write(file, view)
+    while written < len(view):  # a full disk or a signal may cause a short write
+        written += os.write(file, view[written:])
+
+
+def _copied(old: FileIO, new: FileIO, span: tuple[int, int], view: memoryview) -> Iterator[int]:
+    """Copy a span of bytes between the files; yield how many each step has copied."""
+    first, end = span
+    while first < end:
+        old.seek(first)
+        new.seek(first)
+        count = old.readinto(view[: end - first]) or 0
+        if not count:
+            raise TransferFailed(f"byte {first} of its partial file is missing")
+        count = new.write(view[:count])
+        first += count
+        yield count
+
+
 def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
     """Return the resumable partial files of a job's earlier runs, by position.
 
@@ -197,14 +210,18 @@ def find_leftovers(directory: Path, job: str) -> dict[int, LeftoverFile]:
     found: dict[int, LeftoverFile] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
-            match = _NAME.fullmatch(entry.name)
-            left = _leftover(entry, match) if match and match[1] == job else None
-            if match is None or left is None:
-                continue
-            before = found.get(int(match[2]))
-            if before is None or before.resume_point.size < left.resume_point.size:
-                found[int(match[2])] = left
+            _keep_longest(found, entry, job)
     return found
+
+
+def _keep_longest(found: dict[int, LeftoverFile], entry: os.DirEntry[str], job: str) -> None:
+    match = _NAME.fullmatch(entry.name)
+    left = _leftover(entry, match) if match and match[1] == job else None
+    if match is None or left is None:
+        return
+    before = found.get(int(match[2]))
+    if before is None or before.resume_point.size < left.resume_point.size:
+        found[int(match[2])] = left
 
 
 def _leftover(entry: os.DirEntry[str], match: re.Match[str]) -> LeftoverFile | None:

@@ -78,13 +78,11 @@ class SyncIndex:
 
     def load(self) -> None:
         """Read the index, and rewrite it if most of its lines have no effect."""
-        lines = 0
+        parsed: list[SyncedFile | None] = []
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            for line in file:
-                lines += 1
-                if (found := _parse(line)) is not None:
-                    self._files[found.name] = found
-        if lines > 2 * len(self._files) + _SPARE_LINES:
+            parsed += map(_parse, file)
+        self._files.update({found.name: found for found in parsed if found is not None})
+        if len(parsed) > 2 * len(self._files) + _SPARE_LINES:
             self._rewrite()
 
     def current(self, name: str, url: str, *, verify: bool = False) -> SyncedFile | None:

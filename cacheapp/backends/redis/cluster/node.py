@@ -102,13 +102,7 @@ class ClusterNode(CommandExecutor):
         replies: list[Any] = []
         connection = exchange.connection
         try:
-            while len(replies) < len(exchange.commands):
-                try:
-                    replies.append(connection.read_response(disable_decoding=True))
-                except (ResponseError, *ERROR_REPLIES) as exc:
-                    raise_interruption(exc, handled_before)
-                    replies.append(exc)
-                replies += _received(connection, len(exchange.commands) - len(replies))
+            _receive(connection, len(exchange.commands), replies, handled_before)
         except BaseException as exc:  # noqa: BLE001 (`_lose` raises it again)
             lost = self._lose(exchange, exc, handled_before, len(replies))
             return [*replies, *[lost] * (len(exchange.commands) - len(replies))]
@@ -146,6 +140,19 @@ class ClusterNode(CommandExecutor):
     def _end(self, exchange: Exchange) -> None:
         exchange.is_open = False
         self.pool.release(exchange.connection)
+
+
+def _receive(
+    connection: Any, count: int, replies: list[Any], handled_before: BaseException | None
+) -> None:
+    """Append replies, errors too, until there are `count`."""
+    while len(replies) < count:
+        try:
+            replies.append(connection.read_response(disable_decoding=True))
+        except (ResponseError, *ERROR_REPLIES) as exc:
+            raise_interruption(exc, handled_before)
+            replies.append(exc)
+        replies += _received(connection, count - len(replies))
 
 
 def _received(connection: Any, most: int) -> Iterator[Any]:

@@ -198,7 +198,7 @@ class Topology:
         """Close what belongs to nodes without slots; a call that uses one keeps its connection."""
         primaries = {node for node in self._owners or () if node is not None}
         with self._nodes_lock:
-            others = [node for node in self._nodes.values() if node not in primaries]
+            others = set(self._nodes.values()) - primaries
             for node in others:
                 del self._nodes[node.host, node.port]
         for node in others:
