@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from cacheapp.backends.core.lease_format import REFRESH_SUFFIX
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
@@ -305,6 +306,74 @@ def test_a_refresh_that_fails_leaves_the_old_value(build: Build) -> None:
     assert cache.stats()["factory_errors"] - before == 1
     assert cache.get_or_set("key", lambda: "new", 100, stale=1000) == "new"
     assert cache.get("key") == "new"
+
+
+class Overtaken:
+    """A value whose next reader, between its two steps, is overtaken by what `meanwhile` does."""
+
+    meanwhile: ClassVar[list[Callable[[], Any]]] = []
+
+    def __init__(self) -> None:
+        self.text = "x" * 100_000  # on DiskCache it has a file
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.meanwhile:
+            overtake = Calling(self.meanwhile.pop())
+            assert overtake.outcome() == "new"
+
+
+def _refresh_lease(cache: SharedCache) -> object:
+    return cache._store.get(cache.make_and_validate_key("key") + REFRESH_SUFFIX)  # noqa: SLF001
+
+
+def _overtaken(build: Build, mode: str) -> SharedCache:
+    """Return a cache with a stale value whose next reader is overtaken by another one's refresh."""
+    cache = build("overtaken", OPTIONS={"refresh": mode, "serializer": "pickle"})
+    _past_its_deadline(cache, Overtaken())
+
+    def refresh() -> Any:
+        cache.get_or_set("key", lambda: "new", 100, stale=1000)
+        until(lambda: cache.get("key") == "new", "the refreshed value")
+        until(lambda: _refresh_lease(cache) is None, "the end of the refresh")
+        return cache.get("key")
+
+    Overtaken.meanwhile[:] = [refresh]
+    return cache
+
+
+def test_a_reader_that_a_refresh_overtakes_computes_nothing(build: Build) -> None:
+    cache, factory = _overtaken(build, "inline"), Factory("never")
+    assert cache.get_or_set("key", factory, 100, stale=1000) == "new"
+    assert _refresh_lease(cache) is None
+    assert factory.runs == 0
+
+
+def test_a_reader_that_a_refresh_overtakes_starts_no_other(build: Build) -> None:
+    cache, factory = _overtaken(build, "thread"), Factory("never")
+    assert isinstance(cache.get_or_set("key", factory, 100, stale=1000), Overtaken)
+    until(lambda: _refresh_lease(cache) is None, "the lease to be given back")
+    assert factory.runs == 0
+    assert cache.get("key") == "new"
+
+
+@pytest.mark.parametrize("mode", ["inline", "thread"])
+async def test_a_task_that_a_refresh_overtakes_computes_nothing(build: Build, mode: str) -> None:
+    cache, factory = _overtaken(build, mode), Factory("never")
+    async with asyncio.timeout(DEADLINE_S):
+        found = await cache.aget_or_set("key", factory, 100, stale=1000)
+        assert found == "new" if mode == "inline" else isinstance(found, Overtaken)
+        gone = "the lease to be given back"
+        await asyncio.to_thread(until, lambda: _refresh_lease(cache) is None, gone)
+    assert factory.runs == 0
+    assert cache.get("key") == "new"
+
+
+def test_a_reader_that_a_delete_overtakes_stores_what_it_computes(build: Build) -> None:
+    cache = _overtaken(build, "inline")
+    Overtaken.meanwhile[:] = [lambda: cache.delete("key") or "new"]
+    assert cache.get_or_set("key", lambda: "computed", 100, stale=1000) == "computed"
+    assert cache.get("key") == "computed"
 
 
 @pytest.mark.parametrize("write", ["set", "delete"])

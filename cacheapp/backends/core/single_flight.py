@@ -4,7 +4,8 @@ Invariant: there is at most one live lease per key. A caller that computes a val
 it holds that lease, and `fill` stores only over the lease (or the stale entry) with which the
 computation began. The store's `lease` and `fill`, one atomic step each, maintain it. A lease is
 stored under its key, so every write, delete and clear voids it: a value older than such a write is
-never stored.
+never stored. The lease for the refresh of a stale entry is under a key of its own: its holder looks at the
+entry again before it computes, because it may have read the entry before the last refresh ended.
 
 A caller that holds a lease never waits: a nested call computes its value itself, so no order of
 nesting can deadlock. No caller waits longer than the option `lease_wait`: then it takes the lease
@@ -161,34 +162,42 @@ class SingleFlight:
                 if found is None:
                     return (yield from self._compute(fill, fill.key, lease, lease))
             value = self._decode(fill.key, found, _MISSING)
-            if value is not _MISSING:
-                return value
             lease_key, held = fill.key, found
-            if lease_format.has_soft_deadline(found):
+            if value is _MISSING and lease_format.has_soft_deadline(found):
                 lease_key = fill.key + lease_format.REFRESH_SUFFIX
                 held, value = yield from self._stale_or_refreshed(fill, lease_key, lease, found)
-                if value is not _MISSING:
-                    return value
+            if value is not _MISSING:
+                return value
+            if held is None:
+                continue  # the entry was replaced
             if not lease_format.is_lease(held):
                 # No cache with these options wrote it. If it has not been removed, it is now.
                 yield CallStore(self._store.discard, (lease_key, held))
                 continue
             if holds_lease():
                 return (yield RunFactory())  # a caller that holds a lease never waits for another
-            if deadline_s is None:
-                deadline_s = clock.monotonic_s() + self._max_wait_s
-                self._count(LEASE_WAITS)
-            left_s = deadline_s - clock.monotonic_s()
-            if left_s <= 0:
-                return (yield from self._take_over(fill, lease_key, held, lease, found))
+            deadline_s = deadline_s or self._begin_to_wait()
             began_s = clock.monotonic_s()
-            yield WaitForChange(lease_key, held, left_s)
-            note_wait(clock.monotonic_s() - began_s)
+            if began_s < deadline_s:
+                yield WaitForChange(lease_key, held, deadline_s - began_s)
+                note_wait(clock.monotonic_s() - began_s)
+                continue
+            value = yield from self._take_over(fill, lease_key, held, lease, found)
+            if value is not _MISSING:
+                return value
+
+    def _begin_to_wait(self) -> float:
+        """Count a caller that waits; return until when."""
+        self._count(LEASE_WAITS)
+        return clock.monotonic_s() + self._max_wait_s
 
     def _take_over(
         self, fill: Fill, lease_key: str, held: Payload, lease: bytes, found: Payload
     ) -> Steps:
-        """Stop waiting for a holder that hangs: compute, and store only if the lease was replaced."""
+        """Stop waiting for a holder that hangs: compute, and store only if the lease was replaced.
+
+        Return `_MISSING` if the stale entry was replaced.
+        """
         with holding_lease():
             taken = yield CallStore(self._store.fill, (lease_key, held, lease, self._lease_s))
             if taken:
@@ -201,9 +210,9 @@ class SingleFlight:
     ) -> Steps:
         """Handle an entry past its soft deadline; return `(held, value)`.
 
-        `value` is `_MISSING` if another caller holds the lease `held` and no stale value may be
-        returned. The lease for a refresh is stored at `lease_key`, because it must not replace the
-        entry.
+        `value` is `_MISSING` if no stale value may be returned, and another caller holds the lease
+        `held`; or, with `held` being `None`, if the entry was replaced meanwhile. The lease for a refresh
+        is stored at `lease_key`, because it must not replace the entry.
         """
         # Decoded first: if that raises, no lease is held.
         old = self._stale_value(fill.key, found) if fill.stale_s else _MISSING
@@ -252,14 +261,14 @@ class SingleFlight:
     def _compute(self, fill: Fill, lease_key: str, lease: bytes, expected: Payload) -> Steps:
         """Compute under the lease at `lease_key`; store if the key still holds `expected`.
 
-        On any failure the lease is released, so that waiting callers need not wait for its end.
+        Return `_MISSING`, with nothing computed, if the stale entry was replaced before this caller
+        got the lease to refresh it. On any failure the lease is released, so that waiting callers need
+        not wait for its end.
         """
         try:
-            value, payload = yield from self._run_factory(fill, lease_key, lease)
-            if fill.is_kept:
-                ttl, payload = fill.with_deadline(payload)
-                stored = yield CallStore(self._store.fill, (fill.key, expected, payload, ttl))
-                self._count(SETS if stored else VOIDED_FILLS)
+            value = _MISSING
+            if lease_key == fill.key or (yield CallStore(self._store.get, (fill.key,))) == expected:
+                value = yield from self._compute_and_fill(fill, lease_key, lease, expected)
         except GeneratorExit:  # a signal handler interrupted the runner, which takes no more steps
             self._discard(lease_key, lease)
             raise
@@ -268,6 +277,16 @@ class SingleFlight:
             raise
         if lease_key != fill.key or not fill.is_kept:
             yield from self._release(lease_key, lease)
+        return value
+
+    def _compute_and_fill(
+        self, fill: Fill, lease_key: str, lease: bytes, expected: Payload
+    ) -> Steps:
+        value, payload = yield from self._run_factory(fill, lease_key, lease)
+        if fill.is_kept:
+            ttl, payload = fill.with_deadline(payload)
+            stored = yield CallStore(self._store.fill, (fill.key, expected, payload, ttl))
+            self._count(SETS if stored else VOIDED_FILLS)
         return value
 
     def _run_factory(self, fill: Fill, lease_key: str, lease: bytes) -> Steps:
