@@ -16,7 +16,7 @@ from cacheapp import clock
 from cacheapp.backends.core import lease_format
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.disk.library import core, diskcache
-from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 
 ORPHAN_AGE_S = 600.0
 """Files without a row are kept for this long: their writer may be about to commit."""
@@ -90,7 +90,9 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             number = os.open(path, flags, 0o600)
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if is_interruption(exc):
+                raise
             # Only the folder: a shard's directory that was removed must not reappear without its
             # database.
             with suppress_failure(FileExistsError):
@@ -109,7 +111,9 @@ class ValueFiles(diskcache.Disk):  # type: ignore[misc]  # no types
         try:
             with open(f"{self._directory}/{name}", "rb", buffering=0) as file:
                 content = file.readall()
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if is_interruption(exc):
+                raise
             return None
         if len(content) != size:
             return None

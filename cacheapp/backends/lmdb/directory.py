@@ -94,7 +94,9 @@ class EnvironmentDirectory(SharedDirectory):
         """
         try:
             found = self._find()
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if is_interruption(exc):
+                raise
             return None
         if found is None or not self._accepts(found):
             return None

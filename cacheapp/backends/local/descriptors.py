@@ -14,7 +14,7 @@ import select
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.backends.local.interruptions import is_interruption, suppress_failure
 from cacheapp.backends.local.slot_file import Identity, identity_of_descriptor
 
 Descriptors = Mapping[int, Identity]
@@ -54,8 +54,10 @@ def descriptors_of(
         return found
     try:
         return _among(map(int, os.listdir("/proc/self/fd")), files)
-    except FileNotFoundError:  # a system without it: then nothing is checked
-        return {}
+    except FileNotFoundError as exc:
+        if is_interruption(exc):
+            raise
+        return {}  # a system without it: then nothing is checked
 
 
 def _among(numbers: Iterable[int], files: Sequence[Identity]) -> dict[int, Identity]:

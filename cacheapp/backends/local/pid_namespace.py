@@ -135,7 +135,9 @@ def remove_stale_claims(directory: Path) -> None:
     for other in _others(directory, directory / f"{_NAME}{name}"):
         try:
             descriptor = os.open(other, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if is_interruption(exc):
+                raise
             continue
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, _CLAIMED))
@@ -175,7 +177,9 @@ def _is_held(path: Path) -> bool:
     """Return True if a process holds a claim in the file; change nothing."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
+        if is_interruption(exc):
+            raise
         return False
     try:
         return _has_other_locks(descriptor, _CLAIMED)

@@ -24,6 +24,7 @@ import threading
 from pathlib import Path
 
 from cacheapp.backends.local import forks
+from cacheapp.backends.local.interruptions import is_interruption
 
 Identity = tuple[int, int]  # device and inode
 
@@ -49,7 +50,9 @@ def identity_of(path: str | os.PathLike[str]) -> Identity | None:
     """Return device and inode of a file, or `None` if there is none."""
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        if is_interruption(exc):
+            raise
         return None
     return found.st_dev, found.st_ino
 

@@ -2,18 +2,24 @@
 
 import errno
 import functools
+import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cacheapp.backends.disk.value_files import ValueFiles
+from cacheapp.backends.local import pid_namespace, slot_file
 from cacheapp.backends.local.interruptions import (
     is_interruption,
     raised_by_handler,
     suppress_failure,
 )
+from tests.integration.backends.interrupt_everywhere import interrupt_at
 
 
 class Handlers:
@@ -116,3 +122,42 @@ def test_only_failures_are_suppressed() -> None:
         raise TimeoutError
     with pytest.raises(ValueError, match="other"), suppress_failure(OSError):
         raise ValueError("other")
+
+
+def _missing(_number: int, _frame: object) -> None:
+    os.stat("/a file of the handler")  # noqa: PTH116
+
+
+@pytest.fixture
+def _misses_a_file() -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, _missing)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def _read_value(path: Path) -> object:
+    return ValueFiles(str(path.parent)).read(path.name, 5, None)
+
+
+@pytest.mark.usefixtures("_misses_a_file")
+# A file that it left open is closed by its finaliser, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("read", [slot_file.identity_of, _read_value, pid_namespace._is_held])  # noqa: SLF001
+def test_a_file_that_a_handler_misses_is_not_the_one_that_is_read(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "value"
+    path.write_bytes(b"value")
+    expected = read(path)
+    raises = functools.partial(signal.raise_signal, signal.SIGUSR1)
+    lost: list[int] = []
+    for number in itertools.count(1):
+        try:
+            if not interrupt_at(number, functools.partial(read, path), raises):
+                break
+            lost.append(number)
+        except FileNotFoundError:
+            pass
+    assert number > 3
+    assert not lost
+    assert read(path) == expected
