@@ -177,6 +177,7 @@ class NearCache(PlainNames, RedisCache):
                 ),
                 prefix=encode_key(prefix),
                 write_s=options["SOCKET_TIMEOUT"] + options["pool_timeout"],
+                timeout_s=max(options["SOCKET_TIMEOUT"], options["SOCKET_CONNECT_TIMEOUT"]),
             ),
         )
         store.counters.add(self._counters)

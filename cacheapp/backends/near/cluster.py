@@ -54,14 +54,20 @@ class TrackedCluster:
         )  # what each of them said with this view, without times
         return members
 
-    def connect(self, connections: list[TrackingConnection], messages: Messages) -> None:
+    def connect(
+        self, connections: list[TrackingConnection], messages: Messages, renew: Callable[[], None]
+    ) -> None:
         """Connect to all nodes, and have the primaries track keys; return when all views are equal."""
-        view, addresses = self._discover()
+        view, addresses = self._discover(renew)
         for member in self.begin(view):
+            renew()
             self._connect_to(member, addresses, connections, messages)
         for connection in connections:
             connection.send(*self.questions)
-        replies = [[each.read_reply() for _ in self.questions] for each in connections]
+        replies = []
+        for connection in connections:
+            renew()
+            replies.append([connection.read_reply() for _ in self.questions])
         self.check(replies)
 
     def _connect_to(
@@ -81,13 +87,14 @@ class TrackedCluster:
         if is_tracked(member):
             connection.track(self._prefix)
 
-    def _discover(self) -> tuple[View, dict[bytes, Address]]:
+    def _discover(self, renew: Callable[[], None]) -> tuple[View, dict[bytes, Address]]:
         """Return the view of one primary, and the addresses of all nodes."""
-        self._topology.refresh()
+        self._topology.refresh(before_each=renew)
         nodes = self._topology.primaries()
         random.shuffle(nodes)  # not always one that is cut off from the others
         reason: CacheappError = StoreUnavailable("the cluster has no primary")
         for node in nodes:
+            renew()
             try:
                 return self._ask(node)
             except CacheappError as exc:

@@ -169,6 +169,10 @@ class LocalCopy:
         owner = secrets.token_bytes(16)
         return owner if self._try(self._retry.shrink, records.claim, owner, within_s) else None
 
+    def renew(self, owner: bytes, within_s: float) -> None:
+        """Stay the listener for so long; raise `NotOwner` if another process is, or as `begin_epoch` does."""
+        self._retry.shrink(records.renew, owner, within_s)
+
     def begin_epoch(self, owner: bytes, owners: bytes = b"") -> None:
         """Begin a new epoch; raise `NotOwner`, or `CacheappError` if the copy cannot be written.
 

@@ -19,6 +19,10 @@ PING: a time is confirmed if the replies of all nodes show that they were the on
 
 The owner is elected by the state in the copy, without a lock: a reader that finds `claimed_until` in
 the past may claim it. A kill needs no cleanup, and a stopped process blocks no other.
+
+Invariant: a listener that makes progress keeps its claim. It renews the claim before each step of a connection,
+and a claim is longer than the time-outs of a step. Without that, the processes of a machine would take the claim
+from each other where many nodes are slow, and none would ever have connected to all of them.
 """
 
 import atexit
@@ -51,7 +55,10 @@ logger = logging.getLogger(__name__)
 _unsupported = LogThrottle()
 _NOT_LOGGED_IN = (redis.AuthenticationError, AuthorizationError)
 _PINGS = 5  # in `max_staleness`
-_CLAIM_S = 10.0  # longer than it takes to connect, or to fail
+_CLAIM_S = 10.0  # at least, and longer than one step of a connection takes
+_STEPS = (
+    4  # time-outs in a step, at most: a server that replies slowly to each command of its handshake
+)
 _RETRY_S = 0.5  # after a connection was lost or refused
 _UNSUPPORTED_S = 60.0  # after the server refused to track
 _IDLE_S = 60.0  # without a read on this machine: then the connection is not needed
@@ -75,12 +82,14 @@ class InvalidationListener:
         name: str,
         count: Callable[[int], None],
         reads: Callable[[], int],
+        timeout_s: float,
     ) -> None:
         self._build_tracked = build_tracked  # anew each time: it knows what it is connected to
         self._copy = copy
         self._name = name
         self._count = count
         self._reads = reads
+        self._claim_s = max(_CLAIM_S, _STEPS * timeout_s)
         self._interval_s = copy.max_staleness / _PINGS
         self._turn = threading.Lock()
         self._tracked: Tracked
@@ -94,7 +103,7 @@ class InvalidationListener:
         """Start to listen if no process of this machine does. Readers call it."""
         if now < state.claimed_until or self._thread is not None:
             return
-        owner, started = self._copy.claim(_CLAIM_S), False
+        owner, started = self._copy.claim(self._claim_s), False
         if owner is None:
             return
         try:
@@ -125,7 +134,7 @@ class InvalidationListener:
         """
         connections: list[TrackingConnection] = []
         try:
-            self._build_tracked().connect(connections, [])
+            self._build_tracked().connect(connections, [], lambda: None)
         except (redis.RedisError, OSError, CacheappError, ServersChanged) as exc:
             return str(exc) if is_refusal(exc) or isinstance(exc, _NOT_LOGGED_IN) else ""
         finally:
@@ -158,7 +167,7 @@ class InvalidationListener:
         try:
             self._messages = []
             self._tracked = self._build_tracked()
-            self._tracked.connect(self._connections, self._messages)
+            self._tracked.connect(self._connections, self._messages, lambda: self._renew(owner))
             self._follow(owner)
         except NotOwner:
             pass
@@ -170,6 +179,12 @@ class InvalidationListener:
         finally:
             self._close_connections()
         return retry_in_s if self._owner == owner else 0.0
+
+    def _renew(self, owner: bytes) -> None:
+        """Keep the claim while connecting; raise `NotOwner` if it is lost, or this listener was stopped."""
+        if self._owner != owner:
+            raise NotOwner
+        self._copy.renew(owner, self._claim_s)
 
     def _note_end(self, owner: bytes, reason: Exception) -> float:
         """Log why the connections ended; return after how many seconds others may be made."""

@@ -35,6 +35,7 @@ _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
 _OWNERS_KEY = b"owners"
+_CLAIMED_ROUNDS = 4
 _STATE = struct.Struct("<16sQdddQ")
 _MOVES = struct.Struct("<Qd")
 _MOVES_KEY = struct.Struct("<5sI")
@@ -318,6 +319,12 @@ def claim(env: OpenEnvironment, transaction: Transaction, owner: bytes, within_s
     return True
 
 
+def renew(env: OpenEnvironment, transaction: Transaction, owner: bytes, within_s: float) -> None:
+    """Let no other process become the listener for `within_s` seconds from now on."""
+    state = _owned(env, transaction, owner)
+    _put_state(env, transaction, state._replace(claimed_until=env.now + within_s))
+
+
 def _owned(env: OpenEnvironment, transaction: Transaction, owner: bytes) -> State:
     state = _state(env, transaction)
     if state.owner != owner:
@@ -366,6 +373,8 @@ def apply(
 ) -> None:
     """Remove invalidated entries; if `confirmed`, set until when entries are served, and the lag.
 
+    A listener whose rounds take long is claimed for several of them: it confirms nothing then, but the next one
+    would have to connect anew to the same slow servers.
     `flushed`: the whole database was emptied. The entries of an earlier epoch are not served, so
     that takes one record.
     """
@@ -375,7 +384,8 @@ def apply(
         state = state._replace(epoch=state.epoch + 1)
     if confirmed is not None:
         until, lag_s = confirmed
-        state = state._replace(confirmed_until=until, claimed_until=until, lag_s=lag_s)
+        claimed_until = max(until, env.now + _CLAIMED_ROUNDS * lag_s)
+        state = state._replace(confirmed_until=until, claimed_until=claimed_until, lag_s=lag_s)
     if flushed or confirmed is not None:
         _put_state(env, transaction, state)
 

@@ -62,11 +62,14 @@ def as_fetched(payload: Any, left_ms: int, origin: bytes | None = None) -> Fetch
 class NearStore(RedisStore):
     """One process's store: a `RedisStore`, this machine's copy, and perhaps the listener."""
 
-    def __init__(self, *args: Any, copy: LocalCopy, prefix: bytes, write_s: float) -> None:
+    def __init__(
+        self, *args: Any, copy: LocalCopy, prefix: bytes, write_s: float, timeout_s: float
+    ) -> None:
         self.copy = copy
         self._prefix = prefix
         self.write_s = write_s
         """How long a write may take."""
+        self._timeout_s = timeout_s  # of a connection, or of a reply
         super().__init__(*args)
 
     def _open(self) -> None:
@@ -77,6 +80,7 @@ class NearStore(RedisStore):
             self._name,
             self._count_invalidations,
             self._count_reads,
+            self._timeout_s,
         )
 
     def _build_tracked(self) -> Tracked:

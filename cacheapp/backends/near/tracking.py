@@ -6,7 +6,7 @@ reply shows which of them have arrived. The listener follows the servers of one 
 
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -121,8 +121,14 @@ class Tracked(Protocol):
     questions: Sequence[Command]
     """What the listener sends to each of them at intervals, in place of a PING."""
 
-    def connect(self, connections: list[TrackingConnection], messages: Messages) -> None:
-        """Connect to all of them, and have them track keys; add each connection before it is made."""
+    def connect(
+        self, connections: list[TrackingConnection], messages: Messages, renew: Callable[[], None]
+    ) -> None:
+        """Connect to all of them, and have them track keys; add each connection before it is made.
+
+        `renew` is called before each step: what one server may delay, by its time-outs. It raises if another
+        process has become the listener.
+        """
 
     def check(self, replies: Sequence[Sequence[Any]]) -> None:
         """Raise `ServersChanged` unless each has replied to the questions as when the epoch began."""
@@ -149,8 +155,11 @@ class TrackedServer:
         self._pool = pool
         self._prefix = prefix
 
-    def connect(self, connections: list[TrackingConnection], messages: Messages) -> None:
+    def connect(
+        self, connections: list[TrackingConnection], messages: Messages, renew: Callable[[], None]
+    ) -> None:
         """Connect, and have the server track keys."""
+        renew()
         connections.append(TrackingConnection(self._pool, messages))
         connections[0].connect()
         connections[0].track(self._prefix)

@@ -114,16 +114,23 @@ class Topology:
         node = owners[slot] if owners else None
         return None if node is failed else node
 
-    def refresh(self, *, first: ClusterNode | None = None, last: ClusterNode | None = None) -> None:
+    def refresh(
+        self,
+        *,
+        first: ClusterNode | None = None,
+        last: ClusterNode | None = None,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
         """Ask the cluster anew, unless another thread does or has just done it; raise no failure.
 
-        `first` is the node to ask before the others, `last` one that seems to be down or cut off.
+        `first` is the node to ask before the others, `last` one that seems to be down or cut off. `before_each`
+        is called before each: one that hangs takes a time-out.
         """
         if clock.monotonic_s() < self._refreshed_at_s + REFRESH_EVERY_S:
             return
         if self._lock.acquire(blocking=False):
             try:
-                self._ask(first, last)
+                self._ask(first, last, before_each)
             except CacheappError as exc:
                 if is_of_handler(exc):
                     raise
@@ -138,12 +145,15 @@ class Topology:
                 if self._owners is None:
                     if self._failures != failures:
                         raise StoreUnavailable(self._unreachable)
-                    self._ask(None, None)
+                    self._ask(None, None, lambda: None)
 
-    def _ask(self, first: ClusterNode | None, last: ClusterNode | None) -> None:
+    def _ask(
+        self, first: ClusterNode | None, last: ClusterNode | None, before_each: Callable[[], None]
+    ) -> None:
         """Take over what the first node says that replies; `StoreUnavailable` if none does."""
         reason: CacheappError | None = None
         for node in self._candidates(first, last):
+            before_each()
             try:
                 found = node.execute(b"CLUSTER", b"SLOTS", kind=FailureKind.READ)
             except CacheappError as exc:

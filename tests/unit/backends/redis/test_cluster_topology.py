@@ -80,6 +80,13 @@ def test_the_next_seed_is_asked_if_one_is_down_or_knows_nothing() -> None:
         topology_of({}, 1, 2)[0].owner(7)
 
 
+def test_one_who_asks_the_cluster_anew_is_called_before_each_node() -> None:
+    topology, _ = topology_of({3: [[0, 16383, entry(3)]]}, 1, 2, 3)
+    calls: list[int] = []
+    topology.refresh(before_each=lambda: calls.append(len(topology.known_nodes())))
+    assert calls == [1, 2, 3]
+
+
 def test_the_cluster_is_not_asked_more_often_than_promised(now: list[float]) -> None:
     replies: dict[int, Reply] = {1: [[0, 16383, entry(1)]], 2: [[0, 16383, entry(1)]]}
     topology, asked = topology_of(replies, 2)

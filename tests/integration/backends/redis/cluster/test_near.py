@@ -10,6 +10,7 @@ import pytest
 from cacheapp.backends import NearCache, RedisCache
 from cacheapp.backends.near.cluster_store import NearClusterStore
 from cacheapp.backends.near.records import Fill
+from cacheapp.backends.near.tracking import TrackingConnection
 from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.waiting import until
@@ -183,6 +184,23 @@ def test_the_owners_of_an_epoch_are_those_of_its_own_files(cache: NearCache) -> 
     assert not store.is_of_owner(fill, key, former_id)
     assert store.is_of_owner(fill, key, owner)
     assert not store.is_of_owner(fill._replace(epoch=epoch - 1), key, owner)
+
+
+def test_the_claim_is_renewed_before_each_node_and_each_reply(
+    cache: NearCache, own_cluster: PrivateCluster
+) -> None:
+    connections: list[TrackingConnection] = []
+    renewed_at: list[int] = []
+    try:
+        cache._store._build_tracked().connect(  # noqa: SLF001
+            connections, [], lambda: renewed_at.append(len(connections))
+        )
+    finally:
+        for connection in connections:
+            connection.close()
+    count = len(own_cluster.nodes)
+    assert renewed_at[-2 * count :] == [*range(count), *[count] * count]
+    assert renewed_at[: -2 * count], "none before a node is asked for the others"
 
 
 def test_a_user_with_the_documented_rights_is_enough(
