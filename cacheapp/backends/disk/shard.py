@@ -180,6 +180,14 @@ class Shard(diskcache.Cache):  # type: ignore[misc]  # no types
                 return found
         return execute(sql, arguments)
 
+    @staticmethod
+    def _resolve_read_only(_directory: str, _read_only: bool | None) -> bool:  # noqa: FBT001 (the fork's)
+        """Open for writing, as diskcache does: SQLite says what it may not write.
+
+        diskcache-community asks `os.path.isfile`, which takes a signal handler's error for "no".
+        """
+        return False
+
     def reset(self, key: str, value: Any = core.ENOVAL, update: bool = True) -> Any:  # noqa: FBT001, FBT002 (diskcache's)
         """Read or write a setting. Pragmas are only stored; each connection sets them itself.
 
