@@ -43,6 +43,8 @@ def on_refusal(text: str) -> str:
         return f"; give the user +{command[1]}, on every node of a cluster"
     if re.search(r"no permissions? to access .*\bkey", text, re.IGNORECASE):
         return "; give the user ~*, on every node of a cluster"
+    if re.search(r"no permissions? to access .*\bchannel", text, re.IGNORECASE):
+        return "; give the user &cacheapp:lease:*, on every node of a cluster"
     return ""
 
 

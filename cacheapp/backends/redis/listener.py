@@ -16,13 +16,18 @@ from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from cacheapp import clock
 from cacheapp.backends.core import helper_thread
+from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.local.slot_file import identity_of_descriptor
+from cacheapp.backends.redis.connection_advice import on_refusal
 from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
 
 logger = logging.getLogger(__name__)
+
+_refused = LogThrottle()
 
 _IDLE_S = 5.0  # then the connection is closed: an unused connection may break unnoticed
 _PAUSE_S = 1.0  # without a new connection after a failure; waits poll during this time
@@ -180,7 +185,7 @@ class Listener:
             self._listen(connection)
             failed = False
         except (redis.RedisError, OSError) as exc:
-            logger.debug("the listener lost its connection; waits use polling: %s", exc)
+            _note_end(exc)
         except Exception:
             logger.exception("the listener failed; waits use polling")
         finally:
@@ -288,3 +293,18 @@ class Listener:
         """
         if self._connection is not None:
             self._connection.close()
+
+
+def _note_end(reason: Exception) -> None:
+    """Log why a connection ended; what the calls of the cache notice themselves only for debugging."""
+    if isinstance(reason, NoPermissionError):
+        if _refused.due() is not None:
+            logger.warning(
+                "Redis does not let this user wait for values that others compute (%s%s): waits poll, and "
+                "end up to a second late",
+                reason,
+                on_refusal(str(reason)),
+                extra={"event": "redis_wakeups_refused"},
+            )
+        return
+    logger.debug("the listener lost its connection; waits use polling: %s", reason)

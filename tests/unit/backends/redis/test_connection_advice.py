@@ -101,6 +101,7 @@ def test_a_socket_file_has_no_tls() -> None:
         ("User app has no permissions to run the 'get' command", "+get"),
         ("this user has no permissions to access one of the keys used as arguments", "~*"),
         ("No permissions to access a key", "~*"),
+        ("this user has no permissions to access one of the channels", "&cacheapp:lease:*"),
     ],
 )
 def test_a_missing_right_is_given_by_a_rule(text: str, advice: str) -> None:

@@ -93,6 +93,14 @@ def near(entry: Entry, tmp_path: Path) -> Iterator[NearCache]:
     cache._store.close()  # noqa: SLF001 (its listener would follow the cluster to its end)
 
 
+def wakes_another_wait(cache: RedisCache) -> None:
+    """What is published at any node ends a wait."""
+    with cache._store._listener.subscribe(b"cacheapp:lease:test") as wait:  # noqa: SLF001
+        assert wait.confirmed.result(60)
+        topology_of(cache).primaries()[0].execute(b"PUBLISH", b"cacheapp:lease:test", b"")
+        wait.notified.result(60)
+
+
 @pytest.mark.parametrize("required", [True, False], ids=["certificate", "no certificate"])
 def test_all_that_a_cache_does_works_with_the_options_and_the_rights_of_the_page(
     cluster: TLSCluster, entry: Entry, *, required: bool
@@ -109,6 +117,7 @@ def test_all_that_a_cache_does_works_with_the_options_and_the_rights_of_the_page
         assert cache.incr_version("key1") == 2
         assert len(cache.keys("*")) == 30
         until(lambda: is_woken(cache), "the listener to listen", 60)
+        wakes_another_wait(cache)
         with cache.lock("lock", timeout=100) as lock:
             assert lock.token
         cache.clear()
@@ -275,6 +284,24 @@ def test_a_missing_right_is_named_with_what_gives_it(
         assert f"give the user +{right}, on every node" in str(caught.value)
         (found,) = check_access()
         assert f"+{right}" in found.msg
+    finally:
+        cluster.grant()
+
+
+def test_waits_without_the_right_to_their_channel_poll_and_warn(
+    cluster: TLSCluster,
+    entry: Entry,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cacheapp.backends.redis.listener._refused", LogEverything())
+    cluster.grant("resetchannels")
+    try:
+        cache = built(entry)
+        with caplog.at_level(logging.WARNING):
+            assert not is_woken(cache)
+            until(lambda: "give the user &cacheapp:lease:*" in caplog.text, "the warning", 60)
+        assert cache.get_or_set("key", lambda: "value") == "value"
     finally:
         cluster.grant()
 
