@@ -110,7 +110,7 @@ def _counted(history: Sequence[Operation], first: int) -> _Counted:
     if any(not acknowledged <= count <= acknowledged + unknown for count in steps):
         seen = ", ".join(map(str, sorted(set(numbers))))
         wrong.append(
-            f"after {acknowledged} acknowledged {what} from {first} the sessions read {seen}"
+            f"after {acknowledged} acknowledged {what} from {first} the threads read {seen}"
         )
     return _Counted(
         wrong, max([0, *(acknowledged - count for count in steps)]) + refused, len(done)

@@ -50,7 +50,7 @@ def cold_keys(run: CheckRun) -> list[PropertyFinding]:
     wrong = []
     if several:
         wrong.append(
-            f"{several} of {len(keys)} cold keys were computed by several of {len(seen)} sessions, "
+            f"{several} of {len(keys)} cold keys were computed by several of {len(seen)} threads, "
             f"one by {max(calls)}"
         )
     unanswered = f"{len(failed)} calls failed, the first with {failed[0]}" if failed else ""

@@ -94,7 +94,7 @@ def _exclusive(held: Sequence[HeldInterval], failed: str) -> PropertyFinding:
         if last is None or one.until > last.until:
             last = one
     wrong = (
-        [f"{together} of {len(held)} times two sessions held the lock together"] if together else []
+        [f"{together} of {len(held)} times two threads held the lock together"] if together else []
     )
     figure = f"{together} of {len(held)} together"
     return plain(EXCLUSIVE, wrong, figure, unanswered=failed or ("" if held else "never held"))
