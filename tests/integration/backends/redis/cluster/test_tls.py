@@ -306,7 +306,14 @@ def test_waits_without_the_right_to_their_channel_poll_and_warn(
         cluster.grant()
 
 
-@pytest.mark.parametrize("right", ["client|tracking", "cluster|nodes", "cluster|info"])
+@pytest.mark.parametrize(
+    "right",
+    [
+        "client|tracking",
+        pytest.param("cluster|nodes", marks=pytest.mark.soak),
+        pytest.param("cluster|info", marks=pytest.mark.soak),
+    ],
+)
 def test_a_near_cache_without_a_right_is_a_plain_cache_and_warns(
     cluster: TLSCluster,
     entry: Entry,
