@@ -222,15 +222,12 @@ class ClusterExecutor(Executor):
         with ExitStack() as stack:
             sent = []
             for node, own in self._by_node(commands, failures):
-                exchange = node.send([command for _, _, command in own])
-                if isinstance(exchange, Exchange):
-                    stack.callback(node.abandon, exchange)
-                sent.append((node, own, exchange))
-            for node, own, exchange in sent:
-                if isinstance(exchange, Exchange):
-                    received.append((node, own, node.receive(exchange)))
-                else:
-                    received.append((node, own, [exchange] * len(own)))
+                exchange = Exchange([command for _, _, command in own])
+                stack.callback(node.abandon, exchange)
+                sent.append((node, own, exchange, node.send(exchange)))
+            for node, own, exchange, failure in sent:
+                replies = [failure] * len(own) if failure else node.receive(exchange)
+                received.append((node, own, replies))
         return received
 
     def _by_node(

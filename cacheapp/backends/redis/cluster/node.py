@@ -36,11 +36,13 @@ class Lost(Exception):
 
 @dataclasses.dataclass
 class Exchange:
-    """Commands that were sent to a node at once, until all their replies are read."""
+    """Commands that are sent to a node at once; it has a connection until all their replies are read.
+
+    It is made before it gets the connection, so that whoever made it can `abandon` it at any time.
+    """
 
     commands: Sequence[tuple[Any, ...]]
-    connection: Any
-    is_open: bool = True
+    connection: Any = None
 
 
 class ClusterNode(CommandExecutor):
@@ -70,8 +72,8 @@ class ClusterNode(CommandExecutor):
 
     # -- many commands in one round trip ---------------------------------------------------------
 
-    def send(self, commands: Sequence[tuple[Any, ...]]) -> Exchange | Exception:
-        """Send the commands; return the exchange to `receive` or `abandon`, or what went wrong.
+    def send(self, exchange: Exchange) -> Exception | None:
+        """Send the commands; return what went wrong, or `None`, and then `receive`; `abandon` it at last.
 
         `StoreUnavailable`: none of them has run. `Lost`: some may have.
         """
@@ -79,22 +81,24 @@ class ClusterNode(CommandExecutor):
         try:
             if not self.breaker.closed:
                 self._probe_or_raise()
-            connection = self._connection(probing=False)
+            exchange.connection = self._connection(probing=False)
         except AttemptFailed as exc:
             return StoreUnavailable(f"nothing was sent to {self._name}: it failed ({exc})")
         except StoreUnavailable as exc:
             if is_of_handler(exc):
                 raise
             return exc
-        exchange = Exchange(commands, connection)
+        connection = exchange.connection
         try:
             if connection.health_check_interval:
                 connection.check_health()
-            packed = b"".join(map(hiredis.pack_command, commands))  # all arguments are bytes
+            packed = b"".join(
+                map(hiredis.pack_command, exchange.commands)
+            )  # all arguments are bytes
             connection.send_packed_command([packed], check_health=False)
         except BaseException as exc:  # noqa: BLE001 (`_lose` raises it again)
             return self._lose(exchange, exc, handled_before, 0)
-        return exchange
+        return None
 
     def receive(self, exchange: Exchange) -> list[Any]:
         """Return the replies; the place of each has an error reply, or `Lost`."""
@@ -133,13 +137,13 @@ class ClusterNode(CommandExecutor):
 
     def abandon(self, exchange: Exchange) -> None:
         """Disconnect, so that nothing reads the replies; without effect after `receive`."""
-        if exchange.is_open:
+        if exchange.connection is not None:
             exchange.connection.disconnect()
             self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        exchange.is_open = False
-        self.pool.release(exchange.connection)
+        connection, exchange.connection = exchange.connection, None
+        self.pool.release(connection)
 
 
 def _receive(

@@ -22,9 +22,11 @@ REFRESH_EVERY_S = 0.1  # at most, however many calls fail
 class Topology:
     """The nodes and the owners of the slots.
 
-    `_lock` is held by the one thread that asks the cluster, also while that takes long. `_nodes_lock`
-    guards `_nodes` and the changes of `_owners`, for a moment. Both are reentrant: a signal handler may
-    use the cache between. `_owners` and `_replicas` are replaced as a whole, and read without a lock.
+    `_lock` is held by the one thread that asks the cluster for the first time, also while that takes long.
+    `_is_asking` makes the others go on without an answer later; it is no lock, because a signal handler may raise
+    after a lock was acquired without waiting, before anything knows that it was. `_nodes_lock` guards `_nodes` and
+    the changes of `_owners`, for a moment. Both locks are reentrant: a signal handler may use the cache between.
+    `_owners` and `_replicas` are replaced as a whole, and read without a lock.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Topology:
         self._nodes: dict[Address, ClusterNode] = {}
         self._owners: list[ClusterNode | None] | None = None
         self._replicas: list[Address] = []
+        self._is_asking = False
         self._refreshed_at_s = -REFRESH_EVERY_S
         self._failures = 0  # of asking, and the latest reason
         self._unreachable = ""
@@ -126,16 +129,18 @@ class Topology:
         `first` is the node to ask before the others, `last` one that seems to be down or cut off. `before_each`
         is called before each: one that hangs takes a time-out.
         """
-        if clock.monotonic_s() < self._refreshed_at_s + REFRESH_EVERY_S:
+        if self._is_asking or clock.monotonic_s() < self._refreshed_at_s + REFRESH_EVERY_S:
             return
-        if self._lock.acquire(blocking=False):
-            try:
-                self._ask(first, last, before_each)
-            except CacheappError as exc:
-                if is_of_handler(exc):
-                    raise
-            finally:
-                self._lock.release()
+        self._is_asking = (
+            True  # two threads that come here at the same moment both ask, which does no harm
+        )
+        try:
+            self._ask(first, last, before_each)
+        except CacheappError as exc:
+            if is_of_handler(exc):
+                raise
+        finally:
+            self._is_asking = False
 
     def load(self) -> None:
         """Ask for the first time; the other threads wait for the one that does, and fail with it."""
