@@ -44,7 +44,7 @@ def encode(value: Any) -> bytes:
         return _enum_member(value)
     if isinstance(value, Model):  # by __class__, so that it sees through request.user
         return _model(value)
-    raise NotCanonical(f"a {_type_name(type(value))}")
+    raise NotCanonical(f"a value of type {_type_name(type(value))}")
 
 
 def snapshot(value: Any) -> Any:

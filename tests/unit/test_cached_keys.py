@@ -299,13 +299,16 @@ def _generator() -> Iterator[int]:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "object": (object, "a object"),
-    "class": (lambda: int, "a type"),
-    "function": (lambda: _endless, "a function"),
-    "generator": (_generator, "a generator"),
-    "subclass of str": (lambda: SafeString("x"), "a django.utils.safestring.SafeString"),
-    "bytearray": (lambda: bytearray(b"x"), "a bytearray"),
-    "range": (lambda: range(3), "a range"),
+    "object": (object, "a value of type object"),
+    "class": (lambda: int, "a value of type type"),
+    "function": (lambda: _endless, "a value of type function"),
+    "generator": (_generator, "a value of type generator"),
+    "subclass of str": (
+        lambda: SafeString("x"),
+        "a value of type django.utils.safestring.SafeString",
+    ),
+    "bytearray": (lambda: bytearray(b"x"), "a value of type bytearray"),
+    "range": (lambda: range(3), "a value of type range"),
     "unsaved instance": (lambda: User(pk=3), "an unsaved auth.User"),
     "without primary key": (lambda: saved(User()), "an unsaved auth.User"),
     "time zone": (lambda: dt.datetime(2026, 1, 1, tzinfo=LOCAL_ZONE), "a time zone of type"),
@@ -330,7 +333,7 @@ def test_what_has_no_stable_encoding_is_refused_by_name(
 
 
 def test_other_values_raise_an_error_of_their_own() -> None:
-    with pytest.raises(NotCanonical, match=r"^a set_iterator$"):
+    with pytest.raises(NotCanonical, match=r"^a value of type set_iterator$"):
         encode(iter({1}))
 
 
