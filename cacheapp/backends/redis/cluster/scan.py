@@ -117,8 +117,9 @@ def _claims_of(node: ClusterNode, topology: Topology) -> _Claims:
     known = {entry.id: entry for entry in entries if entry.port}
     # Without an address, the target has left the cluster: then no key goes there.
     leaving = tuple(
-        (slot, _node_of(known[target], own, node, topology) if target in known else node)
+        (slot, _node_of(known[target], own, node, topology))
         for slot, target in own.leaving
+        if target in known
     )
     return _Claims(own.slots, leaving)
 

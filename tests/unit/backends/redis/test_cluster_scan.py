@@ -61,6 +61,35 @@ def test_a_slot_on_its_way_to_a_node_that_is_known_by_name_is_scanned_once() -> 
     assert visited == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "target", ["", "id-b :0@0 master,fail,noaddr - 0 0 1 disconnected\n"], ids=["unknown", "lost"]
+)
+def test_a_slot_on_its_way_to_a_node_without_an_address_is_scanned_once(target: str) -> None:
+    """No client can be redirected there, so no key of the slot is there."""
+    visited: list[str] = []
+
+    def work(node: ScriptedNode, command: bytes) -> Any:
+        if command == b"CLUSTER SLOTS":
+            return [[0, 16383, [b"a", 1, b"id-a"]]]
+        return f"{line('a', node.host, '0-16383 [5->-id-b]')}\n{target}".encode()
+
+    def visit(node: ClusterNode) -> list[list[bytes]]:
+        visited.append(node.host)
+        return [[KEY]]
+
+    assert list(visit_primaries(topology_of(work), visit)) == [[KEY]]
+    assert visited == ["a"]
+
+
+@pytest.mark.parametrize("reply", [b"OK", b"", None, b"a 1.2.3.4:1@2 master - 0 0 1 connected 0-5"])
+def test_a_node_that_does_not_say_what_it_has_fails_the_scan(reply: object) -> None:
+    def work(_node: ScriptedNode, command: bytes) -> Any:
+        return [[0, 16383, [b"a", 1, b"id-a"]]] if command == b"CLUSTER SLOTS" else reply
+
+    with pytest.raises(StoreUnavailable, match="the reply to CLUSTER NODES has"):
+        list(visit_primaries(topology_of(work), lambda _node: []))
+
+
 @pytest.mark.parametrize("fails_at", ["CLUSTER NODES", "SCAN"])
 def test_the_slots_of_a_node_that_failed_are_scanned_at_its_successor(fails_at: str) -> None:
     visited: list[str] = []
