@@ -30,7 +30,7 @@ class Command(BaseCommand):
     """Run experiments one after the other; print and record the results."""
 
     help = (
-        "Measure what the article behind this project claims about threads, processes and caches. "
+        "Measure what an article claims about threads, processes and caches. "
         "Prints, for each experiment, the claim, the figures and whether it holds here. Exit "
         "status: 0 if every claim was decided, whatever the verdicts; 2 if one is UNKNOWN."
     )
