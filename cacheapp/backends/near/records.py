@@ -36,6 +36,7 @@ _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
 _OWNERS_KEY = b"owners"
 _CLAIMED_ROUNDS = 4
+_MAX_CLAIMED_S = 10.0
 _STATE = struct.Struct("<16sQdddQ")
 _MOVES = struct.Struct("<Qd")
 _MOVES_KEY = struct.Struct("<5sI")
@@ -373,8 +374,9 @@ def apply(
 ) -> None:
     """Remove invalidated entries; if `confirmed`, set until when entries are served, and the lag.
 
-    A listener whose rounds take long is claimed for several of them: it confirms nothing then, but the next one
-    would have to connect anew to the same slow servers.
+    A listener whose rounds take long keeps its claim for several of them: it confirms nothing then, but the next
+    one would have to connect anew to the same slow servers. For some seconds at most: a round of a process that
+    was stopped takes as long as that, and if it is killed next, another one is to follow soon.
     `flushed`: the whole database was emptied. The entries of an earlier epoch are not served, so
     that takes one record.
     """
@@ -384,7 +386,7 @@ def apply(
         state = state._replace(epoch=state.epoch + 1)
     if confirmed is not None:
         until, lag_s = confirmed
-        claimed_until = max(until, env.now + _CLAIMED_ROUNDS * lag_s)
+        claimed_until = max(until, env.now + min(_CLAIMED_ROUNDS * lag_s, _MAX_CLAIMED_S))
         state = state._replace(confirmed_until=until, claimed_until=claimed_until, lag_s=lag_s)
     if flushed or confirmed is not None:
         _put_state(env, transaction, state)

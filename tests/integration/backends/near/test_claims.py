@@ -102,16 +102,20 @@ def test_a_process_that_has_lost_its_claim_connects_to_no_further_node(
     assert copy.claim(10.0) is None, "the claim of the other one is released"
 
 
+@pytest.mark.parametrize(("round_s", "claimed_s"), [(2.0, 8.0), (3600.0, 10.0)])
 def test_a_listener_whose_rounds_take_long_keeps_its_claim_for_some(
-    copy: LocalCopy, now: list[float]
+    copy: LocalCopy, now: list[float], round_s: float, claimed_s: float
 ) -> None:
-    """It confirms nothing then. Without this, all processes would connect to all nodes in turn."""
+    """It confirms nothing then. Without this, all processes would connect to all nodes in turn.
+
+    A round of an hour is one of a process that was stopped.
+    """
     owner = copy.claim(10.0)
     assert owner is not None
     copy.begin_epoch(owner)
     now[0] += 9.0
-    copy.apply(owner, [], confirmed=(now[0] - 5.0, 3.0))
-    now[0] += 11.0
+    copy.apply(owner, [], confirmed=(now[0] - round_s, round_s))
+    now[0] += claimed_s - 1.0
     assert copy.claim(10.0) is None
     now[0] += 2.0
     assert copy.claim(10.0) is not None
