@@ -21,6 +21,7 @@ NAMES = [
 ]
 USUAL = {
     "backends.cluster": "--rounds 10",
+    "backends.cluster_listener": "--rounds 10",
     "backends.disk": "",
     "backends.hit_ratio": "",
     "backends.lmdb": "--rounds 10 --windows 3 --seconds 0.5",
