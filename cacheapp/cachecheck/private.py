@@ -50,11 +50,12 @@ class _Places:
 @contextlib.contextmanager
 def private_stores(aliases: list[str]) -> Iterator[Stores]:
     """Give each alias a private store; remove all of them at the end."""
+    uses_memcached = any(_is(settings.CACHES[alias], BaseMemcachedCache) for alias in aliases)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
         servers = _servers(stack, aliases)
         memcached = ""
-        if any(_is(settings.CACHES[alias], BaseMemcachedCache) for alias in aliases):
+        if uses_memcached:
             memcached = stack.enter_context(MemcachedServer()).start().location
         places = _Places(directory, servers, memcached)
         overrides: dict[str, Any] = {

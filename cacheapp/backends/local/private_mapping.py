@@ -22,9 +22,13 @@ def make_mapping_private(path: Path) -> bool:
             raise
         return False
     try:
-        return bool(ranges) and all(_remap(descriptor, *each) for each in ranges)
+        return bool(ranges) and _remap_all(descriptor, ranges)
     finally:
         os.close(descriptor)
+
+
+def _remap_all(descriptor: int, ranges: list[tuple[int, int, int]]) -> bool:
+    return all(_remap(descriptor, *each) for each in ranges)
 
 
 def _mappings(inode: int) -> list[tuple[int, int, int]]:

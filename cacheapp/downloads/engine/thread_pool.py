@@ -280,9 +280,7 @@ class ThreadPool(Generic[T]):
                 found = None if self._reserved else self._pick(now_s)
                 if found is not None:
                     return *found, self._needs_another_thread()
-                if now_s >= idle_until_s and (
-                    self._idle or not any(len(j.queue) for j in self._jobs)
-                ):
+                if now_s >= idle_until_s and (self._idle or not self._has_queued_files()):
                     self._alive -= 1
                     return None
                 idle_until_s = max(
@@ -291,6 +289,9 @@ class ThreadPool(Generic[T]):
                 self._idle += 1
                 self._changed.wait(self._wait_s(now_s, idle_until_s))
                 self._idle -= 1
+
+    def _has_queued_files(self) -> bool:
+        return any(len(job.queue) for job in self._jobs)
 
     def _needs_another_thread(self) -> bool:
         """Wake a thread if there may be more work; return whether to start one instead."""

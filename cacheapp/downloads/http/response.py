@@ -102,11 +102,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         file = self.fp
         self.fp = _Head(file)  # type: ignore[assignment]
         try:
-            while True:
-                version, status, reason = self._read_status_line()
-                found = read_fields(self.fp)
-                if status not in _INFORMATIONAL or status == _SWITCHING:
-                    break
+            version, status, reason, found = self._read_final_head()
         finally:
             if isinstance(self.fp, _Head):  # it may have been closed
                 self.fp = file
@@ -116,6 +112,13 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         # A list of equal lengths is one length (RFC 9110, 8.6): some proxies merge two fields.
         self.lengths = [part.strip() for value in lengths for part in value.split(",")]
         self._frame(version, [value for name, value in found if name == "transfer-encoding"])
+
+    def _read_final_head(self) -> tuple[str, int, str, list[tuple[str, str]]]:
+        while True:
+            version, status, reason = self._read_status_line()
+            found = read_fields(self.fp)
+            if status not in _INFORMATIONAL or status == _SWITCHING:
+                return version, status, reason, found
 
     def _read_status_line(self) -> tuple[str, int, str]:
         try:

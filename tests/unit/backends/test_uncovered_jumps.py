@@ -1,12 +1,13 @@
-"""No loop of ours runs inside `with` or `try` if Python 3.13 leaves the end of the block out.
+"""No loop of ours runs inside `with` or `try` if Python 3.13 or 3.14 leaves the end of the block out.
 
 The interpreter looks for signals at the jump back to the begin of a loop. The compiler turns a conditional
 jump back into one over a second, unconditional one, which has no entry in the exception table of the
 function. What a signal handler raises there leaves the function at once, and a lock stays held. Before
 Python 3.13, the exception belongs to the bytecode before the begin of the loop.
 
-A conditional jump back is at the end of a `while` with a condition, of a `for` that ends with an `if`, and
-of a comprehension with an `if`. In a function of its own, a loop is inside of nothing; the `with` of its
+A conditional jump back is at the end of a loop that ends with an `if`, and of a comprehension with an `if`;
+on 3.13 also of a `while` with a condition, and not of a `while True`; on 3.14 also of a generator in a call
+of `any` or `all`, which runs in the function itself. In a function of its own, a loop is inside of nothing; the `with` of its
 caller covers the call.
 """
 
@@ -14,6 +15,7 @@ import ast
 import dis
 import itertools
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -40,14 +42,16 @@ def _ends_conditionally(body: list[ast.stmt]) -> bool:
 
 def _jumps_back_conditionally(node: ast.AST) -> bool:
     match node:
-        case ast.While(test=test):
-            return not isinstance(test, ast.Constant)
-        case ast.For(body=body) | ast.AsyncFor(body=body):
+        case ast.While(test=test) if not isinstance(test, ast.Constant):
+            return True
+        case ast.While(body=body) | ast.For(body=body) | ast.AsyncFor(body=body):
             return _ends_conditionally(body)
         case ast.ListComp(generators=parts) | ast.SetComp(generators=parts):
             return any(each.ifs for each in parts)
         case ast.DictComp(generators=parts):
             return any(each.ifs for each in parts)
+        case ast.Call(func=ast.Name(id="any" | "all"), args=[ast.GeneratorExp()]):
+            return True
     return False
 
 
@@ -74,7 +78,7 @@ def _is_base(node: ast.expr) -> bool:
 def uncovered_loops(node: ast.AST, *, inside: bool = False) -> Iterator[int]:
     """Yield the lines of such loops."""
     if inside and _jumps_back_conditionally(node):
-        yield node.body[-1].lineno if isinstance(node, ast.For | ast.AsyncFor) else node.lineno  # type: ignore[attr-defined]
+        yield node.lineno  # type: ignore[attr-defined]
     for child, is_inside in _parts(node, inside=inside):
         yield from uncovered_loops(child, inside=is_inside)
 
@@ -105,14 +109,14 @@ class _Function:
 
     def uncovered(self) -> Iterator[int]:
         """Yield the lines of the jumps back that leave out a handler around them."""
-        for before, jump in itertools.pairwise(self.found):
+        for tested, before, jump in zip(self.found, self.found[1:], self.found[2:], strict=False):
             if (
                 jump.opname == "JUMP_BACKWARD"
                 and before.opname.startswith("POP_JUMP")
                 and self._handler(jump.offset) is None
             ):
                 head = self.found[self._number(jump.argval)]
-                of_loop = head if head.opname in {"FOR_ITER", "GET_ANEXT"} else before
+                of_loop = head if head.opname in {"FOR_ITER", "GET_ANEXT"} else tested
                 if self._is_released(of_loop.offset):
                     yield (jump.positions and jump.positions.lineno) or 0
 
@@ -151,62 +155,41 @@ def uncovered_jumps(source: str) -> list[int]:
     return [line for code in codes for line in _Function(code).uncovered()]
 
 
-SAMPLE = """
-def found(lock, items):
-    with lock:
-        while items():                                               # here
-            pass
-        for each in items:
-            if each:                                                 # here
-                each()
-        kept = [each for each in items if each]                      # here
-    try:
-        for each in items:
-            with each:
-                while each():                                        # here
-                    pass
-    except ValueError:
-        for each in items:
-            assert each                                              # here
-    finally:
-        items()
-    try:
-        while items():                                               # here
-            pass
-    except (KeyError, BaseException):
-        raise
+LOOPS: dict[str, set[int]] = {
+    "while items(): items": {13},
+    "for each in items:\n    if each: each()": {13, 14},
+    "for each in items:\n    assert each": {13, 14},
+    "while True:\n    if items(): break": {14},
+    "[each for each in items if each]": {13, 14},
+    "any(each for each in items)": {14},
+    "for each in items: each()": set(),
+    "while True: items()": set(),
+    "list(each for each in items if each)": set(),
+}
+"""Loops, and the versions 3.x that leave a block around them out."""
 
-def not_found(lock, items):
-    for each in items:
-        if each:
-            with lock:
-                each()
-    with lock:
-        for each in items:
-            each()
-        kept = list(each for each in items if each)
-        while True:
-            if items():
-                break
-        def inner():
-            while items():
-                pass
-    try:
-        while items():
-            pass
-    except (KeyError, ValueError):
-        pass
-    try:
-        items()
-    finally:
-        while items():
-            pass
-"""
-MARKED = [number for number, line in enumerate(SAMPLE.splitlines(), 1) if line.endswith("# here")]
+INSIDE = {
+    "with lock:\n{}": True,
+    "try:\n{}\nfinally: lock()": True,
+    "try:\n{}\nexcept (KeyError, BaseException): raise": True,
+    "with lock:\n    try:\n{}\n    except KeyError: pass": True,
+    "try:\n{}\nexcept (KeyError, ValueError): pass": False,
+    "try: lock()\nfinally:\n{}": False,
+    "with lock:\n    def inner(items):\n{}": False,
+}
+"""Blocks, and whether their end releases something."""
 
 
-def test_each_loop_of_the_sample_is_found() -> None:
-    assert sorted(uncovered_loops(ast.parse(SAMPLE))) == MARKED
+def _samples() -> Iterator[tuple[str, set[int]]]:
+    for loop, block in itertools.product(LOOPS, INSIDE):
+        body = block.format(textwrap.indent(loop, " " * 8))
+        source = f"def function(lock, items):\n{textwrap.indent(body, '    ')}\n"
+        yield source, LOOPS[loop] if INSIDE[block] else set()
+
+
+def test_the_loops_of_the_samples_are_found() -> None:
+    for source, versions in _samples():
+        assert bool(list(uncovered_loops(ast.parse(source)))) is bool(versions), source
 
 
 belongs_to_the_jump = pytest.mark.skipif(
@@ -216,8 +199,10 @@ belongs_to_the_jump = pytest.mark.skipif(
 
 
 @belongs_to_the_jump
-def test_each_jump_of_the_sample_is_found() -> None:
-    assert sorted(uncovered_jumps(SAMPLE)) == MARKED
+def test_the_compiler_leaves_these_jumps_out() -> None:
+    for source, versions in _samples():
+        if sys.version_info[1] in {13, 14}:
+            assert bool(uncovered_jumps(source)) is (sys.version_info[1] in versions), source
 
 
 @belongs_to_the_jump
