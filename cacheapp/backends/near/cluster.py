@@ -20,8 +20,8 @@ from cacheapp.backends.near.tracking import (
     naming,
 )
 from cacheapp.backends.redis.cluster.node import ClusterNode
-from cacheapp.backends.redis.cluster.nodes import Address, without_times
-from cacheapp.backends.redis.cluster.topology import Topology, address_in
+from cacheapp.backends.redis.cluster.nodes import Address, parse_slots, without_times
+from cacheapp.backends.redis.cluster.topology import Topology, address_of
 from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.errors import CacheappError, StoreUnavailable
 
@@ -108,9 +108,9 @@ class TrackedCluster:
         nodes = node.execute(*_NODES, kind=_READ)
         statement = cluster_view.parse(nodes, node.execute(*_INFO, kind=_READ))
         preferred = {
-            entry[2]: address_in(entry, node)
-            for _, _, *entries in node.execute(*_SLOTS, kind=_READ)
-            for entry in entries
+            place.id: address_of(place, node)
+            for _, places in parse_slots(node.execute(*_SLOTS, kind=_READ))
+            for place in places
         }
         found = cluster_view.addresses(nodes, preferred)
         known = {name: (host or node.host, port) for name, (host, port) in found.items()}

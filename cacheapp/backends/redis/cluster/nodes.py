@@ -1,6 +1,6 @@
-"""What a node says of all nodes of its cluster: the reply to CLUSTER NODES. Pure.
+"""What a node says of all nodes of its cluster: the replies to CLUSTER NODES and CLUSTER SLOTS. Pure.
 
-The one place that knows its form, which is that of all releases:
+The one place that knows their forms. That of CLUSTER NODES is the same in all releases:
 
     <id> <ip:port@bus-port[,hostname[,name=value...]]> <flags> <primary or -> <ping> <pong>
     <configuration epoch> <link> [<slot> | <first>-<last> | [<slot>->-<id>] | [<slot>-<-<id>]]...
@@ -99,6 +99,32 @@ def _slot_range(word: bytes) -> SlotRange:
     if not 0 <= found[0] <= found[1] < SLOTS:
         raise ValueError(f"{word.decode(errors='replace')!r} are no slots")
     return found
+
+
+class Place(NamedTuple):
+    """A node in the reply to CLUSTER SLOTS; the host may be empty, or `?`, if it is not known."""
+
+    host: str
+    port: int
+    id: bytes
+
+
+def parse_slots(reply: Any) -> list[tuple[SlotRange, list[Place]]]:
+    """Return what CLUSTER SLOTS says: for each range its primary, and then its replicas.
+
+    `StoreUnavailable` if it has another form, as that of a proxy may.
+    """
+    try:
+        return [_served(*found) for found in reply]
+    except (ValueError, AttributeError, TypeError, IndexError) as exc:
+        raise StoreUnavailable(f"the reply to CLUSTER SLOTS has an unknown form ({exc})") from exc
+
+
+def _served(first: Any, last: Any, *entries: Any) -> tuple[SlotRange, list[Place]]:
+    places = [Place((entry[0] or b"").decode(), int(entry[1]), entry[2]) for entry in entries]
+    if not places:
+        raise ValueError(f"the slots {first} to {last} have no node")
+    return _slot_range(b"%d-%d" % (first, last)), places
 
 
 def own_entry(entries: Sequence[NodeEntry]) -> NodeEntry:

@@ -7,12 +7,11 @@ A node that is down says nothing: after each failure the others are asked, at mo
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from cacheapp import clock
 from cacheapp.backends.redis.cluster.keys import SLOTS
 from cacheapp.backends.redis.cluster.node import ClusterNode
-from cacheapp.backends.redis.cluster.nodes import Address
+from cacheapp.backends.redis.cluster.nodes import Address, Place, SlotRange, parse_slots
 from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import CacheappError, StoreUnavailable
 
@@ -160,7 +159,7 @@ class Topology:
         for node in self._candidates(first, last):
             before_each()
             try:
-                found = node.execute(b"CLUSTER", b"SLOTS", kind=FailureKind.READ)
+                found = parse_slots(node.execute(b"CLUSTER", b"SLOTS", kind=FailureKind.READ))
             except CacheappError as exc:
                 if is_of_handler(exc):
                     raise
@@ -196,14 +195,14 @@ class Topology:
         if last is not None:
             yield last
 
-    def _take_over(self, ranges: list[Any], source: ClusterNode) -> None:
+    def _take_over(self, ranges: list[tuple[SlotRange, list[Place]]], source: ClusterNode) -> None:
         owners: list[ClusterNode | None] = [None] * SLOTS
         replicas: list[Address] = []
-        for first, last, primary, *others in ranges:
-            node = self.node(*address_in(primary, source))
-            node.id = primary[2]
+        for (first, last), (primary, *others) in ranges:
+            node = self.node(*address_of(primary, source))
+            node.id = primary.id
             owners[first : last + 1] = [node] * (last + 1 - first)
-            replicas += [address_in(other, source) for other in others]
+            replicas += [address_of(other, source) for other in others]
         with self._nodes_lock:
             self._owners, self._replicas = owners, list(dict.fromkeys(replicas))
         self._refreshed_at_s = clock.monotonic_s()
@@ -229,9 +228,9 @@ def _has_failed(node: ClusterNode) -> bool:
     return node.breaker.has_failures
 
 
-def address_in(entry: list[Any], source: ClusterNode) -> Address:
+def address_of(place: Place, source: ClusterNode) -> Address:
     """Return the address of a node in a reply of `source`."""
-    return host_of((entry[0] or b"").decode(), source), int(entry[1])
+    return host_of(place.host, source), place.port
 
 
 def host_of(name: str, source: ClusterNode) -> str:

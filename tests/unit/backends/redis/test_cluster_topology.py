@@ -80,6 +80,29 @@ def test_the_next_seed_is_asked_if_one_is_down_or_knows_nothing() -> None:
         topology_of({}, 1, 2)[0].owner(7)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"OK",
+        7,
+        [[0]],
+        [[0, 5]],
+        [[0, 99_999, entry(1)]],
+        [[5, 0, entry(1)]],
+        [[0, 16383, [b"host"]]],
+        [[0, 16383, [b"host", b"port", b"id"]]],
+        [[0, 16383, [7, 1, b"id"]]],
+        [[0, 16383, b"host"]],
+    ],
+)
+def test_a_node_that_does_not_say_who_has_which_slots_is_passed_over(reply: Any) -> None:
+    topology, _ = topology_of({1: reply, 2: [[0, 16383, entry(2)]]}, 1, 2)
+    assert topology.owner(7).port == 2
+    topology, _ = topology_of({1: reply}, 1)
+    with pytest.raises(StoreUnavailable, match="the reply to CLUSTER SLOTS has an unknown form"):
+        topology.owner(7)
+
+
 def test_one_who_asks_the_cluster_anew_is_called_before_each_node() -> None:
     topology, _ = topology_of({3: [[0, 16383, entry(3)]]}, 1, 2, 3)
     calls: list[int] = []
