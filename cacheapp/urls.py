@@ -1,10 +1,9 @@
 """The URLs of cacheapp, for `include("cacheapp.urls")`; those of downloads only if they are installed."""
 
 from django.apps import apps
-from django.urls import URLPattern, path, register_converter
-from django.urls.converters import StringConverter
+from django.urls import URLPattern, path
 
-from cacheapp import api_views, lab_views, watch_urls
+from cacheapp import api_views, converters, lab_views, watch_urls  # noqa: F401 (registers them)
 from cacheapp.views import (
     cache,
     index,
@@ -17,15 +16,6 @@ from cacheapp.views import (
     stats,
     worker,
 )
-
-
-class AnyText(StringConverter):
-    """Match the rest of a URL, with slashes and line breaks, so that the 404 is in JSON."""
-
-    regex = "(?s:.+)"
-
-
-register_converter(AnyText, "cacheapp_any")
 
 
 def _of_downloads() -> list[URLPattern]:

@@ -247,6 +247,17 @@ def test_the_urls_name_the_extra_of_downloads(project: Path) -> None:
     assert "pip install 'cacheapp[downloads]'" in done.stderr.splitlines()[-1]
 
 
+def test_urls_whose_import_failed_can_be_imported_again(project: Path) -> None:
+    code = (
+        "import django, importlib; django.setup()\n"
+        "for _ in range(2):\n"
+        "    try: importlib.import_module('cacheapp.urls')\n"
+        "    except Exception as exc: print(type(exc).__name__)\n"
+    )
+    done = run(project, "-c", code, APPS=WITH_DOWNLOADS)
+    assert done.stdout == "ExtraMissing\nExtraMissing\n", done.stderr
+
+
 def test_the_check_names_the_extra_of_the_pages(project: Path) -> None:
     (project / "pages.py").write_text(PAGES)
     done = run(project, "-m", "django", "check", "--fail-level", "WARNING", URLS="pages")
