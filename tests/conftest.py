@@ -3,6 +3,7 @@
 import gc
 import logging
 import resource
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -26,11 +27,14 @@ LONG_FIRST = (
 def pytest_configure(config: pytest.Config) -> None:
     """Raise the limit of open files, usually 1,024: some tests use many connections.
 
+    Let Ctrl-C end the servers of tests also if this run ignores it, as one in the background of a shell.
     Give the whole run, with the processes of xdist, one temporary directory.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # With `-X dev` it warns of each callback that takes 100 ms, as many do on a busy machine.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if not hasattr(config, "workerinput"):
