@@ -74,7 +74,10 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     names = re.findall(r"^(\w+)=", unit, re.MULTILINE)
     assert {"User", "ExecStart", "StateDirectory", "StateDirectoryMode"} <= set(names)
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("SYSTEMD-ANALYZE IS NOT INSTALLED, so it did not read the unit")
+        pytest.skip(
+            "SYSTEMD-ANALYZE IS NOT INSTALLED, so it did not read the unit. On Debian, run as root: "
+            "apt install systemd"
+        )
     path = tmp_path / "mysite.service"
     path.write_text(re.sub(r"^ExecStart=.*", "ExecStart=/bin/true", unit, flags=re.MULTILINE))
     done = subprocess.run(

@@ -55,7 +55,10 @@ def test_a_private_redis_is_used_without_the_credentials_of_the_real_one() -> No
         assert cache.get("key") == "value"
 
 
-@pytest.mark.skipif(not shutil.which("memcached"), reason="memcached is not on PATH")
+@pytest.mark.skipif(
+    not shutil.which("memcached"),
+    reason="memcached is not on PATH. On Debian, run as root: apt install memcached",
+)
 def test_a_private_memcached_is_started_and_stopped() -> None:
     with override_settings(CACHES={"mem": MEMCACHED}), private_stores(["mem"]) as stores:
         entry = entry_of(stores.overrides, "mem")
