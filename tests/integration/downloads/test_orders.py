@@ -18,16 +18,9 @@ from tests.origin import Origin
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _own_coordinator() -> Iterator[None]:
-    coordinator._forget()  # noqa: SLF001 (as a fork does)
-    yield
-    coordinator.coordinator().close(60)
-    coordinator._forget()  # noqa: SLF001
-
-
 @pytest.fixture
 def origin(settings: Settings, tmp_path: Path) -> Iterator[Origin]:
+    coordinator._forget()  # noqa: SLF001 (as a fork does)
     with Origin() as server:
         settings.CACHEAPP = {
             **settings.CACHEAPP,
@@ -36,7 +29,13 @@ def origin(settings: Settings, tmp_path: Path) -> Iterator[Origin]:
             "DOWNLOAD_NETWORKS": ["127.0.0.0/8"],
             "STATE_DIR": tmp_path / "state",
         }
-        yield server
+        try:
+            yield server
+            running = DownloadJob.objects.exclude(state="succeeded")
+            until(lambda: not running.exists(), "all jobs to end", 100)  # while the origin is there
+        finally:
+            coordinator.coordinator().close(60)
+            coordinator._forget()  # noqa: SLF001
 
 
 def test_a_job_of_code_arrives_and_belongs_to_its_user(origin: Origin, tmp_path: Path) -> None:
