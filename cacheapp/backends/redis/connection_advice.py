@@ -104,9 +104,11 @@ def _was_ended(exc: BaseException) -> bool:
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and those that it replaced."""
+    """Yield the exception and those that it replaced, each once: a cause may have its effect as its context."""
     found: BaseException | None = exc
-    while found is not None:
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
         yield found
         found = found.__cause__ or found.__context__
 

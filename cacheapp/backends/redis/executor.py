@@ -130,7 +130,8 @@ class CommandExecutor(Executor):
         except ResponseError as exc:
             if is_of_handler(exc):
                 raise
-            raise self._translated(exc) from exc
+            found = self._translated(exc)
+            raise found from (None if found is exc else exc)  # no exception is its own cause
         if breaker.has_failures:
             breaker.record_success()
         return reply
@@ -236,7 +237,8 @@ class CommandExecutor(Executor):
             except ResponseError as exc:
                 if is_of_handler(exc):
                     raise
-                raise _after(self._translated(exc), kind, may_have_run=may_have_run) from exc
+                found = _after(self._translated(exc), kind, may_have_run=may_have_run)
+                raise found from (None if found is exc else exc)
             except StoreUnavailable as exc:  # this attempt was not made
                 if is_of_handler(exc):
                     raise

@@ -19,6 +19,7 @@ from redis.exceptions import (
 from cacheapp.backends.redis import scripts
 from cacheapp.backends.redis.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
 from cacheapp.backends.redis.cluster.node import ClusterNode
+from cacheapp.backends.redis.connection_advice import is_refusal
 from cacheapp.backends.redis.executor import CommandExecutor, FailureKind
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
@@ -217,3 +218,23 @@ def test_an_error_reply_to_a_signal_handler_is_none_to_a_probe(interruption: Res
         CommandExecutor(LosingPool([interrupt]), breaker, "Redis").execute(b"GET", b"key")
     assert caught.value is interruption
     assert not breaker.closed
+
+
+@pytest.mark.parametrize(
+    "first", [[], [redis.ConnectionError("reset")]], ids=["at once", "repeated"]
+)
+def test_a_redirection_is_not_its_own_cause(first: list[Any]) -> None:
+    """Else what follows the causes of a later failure never ends."""
+    moved = MovedError("1 host:2")
+    node = ClusterNode(LosingPool(*first, moved), CircuitBreaker("Redis"), "host", 1)
+    with pytest.raises(MovedError) as caught:
+        node.execute(b"GET", b"key", kind=FailureKind.READ)
+    assert caught.value is moved
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.timeout(60)
+def test_the_reason_of_a_failure_is_found_though_its_causes_go_round() -> None:
+    error = redis.ConnectionError("refused")
+    error.__cause__ = error
+    assert not is_refusal(error)
