@@ -18,7 +18,7 @@ import pytest
 from cacheapp.backends.core.locks import Lock
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.core.step_runner import holds_lease
-from cacheapp.errors import LockLost
+from cacheapp.errors import LockLost, ReentrantCall
 from cacheapp.processes.waiting import until
 from tests.contract.conftest import Build
 
@@ -199,6 +199,12 @@ def test_a_handlers_exception_reaches_the_caller_of_a_write(
     assert cache.get("large") == LARGE
 
 
+@pytest.mark.xfail(
+    sys.version_info[:2] == (3, 14),
+    reason="3.14 leaves out the end of a `with` that was just entered: docs/guarantees.md",
+    raises=ReentrantCall,
+    strict=False,
+)
 def test_an_interrupted_acquisition_does_not_keep_the_lock(cache: SharedCache) -> None:
     last: list[Lock] = [cache.lock("lock")]  # the first interruption may come before any other
 
