@@ -21,10 +21,12 @@ def start(name: str, target: Callable[..., None], *args: object) -> bool:
     handled_before = sys.exception()
     try:
         threading.Thread(target=target, args=args, name=name, daemon=True).start()
-    except KeyError as exc:
+    except (KeyError, RuntimeError, MemoryError) as exc:
         # Python replaces an exception that a signal handler raised while the thread began to run.
-        raise raised_by_handler(exc, handled_before) or exc from None
-    except (RuntimeError, MemoryError) as exc:
+        if (interruption := raised_by_handler(exc, handled_before)) is not None:
+            raise interruption from None
+        if isinstance(exc, KeyError):
+            raise
         if (withheld := _failures.due()) is not None:
             logger.warning(
                 "%s not started, tried again when it is needed: %s (%d more since the last such line)",
