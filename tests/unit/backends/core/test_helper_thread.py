@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cacheapp.backends.core import helper_thread
+from cacheapp.backends.core.log_throttle import LogThrottle
 
 
 @pytest.fixture
@@ -43,5 +44,6 @@ def test_a_thread_that_the_system_refuses_is_reported(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(helper_thread, "_failures", LogThrottle())  # no other test has used it up
     assert not helper_thread.start("helper", print)
     assert "helper not started" in caplog.text
