@@ -52,10 +52,9 @@ from cacheapp.backends.redis.cache import (
     store_arguments,
 )
 from cacheapp.backends.redis.cluster.keys import tagged_key
-from cacheapp.backends.redis.cluster.location import is_cluster, read_nodes
 from cacheapp.backends.redis.encoding import decode_payload, encode_key, encode_payload
 from cacheapp.backends.redis.on_error import apply_error_policy, fall_back_as, follows_on_error
-from cacheapp.backends.redis.options import OPTIONS, read_location
+from cacheapp.backends.redis.options import OPTIONS
 from cacheapp.errors import CacheappError
 from cacheapp.typed_values import none_or, seconds, whole_number
 
@@ -157,8 +156,7 @@ class NearCache(PlainNames, RedisCache):
         options = self.options
         settings = hashable(self.params.get("OPTIONS", {}))
         prefix = self._prefix_of_keys()
-        on_cluster = is_cluster(self.location, self.params.get("OPTIONS"))
-        nodes = read_nodes(self.location) if on_cluster else (read_location(self.location),)
+        on_cluster, nodes = self._is_on_cluster(), self._nodes()
         path = resolve_location(Path(options["copy"])) / _name_of(",".join(nodes), prefix, options)
         kind, build = (
             (NearClusterStore, cluster_store_arguments)

@@ -80,16 +80,16 @@ class RedisCache(SharedCache):
     def refusal(self) -> str:
         """Return why the server refuses to serve a read; empty if it does not, or is down.
 
-        For system checks, which root may run: the files of the counters would then be root's.
+        For system checks, which root may run: the files in which an alias counts would be root's, so
+        this uses a store of its own, whose failures no alias counts.
         """
-        store = self._store
-        counters, store.counters = store.counters, set()
+        store = self._new_store()
         try:
             store.get(self.make_key("cacheapp-check"))
         except StoreUnavailable as exc:
             return str(exc) if is_refusal(exc) else ""
         finally:
-            store.counters = counters
+            store.close()
         return ""
 
     def _new_codec(self) -> RedisCodec:
@@ -102,20 +102,25 @@ class RedisCache(SharedCache):
 
     def _shared_store(self) -> RedisStore:
         settings = hashable(self.params.get("OPTIONS", {}))
-        if is_cluster(self.location, self.params.get("OPTIONS")):
-            nodes = read_nodes(self.location)
-            store: RedisStore = registry.get_or_create(
-                (ClusterStore, nodes, settings),
-                lambda: ClusterStore(*cluster_store_arguments(nodes, self.options)),
-            )
-        else:
-            nodes = (read_location(self.location),)
-            store = registry.get_or_create(
-                (RedisStore, nodes, settings),
-                lambda: RedisStore(*store_arguments(nodes, self.options)),
-            )
+        kind = ClusterStore if self._is_on_cluster() else RedisStore
+        store: RedisStore = registry.get_or_create((kind, self._nodes(), settings), self._new_store)
         store.counters.add(self._counters)
         return store
+
+    def _new_store(self) -> RedisStore:
+        nodes = self._nodes()
+        if self._is_on_cluster():
+            return ClusterStore(*cluster_store_arguments(nodes, self.options))
+        return RedisStore(*store_arguments(nodes, self.options))
+
+    def _is_on_cluster(self) -> bool:
+        return is_cluster(self.location, self.params.get("OPTIONS"))
+
+    def _nodes(self) -> tuple[str, ...]:
+        """Return the URLs of the server, or of the nodes of a cluster that are named."""
+        return (
+            read_nodes(self.location) if self._is_on_cluster() else (read_location(self.location),)
+        )
 
     @property
     def client(self) -> AliasClient:
