@@ -1,12 +1,12 @@
 """Runs the steps that `single_flight` yields: in a thread, or in a task of an event loop."""
 
 import asyncio
-import contextlib
 import contextvars
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,13 +27,16 @@ logger = logging.getLogger(__name__)
 class _HeldLease:
     """A lease of this thread or task, or of the task that started this one; ended with its factory.
 
-    A context variable alone would not do: a task inherits a copy, which nothing resets.
+    A context variable alone would not do: a task inherits a copy, which nothing resets. It counts while
+    its lock is locked, for which nobody ever waits: the interpreter enters and leaves a `with` block
+    over a lock in one step each, so that a signal handler cannot prolong it. The variable keeps the last
+    one, which no longer counts: resetting it would be one more call after which a handler could raise.
     """
 
-    __slots__ = ("held", "outer")
+    __slots__ = ("lock", "outer")
 
     def __init__(self, outer: "_HeldLease | None") -> None:
-        self.held = True
+        self.lock = threading.Lock()
         self.outer = outer
 
 
@@ -49,25 +52,16 @@ def holds_lease() -> bool:
 
 def _innermost() -> _HeldLease | None:
     lease = _lease.get()
-    while lease is not None and not lease.held:
+    while lease is not None and not lease.lock.locked():
         lease = lease.outer
     return lease
 
 
-@contextlib.contextmanager
-def holding_lease() -> Iterator[None]:
-    """Mark this context, before the store can grant the lease.
-
-    The mark counts while it is `held`, which a signal handler cannot prolong. The variable keeps
-    the last mark, which no longer counts: resetting it would be one more call after which a handler
-    could raise.
-    """
+def holding_lease() -> threading.Lock:
+    """Return what marks this context while a `with` block over it runs; begin before the store grants it."""
     lease = _HeldLease(_innermost())
-    try:
-        _lease.set(lease)
-        yield
-    finally:
-        lease.held = False
+    _lease.set(lease)
+    return lease.lock
 
 
 class _CarriedError(Exception):

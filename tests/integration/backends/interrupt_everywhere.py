@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, Self
 
+from cacheapp.backends.core.step_runner import holds_lease
+
 _ACK = struct.Struct("q")
 LEFT_HELD_S = 100.0
 """How long a store waits at least for a lock that was left held."""
@@ -94,6 +96,7 @@ def interrupt_at(
         sys.settrace(before)
         if collects:
             gc.enable()
+    assert not holds_lease(), "a mark stays in this thread, whose callers would never wait again"
     return left <= 0
 
 
