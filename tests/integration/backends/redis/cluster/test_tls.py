@@ -52,6 +52,11 @@ def test_the_server_itself_speaks_tls(cluster: TLSCluster) -> None:
             assert client.config_get("port") == {"port": "0"}
 
 
+def _another_timeout() -> int:
+    """Return an option for a store of one's own: another prefix is not enough."""
+    return 60 + uuid.uuid4().int % 10_000
+
+
 @pytest.fixture
 def entry(cluster: TLSCluster) -> Entry:
     """The entry of the page, with the addresses and files of the test."""
@@ -62,8 +67,7 @@ def entry(cluster: TLSCluster) -> Entry:
         for name, path in options["CONNECTION_POOL_KWARGS"].items()
     }
     named = ",".join(f"{NAME}:{node.port}" for node in cluster.nodes[:2])
-    # Stores are shared by equal options: another prefix is not enough to have one of its own.
-    options["pool_timeout"] = 60 + uuid.uuid4().int % 10_000
+    options["pool_timeout"] = _another_timeout()
     return {
         "BACKEND": found["BACKEND"],
         "LOCATION": found["LOCATION"].partition("://")[0] + f"://{named}",
@@ -246,7 +250,7 @@ def test_a_mistake_is_one_error_that_says_what_to_do(
             call()
         assert "nothing was sent" in str(caught.value)
         assert SECRET not in str(caught.value) + caplog.text
-    settings.CACHES = {"default": _with_options(wrong, pool_timeout=61)}  # another store
+    settings.CACHES = {"default": wrong}
     found = check_access()
     if mistake != "missing file":  # that is reported without a connection
         assert [each.id for each in found] == ["cacheapp.W023"]
@@ -275,7 +279,7 @@ def test_a_missing_right_is_named_with_what_gives_it(
     settings.CACHES = {"default": entry}
     assert check_access() == []
     cluster.grant(f"-{right}")
-    another_store = _with_options(entry, pool_timeout=61)
+    another_store = _with_options(entry, pool_timeout=_another_timeout())
     settings.CACHES = {"default": another_store}
     try:
         with pytest.raises(StoreUnavailable) as caught:

@@ -133,6 +133,7 @@ class Gateway:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_verify_locations(certificates.path("ca.pem"))
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers: list[asyncio.Server] = []
 
     def start(self, ports: Sequence[int]) -> None:
         """Accept connections at these ports."""
@@ -145,17 +146,22 @@ class Gateway:
 
     async def _listen(self, port: int) -> None:
         serve = functools.partial(self._serve, port)
-        await asyncio.start_server(serve, "127.0.0.1", port, ssl=self.context)
+        server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=self.context)
+        self._servers.append(server)
 
     async def _serve(
         self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        writers = [writer]
         try:
             far_reader, far_writer = await asyncio.open_connection(NodeBehindGateway.host, port)
-        except OSError:  # the node is down
-            writer.close()
-            return
-        await asyncio.gather(_forward(reader, far_writer), _forward(far_reader, writer))
+            writers.append(far_writer)
+            await asyncio.gather(_forward(reader, far_writer), _forward(far_reader, writer))
+        except (OSError, asyncio.CancelledError):  # the node is down; `stop`
+            pass
+        finally:
+            for each in writers:
+                each.transport.abort()
 
     def stop(self) -> None:
         """End all connections, if it was started."""
@@ -164,10 +170,14 @@ class Gateway:
             return
 
         async def end() -> None:
+            for server in self._servers:
+                server.close()
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            for _ in range(3):  # the transports close their sockets in the next rounds of the loop
+                await asyncio.sleep(0)
 
         asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
@@ -176,9 +186,8 @@ class Gateway:
 
 
 async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(2**16):
-            writer.write(data)
+    while data := await reader.read(2**16):
+        writer.write(data)
     writer.close()
 
 
