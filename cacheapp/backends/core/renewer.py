@@ -21,7 +21,8 @@ _Renewal = tuple[Callable[[], bool], float, float]
 class Renewer:
     """Renews from one daemon thread, which starts with the first lease or lock and never ends.
 
-    `_lock` guards all fields; `_held` maps a number to a renewal. A stopped or dead process renews nothing, so its leases end.
+    `_lock` guards all fields; `_held` maps a number to a renewal. A stopped or dead process renews
+    nothing, so its leases end.
 
     The lock is reentrant: inside it, a signal handler or finaliser may add and remove renewals of
     its own. So each change is one step, and loops run over a copy. At worst a second thread is

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -143,19 +143,11 @@ def test_a_database_knows_its_descriptors_also_those_that_sqlite_keeps(
     assert opened <= _known_to_shards(cache)  # which also has some that SQLite has closed since
 
 
-def test_a_connection_knows_no_descriptor_that_an_ending_thread_has_closed(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = disk.ours(settings, tmp_path, shards=1)
-    database = cache._store._database  # noqa: SLF001
-    used, end = threading.Event(), threading.Event()
+@contextmanager
+def _open_in_a_child(cache: Any) -> Iterator[None]:
+    """Have another process use the cache, so that the last connection of this one removes no files."""
 
-    def use() -> None:
-        cache.set("key", 1)
-        used.set()
-        assert end.wait(60)
-
-    def hold() -> bool:  # so that the last connection of this process does not remove the files
+    def hold() -> bool:
         cache.get("key")
         os.write(ready[1], b"x")
         return os.read(done[0], 1) == b"x"
@@ -163,35 +155,47 @@ def test_a_connection_knows_no_descriptor_that_an_ending_thread_has_closed(
     ready, done = os.pipe(), os.pipe()
     child = in_child(hold)
     assert os.read(ready[0], 1) == b"x"
-    thread = threading.Thread(target=use)
-    thread.start()
-    assert used.wait(60)
-    held: list[int] = []
-
-    def opened(*args: Any) -> Connection:
-        if not held:  # the descriptors that are there have been noted
-            end.set()
-            thread.join()  # which closes its connection
-            held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(10))
-        return Connection(*args)
-
-    monkeypatch.setattr(sharded_database, "Connection", opened)
     try:
-        assert cache.get("key") == 1
-        assert held
-        con = database.registry.current().connections[0]
-        assert con is not None
-        assert are_intact(con.descriptors)
-        assert {"/cache.db", "/cache.db-wal", "/cache.db-shm"} == {
-            name.removeprefix(str(Path(name).parent))
-            for number, name in _names().items()
-            if number in con.descriptors
-        }
+        yield
     finally:
         os.write(done[1], b"x")
-        for number in (*held, *ready, *done):
+        for number in (*ready, *done):
             os.close(number)
     assert end_of(child) == 0
+
+
+def test_a_connection_knows_no_descriptor_that_an_ending_thread_has_closed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = disk.ours(settings, tmp_path, shards=1)
+    used, end = threading.Event(), threading.Event()
+
+    def use() -> None:
+        cache.set("key", 1)
+        used.set()
+        assert end.wait(60)
+
+    def opened(*args: Any) -> Connection:
+        if not end.is_set():  # the descriptors that are there have been noted
+            end.set()
+            thread.join()  # which closes its connection
+            stack.enter_context(_many_open(10))  # so that the new ones get other numbers
+        return Connection(*args)
+
+    with ExitStack() as stack:
+        stack.enter_context(_open_in_a_child(cache))
+        thread = threading.Thread(target=use)
+        thread.start()
+        assert used.wait(60)
+        monkeypatch.setattr(sharded_database, "Connection", opened)
+        assert cache.get("key") == 1
+        assert end.is_set()
+        con = cache._store._database.registry.current().connections[0]  # noqa: SLF001
+        assert con is not None
+        assert are_intact(con.descriptors)
+        names = _names()
+        found = {f"/{Path(names[number]).name}" for number in con.descriptors}
+        assert found == {"/cache.db", "/cache.db-wal", "/cache.db-shm"}
 
 
 class _GivesWay:
