@@ -1,13 +1,15 @@
-"""What the listener of a NearCache needs of a CPU on a large cluster: `python -m benchmarks.backends.cluster_listener`.
+"""What the listener of a NearCache costs on a large cluster: `python -m benchmarks.backends.cluster_listener`.
 
-Another process replies as all nodes would, one connection for each: to CLUSTER NODES and CLUSTER INFO, over a
-socket file. Between rounds only the times of PINGs and PONGs change, as on a cluster at rest; one PING in a hundred
-has no reply yet. A round is what the listener does five times in each `max_staleness`: all questions, all
-replies, the comparison with the view of the epoch. The time is that of the thread's CPU, which other programs do
-not add to. `parsed` parses each reply, as the listener does when an epoch begins; `read` compares nothing. Not
-measured: the nodes, a network between, and the invalidations.
+Another process replies as all nodes would, one connection for each: to CLUSTER NODES and CLUSTER
+INFO, over a socket file. Between rounds only the times of PINGs and PONGs change, as on a cluster at
+rest; one PING in a hundred has no reply yet. A round is what the listener does five times in each
+`max_staleness`: all questions, all replies, the comparison with the view of the epoch. The time is that
+of the thread's CPU, which other programs do not add to. `parsed` parses each reply, as the listener
+does when an epoch begins; `read` compares nothing. Not measured: the nodes, a network between, and the
+invalidations.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -17,7 +19,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hiredis
@@ -68,54 +70,67 @@ def main() -> int:
 
 def _measure(nodes: int, rounds: int) -> dict[str, list[float]]:
     """Return the CPU time of each round in microseconds, for each way to judge the replies."""
-    from cacheapp.backends.near import cluster_view  # noqa: PLC0415 (needs the settings)
-    from cacheapp.backends.near.cluster import TrackedCluster  # noqa: PLC0415
-    from cacheapp.backends.near.tracking import TrackingConnection  # noqa: PLC0415
+    with _connected(nodes) as connections:
+        ask = functools.partial(_ask, connections)
+        judges = _judges(ask())
+        turns = {name: functools.partial(_turn, ask, judge) for name, judge in judges.items()}
+        take_turns(turns, 2)
+        return take_turns(turns, rounds)
 
-    with tempfile.TemporaryDirectory() as directory:
+
+@contextlib.contextmanager
+def _connected(nodes: int) -> Iterator[list[Any]]:
+    """Connect to as many nodes as another process stands for."""
+    from cacheapp.backends.near.tracking import TrackingConnection  # noqa: PLC0415 (needs the settings)
+
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
         path = f"{directory}/nodes"
-        listening = socket.socket(socket.AF_UNIX)
         listening.bind(path)
         listening.listen(nodes)
-        process = multiprocessing.get_context("fork").Process(
-            target=_serve, args=(listening, nodes)
-        )
+        fork = multiprocessing.get_context("fork")
+        process = fork.Process(target=_serve, args=(listening, nodes))
         process.start()
         pool = redis.ConnectionPool(redis.UnixDomainSocketConnection, path=path)
         connections = [TrackingConnection(pool, []) for _ in range(nodes)]
         try:
             for connection in connections:
                 connection.connect()
-
-            def ask() -> list[Any]:
-                for connection in connections:
-                    connection.send(*TrackedCluster.questions)
-                return [[each.read_reply() for _ in range(2)] for each in connections]
-
-            first = ask()
-            cluster = TrackedCluster(None, lambda _host, _port: None, b"")  # type: ignore[arg-type]
-            view = cluster_view.parse(*first[0]).view
-            cluster.begin(view)
-            by_id = sorted(first, key=lambda replies: cluster_view.parse(*replies).id)
-            order = [first.index(replies) for replies in by_id]
-
-            def compare(replies: list[Any]) -> None:
-                cluster.check([replies[number] for number in order])
-
-            def parse(replies: list[Any]) -> None:
-                assert all(cluster_view.parse(*each).view == view for each in replies)  # noqa: S101
-
-            judges = {COMPARED: compare, PARSED: parse, READ: lambda _replies: None}
-            turns = {name: functools.partial(_turn, ask, judge) for name, judge in judges.items()}
-            take_turns(turns, 2)
-            return take_turns(turns, rounds)
+            yield connections
         finally:
             for connection in connections:
                 connection.close()
             pool.disconnect()
             process.terminate()
             process.join()
-            listening.close()
+
+
+def _ask(connections: list[Any]) -> list[Any]:
+    """Ask every node, and return what each replied."""
+    from cacheapp.backends.near.cluster import TrackedCluster  # noqa: PLC0415 (needs the settings)
+
+    for connection in connections:
+        connection.send(*TrackedCluster.questions)
+    return [[each.read_reply() for _ in range(2)] for each in connections]
+
+
+def _judges(first: list[Any]) -> dict[str, Callable[[list[Any]], None]]:
+    """Return what is done with the replies of a round, by its name; `first` are those of the first one."""
+    from cacheapp.backends.near import cluster_view  # noqa: PLC0415 (needs the settings)
+    from cacheapp.backends.near.cluster import TrackedCluster  # noqa: PLC0415
+
+    cluster = TrackedCluster(None, lambda _host, _port: None, b"")  # type: ignore[arg-type]
+    view = cluster_view.parse(*first[0]).view
+    cluster.begin(view)
+    by_id = sorted(first, key=lambda replies: cluster_view.parse(*replies).id)
+    order = [first.index(replies) for replies in by_id]
+
+    def compare(replies: list[Any]) -> None:
+        cluster.check([replies[number] for number in order])
+
+    def parse(replies: list[Any]) -> None:
+        assert all(cluster_view.parse(*each).view == view for each in replies)  # noqa: S101
+
+    return {COMPARED: compare, PARSED: parse, READ: lambda _replies: None}
 
 
 def _turn(ask: Callable[[], list[Any]], judge: Callable[[list[Any]], None]) -> list[float]:

@@ -57,7 +57,8 @@ def stop() -> Holder | None:
 
 def _new_log() -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    return open(os.open(exclusive_run.directory() / run_record.LOG, flags, 0o600), "wb")  # noqa: PTH123 (a descriptor)
+    descriptor = os.open(exclusive_run.directory() / run_record.LOG, flags, 0o600)
+    return open(descriptor, "wb")  # noqa: PTH123
 
 
 def _spawn(arguments: list[str], descriptor: int, log: BinaryIO) -> "subprocess.Popen[bytes]":

@@ -29,8 +29,8 @@ class Network:
 
     `replies_s`: the delay of what the server sends. `invalidations_s`: the delay on connections with
     `CLIENT TRACKING`, instead. `first_s`: the delay of the next message on each such connection, if it is
-    another one; `set` then waits until these messages have come. `loses`: of so many commands SET, the reply to one is lost: the
-    connection is closed `lost_after_s` after the reply.
+    another one; `set` then waits until these messages have come. `loses`: of so many commands SET, the
+    reply to one is lost: the connection is closed `lost_after_s` after the reply.
     """
 
     replies_s: float = 0.0

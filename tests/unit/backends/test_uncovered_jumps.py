@@ -7,8 +7,8 @@ Python 3.13, the exception belongs to the bytecode before the begin of the loop.
 
 A conditional jump back is at the end of a loop that ends with an `if`, and of a comprehension with an `if`;
 on 3.13 also of a `while` with a condition, and not of a `while True`; on 3.14 also of a generator in a call
-of `any` or `all`, which runs in the function itself. In a function of its own, a loop is inside of nothing; the `with` of its
-caller covers the call.
+of `any` or `all`, which runs in the function itself. In a function of its own, a loop is inside of
+nothing; the `with` of its caller covers the call.
 """
 
 import ast
