@@ -50,6 +50,7 @@ class _Places:
 @contextlib.contextmanager
 def private_stores(aliases: list[str]) -> Iterator[Stores]:
     """Give each alias a private store; remove all of them at the end."""
+    in_database = [alias for alias in aliases if _is(settings.CACHES[alias], DatabaseCache)]
     uses_memcached = any(_is(settings.CACHES[alias], BaseMemcachedCache) for alias in aliases)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachecheck-")))
@@ -65,13 +66,10 @@ def private_stores(aliases: list[str]) -> Iterator[Stores]:
             },
             "CACHEAPP": {**getattr(settings, "CACHEAPP", {}), "STATE_DIR": directory / "state"},
         }
-        tables = next(
-            (alias for alias in aliases if _is(settings.CACHES[alias], DatabaseCache)), None
-        )
-        if tables is not None:
+        if in_database:
             overrides["DATABASES"] = {"default": _database(directory)}
             overrides["DATABASE_ROUTERS"] = []
-            _create_tables(tables, overrides)
+            _create_tables(in_database[0], overrides)
         yield Stores(overrides, servers)
 
 

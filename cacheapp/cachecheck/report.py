@@ -24,7 +24,7 @@ _COLOURS = {
 Verdicts = Mapping[str, str | Sequence[str]]
 """By property: a verdict, or several of which any will do."""
 Expected = Mapping[str, Verdicts]
-"""By alias."""
+"""By alias: the verdicts on its properties."""
 
 
 def properties(reports: Sequence[AliasReport]) -> list[str]:

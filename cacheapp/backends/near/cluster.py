@@ -49,9 +49,8 @@ class TrackedCluster:
         members = view.live()
         self._view = view
         self._asked = [member.id for member in members]
-        self._repeated = [b""] * len(
-            members
-        )  # what each of them said with this view, without times
+        # What each of them said with this view, without times.
+        self._repeated = [b""] * len(members)
         return members
 
     def connect(

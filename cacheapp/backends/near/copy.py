@@ -27,12 +27,10 @@ logger = logging.getLogger(__name__)
 _failures = LogThrottle()
 _TIMEOUT_S = 5.0  # for the lock of the directory
 _EXIT_WITHIN_S = 1.0  # at the end of the process, for threads that are inside
-
 _FORGET_BATCH = 500
 _ATTEMPTS = 3  # to begin a fill
-_OWNERS_BYTES = (
-    2**19
-)  # for the record of owners, of which old versions stay until no reader needs them
+# For the record of owners, of which old versions stay until no reader needs them.
+_OWNERS_BYTES = 2**19
 _MAX_OWNERS_BYTES = _OWNERS_BYTES // 6
 ResultT = TypeVar("ResultT")
 

@@ -56,9 +56,8 @@ _unsupported = LogThrottle()
 _NOT_LOGGED_IN = (redis.AuthenticationError, AuthorizationError)
 _PINGS = 5  # in `max_staleness`
 _CLAIM_S = 10.0  # at least, and longer than one step of a connection takes
-_STEPS = (
-    4  # time-outs in a step, at most: a server that replies slowly to each command of its handshake
-)
+# Time-outs in a step, at most: a server that replies slowly to each command of its handshake.
+_STEPS = 4
 _RETRY_S = 0.5  # after a connection was lost or refused
 _UNSUPPORTED_S = 60.0  # after the server refused to track
 _IDLE_S = 60.0  # without a read on this machine: then the connection is not needed

@@ -34,7 +34,8 @@ VERIFIED, PAYLOAD, MISSING = b"\x01", b"\x02", b"\x03"
 _EPOCH = struct.Struct("<cQ")
 _BODY_AT: Final = _EPOCH.size
 STATE_KEY = b"near"
-_OWNERS_KEY = b"owners"
+# Under `owners` an earlier release has another form, which this one cannot read, nor the other way round.
+_OWNERS_KEY = b"owners-packed"
 _CLAIMED_ROUNDS = 4
 _MAX_CLAIMED_S = 10.0
 _STATE = struct.Struct("<16sQdddQ")

@@ -92,9 +92,8 @@ class ClusterNode(CommandExecutor):
         try:
             if connection.health_check_interval:
                 connection.check_health()
-            packed = b"".join(
-                map(hiredis.pack_command, exchange.commands)
-            )  # all arguments are bytes
+            # All arguments are bytes.
+            packed = b"".join(map(hiredis.pack_command, exchange.commands))
             connection.send_packed_command([packed], check_health=False)
         except BaseException as exc:  # noqa: BLE001 (`_lose` raises it again)
             return self._lose(exchange, exc, handled_before, 0)

@@ -130,9 +130,8 @@ class Topology:
         """
         if self._is_asking or clock.monotonic_s() < self._refreshed_at_s + REFRESH_EVERY_S:
             return
-        self._is_asking = (
-            True  # two threads that come here at the same moment both ask, which does no harm
-        )
+        # Two threads that come here at the same moment both ask, which does no harm.
+        self._is_asking = True
         try:
             self._ask(first, last, before_each)
         except CacheappError as exc:
