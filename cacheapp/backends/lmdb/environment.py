@@ -130,7 +130,7 @@ class Environment:
         try:
             env = self.current
             if env is not None and (now < self._check_at[0] or self._is_at_its_path(env, now)):
-                get = env.begin(env.entries).get
+                get: Any = env.begin(env.entries).get
                 found = get(meta_key, None, env.meta), get(name)
                 if not env.flags[RETIRED]:
                     return found
@@ -139,6 +139,7 @@ class Environment:
                 raise
             # The retry below reports it.
         finally:
+            get = None  # ends the snapshot: an exception kept anywhere may refer to this frame
             thread.inside -= 1
         return self._run_with_recovery(read_with_meta, (meta_key, name), writing=False)
 
@@ -202,34 +203,28 @@ class Environment:
     def _run_in_snapshot(
         env: OpenEnvironment, work: Callable[..., ResultT], args: tuple[Any, ...]
     ) -> ResultT:
-        transaction = env.begin()
-        try:
+        with env.begin() as transaction:
             return work(env, transaction, *args)
-        finally:
-            transaction.abort()
 
     def _run_in_write(
         self, env: OpenEnvironment, work: Callable[..., ResultT], item: Any
     ) -> ResultT:
+        # A transaction ends here, in one step that no handler interrupts, and not when its last
+        # reference goes: an exception kept anywhere may refer to it, and to the lock of writers.
         flags = env.flags
-        transaction = None
         try:
-            transaction = env.begin(env.entries, None, True)  # noqa: FBT003 (LMDB's own order)
-            env.now = now = clock.boot_s()  # not earlier: `begin` may have waited for the lock
-            if (
-                now >= self._check_at[0]
-                or flags[RETIRED]
-                # Without a map, LMDB writes to the number of a descriptor.
-                or (env.writes_to_descriptors and not env.has_its_descriptors())
-            ):
-                raise CheckRequired  # noqa: TRY301 (on the path of every write)
-            flags[WRITER_ACTIVE] = 1
-            result = work(env, transaction, item)
-            transaction.commit()
-        except BaseException:
-            if transaction is not None:
-                transaction.abort()
-            raise
+            with env.begin(env.entries, None, True) as transaction:  # noqa: FBT003 (LMDB's own order)
+                env.now = now = clock.boot_s()  # not earlier: `begin` may have waited for the lock
+                if (
+                    now >= self._check_at[0]
+                    or flags[RETIRED]
+                    # Without a map, LMDB writes to the number of a descriptor.
+                    or (env.writes_to_descriptors and not env.has_its_descriptors())
+                ):
+                    raise CheckRequired
+                flags[WRITER_ACTIVE] = 1
+                result = work(env, transaction, item)
+                transaction.commit()  # raises if a fork has closed it, where `__exit__` is silent
         finally:
             flags[WRITER_ACTIVE] = 0
         return result
