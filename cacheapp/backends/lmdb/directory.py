@@ -251,10 +251,9 @@ class EnvironmentDirectory(SharedDirectory):
                 temporary / BITS_FILE, file_bytes(limits.reference_bits, limits.change_counters)
             )
             # Without a map, as the data file's blocks are not yet allocated.
-            created = open_environment(temporary, limits, writemap=False)
-            for name in DATABASES:
-                created.open_db(name)
-            created.close()
+            with open_environment(temporary, limits, writemap=False) as created:
+                for name in DATABASES:
+                    created.open_db(name)
             preallocate(temporary / DATA_FILE, limits.map_bytes)
         except (OSError, lmdb.Error) as exc:
             remove(temporary)

@@ -69,7 +69,9 @@ class CheckRequired(Exception):
 class Environment:
     """The environment at one LOCATION, for all threads and aliases of this process.
 
-    `_opening` guards opening, closing and the set of threads; `current` is replaced whole.
+    `_opening` guards opening, closing and the set of threads; `current` is replaced whole. What is
+    being closed is `_closing` until it is: LMDB opens a file once in a process, so an environment
+    that an interrupted close left to the frames of a kept exception would keep it from opening.
     `_check_at` is the time of the next check of the directory: in a page that is zero in a child
     that C code forked, which therefore checks first, and finds that it is another process.
     """
@@ -83,6 +85,7 @@ class Environment:
         """That of the latest environment, which may be smaller than the limits."""
         self.directory = EnvironmentDirectory(location, limits, timeout_s)
         self.current: OpenEnvironment | None = None
+        self._closing: OpenEnvironment | None = None
         self._check_at = forks.wiped_page()
         self._opening = forks.ForkLock()
         self._forks = 0
@@ -315,6 +318,7 @@ class Environment:
             return self._reopen()
 
     def _reopen(self) -> OpenEnvironment:
+        self._finish_closing()
         forks_before = self._forks
         env = None
         try:
@@ -368,15 +372,26 @@ class Environment:
         """Close an environment when no other thread is inside it, unless it is closed already."""
         with self._opening.lock:
             if env is not None and self.current is env:
+                self._closing = env
                 self.current = None
-                self._marks.wait_for_others()
-                if not env.has_its_descriptors():
-                    logger.warning(
-                        "%s: other code of this process closed its descriptors; opening it again",
-                        self.directory.path,
-                        extra={"event": "cache_descriptors_lost"},
-                    )
-                env.close()
+            self._finish_closing()
+
+    def _finish_closing(self) -> None:
+        """Close what was to be closed; nothing is open afterwards. Call it under `_opening`."""
+        env = self._closing
+        if env is None:
+            return
+        self._marks.wait_for_others()
+        if self._closing is not env:
+            return  # a signal handler forked, and closed it before that
+        if not env.has_its_descriptors():
+            logger.warning(
+                "%s: other code of this process closed its descriptors; opening it again",
+                self.directory.path,
+                extra={"event": "cache_descriptors_lost"},
+            )
+        env.close()
+        self._closing = None
 
     def _recover(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt."""
@@ -446,11 +461,9 @@ class Environment:
         except BaseException as exc:  # noqa: BLE001
             interruption = exc
         self._forks += 1
-        env = self.current
-        while env is not None:
+        while self.current is not None or self._closing is not None:
             try:
-                self._close(env)
-                env = self.current
+                self._close(self.current)
             except BaseException as exc:  # noqa: BLE001
                 interruption = exc
         if interruption is not None:
@@ -467,9 +480,11 @@ class Environment:
         self._forks += 1
         self._opening.in_child()
         self.directory.unlock()
-        env, self.current = self.current, None
-        if env is not None:  # C code forked: `before_fork` did not run
-            self._drop_inherited(env, used=used)
+        inherited = {self.current, self._closing}
+        self.current = self._closing = None
+        for env in inherited:
+            if env is not None:  # C code forked: `before_fork` did not run
+                self._drop_inherited(env, used=used)
 
     def _drop_inherited(self, env: OpenEnvironment, *, used: bool) -> None:
         """Close an environment that is the parent's too, without effect on the parent."""

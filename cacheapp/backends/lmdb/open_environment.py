@@ -33,6 +33,11 @@ class OpenEnvironment:
         self.limits = limits
         writemap = overwrites_in_place(path)
         self.writes_to_descriptors = not writemap  # rather than to the map
+        self._claim = claim
+        # Private to this process; guarded by LMDB's write lock.
+        self.now = 0.0  # when the current write transaction began
+        self.credit = 0  # a hint: bytes to write before the next check of the used space
+        self.due_s = 0.0  # a hint: when to look for expired entries again
         claim.mark_open()
         opened = None
         try:
@@ -58,11 +63,6 @@ class OpenEnvironment:
             if opened is not None:
                 opened.close()
             raise
-        self._claim = claim
-        # Private to this process; guarded by LMDB's write lock.
-        self.now = 0.0  # when the current write transaction began
-        self.credit = 0  # a hint: bytes to write before the next check of the used space
-        self.due_s = 0.0  # a hint: when to look for expired entries again
 
     def is_at_its_path(self) -> bool:
         """Return True if its files and claim are at their paths, and its descriptors lead there."""

@@ -141,7 +141,10 @@ class Bystanders:
         began_s = time.monotonic()
         self._requests.put(True)  # noqa: FBT003
         os.write(self._to_process, b"x")
-        assert self._replies.get(timeout=_HANG_S) == self._counts
+        reply = self._replies.get(timeout=_HANG_S)
+        if isinstance(reply, Exception):
+            raise reply
+        assert reply == self._counts
         assert _ACK.unpack(os.read(self._from_process, _ACK.size)) == (self._counts,)
         took_s = time.monotonic() - began_s
         assert took_s < _WITHIN_S, f"the others could not write for {took_s:.1f} s"
@@ -167,12 +170,20 @@ def interrupt_everywhere(
 ) -> int:
     """Interrupt the operation at every `step`-th bytecode, and check after each; return how many.
 
-    `check` is called in this thread after another thread and another process have written.
+    `check` is called in this thread after another thread and another process have written. The
+    exception is kept until then, with all that its traceback refers to, as a logger may keep it.
     """
+    kept: list[Interrupted] = []
+
+    def interrupt() -> None:
+        kept.append(Interrupted())
+        raise kept[0]
+
     with Bystanders(cache) as bystanders:
         for count, number in enumerate(range(1, 1_000_000, step)):
             prepare()
-            if not interrupt_at(number, operation):
+            kept.clear()
+            if not interrupt_at(number, operation, interrupt):
                 return count
             try:
                 bystanders.check()
