@@ -54,12 +54,22 @@ def cache_directories() -> Iterator[tuple[AliasConfig, Path]]:
 
 @checks.register(checks.Tags.caches)
 def check_directories(**_: Any) -> Messages:
-    """E003, E004, W015: report directories that are unsafe for a cache, or cannot be used."""
+    """E003, E004, W015, W024: report directories that are unsafe for a cache, or cannot be used."""
     return [message for found in cache_directories() for message in _directory_errors(*found)]
 
 
 def _directory_errors(config: AliasConfig, directory: Path) -> Messages:
     found: Messages = []
+    if not directory.is_absolute():
+        found.append(
+            checks.Warning(
+                f"CACHES[{config.alias!r}] keeps its files in {str(directory)!r}, a relative path: "
+                "processes that start in different directories do not share them.",
+                hint="Use an absolute path, such as BASE_DIR / 'cache'. (In LocMemCache, LOCATION is only a "
+                "name; in DatabaseCache, that of a table.)",
+                id="cacheapp.W024",
+            )
+        )
     if is_network_filesystem(directory):
         found.append(
             checks.Error(

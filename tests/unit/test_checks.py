@@ -199,6 +199,21 @@ def test_the_directory_of_a_copy_is_checked_too(settings: Settings, tmp_path: Pa
     assert "is world-writable (mode 0777)" in _found()["cacheapp.E004"]
 
 
+@pytest.mark.parametrize("kind", ["LMDBCache", "DiskCache", "NearCache"])
+def test_w024_a_location_that_depends_on_the_working_directory(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry: dict[str, Any] = {"LOCATION": "unique-snowflake"}
+    if kind == "NearCache":
+        entry = _redis(copy="unique-snowflake")
+    settings.CACHES = {"default": {**entry, "BACKEND": f"cacheapp.backends.{kind}"}}
+    assert _found() == {
+        "cacheapp.W024": "CACHES['default'] keeps its files in 'unique-snowflake', a relative path: "
+        "processes that start in different directories do not share them."
+    }
+
+
 def test_w015_a_directory_that_this_user_cannot_create(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +354,14 @@ def test_e002_names_what_replaces_an_option_of_another_package(
 ) -> None:
     settings.CACHES = {"default": _redis() | entry}
     assert hint in _found()["cacheapp.E002"]
+
+
+def test_e002_names_what_replaces_an_option_of_django_redis_in_an_lmdb_cache(
+    settings: Settings, tmp_path: Path
+) -> None:
+    entry = {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": tmp_path / "cache"}
+    settings.CACHES = {"default": {**entry, "OPTIONS": {"SERIALIZER": "a.b"}}}
+    assert "expected serializer: 'pickle'" in _found()["cacheapp.E002"]
 
 
 @pytest.mark.parametrize(

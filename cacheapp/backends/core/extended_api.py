@@ -85,7 +85,7 @@ def missing_method(cache: str, name: str) -> str:
             f"{found}: sets, hashes and sorted sets need a Redis server; use a RedisCache, or store "
             "a Python set or dict with set()"
         )
-    if name in {"client", "get_client"}:
+    if name == "client":
         return f"{found}: it has no server; use the methods of the cache, or a RedisCache"
     return found
 

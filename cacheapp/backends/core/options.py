@@ -50,6 +50,15 @@ OPTIONS_ELSEWHERE: Mapping[str, str] = {
     "password": "PASSWORD",
     "socket_timeout": "SOCKET_TIMEOUT",
     "socket_connect_timeout": "SOCKET_CONNECT_TIMEOUT",
+    # django-redis
+    "CACHE_HERD_TIMEOUT": "nothing: get_or_set() computes once, and the other callers wait",
+    "CLOSE_CONNECTION": "nothing: connections are kept until the process ends",
+    "COMPRESSOR": "compress_min_bytes",
+    "IGNORE_EXCEPTIONS": "on_error",
+    "LOG_IGNORED_EXCEPTIONS": "nothing: ignored errors are always logged",
+    "PICKLE_VERSION": "nothing: the highest protocol is used",
+    "REPLICA_READ_ONLY": "nothing: only the primary is used, because replicas lag behind",
+    "SERIALIZER": "serializer: 'pickle', 'json' or 'msgpack'",
     # diskcache
     "disk": "serializer: 'pickle', 'json' or 'msgpack'",
     "disk_pickle_protocol": "nothing: the highest protocol is used",
@@ -73,16 +82,16 @@ _PARAMS_ELSEWHERE: Mapping[str, str] = {
 }
 
 
-def read_options(found: Any, known: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
+def read_options(
+    found: Any, known: Mapping[str, Option], elsewhere: Mapping[str, str] = OPTIONS_ELSEWHERE
+) -> tuple[dict[str, Any], list[str]]:
     """Return the options, with defaults for the others, and one sentence per mistake."""
     defaults = {name: option.default for name, option in known.items()}
     if not isinstance(found, Mapping):
         return defaults, [f"OPTIONS is of type {type(found).__name__}; expected a dict"]
     readers = {name: option.reader for name, option in known.items()}
     secret = {name for name, option in known.items() if option.secret}
-    values, mistakes = read_values(
-        found, readers, "an option", secret=secret, elsewhere=OPTIONS_ELSEWHERE
-    )
+    values, mistakes = read_values(found, readers, "an option", secret=secret, elsewhere=elsewhere)
     return defaults | values, [f"OPTIONS[{it.name!r}] {it.error}" for it in mistakes]
 
 

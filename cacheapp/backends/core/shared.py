@@ -33,7 +33,14 @@ from cacheapp.backends.core.measured_methods import CACHE_METHODS, LOCK_METHODS
 from cacheapp.backends.core.misconfigured import Misconfigured
 from cacheapp.backends.core.operation import UNNAMED
 from cacheapp.backends.core.operations import watch
-from cacheapp.backends.core.options import Option, read_options, read_params, timeout_of, version_of
+from cacheapp.backends.core.options import (
+    OPTIONS_ELSEWHERE,
+    Option,
+    read_options,
+    read_params,
+    timeout_of,
+    version_of,
+)
 from cacheapp.backends.core.single_flight import Fill, SingleFlight
 from cacheapp.backends.core.store import NotCountable, Store
 from cacheapp.backends.core.timeouts import Lifetime
@@ -53,6 +60,9 @@ class SharedCache(AsyncMethods, abc.ABC):
 
     OPTIONS: ClassVar[Mapping[str, Option]]
     """The options of this backend."""
+
+    OPTIONS_ELSEWHERE: ClassVar[Mapping[str, str]] = OPTIONS_ELSEWHERE
+    """Options of other backends, and what takes their place in this one."""
 
     COUNTERS: ClassVar[Sequence[str]] = COMMON_NAMES
     """The names in `stats()`."""
@@ -94,7 +104,8 @@ class SharedCache(AsyncMethods, abc.ABC):
     def mistakes(cls, location: Any, params: Mapping[str, Any]) -> list[str]:
         """Return one sentence per mistake in an entry of `CACHES`; access no store."""
         del location  # each backend checks its own
-        return read_params(params) + read_options(params.get("OPTIONS", {}), cls.OPTIONS)[1]
+        options = params.get("OPTIONS", {})
+        return read_params(params) + read_options(options, cls.OPTIONS, cls.OPTIONS_ELSEWHERE)[1]
 
     def _new_codec(self) -> Codec:
         """Return the codec of these options."""

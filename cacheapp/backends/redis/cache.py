@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
 from django.core.cache.backends.base import BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django_redis.pool import ConnectionFactory
 
 from cacheapp.backends.core.extended_api import COLLECTION_METHODS, sync_twin
 from cacheapp.backends.core.measured_methods import areport_call, report_call
@@ -27,7 +29,13 @@ from cacheapp.backends.redis.connection_advice import is_refusal, is_tls, tls_mi
 from cacheapp.backends.redis.connection_pool import connection_factory
 from cacheapp.backends.redis.django_redis_format import RedisCodec
 from cacheapp.backends.redis.on_error import apply_error_policy
-from cacheapp.backends.redis.options import DJANGO_REDIS, OPTIONS, read_location, redacted
+from cacheapp.backends.redis.options import (
+    DJANGO_REDIS,
+    ELSEWHERE,
+    OPTIONS,
+    read_location,
+    redacted,
+)
 from cacheapp.backends.redis.store import RedisStore
 from cacheapp.errors import ClearRefused, StoreUnavailable
 
@@ -37,6 +45,7 @@ class RedisCache(SharedCache):
     """A cache in one Redis server (6.2 or newer), in the primary that Sentinel reports, or in a cluster."""
 
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
+    OPTIONS_ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
     _store: RedisStore
     _codec: RedisCodec
 
@@ -162,19 +171,29 @@ class RedisCache(SharedCache):
 def connection_mistakes(url: str, options: Mapping[str, Any], secure: str) -> list[str]:
     """Return why redis-py can make no connection with these options, of which each is valid by itself."""
     read, _ = read_options(options, OPTIONS)
-    if read["CONNECTION_FACTORY"]:
-        return []
+    factory = read["CONNECTION_FACTORY"]
+    if factory and import_string(factory).__module__ != ConnectionFactory.__module__:
+        return []  # it may do more than construct objects
     try:
         pool_of(url, read).make_connection()
-    except (TypeError, redis.RedisError) as exc:
-        name = re.search(r"unexpected keyword argument '(\w+)'", str(exc))
-        if name is None:
-            return [f"redis-py refuses the options of connections: {exc}"]
-        if name[1].startswith("ssl_") and not url.startswith("rediss://"):
-            return [f"{name[1]!r} applies only to TLS; expected a LOCATION with '{secure}://'"]
-        found = "in OPTIONS['CONNECTION_POOL_KWARGS'] or in the query of LOCATION"
-        return [f"redis-py's connections have no argument {name[1]!r}, which is {found}"]
+    except (ImproperlyConfigured, TypeError, redis.RedisError) as exc:
+        return [_why_refused(exc, url, options, secure)]
     return []
+
+
+def _why_refused(exc: Exception, url: str, options: Mapping[str, Any], secure: str) -> str:
+    """Return a sentence about options of which redis-py or django-redis makes no connection."""
+    if isinstance(exc, ImproperlyConfigured):
+        if "SENTINELS" not in options:
+            return "OPTIONS['SENTINELS'] is missing, which the other options for Sentinel require"
+        return f"django-redis refuses the options of connections: {exc}"
+    name = re.search(r"unexpected keyword argument '(\w+)'", str(exc))
+    if name is None:
+        return f"redis-py refuses the options of connections: {exc}"
+    if name[1].startswith("ssl_") and not url.startswith("rediss://"):
+        return f"{name[1]!r} applies only to TLS; expected a LOCATION with '{secure}://'"
+    found = "in OPTIONS['CONNECTION_POOL_KWARGS'] or in the query of LOCATION"
+    return f"redis-py's connections have no argument {name[1]!r}, which is {found}"
 
 
 def build_client(url: str, options: Mapping[str, Any]) -> Any:

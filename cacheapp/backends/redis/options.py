@@ -1,5 +1,6 @@
 """The `OPTIONS` of a RedisCache: our own, django-redis's, and those that are refused with a hint."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,9 +8,16 @@ from urllib.parse import urlsplit
 from django.utils.module_loading import import_string
 from django_redis.client import DefaultClient, HerdClient, ShardClient
 from django_redis.pool import ConnectionFactory
-from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
+from redis.connection import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    parse_url,
+)
 
-from cacheapp.backends.core.options import COMMON, Option
+from cacheapp.backends.core.options import COMMON, OPTIONS_ELSEWHERE, Option
 from cacheapp.backends.redis.on_error import read_error_policy
 from cacheapp.typed_values import Reader, boolean, seconds, text, whole_number
 
@@ -65,13 +73,6 @@ def _sentinels(value: Any) -> list[tuple[str, int]]:
         ):
             raise ValueError(expected)
     return [(host, port) for host, port in value]
-
-
-def _refused(expected: str) -> Reader:
-    def read(_value: Any) -> Any:
-        raise ValueError(expected)
-
-    return read
 
 
 def _is_plain_client(found: Any) -> bool:
@@ -135,22 +136,23 @@ _OURS: Mapping[str, Option] = {
     "cluster": Option(boolean, default=False),  # `cluster.location.is_cluster` also reads LOCATION
 }
 
-_connections_kept = _refused("nothing: connections are kept until the process ends")
-_primary_only = _refused("nothing: only the primary is used, because replicas lag behind")
-_REFUSED: Mapping[str, Option] = {
-    "SERIALIZER": Option(_refused("OPTIONS['serializer']: 'pickle', 'json' or 'msgpack'"), None),
-    "COMPRESSOR": Option(_refused("OPTIONS['compress_min_bytes']"), None),
-    "PICKLE_VERSION": Option(_refused("nothing: the highest protocol is used"), None),
-    "IGNORE_EXCEPTIONS": Option(_refused("OPTIONS['on_error']"), None),
-    "LOG_IGNORED_EXCEPTIONS": Option(_refused("nothing: ignored errors are always logged"), None),
-    "CLOSE_CONNECTION": Option(_connections_kept, None),
-    "REPLICA_READ_ONLY": Option(_primary_only, None),
-    "CACHE_HERD_TIMEOUT": Option(
-        _refused("get_or_set(), where one caller computes and the others wait"), None
-    ),
-}
+OPTIONS: Mapping[str, Option] = {**COMMON, **_OURS, **DJANGO_REDIS}
 
-OPTIONS: Mapping[str, Option] = {**COMMON, **_OURS, **DJANGO_REDIS, **_REFUSED}
+
+def _arguments_of_connections() -> dict[str, str]:
+    """Return the names that redis-py's connections take, which Django's RedisCache has as options."""
+    kinds: tuple[Any, ...] = (Connection, SSLConnection, AbstractConnection)
+    names = {name for kind in kinds for name in inspect.signature(kind).parameters}
+    return {name: f"OPTIONS['CONNECTION_POOL_KWARGS'][{name!r}]" for name in names - {"kwargs"}}
+
+
+ELSEWHERE: Mapping[str, str] = {
+    **_arguments_of_connections(),
+    **dict.fromkeys(("host", "port"), "LOCATION, a URL such as 'redis://host:6379/0'"),
+    **_RESERVED_ARGUMENTS,
+    **OPTIONS_ELSEWHERE,
+}
+"""Options of other backends on Redis, and what takes their place here."""
 
 
 def read_location(location: Any) -> str:

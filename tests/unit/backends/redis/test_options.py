@@ -22,9 +22,9 @@ def refused(location: Any = URL, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"SERIALIZER": "a.b"}, "OPTIONS['serializer']"),
-        ({"COMPRESSOR": "a.b"}, "OPTIONS['compress_min_bytes']"),
-        ({"IGNORE_EXCEPTIONS": True}, "OPTIONS['on_error']"),
+        ({"SERIALIZER": "a.b"}, "expected serializer: 'pickle'"),
+        ({"COMPRESSOR": "a.b"}, "expected compress_min_bytes"),
+        ({"IGNORE_EXCEPTIONS": True}, "expected on_error"),
         ({"CLOSE_CONNECTION": True}, "connections are kept"),
         ({"REPLICA_READ_ONLY": True}, "only the primary"),
         ({"no_such": 1}, "OPTIONS['no_such'] is not an option"),
@@ -32,6 +32,34 @@ def refused(location: Any = URL, **options: Any) -> str:
         ({"max_connections": 0}, "at least 1"),
         ({"pool_timeout": 0}, "seconds above 0"),
         ({"SOCKET_TIMEOUT": None}, "seconds above 0"),
+        ({"CLIENT_CLASS": "django_redis.client.SentinelClient"}, "OPTIONS['SENTINELS'] is missing"),
+        (
+            {"CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory"},
+            "OPTIONS['SENTINELS'] is missing",
+        ),
+        (
+            {
+                "SENTINELS": [("127.0.0.1", 26379)],
+                "CLIENT_CLASS": "django_redis.client.SentinelClient",
+                "CONNECTION_FACTORY": "django_redis.pool.ConnectionFactory",
+            },
+            "django-redis refuses the options of connections",
+        ),
+        (
+            {
+                "SENTINELS": [("127.0.0.1", 26379)],
+                "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+                "CONNECTION_POOL_KWARGS": {"no_such": 1},
+            },
+            "redis-py's connections have no argument 'no_such'",
+        ),
+        (
+            {"health_check_interval": 30},
+            "OPTIONS['CONNECTION_POOL_KWARGS']['health_check_interval']",
+        ),
+        ({"ssl_cert_reqs": None}, "OPTIONS['CONNECTION_POOL_KWARGS']['ssl_cert_reqs']"),
+        ({"retry_on_timeout": True}, "may have run"),
+        ({"host": "cache.internal"}, "LOCATION, a URL"),
         ({"CLIENT_CLASS": "django_redis.client.HerdClient"}, "DefaultClient, SentinelClient"),
         ({"CLIENT_CLASS": "django_redis.client.ShardClient"}, "DefaultClient, SentinelClient"),
         ({"CLIENT_CLASS": "no.such.Client"}, "DefaultClient, SentinelClient"),
@@ -71,6 +99,13 @@ def test_an_invalid_option_is_refused_with_the_alternative(
 )
 def test_a_location_must_be_the_url_of_one_server(location: Any, message: str) -> None:
     assert message in refused(location)
+
+
+def test_an_unknown_option_names_only_options_that_exist() -> None:
+    message = refused(no_such=1)
+    _, _, known = message.partition("expected one of ")
+    assert set(known.split(", ")) == set(RedisCache.OPTIONS)
+    assert "SERIALIZER" not in known
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
