@@ -21,6 +21,7 @@ operation finds that out at its next step, and starts again.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,9 +70,10 @@ class CheckRequired(Exception):
 class Environment:
     """The environment at one LOCATION, for all threads and aliases of this process.
 
-    `_opening` guards opening, closing and the set of threads; `current` is replaced whole. What is
-    being closed is `_closing` until it is: LMDB opens a file once in a process, so an environment
-    that an interrupted close left to the frames of a kept exception would keep it from opening.
+    `_opening` guards opening, closing and the set of threads; `current` is replaced whole. What this
+    process has open is `_unclosed`, from before it becomes `current` until it is closed: LMDB opens a
+    file once in a process, so an environment that an interruption left to the frames of a kept
+    exception would keep it from opening again.
     `_check_at` is the time of the next check of the directory: in a page that is zero in a child
     that C code forked, which therefore checks first, and finds that it is another process.
     """
@@ -85,7 +87,7 @@ class Environment:
         """That of the latest environment, which may be smaller than the limits."""
         self.directory = EnvironmentDirectory(location, limits, timeout_s)
         self.current: OpenEnvironment | None = None
-        self._closing: OpenEnvironment | None = None
+        self._unclosed: OpenEnvironment | None = None
         self._check_at = forks.wiped_page()
         self._opening = forks.ForkLock()
         self._forks = 0
@@ -320,20 +322,13 @@ class Environment:
     def _reopen(self) -> OpenEnvironment:
         self._finish_closing()
         forks_before = self._forks
-        env = None
-        try:
-            env = self._open()
-            env.lmdb.reader_check()
-            self._set_reference_bits(env.reference_bits)
-            self.max_entry_bytes = env.limits.max_entry_bytes
-            self.current = env
-        except BaseException:
-            if env is not None and self.current is not env:
-                env.close()
-            raise
+        self._unclosed = env = self._open()  # closed by the next attempt, if what follows fails
+        env.lmdb.reader_check()
+        self._set_reference_bits(env.reference_bits)
+        self.max_entry_bytes = env.limits.max_entry_bytes
         if self._forks != forks_before:  # a signal handler forked: both processes have it open
-            self._close(env)
             raise CheckRequired
+        self.current = env
         self._check_at[0] = clock.boot_s() + CHECK_INTERVAL_S
         return env
 
@@ -371,27 +366,23 @@ class Environment:
     def _close(self, env: OpenEnvironment | None) -> None:
         """Close an environment when no other thread is inside it, unless it is closed already."""
         with self._opening.lock:
-            if env is not None and self.current is env:
-                self._closing = env
+            if self.current is env:
                 self.current = None
-            self._finish_closing()
+                self._finish_closing()
 
-    def _finish_closing(self) -> None:
-        """Close what was to be closed; nothing is open afterwards. Call it under `_opening`."""
-        env = self._closing
-        if env is None:
-            return
-        self._marks.wait_for_others()
-        if self._closing is not env:
-            return  # a signal handler forked, and closed it before that
-        if not env.has_its_descriptors():
-            logger.warning(
-                "%s: other code of this process closed its descriptors; opening it again",
-                self.directory.path,
-                extra={"event": "cache_descriptors_lost"},
-            )
-        env.close()
-        self._closing = None
+    def _finish_closing(self, within_s: float = math.inf) -> bool:
+        """Close what is open, if anything is, when no thread is inside; return False if that takes too long.
+
+        Call it under `_opening`, while `current` is `None`.
+        """
+        env = self._unclosed
+        if env is not None:
+            if not self._marks.wait_for_others(within_s):
+                return False
+            env.close()
+            if self._unclosed is env:  # else a signal handler closed it too, and opened another
+                self._unclosed = None
+        return True
 
     def _recover(self, env: OpenEnvironment | None, error: Exception) -> bool:
         """Return True if the operation, which had no effect, is worth another attempt."""
@@ -440,11 +431,9 @@ class Environment:
         """Close it, unless threads remain inside: a stopped process may hold the lock they wait for."""
         if self._opening.lock.acquire(timeout=within_s):
             try:
-                env, self.current = self.current, None
-                if env is not None and self._marks.wait_for_others(within_s):
-                    env.close()
-                elif env is not None:
-                    _abandoned.append(env)
+                self.current = None
+                if not self._finish_closing(within_s) and self._unclosed is not None:
+                    _abandoned.append(self._unclosed)
             finally:
                 self._opening.lock.release()
 
@@ -461,11 +450,13 @@ class Environment:
         except BaseException as exc:  # noqa: BLE001
             interruption = exc
         self._forks += 1
-        while self.current is not None or self._closing is not None:
+        while self._unclosed is not None:
             try:
                 self._close(self.current)
             except BaseException as exc:  # noqa: BLE001
                 interruption = exc
+                if isinstance(exc, Exception) and not is_interruption(exc):
+                    break  # no descriptor is free for `parked`: both processes close it later
         if interruption is not None:
             raise interruption
 
@@ -480,25 +471,24 @@ class Environment:
         self._forks += 1
         self._opening.in_child()
         self.directory.unlock()
-        inherited = {self.current, self._closing}
-        self.current = self._closing = None
-        for env in inherited:
-            if env is not None:  # C code forked: `before_fork` did not run
-                self._drop_inherited(env, used=used)
+        env, self.current, self._unclosed = self._unclosed, None, None
+        if env is not None:  # C code forked: `before_fork` did not run
+            self._drop_inherited(env, used=used)
 
     def _drop_inherited(self, env: OpenEnvironment, *, used: bool) -> None:
-        """Close an environment that is the parent's too, without effect on the parent."""
-        if used or not env.detach_from_parent():
-            # Closing it waits for operations that go on only in the parent.
-            _abandoned.append(env)
-            logger.warning(
-                "%s: this process was forked by C code during a cache operation of another thread, "
-                "and cannot use the cache; fork before the first use (uWSGI: lazy-apps)",
-                self.directory.path,
-                extra={"event": "cache_fork_unusable"},
-            )
-        else:
-            env.close()
+        """Let the next operation close the parent's environment, if that has no effect on the parent."""
+        _abandoned.append(env)  # also after an interruption
+        if not used and env.detach_from_parent():
+            self._unclosed = env
+            _abandoned.remove(env)
+            return
+        # Closing it waits for operations that go on only in the parent.
+        logger.warning(
+            "%s: this process was forked by C code during a cache operation of another thread, "
+            "and cannot use the cache; fork before the first use (uWSGI: lazy-apps)",
+            self.directory.path,
+            extra={"event": "cache_fork_unusable"},
+        )
 
     def reset_watches(self) -> None:
         """Do nothing: only stores have watches."""

@@ -1,5 +1,6 @@
 """An LMDB environment that this process has open, with its databases and reference bits."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,13 @@ from cacheapp.backends.lmdb.growth import BITS_FILE, DATA_FILE, LOCK_FILE, openi
 from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.reference_bits import ReferenceBits
 from cacheapp.backends.local.descriptors import are_intact, descriptors_of, next_numbers, parked
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.pid_namespace import Claim
 from cacheapp.backends.local.private_directory import pinned_directory
 from cacheapp.backends.local.private_mapping import make_mapping_private
 from cacheapp.backends.local.slot_file import Identity, identity_of
+
+logger = logging.getLogger(__name__)
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 ResultT = TypeVar("ResultT")
@@ -81,17 +85,37 @@ class OpenEnvironment:
 
         LMDB clears the reader slots of the process that opened the environment, which is the parent.
         """
-        return make_mapping_private(self.path / LOCK_FILE)
+        return not _is_open(self.lmdb) or make_mapping_private(self.path / LOCK_FILE)
 
     def close(self) -> None:
-        """Close it; no thread is inside. Files of others that have its numbers stay open."""
-        if are_intact(self._descriptors):  # also where no descriptor is free for `parked`
-            self.lmdb.close()
-        else:
-            with parked(self._descriptors):
+        """Close it; no thread is inside. Files of others that have its numbers stay open.
+
+        An interrupted call is repeated. Once LMDB has closed it, its numbers may be others'.
+        """
+        if _is_open(self.lmdb):
+            if not self.has_its_descriptors():
+                logger.warning(
+                    "%s: other code of this process closed its descriptors; opening it again",
+                    self.path.parent,
+                    extra={"event": "cache_descriptors_lost"},
+                )
+            if are_intact(self._descriptors):  # also where no descriptor is free for `parked`
                 self.lmdb.close()
+            else:
+                with parked(self._descriptors):
+                    self.lmdb.close()
         if self._claim.is_held():
             self._claim.release()
+
+
+def _is_open(environment: lmdb.Environment) -> bool:
+    try:
+        environment.path()
+    except lmdb.Error as exc:
+        if is_interruption(exc):
+            raise
+        return False
+    return True
 
 
 def _identity(found: os.stat_result) -> Identity:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +51,15 @@ def environments(location: Path) -> list[Path]:
 def environment_of(cache: LMDBCache) -> Environment:
     """Return this process's `Environment` of the cache."""
     return cast("Any", cache)._store.environment  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def open_files(directory: Path) -> list[str]:
+    """Return the environments in it that this process has open; a thread of another test may use others."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.endswith(".mdb") and name.startswith(str(directory))]
 
 
 def is_stopped(pid: int) -> bool:

@@ -26,7 +26,7 @@ from tests.contract import work
 from tests.contract.clients import Clients
 from tests.integration.backends.children import end_of, in_child
 from tests.integration.backends.interrupt_everywhere import interrupt_everywhere
-from tests.integration.backends.lmdb.parts import ours, stopped_inside
+from tests.integration.backends.lmdb.parts import open_files, ours, stopped_inside
 from tests.integration.interrupts import handled_again_and_again
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -142,15 +142,6 @@ def _threads(body: Callable[[], None], count: int) -> Iterator[None]:
     assert failed == []
 
 
-def _open_files(directory: Path) -> list[str]:
-    """Return the environments in it that this process has open; a thread of another test may use others."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found.append(str(link.readlink()))
-    return [name for name in found if name.endswith(".mdb") and name.startswith(str(directory))]
-
-
 def test_a_fork_among_busy_threads_leaves_both_sides_working(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -166,7 +157,7 @@ def test_a_fork_among_busy_threads_leaves_both_sides_working(
     def use() -> bool:
         key = f"child-{os.getpid()}"
         cache.set(key, 1)
-        return _open_files(tmp_path) != [] and cache.incr(key) == 2 and cache.delete(key)
+        return open_files(tmp_path) != [] and cache.incr(key) == 2 and cache.delete(key)
 
     with _threads(body, 3):
         ends = [end_of(in_child(use)) for _ in range(30)]
@@ -177,8 +168,8 @@ def test_a_fork_among_busy_threads_leaves_both_sides_working(
 def test_a_child_inherits_no_environment(settings: Settings, tmp_path: Path) -> None:
     cache = ours(settings, tmp_path)
     cache.set("key", 1)
-    assert len(_open_files(tmp_path)) > 1
-    assert end_of(in_child(lambda: _open_files(tmp_path) == [])) == 0
+    assert len(open_files(tmp_path)) > 1
+    assert end_of(in_child(lambda: open_files(tmp_path) == [])) == 0
     assert end_of(in_child(lambda: end_of(in_child(lambda: cache.get("key") == 1)) == 0)) == 0
     assert cache.get("key") == 1
 
@@ -302,6 +293,10 @@ def _write_that_fails(cache: LMDBCache) -> None:
         (lambda cache: cache.delete("key"), 3),
         (_write_that_fails, 1),
         (lambda cache: (cache._environment.end_request(), cache.set("key", "new")), 1),  # noqa: SLF001
+        (lambda cache: cache._environment.get_with_meta(b"meta", b"key", 0.0), 1),  # noqa: SLF001
+        (lambda cache: list(cache.iter_keys("*")), 7),
+        (lambda cache: cache.delete_pattern("k*"), 11),
+        (lambda cache: cache._environment.close(), 1),  # noqa: SLF001
         (lambda cache: (cache._environment.close(), cache.get("key")), 29),  # noqa: SLF001
     ],
     ids=[
@@ -312,6 +307,10 @@ def _write_that_fails(cache: LMDBCache) -> None:
         "delete",
         "write that fails",
         "set with a check",
+        "get_with_meta",
+        "iter_keys",
+        "delete_pattern",
+        "close",
         "get that opens",
     ],
 )
