@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.conf import conf
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class _Readiness:
         forks.register(in_child=self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._found: Mapping[str, str] = {}
         self._until_s = float("-inf")
 

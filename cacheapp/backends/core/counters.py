@@ -18,7 +18,6 @@ memory; any process can sum all rows. Invariants:
 import array
 import logging
 import mmap
-import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -30,6 +29,7 @@ from cacheapp.backends.local.private_directory import private_directory
 from cacheapp.backends.local.reservation import reserve
 from cacheapp.backends.local.slot_file import SlotFile, identity_of, open_slot_file
 from cacheapp.errors import StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class _CountersByPath:
 
     def __init__(self) -> None:
         # Reentrant: a signal handler that builds the same counters inside `counters` is the first.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._by_path: dict[Path, Counters] = {}
 
     def counters(
@@ -261,7 +261,7 @@ class _CountersByPath:
             return found or self._by_path.setdefault(path, Counters(path, names, gauges))
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         for counters in self._by_path.values():
             counters.after_fork_in_child()
 

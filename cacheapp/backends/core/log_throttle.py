@@ -1,10 +1,10 @@
 """Limits how often one log line is written, so that the log stays readable during an outage."""
 
-import threading
 from collections.abc import Callable
 
 from cacheapp import clock
 from cacheapp.backends.local import forks
+from cacheapp.thread_lock import reentrant_lock
 
 
 class LogThrottle:
@@ -20,7 +20,7 @@ class LogThrottle:
         self._every_s = every_s
         self._now_s = now_s
         # Reentrant: a signal handler that logs inside `due` causes at most one line more.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._next_at_s = float("-inf")
         self._withheld = 0
         forks.register(in_child=self._replace_lock)
@@ -37,4 +37,4 @@ class LogThrottle:
             return withheld
 
     def _replace_lock(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()

@@ -17,6 +17,7 @@ from cacheapp.backends.core import helper_thread
 from cacheapp.backends.core.lease_format import Payload
 from cacheapp.backends.core.watches import LONGEST_S, SHORTEST_S
 from cacheapp.errors import CacheappError
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 _GROWTH = 1.5
@@ -56,7 +57,7 @@ class Poller:
 
     def __init__(self, changed: Changed) -> None:
         self._changed = changed
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._wake = threading.Condition(self._lock)
         self._watches: set[_Watch] = set()
         self._running = False

@@ -11,6 +11,7 @@ from cacheapp import clock
 from cacheapp.backends.core import helper_thread
 from cacheapp.backends.local import forks
 from cacheapp.errors import CacheappError
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Renewer:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._wake = threading.Condition(self._lock)
         self._held: dict[int, _Renewal] = {}
         self._numbers = itertools.count(1)

@@ -1,10 +1,12 @@
 """Runs the steps that `single_flight` yields: in a thread, or in a task of an event loop."""
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import inspect
 import logging
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
@@ -20,6 +22,7 @@ from cacheapp.backends.core.refresh import refresher
 from cacheapp.backends.core.renewer import renewer
 from cacheapp.backends.core.store import Store
 from cacheapp.errors import CacheappError
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,8 @@ class _HeldLease:
     __slots__ = ("lock", "outer")
 
     def __init__(self, outer: "_HeldLease | None") -> None:
-        self.lock = threading.Lock()
+        # Python 3.14 may leave another lock held, see `reentrant_lock`, and `locked` is new there.
+        self.lock: Any = reentrant_lock() if sys.version_info >= (3, 14) else threading.Lock()
         self.outer = outer
 
 
@@ -57,11 +61,12 @@ def _innermost() -> _HeldLease | None:
     return lease
 
 
-def holding_lease() -> threading.Lock:
+def holding_lease() -> contextlib.AbstractContextManager[Any]:
     """Return what marks this context while a `with` block over it runs; begin before the store grants it."""
     lease = _HeldLease(_innermost())
     _lease.set(lease)
-    return lease.lock
+    lock: contextlib.AbstractContextManager[Any] = lease.lock
+    return lock
 
 
 class _CarriedError(Exception):

@@ -11,10 +11,12 @@ would release them. Locks that other threads held at a fork in C stay in an unkn
 
 import mmap
 import os
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from cacheapp.backends.local.interruptions import suppress_failure
+from cacheapp.thread_lock import reentrant_lock
 
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the mmap module does not name
 _MARK = 1.0
@@ -37,7 +39,7 @@ class _Forks:
         self._before: list[Callable[[], None]] = []
         self._in_parent: list[Callable[[], None]] = []
         self._in_child: list[Callable[[], None]] = []
-        self._recovery: dict[int, threading.RLock] = {}
+        self._recovery: dict[int, AbstractContextManager[Any]] = {}
 
     def register(
         self,
@@ -72,7 +74,7 @@ class _Forks:
     def recover(self) -> None:
         """Run the hooks for the child, once: this process was forked by C code."""
         # A lock of this process alone: those of the parent may be held by threads that are not here.
-        with self._recovery.setdefault(os.getpid(), threading.RLock()):
+        with self._recovery.setdefault(os.getpid(), reentrant_lock()):
             if not self.mark[0]:
                 self.in_child()
 
@@ -100,7 +102,7 @@ class ForkLock:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self._held = (
             0  # by forks in progress; more than one if a signal handler forks during a fork
         )
@@ -130,7 +132,7 @@ class ForkLock:
 
     def in_child(self) -> None:
         """Replace it."""
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self._held = 0
 
 

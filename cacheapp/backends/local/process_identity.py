@@ -17,7 +17,6 @@ alone, without the store beside it, makes all holders look dead.
 import os
 import secrets
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from cacheapp.backends.local.slot_file import (
     open_slot_file,
 )
 from cacheapp.errors import StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 HOLDER_BYTES = 12
 UNKNOWN = bytes(HOLDER_BYTES)
@@ -49,7 +49,7 @@ class _OwnNames:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.chosen: dict[SlotFile, bytes] = {}
         self.by_file: dict[SlotFile, bytes] = {}
 

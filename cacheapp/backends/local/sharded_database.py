@@ -10,7 +10,6 @@ import itertools
 import logging
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +44,7 @@ from cacheapp.backends.local.sqlite_errors import (
     translate_error,
 )
 from cacheapp.errors import CacheappError, ReentrantCall, StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ShardedDatabase:
         self._descriptors: list[dict[int, Identity]] = [{} for _ in range(shards)]
         """All descriptors of each database, when its latest connection was opened."""
         self._shards: list[Database | None] = [None] * shards
-        self._opening = threading.Lock()
+        self._opening = reentrant_lock()
 
     def end_request(self) -> None:
         """Make every connection check its file before its next use."""
@@ -408,7 +408,7 @@ class ShardedDatabase:
 
     def after_fork_in_child(self) -> None:
         """Drop the child's copy of the parent's directory lock and connections."""
-        self._opening = threading.Lock()
+        self._opening = reentrant_lock()
         self.directory.unlock()
         self.registry.after_fork_in_child()
 

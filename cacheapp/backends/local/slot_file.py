@@ -20,11 +20,11 @@ import fcntl
 import os
 import struct
 import sys
-import threading
 from pathlib import Path
 
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.interruptions import is_interruption
+from cacheapp.thread_lock import reentrant_lock
 
 Identity = tuple[int, int]  # device and inode
 
@@ -125,7 +125,7 @@ class _OpenFiles:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.files: dict[Identity, SlotFile] = {}
 
     def open(self, path: Path, slots: int) -> SlotFile:
@@ -159,7 +159,7 @@ class _OpenFiles:
             return True
 
     def after_fork_in_child(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         for file in self.files.values():
             file.slot = None
 

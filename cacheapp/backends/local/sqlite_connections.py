@@ -42,6 +42,7 @@ from cacheapp.backends.local import forks
 from cacheapp.backends.local.descriptors import Descriptors, are_intact, parked
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 
 class Connection:
@@ -123,7 +124,7 @@ class ThreadConnections:
     )
 
     def __init__(self, shards: int) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.is_inside: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
         self.connections: list[Connection | None] = [None] * shards
         self.opening: Connection | None = None  # one that is not yet in the list

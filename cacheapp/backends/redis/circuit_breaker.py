@@ -3,11 +3,11 @@
 import enum
 import logging
 import random
-import threading
 from collections.abc import Callable
 
 from cacheapp import clock
 from cacheapp.errors import StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class CircuitBreaker:
         self._on_change = on_change or _ignore_change
         self._now_s = now_s
         self._jitter = jitter
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._state = BreakerState.CLOSED
         self._failures = 0  # in a row
         self._pause_s = _FIRST_PAUSE_S

@@ -31,6 +31,7 @@ from redis.retry import Retry
 from cacheapp import clock
 from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.backends.local.slot_file import identity_of_descriptor
+from cacheapp.thread_lock import reentrant_lock
 
 # Computed once. redis-py would read its package's metadata for each connection, and import what
 # that needs: after a fork during the import, the child would wait for it for ever.
@@ -56,8 +57,9 @@ class BoundedConnectionPool(ConnectionPool):
     Invariants: every connection in use is in `_in_use_connections`, which is what the limit counts.
     Calls that wait are in `_waiting`, and are served strictly in order; otherwise a thread that
     releases its connection would take it again before a waiting thread wakes up, for ever.
-    redis-py's `_lock` guards all three collections. It is reentrant, as is `SimpleQueue` and unlike
-    a semaphore: a signal handler may use the cache while its thread takes or releases a connection.
+    `_lock`, which redis-py takes too, guards all three collections. It is reentrant, as is
+    `SimpleQueue` and unlike a semaphore: a signal handler may use the cache while its thread takes or
+    releases a connection.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
@@ -65,6 +67,7 @@ class BoundedConnectionPool(ConnectionPool):
         self._waiting: deque[_Waiter] = deque()
         self._has_own_listeners = kwargs.get("event_dispatcher") is not None
         super().__init__(max_connections=max_connections, **kwargs)
+        self._lock = reentrant_lock()
 
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
         """Return a connected connection without unread data; `release` it afterwards.

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import select
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
@@ -24,6 +23,7 @@ from cacheapp.backends.core.log_throttle import LogThrottle
 from cacheapp.backends.local.slot_file import identity_of_descriptor
 from cacheapp.backends.redis.connection_advice import on_refusal
 from cacheapp.backends.redis.connection_pool import connect, is_socket_intact
+from cacheapp.thread_lock import reentrant_lock
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Listener:
         self._new_connection = new_connection
         self._is_up = is_up
         self._failed = failed  # called by the thread at its end
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
         self._subscriptions: dict[bytes, list[Subscription]] = {}
         self._connection: _ListenerConnection | None = None
         self._not_before_s = 0.0

@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from cacheapp.downloads.http.proxies import Proxies, Proxy
 from cacheapp.downloads.http.response import StrictHTTPResponse
 from cacheapp.downloads.http.retry import RETRYABLE_STATUSES
 from cacheapp.errors import CacheappError
+from cacheapp.thread_lock import reentrant_lock
 
 _TUNNEL_STATUS = re.compile(r"\b[1-5][0-9]{2}\b")
 
@@ -68,7 +70,7 @@ class SocketHandle:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._sock: socket.socket | None = None
         self._is_shut_down = False
 
@@ -90,7 +92,7 @@ class SocketHandle:
             self._is_shut_down = True
             self._shutdown_socket()
 
-    def closing(self) -> threading.RLock:
+    def closing(self) -> AbstractContextManager[Any]:
         """Return the lock to hold while the socket is closed."""
         return self._lock
 

@@ -1,6 +1,5 @@
 """The connections of a ClusterStore, and redis-py's own client of the cluster, for `get_client()`."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from cacheapp.backends.redis.cluster.nodes import Address
+from cacheapp.thread_lock import reentrant_lock
 
 _OWN_ARGUMENTS = {
     "USERNAME": "username",
@@ -48,7 +48,7 @@ class ClusterClient(DefaultClient):  # type: ignore[misc]  # no types
         super().__init__(list(nodes), {"OPTIONS": {}}, BaseCache({}))
         self._nodes = nodes
         self._own_options = options
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._cluster: RedisCluster | None = None
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:  # noqa: FBT001, FBT002

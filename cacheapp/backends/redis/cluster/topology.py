@@ -5,7 +5,6 @@ A node that is down says nothing: after each failure the others are asked, at mo
 """
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from cacheapp import clock
@@ -14,6 +13,7 @@ from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.nodes import Address, Place, SlotRange, parse_slots
 from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import CacheappError, StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 REFRESH_EVERY_S = 0.1  # at most, however many calls fail
 
@@ -34,8 +34,8 @@ class Topology:
         self._seeds = tuple(seeds)
         self._open_node = open_node
         self._name = name
-        self._lock = threading.RLock()
-        self._nodes_lock = threading.RLock()
+        self._lock = reentrant_lock()
+        self._nodes_lock = reentrant_lock()
         self._nodes: dict[Address, ClusterNode] = {}
         self._owners: list[ClusterNode | None] | None = None
         self._replicas: list[Address] = []

@@ -13,6 +13,7 @@ from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.topology import REFRESH_EVERY_S, Topology
 from cacheapp.backends.redis.executor import FailureKind
 from cacheapp.errors import StoreUnavailable
+from cacheapp.thread_lock import reentrant_lock
 
 Reply = list[list[Any]]
 
@@ -185,7 +186,7 @@ def test_threads_that_wait_for_the_first_view_fail_with_the_one_that_asks() -> N
         """A lock that says when a second thread is about to wait for it."""
 
         def __init__(self) -> None:
-            self._lock = threading.RLock()
+            self._lock = reentrant_lock()
 
         def __enter__(self) -> None:
             if not self._lock.acquire(blocking=False):
