@@ -5,13 +5,14 @@ only by the modules that use it.
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 
 from cacheapp.errors import ExtraMissing
 
 OPTIONAL = frozenset(
     [
-        *("diskcache", "django_redis", "redis", "urllib3", "rich", "botocore", "awscrt"),
+        *("diskcache", "django_redis", "redis", "hiredis", "urllib3", "rich", "botocore", "awscrt"),
         *("prometheus_client", "opentelemetry"),
         *("django_htmx", "celery", "kombu", "gunicorn", "rest_framework"),
     ]
@@ -29,11 +30,22 @@ def missing(package: str, extra: str) -> str:
 
 @contextlib.contextmanager
 def needed_for(feature: str, extra: str) -> Iterator[None]:
-    """Raise `ExtraMissing` if an import inside the block lacks an optional package."""
+    """Raise `ExtraMissing` if an import inside the block lacks an optional package, or a part of it."""
     try:
         yield
-    except ModuleNotFoundError as exc:
+    except ExtraMissing:
+        raise
+    except ImportError as exc:
         package = str(exc.name).partition(".")[0]
         if package not in OPTIONAL:
             raise
-        raise ExtraMissing(f"{feature} {missing(package, extra)}", name=exc.name) from exc
+        raise ExtraMissing(f"{feature} {_unmet(package, extra, exc)}", name=exc.name) from exc
+
+
+def _unmet(package: str, extra: str, exc: ImportError) -> str:
+    if importlib.util.find_spec(package) is None:
+        return missing(package, extra)
+    return (
+        f"requires another release of the package {package} than the installed one ({exc}). "
+        f"Run: pip install 'cacheapp[{extra}]'"
+    )

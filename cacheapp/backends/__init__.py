@@ -1,6 +1,6 @@
 """The backends for `CACHES`. Each is imported on first use, with the packages that it requires.
 
-A backend whose package is not installed is a placeholder: `manage.py check` reports it as
+A backend whose package is not installed, or too old, is a placeholder: `manage.py check` reports it as
 `cacheapp.E002`, and each use of the cache raises `OptionsRefused`; both name the extra to install.
 """
 

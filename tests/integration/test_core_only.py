@@ -58,7 +58,7 @@ WITH_DOWNLOADS = f"{ADMIN} cacheapp.downloads"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    blocked = sorted(OPTIONAL | {"diskcache_community", "hiredis"})
+    blocked = sorted(OPTIONAL | {"diskcache_community"})
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({blocked}))\n"
     )
@@ -210,6 +210,29 @@ def test_the_check_names_the_extra_of_each_backend_and_setting(project: Path) ->
         "Run: pip install 'cacheapp[celery]'",
     ):
         assert line in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("blocked", "reason"),
+    [
+        ("hiredis", "the package hiredis, which is not installed"),
+        (
+            "redis.exceptions",  # any module that an older release did not have
+            "another release of the package redis than the installed one (import of",
+        ),
+    ],
+    ids=["without hiredis", "an old redis"],
+)
+def test_a_redis_of_other_programs_does_not_stop_the_check(
+    project: Path, blocked: str, reason: str
+) -> None:
+    (project / "sitecustomize.py").write_text(f"import sys; sys.modules[{blocked!r}] = None\n")
+    plain = run(project, "-m", "django", "check", "--fail-level", "WARNING")
+    assert plain.returncode == 0, plain.stderr
+    used = run(project, "-m", "django", "check", ALIASES="redis")
+    assert used.returncode == 1
+    assert f"(cacheapp.E002) CACHES['redis']: RedisCache requires {reason}" in used.stderr
+    assert "Run: pip install 'cacheapp[redis]'" in used.stderr
 
 
 def test_a_use_of_such_a_backend_names_the_extra(project: Path) -> None:

@@ -1,7 +1,10 @@
 """What the package declares fits what the code imports and contains; without building it."""
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from cacheapp.extras import OPTIONAL
@@ -44,7 +47,30 @@ def test_each_optional_package_is_in_an_extra() -> None:
         for it in requirements
         if _name(it) != "cacheapp"
     }
-    assert found | {"kombu"} == OPTIONAL  # kombu comes with celery
+    assert found | {"kombu", "hiredis"} == OPTIONAL  # they come with celery and redis[hiredis]
+
+
+def test_the_code_imports_no_package_that_is_neither_required_nor_optional() -> None:
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "cacheapp").rglob("*.py")
+        for name in _imported(ast.parse(path.read_text()))
+    }
+    core = {"cacheapp", "django", "asgiref", "lmdb", "msgpack"}  # Django requires asgiref
+    assert imported - sys.stdlib_module_names - core - OPTIONAL - {"annotationlib"} == {
+        "diskcache_community",  # in place of diskcache
+        "sentry_sdk",  # its own use of cacheapp
+        "pytest",  # its own plug-in
+        *("moto", "werkzeug"),  # the lab's server of S3
+    }  # annotationlib is Python's, from 3.14
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
 
 
 def test_each_extra_that_the_code_names_exists() -> None:
