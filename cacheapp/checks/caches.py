@@ -87,16 +87,22 @@ def _directory_errors(config: AliasConfig, directory: Path) -> Messages:
                 id="cacheapp.E004",
             )
         )
-    if reason := unwritable_reason(directory):
-        found.append(
-            checks.Warning(
-                f"CACHES[{config.alias!r}]: {reason}.",
-                hint="Run the checks as the user of the workers. Create the directory for that user "
-                f"(install -d -m 700 -o USER {directory}), or use one below BASE_DIR.",
-                id="cacheapp.W015",
-            )
+    return found + unwritable_warnings(f"CACHES[{config.alias!r}]", directory)
+
+
+def unwritable_warnings(setting: str, directory: Path) -> Messages:
+    """W015: return a warning if this user can neither create the directory nor write to it."""
+    reason = unwritable_reason(directory)
+    if reason is None:
+        return []
+    return [
+        checks.Warning(
+            f"{setting}: {reason}.",
+            hint="Run the checks as the user of the workers. Create the directory for that user "
+            f"(install -d -m 700 -o USER {directory}), or use one below BASE_DIR.",
+            id="cacheapp.W015",
         )
-    return found
+    ]
 
 
 @checks.register(checks.Tags.caches, deploy=True)

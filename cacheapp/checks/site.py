@@ -4,16 +4,18 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_permission_codename
 from django.core import checks
 from django.db import connections
-from django.urls import NoReverseMatch, reverse
+from django.shortcuts import resolve_url
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 
 from cacheapp import conf
-from cacheapp.checks.caches import UNSAFE_DIRECTORY_HINT
+from cacheapp.checks.caches import UNSAFE_DIRECTORY_HINT, unwritable_warnings
 from cacheapp.directory_trust import private_directory_problem, replaceable_reason
 
 Messages = list[checks.CheckMessage]
@@ -135,20 +137,22 @@ def _earlier_table(alias: str) -> checks.Warning:
 
 @checks.register(checks.Tags.security)
 def check_own_directories(**_: Any) -> Messages:
-    """E007: report that another user could change `STATE_DIR` or `DOWNLOAD_ROOT`."""
+    """E007, W015: report a `STATE_DIR` or `DOWNLOAD_ROOT` that is unsafe, or cannot be used."""
     found, mistakes = conf.read(getattr(settings, "CACHEAPP", {}))
     if mistakes:
         return []
-    problems = {"STATE_DIR": private_directory_problem(conf.state_dir())}
-    if found.download_root is not None:
-        problems["DOWNLOAD_ROOT"] = replaceable_reason(found.download_root)
-    return [
-        checks.Error(
-            f"CACHEAPP[{name!r}]: {reason}.", hint=UNSAFE_DIRECTORY_HINT, id="cacheapp.E007"
-        )
-        for name, reason in problems.items()
-        if reason
-    ]
+    state = conf.state_dir()
+    messages = _own_directory("STATE_DIR", state, private_directory_problem(state))
+    if (root := found.download_root) is not None:
+        messages += _own_directory("DOWNLOAD_ROOT", root, replaceable_reason(root))
+    return messages
+
+
+def _own_directory(name: str, directory: Path, unsafe: str | None) -> Messages:
+    setting = f"CACHEAPP[{name!r}]"
+    if unsafe is None:
+        return unwritable_warnings(setting, directory)
+    return [checks.Error(f"{setting}: {unsafe}.", hint=UNSAFE_DIRECTORY_HINT, id="cacheapp.E007")]
 
 
 @checks.register(checks.Tags.security, deploy=True)
@@ -189,11 +193,15 @@ def _others_can_open(path: Path) -> bool:
 
 @checks.register(checks.Tags.urls)
 def check_pages(**_: Any) -> Messages:
-    """W010: report that the pages lack the script that updates them."""
+    """W010, W025: report that the pages lack the script that updates them, or a page to sign in."""
     try:
         reverse("cacheapp:index")
     except NoReverseMatch:  # the project uses only the caches
         return []
+    return _missing_script() + _missing_login()
+
+
+def _missing_script() -> Messages:
     if apps.is_installed("django_htmx"):
         return []
     return [
@@ -204,3 +212,22 @@ def check_pages(**_: Any) -> Messages:
             id="cacheapp.W010",
         )
     ]
+
+
+def _missing_login() -> Messages:
+    if not apps.is_installed("django.contrib.auth"):
+        return []
+    try:
+        path = urlsplit(resolve_url(settings.LOGIN_URL))
+        if not path.netloc:  # else another site signs in
+            resolve(path.path)
+    except (NoReverseMatch, Resolver404):
+        return [
+            checks.Warning(
+                f"LOGIN_URL is {settings.LOGIN_URL!r}, which the URLconf does not have: a page of cacheapp "
+                "redirects a user who is not signed in to it, and the response is 404.",
+                hint="Set LOGIN_URL to your page to sign in, for example 'admin:login'.",
+                id="cacheapp.W025",
+            )
+        ]
+    return []

@@ -155,6 +155,29 @@ def test_w010_pages_without_their_script(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("/accounts/login/", True),
+        ("sign-in", True),
+        ("login", False),
+        ("/admin/login/?from=pages", False),
+        ("https://sso.example/login", False),
+    ],
+)
+def test_w025_a_page_to_sign_in_that_does_not_exist(
+    settings: Settings, url: str, *, warned: bool
+) -> None:
+    settings.LOGIN_URL = url
+    found = _found()
+    assert set(found) == ({"cacheapp.W025"} if warned else set())
+    assert not warned or found["cacheapp.W025"].startswith(
+        f"LOGIN_URL is '{url}', which the URLconf"
+    )
+    settings.ROOT_URLCONF = __name__  # a project that uses only the caches
+    assert _found() == {}
+
+
+@pytest.mark.parametrize(
     ("other", "warned"),
     [
         (_redis("mine:2"), True),
@@ -251,6 +274,19 @@ def test_e007_a_directory_of_ours_that_others_can_write_to(
     found = _found()["cacheapp.E007"]
     assert found.startswith(f"CACHEAPP['{name}']: {tmp_path}/open (on the way to")
     assert "is world-writable (mode 0777)" in found
+
+
+@pytest.mark.parametrize("name", ["STATE_DIR", "DOWNLOAD_ROOT"])
+def test_w015_a_directory_of_ours_that_this_user_cannot_create(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, name: tmp_path / "site" / "own"}
+    assert _found() == {}
+    monkeypatch.setattr(os, "access", lambda path, *_args, **_kwargs: path != tmp_path)
+    assert _found()["cacheapp.W015"] == (
+        f"CACHEAPP['{name}']: user {os.geteuid()} cannot create {tmp_path}/site/own: {tmp_path} is "
+        "not writable for it."
+    )
 
 
 def test_w011_a_database_that_others_can_open(
