@@ -28,6 +28,21 @@ def check_cacheapp(**_: Any) -> Messages:
     ]
 
 
+@checks.register(checks.Tags.models)
+def check_time_zones(**_: Any) -> Messages:
+    """E011: report that the database would get times without a zone."""
+    if settings.USE_TZ or not apps.is_installed("cacheapp.downloads"):
+        return []
+    return [
+        checks.Error(
+            "'cacheapp.downloads' requires USE_TZ = True, found False: it stores times with their zone, which "
+            "Django then refuses to write into SQLite and MySQL.",
+            hint="Set USE_TZ to True (Django's default since 5.0). The caches work with both values.",
+            id="cacheapp.E011",
+        )
+    ]
+
+
 @checks.register(checks.Tags.caches)
 def check_packages(**_: Any) -> Messages:
     """E006: report that a package is not installed which this app or a setting requires."""

@@ -130,6 +130,11 @@ def test_w009_more_streams_than_threads(settings: Settings) -> None:
     assert _found() == {}
 
 
+def test_e011_downloads_without_time_zones(settings: Settings) -> None:
+    settings.USE_TZ = False
+    assert set(_found()) == {"cacheapp.E011"}
+
+
 def test_w018_a_database_on_which_downloads_are_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections["default"], "vendor", "mysql")
     (found,) = check_database()
@@ -145,6 +150,11 @@ def test_w014_a_quota_that_is_smaller_than_a_job(settings: Settings) -> None:
     assert "is 99, less than DOWNLOAD_MAX_FILES, which is 100" in _found()["cacheapp.W014"]
     settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_MAX_USER_FILES": 100}
     assert _found() == {}
+
+
+def test_a_project_without_urls_can_be_checked(settings: Settings) -> None:
+    del settings.ROOT_URLCONF
+    assert _found(deploy=True) == {}
 
 
 def test_w010_pages_without_their_script(settings: Settings) -> None:
