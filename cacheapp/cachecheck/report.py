@@ -33,9 +33,9 @@ def properties(reports: Sequence[AliasReport]) -> list[str]:
 
 
 def print_report(reports: Sequence[AliasReport], out: TextIO) -> None:
-    """Print the table and, below it, the reasons and counterexamples."""
+    """Print the table and, below it, why a property was not tested, the reasons and counterexamples."""
     coloured = out.isatty() and "NO_COLOR" not in os.environ
-    lines = _table(reports, coloured=coloured)
+    lines = [*_table(reports, coloured=coloured), *_not_tested(reports)]
     for report in reports:
         for finding in report.findings:
             if finding.why and finding.verdict is not PropertyVerdict.NOT_APPLICABLE:
@@ -52,6 +52,19 @@ def _table(reports: Sequence[AliasReport], *, coloured: bool) -> list[str]:
         rates = [[(f"{one.calls_per_s:,}" if one.calls_per_s else "-", None)] for one in reports]
         rows.append([[("calls per second", None)], *rates])
     return drawn(["", *(report.alias for report in reports)], rows, coloured=coloured)
+
+
+def _not_tested(reports: Sequence[AliasReport]) -> list[str]:
+    """Return a line for each reason why properties of an alias are not applicable."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for report in reports:
+        for finding in report.findings:
+            if finding.verdict is PropertyVerdict.NOT_APPLICABLE:
+                names.setdefault((report.alias, finding.why), []).append(finding.property)
+    return [
+        f"{alias}: {', '.join(named)}: not applicable: {why}"
+        for (alias, why), named in names.items()
+    ]
 
 
 def _cell(finding: PropertyFinding | None) -> Cell:

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from cacheapp.cachecheck.options import progress
 from cacheapp.demo.deployment import (
     private_deployment,
     redis_can_be_had,
@@ -56,18 +57,23 @@ class Command(BaseCommand):
             raise CommandError(
                 "--workers: expected at least 2, because one worker shares with none", returncode=2
             )
+        show_progress = progress()
+        if not options["url"]:
+            show_progress(f"starting a server with {options['workers']} workers")
         try:
             with (
                 stopping(),
                 self._server(options) as url,
                 Workers(url, options["workers"], PER_WORKER) as workers,
             ):
-                findings = self._examine(workers, options["alias"])
+                findings = self._examine(workers, options["alias"], show_progress)
                 pids = workers.pids
         except (NotReached, AnswerLost, ServerFailed) as exc:
             raise CommandError(str(exc), returncode=2) from exc
         except Stopped as exc:
             raise CommandError(f"stopped by {exc}", returncode=128 + exc.number) from None
+        finally:
+            show_progress("")
         redis_to_be_had = redis_can_be_had()
         if not redis_to_be_had:
             findings = without_redis(findings)
@@ -91,7 +97,9 @@ class Command(BaseCommand):
                     "\n".join([str(exc), "Gunicorn printed:", server.output()])
                 ) from exc
 
-    def _examine(self, workers: Workers, chosen: list[str] | None) -> list[SharingFinding]:
+    def _examine(
+        self, workers: Workers, chosen: list[str] | None, show_progress: Callable[[str], None]
+    ) -> list[SharingFinding]:
         backends = backends_of(workers)
         unknown = set(chosen or []) - set(backends)
         if unknown:
@@ -99,4 +107,8 @@ class Command(BaseCommand):
                 f"--alias {', '.join(sorted(unknown))}: the server has {', '.join(backends)}",
                 returncode=2,
             )
-        return [examine(workers, alias, backends[alias]) for alias in chosen or backends]
+        findings = []
+        for alias in chosen or backends:
+            show_progress(f"comparing what the workers read from {alias}")
+            findings.append(examine(workers, alias, backends[alias]))
+        return findings

@@ -1,5 +1,6 @@
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cacheapp.processes.waiting import until
 from cacheapp.processes.workers import Workers
 from tests.system.conftest import QUICK_START, ROOT, WORKERS, NewEnv, StartGunicorn, still_running
 
+ALIASES = ["lmdb", "disk", "locmem", "redis"]
 DEMO = [sys.executable, "manage.py", "demo"]
 
 
@@ -29,12 +31,15 @@ def short_tmp() -> Iterator[Path]:
         assert list(Path(name).iterdir()) == []
 
 
-def run(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    env: Mapping[str, str], *arguments: str, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*DEMO, *arguments],
         cwd=ROOT,
         env={**os.environ, **env},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=250,
         check=False,
@@ -54,10 +59,17 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
 def test_a_private_demo_shows_what_breaks_and_what_holds(new_env: NewEnv, short_tmp: Path) -> None:
     env = {**new_env(), **QUICK_START, "TMPDIR": str(short_tmp), "COLUMNS": "80"}
     del env["REDIS_URL"]  # so that it starts its own
-    done = run(env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    terminal, of_command = pty.openpty()
+    done = run(env, stderr=of_command)
+    os.close(of_command)
+    progress = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert done.returncode == 0, done.stdout + progress
+    steps = ["starting a server with 4 workers", *(f"workers read from {it}" for it in ALIASES)]
+    assert [it for it in steps if it not in progress] == []
+    assert progress.endswith("\r\x1b[2K"), "the line is empty at the end"
     found = rows(done.stdout)
-    assert list(found) == ["lmdb", "disk", "locmem", "redis"]
+    assert list(found) == ALIASES
     holds = ["SHARED", "4 of 4", "200 200 200 200", "1 of 16"]
     assert found["lmdb"] == found["disk"] == found["redis"] == holds
     verdict, seen, counted, winners = found["locmem"]

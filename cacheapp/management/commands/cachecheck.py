@@ -134,8 +134,9 @@ class Command(BaseCommand):
 
             one.run(began)
             said_progress("")
-            said = f"{len(one.findings)} properties in {one.report.seconds:.0f} s"
-            self.stderr.write(f"{alias}: {said}")
+            number_of = len(one.findings)
+            said = f"{number_of} {'property' if number_of == 1 else 'properties'}"
+            self.stderr.write(f"{alias}: {said} in {one.report.seconds:.0f} s")
 
     def _show(
         self, reports: list[AliasReport], options: dict[str, Any], expected: Expected | None

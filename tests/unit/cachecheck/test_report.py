@@ -44,6 +44,21 @@ def test_the_table_names_each_property_once_and_the_proof_stands_below() -> None
     assert "\x1b" not in printed
 
 
+def test_a_reason_why_properties_were_not_tested_is_printed_once() -> None:
+    absent = PropertyVerdict.NOT_APPLICABLE
+    findings = (
+        PropertyFinding("one holder of a lock", absent, "", "the backend has no lock()"),
+        PropertyFinding("clear removes what was there", absent, "", "only with --private"),
+        PropertyFinding("fencing tokens only grow", absent, "", "the backend has no lock()"),
+    )
+    out = io.StringIO()
+    print_report([AliasReport("default", "some.Cache", findings, 1.0)], out)
+    assert out.getvalue().splitlines()[-2:] == [
+        "default: one holder of a lock, fencing tokens only grow: not applicable: the backend has no lock()",
+        "default: clear removes what was there: not applicable: only with --private",
+    ]
+
+
 def test_what_json_holds_can_be_expected(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(as_json(REPORTS, {"date": "today"}))
