@@ -14,28 +14,20 @@ Invariants:
 """
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import CodeType
-from typing import Any, TypeVar
 
 from cacheapp import clock
 from cacheapp.backends.local import forks
+from cacheapp.backends.local.running_calls import RunningCalls
 from cacheapp.errors import ReentrantCall
 
 _PAUSE_S = 0.0002
 _PAUSES_PER_LOOK = 256
-_operations: set[CodeType] = set()
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def operation(function: FunctionT) -> FunctionT:
-    """Register a function that marks its thread, so that it is recognised on a stack; return it."""
-    _operations.add(function.__code__)
-    return function
+_operations = RunningCalls()
+operation = _operations.register
+"""Registers a function that marks its thread."""
 
 
 class ThreadState:
@@ -138,15 +130,4 @@ class ThreadMarks:
 
 def _is_in_operation(ident: int) -> bool:
     """Return True if an operation is on the stack of another thread; of this one, a second one."""
-    if ident == threading.get_ident():
-        frame, own = sys._getframe(), 1  # noqa: SLF001 (documented, for a look at the own stack)
-    else:
-        found = sys._current_frames().get(ident)  # noqa: SLF001 (documented)
-        if found is None:
-            return False
-        frame, own = found, 0
-    operations = 0
-    while frame is not None:
-        operations += frame.f_code in _operations
-        frame = frame.f_back  # type: ignore[assignment]
-    return operations > own
+    return _operations.count(ident) > (ident == threading.get_ident())

@@ -30,6 +30,7 @@ from redis.retry import Retry
 
 from cacheapp import clock
 from cacheapp.backends.local.interruptions import raised_by_handler
+from cacheapp.backends.local.running_calls import RunningCalls, has_stacks
 from cacheapp.backends.local.slot_file import identity_of_descriptor
 from cacheapp.thread_lock import reentrant_lock
 
@@ -39,6 +40,10 @@ _DRIVER = DriverInfo()
 _DRIVER_ARGUMENTS = frozenset({"driver_info", "lib_name", "lib_version"})
 
 
+_LOOK_S = 0.05  # so long a call waits before it looks for what interrupted ones have left
+_loans = RunningCalls()
+borrower = _loans.register
+"""Registers a function that calls `lend`, and releases the connection before it returns."""
 _AfterRelease: Any = AfterConnectionReleasedEvent  # no types
 
 
@@ -60,6 +65,10 @@ class BoundedConnectionPool(ConnectionPool):
     `_lock`, which redis-py takes too, guards all three collections. It is reentrant, as is
     `SimpleQueue` and unlike a semaphore: a signal handler may use the cache while its thread takes or
     releases a connection.
+
+    A handler may also raise where a connection is taken or released, and then no one releases it. So a
+    connection notes the thread that borrowed it, and is taken back if no `borrower` is on the stack of
+    that thread. Only a call that waits for long looks for such connections.
     """
 
     def __init__(self, *, pool_timeout: float, max_connections: int, **kwargs: Any) -> None:
@@ -69,7 +78,14 @@ class BoundedConnectionPool(ConnectionPool):
         super().__init__(max_connections=max_connections, **kwargs)
         self._lock = reentrant_lock()
 
+    @borrower
     def get_connection(self, *_args: Any, **_options: Any) -> Any:
+        """Do as `lend` for code of others, which may keep the connection."""
+        connection = self.lend()
+        connection.borrowed_by = None
+        return connection
+
+    def lend(self) -> Any:
         """Return a connected connection without unread data; `release` it afterwards.
 
         If this raises, no command was sent. `MaxConnectionsError`: no connection became free in
@@ -102,6 +118,7 @@ class BoundedConnectionPool(ConnectionPool):
             # redis-py's own count would stay too high after an interruption.
             self._created_connections = len(busy) + len(idle)
             connection: Any = idle.pop() if idle else self.make_connection()
+            connection.borrowed_by = threading.get_ident()
             busy.add(connection)
             return connection
 
@@ -136,12 +153,47 @@ class BoundedConnectionPool(ConnectionPool):
         )
 
     def _take_in_turn(self, waiter: _Waiter) -> Any:
-        while (left_s := waiter.deadline_s - clock.monotonic_s()) > 0:
+        while True:
             if (connection := self._take(waiter)) is not None:
                 return connection
-            with contextlib.suppress(queue.Empty):
-                waiter.woken.get(timeout=left_s)
-        return None
+            left_s = waiter.deadline_s - clock.monotonic_s()
+            if left_s > 0:
+                with contextlib.suppress(queue.Empty):
+                    waiter.woken.get(timeout=min(left_s, _LOOK_S))
+                    continue
+            if not self._take_back() and left_s <= 0:
+                return None
+
+    def _take_back(self) -> bool:
+        """Take back what interrupted calls have left: their connections, and their places in line.
+
+        Return True if there was a connection.
+        """
+        if not has_stacks():
+            return False
+        with self._lock:
+            left = self._left_borrowed()
+            for connection in left:
+                connection.disconnect()  # the reply to an interrupted command may be unread
+                self.release(connection)
+            for waiter in self._left_waiting():
+                self._waiting.remove(waiter)
+        return bool(left)
+
+    def _left_borrowed(self) -> list[Any]:
+        me = threading.get_ident()  # on whose stack is the borrower that waits
+        return [
+            connection
+            for connection in self._in_use_connections
+            if (thread := connection.borrowed_by) is not None
+            and _loans.count(thread) <= (thread == me)
+        ]
+
+    def _left_waiting(self) -> list[_Waiter]:
+        me = threading.get_ident()
+        return [
+            each for each in self._waiting if each.thread != me and not _loans.count(each.thread)
+        ]
 
     def _queue_position(self, waiter: _Waiter) -> int:
         """Return the end of the queue, or the place before this thread's own interrupted wait."""

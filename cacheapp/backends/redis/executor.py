@@ -35,6 +35,7 @@ from redis.exceptions import (
 from cacheapp.backends.local.interruptions import raised_by_handler
 from cacheapp.backends.redis import connection_advice
 from cacheapp.backends.redis.circuit_breaker import CircuitBreaker
+from cacheapp.backends.redis.connection_pool import borrower
 from cacheapp.backends.redis.scripts import SCRIPT_NAMES, TEXTS, Script
 from cacheapp.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
@@ -138,6 +139,7 @@ class CommandExecutor(Executor):
 
     # -- one attempt -------------------------------------------------------------------------
 
+    @borrower
     def _attempt(
         self, command: tuple[Any, ...], also: tuple[Any, ...] = (), *, probing: bool = False
     ) -> Any:
@@ -187,7 +189,7 @@ class CommandExecutor(Executor):
     def _connection(self, *, probing: bool) -> Any:
         handled_before = sys.exception()
         try:
-            connection = self.pool.get_connection()
+            connection = self.pool.lend()
         except Exception as exc:
             raise_interruption(exc, handled_before)
             if isinstance(exc, MaxConnectionsError):

@@ -34,7 +34,7 @@ def idle_renewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _expired_waiters() -> Case:
     pool = BoundedConnectionPool(pool_timeout=1, max_connections=4)
-    pool._available_connections.append(object())
+    pool._available_connections.append(type("Idle", (), {})())
     pool._waiting.extend(_Waiter(clock.monotonic_s() - 1) for _ in range(3))
     return lambda: pool._take(None), pool._lock
 

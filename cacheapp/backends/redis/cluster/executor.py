@@ -29,6 +29,7 @@ from cacheapp import clock
 from cacheapp.backends.redis.cluster.keys import key_slot
 from cacheapp.backends.redis.cluster.node import ELSEWHERE, ClusterNode, Exchange, Lost
 from cacheapp.backends.redis.cluster.topology import Topology, host_of
+from cacheapp.backends.redis.connection_pool import borrower
 from cacheapp.backends.redis.executor import (
     ERROR_REPLIES,
     Executor,
@@ -214,6 +215,7 @@ class ClusterExecutor(Executor):
                     failures.append(self._error_of(node, command[0], reply, kind))
         return again
 
+    @borrower
     def _exchange(
         self, commands: list[SlotCommand], failures: list[CacheappError]
     ) -> list[tuple[ClusterNode, list[SlotCommand], list[Any]]]:

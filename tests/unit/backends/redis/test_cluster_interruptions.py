@@ -57,7 +57,7 @@ class Pool:
     def __init__(self, in_use: set[Connection]) -> None:
         self.in_use = in_use
 
-    def get_connection(self) -> Connection:
+    def lend(self) -> Connection:
         made = Connection()
         self.in_use.add(made)
         return made

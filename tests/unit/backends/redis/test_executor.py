@@ -33,7 +33,7 @@ class DownPool:
     def __init__(self) -> None:
         self.asked = 0
 
-    def get_connection(self) -> Any:
+    def lend(self) -> Any:
         """Refuse."""
         self.asked += 1
         raise redis.ConnectionError("refused")
@@ -93,7 +93,7 @@ class LosingPool:
         self._failures = [*failures]
         self.sent: list[Any] = []
 
-    def get_connection(self) -> Any:
+    def lend(self) -> Any:
         failure = self._failures.pop(0)
         if isinstance(failure, MaxConnectionsError):
             raise failure
