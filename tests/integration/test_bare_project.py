@@ -37,6 +37,7 @@ def test_cachecheck_ends_at_once_with_one_line_if_the_store_cannot_be_opened(
         "CommandError: alias default was not checked, because its store cannot be used: "
         f"StoreUnavailable: {tmp_path}/cache "
     )
+    assert line.endswith(". To check the backend on a private store, add --private")
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

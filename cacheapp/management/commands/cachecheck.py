@@ -104,7 +104,9 @@ class Command(BaseCommand):
         if reports or not isinstance(stopped, StoreFailed):
             self._show(reports, options, expected)
         if isinstance(stopped, StoreFailed):
-            raise _cannot(str(stopped))
+            is_own = not (options["private"] or options["gunicorn"])
+            advice = ". To check the backend on a private store, add --private" if is_own else ""
+            raise _cannot(f"{stopped}{advice}")
         if stopped:
             said = f"stopped by {stopped}; the findings above are incomplete"
             raise CommandError(said, returncode=128 + stopped.number)
