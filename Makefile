@@ -17,7 +17,7 @@ help:
 	@echo "make demo   show what every worker sees of each cache"
 	@echo "make cachecheck  check caches: make cachecheck ARGS=default"
 	@echo "make lab    run an experiment: make lab ARGS=thread-races"
-	@echo "make shell  open a Python shell with the settings of the demo"
+	@echo "make shell  open a Python shell with the settings of the demo; with its Redis: REDIS_URL=… make shell"
 	@echo "make manage run any command: make manage ARGS='cachestats default'"
 	@echo "make test   run the whole test suite; make test K=name runs some"
 	@echo "make check  lint, types, import layers, spelling, known vulnerabilities"

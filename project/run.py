@@ -35,7 +35,7 @@ def _private_redis(stack: contextlib.ExitStack, *, cluster: bool) -> str | None:
     except RuntimeError as exc:
         _print(f"Redis:   not available, the alias `redis` will be down ({exc})")
         return None
-    _print(f"Redis:   private server, process {server.pid}")
+    _print(f"Redis:   private server, process {server.pid}, REDIS_URL={server.url}")
     return server.url
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from cacheapp.processes.waiting import until
 from tests.system.conftest import ROOT, NewEnv, still_running
@@ -95,7 +96,9 @@ def test_make_run_serves_and_ctrl_c_stops_all_of_it(make_run: Run, tmp: Path) ->
     assert status == 200
     assert body["pid"] in [process.pid for process in family]
     assert get(url, "/api/cache/redis/k")[1]["hit"] is False  # its private Redis is reached
-    assert any(line.startswith("Redis:   private server") for line in make_run.lines)
+    (line,) = (line for line in make_run.lines if line.startswith("Redis:   private server"))
+    with redis.Redis.from_url(line.partition("REDIS_URL=")[2].strip()) as client:
+        assert client.ping()
     # One worker hangs, so that stopping takes a while: Gunicorn kills it in the end.
     first, second = psutil.Process(gunicorn_of(family).pid).children()
     first.suspend()
