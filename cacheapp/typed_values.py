@@ -5,10 +5,11 @@ as "a whole number of at least 1". Each message has one form: what was found, th
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -48,8 +49,7 @@ def read_values(
             mistakes.append(Mistake(name, f"is not {what} here; expected {elsewhere[name]}"))
             continue
         if name not in readers:
-            known = ", ".join(sorted(readers))
-            mistakes.append(Mistake(str(name), f"is not {what}; expected one of {known}"))
+            mistakes.append(Mistake(str(name), f"is not {what}; {_meant(str(name), readers)}"))
             continue
         try:
             values[name] = readers[name](value)
@@ -57,6 +57,14 @@ def read_values(
             shown = f"of type {type(value).__name__}" if name in secret else show(value)
             mistakes.append(Mistake(name, f"is {shown}; expected {exc}"))
     return values, mistakes
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return a question for the one name that is nearly this one; else the list of all."""
+    spelled = {each.lower(): each for each in known}
+    for near in difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.8):
+        return f"did you mean {spelled[near]}?"
+    return f"expected one of {', '.join(sorted(spelled.values()))}"
 
 
 def show(value: Any) -> str:

@@ -87,8 +87,9 @@ def write_contradictions(write: WriteReads, *, may_be_gone: bool = False) -> lis
     """Return what contradicts sharing. `may_be_gone`: that no worker reads the value does not."""
     if is_shared(len(write.seen_by), len(write.reads)) or (may_be_gone and not write.seen_by):
         return []
-    others = _list([str(pid) for pid in write.reads if pid not in write.seen_by])
-    return [f"worker {write.writer} wrote {write.value!r}; not seen by worker {others}"]
+    others = [str(pid) for pid in write.reads if pid not in write.seen_by]
+    missed = f"{'worker' if len(others) == 1 else 'workers'} {_list(others)}"
+    return [f"worker {write.writer} wrote {write.value!r}; not seen by {missed}"]
 
 
 def write_confirmations(write: WriteReads) -> list[str]:

@@ -73,6 +73,22 @@ def test_all_mistakes_are_collected_beside_what_could_be_read() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("size_limt", "did you mean size_limit?"),
+        ("max_entries", "did you mean MAX_ENTRIES?"),
+        ("no_delay", "expected one of MAX_ENTRIES, size_limit"),
+        (5, "expected one of MAX_ENTRIES, size_limit"),
+    ],
+)
+def test_a_name_that_is_nearly_a_known_one_is_a_question(name: Any, meant: str) -> None:
+    readers = {"size_limit": tv.whole_number(1), "MAX_ENTRIES": tv.whole_number(1)}
+    assert read_values({name: 1}, readers, "an option")[1] == [
+        Mistake(str(name), f"is not an option; {meant}")
+    ]
+
+
 def test_a_secret_is_never_shown() -> None:
     _values, (mistake,) = read_values({"key": 5}, {"key": tv.text}, "a field", secret={"key"})
     assert mistake.error == "is of type int; expected a str"

@@ -171,6 +171,8 @@ def read_location(location: Any) -> str:
     expected = "expected a URL such as 'redis://host:6379/0' or 'unix:///run/redis.sock?db=0'"
     if not isinstance(location, str):
         raise ValueError(f"LOCATION is a {type(location).__name__}; {expected}")
+    if "://" not in location:
+        raise ValueError(f"LOCATION is not a URL; {expected}")
     try:
         parameters = parse_url(location)  # type: ignore[no-untyped-call]
     except ValueError:

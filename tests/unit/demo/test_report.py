@@ -52,9 +52,9 @@ def test_what_every_worker_agrees_on_is_shared() -> None:
 @pytest.mark.parametrize(
     ("seen", "counted", "raced", "proof"),
     [
-        (sight("token", None, None, None), count(), race(), "not seen by worker 12, 13 and 14"),
+        (sight("token", None, None, None), count(), race(), "not seen by workers 12, 13 and 14"),
         (sight("token", "token", "old", "token"), count(), race(), "not seen by worker 13"),
-        (sight(None, None, None, None), count(), race(), "not seen by worker 11, 12, 13 and 14"),
+        (sight(None, None, None, None), count(), race(), "not seen by workers 11, 12, 13 and 14"),
         (sight(), count(50, 50, 50, 50), race(), "read 50, 50, 50 and 50; expected 200 from each"),
         (sight(), count(200, 200, 200, 199), race(), "read 200, 200, 200 and 199; expected 200"),
         (sight(), count(199, 199, 199, 199), race(), "expected 200 from each"),

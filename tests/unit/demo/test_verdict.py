@@ -35,7 +35,7 @@ def _all(*values: object, counts: tuple[object, ...] = ()) -> list[WorkerView]:
             LastChanges(WRITTEN),
             _all("abc", "old", "old"),
             SharingVerdict.BROKEN,
-            "not seen by worker 2 and 3",
+            "not seen by workers 2 and 3",
         ),
         (
             LastChanges(WRITTEN),

@@ -92,6 +92,7 @@ def test_an_invalid_option_is_refused_with_the_alternative(
         ("localhost:6379", "expected a URL"),
         ([URL, URL], "several servers"),
         (f"{URL},redis://127.0.0.1:6380/0", "several servers"),
+        ("127.0.0.1:11211", "LOCATION is not a URL; expected a URL such as 'redis://host:6379/0'"),
         ("redis://127.0.0.1/0?cache_config=x", "client-side caching"),
         ("redis://127.0.0.1/0?retry_on_timeout=1", "may have run"),
     ],
