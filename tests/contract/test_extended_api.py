@@ -272,6 +272,23 @@ def test_options_of_a_lock_that_cannot_be_kept_are_refused(
         cache.lock("lock", **wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("memoize", "cacheapp.cached.cached"),
+        ("pop", "two steps"),
+        ("cull", "evicted whenever space is needed"),
+        ("expireat", r"use expire_at\(\)"),
+    ],
+)
+def test_a_method_of_another_cache_names_what_replaces_it(
+    cache: SharedCache, name: str, instead: str
+) -> None:
+    assert not hasattr(cache, name)
+    with pytest.raises(AttributeError, match=instead):
+        getattr(cache, name)
+
+
 # -- what only a server can do ----------------------------------------------------------------
 
 

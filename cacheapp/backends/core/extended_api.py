@@ -46,6 +46,29 @@ _INSTEAD = {
 }
 
 
+_STRUCTURES = "it offers no structures of diskcache; use that package itself, in another directory"
+_METHODS_ELSEWHERE = {
+    # django-redis
+    "client": "it has no server; use the methods of the cache, or a RedisCache",
+    # diskcache
+    **dict.fromkeys(("cache", "deque", "index"), _STRUCTURES),
+    **dict.fromkeys(
+        ("create_tag_index", "drop_tag_index"), "set OPTIONS['tag_index'] of a DiskCache"
+    ),
+    "cull": "entries are evicted whenever space is needed",
+    "directory": "LOCATION names the directory",
+    "memoize": "use the decorator cacheapp.cached.cached",
+    "pop": "use get(), then delete(); these are two steps",
+    "read": "get() returns the whole value",
+    # django-cachex
+    "clear_all_versions": "clear() removes all versions",
+    "expireat": "use expire_at()",
+    "flush_db": "clear() does so with OPTIONS['owns_database'] of a RedisCache",
+    "pexpireat": "use pexpire_at()",
+}
+"""Attributes of other caches that no cache has here, and what takes their place."""
+
+
 def set_if(
     store: Store, final: str, payload: Payload, ttl: float | None, *, nx: bool, xx: bool
 ) -> bool:
@@ -85,9 +108,7 @@ def missing_method(cache: str, name: str) -> str:
             f"{found}: sets, hashes and sorted sets need a Redis server; use a RedisCache, or store "
             "a Python set or dict with set()"
         )
-    if name == "client":
-        return f"{found}: it has no server; use the methods of the cache, or a RedisCache"
-    return found
+    return f"{found}: {_METHODS_ELSEWHERE[name]}" if name in _METHODS_ELSEWHERE else found
 
 
 def explain_arguments(cls: CacheT) -> CacheT:
