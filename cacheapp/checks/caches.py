@@ -10,6 +10,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 
 from cacheapp import backends, conf
+from cacheapp.backends.core.not_installed import NotInstalled
 from cacheapp.backends.core.shared import SharedCache
 from cacheapp.backends.local.filesystem import filesystem_type, is_network_filesystem
 from cacheapp.checks.entries import AliasConfig, alias_configs, redis_configs
@@ -32,12 +33,18 @@ def check_entries(**_: Any) -> Messages:
     return [
         checks.Error(
             f"CACHES[{config.alias!r}]: {mistake}",
-            hint="docs/reference/backends.md lists the arguments and options.",
+            hint=_hint(config),
             id="cacheapp.E002",
         )
         for config in alias_configs(SharedCache)
         for mistake in config.mistakes()
     ]
+
+
+def _hint(config: AliasConfig) -> str:
+    if issubclass(config.backend, NotInstalled):
+        return "Then run the check again: it cannot read the options of this alias without the package."
+    return "docs/reference/backends.md lists the arguments and options."
 
 
 def cache_directories() -> Iterator[tuple[AliasConfig, Path]]:

@@ -60,6 +60,7 @@ class Connection:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise NotReached(f"{url!r} is not the address of a server; expected http://host:port")
+        self._url = url
         self._base = parts.path.rstrip("/")
         self._http = http.client.HTTPConnection(
             parts.hostname, parts.port or 80, timeout=ANSWER_WITHIN_S
@@ -92,7 +93,7 @@ class Connection:
             try:
                 self._http.connect()
             except _HTTP_ERRORS as exc:
-                raise NotReached(f"no connection: {exc}") from exc
+                raise NotReached(f"no connection to {self._url}: {exc}") from exc
         try:
             self._http.request(method, self._base + path, body=data, headers=headers)
             with self._http.getresponse() as response:

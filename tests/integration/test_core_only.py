@@ -232,6 +232,7 @@ def test_a_redis_of_other_programs_does_not_stop_the_check(
     used = run(project, "-m", "django", "check", ALIASES="redis")
     assert used.returncode == 1
     assert f"(cacheapp.E002) CACHES['redis']: RedisCache requires {reason}" in used.stderr
+    assert "HINT: Then run the check again" in used.stderr
     assert "Run: pip install 'cacheapp[redis]'" in used.stderr
 
 

@@ -147,7 +147,7 @@ def off(new_env: NewEnv, start_gunicorn: StartGunicorn) -> GunicornServer:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--url", "http://127.0.0.1:1"], "no connection"),
+        (["--url", "http://127.0.0.1:1"], "no connection to http://127.0.0.1:1: "),
         (["--url", "https://example.com"], "expected http://host:port"),
         (["--url", "OFF"], "the demo is off"),
         (["--workers", "1"], "expected at least 2"),
