@@ -27,6 +27,9 @@ _WITHIN_S = 50.0
 _HANG_S = 150.0
 
 
+_NEVER_RAISING = frozenset(["NOP", "NOT_TAKEN", "RETURN_VALUE"])
+
+
 class Interrupted(BaseException):
     """What the trace function raises in place of a signal handler."""
 
@@ -37,8 +40,7 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
 
     From the end of a `with` block to the call of `__exit__` the interpreter looks for no signal; a
     trace function could raise there all the same, and then `__exit__` would not be called. The same
-    is true of the NOP at the begin of a `try` in such a block, and of the NOT_TAKEN after a branch,
-    from Python 3.14 on.
+    is true of what begins a `try` in such a block, follows a branch in it, or returns from it.
     """
     skipped: set[int] = set()
     found = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
@@ -51,7 +53,7 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
                 while found[at - 1].opname == "SWAP":  # below the result of a `return`
                     at -= 1
                     skipped.add(found[at].offset)
-        elif "WITH_EXCEPT_START" in names[:2] or instruction.opname in {"NOP", "NOT_TAKEN"}:
+        elif "WITH_EXCEPT_START" in names[:2] or instruction.opname in _NEVER_RAISING:
             skipped.add(instruction.offset)
     return frozenset(skipped)
 
