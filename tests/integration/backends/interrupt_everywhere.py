@@ -27,7 +27,7 @@ _WITHIN_S = 50.0
 _HANG_S = 150.0
 
 
-_NEVER_RAISING = frozenset(["NOP", "NOT_TAKEN", "RETURN_VALUE"])
+_NEVER_RAISING = frozenset(["NOP", "NOT_TAKEN", "POP_EXCEPT", "RETURN_VALUE"])
 
 
 class Interrupted(BaseException):
@@ -40,7 +40,8 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
 
     From the end of a `with` block to the call of `__exit__` the interpreter looks for no signal; a
     trace function could raise there all the same, and then `__exit__` would not be called. The same
-    is true of what begins a `try` in such a block, follows a branch in it, or returns from it.
+    is true of what begins a `try` in such a block, follows a branch in it, or returns from it, and of the
+    end of an `except`: an exception raised there would stay the handled one of its thread for ever.
     """
     skipped: set[int] = set()
     found = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
