@@ -12,9 +12,6 @@ from cacheapp.extras import OPTIONAL
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-DATA = [
-    it.removesuffix("/**") for it in PYPROJECT["tool"]["setuptools"]["package-data"]["cacheapp"]
-]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 MODULE_OF = {
     "prometheus-client": "prometheus_client",
@@ -79,13 +76,3 @@ def test_each_extra_that_the_code_names_exists() -> None:
     named += re.findall(r'load_command\("[\w.]+", "(\w+)"', text)
     assert len(named) > 5
     assert set(named) <= EXTRAS.keys()
-
-
-def test_each_file_beside_the_code_is_in_the_package() -> None:
-    package = ROOT / "cacheapp"
-    others = [
-        path.relative_to(package)
-        for path in package.rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
-    ]
-    assert {path.parts[0] for path in others} == set(DATA)

@@ -78,6 +78,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = str(tools / "bin" / "python")
     run([python, "-m", "pip", "install", "--quiet", "build", "twine"], place)
     run([python, "-m", "build", "--outdir", str(place / "dist"), str(source)], place)
+    run([python, "-m", "build", "--wheel", "--outdir", str(place / "again"), str(source)], place)
     built = sorted(map(str, (place / "dist").iterdir()))
     run([python, "-m", "twine", "check", "--strict", *built], place)
     return place / "dist"
@@ -98,6 +99,12 @@ def test_the_wheel_and_the_sdist_have_every_file(dist: Path) -> None:
     with tarfile.open(sdist) as found_source:
         sources = {name.partition("/")[2] for name in found_source.getnames()}
     assert expected | {"LICENSE", "CHANGELOG.md", "pyproject.toml"} <= sources
+
+
+def test_a_build_leaves_nothing_in_the_checkout_that_the_next_one_would_pack(dist: Path) -> None:
+    left = {path.name for path in (dist.parent / "source").iterdir()}
+    tracked = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], ROOT)
+    assert left == {name.partition("/")[0] for name in tracked.splitlines()}
 
 
 class Foreign:
