@@ -30,7 +30,7 @@ pytestmark = pytest.mark.soak
 ASGI, WSGI = "project.asgi:application", "project.wsgi:application"
 UVICORN_OPTIONS = "--timeout-graceful-shutdown 10"
 UWSGI = "-c import(sys,pyuwsgi);pyuwsgi.run(sys.argv[1:])"
-UWSGI_OPTIONS = "--lazy-apps --enable-threads --die-on-term --need-app"
+UWSGI_OPTIONS = "--lazy-apps --enable-threads --die-on-term --worker-reload-mercy 20 --need-app"
 COMMANDS: dict[str, tuple[str, str]] = {
     "uvicorn": ("uvicorn", f"-m uvicorn {ASGI} --workers 2 --port PORT {UVICORN_OPTIONS}"),
     "granian-asgi": ("granian", f"-m granian --interface asgi {ASGI} --workers 2 --port PORT"),
