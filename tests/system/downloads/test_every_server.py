@@ -30,6 +30,7 @@ pytestmark = pytest.mark.soak
 ASGI, WSGI = "project.asgi:application", "project.wsgi:application"
 UVICORN_OPTIONS = "--timeout-graceful-shutdown 10"
 UWSGI = "-c import(sys,pyuwsgi);pyuwsgi.run(sys.argv[1:])"
+UWSGI_WORKERS = 2
 UWSGI_OPTIONS = "--lazy-apps --enable-threads --die-on-term --worker-reload-mercy 20 --need-app"
 COMMANDS: dict[str, tuple[str, str]] = {
     "uvicorn": ("uvicorn", f"-m uvicorn {ASGI} --workers 2 --port PORT {UVICORN_OPTIONS}"),
@@ -39,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "daphne": ("daphne", f"-m daphne {ASGI} --port PORT"),
     "uwsgi": (
         "pyuwsgi",
-        f"{UWSGI} --http-socket 127.0.0.1:PORT --module {WSGI} --master --processes 2 {UWSGI_OPTIONS}",
+        f"{UWSGI} --http-socket 127.0.0.1:PORT --module {WSGI} --master --processes {UWSGI_WORKERS} {UWSGI_OPTIONS}",
     ),
     "runserver": ("django", "manage.py runserver PORT --noreload"),
     "gunicorn-asgi": (
@@ -89,6 +90,11 @@ class AnyServer(Server):
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def until_loaded(self) -> None:
+        """Wait for the second worker of uWSGI: it dies with all others if a signal finds it importing."""
+        if any("pyuwsgi" in word for word in self._command):
+            until(lambda: self.output().count(" app 0 ") == UWSGI_WORKERS, "both workers", 60)
+
     def request(self, method: str, path: str, wanted: Any = None) -> dict[str, Any]:
         """Return the response of whichever worker takes the connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -133,17 +139,23 @@ class Site:
         job = self.first.request("POST", "/api/downloads", {"urls": self.urls})
         place = f"/api/downloads/{job['id']}"
         until(lambda: self.first.request("GET", place)["files_done"] == 1, "the small file", 60)
+        self.first.until_loaded()
         return job
 
     def until_adopted(self, job: Mapping[str, Any], within_s: float) -> dict[str, Any]:
         """Return the job when the second server has completed it."""
-        place = f"/api/downloads/{job['id']}"
-        until(
-            lambda: self.second.request("GET", place)["state"] == "succeeded",
-            f"the second server to complete the job\n{self.first.output()[-3000:]}",
-            within_s,
-        )
-        return self.second.request("GET", place)
+        found: dict[str, Any] = {}
+
+        def is_complete() -> bool:
+            found.update(self.second.request("GET", f"/api/downloads/{job['id']}"))
+            return bool(found["state"] == "succeeded")
+
+        try:
+            until(is_complete, "the second server to complete the job", within_s)
+        except TimeoutError as exc:
+            exc.add_note(f"{found}\n{self.first.output()[-3000:]}\n{self.second.output()[-3000:]}")
+            raise
+        return found
 
 
 @pytest.fixture(params=list(COMMANDS))
