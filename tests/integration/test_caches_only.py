@@ -24,7 +24,7 @@ settings.configure(
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.staticfiles",
                     "django_htmx", "cacheapp"],
     ROOT_URLCONF="__main__",
-    STATIC_URL="static/", ALLOWED_HOSTS=["localhost"],
+    STATIC_URL="static/", ALLOWED_HOSTS=["localhost"], LOGIN_URL="/",
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": place / "db.sqlite3"}},
     CACHES={"default": {"BACKEND": "cacheapp.backends.LMDBCache", "LOCATION": place / "cache",
