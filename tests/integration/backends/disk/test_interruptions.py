@@ -44,14 +44,20 @@ OPERATIONS: dict[str, tuple[Callable[[Any], object], int]] = {
     "lock": (_lock, 3),
     "delete": (lambda cache: cache.delete("key"), 3),
     "evict": (lambda cache: cache.evict("tag"), 7),
+    "get_many": (lambda cache: cache.get_many(["key", "number", "text"]), 29),
+    "iter_keys": (lambda cache: list(cache.iter_keys("*")), 53),
+    "delete_pattern": (lambda cache: cache.delete_pattern("k*"), 61),
 }
 
 
+def _databases(cache: Any) -> list[Any]:
+    return [cache._store._database, cache._store._locks.database]  # noqa: SLF001
+
+
 def _open_transactions(cache: Any) -> int:
-    databases = (cache._store._database, cache._store._locks.database)  # noqa: SLF001
     return sum(
         connection.sqlite.in_transaction
-        for database in databases
+        for database in _databases(cache)
         for thread in database.registry._all  # noqa: SLF001
         for connection in thread.opened()
     )
