@@ -222,10 +222,17 @@ def test_cachecheck_finds_every_property_to_hold(foreign: Foreign) -> None:
 
 
 def test_all_workers_count_together(url: str) -> None:
-    found = [json.loads(body) for _status, body in at_once(f"{url}/hit", 100)]
+    found: list[Any] = []
+
+    def several_responded() -> bool:
+        found.extend(json.loads(body) for _status, body in at_once(f"{url}/hit", 100))
+        return len({it["worker"] for it in found}) > 1
+
+    until(
+        several_responded, "more than one worker to respond"
+    )  # one may take all that come at once
     hits = sorted(it["hits"] for it in found)
-    assert hits == list(range(hits[0], hits[0] + 100))  # other tests may have been first
-    assert len({it["worker"] for it in found}) > 1
+    assert hits == list(range(hits[0], hits[0] + len(found)))  # other tests may have been first
 
 
 def test_django_ratelimit_admits_exactly_its_rate(url: str) -> None:
