@@ -27,7 +27,9 @@ _WITHIN_S = 50.0
 _HANG_S = 150.0
 
 
-_NEVER_RAISING = frozenset(["NOP", "NOT_TAKEN", "POP_EXCEPT", "RETURN_VALUE"])
+_NEVER_RAISING = frozenset(
+    ["COPY", "NOP", "NOT_TAKEN", "POP_EXCEPT", "PUSH_EXC_INFO", "RETURN_VALUE"]
+)
 
 
 class Interrupted(BaseException):
@@ -40,8 +42,8 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
 
     From the end of a `with` block to the call of `__exit__` the interpreter looks for no signal; a
     trace function could raise there all the same, and then `__exit__` would not be called. The same
-    is true of what begins a `try` in such a block, follows a branch in it, or returns from it, and of the
-    end of an `except`: an exception raised there would stay the handled one of its thread for ever.
+    is true of what begins a `try` in such a block, follows a branch in it, or returns from it, and of
+    the begin and end of an `except`: there, the handled exception would stay that of its thread for ever.
     """
     skipped: set[int] = set()
     found = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
@@ -87,7 +89,7 @@ def interrupt_at(
         frame.f_trace_lines = False
         return trace_opcode
 
-    before, collects = sys.gettrace(), gc.isenabled()
+    before, collects, handled = sys.gettrace(), gc.isenabled(), sys.exception()
     gc.disable()
     # Python 3.12 traces bytecodes only if a frame has asked for them before `settrace`.
     sys._getframe().f_trace_opcodes = True  # noqa: SLF001 (documented)
@@ -100,6 +102,9 @@ def interrupt_at(
         sys.settrace(before)
         if collects:
             gc.enable()
+    assert sys.exception() is handled, (
+        "an exception stays in this thread, with all that it refers to"
+    )
     assert not holds_lease(), "a mark stays in this thread, whose callers would never wait again"
     return left <= 0
 
