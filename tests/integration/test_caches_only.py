@@ -121,11 +121,13 @@ def test_e009_settings_of_downloads_without_the_app(settings: Settings) -> None:
     assert "Add 'cacheapp.downloads' to INSTALLED_APPS below 'cacheapp'" in str(message.hint)
 
 
+@pytest.mark.django_db  # Django 6.1's own checks use the database
 def test_e010_downloads_without_cacheapp(settings: Settings) -> None:
     _without(settings, "cacheapp")
     assert "but 'cacheapp' is not" in _message("cacheapp.E010", tags=["models"]).msg
 
 
+@pytest.mark.django_db
 def test_e005_names_the_present_form_of_a_permission(settings: Settings) -> None:
     token = {"sha256": "0" * 64, "permissions": ["cacheapp.add_downloadjob"]}
     settings.CACHEAPP = {**settings.CACHEAPP, "API_TOKENS": {"old": token}}
