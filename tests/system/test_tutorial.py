@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cacheapp.processes.waiting import until
+from tests.ensure_programs import NO_CURL, find_curl
 from tests.ports import free_port
+from tests.required import skip_or_fail
 from tests.system.conftest import ROOT
 
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -98,6 +100,8 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
+    if find_curl() is None:
+        skip_or_fail(NO_CURL)
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tutorial-") as name:
         reader = Reader(Path(name), port)

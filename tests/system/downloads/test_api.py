@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from cacheapp.processes.waiting import until
+from tests.ensure_programs import NO_CURL, find_curl
 from tests.objects import Thing, Version
 from tests.origin import Origin
+from tests.required import skip_or_fail
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.page_reader import ELSEWHERE, PAGES, SECRET, Reader, blocks
 from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
@@ -157,6 +159,8 @@ def test_a_token_works_through_a_proxy_where_the_demo_does_not(site: Site) -> No
 def test_every_request_and_command_of_the_pages_works(
     site: Site, env: dict[str, str], tmp_path: Path
 ) -> None:
+    if find_curl() is None:
+        skip_or_fail(NO_CURL)
     reader = Reader(site, env, tmp_path)
     printed = [reader.types(block) for page in PAGES for block in blocks(page)]
     created, seen, demo, _terminal, secret, again, events = printed
