@@ -47,7 +47,10 @@ class OptionsRefused(CacheappError, ImproperlyConfigured):
 
 
 class ExtraMissing(CacheappError, ImportError):
-    """A package of an extra is not installed, or in another release. The message names the extra and the command."""
+    """A package of an extra is not installed, or in another release.
+
+    The message names the extra and the command.
+    """
 
 
 STORE_FAILED = (StoreUnavailable, OutcomeUnknown, StoreFull)

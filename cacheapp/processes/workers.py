@@ -60,7 +60,7 @@ class Connection:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise NotReached(f"{url!r} is not the address of a server; expected http://host:port")
-        self._url = url
+        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # no password
         self._base = parts.path.rstrip("/")
         self._http = http.client.HTTPConnection(
             parts.hostname, parts.port or 80, timeout=ANSWER_WITHIN_S

@@ -1,11 +1,11 @@
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cacheapp.processes.waiting import until
 from cacheapp.thread_lock import reentrant_lock
 
 pytestmark = pytest.mark.timeout(
@@ -104,10 +104,12 @@ def test_it_is_what_a_condition_needs() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     waits.wait()
-    deadline = time.monotonic() + 60
-    while not woken.is_set() and time.monotonic() < deadline:
+
+    def is_woken() -> bool:
         with lock:
             changed.notify()
-    thread.join(60)
-    assert woken.is_set()
+        return woken.is_set()
+
+    until(is_woken, "the thread that waits")
+    thread.join()
     assert _is_free(lock)

@@ -45,11 +45,12 @@ _INSTEAD = {
     "prefix": "the alias has one KEY_PREFIX; use an alias with the other KEY_PREFIX",
 }
 
-
 _STRUCTURES = "it offers no structures of diskcache; use that package itself, in another directory"
 _METHODS_ELSEWHERE = {
     # django-redis
-    "client": "it has no server; use the methods of the cache, or a RedisCache",
+    **dict.fromkeys(
+        ("client", "get_client"), "it has no server; use the methods of the cache, or a RedisCache"
+    ),
     # diskcache
     **dict.fromkeys(("cache", "deque", "index"), _STRUCTURES),
     **dict.fromkeys(

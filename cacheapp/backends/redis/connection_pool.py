@@ -38,13 +38,11 @@ from cacheapp.thread_lock import reentrant_lock
 # that needs: after a fork during the import, the child would wait for it for ever.
 _DRIVER = DriverInfo()
 _DRIVER_ARGUMENTS = frozenset({"driver_info", "lib_name", "lib_version"})
-
-
+_AfterRelease: Any = AfterConnectionReleasedEvent  # no types
 _LOOK_S = 0.05  # so long a call waits before it looks for what interrupted ones have left
 _loans = RunningCalls()
 borrower = _loans.register
 """Registers a function that calls `lend`, and releases the connection before it returns."""
-_AfterRelease: Any = AfterConnectionReleasedEvent  # no types
 
 
 class _Waiter:

@@ -25,8 +25,6 @@ LEFT_HELD_S = 100.0
 """How long a store waits at least for a lock that was left held."""
 _WITHIN_S = 50.0
 _HANG_S = 150.0
-
-
 _NEVER_RAISING = frozenset(
     ["COPY", "NOP", "NOT_TAKEN", "POP_EXCEPT", "PUSH_EXC_INFO", "RETURN_VALUE"]
 )
