@@ -14,6 +14,7 @@ from cacheapp.cachecheck.session import ClientSession
 from cacheapp.cachecheck.verdicts import PropertyFinding, PropertyVerdict, plain, with_proof
 from cacheapp.cachecheck.workloads.registers import (
     CALLS,
+    ENOUGH,
     KEYS,
     LEAST,
     one_call,
@@ -25,7 +26,8 @@ from cacheapp.consistency.judge import judge
 from cacheapp.processes.waiting import pause, until
 
 AFTERWARDS_S = 0.3
-IN_THE_MIDDLE = 40  # lines of a client's journal: 20 calls
+IN_THE_MIDDLE = 3 * ENOUGH
+"""Lines of a client's journal, two of each call: enough for a judgement if no later one is answered."""
 _FORK_WITHIN_S = 20.0
 WARM_ROUNDS = 5
 _ORDER_S = 0.04  # an order is for a moment 30 ms later

@@ -20,9 +20,10 @@ from cacheapp.consistency.timeline import lane_name
 KEYS = 6
 CALLS = 1_500
 """The most of each session: more calls cost more judging, and find no more."""
-LEAST = 40
+ENOUGH = 40
+"""The least number of answered calls that a judgement needs."""
+LEAST = 2 * ENOUGH
 """The least of each session: the first use of a store may take longer than the whole duration."""
-_ENOUGH = 40
 
 _SHARES = {"get": 45, "set": 20, "add": 10, "delete": 8, "touch": 5, "incr": 8, "decr": 4}
 _SIMPLE = {"get": 55, "set": 35, "delete": 10}
@@ -90,7 +91,7 @@ def _reads(history: Sequence[Operation], broken: Sequence[Broken], how: str) -> 
 def rate(history: Sequence[Operation]) -> float:
     """Return the number of answered calls per second, of all clients together."""
     ends = [one.return_ns for one in history if one.return_ns is not None]
-    if len(ends) < _ENOUGH:
+    if len(ends) < ENOUGH:
         return 0.0
     spent_ns = max(ends) - min(one.call_ns for one in history)
     return len(ends) / max(spent_ns, 1) * 1e9
@@ -116,7 +117,7 @@ def _order_finding(
     if not answered or answered < len(history) / 2:
         why = run.first_error() or "no call was answered"
         return PropertyFinding(name, PropertyVerdict.UNKNOWN, figure, why)
-    if answered < _ENOUGH:
+    if answered < ENOUGH:
         return PropertyFinding(
             name, PropertyVerdict.UNKNOWN, figure, f"only {answered} calls were answered"
         )

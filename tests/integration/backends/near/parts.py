@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,20 @@ def changes_of(cache: NearCache, key: str) -> int:
 
 
 def until_copied(cache: NearCache, work: Callable[[], Any]) -> None:
-    """Wait until the copy answers all reads of `work`: a late invalidation may void a fill or two."""
+    """Wait until the copy answers all reads of `work`, once.
+
+    The invalidation of an earlier write may still come afterwards, and empty it again: a test that
+    needs the copy to answer the next read too calls `until_settled` before.
+    """
     until(lambda: reads_of_redis(cache, work) == 0, "the copy to answer")
+
+
+def until_settled(cache: NearCache) -> None:
+    """Wait until the invalidations of all earlier writes have been applied: Redis sends them in order."""
+    until_copied(cache, lambda: cache.get("settled"))
+    mark = uuid.uuid4().hex
+    other(cache).set("settled", mark)
+    until(lambda: cache.get("settled") == mark, "the last write to be seen")
 
 
 def start_worker(

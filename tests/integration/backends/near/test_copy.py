@@ -25,6 +25,7 @@ from tests.integration.backends.near.parts import (
     raw,
     reads_of_redis,
     until_copied,
+    until_settled,
 )
 
 
@@ -94,7 +95,8 @@ def test_get_or_set_and_counting_never_use_the_copy(cache: NearCache) -> None:
 def test_a_write_in_mid_fill_voids_it(cache: NearCache, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = other(cache)
     elsewhere.set("key", "old")
-    until_copied(cache, lambda: cache.get("key"))  # so its own invalidation has been applied
+    until_settled(cache)
+    until_copied(cache, lambda: cache.get("key"))
     cache._copy.forget([cache.make_key("key")])  # noqa: SLF001
     voided = cache.stats()["copy_voided_fills"]
     fetch = NearStore.fetch_one
@@ -324,6 +326,7 @@ def test_an_excluded_key_leaves_the_others_to_the_copy(
     confirmed(cache)
     wanted = {"session:1": 1, "a": 2, "b": 3}
     cache.set_many(wanted)
+    until_settled(cache)
     until_copied(cache, lambda: cache.get_many(["a", "b"]))
     read: list[str] = []
     get_many = NearStore.get_many

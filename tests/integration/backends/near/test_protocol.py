@@ -22,6 +22,7 @@ from tests.integration.backends.near.parts import (
     raw,
     reads_of_redis,
     until_copied,
+    until_settled,
 )
 
 
@@ -198,7 +199,7 @@ def test_an_equal_value_of_another_fill_is_kept(
 ) -> None:
     """Else the readers of a key that all read it at once would void each other's fills."""
     cache.set("key", "value")
-    until_copied(cache, lambda: cache.get("other"))
+    until_settled(cache)
     fetch = NearStore.fetch_one
 
     def fetch_beside_another(self: NearStore, key: str) -> Any:
