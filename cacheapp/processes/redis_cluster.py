@@ -18,6 +18,7 @@ from cacheapp.processes.waiting import until
 _SLOTS = 16384
 _PRIMARIES = 3
 _WITHIN_S = 60.0
+_HANDOVER_S = 10.0
 _TRIES = 3  # another program may have taken a port
 
 
@@ -223,9 +224,22 @@ class PrivateCluster:
     def fail_over(self, primary: ClusterServer) -> ClusterServer:
         """Make a primary hand over to its replica, without loss; return the new primary."""
         replica = self.replica_of(primary)
-        replica.cluster("FAILOVER")
-        until(lambda: replica.is_primary() and not primary.is_primary(), "the handover", _WITHIN_S)
+        until(partial(self._take_over, replica), "the handover", _WITHIN_S)
+        until(lambda: not primary.is_primary(), "the former primary to know", _WITHIN_S)
         return replica
+
+    def _take_over(self, replica: ClusterServer) -> bool:
+        """Request a handover; return False if the nodes abandoned it, as they do after 5 s."""
+        from redis import ResponseError  # noqa: PLC0415 (an extra)
+
+        try:
+            replica.cluster("FAILOVER")
+        except ResponseError:
+            if not replica.is_primary():  # else the request before was successful, late
+                raise
+        with contextlib.suppress(TimeoutError):
+            until(replica.is_primary, "the handover", _HANDOVER_S)
+        return replica.is_primary()
 
     def hold_writes(self, primary: ClusterServer) -> None:
         """Let a primary execute no more writes; return when its replica has all that were acknowledged."""

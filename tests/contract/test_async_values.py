@@ -171,7 +171,7 @@ async def test_only_values_with_code_of_their_own_need_the_requests_thread(
 
 
 async def test_a_lease_is_renewed_while_its_value_is_serialized(build: Build) -> None:
-    cache = build("short", OPTIONS={"lease_time": 6.0})
+    cache = build("short", OPTIONS={"lease_time": 9.0})  # renewed every 3 s
     blocked = threading.Event()
     with renewals(cache) as renewed:
         async with ThreadSensitiveContext():

@@ -167,12 +167,12 @@ def test_a_factory_that_hangs_delays_no_caller_longer_than_the_wait(build: Build
 
 
 def test_a_lease_is_renewed_while_its_factory_runs(build: Build) -> None:
-    cache = build("short", OPTIONS={"lease_time": 6.0})
+    cache = build("short", OPTIONS={"lease_time": 9.0})  # renewed every 3 s
     factory = Factory("value")
     with renewals(cache) as renewed:
         threads = [Calling(lambda: cache.get_or_set("key", factory, 100)) for _ in range(2)]
         assert factory.running.wait(DEADLINE_S)
-        until(lambda: len(renewed) == 2, "the lease to be renewed again and again", DEADLINE_S)
+        until(lambda: len(renewed) >= 2, "the lease to be renewed again and again", DEADLINE_S)
         factory.go_on.set()
         assert [thread.outcome() for thread in threads] == ["value", "value"]
     assert factory.runs == 1

@@ -10,8 +10,8 @@ from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.waiting import until
 from tests.contract.renewals import renewals
 
-DEADLINE_S = 30
-LEASE_S = 6.0
+DEADLINE_S = 60
+LEASE_S = 9.0  # renewed every 3 s
 
 
 @contextlib.contextmanager

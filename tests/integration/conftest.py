@@ -19,8 +19,8 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def own_cache(own_redis: RedisServer) -> RedisCache:
-    """A cache on that Redis, with short timeouts."""
-    return ours(own_redis.url, SOCKET_TIMEOUT=1, SOCKET_CONNECT_TIMEOUT=1)
+    """A cache on that Redis."""
+    return ours(own_redis.url)
 
 
 @pytest.fixture(autouse=True)

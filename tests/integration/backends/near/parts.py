@@ -50,8 +50,8 @@ def ours(server: RedisServer, directory: Path, prefix: str = "near", **options: 
 
 
 def other(cache: NearCache) -> RedisCache:
-    """Return the cache of another machine, with the same keys."""
-    return RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
+    """Return the patient cache of another machine, with the same keys."""
+    return RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix, "OPTIONS": PATIENT})
 
 
 def raw(server: RedisServer) -> redis.Redis:

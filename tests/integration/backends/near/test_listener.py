@@ -1,10 +1,12 @@
 """The listener's thread: started once, ended with its store, started again after any interruption."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from cacheapp.backends.near.listener import InvalidationListener
 from cacheapp.backends.near.records import NO_STATE
 from cacheapp.processes.servers import RedisServer, child_env
 from cacheapp.processes.waiting import until
+from tests.contract.backends import PATIENT
 from tests.integration.backends.interrupt_everywhere import finalised_everywhere, interrupt_at
 from tests.integration.backends.near.parts import confirmed, ours
+from tests.integration.interrupts import place_in
 
 
 @pytest.fixture
@@ -77,6 +81,7 @@ def test_it_ends_with_its_store_and_starts_again(
         return owner
 
     monkeypatch.setattr(LocalCopy, "claim", counted)
+    monkeypatch.setattr("cacheapp.backends.near.listener._END_WITHIN_S", 60.0)
     listener = cache._store.invalidations  # noqa: SLF001
     for _ in range(3):
         del claims[:]
@@ -95,6 +100,10 @@ def test_it_takes_no_byte_from_a_file_that_has_its_descriptor(cache: NearCache) 
     """As after code that closes all descriptors, while the thread waits for invalidations."""
     confirmed(cache)
     epoch = cache.stats()["copy_epoch"]
+    thread = cache._store.invalidations._thread  # noqa: SLF001
+    assert thread is not None
+    assert thread.ident is not None
+    until(partial(place_in, thread.ident, "_wait"), "the thread to wait")
     (connection,) = cache._store.invalidations._connections  # noqa: SLF001
     number = connection.fileno()
     ours, theirs = socket.socketpair()
@@ -109,12 +118,13 @@ def test_it_takes_no_byte_from_a_file_that_has_its_descriptor(cache: NearCache) 
 
 
 _READER = """
-import sys
+import json, sys
 from django.conf import settings
 settings.configure(CACHES={}, SECRET_KEY="x" * 50, CACHEAPP={"STATE_DIR": sys.argv[2]})
 from cacheapp.backends import NearCache
 from cacheapp.processes.waiting import until
-cache = NearCache(sys.argv[1], {"OPTIONS": {"copy": sys.argv[2], "size_limit": 8 * 2**20}})
+options = {"copy": sys.argv[2], "size_limit": 8 * 2**20, **json.loads(sys.argv[3])}
+cache = NearCache(sys.argv[1], {"OPTIONS": options})
 until(lambda: cache.get("key") or cache.stats()["copy_hits"], "the copy to be served")
 """
 _ENDING = """
@@ -131,9 +141,12 @@ def test_a_process_that_is_stopped_in_a_write_does_not_keep_others_from_ending(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     def start(script: str) -> subprocess.Popen[bytes]:
-        arguments = [sys.executable, "-c", script, redis_server.url, str(tmp_path)]
+        arguments = (redis_server.url, str(tmp_path), json.dumps(PATIENT))
         return subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_env()
+            [sys.executable, "-c", script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_env(),
         )
 
     with start(_READER + _ENDING) as ending:

@@ -1,5 +1,6 @@
 """What ends a listener, and who comes after it: forks, kills, overrun buffers, a failover."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from tests.contract.backends import PATIENT
 from tests.integration.backends.interrupt_everywhere import interrupt_everywhere
 from tests.integration.backends.near.parts import (
     confirmed,
+    other,
     ours,
     raw,
     start_worker,
@@ -24,13 +26,14 @@ from tests.integration.backends.near.parts import (
 from tests.integration.backends.redis.parts import sentinel_site
 
 _FORKING = """
-import os, signal, sys
+import json, os, signal, sys
 from django.conf import settings
 settings.configure(CACHES={}, SECRET_KEY=sys.argv[3], CACHEAPP={"STATE_DIR": sys.argv[2]})
+from cacheapp import clock
 from cacheapp.backends import NearCache
 from cacheapp.processes.waiting import until
-cache = NearCache(sys.argv[1], {"KEY_PREFIX": "near", "OPTIONS": {
-    "copy": sys.argv[2] + "/copy", "size_limit": 8 * 2**20, "max_staleness": 0.5}})
+cache = NearCache(sys.argv[1], {"KEY_PREFIX": "near", "OPTIONS": {**json.loads(sys.argv[4]),
+    "copy": sys.argv[2] + "/copy", "size_limit": 8 * 2**20, "max_staleness": 30.0}})
 
 def served():
     before = cache.stats()["copy_hits"]
@@ -45,6 +48,8 @@ if os.fork():
 until(served, "the child to be served")
 assert cache.stats()["copy_listener_pid"] == parent, "the child has taken over from a living parent"
 os.kill(parent, signal.SIGKILL)
+boot_s = clock.boot_s
+clock.boot_s = lambda: boot_s() + 60.0  # the claim of the parent has ended
 until(lambda: served() and cache.stats()["copy_listener_pid"] == os.getpid(), "the child")
 print("epochs later:", cache.stats()["copy_epoch"] - epoch, flush=True)
 """
@@ -53,7 +58,7 @@ print("epochs later:", cache.stats()["copy_epoch"] - epoch, flush=True)
 def test_a_child_listens_only_after_its_parent_and_begins_anew(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    arguments = [redis_server.url, str(tmp_path), settings.SECRET_KEY]
+    arguments = [redis_server.url, str(tmp_path), settings.SECRET_KEY, json.dumps(PATIENT)]
     with subprocess.Popen(
         [sys.executable, "-c", _FORKING, *arguments], stdout=subprocess.PIPE, env=child_env()
     ) as parent:
@@ -67,7 +72,7 @@ def test_a_child_listens_only_after_its_parent_and_begins_anew(
 def test_a_connection_that_overran_its_buffer_begins_a_new_epoch(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    worker = start_worker(own_redis, tmp_path, 0.5, 60, tmp_path / "unused.json")
+    worker = start_worker(own_redis, tmp_path, 0.5, 300, tmp_path / "unused.json")
     cache = ours(own_redis, tmp_path, max_staleness=0.5)
     try:
         with raw(own_redis) as client:
@@ -139,7 +144,7 @@ def test_an_exception_of_a_handler_at_any_bytecode_leaves_the_copy_right(
 ) -> None:
     cache = ours(redis_server, tmp_path, prefix=tmp_path.name)
     confirmed(cache)
-    elsewhere = RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
+    elsewhere = other(cache)
     number = 0
 
     def prepare() -> None:

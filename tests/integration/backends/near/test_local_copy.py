@@ -56,7 +56,8 @@ def test_a_small_copy_is_not_emptied_by_the_record_of_owners(
     assert found[0] is env
     assert found[1:] == (6, packed)
     assert copy.figures()["copy_entries"] > 50
-    assert caplog.messages == []
+    # A thread that another test has left may log something of its own.
+    assert [each for each in caplog.records if each.name.startswith("cacheapp.backends")] == []
 
 
 def test_a_record_of_owners_that_is_too_large_begins_no_epoch(copy: LocalCopy) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cacheapp.backends import NearCache, RedisCache
+from cacheapp.backends import NearCache
 from cacheapp.backends.lmdb import eviction
 from cacheapp.backends.near import records, store
 from cacheapp.backends.near.copy import LocalCopy
@@ -16,8 +16,10 @@ from cacheapp.backends.redis.store import RedisStore
 from cacheapp.errors import OutcomeUnknown
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
+from tests.contract.backends import PATIENT
 from tests.integration.backends.near.parts import (
     confirmed,
+    other,
     ours,
     raw,
     reads_of_redis,
@@ -68,7 +70,7 @@ def test_reads_do_not_go_back_to_what_a_slow_fill_read(
     copy = cache._copy  # noqa: SLF001
     with monkeypatch.context() as late:
         late.setattr(type(copy), "apply", lambda *_args, **_options: 0)
-        RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix}).set("key", "new")
+        other(cache).set("key", "new")
         assert read(cache) == "new"
         end.set()
         slow.join(30)
@@ -80,11 +82,12 @@ def test_reads_do_not_go_back_to_what_a_slow_fill_read(
 def test_a_key_that_is_no_text_is_ignored(
     redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    options = {"copy": str(tmp_path / "copy"), "size_limit": 8 * 2**20, "max_staleness": 30.0}
     cache = NearCache(
         redis_server.url,
         {
             "KEY_FUNCTION": lambda key, prefix, version: f"{tmp_path.name}{prefix}{version}{key}",
-            "OPTIONS": {"copy": str(tmp_path / "copy"), "size_limit": 8 * 2**20},
+            "OPTIONS": {**PATIENT, **options},
         },
     )
     confirmed(cache)
@@ -114,9 +117,9 @@ def test_what_is_too_large_for_the_copy_leaves_it_trusted(
 
 def test_keys_that_redis_does_not_track_are_not_copied(cache: NearCache) -> None:
     cache.key_prefix = f"other-{cache.key_prefix}"
-    other = RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix})
+    elsewhere = other(cache)
     for number in range(20):
-        other.set("key", number)
+        elsewhere.set("key", number)
         assert cache.get("key") == number
         assert cache.get_many(["key"]) == {"key": number}
 
@@ -161,7 +164,7 @@ def _raise_after(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read_and_evict(cache: NearCache) -> None:
-    RedisCache(cache.location, {"KEY_PREFIX": cache.key_prefix}).set("key", "new")
+    other(cache).set("key", "new")
     assert cache.get("key") == "new"
     _evict_all(cache)
 

@@ -128,6 +128,11 @@ class Wire:
         with self._lock:
             self._to_lose = answers
 
+    def until_cut(self) -> None:
+        """Wait until the clients' connections are cut, which were to a server that has ended."""
+        _accepting, *others = self._threads
+        until(lambda: not any(each.is_alive() for each in others), "the connections to be cut")
+
     def _loses_one(self) -> bool:
         with self._lock:
             if not self._to_lose:
@@ -192,10 +197,13 @@ class SentinelServer(RedisServer):
         return self
 
     def suspect_after(self, milliseconds: int) -> None:
-        """Take a primary for dead after a silence of that length, from now on."""
+        """Take a primary for dead after a silence of that length, from now on.
+
+        If the replica is silent too at that moment, it is promoted at the next attempt: 20 s later.
+        """
         with redis.Redis(port=self.port) as client:
-            words = ("SENTINEL", "SET", "cached", "down-after-milliseconds", milliseconds)
-            client.execute_command(*words)
+            words = ("down-after-milliseconds", milliseconds, "failover-timeout", 10_000)
+            client.execute_command("SENTINEL", "SET", "cached", *words)
 
     def primary_port(self) -> int:
         """Return the port of the primary that it names."""

@@ -13,6 +13,7 @@ from pytest_django.fixtures import Settings
 from cacheapp.backends.core.extended_api import COLLECTION_METHODS
 from cacheapp.errors import OutcomeUnknown, StoreUnavailable
 from cacheapp.processes.servers import RedisServer
+from tests.contract.backends import PATIENT
 
 
 def _entry(backend: str, server: RedisServer) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def _entry(backend: str, server: RedisServer) -> dict[str, Any]:
 @pytest.fixture
 def cache(own_redis: RedisServer, settings: Settings) -> Any:
     settings.CACHES = {
-        "default": _entry("cacheapp.backends.RedisCache", own_redis),
+        "default": {**_entry("cacheapp.backends.RedisCache", own_redis), "OPTIONS": PATIENT},
         "theirs": _entry("django_redis.cache.RedisCache", own_redis),
     }
     return caches["default"]

@@ -19,6 +19,7 @@ from pytest_django.fixtures import Settings
 
 from cacheapp.backends import NearCache, RedisCache
 from cacheapp.processes.servers import RedisServer
+from tests.contract.backends import PATIENT
 from tests.integration.backends.redis.parts import raw
 
 PREFIX = {"KEY_PREFIX": "site"}
@@ -61,7 +62,7 @@ def old(request: pytest.FixtureRequest, own_redis: RedisServer) -> Any:
 
 def new(server: RedisServer, **options: Any) -> RedisCache:
     """Return the cache of the release that replaces it."""
-    return RedisCache(server.url, {**PREFIX, "OPTIONS": options})
+    return RedisCache(server.url, {**PREFIX, "OPTIONS": {**PATIENT, **options}})
 
 
 READS: dict[str, Callable[[RedisCache], Any]] = {
@@ -264,7 +265,7 @@ def test_members_of_collections_have_one_form(own_redis: RedisServer) -> None:
 def test_a_near_cache_copies_values_of_both_releases(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    options = {"copy": str(tmp_path / "copy"), "reads_django_redis": True}
+    options = {"copy": str(tmp_path / "copy"), "reads_django_redis": True, **PATIENT}
     cache = NearCache(own_redis.url, {**PREFIX, "OPTIONS": options})
     theirs = django_redis.cache.RedisCache(own_redis.url, {**PREFIX})
     theirs.set("theirs", {"a": 1}, None)

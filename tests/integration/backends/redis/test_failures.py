@@ -79,6 +79,7 @@ def test_a_connection_that_a_restart_made_stale_is_noticed_before_anything_is_se
     cache = through(wire) if by == "TCP" else ours(own_redis.url)
     cache.set("count", 1)
     own_redis.kill()
+    wire.until_cut()
     own_redis.start()
     with raw(own_redis) as client:
         client.set("ours:1:count", 5)

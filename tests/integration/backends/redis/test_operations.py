@@ -200,7 +200,7 @@ async def test_aincr_loses_nothing_and_keeps_the_deadline_where_stock_does_not(
 def versions_seen(server: RedisServer, cache: Any, prefix: str) -> set[int]:
     """Move a value back and forth; return in how many versions a reader saw it at once."""
     cache.set("moved", "value", 1000)
-    seen = set()
+    seen: set[int] = set()
     done = threading.Event()
 
     def look() -> None:
@@ -211,6 +211,7 @@ def versions_seen(server: RedisServer, cache: Any, prefix: str) -> set[int]:
 
     reader = threading.Thread(target=look)
     reader.start()
+    until(lambda: seen, "the first look")
     for _ in range(200):
         cache.incr_version("moved")
         cache.decr_version("moved", version=2)

@@ -15,6 +15,7 @@ from cacheapp.backends import RedisCache
 from cacheapp.errors import StoreUnavailable
 from cacheapp.processes.servers import RedisServer
 from cacheapp.processes.waiting import until
+from tests.contract.backends import PATIENT
 from tests.integration.backends.redis.parts import ours, raw
 
 
@@ -252,6 +253,7 @@ def test_django_redis_hands_out_its_client_for_commands_of_ones_own(
             "BACKEND": "cacheapp.backends.RedisCache",
             "LOCATION": redis_server.url,
             "KEY_PREFIX": "plain",
+            "OPTIONS": PATIENT,
         }
     }
     caches["default"].set("count", 41)

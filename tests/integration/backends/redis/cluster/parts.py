@@ -28,6 +28,11 @@ def another(cluster: PrivateCluster, node: ClusterServer) -> ClusterServer:
     return next(each for each in cluster.primaries() if each is not node)
 
 
+def has_all_of(replica: ClusterServer, primary: ClusterServer) -> bool:
+    """Return True if the replica has received all that the primary has sent."""
+    return bool(replica.command("ROLE")[4] >= primary.command("ROLE")[1])
+
+
 def works(cache: RedisCache, key: str) -> bool:
     """Return True if the key can be read."""
     try:

@@ -3,16 +3,16 @@
 import pytest
 
 from cacheapp.errors import OutcomeUnknown
-from cacheapp.processes.redis_cluster import ClusterServer, PrivateCluster
+from cacheapp.processes.redis_cluster import PrivateCluster
 from cacheapp.processes.waiting import until
 from tests.integration.backends.redis.cluster.conftest import Build
-from tests.integration.backends.redis.cluster.parts import another, slot_of, topology_of
+from tests.integration.backends.redis.cluster.parts import (
+    another,
+    has_all_of,
+    slot_of,
+    topology_of,
+)
 from tests.integration.backends.redis.parts import Wire
-
-
-def has_all_of(replica: ClusterServer, primary: ClusterServer) -> bool:
-    """Return True if the replica has received all that the primary has sent."""
-    return bool(replica.command("ROLE")[4] >= primary.command("ROLE")[1])
 
 
 def test_a_lease_that_is_repeated_after_its_slot_moved_to_a_dead_node_may_have_been_taken(
