@@ -181,10 +181,11 @@ class PrivateCluster:
         return [node for node in self.nodes if node.process is not None and node.is_primary()]
 
     def owner(self, slot: int) -> ClusterServer:
-        """Return the primary that has the slot."""
-        for first, last, primary, *_ in self.primaries()[0].cluster("SLOTS"):
-            if first <= slot <= last:
-                return self._by_port(primary[1])
+        """Return the primary that has the slot, as it says itself: another one may not know yet."""
+        for node in self.primaries():
+            for first, last, primary, *_ in node.cluster("SLOTS"):
+                if first <= slot <= last and primary[1] == node.port:
+                    return node
         raise LookupError(f"slot {slot} has no owner")
 
     def replica_of(self, primary: ClusterServer) -> ClusterServer:
@@ -195,9 +196,6 @@ class PrivateCluster:
                 if role[0] == b"slave" and role[2] == primary.port:
                     return node
         raise LookupError(f"the primary at port {primary.port} has no replica")
-
-    def _by_port(self, port: int) -> ClusterServer:
-        return next(node for node in self.nodes if node.port == port)
 
     def slot(self, key: str | bytes) -> int:
         """Return the slot of a key."""

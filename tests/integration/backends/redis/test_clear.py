@@ -8,6 +8,7 @@ import pytest
 from cacheapp.backends import RedisCache
 from cacheapp.errors import ClearRefused
 from cacheapp.processes.servers import RedisServer
+from tests.contract.backends import PATIENT
 from tests.integration.backends.redis.parts import ours, raw, sent
 
 _POPULATE = "for i = 1, 100000 do redis.call('SET', ARGV[1] .. i, i) end"
@@ -75,7 +76,8 @@ def test_a_hundred_thousand_keys_are_removed_in_batches(own_redis: RedisServer) 
 
 
 def with_key_function(server: RedisServer, **options: Any) -> RedisCache:
-    return RedisCache(server.url, {"KEY_FUNCTION": reversed_key, "OPTIONS": options})
+    patient = {**PATIENT, **options}
+    return RedisCache(server.url, {"KEY_FUNCTION": reversed_key, "OPTIONS": patient})
 
 
 def test_clear_refuses_where_a_key_function_hides_the_prefix(own_redis: RedisServer) -> None:
