@@ -28,10 +28,7 @@ def create_private(path: Path) -> None:
     Raises `StoreUnavailable` if `private_directory_problem` has a reason, and otherwise `OSError`.
     """
     # Before anything is created: in a directory of another user, nothing is.
-    if (reason := _replaceable_reason(path)) is None:
-        _create(path)
-        reason = _replaceable_reason(path) or _shared_reason(path)
-    if reason:
+    if reason := _replaceable_reason(path) or _created_reason(path):
         raise StoreUnavailable(f"{reason}; nothing in it was touched")
 
 
@@ -176,19 +173,21 @@ def _entries_on_the_way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
         names[:0] = target.parts[1:] if target.is_absolute() else target.parts
 
 
-def _create(path: Path) -> None:
-    """Create the directory unless it exists, also if it is removed at the same time."""
+def _created_reason(path: Path) -> str | None:
+    """Create the directory unless it exists; return why it is not private, or `None`.
+
+    Invariant: if another process removes it meanwhile, between any two steps, it is created again.
+    """
     attempts = 10
     while True:
         try:
             for each in [path, *path.parents][::-1]:
                 _create_one(each)
+            return _replaceable_reason(path) or _shared_reason(path)
         except (FileExistsError, FileNotFoundError) as exc:
             attempts -= 1
             if not attempts or exc.errno in {errno.EEXIST, None}:  # a file is there, or a handler's
                 raise
-        else:
-            return
 
 
 def _create_one(path: Path) -> None:

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,24 @@ def test_it_and_its_parents_are_created_for_their_owner_only(tmp_path: Path) -> 
         os.umask(before)
     assert made.stat().st_mode & 0o777 == 0o700
     assert made.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_it_is_created_again_if_another_process_removes_it_before_it_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stat, removals = tmp_path / "removed", os.stat, [0]
+
+    def stat_after_a_removal(found: Any, *args: Any, **how: Any) -> os.stat_result:
+        if found == path and not removals[0] and os.path.lexists(path):
+            removals[0] += 1
+            path.rmdir()
+        return stat(found, *args, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat_after_a_removal)
+        assert private_directory(path) == path
+    assert removals == [1]
+    assert path.is_dir()
 
 
 @pytest.mark.parametrize(

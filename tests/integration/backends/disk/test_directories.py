@@ -67,6 +67,8 @@ def test_all_processes_meet_in_a_new_directory_within_a_request(
     names = [f"saw-{n}" for n in range(4)]
 
     def all_see(value: str) -> bool:
+        if any(pipe.poll() for pipe in running.pipes):
+            running.results()  # raises the error of a client that has ended
         cache.set("ask", value)
         cache.close()
         return set(cache.get_many(names).values()) == {value} and len(cache.get_many(names)) == 4
