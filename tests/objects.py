@@ -56,6 +56,8 @@ class Thing:
     busy: str = ""
     """The response head while `limit` bodies are being sent."""
     limit: int = 0
+    refused: int = 0
+    """Requests that got it."""
     asked: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The headers of each request."""
     asked_at_s: list[float] = dataclasses.field(default_factory=list)
@@ -86,6 +88,7 @@ class Thing:
                 False,
             )
         if self.busy and self.active >= self.limit:
+            self.refused += 1
             return f"HTTP/1.1 {self.busy}\r\nContent-Length: 0\r\n\r\n".encode(), b"", False
         version = self.versions[min(number, len(self.versions) - 1)]
         cut = self.cuts[number] if number < len(self.cuts) else self.cut_every

@@ -175,19 +175,29 @@ class Origin:
         writer.write(head)
         number = len(thing.sent)
         thing.sent.append(0)
-        size = thing.piece_bytes if thing.gate is None else max(_PIECE, len(found) // 8)
+        gate = thing.gate
+        size = thing.piece_bytes if gate is None else max(_PIECE, len(found) // 8)
         half = len(thing.versions[-1].body) // 2  # of the whole, however often it is resumed
         start = 0
         while start < len(found):
-            is_gated = thing.gate is not None and first + start >= half and not thing.gate.is_set()
+            is_gated = gate is not None and first + start >= half and not gate.is_set()
             count = 1 if is_gated else size
-            if start:  # not after the last one: the next request on the connection would wait
-                await asyncio.sleep(1.0 if is_gated else thing.takes_s * size / len(found))
+            if start and gate is not None and is_gated:
+                await self._until_open(gate)
+            elif start:  # not after the last one: the next request on the connection would wait
+                await asyncio.sleep(thing.takes_s * size / len(found))
             piece = found[start : start + count]
             writer.write(piece)
             await writer.drain()
             thing.sent[number] += len(piece)
             start += count
+
+    async def _until_open(self, gate: threading.Event) -> None:
+        """Wait until a gate is open, but no longer than a second."""
+        for _ in range(20):
+            if gate.is_set():
+                break
+            await asyncio.sleep(0.05)
 
     async def _endless_head(self, writer: asyncio.StreamWriter, query: Query) -> None:
         line = f"{query['line']}\r\n".encode()

@@ -157,11 +157,15 @@ def write(alias: str, writer: str) -> None:
 def _follow(
     caches: Mapping[str, "NearCache"], value: str
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Read on all machines until they have the value; return each one's old reads, and its delay."""
-    began_s = clock.monotonic_s()
+    """Read on all machines until they have the value; return each one's old reads, and its delay.
+
+    The last round begins after the bound, also if this process was suspended meanwhile.
+    """
+    began_s = round_s = clock.monotonic_s()
     old_reads = dict.fromkeys(NAMES, 0)
     delays_ms: dict[str, float] = {}
-    while len(delays_ms) < len(NAMES) and clock.monotonic_s() < began_s + 2 * BOUND_S:
+    while len(delays_ms) < len(NAMES) and round_s < began_s + 2 * BOUND_S:
+        round_s = clock.monotonic_s()
         for name in NAMES:
             if name in delays_ms:
                 continue

@@ -11,9 +11,11 @@ from cacheapp.processes.workers import Connection, NotReached, Workers
 
 WORKERS = 4
 PER_WORKER = 4
+_KEEP_ALIVE_S = 60
+"""A call is sent once, so no connection may be closed as idle because this process was suspended."""
 _ARGUMENTS = (
-    f"--workers {WORKERS} --worker-class gthread --threads {2 * PER_WORKER} --keep-alive 5 "
-    "--preload --log-level warning --no-control-socket"
+    f"--workers {WORKERS} --worker-class gthread --threads {2 * PER_WORKER} "
+    f"--keep-alive {_KEEP_ALIVE_S} --preload --log-level warning --no-control-socket"
 )
 
 

@@ -95,7 +95,7 @@ _MUTANTS = (MUTANTS, CLUSTER_MUTANTS)
 )
 def test_a_broken_protocol_is_found(store: str, mutant: str) -> None:
     fault, broken = CLUSTER_MUTANTS[mutant]
-    for _attempt in range(6):  # nine of ten runs find it
+    for _attempt in range(12):  # nine of ten runs find it, on a busy machine fewer
         found = _checked(store, _BROKEN + mutant, fault)[broken]
         if found.verdict is _IS_BROKEN:
             break

@@ -110,14 +110,15 @@ def test_a_lease_that_outlives_its_holder_is_caught(
 
 
 def test_late_expiry_is_measured(examine: Examine) -> None:
+    late_ms = 0
     for _ in range(20):  # where no session was running at the end, a read may have come before
         found = examine("ExpiresLate", deadlines.deadlines)
-        assert {one.verdict for one in found.values()} == {PropertyVerdict.BROKEN}
-        late_ms = int(found[deadlines.EXPIRY].figure.split()[0])
-        assert late_ms < 210  # a read that begins later finds nothing
+        if {one.verdict for one in found.values()} == {PropertyVerdict.BROKEN}:
+            late_ms = int(found[deadlines.EXPIRY].figure.split()[0])
+            assert late_ms < 210  # a read that begins later finds nothing
         if late_ms > 100:
             break
-    assert late_ms > 100
+    assert late_ms > 100, found
     assert "still at the end" in found[deadlines.KEPT].why
     assert "still at the end" in found[deadlines.TOUCH].why
 
@@ -165,7 +166,10 @@ def test_a_right_backend_is_not_accused(examine: Examine, workload: Workload) ->
 
 @pytest.mark.parametrize("use_async", [False, True], ids=["sync", "async"])
 def test_a_right_backend_keeps_its_deadlines(examine: Examine, *, use_async: bool) -> None:
-    found = examine("Right", deadlines.deadlines, use_async=use_async)
+    for _ in range(5):  # a key whose life no session was running in was not read: no verdict
+        found = examine("Right", deadlines.deadlines, use_async=use_async)
+        if all(one.verdict is not PropertyVerdict.UNKNOWN for one in found.values()):
+            break
     assert {one.verdict for one in found.values()} == {PropertyVerdict.HOLDS}, found
 
 

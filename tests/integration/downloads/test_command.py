@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from pytest_django.fixtures import Settings
 
 from cacheapp.downloads.jobs import rows
 from cacheapp.downloads.jobs.actors import terminal_actor
@@ -212,7 +213,10 @@ def test_a_job_that_cannot_start_exits_with_2_and_a_reason(args: list[str], mess
     assert caught.value.returncode == 2
 
 
-def test_a_job_that_another_process_runs_is_left_alone(origin: Origin, tmp_path: Path) -> None:
+def test_a_job_that_another_process_runs_is_left_alone(
+    origin: Origin, tmp_path: Path, settings: Settings
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_HEARTBEAT_S": 1000.0}
     words = ["download", f"{origin.url}/file/a", "--to", str(tmp_path)]
     with pytest.raises(CommandError):  # refused for its address: the job is there
         call_command(*words)

@@ -31,7 +31,7 @@ def _site(settings: Settings, tmp_path: Path) -> None:
     settings.SECURE_SSL_REDIRECT = False
     settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
     changed = {"DEMO": True, "DOWNLOAD_STREAMS": 2, "DOWNLOAD_STREAM_S": 0.001}
-    settings.CACHEAPP = {**settings.CACHEAPP, **changed}
+    settings.CACHEAPP = {**settings.CACHEAPP, **changed, "DOWNLOAD_HEARTBEAT_S": 1000.0}
 
 
 @pytest.fixture

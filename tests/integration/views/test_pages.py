@@ -229,7 +229,11 @@ def test_a_button_that_there_is_none_is_named(demo: None, visitor: Client) -> No
     assert "expected one of show, write, increment, clear" in response.content.decode()
 
 
-def test_show_me_leaves_its_result_and_its_marks(demo: None, visitor: Client) -> None:
+def test_show_me_leaves_its_result_and_its_marks(
+    demo: None, visitor: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((overview, "_READ_S"), (overview, "_CHANGE_S"), (show, "_CHANGE_S")):
+        monkeypatch.setattr(module, name, 60.0)
     token = _token(_get(visitor, "/"))
     assert "Not shown yet" in _get(visitor, "/").content.decode()
     _post(visitor, "/", {"do": "show", "csrfmiddlewaretoken": token})

@@ -370,7 +370,7 @@ def test_a_full_disk_is_an_error_at_the_first_use_and_never_a_sigbus(tmp_path: P
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     first, *rest = done.stdout.splitlines()

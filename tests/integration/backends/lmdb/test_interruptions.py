@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def test_an_interrupted_close_is_finished_and_touches_no_file_of_others(
             break
         end_it()
         assert open_files(tmp_path) == []
-        assert caplog.messages == [], f"after bytecode {number}"
+        mine = [one for one in caplog.records if one.thread == threading.get_ident()]
+        assert mine == [], f"after bytecode {number}"  # threads of other tests may log too
         assert cache.get("key") == number
     assert number > 100
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from cacheapp.downloads.engine.run import JobRun
 from cacheapp.downloads.engine.transfer_options import TransferLimits
@@ -159,11 +160,12 @@ def test_a_server_that_sends_the_whole_file_for_a_range_is_read_over_one_connect
 
 @pytest.mark.parametrize("refusal", ["503 Busy", "429 Slow Down", "403 Forbidden"])
 def test_a_server_that_limits_connections_sends_each_byte_once(job: PartsJob, refusal: str) -> None:
-    thing = job.origin.things["x"] = Thing([V1], takes_s=0.05, busy=refusal, limit=2)
-    job.assert_whole(job.run())
+    thing, gate = _gated(job, busy=refusal, limit=2)
+    run = job.start()
+    until(lambda: thing.refused, "a refusal")
+    gate.set()
+    job.assert_whole(job.end(run)[0])
     job.assert_clean()
-    statuses = [sent > 0 for sent in thing.sent]
-    assert not all(statuses)
     parts = [it for it, sent in zip(thing.asked[1:], thing.sent[1:], strict=True) if sent]
     assert _once(Thing([], asked=parts))
 
@@ -173,21 +175,27 @@ def test_a_server_that_limits_connections_sends_each_byte_once(job: PartsJob, re
 def test_an_object_that_changes_starts_over_with_the_new_one(
     job: PartsJob, after: int, *, if_range: bool
 ) -> None:
-    job.origin.things["x"] = Thing([*[V1] * after, V2], takes_s=0.02, if_range=if_range)
+    # In pieces: one connection that is faster than all others makes several requests too.
+    versions = [*[V1] * after, V2]
+    job.origin.things["x"] = Thing(versions, takes_s=0.02, if_range=if_range, cut_every=500_000)
     job.assert_whole(job.run(), NEW)
     job.assert_clean()
 
 
 def test_an_object_of_another_size_starts_over(job: PartsJob) -> None:
-    job.origin.things["x"] = Thing([V1, V1, V1, Version(NEW[:1_500_000], '"v2"')], takes_s=0.02)
+    versions = [V1, V1, V1, Version(NEW[:1_500_000], '"v2"')]
+    job.origin.things["x"] = Thing(versions, takes_s=0.02, cut_every=500_000)
     job.assert_whole(job.run(), NEW[:1_500_000])
     job.assert_clean()
 
 
 def test_a_server_with_wrong_ranges_is_read_over_one_connection(job: PartsJob) -> None:
     lies = {"Content-Range": f"bytes 0-99/{SIZE}"}
-    thing = job.origin.things["x"] = Thing([V1], takes_s=0.02, lies=lies)
-    job.assert_whole(job.run())
+    thing, gate = _gated(job, lies=lies)
+    run = job.start()
+    until(lambda: len(thing.asked) >= 2, "the request that would prove ranges")
+    gate.set()
+    job.assert_whole(job.end(run)[0])
     job.assert_clean()
     assert [it.get("range") is None for it in thing.asked] == [True, False, True]
 
@@ -204,8 +212,11 @@ def test_a_link_that_breaks_brings_each_byte_once(
 
 
 def test_ranges_that_are_shorter_than_requested_are_continued(job: PartsJob) -> None:
-    thing = job.origin.things["x"] = Thing([V1], takes_s=0.02, longest=40_000)
-    report = job.run()
+    thing, gate = _gated(job, longest=40_000)
+    run = job.start()
+    until(lambda: len(thing.asked) >= PARTS, f"{PARTS} requests")
+    gate.set()
+    (report,) = job.end(run)
     job.assert_whole(report)
     job.assert_clean()
     assert report.tries == 1
@@ -318,17 +329,21 @@ def test_parts_are_continued_with_one_connection_too(job: PartsJob) -> None:
 def test_a_beginning_of_a_file_is_continued_in_parts(job: PartsJob) -> None:
     thing = job.origin.things["x"] = Thing([V1], cuts=[600_000], refusals=["", "500 Oops"])
     assert job.run(parts=1, retries=RetryPolicy(tries=1)).state is FileState.FAILED
-    thing.takes_s = 0.05
-    job.assert_whole(job.run())
+    gate = threading.Event()
+    thing.takes_s, thing.gate = 0.01, gate
+    run = job.start()
+    until(lambda: thing.active >= PARTS, f"{PARTS} connections")
+    gate.set()
+    job.assert_whole(job.end(run)[0])
     assert thing.asked[2]["range"] == "bytes=600000-"
     assert all(first >= 600_000 for first, _ in requested(thing, 1))
-    assert thing.most_active >= PARTS
 
 
 class Killed:
     """A run in a process of its own."""
 
     def __init__(self, job: PartsJob) -> None:
+        self._origin = job.origin
         url = f"{job.origin.url}/thing/x"
         module = "tests.integration.downloads.engine.part_jobs"
         words = [str(job.id), str(job.next_token()), str(job.directory), url]
@@ -341,6 +356,8 @@ class Killed:
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate(timeout=100)
+        # The last requests that it has sent have arrived when a later one is answered.
+        assert urllib3.request("GET", f"{self._origin.url}/file/later").status == 200
 
 
 def test_a_killed_run_is_continued_without_fetching_a_byte_twice(job: PartsJob) -> None:
@@ -353,7 +370,7 @@ def test_a_killed_run_is_continued_without_fetching_a_byte_twice(job: PartsJob) 
 
 
 def test_a_file_whose_runs_are_killed_at_any_moment_is_whole_in_the_end(job: PartsJob) -> None:
-    thing = job.origin.things["x"] = Thing([V1], takes_s=1.0)
+    thing = job.origin.things["x"] = Thing([V1], takes_s=3.0)
     for number in range(1, 4):  # each at another stage: while copying, fetching, or in between
         wanted, run = len(thing.asked) + 2 * number, Killed(job)
 

@@ -271,7 +271,7 @@ def test_a_host_that_answers_429_gets_fewer_requests_at_once(
 
 def test_jobs_share_the_threads_fairly(origin: Origin, tmp_path: Path) -> None:
     pool: ThreadPool[QueuedFile] = ThreadPool(4)
-    slow = [(f"{origin.url}/file/{n}?delay_ms=20", f"{n}") for n in range(600)]
+    slow = [(f"{origin.url}/file/{n}?delay_ms=20", f"{n}") for n in range(6000)]  # half a minute
     large = _run_of(slow, tmp_path / "large", pool)
     large.start()
     until(lambda: large.changes()[1].files_done > 4, "the large job to have all threads")
@@ -290,7 +290,7 @@ def test_a_new_job_gets_the_next_thread_where_all_are_taken(origin: Origin, tmp_
     pool: ThreadPool[QueuedFile] = ThreadPool(1)
     called: list[bool] = []
     pool.on_thread_free = lambda: called.append(True)
-    slow = [(f"{origin.url}/file/{n}?delay_ms=30", f"{n}") for n in range(200)]
+    slow = [(f"{origin.url}/file/{n}?delay_ms=30", f"{n}") for n in range(1000)]  # half a minute
     large = _run_of(slow, tmp_path / "large", pool)
     assert pool.reserve()
     large.start()

@@ -187,7 +187,10 @@ class Broken(Endless):
 
 
 @pytest.mark.parametrize("kind", [OSError, SystemExit])
-def test_no_exception_of_a_job_ends_a_thread(path: Path, kind: type[BaseException]) -> None:
+def test_no_exception_of_a_job_ends_a_thread(
+    path: Path, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cacheapp.downloads.engine.thread_pool._IDLE_S", 60)
     pool: ThreadPool[int] = ThreadPool(1, thread_limit=thread_limit(path, 1))
     job = Broken(1, kind)
     pool.add(job)

@@ -90,8 +90,12 @@ def test_a_job_that_was_cancelled_first_is_not_started(job: DownloadJob, root: P
     assert repository.record(ME, {}).cancelled == {job.id}
 
 
-def test_recording_writes_files_numbers_and_a_heartbeat(job: DownloadJob, plan: Plan) -> None:
+def test_recording_writes_files_numbers_and_a_heartbeat(
+    job: DownloadJob, plan: Plan, settings: Settings
+) -> None:
+    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_HEARTBEAT_S": 50.0}
     _age(job, 60)
+    assert ownership.is_orphan(job)
     reports = [
         _done(plan.items[0]),
         FileReport(plan.items[1], FileState.FAILED, error="responded with 404"),

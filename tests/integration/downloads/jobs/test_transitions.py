@@ -29,7 +29,8 @@ URLS = tuple(f"https://files.example.com/{n}.bin" for n in range(4))
 
 @pytest.fixture(autouse=True)
 def root(settings: Settings, tmp_path: Path) -> Path:
-    settings.CACHEAPP = {**settings.CACHEAPP, "DOWNLOAD_ROOT": tmp_path}
+    more = {"DOWNLOAD_ROOT": tmp_path, "DOWNLOAD_HEARTBEAT_S": 50.0}
+    settings.CACHEAPP = {**settings.CACHEAPP, **more}
     return tmp_path
 
 
