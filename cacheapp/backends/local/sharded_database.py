@@ -252,6 +252,7 @@ class ShardedDatabase:
         the next one: so there is one if more descriptors of the file are open than connections.
         """
         with self._opening:  # so that the new descriptors are those of this connection
+            thread.close_opening()  # left by an interrupted call; it counts as an open one
             known = still_intact(self._descriptors[number])
             main = identity_of(path)
             kept = sum(each == main for each in known.values()) > self.registry.count_open(number)
@@ -301,8 +302,7 @@ class ShardedDatabase:
         try:
             shard: Database = self._spec.open(str(self.directory.current(number)), con)
         finally:
-            con.close()
-            thread.opening = None
+            thread.close_opening()
         if found is None or identity_of(self._databases[number]) != found:
             raise FileNotFoundError(2, "was removed while it was opened")
         shard.database_identity = found
@@ -385,7 +385,6 @@ class ShardedDatabase:
                 self.directory.set_aside(number, str(error))
 
     def _is_sound(self, thread: ThreadConnections, number: int) -> bool:
-        probe: Connection | None = None
         try:
             probe = Connection(self._unique_path(number), self._timeout_s, thread)
             for sql in self._spec.probes:
@@ -396,9 +395,7 @@ class ShardedDatabase:
                 return False
             raise
         finally:
-            thread.opening = None
-            if probe is not None:
-                probe.close()
+            thread.close_opening()
 
     # -- the process -------------------------------------------------------------------------
 

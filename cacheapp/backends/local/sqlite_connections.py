@@ -40,6 +40,7 @@ from urllib.parse import quote
 from cacheapp import clock
 from cacheapp.backends.local import forks
 from cacheapp.backends.local.descriptors import Descriptors, are_intact, parked
+from cacheapp.backends.local.interruptions import is_interruption
 from cacheapp.backends.local.slot_file import Identity
 from cacheapp.errors import StoreUnavailable
 from cacheapp.thread_lock import reentrant_lock
@@ -58,15 +59,6 @@ class Connection:
         self, path: str, timeout_s: float, thread: "ThreadConnections", pragmas: Sequence[str] = ()
     ) -> None:
         """Open an existing file: `mode=rw` never creates one. A fork finds it by `thread`."""
-        self.sqlite = sqlite3.connect(
-            f"file:{quote(path)}?mode=rw",
-            uri=True,
-            timeout=timeout_s,
-            isolation_level=None,
-            check_same_thread=False,  # a fork closes it from another thread
-        )
-        self._cursor = self.sqlite.cursor()
-        self.execute: Callable[..., sqlite3.Cursor] = self._cursor.execute
         self.identity: Identity = (0, 0)
         self.descriptors: Descriptors = {}  # its own, and that of the shared memory
         self.request = -1  # the number of the request in which the file was last checked
@@ -75,7 +67,21 @@ class Connection:
         self.writes = 0  # since the last check of the WAL's size
         # When a checkpoint may wait for the WAL again, by the length of the wait.
         self.next_checkpoint_s: defaultdict[int, float] = defaultdict(float)
+        thread.close_opening()
         thread.opening = self
+        # `connect` would open it before it is in `self`. What is lost there is open until the garbage
+        # collector finds it, as a connection and its cache of statements refer to each other.
+        self.sqlite = sqlite3.Connection.__new__(sqlite3.Connection)
+        sqlite3.Connection.__init__(
+            self.sqlite,
+            f"file:{quote(path)}?mode=rw",
+            uri=True,
+            timeout=timeout_s,
+            isolation_level=None,
+            check_same_thread=False,  # a fork closes it from another thread
+        )
+        self._cursor = self.sqlite.cursor()
+        self.execute: Callable[..., sqlite3.Cursor] = self._cursor.execute
         try:
             for pragma in pragmas:
                 self.execute(pragma).fetchall()
@@ -91,20 +97,35 @@ class Connection:
             pass
 
     def close(self) -> None:
-        """Close the cursor, then the connection; safe to call twice."""
-        descriptors, self.descriptors = self.descriptors, {}
-        if not are_intact(descriptors):
-            with parked(descriptors):
-                self.close()
+        """Close the cursor, then the connection. An interrupted call is repeated.
+
+        Once SQLite has closed it, its descriptors may be others'.
+        """
+        if not self.is_open():
             return
-        with contextlib.suppress(sqlite3.Error):
+        if are_intact(self.descriptors):
+            self._close()
+        else:
+            with parked(self.descriptors):
+                self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(sqlite3.Error, AttributeError):  # there may be none yet
             self._cursor.close()
         self.sqlite.close()
 
+    def is_open(self) -> bool:
+        """Return False before SQLite has opened it, and after it has closed it."""
+        try:
+            return self.sqlite.total_changes >= 0
+        except (AttributeError, sqlite3.ProgrammingError) as exc:
+            if is_interruption(exc):
+                raise
+            return False
+
     def abandon(self) -> None:
         """Never close it, not even when this process ends."""
-        for handle in (self._cursor, self.sqlite):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
 
 class ThreadConnections:
@@ -134,17 +155,22 @@ class ThreadConnections:
     def drop(self, number: int) -> None:
         """Close the connection to one shard."""
         connection = self.connections[number]
-        self.connections[number] = None
         if connection is not None:
-            connection.close()
+            connection.close()  # first: if it is interrupted, the next call closes it
+            self.connections[number] = None
+
+    def close_opening(self) -> None:
+        """Close the connection that is not yet in the list."""
+        if self.opening is not None:
+            self.opening.close()
+            self.opening = None
 
     def close(self) -> None:
         """Close all connections."""
         for number in range(len(self.connections)):
             self.drop(number)
         if self.opening is not None:
-            self.opening.close()
-            self.opening = None
+            self.opening.close()  # and stays known: a signal handler may fork before it is open
 
     def close_within(self, seconds: float) -> None:
         """Close all connections when the lock can be acquired within this time."""
@@ -165,7 +191,7 @@ class ThreadConnections:
 
     def opened(self) -> list[Connection]:
         """Return the connections that are open."""
-        return [each for each in (*self.connections, self.opening) if each is not None]
+        return [each for each in (*self.connections, self.opening) if each and each.is_open()]
 
     def abandon(self) -> None:
         """Forget all connections without closing them."""
@@ -265,22 +291,19 @@ class ConnectionRegistry:
         self._forks.append(held)
         deadline = clock.monotonic_s() + self._fork_wait_s
         for thread in self._all:
-            if thread.is_inside():
-                thread.closed_by_forks += 1  # a signal handler forks: see the module's docstring
-                thread.close()
-                continue
+            inside = thread.is_inside()  # a signal handler forks: see the module's docstring
+            thread.closed_by_forks += inside
             while True:
                 try:
-                    if thread.lock.acquire(timeout=max(0.0, deadline - clock.monotonic_s())):
-                        held.append(thread)
+                    left_s = max(0.0, deadline - clock.monotonic_s())
+                    if thread.is_inside() or thread.lock.acquire(timeout=left_s):
+                        if not inside and thread not in held:
+                            held.append(thread)
                         thread.close()
                     break
                 except BaseException as exc:  # noqa: BLE001 (raised below)
                     interruption = exc
-                    if thread.is_inside():
-                        thread.close()
-                        if thread not in held:
-                            held.append(thread)
+                    if isinstance(exc, Exception) and not is_interruption(exc):
                         break
         if interruption is not None:
             raise interruption

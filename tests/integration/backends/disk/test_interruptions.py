@@ -1,5 +1,6 @@
 """An exception of a signal handler at any point of an operation leaves everything sound."""
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +48,25 @@ OPERATIONS: dict[str, tuple[Callable[[Any], object], int]] = {
     "get_many": (lambda cache: cache.get_many(["key", "number", "text"]), 29),
     "iter_keys": (lambda cache: list(cache.iter_keys("*")), 53),
     "delete_pattern": (lambda cache: cache.delete_pattern("k*"), 61),
+    "opening": (lambda cache: cache.get("key"), 67),
 }
 
 
 def _databases(cache: Any) -> list[Any]:
     return [cache._store._database, cache._store._locks.database]  # noqa: SLF001
+
+
+def _close(cache: Any) -> None:
+    for database in _databases(cache):
+        database.close()
+
+
+def _open_files(directory: Path) -> list[str]:
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(str(directory)) and ".db" in name]
 
 
 def _open_transactions(cache: Any) -> int:
@@ -77,6 +92,8 @@ def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
         cache.set_many({"by-thread": seen[0], "by-process": seen[1]}, timeout=None)
         cache.set("tagged", 1, tag="tag")
         cache.delete("cold")
+        if name == "opening":
+            _close(cache)
 
     def check() -> None:
         seen[:] = cache.get("by-thread"), cache.get("by-process")
@@ -85,6 +102,9 @@ def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
         assert not cache._store._database.registry.current().is_inside()  # noqa: SLF001
         with cache.lock("other", blocking=False):
             assert cache.get_or_set("computed", lambda: 1) == 1
+        if name == "opening":
+            _close(cache)
+            assert _open_files(tmp_path) == [], "a fork would hand these to the child"
 
     seen = [0, 0]
     cache.set_many({"by-thread": 0, "by-process": 0}, timeout=None)
