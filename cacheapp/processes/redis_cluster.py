@@ -79,7 +79,8 @@ class ClusterServer(RedisServer):
 
     def names(self, primary: "ClusterServer") -> bool:
         """Return True if it takes the other node for a primary with slots."""
-        return any(found[2][1] == primary.port for found in self.cluster("SLOTS"))
+        primary_id = primary.id.encode()
+        return any(found[2][2] == primary_id for found in self.cluster("SLOTS"))
 
     def follows(self) -> bool:
         """Return True if it is a replica that has all of its primary's entries."""
@@ -183,8 +184,11 @@ class PrivateCluster:
     def owner(self, slot: int) -> ClusterServer:
         """Return the primary that has the slot, as it says itself: another one may not know yet."""
         for node in self.primaries():
+            node_id = (
+                node.id.encode()
+            )  # a node that speaks only TLS has no port for its Unix socket
             for first, last, primary, *_ in node.cluster("SLOTS"):
-                if first <= slot <= last and primary[1] == node.port:
+                if first <= slot <= last and primary[2] == node_id:
                     return node
         raise LookupError(f"slot {slot} has no owner")
 

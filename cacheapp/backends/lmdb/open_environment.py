@@ -52,7 +52,7 @@ class OpenEnvironment:
                 self.flags = self.reference_bits.flags
                 data, lock = (_identity(os.stat(pinned / name)) for name in (DATA_FILE, LOCK_FILE))
                 numbers = next_numbers(3)
-                self.lmdb = opened = open_environment(pinned, limits, writemap=writemap)
+                opened = self.lmdb = open_environment(pinned, limits, writemap=writemap)
             self.begin = opened.begin
             # The binding begins a write transaction for this. So a process that opens an
             # environment waits for a stopped writer, even if it only reads afterwards.

@@ -26,7 +26,7 @@ LEFT_HELD_S = 100.0
 _WITHIN_S = 50.0
 _HANG_S = 150.0
 _NEVER_RAISING = frozenset(
-    ["COPY", "NOP", "NOT_TAKEN", "POP_EXCEPT", "PUSH_EXC_INFO", "RETURN_VALUE"]
+    ["COPY", "NOP", "NOT_TAKEN", "POP_EXCEPT", "PUSH_EXC_INFO", "RETURN_CONST", "RETURN_VALUE"]
 )
 
 
@@ -54,7 +54,11 @@ def _uninterruptible(code: CodeType) -> frozenset[int]:
                 while found[at - 1].opname == "SWAP":  # below the result of a `return`
                     at -= 1
                     skipped.add(found[at].offset)
-        elif "WITH_EXCEPT_START" in names[:2] or instruction.opname in _NEVER_RAISING:
+        elif (
+            "WITH_EXCEPT_START" in names[:2]
+            or instruction.opname in _NEVER_RAISING
+            or names[:2] == ["LOAD_CONST", "RETURN_VALUE"]
+        ):
             skipped.add(instruction.offset)
     return frozenset(skipped)
 
@@ -64,12 +68,16 @@ def _interrupt() -> None:
 
 
 def interrupt_at(
-    number: int, operation: Callable[[], object], interrupt: Callable[[], object] = _interrupt
+    number: int,
+    operation: Callable[[], object],
+    interrupt: Callable[[], object] = _interrupt,
+    *,
+    within: str = "",
 ) -> bool:
     """Call `interrupt` before the bytecode of this number; return False if there are fewer.
 
-    The garbage collector does not run meanwhile: what is raised in a callback of `gc.callbacks`, such
-    as that of hypothesis, is lost.
+    Only those of files whose path contains `within` count. The garbage collector does not run
+    meanwhile: what is raised in a callback of `gc.callbacks`, such as that of hypothesis, is lost.
     """
     left = number
 
@@ -82,6 +90,8 @@ def interrupt_at(
         return trace_opcode
 
     def trace(frame: FrameType, _event: str, _arg: object) -> Any:
+        if within not in frame.f_code.co_filename:
+            return None
         frame.f_trace = trace_opcode  # from Python 3.13 on, `f_trace_opcodes` has no effect before
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -172,10 +182,12 @@ def interrupt_everywhere(
     check: Callable[[], None],
     *,
     step: int = 1,
+    within: str = "",
     prepare: Callable[[], object] = lambda: None,
 ) -> int:
     """Interrupt the operation at every `step`-th bytecode, and check after each; return how many.
 
+    Only bytecodes of files whose path contains `within` count.
     `check` is called in this thread after another thread and another process have written. The
     exception is kept until then, with all that its traceback refers to, as a logger may keep it.
     """
@@ -189,7 +201,7 @@ def interrupt_everywhere(
         for count, number in enumerate(range(1, 1_000_000, step)):
             prepare()
             kept.clear()
-            if not interrupt_at(number, operation, interrupt):
+            if not interrupt_at(number, operation, interrupt, within=within):
                 return count
             try:
                 bystanders.check()

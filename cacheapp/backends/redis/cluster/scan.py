@@ -18,7 +18,7 @@ from typing import Any
 from cacheapp.backends.redis.cluster.keys import SLOTS, key_slot
 from cacheapp.backends.redis.cluster.node import ClusterNode
 from cacheapp.backends.redis.cluster.nodes import NodeEntry, SlotRange, own_entry, parse_nodes
-from cacheapp.backends.redis.cluster.topology import Topology, host_of
+from cacheapp.backends.redis.cluster.topology import REFRESH_EVERY_S, Topology, host_of
 from cacheapp.backends.redis.executor import FailureKind, is_of_handler
 from cacheapp.errors import StoreUnavailable
 
@@ -92,7 +92,11 @@ def _raise_unless_replaced(node: ClusterNode, topology: Topology, reason: StoreU
         raise reason
     topology.refresh(last=node)
     if node in topology.primaries():
-        raise reason
+        # Another thread may have asked just before the node was replaced; then nobody asks again at once.
+        time.sleep(REFRESH_EVERY_S)
+        topology.refresh(last=node)
+        if node in topology.primaries():
+            raise reason
 
 
 def _look(topology: Topology) -> dict[ClusterNode, _Claims]:

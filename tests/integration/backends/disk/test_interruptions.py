@@ -49,6 +49,7 @@ OPERATIONS: dict[str, tuple[Callable[[Any], object], int]] = {
     "iter_keys": (lambda cache: list(cache.iter_keys("*")), 53),
     "delete_pattern": (lambda cache: cache.delete_pattern("k*"), 61),
     "opening": (lambda cache: cache.get("key"), 67),
+    "opening, in each line of the connections": (lambda cache: cache.get("key"), 3),
 }
 
 
@@ -92,7 +93,7 @@ def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
         cache.set_many({"by-thread": seen[0], "by-process": seen[1]}, timeout=None)
         cache.set("tagged", 1, tag="tag")
         cache.delete("cold")
-        if name == "opening":
+        if name.startswith("opening"):
             _close(cache)
 
     def check() -> None:
@@ -102,13 +103,16 @@ def test_an_exception_of_a_handler_leaves_no_lock_and_no_transaction(
         assert not cache._store._database.registry.current().is_inside()  # noqa: SLF001
         with cache.lock("other", blocking=False):
             assert cache.get_or_set("computed", lambda: 1) == 1
-        if name == "opening":
+        if name.startswith("opening"):
             _close(cache)
             assert _open_files(tmp_path) == [], "a fork would hand these to the child"
 
     seen = [0, 0]
     cache.set_many({"by-thread": 0, "by-process": 0}, timeout=None)
-    count = interrupt_everywhere(cache, lambda: operation(cache), check, step=step, prepare=prepare)
+    within = "local/sqlite_connections.py" if "connections" in name else ""
+    count = interrupt_everywhere(
+        cache, lambda: operation(cache), check, step=step, within=within, prepare=prepare
+    )
     assert count * step > 100, "too few: this test has shown nothing"
 
 

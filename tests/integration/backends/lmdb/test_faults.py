@@ -297,7 +297,7 @@ def _write_that_fails(cache: LMDBCache) -> None:
         (lambda cache: list(cache.iter_keys("*")), 7),
         (lambda cache: cache.delete_pattern("k*"), 11),
         (lambda cache: cache._environment.close(), 1),  # noqa: SLF001
-        (lambda cache: (cache._environment.close(), cache.get("key")), 29),  # noqa: SLF001
+        (lambda cache: (cache._environment.close(), cache.get("key")), 97),  # noqa: SLF001
     ],
     ids=[
         "set",
@@ -324,6 +324,30 @@ def test_an_exception_of_a_handler_at_any_bytecode_leaves_all_writers_going(
         cache.set("key", "value")
 
     assert interrupt_everywhere(cache, lambda: operation(cache), check, step=step) > 20
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        "lmdb/open_environment.py",
+        "lmdb/environment.py",
+        pytest.param("/cacheapp/", marks=pytest.mark.soak),
+    ],
+)
+def test_an_exception_of_a_handler_as_the_environment_opens_leaves_all_writers_going(
+    settings: Settings, tmp_path: Path, within: str
+) -> None:
+    """At each bytecode of some files: most of those that the test above goes through are of others."""
+    cache = ours(settings, tmp_path)
+
+    def open_again() -> None:
+        cache._environment.close()  # noqa: SLF001
+        cache.get("key")
+
+    def check() -> None:
+        cache.set("key", "value")
+
+    assert interrupt_everywhere(cache, open_again, check, within=within) > 200
 
 
 _ON_A_SMALL_DISK = """
