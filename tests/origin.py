@@ -32,7 +32,7 @@ def body(query: Query) -> bytes:
     return b"".join(content(int(query.get("n", "0")), int(query.get("bytes", "1000"))))
 
 
-def _unsent(sock: socket.socket) -> int:
+def unsent(sock: socket.socket) -> int:
     """Return the bytes that the other end has not acknowledged."""
     found = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, found)
@@ -164,7 +164,7 @@ class Origin:
 
     async def _reset(self, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
-        while writer.transport.get_write_buffer_size() or _unsent(sock):  # noqa: ASYNC110 (the kernel's)
+        while writer.transport.get_write_buffer_size() or unsent(sock):  # noqa: ASYNC110 (the kernel's)
             await asyncio.sleep(0.005)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()

@@ -18,7 +18,8 @@ OF_PLUGINS = ("playwright-pytest-*",)
 """What a plugin of pytest removes only when its process ends."""
 SHOWN = 20
 BEGIN = 500  # bytes
-END_S = 5
+END_S = 60
+"""How long a program may take to end after its parent, on a busy machine."""
 
 
 class RunDirectory:
@@ -62,7 +63,8 @@ class RunDirectory:
 class LeftBehind:
     """Plugin of the process that starts the run: fails a run that leaves something behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, within_s: float = END_S) -> None:
+        self._within_s = within_s
         self._directory = RunDirectory()
         self._left: list[str] = []
 
@@ -71,7 +73,9 @@ class LeftBehind:
         """Look when all fixtures have cleaned up, and the programs that end with their parent."""
         with contextlib.suppress(TimeoutError):
             until(
-                lambda: not self._directory.entries(), "the temporary directory to be empty", END_S
+                lambda: not self._directory.entries(),
+                "the temporary directory to be empty",
+                self._within_s,
             )
         self._left = self._directory.left()
         if self._left and session.exitstatus == pytest.ExitCode.OK:

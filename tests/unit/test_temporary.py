@@ -13,7 +13,7 @@ from tests.temporary import LeftBehind
 
 @pytest.fixture
 def check() -> Iterator[LeftBehind]:
-    made = LeftBehind()
+    made = LeftBehind(within_s=1.0)
     yield made
     made.pytest_unconfigure()
 

@@ -26,6 +26,7 @@ def _demo_on(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.ALLOWED_HOSTS = ["*"]  # the check must not depend on Django's
     settings.SECURE_SSL_REDIRECT = False
     settings.STATIC_ROOT = tmp_path  # WhiteNoise warns about a missing directory
+    caches["locmem"].clear()  # other tests of this process use it too
     yield
     caches["locmem"].clear()
 

@@ -22,12 +22,17 @@ def _handler() -> Iterator[None]:
 def test_an_exception_of_a_handler_is_not_taken_for_a_refusal_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wait(event: threading.Event, _timeout: float | None = None) -> None:
+    original = threading.Event.wait
+
+    def wait(event: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread() is not threading.main_thread():  # one of another test
+            return original(event, timeout)
         with event._cond:  # type: ignore[attr-defined]  # noqa: SLF001
             # As in `Condition.wait`, after the wait and before it takes the lock again. `with` then
             # releases a lock that is not held, and Python raises its RuntimeError instead.
             event._cond.release()  # type: ignore[attr-defined]  # noqa: SLF001
             signal.raise_signal(signal.SIGUSR1)
+        return False
 
     ran = threading.Event()
     with monkeypatch.context() as patch:

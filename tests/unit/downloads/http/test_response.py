@@ -18,6 +18,7 @@ from cacheapp.downloads.http import response as response_module
 from cacheapp.downloads.http.blocking_socket import BlockingSocket
 from cacheapp.downloads.http.response import HEAD_BYTES, StrictHTTPResponse
 from cacheapp.processes.waiting import until
+from tests.origin import unsent
 
 
 def _answer(text: str, *, body: bytes = b"") -> StrictHTTPResponse:
@@ -253,6 +254,11 @@ def _unread(sock: socket.socket) -> int:
     return found[0]
 
 
+def _until_taken(ours: socket.socket, theirs: socket.socket) -> None:
+    """Wait until our end has read all: before, what the other has sent may be on its way for a moment."""
+    until(lambda: not unsent(theirs) and not _unread(ours), "all to be taken")
+
+
 @pytest.mark.parametrize("size", [65_537, 200_000, 262_144])
 @pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
 def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
@@ -274,7 +280,7 @@ def test_a_long_body_that_comes_in_bits_is_read_by_a_few_calls(
     def send() -> None:
         for at in range(0, size, 10_000):
             theirs.sendall(body[at : at + 10_000])
-            until(lambda: not _unread(ours), "all to be taken")
+            _until_taken(ours, theirs)
         theirs.sendall(b"\r\n0\r\n\r\n" if chunked else b"")
 
     calls = 0
@@ -343,7 +349,7 @@ def _read_until_error(response: StrictHTTPResponse) -> tuple[bytes, Exception | 
 
 
 def _reset_once_read(ours: socket.socket, theirs: socket.socket) -> None:
-    until(lambda: not _unread(ours), "all to be taken")
+    _until_taken(ours, theirs)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     theirs.close()
 
@@ -358,7 +364,7 @@ def test_a_shutdown_wakes_the_thread_that_waits_for_a_long_body(
         view = memoryview(bytearray(2**18))
         reader = threading.Thread(target=lambda: found.append(response.readinto(view)))
         reader.start()
-        until(lambda: not _unread(ours), "all to be taken")
+        _until_taken(ours, theirs)
         ours.shutdown(socket.SHUT_RDWR)
         reader.join(60)
         assert not reader.is_alive()
