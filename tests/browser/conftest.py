@@ -24,7 +24,8 @@ from tests.browser.watching import Watched
 from tests.ensure_programs import NO_CHROMIUM, find_chromium
 from tests.origin import Origin
 from tests.required import required
-from tests.system.conftest import ROOT
+from tests.system.conftest import ROOT, patient
+from tests.system.downloads.parts import SOON_LOST
 
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
@@ -69,6 +70,7 @@ def browser(browser_type: BrowserType, chromium: str) -> Iterator[Browser]:
     launched = browser_type.launch(
         executable_path=chromium,
         args=ARGUMENTS,
+        timeout=PATIENCE_MS,
     )
     yield launched
     launched.close()
@@ -84,7 +86,13 @@ def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
     """Return a function that prepares a deployment as on a server: static files and database."""
 
     def make(**more: str) -> dict[str, str]:
-        wanted = {"redis_url": redis_server.url, **more}
+        wanted = {
+            "redis_url": patient(redis_server.url),
+            "DJANGO_SETTINGS_MODULE": "tests.browser.many_streams_settings",
+            "WEB_THREADS": "24",
+            **SOON_LOST,
+            **more,
+        }
         return deployed(tmp_path_factory.mktemp("data"), **wanted)
 
     return make
