@@ -1,6 +1,7 @@
 """Real servers for the system tests: Gunicorn with `gunicorn.conf.py`."""
 
 import contextlib
+import re
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from cacheapp.processes.servers import GunicornServer, RedisServer
+from cacheapp.processes.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 4
@@ -33,15 +35,22 @@ def new_env(
         return {
             "DJANGO_SETTINGS_MODULE": "project.settings",
             "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-            "REDIS_URL": redis_server.url,
+            "REDIS_URL": patient(redis_server.url),
             "DEMO": "1",
             "DEBUG": "0",
             "SECURE_SSL_REDIRECT": "0",
             "SECRET_KEY": "only-for-tests-" + "x" * 50,
             "WEB_CONCURRENCY": str(WORKERS),
+            # A test that is not scheduled for some seconds keeps its connections.
+            "GUNICORN_CMD_ARGS": "--keep-alive 60",
         }
 
     return make
+
+
+def patient(url: str) -> str:
+    """Return the URL of a Redis server, with a timeout that one that is not scheduled does not exceed."""
+    return f"{url}&socket_timeout=60"
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +59,11 @@ def start_gunicorn() -> Iterator[StartGunicorn]:
     with contextlib.ExitStack() as stack:
 
         def start(env: Mapping[str, str]) -> GunicornServer:
-            server = stack.enter_context(GunicornServer("project.wsgi:application", ROOT, env))
-            stack.callback(assert_stops_cleanly, server)
+            patient_env = {"GRACEFUL_TIMEOUT": "60", **env}
+            server = stack.enter_context(
+                GunicornServer("project.wsgi:application", ROOT, patient_env)
+            )
+            stack.callback(assert_stops_cleanly, server, int(env["WEB_CONCURRENCY"]))
             return server.start()
 
         yield start
@@ -79,10 +91,35 @@ def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def assert_stops_cleanly(server: GunicornServer) -> None:
+def has_own_handlers(worker: psutil.Process) -> bool:
+    """Return whether a worker has its own signal handlers: in those of its master, a SIGTERM is lost."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        (caught,) = re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+        of_worker, of_master = (
+            int(caught, 16) >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGHUP)
+        )
+        return bool(of_worker and not of_master)
+    return False
+
+
+def until_all_can_stop(server: GunicornServer, workers: int) -> None:
+    """Wait until Gunicorn has forked all its workers, and each takes a SIGTERM: it is sent only once."""
+    master = psutil.Process(server.pid)
+
+    def can_stop() -> bool:
+        found = master.children()
+        all_can = len(found) >= workers and all(map(has_own_handlers, found))
+        return all_can or still_running([master]) == []
+
+    until(can_stop, f"{workers} workers that take signals")
+
+
+def assert_stops_cleanly(server: GunicornServer, workers: int) -> None:
     """Stop with SIGTERM; fail unless it ends with 0, no process stays and none crashed before."""
     if server.process is None:  # the test stopped it
         return
+    until_all_can_stop(server, workers)
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.send(signal.SIGTERM)
     status = server.process.wait(120)

@@ -115,7 +115,6 @@ def test_a_store_that_is_down_says_so_and_comes_back(
             until(
                 lambda: examine(workers, "redis", "").verdict is SharingVerdict.SHARED,
                 "the workers to find Redis again",
-                30,
             )
 
 

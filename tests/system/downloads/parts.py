@@ -9,7 +9,7 @@ from typing import Any
 
 from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
-from cacheapp.processes.workers import AnswerLost, Moved, NotReached, Workers
+from cacheapp.processes.workers import Answer, AnswerLost, Connection, Moved, NotReached, Workers
 from project.data_directory import private_database
 from tests.origin import Origin, body
 
@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[3]
 FINISHED = {"succeeded", "failed", "cancelled"}
 ENDING = (Moved, AnswerLost, NotReached)
 """What a request raises whose worker is ending, or was killed."""
+PATIENT = {"DOWNLOAD_HEARTBEAT_S": "60"}
+"""For jobs that no other worker may adopt, also if theirs is not scheduled for some seconds."""
+SOON_LOST = {"DOWNLOAD_HEARTBEAT_S": "10"}
+"""For jobs that another worker adopts when theirs was killed: after 6 s without a heartbeat."""
 
 
 _migrated: dict[str, bytes] = {}
@@ -53,6 +57,14 @@ class Site:
         assert answer.status == 202, answer.body
         assert answer.body["owner_pid"] == pid
         return answer.body
+
+    def ask_any(self, method: str, path: str) -> Answer:
+        """Send a request on a connection of its own, which no suspended worker takes."""
+        connection = Connection(self.server.url)
+        try:
+            return connection.ask(method, path)
+        finally:
+            connection.close()
 
     def look(self, job: Mapping[str, Any], pid: int | None = None) -> dict[str, Any]:
         """Return the job as a worker shows it."""

@@ -7,7 +7,7 @@ import pytest
 from cacheapp.processes.waiting import until
 from tests.origin import Origin
 from tests.system.conftest import NewEnv, StartGunicorn
-from tests.system.downloads.parts import Site, expected, migrate, paths
+from tests.system.downloads.parts import PATIENT, Site, expected, migrate, paths
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,13 @@ def preloaded_site(
 def _site(
     preload: str, new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin
 ) -> Iterator[Site]:
-    env = {**new_env(), "PRELOAD": preload, "DOWNLOAD_ORIGINS": origin.url, "DOWNLOAD_TRIES": "1"}
+    env = {
+        **new_env(),
+        **PATIENT,
+        "PRELOAD": preload,
+        "DOWNLOAD_ORIGINS": origin.url,
+        "DOWNLOAD_TRIES": "1",
+    }
     migrate(env)
     found = Site(start_gunicorn(env), env, origin)
     yield found

@@ -13,7 +13,7 @@ from cacheapp.processes.waiting import until
 from tests.objects import Thing, Version
 from tests.origin import Origin, body
 from tests.system.conftest import QUICK_START, NewEnv
-from tests.system.downloads.parts import ROOT, migrate
+from tests.system.downloads.parts import ROOT, SOON_LOST, migrate
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_other_workers_host_and_adopt_jobs(
     env = {
         **new_env(),
         **({} if worker_class == "gevent" else QUICK_START),  # it patches before anything is loaded
+        **SOON_LOST,
         "DOWNLOAD_ORIGINS": origin.url,
-        "DOWNLOAD_HEARTBEAT_S": "5",
         "GUNICORN_CMD_ARGS": f"--worker-class {worker_class} --threads 1",
     }
     migrate(env)

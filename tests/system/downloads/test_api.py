@@ -18,7 +18,7 @@ from tests.origin import Origin
 from tests.required import skip_or_fail
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.page_reader import ELSEWHERE, PAGES, SECRET, Reader, blocks
-from tests.system.downloads.parts import ROOT, Site, expected, migrate, paths
+from tests.system.downloads.parts import PATIENT, ROOT, Site, expected, migrate, paths
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
     return {
         **new_env(),
         **QUICK_START,
+        **PATIENT,
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_TRIES": "1",
         "API_TOKENS": json.dumps(TOKEN),

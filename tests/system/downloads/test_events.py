@@ -12,10 +12,10 @@ from cacheapp.processes.servers import GunicornServer
 from cacheapp.processes.waiting import until
 from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
-from tests.system.downloads.parts import Site, migrate, paths
+from tests.system.downloads.parts import PATIENT, Site, migrate, paths
 
 FINISHED = {"succeeded", "failed", "cancelled"}
-SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.system.streaming_settings"}
+SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.system.streaming_settings", **PATIENT}
 
 
 class Listener:
@@ -183,7 +183,13 @@ def test_a_stream_ends_after_its_time_and_the_client_continues_elsewhere(short: 
 def test_a_worker_that_ends_does_not_wait_for_its_streams(
     new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin
 ) -> None:
-    env = {**new_env(), **QUICK_START, "DOWNLOAD_ORIGINS": origin.url, "GRACEFUL_TIMEOUT": "120"}
+    env = {
+        **new_env(),
+        **QUICK_START,
+        **PATIENT,
+        "DOWNLOAD_ORIGINS": origin.url,
+        "GRACEFUL_TIMEOUT": "120",
+    }
     migrate(env)
     server = start_gunicorn(env)
     site = Site(server, env, origin)

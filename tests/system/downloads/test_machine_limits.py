@@ -7,7 +7,7 @@ import pytest
 from cacheapp.processes.waiting import until
 from tests.origin import Origin
 from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
-from tests.system.downloads.parts import Site, migrate, paths
+from tests.system.downloads.parts import PATIENT, Site, migrate, paths
 
 SLOTS = 6
 
@@ -23,6 +23,7 @@ def site(new_env: NewEnv, start_gunicorn: StartGunicorn, origin: Origin) -> Iter
     env = {
         **new_env(),
         **QUICK_START,
+        **PATIENT,
         "DOWNLOAD_ORIGINS": origin.url,
         "DOWNLOAD_MAX_MACHINE_THREADS": str(SLOTS),
         "DOWNLOAD_TRIES": "1",
