@@ -10,10 +10,11 @@ import functools
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import trustme
 
 from cacheapp.processes.ports import free_port
 from cacheapp.processes.redis_cluster import ClusterServer, PrivateCluster
-from cacheapp.processes.servers import find_redis_server
+from cacheapp.processes.servers import ServerFailed, find_redis_server
 
 PAGE = Path(__file__).parents[5] / "docs/howto/redis.md"
 NAME = "LOCALHOST"
@@ -127,26 +128,35 @@ class NodeBehindGateway(ClusterServer):
 
 
 class Gateway:
-    """Ends TLS at 127.0.0.1, and forwards to the same ports of another address. Runs in a thread."""
+    """Ends TLS at 127.0.0.1, and forwards to the same ports of another address. Runs in a thread.
+
+    It has each port from the moment at which the node draws it: another program may draw it too, as
+    long as it is free at this address.
+    """
 
     def __init__(self, certificates: Certificates) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_verify_locations(certificates.path("ca.pem"))
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
 
-    def start(self, ports: Sequence[int]) -> None:
-        """Accept connections at these ports."""
+    def reserve(self, port: int) -> None:
+        """Bind a port, where `start` accepts connections."""
+        self._listeners.append(socket.create_server(("127.0.0.1", port), backlog=100))
+
+    def start(self) -> None:
+        """Accept connections at all ports."""
         self._loop = asyncio.new_event_loop()
         self._loop.set_debug(False)  # it would log each handshake that fails
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        for port in ports:
-            asyncio.run_coroutine_threadsafe(self._listen(port), self._loop).result(60)
+        for listener in self._listeners:
+            asyncio.run_coroutine_threadsafe(self._listen(listener), self._loop).result(60)
 
-    async def _listen(self, port: int) -> None:
-        serve = functools.partial(self._serve, port)
-        server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=self.context)
+    async def _listen(self, listener: socket.socket) -> None:
+        serve = functools.partial(self._serve, listener.getsockname()[1])
+        server = await asyncio.start_server(serve, sock=listener, ssl=self.context)
         self._servers.append(server)
 
     async def _serve(
@@ -167,6 +177,9 @@ class Gateway:
         """End all connections, if it was started."""
         loop, self._loop = self._loop, None
         if loop is None:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
             return
 
         async def end() -> None:
@@ -204,13 +217,19 @@ class TLSCluster(PrivateCluster):
         parameters = (number, self._node_timeout_ms, self._options, self._password)
         if self.binary:
             return TLSNode(self.certificates, *parameters, binary=self.binary)
-        return NodeBehindGateway(*parameters)
+        node = NodeBehindGateway(*parameters)
+        try:
+            self._gateway.reserve(node.port)
+        except OSError as exc:
+            node.stop()
+            raise ServerFailed(f"another program has taken port {node.port}") from exc
+        return node
 
     def start(self) -> "TLSCluster":
         """Start the servers, with the user of the page on every node."""
         super().start()
         if not self.binary:
-            self._gateway.start([node.port for node in self.nodes])
+            self._gateway.start()
             self.use_certificate("node")
         self.require_client_certificates(required=True)
         self.grant()
