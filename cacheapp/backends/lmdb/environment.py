@@ -20,6 +20,7 @@ fork in a handler closes the environment, which rolls back the interrupted trans
 operation finds that out at its next step, and starts again.
 """
 
+import errno
 import logging
 import math
 from collections.abc import Callable
@@ -60,6 +61,8 @@ _DAMAGE = (
     lmdb.PanicError,
     lmdb.VersionMismatchError,
 )
+_UNUSABLE = (*_DAMAGE, lmdb.NotFoundError)
+"""What opening finds: LMDB creates a data file that has just been removed, without our databases."""
 ResultT = TypeVar("ResultT")
 
 
@@ -359,7 +362,7 @@ class Environment:
             path, limits = self.directory.find_or_create(claim)
             try:
                 return OpenEnvironment(path, limits, claim)
-            except _DAMAGE as exc:
+            except _UNUSABLE as exc:
                 self.directory.set_aside(path, str(exc))
                 return OpenEnvironment(*self.directory.find_or_create(claim), claim)
 
@@ -393,9 +396,9 @@ class Environment:
         if isinstance(error, lmdb.ReadersFullError) and env is not None:
             return env.lmdb.reader_check() > 0
         if isinstance(error, lmdb.Error):
-            # Another process has just moved the files (see `growth`), or a fork in a signal handler
-            # closed an object.
-            return isinstance(error, lmdb.MapResizedError) or error.code == 0
+            # Another process has just moved the files (see `growth`), or removed them while they were
+            # opened, or a fork in a signal handler closed an object.
+            return isinstance(error, lmdb.MapResizedError) or error.code in {0, errno.ENOENT}
         return isinstance(error, FileNotFoundError)
 
     def discard_all(self) -> bool:

@@ -2,17 +2,22 @@
 
 import multiprocessing
 import os
+import shutil
 import stat
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
+import lmdb
 import pytest
 from django.core.cache import caches
 from pytest_django.fixtures import Settings
 
 from cacheapp import clock
 from cacheapp.backends import LMDBCache
+from cacheapp.backends.lmdb import directory, open_environment
 from cacheapp.backends.lmdb.key_encoding import KeyEncoder
+from cacheapp.backends.lmdb.limits import SizeLimits
 from cacheapp.backends.lmdb.open_environment import OpenEnvironment, Transaction
 from cacheapp.backends.local.boot import boot_id
 from cacheapp.errors import OptionsRefused, StoreUnavailable
@@ -109,6 +114,36 @@ def test_a_removed_or_replaced_directory_is_noticed_within_a_request(
     assert cache.get("key") == (None if how == "removed" else "new")
     cache.set("here", 1)
     assert end_of(in_child(lambda: cache.get("here") == 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "removed"),
+    [(directory, "cache"), (open_environment, "cache"), (open_environment, "data file")],
+    ids=["as it is created", "as it is opened", "its data alone"],
+)
+def test_an_operation_begins_again_if_the_environment_is_removed(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    removed: str,
+) -> None:
+    cache = ours(settings, tmp_path / "cache")
+    opened, places = directory.open_environment, list[Path]()
+
+    def open_after_removal(path: Path, limits: SizeLimits, *, writemap: bool) -> lmdb.Environment:
+        if not places and removed == "cache":
+            shutil.rmtree(tmp_path / "cache")
+        elif not places:
+            (path / "data.mdb").unlink()
+        places.append(path)
+        return opened(path, limits, writemap=writemap)
+
+    monkeypatch.setattr(module, "open_environment", open_after_removal)
+    cache.set("key", 1)
+    assert cache.get("key") == 1
+    assert len(places) == 2
+    assert end_of(in_child(lambda: cache.get("key") == 1)) == 0
 
 
 def test_an_environment_of_another_boot_is_removed_unread(
