@@ -175,8 +175,9 @@ class Workers:
         """Connect to every worker and return the pids; raise `NotReached` if some are missing in time.
 
         Idle connections are identified again, because they may have been closed or their worker
-        replaced. Missing workers are found by opening many connections at the same time: only a
-        busy worker leaves the next connection to others.
+        replaced, also during a long search: none is idle at its end. Missing workers are found by
+        opening many connections at the same time: only a busy worker leaves the next connection to
+        others.
         """
         deadline = clock.monotonic_s() + self.within_s
         self._drop_stale()
@@ -194,6 +195,7 @@ class Workers:
             finally:
                 for connection in batch:
                     self._keep_or_close(connection)
+            self._drop_stale()  # those of earlier batches
         return self.pids
 
     def _missing(self) -> bool:

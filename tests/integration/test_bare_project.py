@@ -51,6 +51,6 @@ def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         },
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )

@@ -82,7 +82,7 @@ def run(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProce
         },
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
 

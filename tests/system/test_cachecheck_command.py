@@ -34,7 +34,7 @@ def run(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
 

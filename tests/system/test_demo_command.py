@@ -41,7 +41,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
 

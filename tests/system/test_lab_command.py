@@ -37,7 +37,7 @@ def env(new_env: NewEnv, settings: Settings) -> Iterator[dict[str, str]]:
 
 def lab(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*LAB, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280,
+        [*LAB, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=800,
         check=False,
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ def test_no_request_gets_a_response_that_the_description_does_not_have(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

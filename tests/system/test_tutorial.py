@@ -71,7 +71,7 @@ class Reader:
                 env=self.env,
                 capture_output=True,
                 text=True,
-                timeout=280,
+                timeout=800,
                 check=False,
             )
             self.outputs.append((command, found.stdout + found.stderr))

@@ -54,7 +54,7 @@ def test_a_local_backend_works_without_what_only_linux_has(tmp_path: Path, backe
         env={**os.environ, "PYTHONPATH": f"{bare_posix}:{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "150 True 7 True\n"), done.stderr

@@ -7,7 +7,6 @@ import pytest
 
 from cacheapp.cachecheck.pytest_checks import checks_of
 
-pytestmark = pytest.mark.timeout(600)  # processes of processes, which import much
 PLUGIN = ["-p", "cacheapp.cachecheck.pytest_plugin", "-p", "no:cacheprovider"]
 ROOT = Path(__file__).parents[3]
 QUICK = "seconds=0.2, processes=2, threads=1"
@@ -69,7 +68,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=800,
         check=False,
     )
 

@@ -50,7 +50,7 @@ class Reader:
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=800,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         if id_of_job := re.search(r'"id": "([0-9a-f-]{36})"', done.stdout):

@@ -47,7 +47,7 @@ def env(new_env: NewEnv, origin: Origin) -> dict[str, str]:
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(30, marks=pytest.mark.timeout(900)),
+        30,
         pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
     ],
 )

@@ -1,13 +1,16 @@
 import fcntl
+import itertools
+import json
 import socket
 import sys
 import termios
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from cacheapp.processes.waiting import until
-from cacheapp.processes.workers import AnswerLost, Connection, NotReached
+from cacheapp.processes.workers import AnswerLost, Connection, NotReached, Workers
 
 
 def unread_bytes(connection: Connection) -> int:
@@ -111,3 +114,40 @@ def test_an_answer_that_is_no_json_object_is_still_an_answer(
         connection.close()
     assert (found.status, found.body) == (status, body)
     assert found.pid == body.get("pid", 0)
+
+
+def test_a_connection_that_was_closed_while_other_workers_were_searched_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cacheapp.processes.workers.FRESH_S", 0.0)  # the search takes long
+    first_batch, numbers = range(8), itertools.count()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            self.number = next(numbers)
+
+        def do_GET(self) -> None:
+            body = json.dumps({"pid": 1 if self.number in first_batch else 1 + self.number % 2})
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+            self.close_connection = self.number in first_batch  # silently, as an idle one
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        try:
+            with Workers(f"http://127.0.0.1:{server.server_address[1]}", count=2) as workers:
+                pids = workers.together(lambda _number, connection: connection.ask("GET", "/").pid)
+        finally:
+            server.shutdown()
+            serving.join(60)
+    assert sorted(pids) == [1, 2]
