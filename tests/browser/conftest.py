@@ -88,7 +88,7 @@ def site_env(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
     def make(**more: str) -> dict[str, str]:
         wanted = {
             "redis_url": patient(redis_server.url),
-            "DJANGO_SETTINGS_MODULE": "tests.browser.many_streams_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.browser.patient_settings",
             "WEB_THREADS": "24",
             **SOON_LOST,
             **more,

@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[3]
 FINISHED = {"succeeded", "failed", "cancelled"}
 ENDING = (Moved, AnswerLost, NotReached)
 """What a request raises whose worker is ending, or was killed."""
-PATIENT = {"DOWNLOAD_HEARTBEAT_S": "60"}
+PATIENT = {
+    "DJANGO_SETTINGS_MODULE": "tests.system.downloads.patient_settings",
+    "DOWNLOAD_HEARTBEAT_S": "60",
+}
 """For jobs that no other worker may adopt, also if theirs is not scheduled for some seconds."""
 SOON_LOST = {"DOWNLOAD_HEARTBEAT_S": "10"}
 """For jobs that another worker adopts when theirs was killed: after 6 s without a heartbeat."""

@@ -15,7 +15,7 @@ from tests.system.conftest import QUICK_START, NewEnv, StartGunicorn
 from tests.system.downloads.parts import PATIENT, Site, migrate, paths
 
 FINISHED = {"succeeded", "failed", "cancelled"}
-SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.system.streaming_settings", **PATIENT}
+SETTINGS = {**PATIENT, "DJANGO_SETTINGS_MODULE": "tests.system.streaming_settings"}
 
 
 class Listener:
