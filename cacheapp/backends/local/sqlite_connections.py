@@ -115,7 +115,10 @@ class Connection:
         self.sqlite.close()
 
     def is_open(self) -> bool:
-        """Return False before SQLite has opened it, and after it has closed it."""
+        """Return False before SQLite has opened it, and after it has closed it.
+
+        SQLite may wait for the mutex of the connection: ask only if its thread does not use it.
+        """
         try:
             return self.sqlite.total_changes >= 0
         except (AttributeError, sqlite3.ProgrammingError) as exc:
@@ -190,13 +193,14 @@ class ThreadConnections:
                 pass
 
     def opened(self) -> list[Connection]:
-        """Return the connections that are open."""
+        """Return the connections that are open; see `Connection.is_open`."""
         return [each for each in (*self.connections, self.opening) if each and each.is_open()]
 
     def abandon(self) -> None:
         """Forget all connections without closing them."""
-        for connection in self.opened():
-            connection.abandon()
+        for connection in (*self.connections, self.opening):
+            if connection is not None:
+                connection.abandon()
         self.connections = [None] * len(self.connections)
         self.opening = None
 
