@@ -153,12 +153,13 @@ def test_clear_removes_its_own_keys_on_all_nodes(own_cluster: PrivateCluster) ->
 def test_a_primary_that_hands_over_is_left_for_the_new_one(
     cache: RedisCache, own_cluster: PrivateCluster
 ) -> None:
-    cache.set("count", 1)
+    cache.set("count", 0)
     slot = slot_of(cache, "count")
-    cache.incr("count")
-    new = own_cluster.fail_over(own_cluster.owner(slot))
-    assert cache.incr("count") == 3
-    assert topology_of(cache).owner(slot).port == new.port
+    for number in range(1, 4):  # and back: Redis votes only once in two minutes
+        assert cache.incr("count") == 2 * number - 1
+        new = own_cluster.fail_over(own_cluster.owner(slot))
+        assert cache.incr("count") == 2 * number
+        assert topology_of(cache).owner(slot).port == new.port
 
 
 def test_after_the_death_of_a_primary_only_its_slots_fail_until_its_replica_has_them(
