@@ -99,4 +99,6 @@ class PrometheusServer(Server):
             with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 (our own server)
                 return json.load(response)["data"]
         except urllib.error.HTTPError as exc:  # Prometheus says what is wrong in the body
-            raise ServerFailed(f"{query}: {json.load(exc)['error']}") from exc
+            with exc:
+                reason = json.load(exc)["error"]
+            raise ServerFailed(f"{query}: {reason}") from exc

@@ -195,7 +195,8 @@ def fetch(url: str, opener: Any = None, data: bytes | None = None) -> tuple[int,
         with (opener or urllib.request.build_opener()).open(url, data, timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as exc:
-        return exc.code, exc.read().decode()
+        with exc:  # Python 3.14 warns of one that is left to its finaliser
+            return exc.code, exc.read().decode()
 
 
 def at_once(url: str, number: int) -> list[tuple[int, str]]:
