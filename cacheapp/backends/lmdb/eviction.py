@@ -24,6 +24,7 @@ _POSITION = struct.Struct(">Q")
 _MAX_STEPS = 512  # after so many, the hand evicts used entries too
 _MAX_EXPIRED = 16
 _MAX_EVICTED = 64
+_BYTES_PER_EVICTED = 1024  # the least, on average, of what `free_space` evicts in one step
 _EXPIRY_INTERVAL_S = 1.0
 _FAR_OVER = 1.05
 _CREDIT = 2048  # this fraction of the map may be written between two checks of the used space
@@ -76,13 +77,19 @@ def expire(
     env.due_s = now
 
 
-def evict(env: OpenEnvironment, transaction: Transaction, min_entries: int, min_bytes: int) -> int:
+def evict(
+    env: OpenEnvironment,
+    transaction: Transaction,
+    min_entries: int,
+    min_bytes: int,
+    max_entries: int = _MAX_EVICTED,
+) -> int:
     """Evict at least so many entries and bytes by SIEVE, in bounded steps; return their number."""
     bits, mask = env.reference_bits.bits, env.reference_bits.mask
     position = transaction.get(_HAND, None, env.meta)
     hand: int = _POSITION.unpack(position)[0] if position else 0
     evicted = freed = steps = 0
-    while (evicted < min_entries or freed < min_bytes) and evicted < _MAX_EVICTED:
+    while (evicted < min_entries or freed < min_bytes) and evicted < max_entries:
         found = records.next_in_queue(env, transaction, hand)
         if found is None:
             if not hand:
@@ -110,11 +117,14 @@ def evict(env: OpenEnvironment, transaction: Transaction, min_entries: int, min_
 def free_space(env: OpenEnvironment, transaction: Transaction, wanted_bytes: int) -> None:
     """Evict many entries after a write found no run of free pages, if entries fill the map.
 
-    The map may also be full of pages that readers still see: eviction does not free those.
+    The map may also be full of pages that readers still see: eviction does not free those. Small
+    entries leave free pages between others that are in use, so the more is wanted, the more go at once.
     """
     expire(env, transaction, env.now, _MAX_EVICTED)
     if used_bytes(env, transaction) + wanted_bytes > env.limits.usable_bytes:
-        evict(env, transaction, 8, wanted_bytes)
+        evict(
+            env, transaction, 8, wanted_bytes, max(_MAX_EVICTED, wanted_bytes // _BYTES_PER_EVICTED)
+        )
 
 
 def probe(env: OpenEnvironment, transaction: Transaction) -> None:

@@ -62,6 +62,20 @@ def test_max_entries_is_never_exceeded_under_load_from_several_processes(
     assert cache.stats()["evictions"] == 1101
 
 
+@pytest.mark.parametrize("size", [50_000, 400_000])
+def test_large_values_find_space_among_many_small_ones(
+    settings: Settings, tmp_path: Path, size: int
+) -> None:
+    """Whose pages leave no long run of free ones."""
+    cache = ours(settings, tmp_path)
+    _fill(cache, 40_000, 100)
+    for number in range(10):
+        cache.set(f"large-{number}", b"x" * size, timeout=None)
+        assert cache.get(f"large-{number}") == b"x" * size
+        _fill(cache, 2_000, 100)
+    assert cache.stats()["sets_rejected"] == 0
+
+
 def _fill_and_time(cache: LMDBCache, count: int, size: int) -> float:
     """Do the same; return the seconds that the longest read took."""
     longest_s = 0.0
