@@ -24,10 +24,12 @@ _POSITION = struct.Struct(">Q")
 _MAX_STEPS = 512  # after so many, the hand evicts used entries too
 _MAX_EXPIRED = 16
 _MAX_EVICTED = 64
-_BYTES_PER_EVICTED = 1024  # the least, on average, of what `free_space` evicts in one step
 _EXPIRY_INTERVAL_S = 1.0
 _FAR_OVER = 1.05
 _CREDIT = 2048  # this fraction of the map may be written between two checks of the used space
+_MAX_WRITES = (
+    _MAX_EVICTED // 2
+)  # as many writes at most, so that evictions keep up with small entries
 
 
 def before_growth(
@@ -40,9 +42,10 @@ def before_growth(
         over = transaction.stat(env.entries)["entries"] + added_entries - max_entries
         if over > 0:
             evicted = evict(env, transaction, min(over, _MAX_EVICTED), 0)
-    env.credit -= added_bytes
+    env.credit -= max(added_bytes, env.least_charge)
     if env.credit <= 0:
         env.credit = env.limits.map_bytes // _CREDIT
+        env.least_charge = env.credit // _MAX_WRITES
         used = used_bytes(env, transaction)
         usable = env.limits.usable_bytes
         if used + added_bytes > usable:
@@ -77,19 +80,13 @@ def expire(
     env.due_s = now
 
 
-def evict(
-    env: OpenEnvironment,
-    transaction: Transaction,
-    min_entries: int,
-    min_bytes: int,
-    max_entries: int = _MAX_EVICTED,
-) -> int:
+def evict(env: OpenEnvironment, transaction: Transaction, min_entries: int, min_bytes: int) -> int:
     """Evict at least so many entries and bytes by SIEVE, in bounded steps; return their number."""
     bits, mask = env.reference_bits.bits, env.reference_bits.mask
     position = transaction.get(_HAND, None, env.meta)
     hand: int = _POSITION.unpack(position)[0] if position else 0
     evicted = freed = steps = 0
-    while (evicted < min_entries or freed < min_bytes) and evicted < max_entries:
+    while (evicted < min_entries or freed < min_bytes) and evicted < _MAX_EVICTED:
         found = records.next_in_queue(env, transaction, hand)
         if found is None:
             if not hand:
@@ -117,14 +114,11 @@ def evict(
 def free_space(env: OpenEnvironment, transaction: Transaction, wanted_bytes: int) -> None:
     """Evict many entries after a write found no run of free pages, if entries fill the map.
 
-    The map may also be full of pages that readers still see: eviction does not free those. Small
-    entries leave free pages between others that are in use, so the more is wanted, the more go at once.
+    The map may also be full of pages that readers still see: eviction does not free those.
     """
     expire(env, transaction, env.now, _MAX_EVICTED)
     if used_bytes(env, transaction) + wanted_bytes > env.limits.usable_bytes:
-        evict(
-            env, transaction, 8, wanted_bytes, max(_MAX_EVICTED, wanted_bytes // _BYTES_PER_EVICTED)
-        )
+        evict(env, transaction, 8, wanted_bytes)
 
 
 def probe(env: OpenEnvironment, transaction: Transaction) -> None:

@@ -41,6 +41,7 @@ class OpenEnvironment:
         # Private to this process; guarded by LMDB's write lock.
         self.now = 0.0  # when the current write transaction began
         self.credit = 0  # a hint: bytes to write before the next check of the used space
+        self.least_charge = 0  # what a small write takes of it
         self.due_s = 0.0  # a hint: when to look for expired entries again
         claim.mark_open()
         opened = None

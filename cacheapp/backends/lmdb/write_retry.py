@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _rejections = LogThrottle()
 _MAX_DOUBLINGS = 5
 _MIN_FREED_BYTES = 64 * 1024
+_MAX_EVICTIONS = 64
 _PAUSES_S = [0.0, *(0.001 * 2**step for step in range(8))]  # a quarter of a second in total
 ResultT = TypeVar("ResultT")
 
@@ -33,13 +34,20 @@ class WriteRetry:
                 try:
                     return self._run(work, *args, growing=True)
                 except lmdb.MapFullError:  # no run of free pages is long enough
-                    wanted = max(_MIN_FREED_BYTES, 2 * length) << min(attempt, _MAX_DOUBLINGS)
-                    self._run(eviction.free_space, wanted)
+                    self._evict(max(_MIN_FREED_BYTES, 2 * length) << min(attempt, _MAX_DOUBLINGS))
                 time.sleep(pause_s)  # a reader that waits for a processor may retain free pages
         raise StoreFull(
             f"{self._environment.directory.path}: no space for {length} bytes, even after "
             "eviction; nothing was stored"
         )
+
+    def _evict(self, wanted_bytes: int) -> None:
+        """Evict until so many bytes are free, or many small entries are gone.
+
+        By transactions of a few entries each: one of many would need more free pages than there are.
+        """
+        for _ in range(min(1 + wanted_bytes // _MIN_FREED_BYTES, _MAX_EVICTIONS)):
+            self._run(eviction.free_space, wanted_bytes)
 
     def grow_once(self, length: int, work: Callable[..., ResultT], item: Any) -> ResultT:
         """Do as `grow` with one argument, at half of its cost while there is space."""

@@ -1,5 +1,6 @@
 """Test LMDBCache with little space, or none."""
 
+import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -60,6 +61,19 @@ def test_max_entries_is_never_exceeded_under_load_from_several_processes(
     assert most == 100
     assert records(cache) == [100, 100, 0]
     assert cache.stats()["evictions"] == 1101
+
+
+def test_evictions_keep_up_with_small_entries_in_a_large_cache(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ours(settings, tmp_path, size_limit=32 * 2**20)
+    for number in range(150_000):
+        cache.set(hashlib.md5(b"%d" % number).hexdigest(), b"x" * 100, timeout=None)  # noqa: S324
+    stats = cache.stats()
+    usable = environment_of(cache).limits.usable_bytes
+    assert 0.9 * usable < stats["bytes_used"] < 1.05 * usable
+    assert stats["entries"] > 40_000
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("size", [50_000, 400_000])
