@@ -83,6 +83,7 @@ class ClusterServer(RedisServer):
 
     def slots_of(self, node_id: str) -> set[tuple[int, int]]:
         """Return the ranges of slots that the node with the id has, as far as this one knows."""
+        # By id: the port is 0 for a client of the Unix socket of a node that speaks only TLS.
         found = self.cluster("SLOTS")
         return {(first, last) for first, last, owner, *_ in found if owner[2].decode() == node_id}
 
@@ -110,7 +111,7 @@ class PrivateCluster:
         self._options = options
         self._password = secrets.token_urlsafe(16)
         self.nodes: list[ClusterServer] = []
-        self._votes = True  # as far as is known
+        self._votes = True  # until a handover was abandoned
 
     @property
     def url(self) -> str:
@@ -189,12 +190,8 @@ class PrivateCluster:
     def owner(self, slot: int) -> ClusterServer:
         """Return the primary that has the slot, as it says itself: another one may not know yet."""
         for node in self.primaries():
-            node_id = (
-                node.id.encode()
-            )  # a node that speaks only TLS has no port for its Unix socket
-            for first, last, primary, *_ in node.cluster("SLOTS"):
-                if first <= slot <= last and primary[2] == node_id:
-                    return node
+            if any(first <= slot <= last for first, last in node.slots_of(node.id)):
+                return node
         raise LookupError(f"slot {slot} has no owner")
 
     def replica_of(self, primary: ClusterServer) -> ClusterServer:
@@ -242,8 +239,8 @@ class PrivateCluster:
     def fail_over(self, primary: ClusterServer) -> ClusterServer:
         """Make a primary hand over to its replica, without loss; return the new primary.
 
-        Redis votes for no replica of a primary for two node timeouts after the last such vote, and
-        Valkey does. Where a handover was abandoned for that, later ones are made without votes.
+        After a vote for a replica, Redis casts none for another replica of the same primary for two
+        node timeouts; Valkey does. Once a handover was abandoned, all are made without votes.
         """
         replica = self._successor_of(primary)
         self._votes = self._votes and self._is_elected(replica)
